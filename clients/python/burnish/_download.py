@@ -1,0 +1,208 @@
+"""Downloads, whole and right or not at all: written beside their place, checked, then renamed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import httpx
+from pydantic import BaseModel, Field, ValidationError
+from typing_extensions import Self
+
+from burnish._upload import Progress
+from burnish.errors import DownloadCorrupt
+
+MANIFEST = "manifest.json"
+_MANIFEST_LIMIT = 16 * 2**20
+_CHUNK = 2**16
+
+
+class _Entry(BaseModel):
+    path: str
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    files: list[_Entry] = Field(min_length=1)
+
+
+class Download:
+    """One download to `path` (for an existing folder, the server's or the default name inside it).
+
+    A context manager: leaving it without `finish` having succeeded removes what was written.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, name: str, digest_required: bool, on_progress: Progress | None
+    ) -> None:
+        path = Path(path)
+        self.path = path / name if path.is_dir() else path
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = _sibling(self.path)
+        self._digest_required = digest_required
+        self._on_progress = on_progress
+        self._file: IO[bytes] | None = None
+        self._hash = hashlib.sha256()
+        self._response: httpx.Response | None = None
+        self._done = 0
+        self._total: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def start(self, response: httpx.Response) -> None:
+        """Begin, or begin again, with the head of an answer."""
+        if self._file:
+            self._file.close()
+        self._file = self._temporary.open("wb")
+        self._hash = hashlib.sha256()
+        self._response = response
+        self._done = 0
+        length = response.headers.get("content-length", "")
+        self._total = int(length) if length.isdigit() else None
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes. Raises OSError where the disk is full."""
+        assert self._file is not None  # noqa: S101 - start() comes first
+        self._file.write(chunk)
+        self._hash.update(chunk)
+        self._done += len(chunk)
+        if self._on_progress:
+            self._on_progress(self._done, self._total)
+
+    def finish(self) -> Path:
+        """Check the hash and put the file in its place. Raises DownloadCorrupt."""
+        self._verify()
+        self._temporary.replace(self.path)
+        return self.path
+
+    def finish_extracted(self, folder: Path) -> Path:
+        """Check the hash and unpack the archive as the new folder `folder`. Raises DownloadCorrupt."""
+        self._verify()
+        extract(self._temporary, folder)
+        return folder
+
+    def _verify(self) -> None:
+        assert self._file is not None and self._response is not None  # noqa: PT018, S101
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        stated = content_digest(self._response.headers)
+        if stated is None and self._digest_required:
+            raise DownloadCorrupt(
+                "The server sent no SHA-256 in Content-Digest, so the download is not trusted."
+            )
+        if stated is not None and stated != self._hash.digest():
+            raise DownloadCorrupt(
+                f"The download has SHA-256 {self._hash.hexdigest()}, the server stated {stated.hex()}; "
+                "nothing was kept. Download it again."
+            )
+
+
+def content_digest(headers: httpx.Headers) -> bytes | None:
+    """Return the SHA-256 of `Content-Digest` (RFC 9530: `sha-256=:base64:`), None where it is not there."""
+    for member in headers.get("content-digest", "").split(","):
+        name, _, value = member.strip().partition("=")
+        if name.lower() == "sha-256" and len(value) > 2 and value[0] == value[-1] == ":":
+            try:
+                return base64.b64decode(value[1:-1], validate=True)
+            except ValueError:
+                return b""  # stated, but equal to no hash
+    return None
+
+
+def require_absent(folder: Path) -> None:
+    """Raise FileExistsError unless `folder` is missing or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists already; name a folder that is new or empty.")
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Unpack exactly the files that the archive's manifest lists, each checked against its size and SHA-256.
+
+    Raises DownloadCorrupt where a name leads outside, an entry is a link, or a file is missing or differs.
+    """
+    require_absent(folder)
+    temporary = _sibling(folder)
+    temporary.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(archive) as source:
+            _unpack(source, temporary)
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise DownloadCorrupt(f"The archive cannot be read: {error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unpack(source: zipfile.ZipFile, target: Path) -> None:
+    for info in source.infolist():
+        _require_safe(info.filename)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise DownloadCorrupt(f"The archive's entry {info.filename!r} is a link; nothing was unpacked.")
+    names = set(source.namelist())
+    if MANIFEST not in names:
+        raise DownloadCorrupt(f"The archive holds no {MANIFEST}, so its files cannot be checked.")
+    if source.getinfo(MANIFEST).file_size > _MANIFEST_LIMIT:
+        raise DownloadCorrupt(f"The archive's {MANIFEST} is too large to be one.")
+    text = source.read(MANIFEST)
+    for entry in _manifest(text).files:
+        _require_safe(entry.path)
+        if entry.path not in names:
+            raise DownloadCorrupt(f"The archive lacks {entry.path}, which its manifest lists.")
+        _copy(source, entry, target / entry.path)
+    (target / MANIFEST).write_bytes(text)
+
+
+def _manifest(text: bytes) -> _Manifest:
+    try:
+        return _Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise DownloadCorrupt(
+            f"The archive's {MANIFEST} cannot be read: {error.errors()[0]['msg']}."
+        ) from None
+
+
+def _copy(source: zipfile.ZipFile, entry: _Entry, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, left = hashlib.sha256(), entry.bytes
+    with source.open(entry.path) as reader, target.open("xb") as writer:
+        while chunk := reader.read(_CHUNK):
+            left -= len(chunk)
+            if left < 0:  # stop here: an archive can unpack to any size
+                break
+            digest.update(chunk)
+            writer.write(chunk)
+    if left or digest.hexdigest() != entry.sha256.lower():
+        raise DownloadCorrupt(f"{entry.path} differs from the archive's manifest; nothing was unpacked.")
+
+
+def _require_safe(name: str) -> None:
+    path = PurePosixPath(name)
+    unsafe = not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name
+    if unsafe or "\0" in name:
+        raise DownloadCorrupt(f"The archive's entry {name!r} leads outside its folder; nothing was unpacked.")
+
+
+def _sibling(path: Path) -> Path:
+    return path.parent / f".{path.name}.{secrets.token_hex(6)}.part"
+
+
+def filename_of(identifier: str, suffix: str) -> str:
+    """Return a file name for an id of the server's."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in identifier).lstrip(".") + suffix

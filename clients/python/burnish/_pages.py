@@ -1,0 +1,81 @@
+"""Lists that come in pages: iterate over a page and the following ones are fetched as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from burnish._request import Request
+from burnish.schemas import PageData
+
+if TYPE_CHECKING:
+    from burnish.client import AsyncBurnish, Burnish
+
+
+class Identified(Protocol):
+    """Whatever has an id that a list can go on from."""
+
+    @property
+    def id(self) -> str:
+        """The id."""
+        ...
+
+
+T = TypeVar("T", bound=Identified)
+
+
+class _Listing(Generic[T]):
+    def __init__(self, page: PageData[T], request: Request[PageData[T]]) -> None:
+        self.data = page.data
+        self.has_more = page.has_more
+        self._request = request
+
+    def _next_request(self) -> Request[PageData[T]] | None:
+        if not (self.has_more and self.data):
+            return None
+        return replace(self._request, params={**self._request.params, "after": self.data[-1].id})
+
+
+class Page(_Listing[T]):
+    """One page (`data`, `has_more`). Iterating gives its items and those of all pages after it."""
+
+    def __init__(self, client: Burnish, request: Request[PageData[T]]) -> None:
+        super().__init__(client.send(request), request)
+        self._client = client
+
+    def next_page(self) -> Page[T] | None:
+        """Fetch the page after this one; None after the last."""
+        request = self._next_request()
+        return None if request is None else Page(self._client, request)
+
+    def __iter__(self) -> Iterator[T]:
+        page: Page[T] | None = self
+        while page is not None:
+            yield from page.data
+            page = page.next_page()
+
+
+class AsyncPage(_Listing[T]):
+    """Like `Page`, by `async for`."""
+
+    def __init__(self, client: AsyncBurnish, page: PageData[T], request: Request[PageData[T]]) -> None:
+        super().__init__(page, request)
+        self._client = client
+
+    @classmethod
+    async def fetch(cls, client: AsyncBurnish, request: Request[PageData[T]]) -> AsyncPage[T]:
+        """Fetch one page."""
+        return cls(client, await client.send(request), request)
+
+    async def next_page(self) -> AsyncPage[T] | None:
+        """Fetch the page after this one; None after the last."""
+        request = self._next_request()
+        return None if request is None else await self.fetch(self._client, request)
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        page: AsyncPage[T] | None = self
+        while page is not None:
+            for item in page.data:
+                yield item
+            page = await page.next_page()

@@ -1,0 +1,132 @@
+"""Requests as values: what is sent and how the answer is read, the same for both kinds of client."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from burnish import errors
+from burnish._retry import Failure, RetryPolicy
+from burnish._upload import Upload
+
+T = TypeVar("T")
+Parser = Callable[[httpx.Response], T]
+Params = Mapping[str, str | int]
+
+
+@dataclass(frozen=True)
+class Request(Generic[T]):
+    """One request below the base address. `streamed`: the body of a good answer is left unread."""
+
+    method: str
+    path: str
+    parse: Parser[T]
+    params: Params = field(default_factory=dict[str, "str | int"])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    json: Any = None
+    form: Mapping[str, str] | None = None
+    upload: Upload | None = None
+    streamed: bool = False
+    read_timeout: float | None = None
+    at_root: bool = False
+    """Whether the path lies beside `/v1`, not below it."""
+
+
+@dataclass
+class Call:
+    """A request on its way: counts its attempts and knows what follows a failed one."""
+
+    request: Request[Any]
+    policy: RetryPolicy
+    base_url: str
+    attempt: int = 0
+    seconds_left: Callable[[], float | None] | None = None
+    """Asked before each pause; it may raise to end the attempts."""
+
+    def build(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        """Return what to send now."""
+        request = self.request
+        timeout = client.timeout
+        if request.read_timeout is not None:
+            timeout = httpx.Timeout(timeout, read=request.read_timeout)
+        upload = request.upload
+        return client.build_request(
+            request.method,
+            (self.base_url.removesuffix("/v1") if request.at_root else self.base_url) + request.path,
+            params=request.params or None,
+            headers=request.headers,
+            json=request.json,
+            data=request.form,
+            files={"file": upload.part()} if upload else None,
+            timeout=timeout,
+        )
+
+    def after(self, failure: Failure) -> float:
+        """Return the seconds to wait before the next attempt. Raises APIError where there shall be none."""
+        upload = self.request.upload
+        replayable = upload is None or upload.replayable
+        delay = self.policy.delay(self.attempt, failure) if replayable else None
+        if delay is None:
+            if isinstance(failure, httpx.Response):
+                raise errors.from_response(failure)
+            raise errors.from_exception(failure, self.base_url) from failure
+        self.attempt += 1
+        left = self.seconds_left() if self.seconds_left else None
+        return delay if left is None else min(delay, left)
+
+
+def segment(identifier: str) -> str:
+    """Return an id fit for one segment of a path. Raises ValueError for what cannot be one."""
+    if not identifier or identifier in (".", ".."):
+        raise ValueError(f"{identifier!r} is not an id.")
+    return quote(identifier, safe=":")
+
+
+def creating(idempotency_key: str | None) -> dict[str, str]:
+    """Return the header by which a repeated creation is recognised; a key is made where none is given."""
+    return {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+
+
+def query(**values: str | int | None) -> dict[str, str | int]:
+    """Return the query parameters that are set."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def parser_of(kind: type[T]) -> Parser[T]:
+    """Return a reader of answers that hold a `kind`. It raises APIResponseError for anything else."""
+
+    def parse(response: httpx.Response) -> T:
+        try:
+            return _adapter(kind).validate_json(response.content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the body"
+            raise errors.APIResponseError(
+                f"{response.request.url.copy_with(query=None)} answered something unexpected: "
+                f"{where}: {first['msg']}.",
+                response=response,
+            ) from None
+
+    return parse
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def whole(response: httpx.Response) -> httpx.Response:
+    """Read an answer as itself."""
+    return response
+
+
+def content(response: httpx.Response) -> bytes:
+    """Read an answer as bytes."""
+    return response.content

@@ -1,0 +1,92 @@
+"""`burnish files`."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from burnish.cli.output import (
+    json_option,
+    limit_option,
+    print_json,
+    print_object,
+    print_table,
+    size,
+    transfer_bar,
+    when,
+)
+from burnish.client import Burnish
+from burnish.schemas import File
+
+
+@click.group()
+def files() -> None:
+    """Upload datasets, read results."""
+
+
+@files.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--purpose", default="fine-tune", show_default=True, help="What the file is for.")
+@json_option
+def upload(path: Path, purpose: str, as_json: bool) -> None:
+    """Upload the file PATH."""
+    with Burnish() as client:
+        file = send(client, path, purpose)
+    print_json(file) if as_json else click.echo(file.id)
+
+
+def send(client: Burnish, path: Path, purpose: str = "fine-tune") -> File:
+    """Upload with a progress bar."""
+    with transfer_bar(path.name) as tell:
+        return client.files.create(file=path, purpose=purpose, on_progress=tell)
+
+
+@files.command("list")
+@click.option("--purpose", help="Only files for this purpose.")
+@limit_option
+@json_option
+def list_(purpose: str | None, limit: int, as_json: bool) -> None:
+    """List files, newest first."""
+    with Burnish() as client:
+        found = list(islice(client.files.list(purpose=purpose, limit=min(limit, 1000)), limit))
+    if as_json:
+        print_json(found)
+    else:
+        rows = [(f.id, f.filename, size(f.bytes), f.purpose, when(f.created_at)) for f in found]
+        print_table(("id", "name", "size", "purpose", "created"), rows)
+
+
+@files.command()
+@click.argument("file_id")
+@json_option
+def get(file_id: str, as_json: bool) -> None:
+    """Show one file's facts."""
+    with Burnish() as client:
+        file = client.files.retrieve(file_id)
+    print_json(file) if as_json else print_object(file)
+
+
+@files.command()
+@click.argument("file_id")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here instead of to stdout.")
+def content(file_id: str, output: Path | None) -> None:
+    """Print a file's content, or write it to a file."""
+    with Burnish() as client:
+        if output is None:
+            sys.stdout.buffer.write(client.files.content(file_id))
+            return
+        with transfer_bar(file_id) as tell:
+            click.echo(client.files.download(file_id, output, on_progress=tell))
+
+
+@files.command()
+@click.argument("file_id")
+@json_option
+def delete(file_id: str, as_json: bool) -> None:
+    """Delete a file."""
+    with Burnish() as client:
+        gone = client.files.delete(file_id)
+    print_json(gone) if as_json else click.echo(f"Deleted {gone.id}.")

@@ -1,0 +1,75 @@
+"""The options that become hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import click
+
+from burnish.schemas import Hyperparameters
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class AutoOr(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - not generic before click 8.4
+    """A number, or the word `auto`, which leaves it to the trainer."""
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self.name = f"{'integer' if kind is int else 'number'}|auto"
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number or `auto`; anything else is a usage error."""
+        if value == "auto" or isinstance(value, (int, float)):
+            return value
+        try:
+            return self._kind(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither auto nor a number.", param, ctx)
+
+
+_OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
+    "epochs": (AutoOr(int), "Passes over the training rows."),
+    "batch-size": (AutoOr(int), "Rows an optimizer step sees."),
+    "learning-rate-multiplier": (AutoOr(float), "Scales the method's default learning rate."),
+    "warmup-ratio": (click.FLOAT, "Share of the steps in which the learning rate rises."),
+    "gradient-accumulation-steps": (AutoOr(int), "Parts that a batch is computed in, to save memory."),
+    "max-length": (AutoOr(int), "Tokens after which a row is cut."),
+    "lr-scheduler": (click.Choice(["cosine", "linear", "constant"]), "How the learning rate falls."),
+    "weight-decay": (click.FLOAT, "AdamW's weight decay."),
+    "max-grad-norm": (click.FLOAT, "Gradients are clipped to this norm."),
+    "eval-steps": (AutoOr(int), "Steps between validations."),
+    "checkpoint-steps": (AutoOr(int), "Steps between checkpoints."),
+    "dtype": (click.Choice(["auto", "float32", "bfloat16"]), "Precision of the computation."),
+    "lora-rank": (click.INT, "Rank of the adapter's matrices."),
+    "lora-alpha": (click.FLOAT, "The adapter's output is scaled by alpha / rank."),
+    "lora-dropout": (click.FLOAT, "Dropout before the adapter."),
+    "lora-target-modules": (click.STRING, "all-linear, or module names with commas between."),
+}
+_RENAMED = {"epochs": "n_epochs"}
+
+
+def hyperparameter_options(function: F) -> F:
+    """Give a command all the options."""
+    for name, (kind, text) in reversed(_OPTIONS.items()):
+        function = click.option(f"--{name}", type=kind, help=text)(function)
+    return function
+
+
+def pack(options: dict[str, Any]) -> Hyperparameters | None:
+    """Take the hyperparameters out of a command's options; None where none was given."""
+    packed: dict[str, Any] = {}
+    lora: dict[str, Any] = {}
+    for option in _OPTIONS:
+        name = option.replace("-", "_")
+        value = options.pop(name)
+        if value is None:
+            continue
+        if name == "lora_target_modules" and value != "all-linear":
+            value = [module.strip() for module in value.split(",")]
+        place = lora if name.startswith("lora_") else packed
+        place[_RENAMED.get(name, name.removeprefix("lora_"))] = value
+    if lora:
+        packed["lora"] = lora
+    return cast("Hyperparameters", packed) if packed else None

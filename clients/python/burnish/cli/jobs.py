@@ -1,0 +1,226 @@
+"""`burnish jobs`."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from burnish.cli.files import send
+from burnish.cli.hyperparameters import hyperparameter_options, pack
+from burnish.cli.output import (
+    json_option,
+    limit_option,
+    print_fields,
+    print_json,
+    print_object,
+    print_table,
+    transfer_bar,
+    when,
+)
+from burnish.client import Burnish
+from burnish.errors import JobFailed
+from burnish.progress import JobProgress
+from burnish.schemas import Job
+
+
+@click.group()
+def jobs() -> None:
+    """Order training runs, follow them, fetch what comes of them."""
+
+
+@jobs.command()
+@click.option("--model", required=True, help="A base's name, or an earlier outcome's (ft:…).")
+@click.option("--training-file", required=True, help="A path, which is uploaded, or a file's id.")
+@click.option("--validation-file", help="Held-out rows: a path or a file's id.")
+@click.option("--method", help="How to train (default supervised).")
+@click.option("--suffix", help="Becomes a part of the new model's name.")
+@click.option("--seed", type=int, help="The same seed and data give the same adapter.")
+@click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="A note on the job; may be repeated.")
+@hyperparameter_options
+@click.option("--watch", "watched", is_flag=True, help="Follow the job to its end.")
+@json_option
+def create(
+    training_file: str, validation_file: str | None, watched: bool, as_json: bool, **options: Any
+) -> None:
+    """Order a training run."""
+    hyperparameters = pack(options)
+    metadata = dict(_pair(item) for item in options.pop("metadata")) or None
+    files = [_existing(training_file), _existing(validation_file)]
+    with Burnish() as client:
+        training, validation = (send(client, item).id if isinstance(item, Path) else item for item in files)
+        job = client.jobs.create(
+            training_file=training or "",
+            validation_file=validation,
+            metadata=metadata,
+            hyperparameters=hyperparameters,
+            **options,
+        )
+        if watched:
+            _watch(client, job.id, as_json)
+            return
+    print_json(job) if as_json else click.echo(job.id)
+
+
+@jobs.command("list")
+@limit_option
+@json_option
+def list_(limit: int, as_json: bool) -> None:
+    """List jobs, newest first."""
+    with Burnish() as client:
+        found = list(islice(client.jobs.list(limit=min(limit, 100)), limit))
+    if as_json:
+        print_json(found)
+    else:
+        rows = [(j.id, j.phase or j.status, j.model, when(j.created_at), j.fine_tuned_model) for j in found]
+        print_table(("id", "state", "model", "created", "fine-tuned model"), rows)
+
+
+@jobs.command()
+@click.argument("job_id")
+@json_option
+def get(job_id: str, as_json: bool) -> None:
+    """Show a job as it is now."""
+    with Burnish() as client:
+        job = client.jobs.retrieve(job_id)
+    print_json(job) if as_json else print_object(job)
+
+
+@jobs.command()
+@click.argument("job_id")
+@json_option
+def watch(job_id: str, as_json: bool) -> None:
+    """Follow a job to its end; with --json, one event a line and the job last."""
+    with Burnish() as client:
+        _watch(client, job_id, as_json)
+
+
+@jobs.command()
+@click.argument("job_id")
+@json_option
+def cancel(job_id: str, as_json: bool) -> None:
+    """Stop a job."""
+    with Burnish() as client:
+        job = client.jobs.cancel(job_id)
+    print_json(job) if as_json else click.echo(f"{job.id}: {job.phase or job.status}")
+
+
+@jobs.command()
+@click.argument("job_id")
+@limit_option
+@json_option
+def events(job_id: str, limit: int, as_json: bool) -> None:
+    """List a job's events, newest first."""
+    with Burnish() as client:
+        found = list(islice(client.jobs.events(job_id, limit=min(limit, 100)), limit))
+    if as_json:
+        print_json(found)
+    else:
+        print_table(("time", "level", "message"), [(when(e.created_at), e.level, e.message) for e in found])
+
+
+@jobs.command()
+@click.argument("job_id")
+@limit_option
+@json_option
+def checkpoints(job_id: str, limit: int, as_json: bool) -> None:
+    """List a job's checkpoints, newest first."""
+    with Burnish() as client:
+        found = list(islice(client.jobs.checkpoints(job_id, limit=min(limit, 100)), limit))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            c.id,
+            c.step_number,
+            c.metrics.get("train_loss"),
+            c.metrics.get("valid_loss"),
+            c.fine_tuned_model_checkpoint,
+        )
+        for c in found
+    ]
+    print_table(("id", "step", "train loss", "valid loss", "model"), rows)
+
+
+@jobs.command()
+@click.argument("job_id")
+@click.option("--html", "as_html", is_flag=True, help="The report as an HTML page.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here (HTML where it ends so).")
+@json_option
+def report(job_id: str, as_html: bool, output: Path | None, as_json: bool) -> None:
+    """Show a job's report, or write it to a file."""
+    with Burnish() as client:
+        if as_html or (output is not None and output.suffix in (".html", ".htm")):
+            page = client.jobs.report_html(job_id)
+            click.echo(page) if output is None else _write(output, page)
+            return
+        facts = client.jobs.report(job_id)
+    if output is not None:
+        _write(output, json.dumps(facts, ensure_ascii=False, indent=2))
+    elif as_json:
+        print_json(facts)
+    else:
+        print_fields(facts)
+
+
+@jobs.command()
+@click.argument("job_id")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="A file or a folder.")
+@click.option("--extract", is_flag=True, help="Unpack it as the new folder OUTPUT.")
+def download(job_id: str, output: Path, extract: bool) -> None:
+    """Download a job's adapter, checked by its hash."""
+    if extract and output == Path():
+        output = Path(f"{job_id}-adapter")
+    with Burnish() as client, transfer_bar(job_id) as tell:
+        path = client.jobs.download_adapter(job_id, output, extract=extract, on_progress=tell)
+    click.echo(path)
+
+
+def _watch(client: Burnish, job_id: str, as_json: bool) -> None:
+    if as_json:
+        with client.jobs.stream(job_id) as stream:
+            for event in stream:
+                print_json(event, compact=True)
+        job = stream.job
+    else:
+        with JobProgress() as progress:
+            job = client.jobs.wait(job_id, on_event=progress, raise_on_failure=False)
+    assert job is not None  # noqa: S101 - a stream ends with the job or with an exception
+    if as_json:
+        print_json(job, compact=True)
+    if job.status != "succeeded":
+        raise JobFailed(job=job)
+    if not as_json:
+        click.echo(_summary(job))
+
+
+def _summary(job: Job) -> str:
+    tokens = f", {job.trained_tokens:,} tokens trained" if job.trained_tokens else ""
+    return f"{job.id} succeeded: {job.fine_tuned_model}{tokens}"
+
+
+def _existing(value: str | None) -> Path | str | None:
+    """Tell a path from an id. Raises a usage error for what is neither."""
+    if value is None:
+        return None
+    if Path(value).is_file():
+        return Path(value)
+    if value.startswith("file-") and "/" not in value:
+        return value
+    raise click.BadParameter(f"{value!r} is neither a file here nor a file's id (file-…).")
+
+
+def _pair(item: str) -> tuple[str, str]:
+    name, sign, value = item.partition("=")
+    if not (name and sign):
+        raise click.BadParameter(f"{item!r} must be NAME=VALUE.", param_hint="--metadata")
+    return name, value
+
+
+def _write(path: Path, content: str) -> None:
+    path.write_text(content, encoding="utf-8")
+    click.echo(path)

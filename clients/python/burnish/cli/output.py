@@ -1,0 +1,112 @@
+"""What commands print: tables for people, JSON for machines, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, cast
+
+import click
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from burnish.progress import printable
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+limit_option = click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many to show."
+)
+
+
+def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any], *, compact: bool = False) -> None:
+    """Print JSON to stdout; `compact` on one line."""
+    if isinstance(value, BaseModel):
+        plain: Any = value.model_dump(mode="json")
+    elif isinstance(value, dict):
+        plain = value
+    else:
+        plain = [item.model_dump(mode="json") for item in value]
+    click.echo(json.dumps(plain, ensure_ascii=False, indent=None if compact else 2))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table to stdout; ids are never cut."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column == "id", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(text(cell)) for cell in row))
+    _stdout().print(table)
+
+
+def print_object(item: BaseModel) -> None:
+    """Print an object's fields that say something, one a line."""
+    values = {
+        name: value for name, value in item.model_dump(mode="json").items() if value not in (None, [], {})
+    }
+    print_fields(values)
+
+
+def print_fields(values: dict[str, Any], prefix: str = "") -> None:
+    """Print nested values as `name.name: value` lines; lists of objects by their count."""
+    for name, value in values.items():
+        items = cast("list[Any]", value) if isinstance(value, list) else []
+        if isinstance(value, dict):
+            print_fields(cast("dict[str, Any]", value), f"{prefix}{name}.")
+        elif any(isinstance(item, (dict, list)) for item in items):
+            click.echo(f"{prefix}{name}: {len(items)} items")
+        elif name.endswith("_at") and isinstance(value, int):
+            click.echo(f"{prefix}{name}: {when(value)}")
+        else:
+            shown = ", ".join(map(text, items)) if isinstance(value, list) else text(value)
+            click.echo(f"{prefix}{name}: {printable(shown)}")
+
+
+def text(value: object) -> str:
+    """Return a cell's text; nothing for None."""
+    return "" if value is None else printable(str(value))
+
+
+def when(seconds: int) -> str:
+    """Return a time of the wire (seconds since 1970) in the reader's zone."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as `1.2 MB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+@contextmanager
+def transfer_bar(label: str) -> Generator[Callable[[int, int | None], None], None, None]:
+    """Show a bar on stderr, on a terminal only; yields the function to tell it (done, total) bytes."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(printable(label), total=None)
+
+        def tell(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield tell
+
+
+def _stdout() -> Console:
+    console = Console()
+    # Into a pipe or a file, lines are as long as they are.
+    return console if console.is_terminal else Console(width=1000)

@@ -1,0 +1,240 @@
+"""The two clients: `Burnish` blocks, `AsyncBurnish` awaits; the requests and the rules are the same."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import httpx
+from anyio.to_thread import run_sync
+from typing_extensions import Self
+
+from burnish import config
+from burnish._download import Download
+from burnish._request import Call, Request, parser_of
+from burnish._retry import RetryPolicy
+from burnish.resources.files import AsyncFiles, Files
+from burnish.resources.jobs import AsyncFineTuning, AsyncJobs, FineTuning, Jobs
+from burnish.resources.models import AsyncModels, Models
+from burnish.resources.webhooks import Webhooks
+
+__version__ = "0.1.0"
+
+T = TypeVar("T")
+
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+Finish = Callable[[Download], Path]
+
+_LIVE = Request("GET", "/healthz", parser_of(dict[str, Any]), at_root=True)
+_READY = Request("GET", "/readyz", parser_of(dict[str, Any]), at_root=True)
+
+
+class _Base:
+    def __init__(
+        self, *, base_url: str | None, api_key: str | None, timeout: float | httpx.Timeout, max_retries: int
+    ) -> None:
+        settings = config.resolve(base_url, api_key)
+        self.base_url = settings.base_url
+        self.timeout = timeout
+        self._policy = RetryPolicy(max_retries)
+        self._headers = {
+            "Authorization": f"Bearer {settings.api_key}",
+            "User-Agent": f"burnish-python/{__version__} python/{platform.python_version()}",
+        }
+        self.webhooks = Webhooks()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r})"
+
+    def _call(self, request: Request[Any]) -> Call:
+        return Call(request, self._policy, self.base_url)
+
+
+def _follows_redirects(request: httpx.Request) -> bool:
+    # A redirected POST would become a GET of something else.
+    return request.method == "GET"
+
+
+class Burnish(_Base):
+    """A client of one Burnish server.
+
+    `base_url` (ending in `/v1`) and `api_key` come from the arguments, else from BURNISH_BASE_URL and
+    BURNISH_API_KEY, else from `client.json` in BURNISH_DATA (default `./.burnish`), else from where
+    `burnish login` puts them.
+    `timeout` is in seconds without a byte, not for the whole request. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float | httpx.Timeout = TIMEOUT,
+        max_retries: int = 2,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(base_url=base_url, api_key=api_key, timeout=timeout, max_retries=max_retries)
+        self._http = httpx.Client(headers=self._headers, timeout=timeout, transport=transport)
+        self.files = Files(self)
+        self.jobs = Jobs(self)
+        self.fine_tuning = FineTuning(self.jobs)
+        self.models = Models(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def healthz(self) -> dict[str, Any]:
+        """Return what the server says about itself; it answers as soon as it runs."""
+        return self.send(_LIVE)
+
+    def readyz(self) -> dict[str, Any]:
+        """Return the state of the server's parts. Raises InternalServerError where one is not ready."""
+        return self.send(_READY)
+
+    def send(self, request: Request[T]) -> T:
+        """Carry out a request, repeating it where the rules say so. Raises APIError."""
+        with self.opened(self._call(request)) as response:
+            return request.parse(response)
+
+    def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
+        """Carry out a download; a connection that breaks starts it anew. Raises APIError, DownloadCorrupt."""
+        call = self._call(request)
+        while True:
+            try:
+                with self.opened(call) as response:
+                    target.start(response)
+                    for chunk in response.iter_bytes():
+                        target.write(chunk)
+                return finish(target)
+            except httpx.RequestError as broken:
+                self.sleep(call.after(broken))
+
+    @contextmanager
+    def opened(self, call: Call) -> Generator[httpx.Response, None, None]:
+        """Open a good answer; its body is read, unless the request says `streamed`. Raises APIError."""
+        response = self._attempt(call)
+        while response is None:
+            response = self._attempt(call)
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def _attempt(self, call: Call) -> httpx.Response | None:
+        request = call.build(self._http)
+        try:
+            response = self._http.send(request, stream=True, follow_redirects=_follows_redirects(request))
+            if not (call.request.streamed and response.is_success):
+                response.read()
+        except httpx.RequestError as error:
+            self.sleep(call.after(error))
+            return None
+        if response.is_success:
+            return response
+        self.sleep(call.after(response))
+        return None
+
+    @staticmethod
+    def sleep(seconds: float) -> None:
+        """Wait between attempts."""
+        time.sleep(seconds)
+
+
+class AsyncBurnish(_Base):
+    """Like `Burnish`, to be awaited, under asyncio or trio."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float | httpx.Timeout = TIMEOUT,
+        max_retries: int = 2,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(base_url=base_url, api_key=api_key, timeout=timeout, max_retries=max_retries)
+        self._http = httpx.AsyncClient(headers=self._headers, timeout=timeout, transport=transport)
+        self.files = AsyncFiles(self)
+        self.jobs = AsyncJobs(self)
+        self.fine_tuning = AsyncFineTuning(self.jobs)
+        self.models = AsyncModels(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def healthz(self) -> dict[str, Any]:
+        """Return what the server says about itself; it answers as soon as it runs."""
+        return await self.send(_LIVE)
+
+    async def readyz(self) -> dict[str, Any]:
+        """Return the state of the server's parts. Raises InternalServerError where one is not ready."""
+        return await self.send(_READY)
+
+    async def send(self, request: Request[T]) -> T:
+        """Carry out a request, repeating it where the rules say so. Raises APIError."""
+        async with self.opened(self._call(request)) as response:
+            return request.parse(response)
+
+    async def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
+        """Carry out a download; a connection that breaks starts it anew. Raises APIError, DownloadCorrupt."""
+        call = self._call(request)
+        while True:
+            try:
+                async with self.opened(call) as response:
+                    target.start(response)
+                    async for chunk in response.aiter_bytes():
+                        await run_sync(target.write, chunk)
+                return await run_sync(finish, target)
+            except httpx.RequestError as broken:
+                await self.sleep(call.after(broken))
+
+    @asynccontextmanager
+    async def opened(self, call: Call) -> AsyncGenerator[httpx.Response, None]:
+        """Open a good answer; its body is read, unless the request says `streamed`. Raises APIError."""
+        response = await self._attempt(call)
+        while response is None:
+            response = await self._attempt(call)
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _attempt(self, call: Call) -> httpx.Response | None:
+        request = call.build(self._http)
+        try:
+            response = await self._http.send(
+                request, stream=True, follow_redirects=_follows_redirects(request)
+            )
+            if not (call.request.streamed and response.is_success):
+                await response.aread()
+        except httpx.RequestError as error:
+            await self.sleep(call.after(error))
+            return None
+        if response.is_success:
+            return response
+        await self.sleep(call.after(response))
+        return None
+
+    @staticmethod
+    async def sleep(seconds: float) -> None:
+        """Wait between attempts."""
+        await anyio.sleep(seconds)

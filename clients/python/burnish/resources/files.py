@@ -1,0 +1,156 @@
+"""`/v1/files`: datasets going in, result files coming out."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+from anyio.to_thread import run_sync
+
+from burnish._download import Download, filename_of
+from burnish._pages import AsyncPage, Page
+from burnish._request import Request, content, creating, parser_of, query, segment, whole
+from burnish._upload import FileContent, Progress, Upload
+from burnish.schemas import Deleted, File, PageData
+
+if TYPE_CHECKING:
+    from burnish.client import AsyncBurnish, Burnish
+
+
+def _create(upload: Upload, purpose: str, idempotency_key: str | None) -> Request[File]:
+    headers = creating(idempotency_key)
+    return Request(
+        "POST", "/files", parser_of(File), headers=headers, form={"purpose": purpose}, upload=upload
+    )
+
+
+def _list(
+    purpose: str | None, after: str | None, limit: int | None, order: str | None
+) -> Request[PageData[File]]:
+    params = query(purpose=purpose, after=after, limit=limit, order=order)
+    return Request("GET", "/files", parser_of(PageData[File]), params=params)
+
+
+def _retrieve(file_id: str) -> Request[File]:
+    return Request("GET", f"/files/{segment(file_id)}", parser_of(File))
+
+
+def _content(file_id: str) -> Request[bytes]:
+    return Request("GET", f"/files/{segment(file_id)}/content", content)
+
+
+def _download(file_id: str) -> Request[httpx.Response]:
+    headers = {"Accept-Encoding": "identity"}
+    return Request("GET", f"/files/{segment(file_id)}/content", whole, headers=headers, streamed=True)
+
+
+def _target(file_id: str, path: str | os.PathLike[str], on_progress: Progress | None) -> Download:
+    return Download(path, name=filename_of(file_id, ""), digest_required=False, on_progress=on_progress)
+
+
+def _delete(file_id: str) -> Request[Deleted]:
+    return Request("DELETE", f"/files/{segment(file_id)}", parser_of(Deleted))
+
+
+class Files:
+    """`client.files`."""
+
+    def __init__(self, client: Burnish) -> None:
+        self._client = client
+
+    def create(
+        self,
+        *,
+        file: FileContent,
+        purpose: str = "fine-tune",
+        filename: str | None = None,
+        on_progress: Progress | None = None,
+        idempotency_key: str | None = None,
+    ) -> File:
+        """Upload a path, bytes or a binary file object in chunks; `on_progress(sent, total)` counts bytes."""
+        with Upload(file=file, filename=filename, on_progress=on_progress) as upload:
+            return self._client.send(_create(upload, purpose, idempotency_key))
+
+    def list(
+        self,
+        *,
+        purpose: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        order: str | None = None,
+    ) -> Page[File]:
+        """List files, newest first; `limit` is a page's size, iterating goes through all pages."""
+        return Page(self._client, _list(purpose, after, limit, order))
+
+    def retrieve(self, file_id: str) -> File:
+        """Return one file's facts."""
+        return self._client.send(_retrieve(file_id))
+
+    def content(self, file_id: str) -> bytes:
+        """Return a file's bytes, all in memory; `download` is for large ones."""
+        return self._client.send(_content(file_id))
+
+    def download(
+        self, file_id: str, path: str | os.PathLike[str], *, on_progress: Progress | None = None
+    ) -> Path:
+        """Write a file's bytes to `path` (a file or a folder), checked where the server states a hash."""
+        with _target(file_id, path, on_progress) as target:
+            return self._client.download(_download(file_id), target, Download.finish)
+
+    def delete(self, file_id: str) -> Deleted:
+        """Delete a file. Raises ConflictError where a job needs it."""
+        return self._client.send(_delete(file_id))
+
+
+class AsyncFiles:
+    """`client.files`, awaited; see `Files` for each method."""
+
+    def __init__(self, client: AsyncBurnish) -> None:
+        self._client = client
+
+    async def create(
+        self,
+        *,
+        file: FileContent,
+        purpose: str = "fine-tune",
+        filename: str | None = None,
+        on_progress: Progress | None = None,
+        idempotency_key: str | None = None,
+    ) -> File:
+        """Upload a file."""
+        make = partial(Upload, file=file, filename=filename, on_progress=on_progress)
+        with await run_sync(make) as upload:
+            return await self._client.send(_create(upload, purpose, idempotency_key))
+
+    async def list(
+        self,
+        *,
+        purpose: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        order: str | None = None,
+    ) -> AsyncPage[File]:
+        """List files."""
+        return await AsyncPage[File].fetch(self._client, _list(purpose, after, limit, order))
+
+    async def retrieve(self, file_id: str) -> File:
+        """Return one file's facts."""
+        return await self._client.send(_retrieve(file_id))
+
+    async def content(self, file_id: str) -> bytes:
+        """Return a file's bytes."""
+        return await self._client.send(_content(file_id))
+
+    async def download(
+        self, file_id: str, path: str | os.PathLike[str], *, on_progress: Progress | None = None
+    ) -> Path:
+        """Write a file's bytes to `path`."""
+        with _target(file_id, path, on_progress) as target:
+            return await self._client.download(_download(file_id), target, Download.finish)
+
+    async def delete(self, file_id: str) -> Deleted:
+        """Delete a file."""
+        return await self._client.send(_delete(file_id))

@@ -1,0 +1,60 @@
+"""`/v1/models`: the bases that can be tuned and what came of earlier jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from burnish._pages import AsyncPage, Page
+from burnish._request import Request, parser_of, segment
+from burnish.schemas import Deleted, Model, PageData
+
+if TYPE_CHECKING:
+    from burnish.client import AsyncBurnish, Burnish
+
+_LIST = Request("GET", "/models", parser_of(PageData[Model]))
+
+
+def _retrieve(model: str) -> Request[Model]:
+    return Request("GET", f"/models/{segment(model)}", parser_of(Model))
+
+
+def _delete(model: str) -> Request[Deleted]:
+    return Request("DELETE", f"/models/{segment(model)}", parser_of(Deleted))
+
+
+class Models:
+    """`client.models`."""
+
+    def __init__(self, client: Burnish) -> None:
+        self._client = client
+
+    def list(self) -> Page[Model]:
+        """List all models."""
+        return Page(self._client, _LIST)
+
+    def retrieve(self, model: str) -> Model:
+        """Return one model's facts."""
+        return self._client.send(_retrieve(model))
+
+    def delete(self, model: str) -> Deleted:
+        """Delete the outcome of a job; bases stay."""
+        return self._client.send(_delete(model))
+
+
+class AsyncModels:
+    """`client.models`, awaited."""
+
+    def __init__(self, client: AsyncBurnish) -> None:
+        self._client = client
+
+    async def list(self) -> AsyncPage[Model]:
+        """List all models."""
+        return await AsyncPage[Model].fetch(self._client, _LIST)
+
+    async def retrieve(self, model: str) -> Model:
+        """Return one model's facts."""
+        return await self._client.send(_retrieve(model))
+
+    async def delete(self, model: str) -> Deleted:
+        """Delete the outcome of a job; bases stay."""
+        return await self._client.send(_delete(model))

@@ -1,0 +1,176 @@
+"""The objects of the wire. Fields that this version does not know are kept: a newer server does no harm."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import Required, TypedDict
+
+T = TypeVar("T")
+
+JobStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class WireModel(BaseModel):
+    """Base of all objects: immutable, and tolerant of unknown fields, which it keeps."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+
+class File(WireModel):
+    """An uploaded or resulting file; `bytes` is its size, `created_at` in seconds since 1970."""
+
+    id: str
+    object: str = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: str = "uploaded"
+    expires_at: int | None = None
+    status_details: str | None = None
+
+
+class Deleted(WireModel):
+    """The answer to a deletion."""
+
+    id: str
+    object: str
+    deleted: bool
+
+
+class JobError(WireModel):
+    """Why a job failed; `param` names the request's field at fault, where there is one."""
+
+    code: str | None = None
+    message: str
+    param: str | None = None
+
+
+class Job(WireModel):
+    """A fine-tuning job. `phase` tells more than `status`: it knows `paused`."""
+
+    id: str
+    object: str = "fine_tuning.job"
+    created_at: int
+    status: JobStatus | str
+    phase: str | None = None
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    fine_tuned_model: str | None = None
+    finished_at: int | None = None
+    estimated_finish: int | None = None
+    error: JobError | None = None
+    hyperparameters: dict[str, Any] | None = None
+    method: dict[str, Any] | None = None
+    metadata: dict[str, str] | None = None
+    organization_id: str | None = None
+    result_files: list[str] = Field(default_factory=list)
+    seed: int | None = None
+    trained_tokens: int | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended, in whatever way."""
+        return self.status in TERMINAL
+
+
+class JobEvent(WireModel):
+    """Something that happened in a job; `data` holds the numbers of a `metrics` event."""
+
+    id: str
+    object: str = "fine_tuning.job.event"
+    created_at: int
+    level: str = "info"
+    message: str
+    type: str | None = None
+    data: dict[str, Any] | None = None
+
+
+class Checkpoint(WireModel):
+    """A model saved on the way, after `step_number` optimizer steps."""
+
+    id: str
+    object: str = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    step_number: int
+    metrics: dict[str, Any] = Field(default_factory=dict)
+
+
+class Model(WireModel):
+    """A base model, or the outcome of a job (`ft:…`)."""
+
+    id: str
+    object: str = "model"
+    created: int = 0
+    owned_by: str = ""
+
+
+class PageData(WireModel, Generic[T]):
+    """One page of a list as the server sent it."""
+
+    object: str = "list"
+    data: list[T]
+    has_more: bool = False
+    first_id: str | None = None
+    last_id: str | None = None
+
+
+class WebhookEvent(WireModel):
+    """The body of a webhook; `data["id"]` names the job."""
+
+    id: str
+    object: str = "event"
+    type: str
+    created_at: int
+    data: dict[str, Any]
+
+
+class Lora(TypedDict, total=False):
+    """Low-rank adaptation: the matrices' rank, the scale `alpha / rank`, dropout and where they are put."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    target_modules: Literal["all-linear"] | list[str]
+
+
+class Hyperparameters(TypedDict, total=False):
+    """The settings of a run; what is left out, and what says `auto`, is chosen by the trainer."""
+
+    n_epochs: int | Literal["auto"]
+    batch_size: int | Literal["auto"]
+    learning_rate_multiplier: float | Literal["auto"]
+    warmup_ratio: float
+    gradient_accumulation_steps: int | Literal["auto"]
+    max_length: int | Literal["auto"]
+    lr_scheduler: Literal["cosine", "linear", "constant"]
+    weight_decay: float
+    max_grad_norm: float
+    eval_steps: int | Literal["auto"]
+    checkpoint_steps: int | Literal["auto"]
+    dtype: Literal["auto", "float32", "bfloat16"]
+    lora: Lora
+
+
+class CreateJob(TypedDict, total=False):
+    """The arguments of `jobs.create`.
+
+    `model` is a base's or an earlier outcome's name; the files are ids. `method` names the method (default
+    `supervised`) that `hyperparameters` are for. `suffix` becomes a part of the new model's name.
+    """
+
+    model: Required[str]
+    training_file: Required[str]
+    validation_file: str | None
+    method: str | None
+    hyperparameters: Hyperparameters | None
+    suffix: str | None
+    seed: int | None
+    metadata: dict[str, str] | None
+    idempotency_key: str | None

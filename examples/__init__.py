@@ -1,0 +1,1 @@
+"""Datasets and scripts that show Burnish at work."""

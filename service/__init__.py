@@ -1,0 +1,1 @@
+"""The service: HTTP API, controller and worker around one SQL truth. It never imports torch."""

@@ -1,0 +1,116 @@
+"""The HTTP application, assembled: routers, errors, health, request ids. It imports no torch."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.errors import ErrorAnswer, add_error_handlers, unforeseen_error
+from service.context import Context
+from service.files import endpoints as files
+from service.files.service import storage_errors
+from service.jobs import endpoints as jobs
+from service.keys.auth import ContextDep
+from service.kit.version import VERSION
+from service.models import endpoints as models
+
+_log = logging.getLogger(__name__)
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorAnswer, "description": "The request is wrong"},
+    401: {"model": ErrorAnswer, "description": "There is no valid API key"},
+    404: {"model": ErrorAnswer, "description": "There is no such object in the key's project"},
+    409: {"model": ErrorAnswer, "description": "The object's state forbids it"},
+    413: {"model": ErrorAnswer, "description": "The body is too large"},
+    500: {"model": ErrorAnswer, "description": "The service made an error"},
+    503: {"model": ErrorAnswer, "description": "A part of the service does not answer"},
+    507: {"model": ErrorAnswer, "description": "There is no room left"},
+}
+
+
+class Health(BaseModel):
+    """The process answers, or (readiness) everything it needs does."""
+
+    status: Literal["ok"] = "ok"
+
+
+class RequestId:
+    """Puts `x-request-id` on every answer: the caller's where it has a safe form, else a fresh one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", given) else f"req_{secrets.token_hex(16)}"
+        began = time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["openai-processing-ms"] = str(round((time.perf_counter() - began) * 1000))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            _log.exception("%s %s failed as request %s", scope["method"], scope["path"], request_id)
+            if started:
+                raise
+            await unforeseen_error(request_id)(scope, receive, send_with_id)
+
+
+def create_app(context: Context | None) -> FastAPI:
+    """Assemble the application. Without a context it can only describe itself (its OpenAPI document)."""
+    app = FastAPI(
+        title="Burnish",
+        version=VERSION,
+        summary="Post-training of language models as a service that you host yourself.",
+        description="OpenAI's fine-tuning API, served by your own machines, and a superset of it.",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.context = context
+    app.add_middleware(RequestId)
+    add_error_handlers(app)
+    for router in (files.router, jobs.router, models.router):
+        app.include_router(router, responses=_ERRORS)
+    app.get("/healthz", tags=["Health"])(healthz)
+    app.get("/readyz", tags=["Health"], responses={503: _ERRORS[503]})(readyz)
+    return app
+
+
+def healthz() -> Health:
+    """Tell that the process lives."""
+    return Health()
+
+
+def readyz(context: ContextDep) -> Health:
+    """Tell that SQL and the blob store answer."""
+    context.db.check()
+    with storage_errors():
+        context.storage.check()
+    return Health()
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of this version."""
+    return create_app(None).openapi()

@@ -1,0 +1,113 @@
+"""The only place that renders errors, in OpenAI's shape: ours, the framework's, and what nobody foresaw."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from service.kit.errors import ServiceError
+
+_log = logging.getLogger(__name__)
+
+
+class ErrorObject(BaseModel):
+    """What went wrong: a sentence, a kind, the field it is about, a stable code."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorObject
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Make `app` answer every error in OpenAI's shape."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+def _answer(
+    status: int,
+    message: str,
+    *,
+    kind: str = "invalid_request_error",
+    param: str | None = None,
+    code: str | None = None,
+    retry: bool = False,
+    extra: dict[str, Any] | None = None,
+) -> JSONResponse:
+    error = {"message": message, "type": kind, "param": param, "code": code, **(extra or {})}
+    # The official client retries 409 and 5xx by itself unless it is told not to.
+    headers = {"x-should-retry": "true" if retry else "false"}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"error": error}, status_code=status, headers=headers)
+
+
+async def _service_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError)
+    if error.status >= 500:
+        _log.error("%s", error.message)
+    return _answer(
+        error.status,
+        error.message,
+        kind=error.type,
+        param=error.param,
+        code=error.code,
+        retry=error.retry,
+        extra=error.extra,
+    )
+
+
+async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problems = [_problem(item) for item in error.errors()]
+    sentences = [f"{where}: {what}" if where else what for where, what in problems]
+    return _answer(400, "; ".join(sentences) + ".", param=problems[0][0] or None)
+
+
+def _problem(item: dict[str, Any]) -> tuple[str, str]:
+    """Name the field as the caller wrote it, and what is wrong with it."""
+    location: Sequence[Any] = item["loc"]
+    source, path = location[0], [str(part) for part in location[1:] if part != "[key]"]
+    if item["type"] == "json_invalid":
+        return "", f"The body is not valid JSON: {item['ctx']['error']} at character {location[-1]}"
+    if source == "body" and not path:
+        return "", "The body must be a JSON object, sent with the header Content-Type: application/json"
+    if item["type"] == "extra_forbidden":
+        return ".".join(path), "unknown argument; check its spelling"
+    if item["type"] == "missing":
+        return ".".join(path), "required, but it is missing"
+    return ".".join(path), item["msg"].removeprefix("Value error, ")
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return _answer(404, f"Unknown request URL: {request.method} {request.url.path}.", code="unknown_url")
+    if error.status_code == 405:
+        return _answer(405, f"{request.url.path} does not take {request.method}.", code="method_not_allowed")
+    return _answer(error.status_code, str(error.detail))
+
+
+def unforeseen_error(request_id: str) -> JSONResponse:
+    """Answer for an error of ours: nothing of it is shown but the id under which the log has it."""
+    return _answer(
+        500,
+        f"The service made an error. Its log has the details under the request id {request_id}.",
+        kind="server_error",
+        retry=True,
+    )

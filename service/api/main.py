@@ -1,0 +1,25 @@
+"""The API process: uvicorn on the assembled application."""
+
+from __future__ import annotations
+
+import uvicorn
+
+from service import migrations
+from service.api.app import create_app
+from service.context import open_context
+from service.kit.log import set_up_logging
+from service.kit.settings import Settings
+
+
+def run_api(settings: Settings, host: str, port: int) -> int:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError where a setting or the database's schema is wrong."""
+    set_up_logging("api")
+    context = open_context(settings)
+    migrations.check(settings)
+    config = uvicorn.Config(
+        create_app(context), host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=5
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    context.db.close()
+    return 0 if server.started else 1

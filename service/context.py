@@ -1,0 +1,39 @@
+"""What a process holds open while it lives: settings, SQL and the blob store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.catalog import Catalog, load_catalog
+from service.kit.db import Database
+from service.kit.settings import Settings
+from service.storage import open_storage
+from service.storage.base import Storage
+
+
+@dataclass(frozen=True)
+class Context:
+    """Made once a process; safe to share between threads."""
+
+    settings: Settings
+    db: Database
+    storage: Storage
+    hmac_key: bytes
+    catalog: Catalog
+
+
+def open_context(settings: Settings) -> Context:
+    """Connect to what the settings name. Raises SettingsError where they are not enough."""
+    access, secret = settings.storage_access_key, settings.storage_secret_key
+    storage = open_storage(
+        settings.storage,
+        access_key=access.get_secret_value() if access else None,
+        secret_key=secret.get_secret_value() if secret else None,
+    )
+    return Context(
+        settings=settings,
+        db=Database(settings.database),
+        storage=storage,
+        hmac_key=settings.hmac_key(),
+        catalog=load_catalog(settings.catalog),
+    )

@@ -1,0 +1,1 @@
+"""The process that moves things on: outbox, expired leases, dataset checks, webhooks, garbage."""

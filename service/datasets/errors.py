@@ -1,0 +1,12 @@
+"""What is wrong with a line of a dataset."""
+
+from __future__ import annotations
+
+
+class InvalidLineError(ValueError):
+    """A line that is not a row. The message says what is wrong with it; `line` counts from 1."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line}: {reason}")
+        self.line = line
+        self.reason = reason

@@ -1,0 +1,94 @@
+"""Routes of files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+
+from service.files import repository, service
+from service.files.schemas import FileDeleted, FileObject
+from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
+from service.kit.http import attachment_headers
+from service.kit.pagination import BoundedListPage, Order
+
+router = APIRouter(prefix="/v1/files", tags=["Files"])
+
+_UPLOAD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "purpose": {"type": "string", "enum": list(service.UPLOAD_PURPOSES)},
+                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+                        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2592000},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("", openapi_extra=_UPLOAD_BODY)
+async def upload_file(request: Request, context: ContextDep, principal: PrincipalDep) -> FileObject:
+    """Store a dataset. It is read as a stream and checked on the way; a file with problems is not stored."""
+    with service.FileUpload(context, principal, request.headers.get("content-type", "")) as upload:
+        async for chunk in request.stream():
+            await to_thread.run_sync(upload.feed, chunk)
+        return FileObject.of(await to_thread.run_sync(upload.complete))
+
+
+@router.get("")
+def list_files(
+    session: ReadSession,
+    principal: PrincipalDep,
+    purpose: str | None = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10000)] = 10000,
+    order: Order = "desc",
+) -> BoundedListPage[FileObject]:
+    """List files, newest first."""
+    rows, has_more = repository.page(
+        session, principal.project_id, purpose=purpose, after=after, limit=limit, order=order
+    )
+    data = [FileObject.of(row) for row in rows]
+    return BoundedListPage(
+        data=data,
+        has_more=has_more,
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+    )
+
+
+@router.get("/{file_id}")
+def get_file(file_id: str, session: ReadSession, principal: PrincipalDep) -> FileObject:
+    """Return a file's facts."""
+    return FileObject.of(service.find(session, principal, file_id))
+
+
+@router.get("/{file_id}/content", response_class=StreamingResponse)
+def get_file_content(
+    file_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep
+) -> StreamingResponse:
+    """Return a file's bytes."""
+    file = service.find(session, principal, file_id)
+    with service.storage_errors():
+        chunks = context.storage.read(file.blob_key)
+    headers = attachment_headers(file.filename, file.bytes, file.sha256)
+    media_type = "text/csv; charset=utf-8" if file.filename.endswith(".csv") else "application/jsonl"
+    return StreamingResponse(chunks, media_type=media_type, headers=headers)
+
+
+@router.delete("/{file_id}")
+def delete_file(file_id: str, session: WriteSession, principal: PrincipalDep) -> FileDeleted:
+    """Delete a file."""
+    service.delete(session, service.find(session, principal, file_id))
+    return FileDeleted(id=file_id)

@@ -1,0 +1,24 @@
+"""Errors of files."""
+
+from __future__ import annotations
+
+from service.datasets import describe
+from service.datasets.base import DatasetSummary
+from service.kit.errors import InvalidRequest, NotFound
+
+
+class FileNotFound(NotFound):
+    """No file of this project has the id."""
+
+    def __init__(self, file_id: str, *, param: str | None = "id") -> None:
+        super().__init__(f"No such File object: {file_id}", param=param)
+
+
+class InvalidFile(InvalidRequest):
+    """The bytes are no JSON Lines; every one of the first problems is named with its line."""
+
+    def __init__(self, filename: str, summary: DatasetSummary) -> None:
+        problems = [{"line": problem.line, "reason": problem.reason} for problem in summary.problems]
+        super().__init__(
+            describe(filename, summary), param="file", code="invalid_file_format", extra={"problems": problems}
+        )

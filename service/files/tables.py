@@ -1,0 +1,26 @@
+"""Files: uploaded datasets, and the results of jobs."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Double, ForeignKey, Integer, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.kit.db import Base, db_now
+
+
+class File(Base):
+    """One file: its facts here, its bytes in the blob store under `blob_key`."""
+
+    __tablename__ = "files"
+
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    filename: Mapped[str] = mapped_column(String(255))
+    purpose: Mapped[str] = mapped_column(String(32))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    blob_key: Mapped[str] = mapped_column(String(255))
+    rows: Mapped[int | None] = mapped_column(Integer)
+    created_at: Mapped[float] = mapped_column(Double, default=db_now())
+    expires_at: Mapped[float | None] = mapped_column(Double, index=True)

@@ -1,0 +1,1 @@
+"""Fine-tuning jobs: the rules, the state machine, the rows."""

@@ -1,0 +1,176 @@
+"""Routes of fine-tuning jobs."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from service.files.service import storage_errors
+from service.jobs import repository, service
+from service.jobs.lifecycle import model_name
+from service.jobs.schemas import CheckpointObject, JobCreate, JobEventObject, JobObject
+from service.jobs.stream import follow
+from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
+from service.kit.errors import InvalidRequest
+from service.kit.http import attachment_headers
+from service.kit.pagination import BoundedListPage, ListPage
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
+
+
+@router.post("")
+def create_job(body: JobCreate, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
+    """Create a job. Its files are checked next, then it waits for a worker."""
+    job = service.create(session, principal, context.catalog, body)
+    return JobObject.of(job, context.settings.organization)
+
+
+@router.get("")
+def list_jobs(
+    request: Request,
+    session: ReadSession,
+    context: ContextDep,
+    principal: PrincipalDep,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> ListPage[JobObject]:
+    """List jobs, newest first; `metadata[key]=value` narrows them."""
+    rows, has_more = repository.page(
+        session, principal.project_id, metadata=_metadata_filter(request), after=after, limit=limit
+    )
+    return ListPage(data=[JobObject.of(row, context.settings.organization) for row in rows], has_more=has_more)
+
+
+@router.get("/{job_id}")
+def get_job(job_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
+    """Return a job."""
+    return JobObject.of(service.find(session, principal, job_id), context.settings.organization)
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
+    """Cancel a job at once; its trainer is stopped."""
+    return JobObject.of(service.cancel(session, principal, job_id), context.settings.organization)
+
+
+@router.get(
+    "/{job_id}/events",
+    response_model=ListPage[JobEventObject],
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+def list_events(
+    job_id: str,
+    session: ReadSession,
+    context: ContextDep,
+    principal: PrincipalDep,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    stream: bool = False,
+    accept: Annotated[str, Header()] = "",
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> ListPage[JobEventObject] | Response:
+    """List a job's events, newest first; or follow them, oldest first, as server-sent events.
+
+    A stream (`Accept: text/event-stream` or `stream=true`) starts after `Last-Event-ID` and ends, when the job
+    has, with an event `done` that carries the job.
+    """
+    job = service.find(session, principal, job_id)
+    if stream or "text/event-stream" in accept.lower():
+        position = 0
+        start_after = last_event_id or after
+        if start_after is not None:
+            found = repository.event_position(session, job.id, start_after)
+            if found is None:
+                raise InvalidRequest(f"Job {job_id} has no event '{start_after[:64]}'.", param="Last-Event-ID")
+            position = found
+        return StreamingResponse(
+            follow(context, job.id, position),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        )
+    rows, has_more = repository.event_page(session, job.id, after=after, limit=limit, order="desc")
+    return ListPage(data=[JobEventObject.of(row) for row in rows], has_more=has_more)
+
+
+@router.get("/{job_id}/checkpoints")
+def list_checkpoints(
+    job_id: str,
+    session: ReadSession,
+    context: ContextDep,
+    principal: PrincipalDep,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> BoundedListPage[CheckpointObject]:
+    """List a job's checkpoints, newest first."""
+    job = service.find(session, principal, job_id)
+    rows, has_more = repository.checkpoint_page(session, job.id, after=after, limit=limit)
+    name = model_name(job, context.settings.organization)
+    data = [CheckpointObject.of(row, name) for row in rows]
+    return BoundedListPage(
+        data=data,
+        has_more=has_more,
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+    )
+
+
+@router.get(
+    "/{job_id}/adapter",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+def download_adapter(
+    job_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep
+) -> StreamingResponse:
+    """Download the adapter as a zip: PEFT's files, the tokenizer, a model card, `manifest.json` with hashes."""
+    artifact = service.artifact(session, principal, job_id, "adapter", "adapter")
+    with storage_errors():
+        chunks = context.storage.read(artifact.blob_key)
+    headers = attachment_headers(artifact.filename, artifact.bytes, artifact.sha256)
+    return StreamingResponse(chunks, media_type=artifact.media_type, headers=headers)
+
+
+@router.get(
+    "/{job_id}/report",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {
+                "application/json": {"schema": {"type": "object"}},
+                "text/html": {"schema": {"type": "string"}},
+            }
+        }
+    },
+)
+def get_report(
+    job_id: str,
+    session: ReadSession,
+    context: ContextDep,
+    principal: PrincipalDep,
+    accept: Annotated[str, Header()] = "",
+) -> Response:
+    """Return the eval report: one self-contained page for `Accept: text/html`, else JSON."""
+    name = "report.html" if _prefers_html(accept) else "report.json"
+    artifact = service.artifact(session, principal, job_id, name, "report")
+    with storage_errors():
+        body = b"".join(context.storage.read(artifact.blob_key))
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    headers = {"Vary": "Accept", "ETag": f'"{artifact.sha256}"', "Content-Security-Policy": policy}
+    return Response(body, media_type=artifact.media_type, headers=headers)
+
+
+def _prefers_html(accept: str) -> bool:
+    html, json_ = accept.find("text/html"), accept.find("application/json")
+    return html >= 0 and (json_ < 0 or html < json_)
+
+
+def _metadata_filter(request: Request) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        match = re.fullmatch(r"metadata\[(.{1,64})\]", name)
+        if match:
+            pairs[match[1]] = value
+    return pairs

@@ -1,0 +1,36 @@
+"""Errors of jobs."""
+
+from __future__ import annotations
+
+from service.kit.errors import Conflict, NotFound
+
+
+class JobNotFound(NotFound):
+    """No job of this project has the id."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"No such fine-tuning job: {job_id}", param="id")
+
+
+class JobHasEnded(Conflict):
+    """The job has ended, so it cannot be cancelled."""
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(f"Job {job_id} has already {status}; only a job that has not ended can be cancelled.")
+
+
+class ArtifactNotReady(Conflict):
+    """The job has no such result, at least not yet."""
+
+    def __init__(self, job_id: str, what: str, status: str) -> None:
+        super().__init__(
+            f"Job {job_id} has no {what}: its status is {status}. Results exist once a job has succeeded.",
+            code="not_ready",
+        )
+
+
+class StaleLease(Conflict):
+    """A worker wrote with a lease that another has taken over, or for a job that has ended."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"The lease on job {job_id} is no longer this worker's.", code="stale_lease")

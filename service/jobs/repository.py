@@ -1,0 +1,196 @@
+"""SQL of jobs. Changes of state go through `move` and `claim` alone; writes of a worker carry its lease token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from service.jobs.states import JobState, sources_of
+from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
+from service.kit import ids
+from service.kit.db import db_now
+from service.kit.pagination import Order, fetch_page
+
+
+def get(session: Session, project_id: str, job_id: str) -> Job | None:
+    """Return a project's job."""
+    return session.scalar(select(Job).where(Job.id == job_id, Job.project_id == project_id))
+
+
+def by_id(session: Session, job_id: str) -> Job | None:
+    """Return a job whoever owns it: for the controller and the workers."""
+    return session.scalar(select(Job).where(Job.id == job_id))
+
+
+def page(
+    session: Session,
+    project_id: str,
+    *,
+    metadata: Mapping[str, str],
+    after: str | None,
+    limit: int,
+) -> tuple[Sequence[Job], bool]:
+    """Return one page of a project's jobs, newest first, those whose metadata has all the given pairs."""
+    query = select(Job).where(Job.project_id == project_id)
+    for key, value in metadata.items():
+        query = query.where(Job.user_metadata[key].as_string() == value)
+    return fetch_page(session, query, seq=Job.seq, public_id=Job.id, after=after, limit=limit, order="desc")
+
+
+def in_state(session: Session, state: JobState, *, limit: int = 1000) -> Sequence[Job]:
+    """Return jobs in a state, oldest first."""
+    return session.scalars(select(Job).where(Job.state == state).order_by(Job.seq).limit(limit)).all()
+
+
+def move(session: Session, job_id: str, target: JobState, *, token: int | None = None, **values: Any) -> bool:
+    """Bring a job to `target` where the state machine allows it. False, an answer, where it does not.
+
+    With `token`, only the holder of that lease succeeds.
+    """
+    query = update(Job).where(Job.id == job_id, Job.state.in_(sources_of(target)))
+    if token is not None:
+        query = query.where(Job.lease_token == token)
+    result = session.execute(query.values(state=target, **values).returning(Job.id))
+    return result.first() is not None
+
+
+def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) -> Job | None:
+    """Take a queued job: raise its token and start a lease, by the database's clock. None where it is not queued."""
+    result = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.state.in_(sources_of(JobState.RUNNING)))
+        .values(
+            state=JobState.RUNNING,
+            lease_token=Job.lease_token + 1,
+            lease_owner=owner,
+            lease_expires_at=db_now() + lease_seconds,
+            started_at=db_now(),
+        )
+        .returning(Job.id)
+    )
+    if result.first() is None:
+        return None
+    return session.scalar(select(Job).where(Job.id == job_id).execution_options(populate_existing=True))
+
+
+def renew(session: Session, job_id: str, token: int, *, lease_seconds: float, **values: Any) -> bool:
+    """Prolong a lease, writing further columns with it. False where the token is stale or the job has ended."""
+    result = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.state == JobState.RUNNING, Job.lease_token == token)
+        .values(lease_expires_at=db_now() + lease_seconds, **values)
+        .returning(Job.id)
+    )
+    return result.first() is not None
+
+
+def holds(session: Session, job_id: str, token: int) -> bool:
+    """Tell whether a token is still the job's, and the job still runs."""
+    query = select(Job.seq).where(Job.id == job_id, Job.state == JobState.RUNNING, Job.lease_token == token)
+    return session.scalar(query) is not None
+
+
+def with_expired_lease(session: Session) -> Sequence[Job]:
+    """Return running jobs whose worker has not been heard of in time."""
+    return session.scalars(
+        select(Job).where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now()).order_by(Job.seq)
+    ).all()
+
+
+def add_event(
+    session: Session,
+    job_id: str,
+    message: str,
+    *,
+    level: str = "info",
+    kind: str = "message",
+    data: Mapping[str, Any] | None = None,
+    once_key: str | None = None,
+) -> None:
+    """Append an event; one with a `once_key` that the job already has changes nothing."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    session.execute(
+        insert(JobEvent)
+        .values(
+            id=ids.new_id(ids.EVENT),
+            job_id=job_id,
+            created_at=db_now(),
+            level=level,
+            type=kind,
+            message=message,
+            data=None if data is None else dict(data),
+            once_key=once_key,
+        )
+        .on_conflict_do_nothing(index_elements=["job_id", "once_key"])
+    )
+
+
+def event_page(
+    session: Session, job_id: str, *, after: str | None, limit: int, order: Order
+) -> tuple[Sequence[JobEvent], bool]:
+    """Return one page of a job's events."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id)
+    return fetch_page(session, query, seq=JobEvent.seq, public_id=JobEvent.id, after=after, limit=limit, order=order)
+
+
+def events_since(session: Session, job_id: str, seq: int, *, limit: int = 500) -> Sequence[JobEvent]:
+    """Return a job's events after a position, oldest first."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > seq).order_by(JobEvent.seq)
+    return session.scalars(query.limit(limit)).all()
+
+
+def event_position(session: Session, job_id: str, event_id: str) -> int | None:
+    """Return where an event stands in its job's order."""
+    return session.scalar(select(JobEvent.seq).where(JobEvent.job_id == job_id, JobEvent.id == event_id))
+
+
+def add_checkpoint(
+    session: Session,
+    job_id: str,
+    *,
+    step: int,
+    metrics: Mapping[str, float],
+    blob_prefix: str,
+    manifest_sha256: str,
+) -> None:
+    """Record a checkpoint that lies complete in the blob store; a later attempt's copy replaces an earlier one."""
+    existing = session.scalar(select(JobCheckpoint).where(JobCheckpoint.job_id == job_id, JobCheckpoint.step == step))
+    if existing is None:
+        existing = JobCheckpoint(id=ids.new_id(ids.CHECKPOINT), job_id=job_id, step=step)
+        session.add(existing)
+    existing.metrics = dict(metrics)
+    existing.blob_prefix = blob_prefix
+    existing.manifest_sha256 = manifest_sha256
+    session.flush()
+
+
+def latest_checkpoint(session: Session, job_id: str) -> JobCheckpoint | None:
+    """Return the checkpoint with the highest step."""
+    return session.scalar(
+        select(JobCheckpoint).where(JobCheckpoint.job_id == job_id).order_by(JobCheckpoint.step.desc()).limit(1)
+    )
+
+
+def checkpoint_page(
+    session: Session, job_id: str, *, after: str | None, limit: int
+) -> tuple[Sequence[JobCheckpoint], bool]:
+    """Return one page of a job's checkpoints, newest first."""
+    query = select(JobCheckpoint).where(JobCheckpoint.job_id == job_id)
+    return fetch_page(
+        session,
+        query,
+        seq=JobCheckpoint.seq,
+        public_id=JobCheckpoint.id,
+        after=after,
+        limit=limit,
+        order="desc",
+    )
+
+
+def artifact(session: Session, job_id: str, name: str) -> JobArtifact | None:
+    """Return a published artifact of a job."""
+    return session.scalar(select(JobArtifact).where(JobArtifact.job_id == job_id, JobArtifact.name == name))

@@ -1,0 +1,159 @@
+"""What the wire shows of jobs, and what a creation may say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from service.jobs.states import WIRE_STATUS, JobState
+from service.jobs.tables import Job, JobCheckpoint, JobEvent
+
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+
+
+class JobCreate(BaseModel):
+    """The body of a creation. Blocks of `method` that its `type` does not select are ignored, as OpenAI does."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(min_length=1, max_length=256, examples=["smollm2-135m-instruct"])
+    training_file: str = Field(min_length=1, max_length=64, examples=["file-abc123"])
+    validation_file: str | None = Field(None, min_length=1, max_length=64)
+    method: dict[str, Any] | None = Field(
+        None,
+        description="`{type, <type>: {hyperparameters}}`",
+        examples=[{"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}}],
+    )
+    hyperparameters: dict[str, Any] | None = Field(None, deprecated=True)
+    suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int | None = Field(None, ge=0, le=2147483647)
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+
+
+class JobErrorObject(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None
+
+
+class JobHyperparameters(BaseModel):
+    """The three hyperparameters that OpenAI's job object shows at its top."""
+
+    n_epochs: Literal["auto"] | int
+    batch_size: Literal["auto"] | int
+    learning_rate_multiplier: Literal["auto"] | float
+
+
+class JobObject(BaseModel):
+    """OpenAI's job object; `phase`, `attempt` and `started_at` are Burnish's."""
+
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    estimated_finish: int | None
+    model: str
+    fine_tuned_model: str | None
+    organization_id: str
+    status: Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+    phase: JobState
+    attempt: int
+    error: JobErrorObject | None
+    hyperparameters: JobHyperparameters
+    method: dict[str, Any]
+    training_file: str
+    validation_file: str | None
+    result_files: list[str]
+    trained_tokens: int | None
+    seed: int
+    suffix: str | None
+    metadata: dict[str, str] | None
+    integrations: list[Any] = []
+
+    @classmethod
+    def of(cls, job: Job, organization: str) -> JobObject:
+        """Show a row, with the resolved hyperparameters once the trainer has them."""
+        kind: str = job.method["type"]
+        hyperparameters: dict[str, Any] = job.resolved or job.method[kind]["hyperparameters"]
+        return cls(
+            id=job.id,
+            created_at=int(job.created_at),
+            started_at=_seconds(job.started_at),
+            finished_at=_seconds(job.finished_at),
+            estimated_finish=_seconds(job.estimated_finish),
+            model=job.model,
+            fine_tuned_model=job.fine_tuned_model,
+            organization_id=organization,
+            status=WIRE_STATUS[JobState(job.state)],  # type: ignore[arg-type] - the table is complete by a test
+            phase=JobState(job.state),
+            attempt=job.lease_token,
+            error=None if job.error is None else JobErrorObject(**job.error),
+            hyperparameters=JobHyperparameters.model_validate(hyperparameters),
+            method={"type": kind, kind: {**job.method[kind], "hyperparameters": hyperparameters}},
+            training_file=job.training_file,
+            validation_file=job.validation_file,
+            result_files=[job.result_file] if job.result_file else [],
+            trained_tokens=job.trained_tokens,
+            seed=job.seed,
+            suffix=job.suffix,
+            metadata=job.user_metadata,
+        )
+
+
+class JobEventObject(BaseModel):
+    """OpenAI's job event."""
+
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    message: str
+    type: Literal["message", "metrics"]
+    data: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, event: JobEvent) -> JobEventObject:
+        """Show a row."""
+        return cls.model_validate(
+            {
+                "id": event.id,
+                "created_at": int(event.created_at),
+                "level": event.level,
+                "message": event.message,
+                "type": event.type,
+                "data": event.data,
+            }
+        )
+
+
+class CheckpointObject(BaseModel):
+    """OpenAI's checkpoint."""
+
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    step_number: int
+    metrics: dict[str, float]
+
+    @classmethod
+    def of(cls, checkpoint: JobCheckpoint, model: str) -> CheckpointObject:
+        """Show a row; `model` is the name of the job's model."""
+        return cls(
+            id=checkpoint.id,
+            created_at=int(checkpoint.created_at),
+            fine_tuned_model_checkpoint=f"{model}:ckpt-step-{checkpoint.step}",
+            fine_tuning_job_id=checkpoint.job_id,
+            step_number=checkpoint.step,
+            metrics={"step": float(checkpoint.step), **checkpoint.metrics},
+        )
+
+
+def _seconds(moment: float | None) -> int | None:
+    return None if moment is None else int(moment)

@@ -1,0 +1,97 @@
+"""Jobs with their events, checkpoints and artifacts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.kit.db import Base, Json, db_now
+
+
+class Job(Base):
+    """One fine-tuning job: what was asked, where it stands, who holds its lease."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_project_seq", "project_id", "seq"), Index("ix_jobs_state", "state", "seq"))
+
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[float] = mapped_column(Double, default=db_now())
+
+    model: Mapped[str] = mapped_column(String(255))
+    method: Mapped[dict[str, Any]] = mapped_column(Json)
+    resolved: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """The hyperparameters as the trainer resolved them; null until it has."""
+    training_file: Mapped[str] = mapped_column(String(40))
+    validation_file: Mapped[str | None] = mapped_column(String(40))
+    suffix: Mapped[str | None] = mapped_column(String(64))
+    seed: Mapped[int] = mapped_column(Integer)
+    user_metadata: Mapped[dict[str, str] | None] = mapped_column("metadata", Json)
+
+    state: Mapped[str] = mapped_column(String(16))
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    started_at: Mapped[float | None] = mapped_column(Double)
+    finished_at: Mapped[float | None] = mapped_column(Double)
+    estimated_finish: Mapped[float | None] = mapped_column(Double)
+    trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    fine_tuned_model: Mapped[str | None] = mapped_column(String(255))
+    result_file: Mapped[str | None] = mapped_column(String(40))
+
+    lease_token: Mapped[int] = mapped_column(Integer, default=0)
+    """Raised by every claim: a write that carries an older one is refused."""
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_expires_at: Mapped[float | None] = mapped_column(Double)
+    failures: Mapped[int] = mapped_column(Integer, default=0)
+    preemptions: Mapped[int] = mapped_column(Integer, default=0)
+
+
+class JobEvent(Base):
+    """One event of a job. A `once_key` makes it unique in the job, however often a worker reports it."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (UniqueConstraint("job_id", "once_key"), Index("ix_job_events_job_seq", "job_id", "seq"))
+
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    created_at: Mapped[float] = mapped_column(Double, default=db_now())
+    level: Mapped[str] = mapped_column(String(8))
+    type: Mapped[str] = mapped_column(String(16))
+    message: Mapped[str] = mapped_column(Text)
+    data: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    once_key: Mapped[str | None] = mapped_column(String(64))
+
+
+class JobCheckpoint(Base):
+    """A checkpoint in the blob store; its `manifest.json` states the hash of every file."""
+
+    __tablename__ = "job_checkpoints"
+    __table_args__ = (UniqueConstraint("job_id", "step"),)
+
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    created_at: Mapped[float] = mapped_column(Double, default=db_now())
+    step: Mapped[int] = mapped_column(Integer)
+    metrics: Mapped[dict[str, float]] = mapped_column(Json)
+    blob_prefix: Mapped[str] = mapped_column(String(255))
+    manifest_sha256: Mapped[str] = mapped_column(String(64))
+
+
+class JobArtifact(Base):
+    """One published result of a succeeded job."""
+
+    __tablename__ = "job_artifacts"
+    __table_args__ = (UniqueConstraint("job_id", "name"),)
+
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(String(32))
+    filename: Mapped[str] = mapped_column(String(255))
+    media_type: Mapped[str] = mapped_column(String(64))
+    blob_key: Mapped[str] = mapped_column(String(255))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))

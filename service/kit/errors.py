@@ -1,0 +1,98 @@
+"""The root of the service's errors: a status, a stable code and a sentence. Only `api/errors.py` renders them.
+
+ServiceError
+├── InvalidRequest      400  the caller's input; `param` names the field
+├── Unauthenticated     401  no key, or one that is unknown, revoked or expired
+├── NotFound            404  absent, or another project's
+├── Conflict            409  the object's state forbids it; not worth a retry
+├── TooLarge            413  the body is over a stated limit
+└── Unavailable         503  a part of ours does not answer; worth a retry
+    └── NoSpace         507  the disk or the bucket is full
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ServiceError(Exception):
+    """An error that a user sees, in OpenAI's shape: message, type, param, code."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+    retry = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.code
+        self.extra = extra or {}
+        """Further members of the error object, for example `problems` of a dataset."""
+
+
+class InvalidRequest(ServiceError):
+    """The request is wrong; the same one will be wrong again."""
+
+    status = 400
+    type = "invalid_request_error"
+    retry = False
+
+
+class Unauthenticated(ServiceError):
+    """There is no valid API key."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+    retry = False
+
+
+class NotFound(ServiceError):
+    """The object does not exist for this project; whether another project has it is not said."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+    retry = False
+
+
+class Conflict(ServiceError):
+    """The object's state does not allow the operation."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+    retry = False
+
+
+class TooLarge(ServiceError):
+    """The body is larger than the service accepts."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "too_large"
+    retry = False
+
+
+class Unavailable(ServiceError):
+    """SQL, the queue or the blob store does not answer."""
+
+    status = 503
+    code = "unavailable"
+
+
+class NoSpace(Unavailable):
+    """The blob store has no room left."""
+
+    status = 507
+    code = "insufficient_storage"
+    retry = False

@@ -1,0 +1,28 @@
+"""Public ids: a prefix that names the kind, then 24 random characters (142 bits)."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+
+_ALPHABET = string.ascii_letters + string.digits
+_LENGTH = 24
+
+FILE = "file-"
+JOB = "ftjob-"
+EVENT = "ftevent-"
+CHECKPOINT = "ftckpt_"
+WEBHOOK_EVENT = "evt_"
+PROJECT = "proj_"
+KEY = "key_"
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh id of one kind."""
+    return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+
+
+def is_id(text: str, prefix: str) -> bool:
+    """Tell whether a text from outside has the form of an id of this kind."""
+    return re.fullmatch(re.escape(prefix) + rf"[A-Za-z0-9]{{{_LENGTH}}}", text) is not None

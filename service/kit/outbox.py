@@ -1,0 +1,71 @@
+"""The outbox: what must happen after a transaction is written in it, as rows that the controller works off.
+
+At least once: a row is marked done after its effect, so an effect may repeat and must bear it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Double, Integer, String, Text, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from service.kit.db import Base, Json, db_now
+
+
+class Topic(StrEnum):
+    """What an outbox row asks for."""
+
+    ENQUEUE_JOB = "enqueue_job"
+    SEND_WEBHOOK = "send_webhook"
+    DELETE_BLOBS = "delete_blobs"
+
+
+class OutboxRow(Base):
+    """One effect to come."""
+
+    __tablename__ = "outbox"
+
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    topic: Mapped[str] = mapped_column(String(32), index=True)
+    payload: Mapped[dict[str, Any]] = mapped_column(Json)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    due_at: Mapped[float] = mapped_column(Double, default=db_now())
+    done_at: Mapped[float | None] = mapped_column(Double, index=True)
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+def add(session: Session, topic: Topic, **payload: Any) -> None:
+    """Ask for an effect, in the caller's transaction."""
+    session.add(OutboxRow(topic=topic, payload=payload))
+
+
+def due(session: Session, topic: Topic, *, limit: int = 100) -> Sequence[OutboxRow]:
+    """Return the rows of a topic whose time has come, oldest first."""
+    query = (
+        select(OutboxRow)
+        .where(OutboxRow.topic == topic, OutboxRow.done_at.is_(None), OutboxRow.due_at <= db_now())
+        .order_by(OutboxRow.seq)
+        .limit(limit)
+    )
+    return session.scalars(query).all()
+
+
+def mark_done(session: Session, seq: int, *, error: str | None = None) -> None:
+    """Note that a row's effect has happened, or (with `error`) that it was given up."""
+    session.execute(
+        update(OutboxRow)
+        .where(OutboxRow.seq == seq)
+        .values(done_at=db_now(), error=error, attempts=OutboxRow.attempts + 1)
+    )
+
+
+def mark_failed(session: Session, seq: int, *, error: str, retry_in: float) -> None:
+    """Note a failed try and make the row due again in `retry_in` seconds."""
+    session.execute(
+        update(OutboxRow)
+        .where(OutboxRow.seq == seq)
+        .values(due_at=db_now() + retry_in, error=error, attempts=OutboxRow.attempts + 1)
+    )

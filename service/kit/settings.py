@@ -1,0 +1,132 @@
+"""The service's settings: environment variables `BURNISH_…`, with the embedded defaults under one data folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message is a sentence for the operator."""
+
+
+class Settings(BaseSettings):
+    """All settings. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="BURNISH_", frozen=True, extra="ignore", populate_by_name=True)
+
+    data: Path = Path(".burnish")
+    """The folder for everything that the embedded set-up keeps, and for the workers' caches."""
+    database_url: str | None = None
+    redis_url: str | None = None
+    storage_url: str | None = None
+    catalog: Path | None = None
+    """A JSON file of base models; without it, the one that the package ships."""
+    secret_key: SecretStr | None = Field(None, min_length=32)
+    """Keys the HMAC of API keys. Embedded: made once in the data folder. In a cluster: the same for all."""
+
+    storage_access_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("BURNISH_STORAGE_ACCESS_KEY", "AWS_ACCESS_KEY_ID")
+    )
+    storage_secret_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("BURNISH_STORAGE_SECRET_KEY", "AWS_SECRET_ACCESS_KEY")
+    )
+
+    webhook_url: str | None = None
+    webhook_secret: SecretStr | None = None
+    """`whsec_` and the base64 of 24 to 64 bytes (Standard Webhooks)."""
+
+    organization: str = Field("burnish", pattern=r"^[a-z0-9-]{1,32}$")
+    """Stands in `ft:{base}:{organization}:{suffix}:{id}` and as `organization_id`."""
+    max_file_bytes: int = Field(1 << 30, gt=0)
+    max_line_bytes: int = Field(8 << 20, gt=0)
+
+    heartbeat_seconds: float = Field(10.0, gt=0)
+    lease_seconds: float = Field(60.0, gt=0)
+    poll_seconds: float = Field(0.5, gt=0)
+    """How often the controller looks for work, and the worker for new events and a cancel."""
+    stop_seconds: float = Field(60.0, gt=0)
+    """How long a trainer may take to write a checkpoint after SIGTERM before it is killed."""
+    max_failures: int = Field(3, ge=1)
+    trainer_threads: int | None = Field(None, ge=1)
+    """CPU threads of one trainer; by default, the machine's cores."""
+
+    @field_validator("data")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @cached_property
+    def database(self) -> str:
+        """The SQLAlchemy URL."""
+        return self.database_url or f"sqlite:///{self.data / 'burnish.db'}"
+
+    @cached_property
+    def redis(self) -> str:
+        """The Redis URL; embedded, Valkey's unix socket."""
+        return self.redis_url or f"unix://{self.valkey_socket}"
+
+    @cached_property
+    def storage(self) -> str:
+        """The blob store's URL."""
+        return self.storage_url or f"file://{self.data / 'blobs'}"
+
+    @property
+    def valkey_socket(self) -> Path:
+        """Where the embedded Valkey listens: in a folder that only its owner may enter."""
+        return self.data / "valkey" / "valkey.sock"
+
+    @property
+    def bases(self) -> Path:
+        """Where workers keep base models that are ready to load."""
+        return self.data / "bases"
+
+    @property
+    def work(self) -> Path:
+        """Where workers lay out the folders of running trainers."""
+        return self.data / "work"
+
+    def hmac_key(self) -> bytes:
+        """Return the key for the HMAC of API keys. Raises SettingsError where a cluster has none."""
+        if self.secret_key is not None:
+            return self.secret_key.get_secret_value().encode()
+        if self.database_url is not None:
+            raise SettingsError(
+                "BURNISH_SECRET_KEY is not set. With BURNISH_DATABASE_URL every process needs the same secret of "
+                "at least 32 characters, for example from `openssl rand -hex 32`."
+            )
+        return _key_from_file(self.data / "secret.key")
+
+
+def load_settings() -> Settings:
+    """Read the environment. Raises SettingsError with one sentence a wrong variable."""
+    try:
+        return Settings.model_validate({})
+    except ValidationError as error:
+        problems = (
+            f"BURNISH_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsError("; ".join(problems)) from error
+
+
+def _key_from_file(path: Path) -> bytes:
+    """Read the key, or make it; two processes that start together agree, because a link is made only once."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    return path.read_bytes()

@@ -1,0 +1,11 @@
+"""Imports every table, so that the metadata is whole."""
+
+from __future__ import annotations
+
+from service.files.tables import File
+from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
+from service.keys.tables import ApiKey, Project
+from service.kit.outbox import OutboxRow
+from service.models.tables import FineTunedModel
+
+TABLES = (Project, ApiKey, File, FineTunedModel, Job, JobEvent, JobCheckpoint, JobArtifact, OutboxRow)

@@ -1,0 +1,30 @@
+"""Routes of models."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
+from service.models import service
+from service.models.schemas import ModelDeleted, ModelList, ModelObject
+
+router = APIRouter(prefix="/v1/models", tags=["Models"])
+
+
+@router.get("")
+def list_models(session: ReadSession, context: ContextDep, principal: PrincipalDep) -> ModelList:
+    """List the base models and the project's fine-tuned ones."""
+    return ModelList(data=service.list_models(session, principal, context.catalog))
+
+
+@router.get("/{model}")
+def get_model(model: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> ModelObject:
+    """Return one model."""
+    return service.find(session, principal, context.catalog, model)
+
+
+@router.delete("/{model}")
+def delete_model(model: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> ModelDeleted:
+    """Delete a fine-tuned model."""
+    service.delete(session, principal, context.catalog, model)
+    return ModelDeleted(id=model)

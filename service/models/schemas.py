@@ -1,0 +1,44 @@
+"""What the wire shows of models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from service.catalog import BaseModelEntry
+from service.models.tables import FineTunedModel
+
+
+class ModelObject(BaseModel):
+    """OpenAI's model object."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+
+    @classmethod
+    def of_base(cls, entry: BaseModelEntry) -> ModelObject:
+        """Show a base model of the catalog."""
+        return cls(id=entry.id, created=entry.created, owned_by=entry.owned_by)
+
+    @classmethod
+    def of_result(cls, model: FineTunedModel) -> ModelObject:
+        """Show a fine-tuned model."""
+        return cls(id=model.id, created=int(model.created_at), owned_by=model.project_id)
+
+
+class ModelList(BaseModel):
+    """All models at once: OpenAI's list of models has no pages."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+
+
+class ModelDeleted(BaseModel):
+    """The answer to a deletion."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True

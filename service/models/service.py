@@ -1,0 +1,58 @@
+"""The rules of models."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from service.catalog import BaseModelEntry, Catalog
+from service.keys.service import Principal
+from service.kit.errors import Conflict
+from service.models import repository
+from service.models.errors import ModelNotFound
+from service.models.schemas import ModelObject
+from service.models.tables import FineTunedModel
+
+
+def find_base(session: Session, principal: Principal, catalog: Catalog, name: str) -> BaseModelEntry:
+    """Return the base that a job may start from. Raises ModelNotFound, or Conflict for a fine-tuned model."""
+    entry = catalog.find(name)
+    if entry is not None:
+        return entry
+    if repository.get(session, principal.project_id, name) is not None:
+        raise Conflict(
+            f"'{name}' is a fine-tuned model; jobs start from a base model in this release: "
+            f"{', '.join(base.id for base in catalog.models)}.",
+            param="model",
+            code="model_not_available",
+        )
+    raise ModelNotFound(name, (base.id for base in catalog.models))
+
+
+def list_models(session: Session, principal: Principal, catalog: Catalog) -> list[ModelObject]:
+    """Return the catalog's bases, then the project's own models, newest first."""
+    results = repository.all_of(session, principal.project_id)
+    return [ModelObject.of_base(base) for base in catalog.models] + [ModelObject.of_result(model) for model in results]
+
+
+def find(session: Session, principal: Principal, catalog: Catalog, name: str) -> ModelObject:
+    """Return one model. Raises ModelNotFound."""
+    base = catalog.find(name)
+    if base is not None:
+        return ModelObject.of_base(base)
+    return ModelObject.of_result(_find_result(session, principal, catalog, name))
+
+
+def delete(session: Session, principal: Principal, catalog: Catalog, name: str) -> None:
+    """Take a fine-tuned model off the list; its job and artifacts stay. Raises Conflict for a base, ModelNotFound."""
+    if catalog.find(name) is not None:
+        raise Conflict(
+            f"'{name}' is a base model of the catalog; only fine-tuned models can be deleted.", param="model"
+        )
+    repository.remove(session, _find_result(session, principal, catalog, name))
+
+
+def _find_result(session: Session, principal: Principal, catalog: Catalog, name: str) -> FineTunedModel:
+    model = repository.get(session, principal.project_id, name)
+    if model is None:
+        raise ModelNotFound(name, (base.id for base in catalog.models))
+    return model

@@ -1,0 +1,22 @@
+"""Fine-tuned models: what succeeded jobs leave for use."""
+
+from __future__ import annotations
+
+from sqlalchemy import Double, ForeignKey, Integer, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.kit.db import Base, db_now
+
+
+class FineTunedModel(Base):
+    """One `ft:…` model: an adapter relative to its base, under `blob_prefix`."""
+
+    __tablename__ = "fine_tuned_models"
+
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(255), unique=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    base: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(String(40), unique=True)
+    blob_prefix: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[float] = mapped_column(Double, default=db_now())

@@ -1,0 +1,266 @@
+"""Blobs as files under one folder of this machine: `file:///folder`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat as modes
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+
+from service.storage.base import CHUNK_SIZE, BlobStat, BlobWriter, StoredBlob
+from service.storage.errors import (
+    BlobNotFound,
+    InvalidKey,
+    InvalidStorageUrl,
+    StorageFull,
+    StorageUnavailable,
+)
+from service.storage.keys import TEMPORARY_FOLDER, check_key, check_range, folder_of, is_key
+from service.storage.writer import HashingWriter
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PLACING_TRIES = 20
+_BLOB_INSIDE = "a part of it is a blob, not a folder"
+
+
+class LocalStorage:
+    """A `Storage` in a folder. Files are 0600, folders 0700; a blob is written under `.tmp`, then renamed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self._temporary = self._root / TEMPORARY_FOLDER
+        try:
+            self._temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._root = self._root.resolve(strict=True)
+        except OSError as error:
+            raise InvalidStorageUrl(
+                f"The folder for blobs, {root}, cannot be used: {error.strerror}. "
+                "Name a folder that the service may write to."
+            ) from error
+        self._temporary = self._root / TEMPORARY_FOLDER
+
+    def writer(self, key: str) -> BlobWriter:
+        """Open a write; see `Storage.writer`."""
+        return self._writer(key)
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
+        """Store the chunks; see `Storage.put`."""
+        with self._writer(key) as writer:
+            for chunk in chunks:
+                writer.write(chunk)
+            return writer.commit()
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create the blob if there is none; see `Storage.put_if_absent`."""
+        with self._writer(key) as writer:
+            writer.write(data)
+            return writer.link()
+
+    def read(
+        self, key: str, *, start: int = 0, end: int | None = None, chunk_size: int = CHUNK_SIZE
+    ) -> Generator[bytes, None, None]:
+        """Return the bytes; see `Storage.read`."""
+        check_range(start, end)
+        chunks = self._chunks(key, start, end, chunk_size)
+        next(chunks)  # opens the file, so that what is wrong is raised here
+        return chunks
+
+    def stat(self, key: str) -> BlobStat | None:
+        """Return the blob's size; see `Storage.stat`."""
+        path = self._path(key)
+        with _translated("looked up"):
+            try:
+                status = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return BlobStat(key, status.st_size) if modes.S_ISREG(status.st_mode) else None
+
+    def delete(self, key: str) -> None:
+        """Delete the blob and the folders that are empty then; see `Storage.delete`."""
+        path = self._path(key)
+        with _translated("deleted"):
+            try:
+                path.unlink()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return
+        self._prune(path.parent)
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Delete every blob under a prefix; see `Storage.delete_prefix`."""
+        if not prefix:
+            raise InvalidKey(prefix, "an empty prefix would delete everything")
+        count = 0
+        for blob in self.list(prefix):
+            self.delete(blob.key)
+            count += 1
+        return count
+
+    def list(self, prefix: str) -> Iterator[BlobStat]:
+        """Yield the blobs under a prefix; see `Storage.list`."""
+        folder = folder_of(prefix)
+        return self._walk(self._path(folder) if folder else self._root)
+
+    def remove_abandoned(self, older_than: timedelta) -> int:
+        """Remove temporary files that were last written that long ago; see `Storage.remove_abandoned`."""
+        oldest, count = time.time() - older_than.total_seconds(), 0
+        with _translated("cleaned up"), os.scandir(self._temporary) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                        os.unlink(entry.path)
+                        count += 1
+        return count
+
+    def check(self) -> None:
+        """Write and remove a small file; see `Storage.check`."""
+        with self._writer("check") as writer:
+            writer.write(b"check")
+            writer.sync()
+
+    def _writer(self, key: str) -> _LocalWriter:
+        return _LocalWriter(key, self._path(key), self._root)
+
+    def _path(self, key: str) -> Path:
+        path = self._root.joinpath(*check_key(key).split("/"))
+        # The key cannot leave the root, but a link that somebody laid under it could.
+        if not path.resolve().is_relative_to(self._root):
+            raise InvalidKey(key, "it leads out of the storage's folder")
+        return path
+
+    def _chunks(self, key: str, start: int, end: int | None, chunk_size: int) -> Generator[bytes, None, None]:
+        path = self._path(key)
+        with _translated("read"):
+            try:
+                file = path.open("rb", buffering=0)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                raise BlobNotFound(key) from None
+            with file:
+                yield b""
+                file.seek(start)
+                left = os.fstat(file.fileno()).st_size - start if end is None else end - start
+                while left > 0 and (chunk := file.read(min(chunk_size, left))):
+                    left -= len(chunk)
+                    yield chunk
+
+    def _walk(self, folder: Path) -> Iterator[BlobStat]:
+        with _translated("listed"):
+            try:
+                with os.scandir(folder) as scan:
+                    entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            for name, is_folder in entries:
+                path = folder / name
+                key = path.relative_to(self._root).as_posix()
+                if is_folder:
+                    yield from self._walk(path)
+                elif is_key(key):
+                    with suppress(FileNotFoundError):
+                        yield BlobStat(key, path.stat().st_size)
+
+    def _prune(self, folder: Path) -> None:
+        with suppress(OSError):
+            while folder != self._root:
+                folder.rmdir()
+                folder = folder.parent
+
+
+class _LocalWriter(HashingWriter):
+    def __init__(self, key: str, path: Path, root: Path) -> None:
+        super().__init__(key)
+        self._path, self._root = path, root
+        self._draft = root / TEMPORARY_FOLDER / secrets.token_hex(16)
+        with _translated("written"):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(self._draft, flags, 0o600), "wb", buffering=0)
+
+    def sync(self) -> None:
+        with _translated("written"):
+            os.fsync(self._file.fileno())
+
+    def link(self) -> bool:
+        """Make the bytes visible unless the key exists; return whether they are."""
+        self.sync()
+        try:
+            self._place(os.link)
+        except FileExistsError:
+            return False
+        return True
+
+    def _write(self, chunk: bytes) -> None:
+        with _translated("written"):
+            view = memoryview(chunk)
+            while view:
+                view = view[self._file.write(view) :]
+
+    def _commit(self) -> None:
+        self.sync()
+        self._place(os.replace)
+        self._file.close()
+
+    def _abort(self) -> None:
+        with suppress(OSError):
+            self._file.close()
+        self._draft.unlink(missing_ok=True)
+
+    def _place(self, move: Callable[[Path, Path], None]) -> None:
+        with _translated("written"):
+            for _ in range(_PLACING_TRIES):
+                self._make_parents()
+                # Another process may have pruned the empty folder since.
+                with suppress(FileNotFoundError):
+                    self._move(move)
+                    _sync_folder(self._path.parent)
+                    return
+        raise StorageUnavailable("The blob could not be put into its folder, which vanished again and again.")
+
+    def _move(self, move: Callable[[Path, Path], None]) -> None:
+        if self._path.is_dir():
+            try:
+                self._path.rmdir()  # what a killed process made and did not fill
+            except OSError:
+                raise InvalidKey(self._key, "it is a folder of other blobs") from None
+        try:
+            move(self._draft, self._path)
+        except NotADirectoryError:
+            raise InvalidKey(self._key, _BLOB_INSIDE) from None
+
+    def _make_parents(self) -> None:
+        missing = [p for p in self._path.parents if p.is_relative_to(self._root) and not p.exists()]
+        try:
+            for folder in reversed(missing):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                _sync_folder(folder.parent)
+        except FileNotFoundError:
+            return  # pruned meanwhile; the move fails and it is tried again
+        except (FileExistsError, NotADirectoryError):
+            raise InvalidKey(self._key, _BLOB_INSIDE) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _translated(verb: str) -> Generator[None, None, None]:
+    """Turn an OSError into this package's errors. `verb` says what could not be done to the blob."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull(
+                "The disk of the blob folder is full: nothing was kept. Free some space and try again."
+            ) from error
+        reason = error.strerror or type(error).__name__
+        raise StorageUnavailable(f"The blob cannot be {verb} in the blob folder: {reason}.") from error

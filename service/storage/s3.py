@@ -1,0 +1,327 @@
+"""Blobs as objects of a bucket, on AWS or any server that speaks S3: `s3://bucket/prefix`."""
+
+# boto3 has no types of its own: its client is Any here.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+from service.storage.base import CHUNK_SIZE, BlobStat, BlobWriter, StoredBlob
+from service.storage.errors import BlobNotFound, InvalidKey, StorageFull, StorageUnavailable
+from service.storage.keys import check_key, check_range, folder_of, is_key
+from service.storage.writer import HashingWriter
+
+PART_SIZE = 8 << 20
+_PARTS_OF_ONE_SIZE = 1000
+_DELETE_BATCH = 1000
+_CREATE_TRIES = 5
+_MISSING = ("404", "NoSuchKey")
+_REFUSED = (
+    "AccessDenied",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+)
+_FULL = ("InsufficientStorage", "QuotaExceeded", "XMinioStorageFull")
+
+
+class S3Storage:
+    """A `Storage` in a bucket. The bucket must exist; nothing outside `prefix` is read or written.
+
+    Uploads carry a checksum that the server verifies: SHA-256 in one request, CRC-32 a part in several.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+    ) -> None:
+        self._bucket = bucket
+        folder = folder_of(prefix)
+        self._prefix = f"{folder}/" if folder else ""
+        self._failures = _Failures(bucket, endpoint_url)
+        config = Config(
+            connect_timeout=5,
+            read_timeout=60,
+            retries={"total_max_attempts": 4, "mode": "standard"},
+            max_pool_connections=32,
+            signature_version="s3v4",
+            s3={"addressing_style": "path" if endpoint_url else "auto"},
+        )
+        # A session of our own: boto3's default one is not safe to use from several threads.
+        session: Any = boto3.session.Session()
+        with self._failures.translated():
+            self._client: Any = session.client(
+                "s3",
+                endpoint_url=endpoint_url,
+                region_name=region,
+                aws_access_key_id=access_key,
+                aws_secret_access_key=secret_key,
+                config=config,
+            )
+
+    def writer(self, key: str) -> BlobWriter:
+        """Open a write; see `Storage.writer`."""
+        return self._writer(key)
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
+        """Store the chunks; see `Storage.put`."""
+        with self._writer(key) as writer:
+            for chunk in chunks:
+                writer.write(chunk)
+            return writer.commit()
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create the blob if there is none, by `If-None-Match: *`; see `Storage.put_if_absent`."""
+        request = self._object(key) | _body(data)
+        with self._failures.translated():
+            for _ in range(_CREATE_TRIES):
+                try:
+                    self._client.put_object(**request, IfNoneMatch="*")
+                    return True
+                except ClientError as error:
+                    status = _status(error)
+                    if status == 412:
+                        return self._was_ours(key, data, error)
+                    if status != 409:  # 409: another create is under way, and may yet fail
+                        raise
+        raise StorageUnavailable(f"The blob {key!r} could not be created: others kept trying at the same time.")
+
+    def read(
+        self, key: str, *, start: int = 0, end: int | None = None, chunk_size: int = CHUNK_SIZE
+    ) -> Generator[bytes, None, None]:
+        """Return the bytes; see `Storage.read`."""
+        check_range(start, end)
+        chunks = self._chunks(key, start, end, chunk_size)
+        next(chunks)  # sends the request, so that what is wrong is raised here
+        return chunks
+
+    def stat(self, key: str) -> BlobStat | None:
+        """Return the blob's size; see `Storage.stat`."""
+        target = self._object(key)
+        with self._failures.translated():
+            try:
+                return BlobStat(key, self._client.head_object(**target)["ContentLength"])
+            except ClientError as error:
+                if _code(error) not in _MISSING:
+                    raise
+            # The answer to HEAD has no body: it is the same where the whole bucket is missing.
+            self._probe()
+            return None
+
+    def delete(self, key: str) -> None:
+        """Delete the blob; see `Storage.delete`."""
+        target = self._object(key)
+        with self._failures.translated():
+            self._client.delete_object(**target)
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Delete every blob under a prefix; see `Storage.delete_prefix`."""
+        if not prefix:
+            raise InvalidKey(prefix, "an empty prefix would delete everything")
+        blobs, count = self.list(prefix), 0
+        while batch := [{"Key": self._prefix + blob.key} for blob in islice(blobs, _DELETE_BATCH)]:
+            with self._failures.translated():
+                answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True})
+            if errors := answer.get("Errors"):
+                raise self._failures.of_code(errors[0].get("Code", "unknown"))
+            count += len(batch)
+        return count
+
+    def list(self, prefix: str) -> Iterator[BlobStat]:
+        """Yield the blobs under a prefix; see `Storage.list`."""
+        folder = folder_of(prefix)
+        return self._pages(f"{self._prefix}{folder}/" if folder else self._prefix)
+
+    def remove_abandoned(self, older_than: timedelta) -> int:
+        """Abort multipart uploads that were begun that long ago; see `Storage.remove_abandoned`."""
+        oldest, count = datetime.now(UTC) - older_than, 0
+        with self._failures.translated():
+            pages = self._client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
+                for upload in page.get("Uploads", ()):
+                    if upload["Initiated"] <= oldest:
+                        self._client.abort_multipart_upload(
+                            Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+                        count += 1
+        return count
+
+    def check(self) -> None:
+        """List one object of the prefix; see `Storage.check`."""
+        with self._failures.translated():
+            self._probe()
+
+    def _probe(self) -> None:
+        self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+
+    def _object(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": self._prefix + check_key(key)}
+
+    def _writer(self, key: str) -> _S3Writer:
+        return _S3Writer(key, self._object(key), self._client, self._failures)
+
+    def _was_ours(self, key: str, data: bytes, error: ClientError) -> bool:
+        """Tell whether a create that was refused after a retry is the one whose first answer got lost."""
+        response: Any = error.response
+        return response["ResponseMetadata"].get("RetryAttempts", 0) > 0 and b"".join(self.read(key)) == data
+
+    def _chunks(self, key: str, start: int, end: int | None, chunk_size: int) -> Generator[bytes, None, None]:
+        target = self._object(key)
+        if start or end is not None:
+            # S3 cannot ask for no bytes at all: ask for one, and leave it.
+            target["Range"] = f"bytes={start}-" + ("" if end is None else str(max(end - 1, start)))
+        with self._failures.translated():
+            try:
+                body = self._client.get_object(**target)["Body"]
+            except ClientError as error:
+                if _code(error) in _MISSING:
+                    raise BlobNotFound(key) from None
+                if _status(error) != 416:
+                    raise
+                yield b""
+                return
+            with body:
+                yield b""
+                if end != start:
+                    yield from body.iter_chunks(chunk_size)
+
+    def _pages(self, prefix: str) -> Iterator[BlobStat]:
+        with self._failures.translated():
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
+                for entry in page.get("Contents", ()):
+                    key = entry["Key"][len(self._prefix) :]
+                    if is_key(key):  # other programs leave markers such as `folder/`
+                        yield BlobStat(key, entry["Size"])
+
+
+class _S3Writer(HashingWriter):
+    """Holds at most one part; what fits into one part goes up in one request, anything longer in several."""
+
+    def __init__(self, key: str, target: dict[str, Any], client: Any, failures: _Failures) -> None:
+        super().__init__(key)
+        self._target, self._client, self._failures = target, client, failures
+        self._buffer = bytearray()
+        self._upload: dict[str, Any] = {}
+        self._parts: list[dict[str, Any]] = []
+
+    def _write(self, chunk: bytes) -> None:
+        rest = memoryview(chunk)
+        while rest:
+            # Parts grow by and by, because an upload has at most 10 000 of them.
+            room = PART_SIZE * (1 + len(self._parts) // _PARTS_OF_ONE_SIZE) - len(self._buffer)
+            if not room:
+                self._send_part()
+                continue
+            self._buffer += rest[:room]
+            rest = rest[room:]
+
+    def _commit(self) -> None:
+        with self._failures.translated():
+            if not self._upload:
+                self._client.put_object(**self._target, **_body(bytes(self._buffer)))
+                return
+            self._send_part()
+            self._client.complete_multipart_upload(
+                **self._target, **self._upload, MultipartUpload={"Parts": self._parts}
+            )
+
+    def _abort(self) -> None:
+        self._buffer.clear()
+        if self._upload:
+            with suppress(BotoCoreError, ClientError):
+                self._client.abort_multipart_upload(**self._target, **self._upload)
+
+    def _send_part(self) -> None:
+        with self._failures.translated():
+            if not self._upload:
+                answer = self._client.create_multipart_upload(**self._target, ChecksumAlgorithm="CRC32")
+                self._upload = {"UploadId": answer["UploadId"]}
+            number = len(self._parts) + 1
+            part = self._client.upload_part(
+                **self._target,
+                **self._upload,
+                PartNumber=number,
+                Body=bytes(self._buffer),
+                ChecksumAlgorithm="CRC32",
+            )
+        self._buffer.clear()
+        facts = {name: part[name] for name in ("ETag", "ChecksumCRC32") if name in part}
+        self._parts.append({"PartNumber": number, **facts})
+
+
+class _Failures:
+    """Sentences for what S3 answers. They name bucket and server, never a credential or a header."""
+
+    def __init__(self, bucket: str, endpoint_url: str | None) -> None:
+        self._bucket = bucket
+        self._server = endpoint_url or "AWS"
+
+    @contextmanager
+    def translated(self) -> Generator[None, None, None]:
+        """Turn boto's errors into this package's."""
+        try:
+            yield
+        except ClientError as error:
+            raise self.of_code(_code(error), _status(error)) from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise StorageUnavailable(
+                f"There are no credentials for the bucket {self._bucket!r}: set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY."
+            ) from error
+        except BotoCoreError as error:
+            raise StorageUnavailable(
+                f"The S3 server {self._server} cannot be reached or broke off ({type(error).__name__}): "
+                "check its address and the network."
+            ) from error
+
+    def of_code(self, code: str, status: int = 0) -> StorageFull | StorageUnavailable:
+        """Return the error for an S3 error code and an HTTP status."""
+        if code in _FULL or status == 507:
+            return StorageFull(
+                f"The bucket {self._bucket!r} has no space left ({code}): nothing was kept. "
+                "Free some space and try again."
+            )
+        if code == "NoSuchBucket":
+            return StorageUnavailable(f"The bucket {self._bucket!r} does not exist on {self._server}: create it.")
+        if code in _REFUSED or status in (401, 403):
+            return StorageUnavailable(
+                f"The S3 server {self._server} refuses access to the bucket {self._bucket!r} ({code}): "
+                "check the access key, the secret key and the bucket's policy."
+            )
+        return StorageUnavailable(
+            f"The S3 server {self._server} failed on the bucket {self._bucket!r} ({code}): try again later."
+        )
+
+
+def _body(data: bytes) -> dict[str, Any]:
+    digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+    return {"Body": data, "ChecksumSHA256": digest}
+
+
+def _code(error: ClientError) -> str:
+    response: Any = error.response
+    return str(response.get("Error", {}).get("Code", "unknown"))
+
+
+def _status(error: ClientError) -> int:
+    response: Any = error.response
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

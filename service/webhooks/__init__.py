@@ -1,0 +1,1 @@
+"""Signed notices of a job's end to the configured endpoint."""

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from burnish import Burnish, WebhookVerificationError
+from standardwebhooks.webhooks import Webhook
+
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+BODY = json.dumps(
+    {
+        "id": "evt_1",
+        "object": "event",
+        "type": "fine_tuning.job.succeeded",
+        "created_at": 1,
+        "data": {"id": "ftjob-1", "备注": "好"},
+    },
+    ensure_ascii=False,
+).encode()
+
+
+def signed(body: bytes = BODY, age: float = 0.0) -> dict[str, str]:
+    at = datetime.now(tz=UTC) - timedelta(seconds=age)
+    signature = Webhook(SECRET).sign("evt_1", at, body.decode())
+    return {"Webhook-Id": "evt_1", "Webhook-Timestamp": str(int(at.timestamp())), "Webhook-Signature": signature}
+
+
+def unwrap(body: bytes | str, headers: dict[str, str], secret: str = SECRET) -> object:
+    with Burnish(base_url="http://127.0.0.1:1", api_key="k") as client:
+        return client.webhooks.unwrap(body, headers, secret)
+
+
+@pytest.mark.parametrize("body", [BODY, BODY.decode()])
+def test_a_signed_delivery(body: bytes | str) -> None:
+    event = unwrap(body, signed())
+    assert (event.type, event.data["id"]) == ("fine_tuning.job.succeeded", "ftjob-1")
+
+
+def test_one_good_signature_of_two_is_enough() -> None:
+    headers = signed()
+    headers["Webhook-Signature"] = "v1,AAAA v1a,BBBB " + headers["Webhook-Signature"]
+    assert unwrap(BODY, headers).id == "evt_1"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "secret"),
+    [
+        (BODY + b" ", signed(), SECRET),
+        (BODY, signed(age=600), SECRET),
+        (BODY, signed(age=-600), SECRET),
+        (BODY, {**signed(), "Webhook-Signature": "malformed"}, SECRET),
+        (BODY, {**signed(), "Webhook-Signature": "v1,%"}, SECRET),
+        (BODY, {**signed(), "Webhook-Timestamp": "nan"}, SECRET),
+        (BODY, {}, SECRET),
+        (BODY, signed(), "whsec_" + base64.b64encode(bytes(32)).decode()),
+        (BODY, signed(), "whsec_密"),
+        (BODY, signed(), ""),
+        (b"\xff", signed(), SECRET),
+        (b"[]", signed(b"[]"), SECRET),
+        (b"not json", signed(b"not json"), SECRET),
+    ],
+)
+def test_anything_else_is_refused(body: bytes, headers: dict[str, str], secret: str) -> None:
+    with pytest.raises(WebhookVerificationError):
+        unwrap(body, headers, secret)

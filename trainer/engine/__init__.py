@@ -1,0 +1,1 @@
+"""Where torch lives: models, data, training, evaluation and export."""

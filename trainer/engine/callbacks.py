@@ -1,0 +1,49 @@
+"""The loop's turning points: the clock of a step, a request to stop, and checkpoints that are whole when announced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from trainer.engine.checkpoints import finish_checkpoint
+from trainer.events import Checkpoint
+
+if TYPE_CHECKING:
+    from trainer.engine.sft import SupervisedTrainer
+
+
+class FlowCallback(TrainerCallback):
+    """Connects the training loop with the run around it."""
+
+    def __init__(self, trainer: SupervisedTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any
+    ) -> None:
+        """Start the step's clock."""
+        self._trainer.begin_step()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any
+    ) -> None:
+        """Where a stop was asked for, write a checkpoint and leave the loop."""
+        if self._trainer.parts.should_stop():
+            control.should_evaluate = False
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any) -> None:
+        """Complete the checkpoint, then announce it."""
+        parts, progress = self._trainer.parts, self._trainer.progress
+        path = finish_checkpoint(
+            Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}",
+            parts.workdir,
+            step=state.global_step,
+            progress=progress,
+            base_id=parts.base_id,
+        )
+        parts.sink.emit(Checkpoint(step=state.global_step, path=path, metrics=progress.metrics()))

@@ -1,0 +1,81 @@
+"""Evaluation by token over the corpus: each row's negative log-likelihood and greedy hits, kept for error bars."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from peft import PeftModel
+
+from trainer.auto import TOKENS_A_PASS
+from trainer.engine.data import TokenizedRow
+from trainer.engine.head import collate, trained_scores
+from trainer.errors import TrainerError
+from trainer.statistics import RowScore
+
+SUBSET_TOKENS = 2048
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Switch dropout and gradients off for a while; the model's mode comes back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def subset(rows: Sequence[TokenizedRow]) -> list[TokenizedRow]:
+    """Return evenly spaced rows with about 2048 tokens together: enough for a curve while training goes on."""
+    total = sum(len(row.input_ids) for row in rows)
+    stride = max(1, math.ceil(total / SUBSET_TOKENS))
+    return list(rows[::stride])
+
+
+def score_rows(model: PeftModel, rows: Sequence[TokenizedRow], pad_id: int, *, base: bool = False) -> list[RowScore]:
+    """Score every row, in the order given; `base` leaves the adapter out. Losses are in nats.
+
+    Raises TrainerError (`loss_not_finite`) where a score is not a finite number.
+    """
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids))
+    scores: dict[int, RowScore] = {}
+    with evaluating(model):
+        for numbers in _batches(order, rows, model.device.type):
+            batch = [rows[number] for number in numbers]
+            if base:
+                with model.disable_adapter():
+                    scored = _score_batch(model, batch, pad_id)
+            else:
+                scored = _score_batch(model, batch, pad_id)
+            scores.update(zip(numbers, scored, strict=True))
+    return [scores[number] for number in range(len(rows))]
+
+
+def _score_batch(model: PeftModel, rows: Sequence[TokenizedRow], pad_id: int) -> list[RowScore]:
+    batch = {name: values.to(model.device) for name, values in collate(rows, pad_id).items()}
+    log_probs, hits = trained_scores(model, batch, compact=model.device.type == "cpu")
+    sizes = [row.trained_tokens for row in rows]
+    scores: list[RowScore] = []
+    for row, size, probs, right in zip(rows, sizes, log_probs.split(sizes), hits.split(sizes), strict=True):
+        nll = -float(probs.double().sum())
+        if not math.isfinite(nll):
+            raise TrainerError("loss_not_finite", f"The evaluation loss of line {row.line} is not a finite number.")
+        scores.append(RowScore(line=row.line, nll=nll, correct=int(right.sum()), tokens=size))
+    return scores
+
+
+def _batches(order: Sequence[int], rows: Sequence[TokenizedRow], device: str) -> Iterator[list[int]]:
+    """Group row numbers, sorted by length, so that a padded batch stays within the device's tokens a pass."""
+    batch: list[int] = []
+    for number in order:
+        if batch and (len(batch) + 1) * len(rows[number].input_ids) > TOKENS_A_PASS[device]:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch

@@ -1,0 +1,119 @@
+"""The trainer's voice: one JSON line an event in `events.jsonl`. The worker turns them into the job's events."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from trainer.methods.base import Frozen
+
+FILE_NAME = "events.jsonl"
+
+
+PhaseName = Literal[
+    "loading", "tokenizing", "evaluating_base", "training", "evaluating", "exporting", "verifying", "reporting"
+]
+
+
+class Phase(Frozen):
+    """The run entered another phase; `message` is a sentence for people."""
+
+    type: Literal["phase"] = "phase"
+    time: float = Field(default_factory=time.time)
+    phase: PhaseName
+    message: str
+
+
+class Configured(Frozen):
+    """Every `auto` is a number now, and the rows are counted."""
+
+    type: Literal["configured"] = "configured"
+    time: float = Field(default_factory=time.time)
+    hyperparameters: dict[str, Any]
+    counts: dict[str, int]
+    message: str
+
+
+class Step(Frozen):
+    """One optimizer step. Loss and accuracy are means over the step's trained tokens; the rate is in tokens a second."""
+
+    type: Literal["step"] = "step"
+    time: float = Field(default_factory=time.time)
+    step: int
+    total_steps: int
+    epoch: float
+    train_loss: float
+    train_mean_token_accuracy: float
+    learning_rate: float
+    grad_norm: float | None = None
+    tokens_seen: int
+    tokens_per_second: float
+    seconds_left: float
+
+
+class Evaluation(Frozen):
+    """A pass over the validation rows: the loss is the negative log-likelihood a token, over all their tokens."""
+
+    type: Literal["evaluation"] = "evaluation"
+    time: float = Field(default_factory=time.time)
+    model: Literal["base", "tuned"]
+    step: int
+    total_steps: int
+    full: bool
+    """Whether all rows were used (`full_valid_loss` on the wire)."""
+    valid_loss: float
+    valid_mean_token_accuracy: float
+    tokens: int
+
+
+class Checkpoint(Frozen):
+    """A complete checkpoint lies in `checkpoints/step-N`, its files listed in a `manifest.json` of its own."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    time: float = Field(default_factory=time.time)
+    step: int
+    path: str
+    metrics: dict[str, float]
+
+
+class Warning(Frozen):  # noqa: A001 - the wire's own word for this level
+    """Something that people should know and that does not end the run."""
+
+    type: Literal["warning"] = "warning"
+    time: float = Field(default_factory=time.time)
+    message: str
+
+
+class Error(Frozen):
+    """Why the run ended without a result. `code` is stable, `message` says what, where and what to do."""
+
+    type: Literal["error"] = "error"
+    time: float = Field(default_factory=time.time)
+    code: str
+    message: str
+    param: str | None = None
+
+
+Event = Annotated[
+    Phase | Configured | Step | Evaluation | Checkpoint | Warning | Error, Field(discriminator="type")
+]
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+class EventSink:
+    """Appends events to `events.jsonl`; each line reaches the file whole, in one write."""
+
+    def __init__(self, workdir: Path) -> None:
+        self._file = os.open(workdir / FILE_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def emit(self, event: Event) -> None:
+        """Write one event. Raises OSError where the disk is full."""
+        os.write(self._file, event.model_dump_json().encode() + b"\n")
+
+    def close(self) -> None:
+        """Close the file; further events raise OSError."""
+        os.close(self._file)

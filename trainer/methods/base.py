@@ -1,0 +1,64 @@
+"""What every method shares on the wire: hyperparameters that may be `auto`, and the LoRA settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Auto = Literal["auto"]
+
+
+class Frozen(BaseModel):
+    """An immutable message that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LoraParameters(Frozen):
+    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + (alpha / rank) · B·A on the target modules."""
+
+    rank: int = Field(16, ge=1, le=512)
+    alpha: float = Field(32.0, gt=0, le=4096)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=64)] = "all-linear"
+
+
+class CommonHyperparameters(Frozen):
+    """The hyperparameters of every method. The first three are the wire's own; `auto` is resolved by the trainer."""
+
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
+    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
+    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, le=1000)] = "auto"
+    warmup_ratio: float = Field(0.05, ge=0, le=1)
+    gradient_accumulation_steps: Auto | Annotated[int, Field(ge=1, le=1024)] = "auto"
+    max_length: Auto | Annotated[int, Field(ge=8, le=131072)] = "auto"
+    lr_scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0, le=10)
+    max_grad_norm: float = Field(1.0, gt=0, le=1000)
+    eval_steps: Auto | Annotated[int, Field(ge=1)] = "auto"
+    checkpoint_steps: Auto | Annotated[int, Field(ge=1)] = "auto"
+    dtype: Auto | Literal["float32", "bfloat16"] = "auto"
+    lora: LoraParameters = LoraParameters()
+
+
+class Resolved(Frozen):
+    """Every hyperparameter as the number that is really used: the wire's `auto` is gone."""
+
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+    learning_rate: float
+    warmup_ratio: float
+    warmup_steps: int
+    gradient_accumulation_steps: int
+    max_length: int
+    lr_scheduler: str
+    weight_decay: float
+    max_grad_norm: float
+    eval_steps: int
+    checkpoint_steps: int
+    total_steps: int
+    dtype: str
+    lora: LoraParameters
+    seed: int

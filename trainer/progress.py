@@ -1,0 +1,57 @@
+"""What a run has measured so far. It travels in every checkpoint, so that a resumed run's curves have no gap."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from trainer.events import Evaluation, Step
+
+PROGRESS_NAME = "progress.json"
+CSV_HEADER = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+
+
+class Progress(BaseModel):
+    """Steps and evaluations in their order; `tokens_seen` counts all tokens of the rows, padding left out."""
+
+    steps: list[Step] = []
+    evaluations: list[Evaluation] = []
+    tokens_seen: int = 0
+    train_seconds: float = 0.0
+
+    def save(self, folder: Path) -> None:
+        """Write `progress.json` into a checkpoint's folder."""
+        (folder / PROGRESS_NAME).write_text(self.model_dump_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Progress:
+        """Read a checkpoint's `progress.json`. Raises FileNotFoundError, or ValueError where it is broken."""
+        return cls.model_validate_json((folder / PROGRESS_NAME).read_bytes())
+
+    def metrics(self) -> dict[str, float]:
+        """Return the newest measurements by their names on the wire."""
+        found: dict[str, float] = {}
+        if self.steps:
+            found["step"] = self.steps[-1].step
+            found["train_loss"] = self.steps[-1].train_loss
+            found["train_mean_token_accuracy"] = self.steps[-1].train_mean_token_accuracy
+        for evaluation in self.evaluations:
+            prefix = "full_" if evaluation.full else ""
+            found[f"{prefix}valid_loss"] = evaluation.valid_loss
+            found[f"{prefix}valid_mean_token_accuracy"] = evaluation.valid_mean_token_accuracy
+        return found
+
+    def to_csv(self) -> str:
+        """Return the result file: a line a step, blank where nothing was measured."""
+        measured = {evaluation.step: evaluation for evaluation in self.evaluations}
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(CSV_HEADER)
+        for step in self.steps:
+            at = measured.get(step.step)
+            valid = (at.valid_loss, at.valid_mean_token_accuracy) if at else ("", "")
+            writer.writerow((step.step, step.train_loss, step.train_mean_token_accuracy, *valid))
+        return text.getvalue()

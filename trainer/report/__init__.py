@@ -1,0 +1,1 @@
+"""The report: `report.json` for programs, `report.html` for people. No torch."""

@@ -1,0 +1,85 @@
+"""Writing `report.json` and `report.html`: one self-contained page that asks nothing of the network."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from trainer.report.model import Report, perplexity
+from trainer.report.plots import accuracy_plot, loss_plot
+from trainer.result import REPORT_HTML, REPORT_JSON
+from trainer.statistics import Estimate
+
+
+def write_report(workdir: Path, report: Report) -> None:
+    """Write both forms below `workdir`; their folder must exist."""
+    _write(workdir / REPORT_JSON, report.model_dump_json(indent=1))
+    _write(workdir / REPORT_HTML, render_html(report))
+
+
+def render_html(report: Report) -> str:
+    """Return the page. Everything that comes from data or names is escaped by the template engine."""
+    environment = Environment(
+        loader=PackageLoader("trainer", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=_number, interval=_interval, percent=_percent, percent_interval=_percent_interval, duration=_duration
+    )
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        created=datetime.fromtimestamp(report.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        loss_plot=Markup(loss_plot(report)),  # noqa: S704 - drawn here from numbers only
+        accuracy_plot=Markup(accuracy_plot(report)),  # noqa: S704
+        perplexity_interval=_perplexity_interval,
+        total_seconds=sum(report.seconds.values()),
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
+
+
+def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return "no interval"
+    return f"{_number(estimate.low)} to {_number(estimate.high)}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _percent_interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return "no interval"
+    return f"{_percent(estimate.low)} to {_percent(estimate.high)}"
+
+
+def _perplexity_interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return "no interval"
+    return f"{_number(perplexity(estimate.low))} to {_number(perplexity(estimate.high))}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes)} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
