@@ -97,6 +97,19 @@ def resolve(hyperparameters: CommonHyperparameters, workload: Workload, seed: in
     )
 
 
+def learning_rate_factor(kind: str, step: int, *, warmup: int, total: int) -> float:
+    """Return what the learning rate is multiplied by at a step, counted from 0.
+
+    Warm-up rises linearly and is above zero from the first step on; the fall over the other steps ends above zero.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, total - warmup)
+    if kind == "constant":
+        return 1.0
+    return max(0.0, 1 - done) if kind == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
 def _batch(hyperparameters: CommonHyperparameters, workload: Workload) -> tuple[int, int]:
     rows = len(workload.lengths)
     accumulation = hyperparameters.gradient_accumulation_steps

@@ -20,7 +20,7 @@ class TrainerError(Exception):
         self.exit_code = exit_code
 
 
-class Stopped(Exception):  # noqa: N818 - an answer to a request, not an error
+class Stopped(Exception):
     """The run was asked to stop (SIGTERM) and has reached a point where it can."""
 
 

@@ -39,7 +39,10 @@ class Configured(Frozen):
 
 
 class Step(Frozen):
-    """One optimizer step. Loss and accuracy are means over the step's trained tokens; the rate is in tokens a second."""
+    """One optimizer step. Loss and accuracy are means over the step's trained tokens.
+
+    `tokens_seen` and `tokens_per_second` count all tokens of the rows, prompts included and padding left out.
+    """
 
     type: Literal["step"] = "step"
     time: float = Field(default_factory=time.time)
@@ -98,9 +101,7 @@ class Error(Frozen):
     param: str | None = None
 
 
-Event = Annotated[
-    Phase | Configured | Step | Evaluation | Checkpoint | Warning | Error, Field(discriminator="type")
-]
+Event = Annotated[Phase | Configured | Step | Evaluation | Checkpoint | Warning | Error, Field(discriminator="type")]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 

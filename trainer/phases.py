@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from trainer.errors import Stopped
@@ -20,7 +20,7 @@ class Phases:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def enter(self, phase: PhaseName, message: str) -> Iterator[None]:
+    def enter(self, phase: PhaseName, message: str) -> Generator[None]:
         """Time the block. Raises Stopped in front of it or after it where the run was asked to stop."""
         self.check()
         self._sink.emit(Phase(phase=phase, message=message))

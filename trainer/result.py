@@ -9,6 +9,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from trainer.methods.base import Frozen
 
 MANIFEST_NAME = "manifest.json"
@@ -46,7 +48,7 @@ class Manifest(Frozen):
     version: int = 1
     files: tuple[FileEntry, ...]
     trained_tokens: int = 0
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = Field(default_factory=dict)
 
     def verify(self, folder: Path) -> list[str]:
         """Return one sentence for each file of the manifest that is missing or differs under `folder`."""

@@ -6,10 +6,9 @@ import shutil
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from peft import PeftModel  # noqa: TID253 - this module is only ever imported by the trainer's own process
 from pydantic import ValidationError
-from transformers import PreTrainedConfig  # noqa: TID253
 
 from trainer.auto import Workload, resolve, resolve_max_length
 from trainer.engine.checkpoints import verified_checkpoint
@@ -18,12 +17,13 @@ from trainer.engine.dtype import DtypeChoice, choose_dtype
 from trainer.engine.environment import describe
 from trainer.engine.evaluate import score_rows, subset
 from trainer.engine.export import Verification, export_adapter, verify_export
-from trainer.engine.models import add_lora, context_length, device, load_config, load_model, load_tokenizer
+from trainer.engine.models import add_lora, context_length, device, hidden_size, load_config, load_model, load_tokenizer
 from trainer.engine.samples import Sample, make_samples
 from trainer.engine.sft import INCOMING_FOLDER, SupervisedTrainer, TrainingParts, evaluation_event
 from trainer.engine.template import ChatTemplate
 from trainer.errors import Stopped, TrainerError, as_trainer_error
-from trainer.events import Configured, Error, EventSink, Warning
+from trainer.events import Configured, Error, EventSink
+from trainer.events import Warning as WarningEvent
 from trainer.methods.base import Resolved
 from trainer.phases import Phases
 from trainer.progress import Progress
@@ -44,6 +44,10 @@ from trainer.rows import ChatRow, read_rows
 from trainer.spec import DataFile, JobSpec
 from trainer.statistics import RowScore, compare
 from trainer.stop import StopFlag
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedConfig
 
 SHOWN_LINES = 20
 
@@ -112,7 +116,7 @@ class _Job:
         with self.phases.enter("evaluating_base", "Measuring the base model"):
             base_scores = self._score_base(model, resolved)
         with self.phases.enter("training", f"Training for {resolved.total_steps} steps"):
-            trainer.train(resume_from_checkpoint=str(self.workdir / "checkpoint") if self.spec.resume else None)
+            trainer.fit(self.workdir / "checkpoint" if self.spec.resume else None)
         with self.phases.enter("evaluating", "Measuring the tuned model and answering held-out prompts"):
             tuned_scores = self._score_tuned(trainer, model)
             samples = self._samples(model, config)
@@ -184,7 +188,7 @@ class _Job:
         dtype = choose_dtype(hyperparameters.dtype, config)
         workload = Workload(
             lengths=tuple(len(row.input_ids) for row in self.training.prepared.rows),
-            hidden_size=int(config.get_text_config().hidden_size),
+            hidden_size=hidden_size(config),
             device="cuda" if device().type == "cuda" else "cpu",
             dtype=dtype.dtype,
             max_length=max_length,
@@ -307,7 +311,7 @@ class _Job:
 
     def _warn(self, message: str) -> None:
         self.warnings.append(message)
-        self.sink.emit(Warning(message=message))
+        self.sink.emit(WarningEvent(message=message))
 
     def _pad_id(self) -> int:
         pad = self.template.tokenizer.pad_token_id

@@ -16,4 +16,5 @@ class StopFlag:
         self.raised = True
 
     def __call__(self) -> bool:
+        """Return whether the flag is raised."""
         return self.raised

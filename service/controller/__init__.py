@@ -1,1 +1,1 @@
-"""The process that moves things on: outbox, expired leases, dataset checks, webhooks, garbage."""
+"""The process that moves things on: checked datasets, the queue, expired leases, webhooks, garbage."""

@@ -16,7 +16,7 @@ class JobHasEnded(Conflict):
     """The job has ended, so it cannot be cancelled."""
 
     def __init__(self, job_id: str, status: str) -> None:
-        super().__init__(f"Job {job_id} has already {status}; only a job that has not ended can be cancelled.")
+        super().__init__(f"Job {job_id} is already {status}; only a job that has not ended can be cancelled.")
 
 
 class ArtifactNotReady(Conflict):

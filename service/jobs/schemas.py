@@ -26,7 +26,7 @@ class JobCreate(BaseModel):
         description="`{type, <type>: {hyperparameters}}`",
         examples=[{"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}}],
     )
-    hyperparameters: dict[str, Any] | None = Field(None, deprecated=True)
+    hyperparameters: dict[str, Any] | None = Field(None, json_schema_extra={"deprecated": True})
     suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int | None = Field(None, ge=0, le=2147483647)
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None

@@ -1,1 +1,1 @@
-"""Signed notices of a job's end to the configured endpoint."""
+"""Signed notices of what happened to jobs, posted by Standard Webhooks."""

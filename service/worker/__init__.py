@@ -1,1 +1,1 @@
-"""The process beside the GPU: claims a job, supervises one trainer, publishes its result."""
+"""Workers: claim a job, lay out its folder, supervise one trainer, publish what it leaves."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from burnish import AsyncBurnish, Burnish
 
+from burnish import AsyncBurnish, Burnish
 from tests.clients.scripted import KEY, Driver, Server
 
 

@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from burnish import Burnish, ConfigurationError, config
 
 URL = "http://127.0.0.1:8000/v1"

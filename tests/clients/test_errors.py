@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import burnish
 import pytest
-from burnish import APIResponseError, APIStatusError, BadRequestError, Problem
 
+import burnish
+from burnish import APIResponseError, APIStatusError, BadRequestError, Problem
 from tests.clients.scripted import KEY, Answer, Driver, Server, a_page, refusal
 
 

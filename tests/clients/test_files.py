@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from burnish import DownloadCorrupt, InternalServerError, UploadError
 
+from burnish import DownloadCorrupt, InternalServerError, UploadError
 from tests.clients.scripted import Answer, Driver, Server, a_file, a_page, refusal
 
 ROWS = '{"messages": [{"role": "user", "content": "你好"}]}\n'.encode() * 5000

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from burnish import AsyncBurnish, Burnish, DownloadCorrupt
 
+from burnish import AsyncBurnish, Burnish, DownloadCorrupt
 from tests.clients.scripted import Answer, Driver, Server, a_job, a_page, an_event, refusal
 
 JOBS = "/v1/fine_tuning/jobs"

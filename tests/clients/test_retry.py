@@ -7,6 +7,7 @@ from email.utils import formatdate
 
 import httpx
 import pytest
+
 from burnish import (
     APIConnectionError,
     APITimeoutError,
@@ -16,7 +17,6 @@ from burnish import (
     RateLimitError,
 )
 from burnish._retry import RetryPolicy
-
 from tests.clients.scripted import Answer, Driver, Server, a_job, a_page, refusal
 
 JOBS = "/v1/fine_tuning/jobs"

@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from burnish import APIConnectionError, InternalServerError, JobFailed, NotFoundError, WaitTimeoutError
 from burnish._sse import Decoder
-
 from tests.clients.scripted import SSE, Answer, Driver, Server, a_job, an_event, frame, refusal
 
 EVENTS = "/v1/fine_tuning/jobs/ftjob-1/events"
@@ -135,7 +135,7 @@ def test_wait_raises_for_a_job_without_a_model(
 
 def test_wait_ends_when_the_time_is_over(driver: Driver, server: Server) -> None:
     server.on("GET", EVENTS, lambda _: Answer(server.silence(), headers=SSE))
-    with pytest.raises(WaitTimeoutError, match="had not ended after 0.2 s"):
+    with pytest.raises(WaitTimeoutError, match=r"had not ended after 0\.2 s"):
         driver.call("jobs.wait", "ftjob-1", timeout=0.2)
 
 

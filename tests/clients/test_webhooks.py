@@ -5,8 +5,9 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from burnish import Burnish, WebhookVerificationError
 from standardwebhooks.webhooks import Webhook
+
+from burnish import Burnish, WebhookVerificationError
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 BODY = json.dumps(

@@ -21,14 +21,16 @@ class FlowCallback(TrainerCallback):
     def __init__(self, trainer: SupervisedTrainer) -> None:
         self._trainer = trainer
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any
-    ) -> None:
+    def on_step_begin(self, *_args: Any, **_kwargs: Any) -> None:
         """Start the step's clock."""
         self._trainer.begin_step()
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any
+        self,
+        args: TrainingArguments,  # noqa: ARG002 - the signature is the loop's
+        state: TrainerState,  # noqa: ARG002
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ARG002
     ) -> None:
         """Where a stop was asked for, write a checkpoint and leave the loop."""
         if self._trainer.parts.should_stop():
@@ -36,7 +38,7 @@ class FlowCallback(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
         """Complete the checkpoint, then announce it."""
         parts, progress = self._trainer.parts, self._trainer.progress
         path = finish_checkpoint(

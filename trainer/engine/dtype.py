@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import torch
+from pydantic import Field
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -21,7 +22,7 @@ class DtypeChoice(Frozen):
 
     dtype: str
     reason: str
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float] = Field(default_factory=dict)
 
 
 class _Layer(nn.Module):

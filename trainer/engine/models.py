@@ -58,7 +58,12 @@ def load_model(base: Path, dtype: str) -> PreTrainedModel:
     except (OSError, ValueError, KeyError) as error:
         raise _broken_base(error) from error
     model.config.use_cache = False
-    return model.to(device())
+    return model.to(device())  # pyright: ignore[reportArgumentType]
+
+
+def hidden_size(config: PreTrainedConfig) -> int:
+    """Return the model's width."""
+    return int(config.get_text_config().hidden_size)
 
 
 def context_length(config: PreTrainedConfig) -> int:
@@ -76,7 +81,7 @@ def add_lora(model: PreTrainedModel, lora: LoraParameters, seed: int) -> PeftMod
     set_seed(seed)
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType] - any number scales
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         bias="none",

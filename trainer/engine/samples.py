@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from peft import PeftModel
@@ -121,10 +121,10 @@ def _generate(model: PeftModel, template: ChatTemplate, prompts: Sequence[list[i
 
 def _greedy(model: PeftModel, template: ChatTemplate, limit: int) -> GenerationConfig:
     """Return plain greedy decoding: a base's own defaults may sample, and samples would differ between runs."""
-    known = model.get_base_model().generation_config.eos_token_id
+    known = cast(Any, model.get_base_model()).generation_config.eos_token_id
     stops = {known} if isinstance(known, int) else set(known or ())
     if template.end_of_turn:
-        stops.add(int(template.tokenizer.convert_tokens_to_ids(template.end_of_turn)))
+        stops.add(cast(int, template.tokenizer.convert_tokens_to_ids(template.end_of_turn)))
     return GenerationConfig(
         max_new_tokens=limit,
         do_sample=False,

@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
-from trl import SFTConfig, SFTTrainer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
+from trainer.auto import learning_rate_factor
 from trainer.engine.callbacks import FlowCallback
 from trainer.engine.data import TokenizedRow
 from trainer.engine.evaluate import score_rows, subset
@@ -66,8 +68,8 @@ class SupervisedTrainer(SFTTrainer):
         self.final_scores: list[RowScore] | None = None
         self._window = _Window()
         self._loop_started = 0.0
-        assert parts.tokenizer.pad_token_id is not None
-        self.pad_id = int(parts.tokenizer.pad_token_id)
+        assert isinstance(parts.tokenizer.pad_token_id, int)
+        self.pad_id = parts.tokenizer.pad_token_id
         super().__init__(
             model=parts.model,
             args=_arguments(parts),
@@ -85,7 +87,23 @@ class SupervisedTrainer(SFTTrainer):
         lengths = [len(row.input_ids) for row in self.parts.rows]
         resolved = self.parts.resolved
         sampler = EpochBatchSampler(lengths, resolved.batch_size, resolved.seed)
-        return EpochLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)
+        return EpochLoader(cast(Any, self.train_dataset), batch_sampler=sampler, collate_fn=self.data_collator)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+        """Return our own schedule: the library's starts at a rate of zero, which wastes a short run's first step."""
+        resolved = self.parts.resolved
+        self.lr_scheduler = LambdaLR(
+            cast(Any, optimizer or self.optimizer),
+            lambda step: learning_rate_factor(
+                resolved.lr_scheduler, step, warmup=resolved.warmup_steps, total=num_training_steps
+            ),
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def fit(self, checkpoint: Path | None) -> None:
+        """Train to the last step, from the checkpoint's step where there is one."""
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def begin_step(self) -> None:
         """Start the clock and the sums of an optimizer step; called by the callback."""
@@ -101,7 +119,7 @@ class SupervisedTrainer(SFTTrainer):
         Raises TrainerError (`loss_not_finite`).
         """
         assert not return_outputs, "evaluation scores rows itself and never asks for outputs"
-        log_probs, hits = trained_scores(model, inputs, compact=log_device(inputs) == "cpu")
+        log_probs, hits = trained_scores(model, inputs, compact=inputs["input_ids"].device.type == "cpu")
         total = -log_probs.sum()
         window = self._window
         window.nll += _finite(float(total.detach()), self.state.global_step + 1)
@@ -164,9 +182,7 @@ class SupervisedTrainer(SFTTrainer):
         return elapsed / done * (self.state.max_steps - step)
 
 
-def evaluation_event(
-    model: Any, step: int, total_steps: int, scores: Sequence[RowScore], *, full: bool
-) -> Evaluation:
+def evaluation_event(model: Any, step: int, total_steps: int, scores: Sequence[RowScore], *, full: bool) -> Evaluation:
     """Return the event of one evaluation; `model` is "base" or "tuned"."""
     return Evaluation(
         model=model,
@@ -177,11 +193,6 @@ def evaluation_event(
         valid_mean_token_accuracy=corpus_accuracy(scores),
         tokens=sum(score.tokens for score in scores),
     )
-
-
-def log_device(inputs: dict[str, Any]) -> str:
-    """Return the type of the device that holds the batch."""
-    return inputs["input_ids"].device.type
 
 
 def _finite(value: float, step: int) -> float:
@@ -212,8 +223,6 @@ def _arguments(parts: TrainingParts) -> SFTConfig:
         num_train_epochs=resolved.n_epochs,
         max_steps=resolved.total_steps,
         learning_rate=resolved.learning_rate,
-        lr_scheduler_type=resolved.lr_scheduler if resolved.lr_scheduler != "constant" else "constant_with_warmup",
-        warmup_steps=resolved.warmup_steps,
         weight_decay=resolved.weight_decay,
         max_grad_norm=resolved.max_grad_norm,
         optim="adamw_torch",
@@ -224,7 +233,7 @@ def _arguments(parts: TrainingParts) -> SFTConfig:
         fp16=False,
         use_cpu=on_cpu,
         # Recomputing activations costs a third of the time: worth it where GPU memory is scarce, not in RAM.
-        gradient_checkpointing=not on_cpu,
+        activation_checkpointing=not on_cpu,
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -71,7 +71,7 @@ class ChatTemplate:
     ) -> str:
         """Return the conversation as text; `prompt` adds the opening of the assistant's next turn."""
         text = self.tokenizer.apply_chat_template(
-            list(messages), tools=tools, tokenize=False, add_generation_prompt=prompt
+            list(messages), tools=cast(Any, tools), tokenize=False, add_generation_prompt=prompt
         )
         assert isinstance(text, str)
         return text

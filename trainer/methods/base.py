@@ -18,9 +18,9 @@ class Frozen(BaseModel):
 class LoraParameters(Frozen):
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + (alpha / rank) · B·A on the target modules."""
 
-    rank: int = Field(16, ge=1, le=512)
-    alpha: float = Field(32.0, gt=0, le=4096)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(default=16, ge=1, le=512)
+    alpha: float = Field(default=32.0, gt=0, le=4096)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=64)] = "all-linear"
 
 
@@ -30,12 +30,12 @@ class CommonHyperparameters(Frozen):
     n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
     batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
     learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, le=1000)] = "auto"
-    warmup_ratio: float = Field(0.05, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
     gradient_accumulation_steps: Auto | Annotated[int, Field(ge=1, le=1024)] = "auto"
     max_length: Auto | Annotated[int, Field(ge=8, le=131072)] = "auto"
     lr_scheduler: Literal["cosine", "linear", "constant"] = "cosine"
-    weight_decay: float = Field(0.0, ge=0, le=10)
-    max_grad_norm: float = Field(1.0, gt=0, le=1000)
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
     eval_steps: Auto | Annotated[int, Field(ge=1)] = "auto"
     checkpoint_steps: Auto | Annotated[int, Field(ge=1)] = "auto"
     dtype: Auto | Literal["float32", "bfloat16"] = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from trainer.report.model import Report
@@ -64,15 +65,20 @@ def _curves(
     axes.axhline(base, color=_BASE, linewidth=1.4, linestyle="--", label=f"base model ({measured_on} rows)")
 
 
-def _svg(draw: Any, label: str) -> str:
+def _style(values: dict[str, Any]) -> AbstractContextManager[None]:
     import matplotlib as mpl
+
+    return mpl.rc_context(values)  # pyright: ignore[reportUnknownMemberType, reportArgumentType]
+
+
+def _svg(draw: Any, label: str) -> str:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     style = {"svg.fonttype": "none", "svg.hashsalt": "burnish", "font.size": 10, "font.family": "sans-serif"}
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    with mpl.rc_context({**style, **dict.fromkeys(inked, _INK)}):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
+    with _style({**style, **dict.fromkeys(inked, _INK)}):
+        figure: Any = Figure(figsize=(5.6, 3.3), layout="constrained")
         axes: Any = figure.add_subplot()
         draw(axes)
         axes.set_xlabel("step")
@@ -85,4 +91,5 @@ def _svg(draw: Any, label: str) -> str:
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=metadata)
     svg = text.getvalue()
-    return svg[svg.index("<svg") :].replace(_INK, "currentColor").replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

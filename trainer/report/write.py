@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -23,7 +24,7 @@ def write_report(workdir: Path, report: Report) -> None:
 
 def render_html(report: Report) -> str:
     """Return the page. Everything that comes from data or names is escaped by the template engine."""
-    environment = Environment(
+    environment: Any = Environment(
         loader=PackageLoader("trainer", "report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -52,10 +53,10 @@ def _write(path: Path, text: str) -> None:
 
 def _number(value: float | None) -> str:
     if value is None:
-        return "–"
+        return "\N{EN DASH}"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.3f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
+    return f"{value:.3g}" if 0 < abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.3f}"
 
 
 def _interval(estimate: Estimate) -> str:

@@ -76,7 +76,7 @@ class Download:
 
     def write(self, chunk: bytes) -> None:
         """Take the next bytes. Raises OSError where the disk is full."""
-        assert self._file is not None  # noqa: S101 - start() comes first
+        assert self._file is not None
         self._file.write(chunk)
         self._hash.update(chunk)
         self._done += len(chunk)
@@ -96,15 +96,13 @@ class Download:
         return folder
 
     def _verify(self) -> None:
-        assert self._file is not None and self._response is not None  # noqa: PT018, S101
+        assert self._file is not None and self._response is not None  # noqa: PT018
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         stated = content_digest(self._response.headers)
         if stated is None and self._digest_required:
-            raise DownloadCorrupt(
-                "The server sent no SHA-256 in Content-Digest, so the download is not trusted."
-            )
+            raise DownloadCorrupt("The server sent no SHA-256 in Content-Digest, so the download is not trusted.")
         if stated is not None and stated != self._hash.digest():
             raise DownloadCorrupt(
                 f"The download has SHA-256 {self._hash.hexdigest()}, the server stated {stated.hex()}; "
@@ -173,9 +171,7 @@ def _manifest(text: bytes) -> _Manifest:
     try:
         return _Manifest.model_validate_json(text)
     except ValidationError as error:
-        raise DownloadCorrupt(
-            f"The archive's {MANIFEST} cannot be read: {error.errors()[0]['msg']}."
-        ) from None
+        raise DownloadCorrupt(f"The archive's {MANIFEST} cannot be read: {error.errors()[0]['msg']}.") from None
 
 
 def _copy(source: zipfile.ZipFile, entry: _Entry, target: Path) -> None:

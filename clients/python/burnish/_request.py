@@ -53,9 +53,9 @@ class Call:
     def build(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
         """Return what to send now."""
         request = self.request
-        timeout = client.timeout
+        timeout = client.timeout.as_dict()
         if request.read_timeout is not None:
-            timeout = httpx.Timeout(timeout, read=request.read_timeout)
+            timeout["read"] = request.read_timeout
         upload = request.upload
         return client.build_request(
             request.method,
@@ -65,7 +65,7 @@ class Call:
             json=request.json,
             data=request.form,
             files={"file": upload.part()} if upload else None,
-            timeout=timeout,
+            timeout=httpx.Timeout(**timeout),
         )
 
     def after(self, failure: Failure) -> float:
@@ -109,8 +109,7 @@ def parser_of(kind: type[T]) -> Parser[T]:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the body"
             raise errors.APIResponseError(
-                f"{response.request.url.copy_with(query=None)} answered something unexpected: "
-                f"{where}: {first['msg']}.",
+                f"{response.request.url.copy_with(query=None)} answered something unexpected: {where}: {first['msg']}.",
                 response=response,
             ) from None
 

@@ -221,9 +221,7 @@ class AsyncBurnish(_Base):
     async def _attempt(self, call: Call) -> httpx.Response | None:
         request = call.build(self._http)
         try:
-            response = await self._http.send(
-                request, stream=True, follow_redirects=_follows_redirects(request)
-            )
+            response = await self._http.send(request, stream=True, follow_redirects=_follows_redirects(request))
             if not (call.request.streamed and response.is_success):
                 await response.aread()
         except httpx.RequestError as error:

@@ -104,7 +104,4 @@ def _read(path: Path) -> Settings | None:
 
 def _missing(what: str, name: str) -> str:
     looked = " and ".join(str(path) for path in _files())
-    return (
-        f"No {what} found: give {name}=, set BURNISH_{name.upper()}, "
-        f"or run `burnish login` (looked in {looked})."
-    )
+    return f"No {what} found: give {name}=, set BURNISH_{name.upper()}, or run `burnish login` (looked in {looked})."

@@ -115,7 +115,7 @@ class InternalServerError(APIStatusError):
     """The server is at fault, or not able to answer now."""
 
 
-class JobFailed(BurnishError):  # noqa: N818 - named like the event that it reports
+class JobFailed(BurnishError):
     """A job failed or was cancelled; `job` is its last state, `job.error` the reason."""
 
     def __init__(self, *, job: Job) -> None:
@@ -133,7 +133,7 @@ class WaitTimeoutError(BurnishError):
     """A job had not ended when the time given to `wait` was over; the job itself goes on."""
 
 
-class DownloadCorrupt(BurnishError):  # noqa: N818 - says what the download is
+class DownloadCorrupt(BurnishError):
     """A download's bytes differ from their stated hash, or an archive is unsafe; nothing was left on disk."""
 
 

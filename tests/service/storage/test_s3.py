@@ -89,8 +89,12 @@ def test_the_markers_of_other_programs_are_passed_over(s3_server: S3Server, s3_p
     assert [blob.key for blob in storage.list("folder")] == ["folder/a"]
 
 
-def test_a_create_whose_first_answer_got_lost_is_still_ours(s3_server: S3Server, s3_prefix: str) -> None:
+@pytest.mark.parametrize(("theirs", "created"), [(b"mine", True), (b"another's", False)])
+def test_a_create_whose_first_answer_got_lost_is_still_ours(
+    s3_server: S3Server, s3_prefix: str, theirs: bytes, created: bool
+) -> None:
     """The server stores the blob, the answer breaks off, and boto's second try meets the first one's blob."""
+    stored: list[str] = []
 
     class Body(io.BytesIO):
         def stream(self, *_: object, **__: object) -> Iterator[bytes]:
@@ -104,19 +108,17 @@ def test_a_create_whose_first_answer_got_lost_is_still_ours(s3_server: S3Server,
         s3_server.client().put_object(Bucket=s3_server.bucket, Key=key, Body=theirs)
         return AWSResponse(request.url, 503, {}, Body())
 
-    for theirs, created in ((b"mine", True), (b"another's", False)):
-        stored: list[str] = []
-        storage = S3Storage(
-            s3_server.bucket,
-            s3_prefix,
-            endpoint_url=s3_server.endpoint_url,
-            access_key=s3_server.access_key,
-            secret_key=s3_server.secret_key,
-        )
-        storage._client.meta.events.register("before-send.s3.PutObject", lose_first_answer)
-        assert storage.put_if_absent("manifest", b"mine") is created
-        assert stored
-        storage.delete("manifest")
+    storage = S3Storage(
+        s3_server.bucket,
+        s3_prefix,
+        endpoint_url=s3_server.endpoint_url,
+        access_key=s3_server.access_key,
+        secret_key=s3_server.secret_key,
+    )
+    storage._client.meta.events.register("before-send.s3.PutObject", lose_first_answer)
+    assert storage.put_if_absent("manifest", b"mine") is created
+    assert stored
+    storage.delete("manifest")
 
 
 def test_uploads_of_killed_writers_are_removed_by_age(s3_server: S3Server, s3_prefix: str) -> None:

@@ -43,9 +43,7 @@ def jobs() -> None:
 @hyperparameter_options
 @click.option("--watch", "watched", is_flag=True, help="Follow the job to its end.")
 @json_option
-def create(
-    training_file: str, validation_file: str | None, watched: bool, as_json: bool, **options: Any
-) -> None:
+def create(training_file: str, validation_file: str | None, watched: bool, as_json: bool, **options: Any) -> None:
     """Order a training run."""
     hyperparameters = pack(options)
     metadata = dict(_pair(item) for item in options.pop("metadata")) or None
@@ -189,7 +187,7 @@ def _watch(client: Burnish, job_id: str, as_json: bool) -> None:
     else:
         with JobProgress() as progress:
             job = client.jobs.wait(job_id, on_event=progress, raise_on_failure=False)
-    assert job is not None  # noqa: S101 - a stream ends with the job or with an exception
+    assert job is not None
     if as_json:
         print_json(job, compact=True)
     if job.status != "succeeded":

@@ -9,9 +9,7 @@ from burnish.client import Burnish
 
 
 @click.command()
-@click.option(
-    "--base-url", envvar="BURNISH_BASE_URL", prompt="Address", help="Like http://127.0.0.1:8000/v1."
-)
+@click.option("--base-url", envvar="BURNISH_BASE_URL", prompt="Address", help="Like http://127.0.0.1:8000/v1.")
 @click.option(
     "--api-key",
     envvar="BURNISH_API_KEY",

@@ -46,9 +46,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 def print_object(item: BaseModel) -> None:
     """Print an object's fields that say something, one a line."""
-    values = {
-        name: value for name, value in item.model_dump(mode="json").items() if value not in (None, [], {})
-    }
+    values = {name: value for name, value in item.model_dump(mode="json").items() if value not in (None, [], {})}
     print_fields(values)
 
 

@@ -22,14 +22,10 @@ if TYPE_CHECKING:
 
 def _create(upload: Upload, purpose: str, idempotency_key: str | None) -> Request[File]:
     headers = creating(idempotency_key)
-    return Request(
-        "POST", "/files", parser_of(File), headers=headers, form={"purpose": purpose}, upload=upload
-    )
+    return Request("POST", "/files", parser_of(File), headers=headers, form={"purpose": purpose}, upload=upload)
 
 
-def _list(
-    purpose: str | None, after: str | None, limit: int | None, order: str | None
-) -> Request[PageData[File]]:
+def _list(purpose: str | None, after: str | None, limit: int | None, order: str | None) -> Request[PageData[File]]:
     params = query(purpose=purpose, after=after, limit=limit, order=order)
     return Request("GET", "/files", parser_of(PageData[File]), params=params)
 
@@ -93,9 +89,7 @@ class Files:
         """Return a file's bytes, all in memory; `download` is for large ones."""
         return self._client.send(_content(file_id))
 
-    def download(
-        self, file_id: str, path: str | os.PathLike[str], *, on_progress: Progress | None = None
-    ) -> Path:
+    def download(self, file_id: str, path: str | os.PathLike[str], *, on_progress: Progress | None = None) -> Path:
         """Write a file's bytes to `path` (a file or a folder), checked where the server states a hash."""
         with _target(file_id, path, on_progress) as target:
             return self._client.download(_download(file_id), target, Download.finish)

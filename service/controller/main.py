@@ -1,0 +1,64 @@
+"""The controller process: its steps, how often each runs, and its end by SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from functools import partial
+from types import FrameType
+
+from service import migrations
+from service.context import Context, open_context
+from service.controller import dispatch, garbage, leases, validation
+from service.controller.loop import Outages, Step, run_steps, run_until_it_works
+from service.controller.webhooks import WebhookStep
+from service.kit.log import set_up_logging
+from service.kit.settings import Settings
+from service.queue.base import JobQueue
+from service.queue.rq import RqJobQueue
+from service.webhooks.endpoint import endpoint_from
+
+_log = logging.getLogger(__name__)
+_REFILL_SECONDS = 5.0
+_SWEEP_SECONDS = 10.0
+_HOUR = 3600.0
+
+
+def run_controller(settings: Settings) -> int:
+    """Work until SIGTERM or SIGINT. Raises SettingsError where a setting or the database's schema is wrong."""
+    set_up_logging("controller")
+    stop = threading.Event()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    endpoint = endpoint_from(settings)
+    context = open_context(settings)
+    queue = RqJobQueue(settings.redis)
+    outages = Outages()
+    run_until_it_works(Step("schema", 0, partial(migrations.check, settings)), stop, outages)
+    if not stop.is_set():
+        _log.info("working; %s", "webhooks have a receiver" if endpoint else "BURNISH_WEBHOOK_URL is not set")
+        sender = WebhookStep(context.db, endpoint, seconds=settings.poll_seconds)
+        run_steps([*steps_of(context, queue), Step("webhooks", 0, sender, sender.close)], stop, outages)
+    context.db.close()
+    return 0
+
+
+def steps_of(context: Context, queue: JobQueue) -> list[Step]:
+    """Return the steps but for the webhooks'."""
+    poll = context.settings.poll_seconds
+    repeated = (
+        ("validation", poll, validation.validate_jobs),
+        ("dispatch", poll, dispatch.dispatch),
+        ("refill", _REFILL_SECONDS, dispatch.refill),
+        ("leases", poll, leases.end_expired_leases),
+        ("blobs", poll, garbage.delete_blobs),
+        ("expired files", _SWEEP_SECONDS, garbage.delete_expired_files),
+        ("attempts", _SWEEP_SECONDS, garbage.AttemptSweeper()),
+        ("abandoned uploads", _HOUR, garbage.remove_abandoned),
+    )
+    return [Step(name, seconds, partial(run, context, queue)) for name, seconds, run in repeated]

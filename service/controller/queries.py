@@ -1,0 +1,52 @@
+"""SQL that only the controller needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.orm import Session
+
+from service.files.tables import File
+from service.jobs.states import TERMINAL, JobState
+from service.jobs.tables import Job, JobArtifact, JobCheckpoint
+from service.kit.db import db_now
+from service.kit.outbox import OutboxRow
+from service.models.tables import FineTunedModel
+
+Cursor = tuple[float, int]
+
+
+def lock_expired(session: Session, job_id: str) -> Job | None:
+    """Return a running job whose lease has expired, locked so that its worker cannot renew meanwhile."""
+    query = select(Job).where(Job.id == job_id, Job.state == JobState.RUNNING, Job.lease_expires_at < db_now())
+    return session.scalar(query.with_for_update())
+
+
+def ended_after(session: Session, cursor: Cursor, *, age: float, limit: int) -> Sequence[Job]:
+    """Return jobs that ended after `cursor` (end, seq) and at least `age` seconds ago, in the order of their ends."""
+    query = (
+        select(Job)
+        .where(
+            Job.state.in_(TERMINAL),
+            Job.finished_at <= db_now() - age,
+            tuple_(Job.finished_at, Job.seq) > cursor,
+        )
+        .order_by(Job.finished_at, Job.seq)
+        .limit(limit)
+    )
+    return session.scalars(query).all()
+
+
+def published_blobs(session: Session, job: Job) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the keys and the prefixes of blobs that rows refer to."""
+    keys = {*session.scalars(select(JobArtifact.blob_key).where(JobArtifact.job_id == job.id))}
+    keys |= {*session.scalars(select(File.blob_key).where(File.id == job.result_file))}
+    prefixes = {*session.scalars(select(JobCheckpoint.blob_prefix).where(JobCheckpoint.job_id == job.id))}
+    prefixes |= {*session.scalars(select(FineTunedModel.blob_prefix).where(FineTunedModel.job_id == job.id))}
+    return frozenset(keys), frozenset(prefixes)
+
+
+def forget_done(session: Session, *, age: float) -> None:
+    """Drop outbox rows that were done `age` seconds ago."""
+    session.execute(delete(OutboxRow).where(OutboxRow.done_at < db_now() - age))

@@ -1,0 +1,31 @@
+"""Step: webhooks are delivered, on an event loop of the step's own thread."""
+
+from __future__ import annotations
+
+import asyncio
+
+from service.kit.db import Database
+from service.webhooks.endpoint import Endpoint
+from service.webhooks.sender import Pace, WebhookSender
+
+
+class WebhookStep:
+    """Starts the deliveries that are due, then lets those in flight go on for `seconds`."""
+
+    def __init__(self, db: Database, endpoint: Endpoint | None, *, seconds: float, pace: Pace | None = None) -> None:
+        self._sender = WebhookSender(db, endpoint, pace)
+        self._seconds = seconds
+        self._runner = asyncio.Runner()
+
+    def __call__(self) -> None:
+        """Run one slice. Raises Unavailable where the database does not answer."""
+        self._runner.run(self._slice())
+
+    def close(self) -> None:
+        """Break off what is in flight; call it in the thread that ran the slices."""
+        self._runner.run(self._sender.close())
+        self._runner.close()
+
+    async def _slice(self) -> None:
+        await self._sender.step()
+        await asyncio.sleep(self._seconds)

@@ -1,0 +1,105 @@
+"""The queue on Redis or Valkey by RQ: one queue, JSON, job ids only. A job's record lives there until it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+from rq.job import Job
+from rq.queue import Queue
+from rq.serializers import JSONSerializer
+
+from service.kit import ids
+from service.queue.base import QueueUnavailable
+
+QUEUE_NAME = "burnish"
+FUNCTION = "service.worker.run.run_job"
+"""The only function that workers run; its only argument is the job's id."""
+
+AWAY = (RedisConnectionError, RedisTimeoutError)
+_PUSH_RETRIES = 2
+_TIMEOUT_SECONDS = 5
+_RECORD_SECONDS = 60
+
+
+def connect(url: str, *, retries: int) -> Redis:
+    """Return a client that repeats a command up to `retries` times, at most 5 s apart, while the server is away."""
+    return Redis.from_url(
+        url,
+        retry=Retry(ExponentialBackoff(cap=5, base=0.2), retries),
+        retry_on_error=list(AWAY),
+        socket_timeout=_TIMEOUT_SECONDS,
+        socket_connect_timeout=_TIMEOUT_SECONDS,
+        health_check_interval=30,
+    )
+
+
+def address_of(url: str) -> str:
+    """Return the server's address from a URL, for messages: without user, password and options."""
+    parts = urlsplit(url)
+    return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+
+
+class RqJobQueue:
+    """A `JobQueue` for the controller. A call fails after a few seconds: its outbox tries again later."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._address = address_of(redis_url)
+        self._redis: Any = connect(redis_url, retries=_PUSH_RETRIES)
+        self._queue: Any = Queue(QUEUE_NAME, connection=self._redis, serializer=JSONSerializer)
+
+    def push(self, job_id: str) -> None:
+        """Send an id; its RQ job has the same id. What an earlier push left behind does not block it.
+
+        Raises QueueUnavailable.
+        """
+        record = Job.key_for(job_id)
+        with self._translated():
+            if self._redis.lpos(self._queue.key, job_id) is not None:
+                if self._redis.exists(record):
+                    return
+                self._redis.lrem(self._queue.key, 0, job_id)  # workers pass over an id without a record
+            self._redis.delete(record)
+            self._queue.enqueue_call(
+                FUNCTION,
+                args=[job_id],
+                job_id=job_id,
+                timeout=-1,
+                result_ttl=_RECORD_SECONDS,
+                failure_ttl=_RECORD_SECONDS,
+            )
+
+    def waiting(self) -> AbstractSet[str]:
+        """Return the well-formed job ids that wait. Raises QueueUnavailable."""
+        with self._translated():
+            entries: list[bytes] = self._redis.lrange(self._queue.key, 0, -1)
+        texts = (entry.decode("utf-8", "replace") for entry in entries)
+        return frozenset(text for text in texts if ids.is_id(text, ids.JOB))
+
+    def check(self) -> None:
+        """Raise QueueUnavailable unless the server answers."""
+        with self._translated():
+            self._redis.ping()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._redis.close()
+
+    @contextmanager
+    def _translated(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except RedisError as error:
+            raise QueueUnavailable(
+                f"The queue's server at {self._address} does not answer ({type(error).__name__}): "
+                "check that Valkey or Redis runs there and that BURNISH_REDIS_URL is right."
+            ) from error

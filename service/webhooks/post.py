@@ -1,0 +1,59 @@
+"""One try: a POST, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from service.webhooks.endpoint import Endpoint
+from service.webhooks.message import signed_headers
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a try came to. `error` is None where the receiver took the event."""
+
+    status_code: int | None
+    error: str | None
+    duration_ms: int
+    retry_after: str | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the receiver wants no more of it (410)."""
+        return self.status_code == 410
+
+
+async def post(client: httpx.AsyncClient, endpoint: Endpoint, event_id: str, body: bytes, *, timeout: float) -> Outcome:
+    """Post an event once, `timeout` seconds for all of it, however slowly the receiver drips. Raises nothing.
+
+    Only the status counts: the answer's body is never read.
+    """
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(timeout):
+            headers = signed_headers(endpoint.secret, event_id, body)
+            async with client.stream("POST", endpoint.url, content=body, headers=headers) as response:
+                status, answered = response.status_code, response.headers
+    except TimeoutError:
+        return Outcome(None, f"no answer within {timeout:g} s", _since(began))
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        return Outcome(None, f"{type(error).__name__}: {error}"[:500], _since(began))
+    return Outcome(status, _fault(status, answered), _since(began), answered.get("retry-after"))
+
+
+def _fault(status: int, headers: Mapping[str, str]) -> str | None:
+    if 200 <= status < 300:
+        return None
+    if 300 <= status < 400:
+        target = headers.get("location", "nowhere")
+        return f"answered {status}, a redirect to {target[:200]}: redirects are not followed, configure the final URL"
+    return f"answered {status}"
+
+
+def _since(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)

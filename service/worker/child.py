@@ -1,0 +1,126 @@
+"""A child process of a worker: own session, tied to the worker's life, no credentials, its output in a bounded log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import trainer
+from service.kit.settings import Settings
+from service.kit.tether import tethered
+
+log = logging.getLogger(__name__)
+
+KILL_SECONDS = 5.0
+"""How long a cancelled child may take to end by itself."""
+TAIL_BYTES = 8 << 10
+_LOG_BYTES = 1 << 20
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+_HUB = ("HF_TOKEN", "HF_ENDPOINT", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE")
+
+
+def trainer_environment(settings: Settings, scratch: Path, *, hub: bool = False) -> dict[str, str]:
+    """Return the whole environment of a trainer: built from a short list, so that no secret slips through.
+
+    With `hub`, the child may download from the Hugging Face hub, with the worker's token for it.
+    """
+    names = _PASSED_ON + (_HUB if hub else ())
+    passed = {name: os.environ[name] for name in names if name in os.environ}
+    return passed | {
+        "PYTHONPATH": str(Path(trainer.__file__).resolve().parents[1]),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONUTF8": "1",
+        "TMPDIR": str(scratch),
+        "OMP_NUM_THREADS": str(settings.trainer_threads or os.cpu_count() or 1),
+        "HF_HUB_OFFLINE": "0" if hub else "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+class Child:
+    """A running child. Start it from the main thread (see `kit/tether.py`)."""
+
+    def __init__(
+        self, command: Sequence[str], *, folder: Path, log_file: Path, environment: Mapping[str, str]
+    ) -> None:
+        self._log_file = log_file
+        self._process = subprocess.Popen(
+            tethered(command),
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self._copier = threading.Thread(
+            target=_copy, args=(self._process.stdout, log_file), name=f"log-{self._process.pid}", daemon=True
+        )
+        self._copier.start()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id, and that of its process group."""
+        return self._process.pid
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for the end and return the exit status (negative: a signal), or None where it still runs."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM to the child alone: it writes a checkpoint, and needs its own children for that."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End the whole process group, by force after a few seconds."""
+        self._signal_group(signal.SIGTERM)
+        self.wait(KILL_SECONDS)
+        self.close()
+
+    def close(self) -> None:
+        """Kill what is left of the process group and finish the log."""
+        self._signal_group(signal.SIGKILL)
+        self._process.wait()
+        self._copier.join(KILL_SECONDS)
+
+    def tail(self) -> str:
+        """Return the end of the child's output."""
+        try:
+            with self._log_file.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+                return file.read().decode("utf-8", "replace").strip()
+        except OSError:
+            return ""
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+def _copy(source: BinaryIO, target: Path) -> None:
+    """Drain the pipe whatever happens: a child that nobody reads from would stand still."""
+    written = 0
+    with source:
+        while chunk := os.read(source.fileno(), 1 << 16):
+            try:
+                if written + len(chunk) > _LOG_BYTES:
+                    target.replace(target.with_suffix(".1"))
+                    written = 0
+                with target.open("ab") as file:
+                    written += file.write(chunk)
+            except OSError as error:
+                log.warning("The trainer's log cannot be written: %s", error.strerror)
+                written = 0

@@ -1,0 +1,40 @@
+"""How an attempt at a job can end without a result. `run.py` turns each into the job's next state.
+
+AttemptEnd
+├── JobFailed       the user's to mend: the job ends, another attempt would end the same way
+├── AttemptFailed   ours or the machine's: the job is tried again while its budget lasts
+├── WorkerStopping  this worker is being stopped: the job goes back to the queue, uncounted
+└── LeaseLost       the job is no longer ours, or may not be: nothing more is written
+"""
+
+# ruff: noqa: N818 - named for what happened, as the callers say it
+
+from __future__ import annotations
+
+from service.jobs.lifecycle import JobError
+
+
+class AttemptEnd(Exception):
+    """The root of this package's errors."""
+
+
+class _WithReason(AttemptEnd):
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.error = JobError(code=code, message=message, param=param)
+
+
+class JobFailed(_WithReason):
+    """The job can never succeed as it is; `error` tells its owner why."""
+
+
+class AttemptFailed(_WithReason):
+    """This attempt failed; another may succeed."""
+
+
+class WorkerStopping(AttemptEnd):
+    """The worker was asked to stop."""
+
+
+class LeaseLost(AttemptEnd):
+    """The job was cancelled or taken over, or the lease could not be renewed in time."""

@@ -1,0 +1,161 @@
+"""The hold on a running job: renewed by a thread of its own, and lost early where the database does not answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from sqlalchemy.orm import Session
+
+from service.jobs import repository
+from service.jobs.errors import StaleLease
+from service.kit.db import Database
+from service.kit.errors import Unavailable
+from service.kit.settings import Settings
+from service.storage.errors import StorageUnavailable
+from service.worker.errors import LeaseLost, WorkerStopping
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SAFE_SHARE = 5 / 6
+"""A holder gives up after this share of the lease without a renewal, so that no successor starts beside it."""
+_STORAGE_TRIES = 5
+
+
+class Lease:
+    """A context manager around one attempt. `lost` is decided by a clock as well, so it cannot come too late.
+
+    `since` is `time.monotonic()` from before the claim.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        settings: Settings,
+        *,
+        job_id: str,
+        token: int,
+        stop: threading.Event,
+        since: float,
+    ) -> None:
+        self.job_id = job_id
+        self.token = token
+        self._db = db
+        self._settings = settings
+        self._stop = stop
+        self._renewed = since
+        self._stale = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"lease-{job_id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        self._thread.join(self._settings.heartbeat_seconds)
+
+    @property
+    def lost(self) -> bool:
+        """Whether this worker must stop working on the job."""
+        return self._stale.is_set() or self._too_old()
+
+    def check(self) -> None:
+        """Raise LeaseLost where the job is not ours any more."""
+        if self._stale.is_set():
+            raise LeaseLost(f"the job {self.job_id} was cancelled or taken over")
+        if self._too_old():
+            raise LeaseLost(f"the lease on {self.job_id} could not be renewed in time")
+
+    def check_all(self) -> None:
+        """Raise LeaseLost, or WorkerStopping where this worker is being stopped."""
+        self.check()
+        if self._stop.is_set():
+            raise WorkerStopping
+
+    def pause(self, seconds: float) -> None:
+        """Wait a moment, less where the worker is asked to stop meanwhile."""
+        self._stop.wait(seconds)
+
+    @contextmanager
+    def write(self, **values: Any) -> Generator[Session, None, None]:
+        """Open a transaction that holds only while the lease is ours; it renews the lease and sets columns.
+
+        Raises StaleLease, or Unavailable.
+        """
+        began = time.monotonic()
+        try:
+            with self._db.write() as session:
+                if not repository.renew(
+                    session,
+                    self.job_id,
+                    self.token,
+                    lease_seconds=self._settings.lease_seconds,
+                    **values,
+                ):
+                    raise StaleLease(self.job_id)
+                yield session
+        except StaleLease:
+            self._stale.set()
+            raise
+        self._renewed = began
+
+    def insist(self, action: Callable[[], T]) -> T:
+        """Repeat `action` while the database is away. Raises LeaseLost once it was away for too long."""
+        while True:
+            self.check()
+            try:
+                return action()
+            except Unavailable as error:
+                log.warning("%s: %s Trying again.", self.job_id, error.message)
+                time.sleep(self._settings.poll_seconds)
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Repeat `action` a few times, ever later, while the blob store is away. Raises StorageUnavailable."""
+        for attempt in range(1, _STORAGE_TRIES):
+            self.check()
+            try:
+                return action()
+            except StorageUnavailable as error:
+                log.warning("%s: %s Trying again.", self.job_id, error)
+                time.sleep(self._settings.poll_seconds * 2**attempt)
+        return action()
+
+    def watched(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass chunks on as long as the job is ours. Raises LeaseLost."""
+        for chunk in chunks:
+            self.check()
+            yield chunk
+
+    def _too_old(self) -> bool:
+        return time.monotonic() - self._renewed > self._settings.lease_seconds * SAFE_SHARE
+
+    def _keep(self) -> None:
+        while not self._closed.wait(self._settings.poll_seconds):
+            try:
+                self._look()
+            except StaleLease:
+                self._stale.set()
+                return
+            except Unavailable as error:
+                log.warning("%s: the lease could not be renewed: %s", self.job_id, error.message)
+            except Exception:  # whatever it is, the next look may succeed, and the clock goes on
+                log.exception("%s: the lease could not be renewed", self.job_id)
+
+    def _look(self) -> None:
+        if time.monotonic() - self._renewed >= self._settings.heartbeat_seconds:
+            with self.write():
+                return
+        with self._db.read() as session:
+            if not repository.holds(session, self.job_id, self.token):
+                raise StaleLease(self.job_id)

@@ -1,0 +1,92 @@
+"""The words of the trainer's events as users read them, and the key under which each shows once in a job."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any, NotRequired, TypedDict, cast
+
+from trainer import events
+
+
+class Row(TypedDict):
+    """The arguments of `jobs.repository.add_event` after the job's id."""
+
+    message: str
+    once_key: str
+    level: NotRequired[str]
+    kind: NotRequired[str]
+    data: NotRequired[dict[str, Any]]
+
+
+_STEP_FIELDS = {
+    "step",
+    "total_steps",
+    "epoch",
+    "train_loss",
+    "train_mean_token_accuracy",
+    "learning_rate",
+    "tokens_seen",
+    "tokens_per_second",
+    "seconds_left",
+}
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value with null for each number that JSON does not have (NaN, infinity)."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in cast(dict[str, Any], value).items()}
+    if isinstance(value, list):
+        return [finite(item) for item in cast(list[Any], value)]
+    return value
+
+
+def without_nul(text: str) -> str:
+    """Return a text that PostgreSQL takes: it has no NUL in its strings."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def row_of(event: events.Event) -> Row | None:
+    """Return the job's event for a trainer's. None for those that are told otherwise: checkpoints and errors."""
+    match event:
+        case events.Step():
+            return _step(event)
+        case events.Evaluation():
+            return _evaluation(event)
+        case events.Phase():
+            return Row(message=without_nul(event.message), once_key=f"phase:{event.phase}")
+        case events.Configured():
+            return Row(message=without_nul(event.message), once_key="configured", data={"counts": event.counts})
+        case events.Warning():
+            digest = hashlib.sha256(event.message.encode()).hexdigest()
+            return Row(message=without_nul(event.message), once_key=f"warning:{digest[:32]}", level="warn")
+        case _:
+            return None
+
+
+def _step(event: events.Step) -> Row:
+    return Row(
+        message=f"Step {event.step}/{event.total_steps}: training loss={event.train_loss:.2f}",
+        once_key=f"step:{event.step}",
+        kind="metrics",
+        data=finite(event.model_dump(mode="json", include=_STEP_FIELDS)),
+    )
+
+
+def _evaluation(event: events.Evaluation) -> Row:
+    prefix, words = ("full_valid", "full validation") if event.full else ("valid", "validation")
+    whose = "base model, " if event.model == "base" else ""
+    return Row(
+        message=f"Step {event.step}/{event.total_steps}: {whose}{words} loss={event.valid_loss:.2f}",
+        once_key=f"evaluation:{event.model}:{event.step}:{'full' if event.full else 'part'}",
+        kind="metrics",
+        data={
+            "step": event.step,
+            "total_steps": event.total_steps,
+            "model": event.model,
+            f"{prefix}_loss": finite(event.valid_loss),
+            f"{prefix}_mean_token_accuracy": finite(event.valid_mean_token_accuracy),
+        },
+    )

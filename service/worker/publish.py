@@ -1,0 +1,184 @@
+"""Publishes a result: verified files, a zip of the adapter, the manifest last, then one transaction."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from service.context import Context
+from service.jobs import lifecycle, repository
+from service.jobs.errors import StaleLease
+from service.jobs.lifecycle import PublishedFile
+from service.jobs.states import JobState
+from service.jobs.tables import Job
+from service.kit.errors import Unavailable
+from service.storage.errors import StorageError, StorageFull
+from service.worker.errors import AttemptFailed
+from service.worker.lease import Lease
+from service.worker.transfer import Damaged, checked_entries, job_prefix, upload
+from trainer.result import (
+    ADAPTER_FOLDER,
+    MANIFEST_NAME,
+    OUTPUT_FOLDER,
+    REPORT_HTML,
+    REPORT_JSON,
+    RESULT_CSV,
+    FileEntry,
+    Manifest,
+    entries_of,
+    read_manifest,
+)
+
+log = logging.getLogger(__name__)
+
+ADAPTER_ZIP = "adapter.zip"
+_REQUIRED = (
+    f"{ADAPTER_FOLDER}/adapter_config.json",
+    f"{ADAPTER_FOLDER}/adapter_model.safetensors",
+    f"{ADAPTER_FOLDER}/{MANIFEST_NAME}",
+    REPORT_JSON,
+    REPORT_HTML,
+    RESULT_CSV,
+)
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+_MODE = 0o100644 << 16
+
+
+def publish(context: Context, job: Job, lease: Lease, *, folder: Path) -> None:
+    """Store what the trainer left and end the job as succeeded.
+
+    Raises AttemptFailed where the result is not what its manifest states or cannot be stored, and StaleLease
+    or LeaseLost where the job is not ours any more; then what was stored is removed again.
+    """
+    prefix = f"{job_prefix(job.id, lease.token)}/{OUTPUT_FOLDER}"
+    try:
+        manifest = _verified(folder)
+        name = lifecycle.model_name(job, context.settings.organization)
+        files = _store(context, lease, folder, manifest, prefix, zip_name=f"{name.replace(':', '-')}.zip")
+        lease.insist(lambda: _succeed(context, job, lease, manifest, prefix, files))
+    except StaleLease:
+        if not _succeeded(context, lease):
+            _discard(context, prefix)
+            raise
+    except BaseException as error:
+        _discard(context, prefix)
+        raise _as_attempt(error) from error
+
+
+def write_zip(target: Path, files: Iterable[tuple[str, Path]]) -> None:
+    """Write a zip whose bytes depend on names and contents alone: sorted, one date, no owner."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, path in sorted(files):
+            info = zipfile.ZipInfo(name, date_time=_ZIP_DATE)
+            # Trained weights do not get smaller; deflating them would only take time.
+            packed = path.suffix != ".safetensors"
+            info.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+            info.external_attr = _MODE
+            info.create_system = 3
+            info.file_size = path.stat().st_size
+            with path.open("rb") as source, archive.open(info, "w") as entry:
+                shutil.copyfileobj(source, entry, 1 << 20)
+
+
+def _verified(folder: Path) -> Manifest:
+    try:
+        manifest = read_manifest(folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise Damaged("the trainer left no manifest that can be read") from error
+    present = {entry.path for entry in checked_entries(manifest, under=f"{OUTPUT_FOLDER}/")}
+    problems = [f"{path} is not in the manifest" for path in _REQUIRED if path not in present]
+    problems += manifest.verify(folder)
+    if problems:
+        raise Damaged("; ".join(problems[:5]))
+    return manifest
+
+
+def _store(
+    context: Context, lease: Lease, folder: Path, manifest: Manifest, prefix: str, *, zip_name: str
+) -> dict[str, PublishedFile]:
+    """Store all files, the manifest last, and return those that users get, by the names of the API."""
+    lease.check()
+    inside = f"{ADAPTER_FOLDER}/"
+    archive = folder / OUTPUT_FOLDER / ADAPTER_ZIP
+    adapter = [entry.path for entry in manifest.files if entry.path.startswith(inside)]
+    write_zip(archive, ((path.removeprefix(inside), folder / path) for path in adapter))
+    entries = (*manifest.files, *entries_of(folder, [archive]))
+    root = prefix.removesuffix(OUTPUT_FOLDER)
+    for entry in entries:
+        upload(context.storage, f"{root}{entry.path}", folder / entry.path, entry, lease)
+    data = (folder / MANIFEST_NAME).read_bytes()
+    if not lease.patiently(lambda: context.storage.put_if_absent(f"{prefix}/{MANIFEST_NAME}", data)):
+        raise Damaged("this attempt's result was stored before")
+    by_path = {entry.path: entry for entry in entries}
+    return {
+        "adapter": _published(
+            by_path[f"{OUTPUT_FOLDER}/{ADAPTER_ZIP}"], root, "adapter", zip_name, "application/zip"
+        ),
+        "report.json": _published(by_path[REPORT_JSON], root, "report.json", "report.json", "application/json"),
+        "report.html": _published(
+            by_path[REPORT_HTML], root, "report.html", "report.html", "text/html; charset=utf-8"
+        ),
+        "csv": _published(by_path[RESULT_CSV], root, "csv", Path(RESULT_CSV).name, "text/csv"),
+    }
+
+
+def _published(entry: FileEntry, root: str, name: str, filename: str, media_type: str) -> PublishedFile:
+    return PublishedFile(
+        name=name,
+        filename=filename,
+        media_type=media_type,
+        blob_key=f"{root}{entry.path}",
+        bytes=entry.bytes,
+        sha256=entry.sha256,
+    )
+
+
+def _succeed(
+    context: Context,
+    job: Job,
+    lease: Lease,
+    manifest: Manifest,
+    prefix: str,
+    files: dict[str, PublishedFile],
+) -> None:
+    with context.db.write() as session:
+        lifecycle.succeed(
+            session,
+            job,
+            token=lease.token,
+            trained_tokens=manifest.trained_tokens,
+            blob_prefix=f"{prefix}/{Path(ADAPTER_FOLDER).name}",
+            result_csv=files["csv"],
+            artifacts=[file for name, file in files.items() if name != "csv"],
+            organization=context.settings.organization,
+        )
+
+
+def _succeeded(context: Context, lease: Lease) -> bool:
+    """Tell whether an earlier try succeeded whose answer was lost. True, keeping the files, where nobody knows."""
+    try:
+        with context.db.read() as session:
+            job = repository.by_id(session, lease.job_id)
+    except Unavailable:
+        return True
+    return job is not None and job.state == JobState.SUCCEEDED and job.lease_token == lease.token
+
+
+def _discard(context: Context, prefix: str) -> None:
+    try:
+        context.storage.delete_prefix(prefix)
+    except StorageError as error:
+        log.warning("What was stored under %s could not be removed: %s", prefix, error)
+
+
+def _as_attempt(error: BaseException) -> BaseException:
+    if isinstance(error, Damaged):
+        return AttemptFailed("result_damaged", f"The trainer's result cannot be published: {error}.")
+    if isinstance(error, StorageFull):
+        return AttemptFailed("storage_full", str(error))
+    if isinstance(error, StorageError):
+        return AttemptFailed("storage_unavailable", str(error))
+    return error

@@ -1,0 +1,171 @@
+"""Lays out the trainer's folder: `job.json`, `data/`, `base/`, and `checkpoint/` where there is one to go on from."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from service.catalog import BaseModelEntry
+from service.context import Context
+from service.files import repository as files
+from service.files.tables import File
+from service.jobs import lifecycle, repository
+from service.jobs.tables import Job, JobCheckpoint
+from service.storage.errors import BlobNotFound, StorageError
+from service.worker.errors import AttemptFailed, JobFailed
+from service.worker.lease import Lease
+from service.worker.transfer import Damaged, download, fetch_folder
+from trainer.methods import Method
+from trainer.spec import BaseModelRef, DataFile, JobSpec
+
+log = logging.getLogger(__name__)
+
+_METHOD: TypeAdapter[Method] = TypeAdapter(Method)
+_TRAINING = "data/train.jsonl"
+_VALIDATION = "data/validation.jsonl"
+_CHECKPOINT = "checkpoint"
+
+
+@contextmanager
+def work_folder(root: Path, job_id: str, token: int) -> Generator[Path, None, None]:
+    """Make the folder of one attempt and remove it at the end. A lock on it shows `sweep` that it is in use."""
+    folder = root / f"{job_id}-{token}"
+    with _locked_root(root):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        descriptor = os.open(folder, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def sweep(root: Path) -> int:
+    """Remove the folders that killed workers of this machine left; return how many there were."""
+    count = 0
+    with _locked_root(root):
+        for folder in [path for path in root.iterdir() if path.is_dir()]:
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                with suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    count += 1
+            finally:
+                os.close(descriptor)
+    return count
+
+
+def stage(
+    context: Context, job: Job, lease: Lease, *, folder: Path, entry: BaseModelEntry, base: Path
+) -> JobSpec:
+    """Fill the folder and return what went into `job.json`.
+
+    Raises JobFailed, AttemptFailed, LeaseLost, and OSError where the disk is full.
+    """
+    (folder / "data").mkdir()
+    training = _fetch_file(context, job, job.training_file, "training_file", folder, _TRAINING, lease)
+    validation = None
+    if job.validation_file is not None:
+        validation = _fetch_file(
+            context, job, job.validation_file, "validation_file", folder, _VALIDATION, lease
+        )
+    (folder / "base").symlink_to(base, target_is_directory=True)
+    spec = JobSpec(
+        job_id=job.id,
+        model_name=lifecycle.model_name(job, context.settings.organization),
+        base=BaseModelRef(id=entry.id, fingerprint=entry.fingerprint),
+        method=_METHOD.validate_python(job.method),
+        training=training,
+        validation=validation,
+        seed=job.seed,
+        resume=_fetch_checkpoint(context, folder / _CHECKPOINT, lease),
+    )
+    (folder / "job.json").write_text(spec.model_dump_json(indent=1), encoding="utf-8")
+    return spec
+
+
+def _fetch_file(
+    context: Context, job: Job, file_id: str, param: str, folder: Path, path: str, lease: Lease
+) -> DataFile:
+    def find() -> File | None:
+        with context.db.read() as session:
+            return files.get(session, job.project_id, file_id)
+
+    file = lease.insist(find)
+    if file is None:
+        raise _deleted(file_id, param)
+    try:
+        sha256 = download(context.storage, file.blob_key, folder / path, lease)
+    except BlobNotFound as error:
+        raise _deleted(file_id, param) from error
+    except StorageError as error:
+        raise AttemptFailed("storage_unavailable", str(error)) from error
+    if sha256 != file.sha256:
+        raise AttemptFailed(
+            "file_damaged",
+            f"The stored bytes of {file.filename} ({file_id}) do not have the SHA-256 of its upload. "
+            "Upload the file again and create a new job.",
+            param,
+        )
+    return DataFile(path=path, filename=file.filename, sha256=file.sha256)
+
+
+def _deleted(file_id: str, param: str) -> JobFailed:
+    return JobFailed(
+        "file_deleted",
+        f"The file {file_id} was deleted before the job had read it. Upload it again and create a new job.",
+        param,
+    )
+
+
+def _fetch_checkpoint(context: Context, target: Path, lease: Lease) -> bool:
+    def find() -> JobCheckpoint | None:
+        with context.db.read() as session:
+            return repository.latest_checkpoint(session, lease.job_id)
+
+    checkpoint = lease.insist(find)
+    if checkpoint is None:
+        return False
+    try:
+        fetch_folder(context.storage, checkpoint.blob_prefix, checkpoint.manifest_sha256, target, lease)
+    except (Damaged, BlobNotFound) as error:
+        log.warning("%s: the checkpoint at step %d is damaged: %s", lease.job_id, checkpoint.step, error)
+        shutil.rmtree(target, ignore_errors=True)
+        step = checkpoint.step
+        lease.insist(lambda: _tell_damaged(lease, step))
+        return False
+    except StorageError as error:
+        raise AttemptFailed("storage_unavailable", str(error)) from error
+    return True
+
+
+def _tell_damaged(lease: Lease, step: int) -> None:
+    with lease.write() as session:
+        repository.add_event(
+            session,
+            lease.job_id,
+            f"The checkpoint at step {step} is damaged and cannot be used; training starts from the beginning",
+            level="warn",
+            once_key=f"damaged:{lease.token}",
+        )
+
+
+@contextmanager
+def _locked_root(root: Path) -> Generator[None, None, None]:
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,114 @@
+"""Watches one trainer: keeps its events flowing, and ends it when the job is cancelled or the worker must stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.kit.settings import Settings
+from service.storage import Storage
+from service.worker.child import Child, trainer_environment
+from service.worker.errors import AttemptFailed, JobFailed, WorkerStopping
+from service.worker.lease import Lease
+from service.worker.relay import Relay
+from trainer.result import ExitCode
+
+log = logging.getLogger(__name__)
+
+TRAINER_COMMAND = (sys.executable, "-m", "trainer")
+LOG_NAME = "trainer.log"
+
+
+def supervise(
+    storage: Storage,
+    settings: Settings,
+    lease: Lease,
+    stop: threading.Event,
+    *,
+    folder: Path,
+    command: Sequence[str] = TRAINER_COMMAND,
+) -> None:
+    """Run the trainer in `folder` and return once it has left a result. Call it from the main thread.
+
+    Raises JobFailed, AttemptFailed, WorkerStopping or LeaseLost, as the trainer ended.
+    """
+    scratch = folder / "tmp"
+    scratch.mkdir()
+    relay = Relay(storage, lease, folder=folder, poll_seconds=settings.poll_seconds)
+    child = Child(
+        (*command, str(folder)),
+        folder=folder,
+        log_file=folder / LOG_NAME,
+        environment=trainer_environment(settings, scratch),
+    )
+    log.info("%s: trainer started with pid %d", lease.job_id, child.pid)
+    try:
+        relay.start()
+        status = _watch(child, relay, lease, stop, settings)
+    except BaseException:
+        child.kill()
+        relay.abandon()
+        raise
+    child.close()
+    relay.drain()
+    _judge(status, relay, child, stopping=stop.is_set())
+
+
+def _watch(
+    child: Child, relay: Relay, lease: Lease, stop: threading.Event, settings: Settings
+) -> int:
+    """Return the trainer's exit status. Nothing here waits for SQL or the blob store."""
+    deadline: float | None = None
+    while (status := child.wait(settings.poll_seconds)) is None:
+        lease.check()
+        if relay.failure is not None:
+            raise relay.failure
+        if stop.is_set() and deadline is None:
+            log.info("%s: asking the trainer to stop", lease.job_id)
+            child.ask_to_stop()
+            deadline = time.monotonic() + settings.stop_seconds
+        if deadline is not None and time.monotonic() > deadline:
+            log.warning("%s: the trainer did not stop in time and is killed", lease.job_id)
+            raise WorkerStopping
+    return status
+
+
+def _judge(status: int, relay: Relay, child: Child, *, stopping: bool) -> None:
+    if status == ExitCode.DONE:
+        return
+    if status == ExitCode.BAD_INPUT and relay.error is not None:
+        raise JobFailed(relay.error.code, relay.error.message, relay.error.param)
+    if stopping:
+        raise WorkerStopping
+    log.error("The trainer ended with status %d. The end of its output:\n%s", status, child.tail())
+    if relay.error is not None:
+        raise AttemptFailed(relay.error.code, relay.error.message, relay.error.param)
+    raise _crash(status)
+
+
+def _crash(status: int) -> AttemptFailed:
+    if status == -signal.SIGKILL:
+        return AttemptFailed(
+            "out_of_memory",
+            "The trainer was killed, most likely because the worker ran out of memory: lower batch_size or "
+            "max_length, or use a machine with more memory.",
+        )
+    if status < 0:
+        return AttemptFailed("trainer_crashed", f"The trainer was ended by {_signal_name(-status)}.")
+    if status == ExitCode.STOPPED:
+        return AttemptFailed("trainer_stopped", "The trainer was stopped from outside the worker.")
+    return AttemptFailed(
+        "trainer_crashed", f"The trainer ended with status {status} and no reason; the worker's log has its output."
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

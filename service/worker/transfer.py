@@ -1,0 +1,95 @@
+"""Files between the work folder and the blob store: streamed, hashed, and given up as soon as the lease is lost."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+
+from service.storage import Storage, StoredBlob
+from service.storage.base import CHUNK_SIZE
+from service.storage.keys import is_key
+from service.worker.lease import Lease
+from trainer.result import MANIFEST_NAME, FileEntry, Manifest
+
+
+class Damaged(Exception):  # noqa: N818 - named for what happened
+    """Files are not what their manifest states; the message is a sentence."""
+
+
+def job_prefix(job_id: str, token: int) -> str:
+    """Return the folder of one attempt's blobs."""
+    return f"jobs/{job_id}/attempt-{token}"
+
+
+def download(storage: Storage, key: str, target: Path, lease: Lease) -> str:
+    """Write a blob to a file and return its SHA-256. Raises BlobNotFound, StorageUnavailable, OSError, LeaseLost."""
+    return lease.patiently(lambda: _download(storage, key, target, lease))
+
+
+def upload(storage: Storage, key: str, source: Path, entry: FileEntry, lease: Lease) -> StoredBlob:
+    """Store a file of a manifest. Raises Damaged where other bytes were stored than the manifest states."""
+    stored = lease.patiently(lambda: storage.put(key, lease.watched(_chunks(source))))
+    if (stored.sha256, stored.bytes) != (entry.sha256, entry.bytes):
+        raise Damaged(f"{entry.path} does not have the SHA-256 and size that the manifest states")
+    return stored
+
+
+def checked_entries(manifest: Manifest, *, under: str = "") -> tuple[FileEntry, ...]:
+    """Return a manifest's files. Raises Damaged for a path that leaves `under`, or that no blob key can hold."""
+    for entry in manifest.files:
+        path = PurePosixPath(entry.path)
+        if not is_key(entry.path) or str(path) != entry.path or not entry.path.startswith(under):
+            raise Damaged(f"the manifest names {entry.path[:200]!r}, which is no file of a result")
+    return manifest.files
+
+
+def fetch_folder(storage: Storage, prefix: str, manifest_sha256: str, target: Path, lease: Lease) -> None:
+    """Fetch a folder that was stored with its manifest, verifying both.
+
+    Raises Damaged, BlobNotFound, StorageUnavailable, OSError or LeaseLost.
+    """
+    target.mkdir(mode=0o700)
+    path = target / MANIFEST_NAME
+    if download(storage, f"{prefix}/{MANIFEST_NAME}", path, lease) != manifest_sha256:
+        raise Damaged("its manifest does not have the SHA-256 that the database states")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise Damaged("its manifest cannot be read") from error
+    for entry in checked_entries(manifest):
+        file = target / entry.path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if download(storage, f"{prefix}/{entry.path}", file, lease) != entry.sha256:
+            raise Damaged(f"{entry.path} does not have the SHA-256 that the manifest states")
+
+
+def store_folder(storage: Storage, folder: Path, prefix: str, lease: Lease) -> str:
+    """Store a folder, its manifest last, and return the manifest's SHA-256.
+
+    Raises Damaged, StorageFull, StorageUnavailable, OSError or LeaseLost.
+    """
+    data = (folder / MANIFEST_NAME).read_bytes()
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValueError as error:
+        raise Damaged("its manifest cannot be read") from error
+    for entry in checked_entries(manifest):
+        upload(storage, f"{prefix}/{entry.path}", folder / entry.path, entry, lease)
+    return lease.patiently(lambda: storage.put(f"{prefix}/{MANIFEST_NAME}", [data])).sha256
+
+
+def _download(storage: Storage, key: str, target: Path, lease: Lease) -> str:
+    digest = hashlib.sha256()
+    with closing(storage.read(key)) as chunks, target.open("wb") as file:
+        for chunk in lease.watched(chunks):
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()
+
+
+def _chunks(source: Path) -> Iterator[bytes]:
+    with source.open("rb") as file:
+        while chunk := file.read(CHUNK_SIZE):
+            yield chunk

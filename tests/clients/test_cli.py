@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from burnish import config
+from burnish.cli import main
+from tests.clients.scripted import SSE, Answer, Server, a_file, a_job, a_page, an_event, frame, refusal
+from tests.clients.test_jobs import FILES, archive, offered
+
+JOBS = "/v1/fine_tuning/jobs"
+JOB = f"{JOBS}/ftjob-1"
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command; gives the exit status, stdout and stderr."""
+    monkeypatch.setenv("BURNISH_BASE_URL", server.url)
+    monkeypatch.setenv("BURNISH_API_KEY", "bk-test")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        return (int(main(list(arguments))), *capfd.readouterr())
+
+    return run
+
+
+def test_files(run: Run, server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "数据.jsonl"
+    path.write_text("你好", encoding="utf-8")
+    server.on("POST", "/v1/files", Answer(a_file()))
+    assert run("files", "upload", str(path)) == (0, "file-1\n", "")
+    assert json.loads(run("files", "upload", str(path), "--json")[1])["filename"] == "数据.jsonl"
+    server.on("GET", "/v1/files", Answer(a_page([a_file(1), a_file(2)])))
+    status, out, _ = run("files", "list")
+    assert status == 0
+    assert "file-2" in out
+    assert "数据.jsonl" in out
+    assert [item["id"] for item in json.loads(run("files", "list", "--json", "--limit", "1")[1])] == ["file-1"]
+    server.on("GET", "/v1/files/file-1", Answer(a_file()))
+    assert "filename: 数据.jsonl" in run("files", "get", "file-1")[1]
+    server.on("GET", "/v1/files/file-1/content", Answer("内容".encode()))
+    assert run("files", "content", "file-1")[1] == "内容"
+    assert run("files", "content", "file-1", "-o", "out.txt")[1] == "out.txt\n"
+    assert Path("out.txt").read_text(encoding="utf-8") == "内容"
+    server.on("DELETE", "/v1/files/file-1", Answer({"id": "file-1", "object": "file", "deleted": True}))
+    assert run("files", "delete", "file-1") == (0, "Deleted file-1.\n", "")
+
+
+def test_create_uploads_paths_and_sends_the_options(run: Run, server: Server, tmp_path: Path) -> None:
+    rows = tmp_path / "训练.jsonl"
+    rows.write_text("{}")
+    server.on("POST", "/v1/files", Answer(a_file(9)))
+    server.on("POST", JOBS, Answer(a_job("queued")))
+    options = (
+        f"--training-file {rows} --validation-file file-2 --suffix s --seed 3 --metadata team=甲 --epochs 2 "
+        "--batch-size auto --learning-rate-multiplier 0.5 --lora-rank 8 --lora-alpha 16 --lora-target-modules q,v"
+    )
+    assert run("jobs", "create", "--model", "tiny", *options.split()) == (0, "ftjob-1\n", "")
+    sent = server.seen[-1].json()
+    hyperparameters = sent.pop("method")["supervised"]["hyperparameters"]
+    assert sent == {
+        "model": "tiny",
+        "training_file": "file-9",
+        "validation_file": "file-2",
+        "suffix": "s",
+        "seed": 3,
+        "metadata": {"team": "甲"},
+    }
+    assert hyperparameters == {
+        "n_epochs": 2,
+        "batch_size": "auto",
+        "learning_rate_multiplier": 0.5,
+        "lora": {"rank": 8, "alpha": 16.0, "target_modules": ["q", "v"]},
+    }
+
+
+def test_create_and_watch(run: Run, server: Server) -> None:
+    server.on("POST", JOBS, Answer(a_job("queued")))
+    metrics = an_event(2, type="metrics", data={"step": 1, "total_steps": 1, "train_loss": 2.0})
+    body = [frame(an_event(1)), frame(metrics), frame(a_job(trained_tokens=1234), "done")]
+    server.on("GET", f"{JOB}/events", Answer(body, headers=SSE))
+    status, out, err = run("jobs", "create", "--model", "tiny", "--training-file", "file-1", "--watch")
+    assert (status, out) == (0, "ftjob-1 succeeded: ft:tiny:org::1, 1,234 tokens trained\n")
+    assert err.splitlines() == ["第1步", "step 1/1 · loss 2.000"]
+    status, out, err = run("jobs", "watch", "ftjob-1", "--json")
+    assert [json.loads(line)["id"] for line in out.splitlines()] == ["ftevent-1", "ftevent-2", "ftjob-1"]
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_failed_job_is_status_3(run: Run, server: Server, options: list[str]) -> None:
+    job = a_job("failed", error={"code": "x", "message": "第3行坏了", "param": None})
+    server.on("GET", f"{JOB}/events", Answer([frame(job, "done")], headers=SSE))
+    status, _, err = run("jobs", "watch", "ftjob-1", *options)
+    assert (status, err) == (3, "Error: Job ftjob-1 failed: 第3行坏了\n")
+
+
+def test_reading_jobs(run: Run, server: Server) -> None:
+    server.on("GET", JOBS, Answer(a_page([a_job()])))
+    assert "ft:tiny:org::1" in run("jobs", "list")[1]
+    server.on("GET", JOB, Answer(a_job()))
+    assert json.loads(run("jobs", "get", "ftjob-1", "--json")[1])["a_field_of_the_future"] == {"x": 1}
+    assert "hyperparameters.n_epochs: 1" in run("jobs", "get", "ftjob-1")[1]
+    server.on("GET", f"{JOB}/events", Answer(a_page([an_event(1)])))
+    assert "第1步" in run("jobs", "events", "ftjob-1")[1]
+    server.on("GET", f"{JOB}/checkpoints", Answer(a_page([])))
+    assert run("jobs", "checkpoints", "ftjob-1", "--json")[1] == "[]\n"
+    server.on("POST", f"{JOB}/cancel", Answer(a_job("cancelled")))
+    assert run("jobs", "cancel", "ftjob-1")[1] == "ftjob-1: cancelled\n"
+    server.on("GET", "/v1/models", Answer(a_page([{"id": "tiny", "object": "model", "owned_by": "我"}])))
+    assert "tiny" in run("models", "list")[1]
+
+
+def test_report_and_download(run: Run, server: Server) -> None:
+    def report(seen: object) -> Answer:
+        html = seen.headers["accept"] == "text/html"
+        return Answer("<p>报告</p>".encode()) if html else Answer({"结果": {"loss": 1.5}, "rows": [{}, {}]})
+
+    server.on("GET", f"{JOB}/report", report)
+    assert run("jobs", "report", "ftjob-1")[1] == "结果.loss: 1.5\nrows: 2 items\n"
+    assert json.loads(run("jobs", "report", "ftjob-1", "--json")[1])["rows"] == [{}, {}]
+    assert run("jobs", "report", "ftjob-1", "-o", "r.html")[1] == "r.html\n"
+    assert Path("r.html").read_text(encoding="utf-8") == "<p>报告</p>"
+    server.on("GET", f"{JOB}/adapter", offered(archive(FILES)))
+    assert run("jobs", "download", "ftjob-1")[1] == "ftjob-1-adapter.zip\n"
+    assert run("jobs", "download", "ftjob-1", "--extract")[0] == 0
+    assert Path("ftjob-1-adapter/adapter_config.json").is_file()
+    status, _, err = run("jobs", "download", "ftjob-1", "--extract")
+    assert (status, "new or empty" in err) == (1, True)
+
+
+def test_a_refusal_is_a_sentence_with_the_request(run: Run, server: Server) -> None:
+    server.on("GET", JOB, refusal(404, "No job ftjob-1."))
+    assert run("jobs", "get", "ftjob-1") == (1, "", "Error: No job ftjob-1. (request req_7)\n")
+    problems = [{"line": 3, "reason": "不是JSON"}, {"line": None, "reason": "no rows"}]
+    server.on("GET", JOB, refusal(400, "The dataset is malformed.", problems=problems))
+    assert run("jobs", "get", "ftjob-1")[2].splitlines() == [
+        "Error: The dataset is malformed.",
+        "  line 3: 不是JSON",
+        "  no rows",
+        "(request req_7)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["jobs", "create", "--model", "tiny"],
+        ["jobs", "create", "--model", "tiny", "--training-file", "missing.jsonl"],
+        ["jobs", "create", "--model", "tiny", "--training-file", "file-1", "--epochs", "two"],
+        ["jobs", "create", "--model", "tiny", "--training-file", "file-1", "--metadata", "x"],
+        ["files", "upload", "missing.jsonl"],
+        ["files", "list", "--limit", "0"],
+    ],
+)
+def test_wrong_usage_is_status_2_and_sends_nothing(run: Run, server: Server, arguments: list[str]) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert "Error: " in err
+    assert server.seen == []
+
+
+def test_login_checks_before_it_writes(run: Run, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.on("GET", "/v1/models", [refusal(401, "Unknown key."), Answer(a_page([]))])
+    assert run("login")[0] == 1
+    assert not config.user_file().exists()
+    status, out, _ = run("login", "--base-url", server.url.removesuffix("/v1"), "--api-key", "bk-new")
+    assert (status, out) == (0, f"Wrote {config.user_file()}.\n")
+    assert stat.S_IMODE(config.user_file().stat().st_mode) == 0o600
+    monkeypatch.delenv("BURNISH_BASE_URL")
+    monkeypatch.delenv("BURNISH_API_KEY")
+    assert config.resolve() == (server.url, "bk-new")
+
+
+def test_without_settings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BURNISH_BASE_URL")
+    status, out, err = run("models", "list")
+    assert (status, out) == (1, "")
+    assert "burnish login" in err
+
+
+def process(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "burnish", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "BURNISH_API_KEY": "k", **environment},
+    )
+
+
+def test_nobody_listens_is_no_traceback() -> None:
+    with process("models", "list", BURNISH_BASE_URL="http://127.0.0.1:9/v1") as child:
+        out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (1, "")
+    assert err.startswith("Error: Cannot reach http://127.0.0.1:9/v1: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_interrupted_is_status_130(server: Server) -> None:
+    def body() -> object:
+        yield frame(an_event(1))
+        yield from server.silence()
+
+    server.on("GET", f"{JOB}/events", lambda _: Answer(body(), headers=SSE))
+    with process("jobs", "watch", "ftjob-1", BURNISH_BASE_URL=server.url) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == "第1步\n"
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (130, "")
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_leaves_is_no_traceback(server: Server) -> None:
+    server.on("GET", "/v1/files", Answer(a_page([a_file(number) for number in range(3000)])))
+    with process("files", "list", "--limit", "3000", "--json", BURNISH_BASE_URL=server.url) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.stdout.close()
+        assert child.stderr is not None
+        assert "Traceback" not in child.stderr.read()
+
+
+def test_help_and_import_stay_light() -> None:
+    code = (
+        "import sys, burnish, burnish.cli, burnish.progress; status = burnish.cli.main(['--help']);"
+        "heavy = {'torch', 'transformers', 'service', 'trainer', 'fastapi', 'openai'} & set(sys.modules);"
+        "sys.exit(repr(heavy) if heavy else status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Fine-tune language models" in done.stdout

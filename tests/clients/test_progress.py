@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from burnish.progress import JobProgress, duration, printable, sparkline
+from burnish.schemas import JobEvent
+from tests.clients.scripted import an_event
+
+
+def step(number: int, total: int = 40, **more: Any) -> JobEvent:
+    data = {
+        "step": number,
+        "total_steps": total,
+        "train_loss": 3.0 - number / 20,
+        "tokens_per_second": 1712.4,
+        "seconds_left": 65.0,
+        **more,
+    }
+    return JobEvent.model_validate(an_event(number, type="metrics", data=data))
+
+
+def shown(events: list[JobEvent], *, terminal: bool) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=140, _environ={})
+    with JobProgress(console=console) as progress:
+        for event in events:
+            progress(event)
+    return console.file.getvalue()
+
+
+def test_plain_lines_without_a_terminal() -> None:
+    message = JobEvent.model_validate(an_event(0, message="开始 [bold]训练[/bold]\x1b[2J"))
+    text = shown([message, *(step(number) for number in range(1, 41))], terminal=False)
+    lines = text.splitlines()
+    assert lines[0] == "开始 [bold]训练[/bold]\N{REPLACEMENT CHARACTER}[2J"
+    assert lines[1] == "step 2/40 · loss 2.900 · 1,712 tokens/s · 1:05 left"
+    assert len(lines) == 21
+    assert lines[-1].startswith("step 40/40")
+
+
+def test_a_live_bar_on_a_terminal() -> None:
+    text = shown([step(1), step(20), step(40)], terminal=True)
+    assert "step 40/40 · loss 1.000 · 1,712 tokens/s · 1:05 left" in text
+    assert "█▄▁" in text or "█▅▁" in text
+
+
+def test_validation_of_base_and_tuned() -> None:
+    base = {"step": 0, "full_valid_loss": 2.5, "full_valid_mean_token_accuracy": 0.5, "model": "base"}
+    tuned = {"step": 40, "valid_loss": 1.25, "model": "tuned"}
+    events = [JobEvent.model_validate(an_event(1, type="metrics", data=data)) for data in (base, tuned)]
+    assert shown(events, terminal=False).splitlines() == [
+        "step 0: validation loss 2.500, token accuracy 50.0% (base)",
+        "step 40: validation loss 1.250 (tuned)",
+    ]
+
+
+def test_numbers_that_are_missing() -> None:
+    data = {"step": 1, "train_loss": 2.0, "tokens_per_second": None, "total_steps": None}
+    event = JobEvent.model_validate(an_event(1, type="metrics", data=data))
+    assert shown([event], terminal=False) == "step 1 · loss 2.000\n"
+
+
+def test_sparkline() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([2.0]) == "▁"
+    assert sparkline([8, 7, 6, 5, 4, 3, 2, 1]) == "█▇▆▅▄▃▂▁"
+    assert sparkline([1, float("nan"), 8, float("inf")]) == "▁█"
+    assert len(sparkline(list(range(1000)))) == 24
+
+
+def test_duration_and_printable() -> None:
+    assert [duration(seconds) for seconds in (0, 65, 7265)] == ["0:00", "1:05", "2:01:05"]
+    assert printable("好\x1b[31m\r\n") == "好\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}\n"
