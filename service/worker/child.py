@@ -49,9 +49,7 @@ def trainer_environment(settings: Settings, scratch: Path, *, hub: bool = False)
 class Child:
     """A running child. Start it from the main thread (see `kit/tether.py`)."""
 
-    def __init__(
-        self, command: Sequence[str], *, folder: Path, log_file: Path, environment: Mapping[str, str]
-    ) -> None:
+    def __init__(self, command: Sequence[str], *, folder: Path, log_file: Path, environment: Mapping[str, str]) -> None:
         self._log_file = log_file
         self._process = subprocess.Popen(
             tethered(command),

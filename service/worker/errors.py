@@ -7,8 +7,6 @@ AttemptEnd
 └── LeaseLost       the job is no longer ours, or may not be: nothing more is written
 """
 
-# ruff: noqa: N818 - named for what happened, as the callers say it
-
 from __future__ import annotations
 
 from service.jobs.lifecycle import JobError

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from service.context import Context
 from service.jobs import lifecycle, repository
-from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import PublishedFile
 from service.jobs.states import JobState
 from service.jobs.tables import Job
@@ -59,13 +58,15 @@ def publish(context: Context, job: Job, lease: Lease, *, folder: Path) -> None:
         name = lifecycle.model_name(job, context.settings.organization)
         files = _store(context, lease, folder, manifest, prefix, zip_name=f"{name.replace(':', '-')}.zip")
         lease.insist(lambda: _succeed(context, job, lease, manifest, prefix, files))
-    except StaleLease:
-        if not _succeeded(context, lease):
-            _discard(context, prefix)
-            raise
     except BaseException as error:
-        _discard(context, prefix)
-        raise _as_attempt(error) from error
+        succeeded = _succeeded(context, lease)
+        if succeeded:
+            return
+        if succeeded is False:
+            _discard(context, prefix)
+        if isinstance(error, Damaged | StorageError):
+            raise _failed(error) from error
+        raise
 
 
 def write_zip(target: Path, files: Iterable[tuple[str, Path]]) -> None:
@@ -110,17 +111,16 @@ def _store(
     for entry in entries:
         upload(context.storage, f"{root}{entry.path}", folder / entry.path, entry, lease)
     data = (folder / MANIFEST_NAME).read_bytes()
-    if not lease.patiently(lambda: context.storage.put_if_absent(f"{prefix}/{MANIFEST_NAME}", data)):
-        raise Damaged("this attempt's result was stored before")
+    key = f"{prefix}/{MANIFEST_NAME}"
+    created = lease.patiently(lambda: context.storage.put_if_absent(key, data))
+    # Ours already, where the answer to an earlier try got lost; nobody else has this token.
+    if not created and b"".join(context.storage.read(key)) != data:
+        raise Damaged("another result was stored under this attempt's name")
     by_path = {entry.path: entry for entry in entries}
     return {
-        "adapter": _published(
-            by_path[f"{OUTPUT_FOLDER}/{ADAPTER_ZIP}"], root, "adapter", zip_name, "application/zip"
-        ),
+        "adapter": _published(by_path[f"{OUTPUT_FOLDER}/{ADAPTER_ZIP}"], root, "adapter", zip_name, "application/zip"),
         "report.json": _published(by_path[REPORT_JSON], root, "report.json", "report.json", "application/json"),
-        "report.html": _published(
-            by_path[REPORT_HTML], root, "report.html", "report.html", "text/html; charset=utf-8"
-        ),
+        "report.html": _published(by_path[REPORT_HTML], root, "report.html", "report.html", "text/html; charset=utf-8"),
         "csv": _published(by_path[RESULT_CSV], root, "csv", Path(RESULT_CSV).name, "text/csv"),
     }
 
@@ -157,13 +157,13 @@ def _succeed(
         )
 
 
-def _succeeded(context: Context, lease: Lease) -> bool:
-    """Tell whether an earlier try succeeded whose answer was lost. True, keeping the files, where nobody knows."""
+def _succeeded(context: Context, lease: Lease) -> bool | None:
+    """Tell whether an earlier try succeeded whose answer got lost. None where the database does not say."""
     try:
         with context.db.read() as session:
             job = repository.by_id(session, lease.job_id)
     except Unavailable:
-        return True
+        return None
     return job is not None and job.state == JobState.SUCCEEDED and job.lease_token == lease.token
 
 
@@ -174,11 +174,8 @@ def _discard(context: Context, prefix: str) -> None:
         log.warning("What was stored under %s could not be removed: %s", prefix, error)
 
 
-def _as_attempt(error: BaseException) -> BaseException:
+def _failed(error: Damaged | StorageError) -> AttemptFailed:
     if isinstance(error, Damaged):
         return AttemptFailed("result_damaged", f"The trainer's result cannot be published: {error}.")
-    if isinstance(error, StorageFull):
-        return AttemptFailed("storage_full", str(error))
-    if isinstance(error, StorageError):
-        return AttemptFailed("storage_unavailable", str(error))
-    return error
+    code = "storage_full" if isinstance(error, StorageFull) else "storage_unavailable"
+    return AttemptFailed(code, str(error))

@@ -38,7 +38,7 @@ class Relay:
 
     def __init__(self, storage: Storage, lease: Lease, *, folder: Path, poll_seconds: float) -> None:
         self.error: events.Error | None = None
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
         self._storage = storage
         self._lease = lease
         self._folder = folder
@@ -77,7 +77,7 @@ class Relay:
                     self._done.wait(self._poll)
         except (StaleLease, LeaseLost):
             log.info("%s: its events are not followed any more", self._lease.job_id)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - raised again in the supervisor's thread
             self.failure = error
 
     def _pump(self) -> bool:
@@ -137,9 +137,7 @@ class Relay:
         name = f"step-{event.step}"
         prefix = f"{job_prefix(self._lease.job_id, self._lease.token)}/checkpoints/{name}"
         try:
-            sha256 = store_folder(
-                self._storage, self._folder / CHECKPOINTS_FOLDER / name, prefix, self._lease
-            )
+            sha256 = store_folder(self._storage, self._folder / CHECKPOINTS_FOLDER / name, prefix, self._lease)
         except FileNotFoundError:
             log.info("%s: the trainer has removed its checkpoint at step %d already", self._lease.job_id, event.step)
             return

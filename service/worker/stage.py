@@ -65,9 +65,7 @@ def sweep(root: Path) -> int:
     return count
 
 
-def stage(
-    context: Context, job: Job, lease: Lease, *, folder: Path, entry: BaseModelEntry, base: Path
-) -> JobSpec:
+def stage(context: Context, job: Job, lease: Lease, *, folder: Path, entry: BaseModelEntry, base: Path) -> JobSpec:
     """Fill the folder and return what went into `job.json`.
 
     Raises JobFailed, AttemptFailed, LeaseLost, and OSError where the disk is full.
@@ -76,9 +74,7 @@ def stage(
     training = _fetch_file(context, job, job.training_file, "training_file", folder, _TRAINING, lease)
     validation = None
     if job.validation_file is not None:
-        validation = _fetch_file(
-            context, job, job.validation_file, "validation_file", folder, _VALIDATION, lease
-        )
+        validation = _fetch_file(context, job, job.validation_file, "validation_file", folder, _VALIDATION, lease)
     (folder / "base").symlink_to(base, target_is_directory=True)
     spec = JobSpec(
         job_id=job.id,

@@ -59,9 +59,7 @@ def supervise(
     _judge(status, relay, child, stopping=stop.is_set())
 
 
-def _watch(
-    child: Child, relay: Relay, lease: Lease, stop: threading.Event, settings: Settings
-) -> int:
+def _watch(child: Child, relay: Relay, lease: Lease, stop: threading.Event, settings: Settings) -> int:
     """Return the trainer's exit status. Nothing here waits for SQL or the blob store."""
     deadline: float | None = None
     while (status := child.wait(settings.poll_seconds)) is None:

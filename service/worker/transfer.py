@@ -14,7 +14,7 @@ from service.worker.lease import Lease
 from trainer.result import MANIFEST_NAME, FileEntry, Manifest
 
 
-class Damaged(Exception):  # noqa: N818 - named for what happened
+class Damaged(Exception):
     """Files are not what their manifest states; the message is a sentence."""
 
 

@@ -122,7 +122,7 @@ def _generate(model: PeftModel, template: ChatTemplate, prompts: Sequence[list[i
 def _greedy(model: PeftModel, template: ChatTemplate, limit: int) -> GenerationConfig:
     """Return plain greedy decoding: a base's own defaults may sample, and samples would differ between runs."""
     known = cast(Any, model.get_base_model()).generation_config.eos_token_id
-    stops = {known} if isinstance(known, int) else set(known or ())
+    stops: set[int] = {known} if isinstance(known, int) else set(known or ())
     if template.end_of_turn:
         stops.add(cast(int, template.tokenizer.convert_tokens_to_ids(template.end_of_turn)))
     return GenerationConfig(

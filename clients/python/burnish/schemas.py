@@ -162,7 +162,8 @@ class CreateJob(TypedDict, total=False):
     """The arguments of `jobs.create`.
 
     `model` is a base's or an earlier outcome's name; the files are ids. `method` names the method (default
-    `supervised`) that `hyperparameters` are for, or is the wire's whole block, as for OpenAI's client. `suffix` becomes a part of the new model's name.
+    `supervised`) that `hyperparameters` are for, or is the wire's whole block, as for OpenAI's client. `suffix`
+    becomes a part of the new model's name.
     """
 
     model: Required[str]

@@ -1,0 +1,107 @@
+"""`burnish-server`: every process of the service. Heavy imports wait inside the commands, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from service.cli.errors import Commands
+from service.cli.keys import keys
+
+_PORT = click.IntRange(1, 65535)
+_CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
+
+
+@click.group(cls=Commands, context_settings=_CONTEXT)
+@click.version_option(package_name="burnish-server")
+def cli() -> None:
+    """Burnish: post-training of language models as a service that you host yourself.
+
+    Settings come from the environment (BURNISH_...); `up` needs none.
+    """
+
+
+@cli.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), help="The data folder; else BURNISH_DATA or ./.burnish."
+)
+@click.option("--host", default="127.0.0.1", help="The address to listen on.")
+@click.option("--port", type=_PORT, default=8000)
+@click.option("--workers", type=click.IntRange(1, 64), default=1, help="How many jobs train at the same time.")
+def up(data: Path | None, host: str, port: int, workers: int) -> None:
+    """Run everything on this machine: API, controller, workers, Valkey, SQLite. Ctrl-C stops it all."""
+    from service.cli.up import run_up
+
+    sys.exit(run_up(data, host=host, port=port, workers=workers))
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", help="The address to listen on.")
+@click.option("--port", type=_PORT, default=8000)
+def api(host: str, port: int) -> None:
+    """Serve the HTTP API."""
+    from service.api.main import run_api
+    from service.cli.checks import check_port
+    from service.kit.settings import load_settings
+
+    check_port(host, port)
+    sys.exit(run_api(load_settings(), host, port))
+
+
+@cli.command()
+def controller() -> None:
+    """Check datasets, feed the queue, end expired leases, send webhooks, delete garbage."""
+    from service.controller.main import run_controller
+    from service.kit.settings import load_settings
+
+    sys.exit(run_controller(load_settings()))
+
+
+@cli.command()
+@click.option("--name", help="The worker's name in logs and leases; else this machine's name and the process id.")
+def worker(name: str | None) -> None:
+    """Take jobs from the queue and train, one after the other."""
+    import os
+    import socket
+
+    from service.kit.settings import load_settings
+    from service.worker.main import run_worker
+
+    sys.exit(run_worker(load_settings(), name=name or f"{socket.gethostname()}-{os.getpid()}"))
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database's schema to this version."""
+    from service import migrations
+    from service.kit.settings import load_settings
+
+    settings = load_settings()
+    if settings.database_url is None:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    migrations.upgrade(settings)
+    click.echo("The database's schema is this version's.")
+
+
+@cli.command()
+def openapi() -> None:
+    """Print the API's OpenAPI document."""
+    import json
+
+    from service.api.app import openapi_document
+
+    click.echo(json.dumps(openapi_document(), indent=2, ensure_ascii=False))
+
+
+cli.add_command(keys)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="burnish-server")
+
+
+if __name__ == "__main__":
+    main()

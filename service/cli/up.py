@@ -1,0 +1,170 @@
+"""`burnish-server up`: the whole service on one machine, under one data folder, in one terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+import httpx
+
+from service import migrations
+from service.cli import checks
+from service.cli.client_file import NAME as CLIENT_FILE
+from service.cli.client_file import write_client_file
+from service.cli.errors import CommandFailed
+from service.cli.processes import Child, stop_in_order
+from service.context import open_context
+from service.kit.settings import Settings, load_settings
+from service.queue.embedded import EmbeddedValkey
+from service.webhooks.endpoint import endpoint_from
+
+READY_SECONDS = 120.0
+_LOOK_SECONDS = 0.2
+_WORKER_MARGIN = 20.0
+"""What a worker needs beyond its trainer's time to stop: to send the last checkpoint to the blob store."""
+_PATIENCE = 15.0
+
+
+class Signals:
+    """How often the user has asked to stop: once is in order, twice is in a hurry."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def stop(self) -> bool:
+        """Whether to stop."""
+        return self.count > 0
+
+    def hurry(self) -> bool:
+        """Whether to stop without waiting for anyone."""
+        return self.count > 1
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+
+
+def run_up(data: Path | None, *, host: str, port: int, workers: int) -> int:
+    """Run until SIGINT or SIGTERM and return 0. Raises CommandFailed, SettingsError, ValkeyFailed."""
+    if data is not None:
+        os.environ["BURNISH_DATA"] = str(data)
+    settings = load_settings()
+    endpoint_from(settings)
+    checks.check_port(host, port)
+    checks.check_packages()
+    checks.prepare_folder(settings.data)
+    with checks.locked(settings.data):
+        if warning := checks.low_space(settings.data):
+            _say(f"Warning: {warning}")
+        signals = Signals()
+        with _queue(settings) as (valkey, redis_url):
+            migrations.upgrade(settings)
+            environment = {**os.environ, "BURNISH_DATA": str(settings.data), "BURNISH_REDIS_URL": redis_url}
+            groups = _children(settings, environment, host=host, port=port, workers=workers)
+            children = [child for group in groups for child in group]
+            try:
+                _serve(settings, signals, children, valkey, url=_url(host, port))
+            finally:
+                _say("Stopping; running jobs write a checkpoint first. Ctrl-C again stops at once.")
+                stop_in_order(groups, signals.hurry)
+        _say("Stopped.")
+    return 0
+
+
+def _serve(
+    settings: Settings, signals: Signals, children: Sequence[Child], valkey: EmbeddedValkey | None, *, url: str
+) -> None:
+    for child in children:
+        child.start()
+    if not _await_ready(url, signals, children):
+        return
+    _welcome(settings, url)
+    while not signals.stop():
+        for child in children:
+            child.tend(_say)
+        if valkey is not None and (status := valkey.poll()) is not None:
+            _say(f"Valkey ended with status {status}; starting it again. No job is lost: the database has them all.")
+            valkey.start()
+        time.sleep(_LOOK_SECONDS)
+
+
+def _await_ready(url: str, signals: Signals, children: Sequence[Child]) -> bool:
+    """Wait until the API answers; False where the user stops meanwhile. Raises CommandFailed where a process dies."""
+    deadline = time.monotonic() + READY_SECONDS
+    with httpx.Client(trust_env=False, timeout=5) as client:
+        while not signals.stop():
+            for child in children:
+                if child.exit_status() is not None:
+                    raise CommandFailed(f"{child.role} did not start: {child.last_words()} (its log: {child.log})")
+            if _is_ready(client, url):
+                return True
+            if time.monotonic() > deadline:
+                raise CommandFailed(f"The API did not answer within {READY_SECONDS:.0f} s; its log: {children[-1].log}")
+            time.sleep(_LOOK_SECONDS)
+    return False
+
+
+def _is_ready(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(f"{url}/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _welcome(settings: Settings, url: str) -> None:
+    context = open_context(settings)
+    try:
+        token = write_client_file(context, f"{url}/v1")
+    finally:
+        context.db.close()
+    _say(f"Burnish is ready at {url}/v1")
+    if token is not None:
+        _say(f"API key:       {token}   (shown once)")
+    _say(f"For clients:   {settings.data / CLIENT_FILE}")
+    _say(f"Logs:          {settings.data / 'logs'}")
+    _say("Ctrl-C stops it.")
+
+
+def _children(
+    settings: Settings, environment: dict[str, str], *, host: str, port: int, workers: int
+) -> list[list[Child]]:
+    """Return the processes in the order of their stop: workers, controller, API."""
+    logs = settings.data / "logs"
+
+    def child(role: str, *arguments: str, patience: float = _PATIENCE) -> Child:
+        return Child(role, arguments, logs=logs, environment=environment, patience=patience)
+
+    patience = settings.stop_seconds + _WORKER_MARGIN
+    names = [f"worker-{number}" for number in range(1, workers + 1)]
+    return [
+        [child(name, "worker", "--name", name, patience=patience) for name in names],
+        [child("controller", "controller")],
+        [child("api", "api", "--host", host, "--port", str(port))],
+    ]
+
+
+@contextmanager
+def _queue(settings: Settings) -> Generator[tuple[EmbeddedValkey | None, str]]:
+    """Run the embedded Valkey, unless a setting names another; give it and the queue's URL."""
+    if settings.redis_url is not None:
+        yield None, settings.redis_url
+        return
+    with EmbeddedValkey(settings.valkey_socket.parent) as valkey:
+        yield valkey, valkey.url
+
+
+def _url(host: str, port: int) -> str:
+    """Return where this machine reaches a server that listens on `host`."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+
+def _say(line: str) -> None:
+    click.echo(line)

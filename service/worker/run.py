@@ -1,0 +1,129 @@
+"""One job, from its claim to its end: the one function that the queue may ask for."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from service.context import Context
+from service.jobs import lifecycle
+from service.jobs.errors import StaleLease
+from service.jobs.lifecycle import JobError
+from service.jobs.tables import Job
+from service.worker.bases import PREPARE_COMMAND, prepared_base
+from service.worker.errors import AttemptFailed, JobFailed, LeaseLost, WorkerStopping
+from service.worker.lease import Lease
+from service.worker.messages import without_nul
+from service.worker.publish import publish
+from service.worker.stage import stage, work_folder
+from service.worker.supervise import TRAINER_COMMAND, supervise
+
+log = logging.getLogger(__name__)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class WorkerRuntime:
+    """What a worker process has at hand for every job. `stop` is set when it must end."""
+
+    context: Context
+    owner: str
+    stop: threading.Event
+    trainer_command: Sequence[str] = TRAINER_COMMAND
+    prepare_command: Sequence[str] = PREPARE_COMMAND
+
+
+def run_job(runtime: WorkerRuntime, job_id: str) -> None:
+    """Claim a job and bring this attempt at it to an end. Returns at once where it is not there to be claimed.
+
+    Raises Unavailable where the database does not answer to the claim.
+    """
+    context, settings = runtime.context, runtime.context.settings
+    since = time.monotonic()
+    with context.db.write() as session:
+        job = lifecycle.start(session, job_id, owner=runtime.owner, lease_seconds=settings.lease_seconds)
+    if job is None:
+        log.info("%s is not queued: another worker has it, or it has ended", job_id)
+        return
+    log.info("%s claimed with token %d", job_id, job.lease_token)
+    lease = Lease(context.db, settings, job_id=job_id, token=job.lease_token, stop=runtime.stop, since=since)
+    with lease:
+        try:
+            _attempt(runtime, job, lease)
+            log.info("%s succeeded", job_id)
+        except (LeaseLost, StaleLease) as error:
+            log.warning("Stopped: %s", error)
+        except Exception as error:  # noqa: BLE001 - every end of an attempt becomes the job's next state
+            _end(runtime, job, lease, error)
+
+
+def _attempt(runtime: WorkerRuntime, job: Job, lease: Lease) -> None:
+    context = runtime.context
+    with work_folder(context.settings.work, job.id, lease.token) as folder:
+        entry, base = prepared_base(context, job.model, lease, workdir=folder, command=runtime.prepare_command)
+        lease.check_all()
+        stage(context, job, lease, folder=folder, entry=entry, base=base)
+        lease.check_all()
+        supervise(
+            context.storage,
+            context.settings,
+            lease,
+            runtime.stop,
+            folder=folder,
+            command=runtime.trainer_command,
+        )
+        publish(context, job, lease, folder=folder)
+
+
+def _end(runtime: WorkerRuntime, job: Job, lease: Lease, error: Exception) -> None:
+    change = _change_of(runtime, job, lease.token, error)
+
+    def write() -> None:
+        with runtime.context.db.write() as session:
+            change(session)
+
+    try:
+        lease.insist(write)
+    except (LeaseLost, StaleLease) as lost:
+        log.warning("Stopped: %s", lost)
+
+
+def _change_of(runtime: WorkerRuntime, job: Job, token: int, error: Exception) -> Callable[[Session], None]:
+    """Return the change of state that an attempt's end asks for."""
+    match error:
+        case WorkerStopping():
+            log.info("%s goes back to the queue: this worker stops", job.id)
+            return lambda session: lifecycle.give_back(session, job.id, token, reason="its worker is stopping")
+        case JobFailed():
+            log.info("%s failed: %s", job.id, error)
+            return lambda session: lifecycle.fail(session, job.id, _clean(error.error), token=token)
+        case AttemptFailed():
+            log.error("%s: this attempt failed: %s", job.id, error)
+            reason = error.error
+        case OSError() if error.errno in _FULL:
+            log.error("%s: the disk is full: %s", job.id, error)
+            reason = JobError("disk_full", "The disk of the worker is full: free some space there.")
+        case _:
+            log.error("%s: unexpected error in the worker", job.id, exc_info=error)
+            reason = JobError(
+                "worker_error",
+                f"The worker failed unexpectedly ({type(error).__name__}); the details are in its log.",
+            )
+    return lambda session: lifecycle.retry_or_fail(
+        session,
+        job,
+        token=token,
+        error=_clean(reason),
+        max_failures=runtime.context.settings.max_failures,
+    )
+
+
+def _clean(error: JobError) -> JobError:
+    return JobError(code=error.code, message=without_nul(error.message), param=error.param)

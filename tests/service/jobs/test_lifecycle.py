@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from service.context import Context
+from service.jobs import lifecycle, repository
+from service.jobs.errors import StaleLease
+from service.jobs.lifecycle import JobError, PublishedFile
+from service.jobs.states import JobState
+from service.jobs.tables import Job, JobArtifact
+from service.keys.service import create_key
+from service.kit import ids, outbox
+from service.kit.outbox import OutboxRow
+from tests.fixtures.service import make_context
+
+FILE = PublishedFile("report.json", "report.json", "application/json", "jobs/x/report.json", 2, "0" * 64)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Generator[Context, None, None]:
+    made = make_context(tmp_path)
+    yield made
+    made.db.close()
+
+
+@pytest.fixture
+def job_id(context: Context) -> str:
+    with context.db.write() as session:
+        project = create_key(session, context.hmac_key, project="p", name="n")[0].project_id
+        job = Job(
+            id=ids.new_id(ids.JOB),
+            project_id=project,
+            state=JobState.VALIDATING,
+            model="tiny",
+            method={"type": "supervised", "supervised": {"hyperparameters": {}}},
+            training_file="file-x",
+            seed=1,
+        )
+        session.add(job)
+        return job.id
+
+
+def claimed(context: Context, job_id: str) -> Job:
+    with context.db.write() as session:
+        lifecycle.queue_up(session, job_id)
+        job = lifecycle.start(session, job_id, owner="w", lease_seconds=60)
+    assert job is not None
+    return job
+
+
+def state_of(context: Context, job_id: str) -> str:
+    with context.db.read() as session:
+        job = repository.by_id(session, job_id)
+        assert job is not None
+        return job.state
+
+
+def succeed(context: Context, job: Job, token: int) -> str:
+    with context.db.write() as session:
+        return lifecycle.succeed(
+            session,
+            job,
+            token=token,
+            trained_tokens=5,
+            blob_prefix="jobs/x",
+            result_csv=FILE,
+            artifacts=[FILE],
+            organization="burnish",
+        )
+
+
+def test_a_job_is_claimed_once(context: Context, job_id: str) -> None:
+    job = claimed(context, job_id)
+    assert (job.state, job.lease_token) == (JobState.RUNNING, 1)
+    with context.db.write() as session:
+        assert lifecycle.start(session, job_id, owner="other", lease_seconds=60) is None
+
+
+def test_a_stale_token_writes_nothing(context: Context, job_id: str) -> None:
+    first = claimed(context, job_id)
+    with context.db.write() as session:
+        lifecycle.retry_or_fail(session, first, token=1, error=JobError("lost", "gone"), max_failures=3)
+    second = claimed(context, job_id)
+    assert second.lease_token == 2
+    with pytest.raises(StaleLease):
+        succeed(context, first, 1)
+    for end in (
+        lambda s: lifecycle.fail(s, job_id, JobError("x", "y"), token=1),
+        lambda s: lifecycle.give_back(s, job_id, 1, reason="x"),
+        lambda s: lifecycle.retry_or_fail(s, first, token=1, error=JobError("x", "y"), max_failures=3),
+    ):
+        with pytest.raises(StaleLease), context.db.write() as session:
+            end(session)
+    with context.db.write() as session:
+        assert not repository.renew(session, job_id, 1, lease_seconds=60)
+        assert session.scalars(select(JobArtifact)).all() == []
+    assert state_of(context, job_id) == JobState.RUNNING
+    assert succeed(context, second, 2) == f"ft:tiny:burnish::{job_id[-8:]}"
+    assert state_of(context, job_id) == JobState.SUCCEEDED
+
+
+def test_a_cancelled_job_cannot_succeed(context: Context, job_id: str) -> None:
+    job = claimed(context, job_id)
+    with context.db.write() as session:
+        assert lifecycle.cancel(session, job_id)
+        assert not lifecycle.cancel(session, job_id)
+    with pytest.raises(StaleLease):
+        succeed(context, job, 1)
+    assert state_of(context, job_id) == JobState.CANCELLED
+
+
+def test_the_third_failure_is_the_last(context: Context, job_id: str) -> None:
+    for attempt in (1, 2, 3):
+        job = claimed(context, job_id)
+        with context.db.write() as session:
+            lifecycle.retry_or_fail(session, job, token=attempt, error=JobError("c", "坏了"), max_failures=3)
+        assert state_of(context, job_id) == (JobState.FAILED if attempt == 3 else JobState.QUEUED)
+    with context.db.read() as session:
+        failed = repository.by_id(session, job_id)
+        assert failed is not None
+        assert failed.error == {"code": "c", "message": "坏了", "param": None}
+
+
+def test_a_preemption_is_no_failure(context: Context, job_id: str) -> None:
+    for attempt in range(1, 6):
+        claimed(context, job_id)
+        with context.db.write() as session:
+            lifecycle.give_back(session, job_id, attempt, reason="the worker is stopping")
+    with context.db.read() as session:
+        job = repository.by_id(session, job_id)
+        assert job is not None
+        assert (job.state, job.failures, job.preemptions) == (JobState.QUEUED, 0, 5)
+
+
+def test_each_end_asks_for_one_webhook(context: Context, job_id: str) -> None:
+    succeed(context, claimed(context, job_id), 1)
+    with context.db.read() as session:
+        rows = session.scalars(select(OutboxRow).where(OutboxRow.topic == outbox.Topic.SEND_WEBHOOK)).all()
+        assert [row.payload["type"] for row in rows] == ["fine_tuning.job.succeeded"]
+        assert [row.payload["object_id"] for row in rows] == [job_id]
+
+
+def test_an_expired_lease_shows_by_the_databases_clock(context: Context, job_id: str) -> None:
+    claimed(context, job_id)
+    with context.db.write() as session:
+        assert repository.with_expired_lease(session) == []
+        assert repository.renew(session, job_id, 1, lease_seconds=-1)
+        assert [job.id for job in repository.with_expired_lease(session)] == [job_id]

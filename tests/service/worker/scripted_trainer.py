@@ -1,0 +1,134 @@
+"""A trainer that follows a script instead of training: real process, files and exit codes, without torch.
+
+`scripted_trainer.py MODE WORKDIR`. Steps that lie before the checkpoint are not run again, as in the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from trainer import events
+from trainer.result import (
+    ADAPTER_FOLDER,
+    REPORT_HTML,
+    REPORT_JSON,
+    RESULT_CSV,
+    ExitCode,
+    Manifest,
+    entries_of,
+    write_manifest,
+)
+from trainer.spec import JobSpec
+
+STEPS = 4
+WARNING = "第 3 行被截断, 超过最大长度"
+
+
+class Script:
+    def __init__(self, mode: str, workdir: Path) -> None:
+        self.mode = mode
+        self.workdir = workdir
+        self.sink = events.EventSink(workdir)
+        self.spec = JobSpec.model_validate_json((workdir / "job.json").read_bytes())
+        self.stopped = False
+        self.first = 1
+        if self.spec.resume:
+            self.first = 1 + int((workdir / "checkpoint" / "step.txt").read_text())
+
+    def run(self) -> int:
+        signal.signal(signal.SIGTERM, self._on_signal)
+        assert (self.workdir / "base" / "config.json").is_file()
+        assert (self.workdir / self.spec.training.path).is_file()
+        self.sink.emit(events.Phase(phase="training", message=f"Training for {STEPS} steps"))
+        self.sink.emit(events.Configured(hyperparameters={"n_epochs": 3}, counts={"rows": 2}, message="批量大小为 1"))
+        self.sink.emit(events.Warning(message=WARNING))
+        for step in range(self.first, STEPS + 1):
+            self.step(step)
+            if step == max(2, self.first) and self.mode != "succeed":
+                self.checkpoint(step)
+                if (status := self.trouble()) is not None:
+                    return status
+        return self.finish()
+
+    def step(self, step: int) -> None:
+        self.sink.emit(
+            events.Step(
+                step=step,
+                total_steps=STEPS,
+                epoch=step / STEPS,
+                train_loss=1.234,
+                train_mean_token_accuracy=0.5,
+                learning_rate=1e-4,
+                tokens_seen=step * 10,
+                tokens_per_second=100.0,
+                seconds_left=7.0,
+            )
+        )
+
+    def checkpoint(self, step: int) -> None:
+        folder = self.workdir / "checkpoints" / f"step-{step}"
+        folder.mkdir(parents=True)
+        (folder / "step.txt").write_text(str(step))
+        write_manifest(folder, Manifest(files=entries_of(folder, [folder / "step.txt"])))
+        metrics = {"train_loss": 1.2}
+        self.sink.emit(events.Checkpoint(step=step, path=f"checkpoints/step-{step}", metrics=metrics))
+
+    def trouble(self) -> int | None:
+        match self.mode:
+            case "bad_input":
+                self.sink.emit(events.Error(code="bad_rows", message="第 2 行不是对话", param="training_file"))
+                return ExitCode.BAD_INPUT
+            case "fault":
+                self.sink.emit(events.Error(code="trainer_fault", message="It broke"))
+                return ExitCode.FAULT
+            case "silent_fault":
+                print("the last words on standard error", file=sys.stderr)
+                return ExitCode.FAULT
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "wait" | "stubborn":
+                while not self.stopped:
+                    time.sleep(0.02)
+                self.checkpoint(3)
+                return ExitCode.STOPPED
+        return None
+
+    def finish(self) -> int:
+        adapter = self.workdir / ADAPTER_FOLDER
+        adapter.mkdir(parents=True)
+        (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "tiny"}')
+        (adapter / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 64)
+        (adapter / "README.md").write_text("# 模型卡")
+        write_manifest(adapter, Manifest(files=entries_of(adapter, adapter.glob("*"))))
+        for score in ("base", "tuned"):
+            self.sink.emit(
+                events.Evaluation(
+                    model=score,
+                    step=STEPS,
+                    total_steps=STEPS,
+                    full=score == "tuned",
+                    valid_loss=2.0,
+                    valid_mean_token_accuracy=0.25,
+                    tokens=12,
+                )
+            )
+        (self.workdir / REPORT_JSON).write_text(json.dumps(dict(os.environ)))
+        (self.workdir / REPORT_HTML).write_text("<!doctype html>")
+        (self.workdir / RESULT_CSV).write_text("step,train_loss\n1,1.2\n")
+        files = [path for path in (self.workdir / "output").rglob("*") if path.is_file()]
+        write_manifest(self.workdir, Manifest(files=entries_of(self.workdir, files), trained_tokens=40))
+        if self.mode == "damaged":
+            (adapter / "adapter_model.safetensors").write_bytes(b"other bytes")
+        return ExitCode.DONE
+
+    def _on_signal(self, *_: object) -> None:
+        self.stopped = self.mode == "wait"
+
+
+if __name__ == "__main__":
+    sys.exit(Script(sys.argv[1], Path(sys.argv[2])).run())

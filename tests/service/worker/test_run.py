@@ -1,0 +1,326 @@
+"""An attempt from claim to end, with a real child process as the trainer."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from service.jobs import lifecycle, repository
+from service.jobs.states import JobState
+from service.jobs.tables import Job
+from service.kit.errors import Unavailable
+from service.kit.outbox import Topic
+from service.worker import publish
+from service.worker.run import run_job
+from tests.service.worker.scripted_trainer import WARNING
+from tests.service.worker.world import World
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_job_succeeds_and_its_files_are_those_that_the_trainer_left(world: World) -> None:
+    job_id = world.job()
+    world.run(job_id)
+
+    job = world.row(job_id)
+    assert job.state == JobState.SUCCEEDED, job.error
+    assert job.fine_tuned_model == f"ft:tiny:burnish:demo:{job_id[-8:]}"
+    assert (job.trained_tokens, job.resolved, job.estimated_finish) == (40, {"n_epochs": 3}, None)
+    artifacts = world.artifacts(job_id)
+    assert set(artifacts) == {"adapter", "report.json", "report.html"}
+    adapter = artifacts["adapter"]
+    assert adapter.filename == f"ft-tiny-burnish-demo-{job_id[-8:]}.zip"
+    data = world.read(adapter.blob_key)
+    assert (hashlib.sha256(data).hexdigest(), len(data)) == (adapter.sha256, adapter.bytes)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == [
+            "README.md",
+            "adapter_config.json",
+            "adapter_model.safetensors",
+            "manifest.json",
+        ]
+        assert archive.read("README.md").decode() == "# 模型卡"
+    assert f"jobs/{job_id}/attempt-1/output/manifest.json" in world.blobs(f"jobs/{job_id}")
+    assert list(world.settings.work.iterdir()) == []
+    assert [payload["type"] for payload in world.outbox(Topic.SEND_WEBHOOK)] == ["fine_tuning.job.succeeded"]
+
+
+def test_events_read_as_the_wire_wants_them(world: World) -> None:
+    job_id = world.job()
+    world.run(job_id)
+    events = {event.once_key: event for event in world.events(job_id) if event.once_key}
+
+    step = events["step:2"]
+    assert (step.type, step.message) == ("metrics", "Step 2/4: training loss=1.23")
+    assert step.data is not None
+    assert step.data["train_loss"] == 1.234
+    assert step.data["seconds_left"] == 7.0
+    full = events["evaluation:tuned:4:full"]
+    assert full.data is not None
+    assert full.data["full_valid_loss"] == 2.0
+    assert "valid_loss" in (events["evaluation:base:4:part"].data or {})
+    warning = next(event for event in events.values() if event.level == "warn")
+    assert warning.message == WARNING
+    assert events["configured"].message == "批量大小为 1"
+
+
+def test_the_trainer_sees_no_secret(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BURNISH_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "HF_TOKEN", "MY_PASSWORD"):
+        monkeypatch.setenv(name, "x" * 40)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    job_id = world.job()
+    world.run(job_id)
+
+    environment = json.loads(world.read(world.artifacts(job_id)["report.json"].blob_key))
+    assert "x" * 40 not in environment.values()
+    assert not [name for name in environment if name.startswith(("BURNISH_", "AWS_"))]
+    assert environment["CUDA_VISIBLE_DEVICES"] == "3"
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["OMP_NUM_THREADS"] == str(os.cpu_count())
+
+
+def test_only_one_of_several_workers_gets_a_job(world: World) -> None:
+    job_id = world.job()
+    claims: list[bool] = []
+    barrier = threading.Barrier(4)
+
+    def claim(owner: str) -> None:
+        barrier.wait()
+        with world.db.write() as session:
+            claims.append(lifecycle.start(session, job_id, owner=owner, lease_seconds=60) is not None)
+
+    threads = [threading.Thread(target=claim, args=(f"worker-{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claims) == [False, False, False, True]
+    world.run(job_id)
+    assert world.row(job_id).lease_token == 1
+    assert not world.blobs(f"jobs/{job_id}")
+
+
+def test_cancel_kills_the_trainer_and_nothing_more_is_written(world: World) -> None:
+    job_id = world.job()
+    pids: list[int] = []
+
+    def cancel() -> None:
+        pids.extend(_children_of_this_process())
+        with world.db.write() as session:
+            assert lifecycle.cancel(session, job_id)
+
+    watcher = world.meanwhile(lambda: world.has_step(job_id, 2), cancel)
+    world.run(job_id, "wait")
+    watcher.join()
+
+    assert world.row(job_id).state == JobState.CANCELLED
+    assert world.messages(job_id)[-1] == "The job was cancelled"
+    assert pids
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert list(world.settings.work.iterdir()) == []
+
+
+def test_a_stale_worker_publishes_nothing(world: World) -> None:
+    job_id = world.job()
+    taken: list[int] = []
+
+    def take_over() -> None:
+        with world.db.write() as session:
+            query = update(Job).where(Job.id == job_id)
+            session.execute(query.values(lease_token=Job.lease_token + 1, lease_owner="worker-2"))
+        taken.append(len(world.events(job_id)))
+
+    watcher = world.meanwhile(lambda: world.has_step(job_id, 2), take_over)
+    world.run(job_id, "wait")
+    watcher.join()
+
+    job = world.row(job_id)
+    assert (job.state, job.lease_token, job.lease_owner) == (JobState.RUNNING, 2, "worker-2")
+    assert len(world.events(job_id)) == taken[0]
+    assert not world.blobs(f"jobs/{job_id}/attempt-1/output")
+
+
+def test_a_stopping_worker_gives_the_job_back_and_the_next_attempt_goes_on(world: World) -> None:
+    job_id = world.job()
+    watcher = world.meanwhile(lambda: world.has_step(job_id, 2), world.stop.set)
+    world.run(job_id, "wait")
+    watcher.join()
+
+    job = world.row(job_id)
+    assert (job.state, job.preemptions, job.failures) == (JobState.QUEUED, 1, 0)
+    assert len(world.outbox(Topic.ENQUEUE_JOB)) == 2
+    with world.db.read() as session:
+        checkpoint = repository.latest_checkpoint(session, job_id)
+    assert checkpoint is not None
+    assert checkpoint.step == 3
+
+    world.stop.clear()
+    world.run(job_id)
+    assert world.row(job_id).state == JobState.SUCCEEDED
+    steps = [event.once_key for event in world.events(job_id) if event.type == "metrics" and event.once_key]
+    assert [key for key in steps if key.startswith("step:")] == ["step:1", "step:2", "step:4"]
+    keys = [event.once_key for event in world.events(job_id) if event.once_key]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_stubborn_trainer_is_killed_and_the_job_given_back(tmp_path: Path) -> None:
+    world = World(tmp_path / "w", stop_seconds=0.3)
+    job_id = world.job()
+    watcher = world.meanwhile(lambda: world.has_step(job_id, 2), world.stop.set)
+    world.run(job_id, "stubborn")
+    watcher.join()
+    assert (world.row(job_id).state, world.row(job_id).preemptions) == (JobState.QUEUED, 1)
+    world.close()
+
+
+def test_a_broken_checkpoint_is_left_aside_with_a_warning(world: World) -> None:
+    job_id = world.job()
+    world.run(job_id, "fault")
+    key = f"jobs/{job_id}/attempt-1/checkpoints/step-2/step.txt"
+    assert world.read(key) == b"2"
+    world.storage.put(key, [b"9"])
+    world.run(job_id)
+
+    assert world.row(job_id).state == JobState.SUCCEEDED
+    assert any("The checkpoint at step 2 is damaged" in message for message in world.messages(job_id))
+    assert world.has_step(job_id, 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "words"),
+    [
+        ("fault", "trainer_fault", "It broke"),
+        ("silent_fault", "trainer_crashed", "status 1"),
+        ("killed", "out_of_memory", "ran out of memory"),
+        ("damaged", "result_damaged", "adapter_model.safetensors does not have the SHA-256"),
+    ],
+)
+def test_faults_are_tried_again_until_the_budget_is_spent(world: World, mode: str, code: str, words: str) -> None:
+    job_id = world.job()
+    for attempt in range(1, world.settings.max_failures + 1):
+        assert world.row(job_id).state == JobState.QUEUED
+        world.run(job_id, mode)
+        assert world.row(job_id).failures == attempt
+        assert not world.blobs(f"jobs/{job_id}/attempt-{attempt}/output")
+
+    job = world.row(job_id)
+    assert job.state == JobState.FAILED
+    assert job.error is not None
+    assert job.error["code"] == code
+    assert words in job.error["message"]
+    assert not world.artifacts(job_id)
+
+
+def test_the_users_fault_ends_the_job_at_once_with_the_trainers_words(world: World) -> None:
+    job_id = world.job()
+    world.run(job_id, "bad_input")
+    job = world.row(job_id)
+    assert job.state == JobState.FAILED
+    assert job.error == {"code": "bad_rows", "message": "第 2 行不是对话", "param": "training_file"}
+
+
+def test_a_deleted_file_is_one_clear_sentence(world: World) -> None:
+    job_id = world.job()
+    file_id = world.row(job_id).training_file
+    world.storage.delete(f"files/{file_id}")
+    world.run(job_id)
+    error = world.row(job_id).error
+    assert error is not None
+    assert (error["code"], error["param"]) == ("file_deleted", "training_file")
+    assert file_id in error["message"]
+
+
+def test_changed_bytes_of_a_dataset_never_reach_the_trainer(world: World) -> None:
+    job_id = world.job()
+    world.storage.put(f"files/{world.row(job_id).training_file}", [b"other"])
+    world.run(job_id)
+    assert world.row(job_id).state == JobState.QUEUED
+    assert any("SHA-256 of its upload" in message for message in world.messages(job_id))
+    assert not any("Step" in message for message in world.messages(job_id))
+
+
+def test_a_base_that_the_machine_lacks_fails_the_job(world: World) -> None:
+    job_id = world.job(model="absent")
+    world.run(job_id)
+    error = world.row(job_id).error
+    assert error is not None
+    assert (error["code"], error["param"]) == ("base_model_unavailable", "model")
+    assert "config.json" in error["message"]
+
+
+def test_the_base_is_prepared_once_a_machine(world: World) -> None:
+    first, second = world.job(), world.job()
+    world.run(first)
+    world.run(second)
+    assert any("Preparing the base model tiny" in message for message in world.messages(first))
+    assert not any("Preparing the base model" in message for message in world.messages(second))
+    assert [path.name for path in world.settings.bases.iterdir() if not path.name.startswith(".")] == [
+        f"tiny-{world.context.catalog.models[0].fingerprint[:12]}"
+    ]
+
+
+def test_an_unexpected_error_of_ours_is_logged_and_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("the details")
+
+    monkeypatch.setattr("service.worker.run.stage", broken)
+    job_id = world.job()
+    world.run(job_id)
+    assert (world.row(job_id).state, world.row(job_id).failures) == (JobState.QUEUED, 1)
+    assert "the details" in caplog.text
+    assert not any("the details" in message for message in world.messages(job_id))
+
+
+def test_a_full_disk_is_one_sentence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("service.worker.run.stage", full)
+    job_id = world.job()
+    world.run(job_id)
+    assert any("The disk of the worker is full" in message for message in world.messages(job_id))
+
+
+def test_a_lost_answer_to_the_last_commit_does_not_delete_the_result(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real = publish._succeed
+
+    def succeed(*args: Any) -> None:
+        calls.append(1)
+        real(*args)
+        if len(calls) == 1:
+            raise Unavailable("The answer got lost.")
+
+    monkeypatch.setattr(publish, "_succeed", succeed)
+    job_id = world.job()
+    world.run(job_id)
+    assert len(calls) == 2
+    assert world.row(job_id).state == JobState.SUCCEEDED
+    assert world.read(world.artifacts(job_id)["adapter"].blob_key)
+
+
+def test_a_job_that_is_not_queued_is_left_alone(world: World) -> None:
+    job_id = world.job()
+    with world.db.write() as session:
+        lifecycle.cancel(session, job_id)
+    before = len(world.events(job_id))
+    run_job(world.runtime("succeed"), job_id)
+    assert len(world.events(job_id)) == before
+
+
+def _children_of_this_process() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()]

@@ -1,0 +1,152 @@
+"""Each bad input ends in one error event with a stable code and a sentence, and leaves no result."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer.workdirs import chat, events_of, jsonl, lay_out, training_rows
+from trainer.errors import TrainerError, as_trainer_error
+from trainer.events import Error
+from trainer.result import MANIFEST_NAME, ExitCode
+from trainer.run import run
+from trainer.stop import StopFlag
+
+pytestmark = [
+    pytest.mark.integration,
+    # transformers asks its own deprecated attributes
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+def failed(workdir: Path) -> tuple[ExitCode, Error]:
+    code = run(workdir, StopFlag())
+    assert not (workdir / MANIFEST_NAME).exists()
+    errors = [event for event in events_of(workdir) if isinstance(event, Error)]
+    assert len(errors) == 1
+    return code, errors[0]
+
+
+def lay(tmp_path: Path, base: Path, rows: list[dict[str, Any]] | bytes, **hyperparameters: Any) -> Path:
+    content = rows if isinstance(rows, bytes) else jsonl(rows)
+    return lay_out(tmp_path / "w", base, content, None, hyperparameters)
+
+
+def test_broken_job(tmp_path: Path, tiny_base: Path) -> None:
+    workdir = lay(tmp_path, tiny_base, training_rows(), n_epochs=99)
+    code, error = failed(workdir)
+    assert (code, error.code) == (ExitCode.BAD_INPUT, "invalid_job")
+    assert "n_epochs" in error.message
+
+
+def test_job_that_is_no_json(tmp_path: Path, tiny_base: Path) -> None:
+    workdir = lay(tmp_path, tiny_base, training_rows())
+    (workdir / "job.json").write_text("{")
+    assert failed(workdir)[1].code == "invalid_job"
+
+
+def test_missing_data(tmp_path: Path, tiny_base: Path) -> None:
+    workdir = lay(tmp_path, tiny_base, training_rows())
+    (workdir / "data/training.jsonl").unlink()
+    code, error = failed(workdir)
+    assert (code, error.code) == (ExitCode.BAD_INPUT, "invalid_training_file")
+    assert "training.jsonl is missing" in error.message
+
+
+def test_data_that_is_not_what_the_job_states(tmp_path: Path, tiny_base: Path) -> None:
+    workdir = lay(tmp_path, tiny_base, training_rows())
+    (workdir / "data/training.jsonl").write_bytes(jsonl(training_rows(3)))
+    code, error = failed(workdir)
+    assert (code, error.code) == (ExitCode.FAULT, "data_corrupted")
+
+
+def test_broken_rows_are_named_by_line(tmp_path: Path, tiny_base: Path) -> None:
+    rows = jsonl([chat("a", "b")]) + b'{"messages": []}\nnot json\n' + jsonl([chat("a", "b")])
+    code, error = failed(lay(tmp_path, tiny_base, rows))
+    assert (code, error.code, error.param) == (ExitCode.BAD_INPUT, "invalid_training_file", "training_file")
+    assert "line 2: messages" in error.message
+    assert "line 3: " in error.message
+    assert "line 4" not in error.message
+
+
+def test_not_utf8(tmp_path: Path, tiny_base: Path) -> None:
+    assert "not UTF-8" in failed(lay(tmp_path, tiny_base, "天气".encode("gb18030")))[1].message
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}],
+        [chat("x" * 200, "too far")],
+    ],
+    ids=["weight 0", "cut away"],
+)
+def test_no_trainable_rows(tmp_path: Path, tiny_base: Path, rows: list[dict[str, Any]]) -> None:
+    code, error = failed(lay(tmp_path, tiny_base, rows, max_length=64))
+    assert (code, error.code) == (ExitCode.BAD_INPUT, "no_trainable_rows")
+
+
+def test_empty_file(tmp_path: Path, tiny_base: Path) -> None:
+    assert failed(lay(tmp_path, tiny_base, b""))[1].code == "no_trainable_rows"
+
+
+def test_unknown_target_module_names_those_that_exist(tmp_path: Path, tiny_base: Path) -> None:
+    lora = {"target_modules": ["q_proj", "w_qkv"]}
+    code, error = failed(lay(tmp_path, tiny_base, training_rows(), lora=lora))
+    assert (code, error.code) == (ExitCode.BAD_INPUT, "invalid_hyperparameters")
+    assert "named w_qkv;" in error.message
+    assert "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in error.message
+
+
+def test_a_diverging_run_says_so(tmp_path: Path, tiny_base: Path) -> None:
+    workdir = lay(
+        tmp_path, tiny_base, training_rows(), learning_rate_multiplier=1000, lora={"alpha": 4096.0}, n_epochs=50,
+        max_grad_norm=1000, warmup_ratio=0, lr_scheduler="constant", weight_decay=10, dtype="float32",
+    )  # fmt: skip
+    poison_base(workdir)
+    code, error = failed(workdir)
+    assert (code, error.code) == (ExitCode.BAD_INPUT, "loss_not_finite")
+
+
+def poison_base(workdir: Path) -> None:
+    """Give the run a base with one infinite weight: a loss that cannot be a number."""
+    import torch
+
+    from tests.fixtures.tiny_model import make_tiny_model
+
+    (workdir / "base").unlink()
+    folder = make_tiny_model(workdir / "base")
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = torch.inf
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_no_base(tmp_path: Path) -> None:
+    code, error = failed(lay(tmp_path, tmp_path / "nothing", training_rows()))
+    assert (code, error.code) == (ExitCode.FAULT, "invalid_base_model")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(28, os.strerror(28)), "disk_full"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
+        (MemoryError(), "out_of_memory"),
+        (KeyError("x"), "trainer_fault"),
+    ],
+)
+def test_faults_of_the_machine_have_stable_codes(error: Exception, code: str) -> None:
+    known = as_trainer_error(error)
+    assert (known.code, known.exit_code) == (code, ExitCode.FAULT)
+    assert known.message.endswith(".")
+
+
+def test_a_known_error_keeps_its_code() -> None:
+    error = TrainerError("x", "y")
+    assert as_trainer_error(error) is error
