@@ -7,5 +7,6 @@ from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
 from service.keys.tables import ApiKey, Project
 from service.kit.outbox import OutboxRow
 from service.models.tables import FineTunedModel
+from service.webhooks.tables import WebhookAttempt
 
-TABLES = (Project, ApiKey, File, FineTunedModel, Job, JobEvent, JobCheckpoint, JobArtifact, OutboxRow)
+TABLES = (Project, ApiKey, File, FineTunedModel, Job, JobEvent, JobCheckpoint, JobArtifact, OutboxRow, WebhookAttempt)

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 PREPARE_COMMAND = (sys.executable, "-m", "trainer.prepare")
 LOG_NAME = "prepare.log"
+SOURCE_NAME = "source.json"
 _UNAVAILABLE = "base_model_unavailable"
 
 
@@ -77,9 +78,11 @@ def _prepare(
         raise JobFailed(_UNAVAILABLE, f"The base model {entry.id} cannot be used: {error}", "model") from error
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    source_file = workdir / SOURCE_NAME
+    source_file.write_text(json.dumps(source), encoding="utf-8")
     try:
         child = Child(
-            (*command, json.dumps(source), str(partial)),
+            (*command, str(source_file), str(partial)),
             folder=workdir,
             log_file=workdir / LOG_NAME,
             environment=trainer_environment(context.settings, workdir, hub=isinstance(entry.source, HubSource)),

@@ -14,7 +14,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.trainer.workdirs import events_of
-from trainer.events import Checkpoint, Configured, Evaluation, Phase, Step, Warning
+from trainer.events import Checkpoint, Configured, Evaluation, Phase, Step
+from trainer.events import Warning as WarningEvent
 from trainer.result import ADAPTER_FOLDER, REPORT_HTML, REPORT_JSON, RESULT_CSV, read_manifest
 
 pytestmark = pytest.mark.integration
@@ -51,7 +52,7 @@ def test_configuration_is_numbers_and_counts(finished: Path) -> None:
 
 
 def test_cut_and_dropped_rows_are_named_by_line(finished: Path) -> None:
-    messages = [event.message for event in events_of(finished) if isinstance(event, Warning)]
+    messages = [event.message for event in events_of(finished) if isinstance(event, WarningEvent)]
     assert any("1 row(s) were cut to 128 tokens, at line 5." in message for message in messages)
     assert any("1 row(s) have no token to train on, at line 6." in message for message in messages)
 
@@ -123,6 +124,7 @@ def test_result_csv_has_the_wire_s_header_and_blanks(finished: Path) -> None:
     assert all(0 <= float(row["train_accuracy"]) <= 1 for row in rows)
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks by the old name
 def test_adapter_loads_with_plain_peft(finished: Path, tiny_base: Path) -> None:
     folder = finished / ADAPTER_FOLDER
     config = json.loads((folder / "adapter_config.json").read_text())

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 # Rows of many lengths, dropout and an odd number of batches: whatever resuming could get wrong.
 HYPERPARAMETERS = {
-    "n_epochs": 40,
+    "n_epochs": 25,
     "batch_size": 2,
     "gradient_accumulation_steps": 3,
     "checkpoint_steps": 10000,
@@ -40,7 +40,8 @@ def stop_in_training(workdir: Path) -> int:
     deadline = time.monotonic() + 120
     events = workdir / FILE_NAME
     while not (events.exists() and b'"step":6,' in events.read_bytes()):
-        assert child.poll() is None and time.monotonic() < deadline, child.communicate()[1].decode()[-2000:]
+        assert child.poll() is None, child.communicate()[1].decode()[-2000:]
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     child.send_signal(signal.SIGTERM)
     child.communicate(timeout=60)
@@ -55,7 +56,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, tiny_base: Path) -> None:
     assert stop_in_training(stopped) == ExitCode.STOPPED
     last = events_of(stopped)[-1]
     assert isinstance(last, Checkpoint)
-    assert 6 <= last.step < 160
+    assert 6 <= last.step < 100
     assert read_manifest(stopped / last.path).verify(stopped / last.path) == []
     assert not (stopped / MANIFEST_NAME).exists()
 
@@ -72,6 +73,9 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, tiny_base: Path) -> None:
     assert read_manifest(resumed).trained_tokens == read_manifest(whole).trained_tokens
     report = json.loads((resumed / "output/report.json").read_text())
     assert [step["step"] for step in report["steps"]] == [step.step for step in expected]
+    assert report["measured_on"] == "training"
+    assert report["verdict"]["outcome"] == "not_held_out"
+    assert "No validation file was given" in (resumed / "output/report.html").read_text()
     ours = load_file(resumed / ADAPTER_FOLDER / "adapter_model.safetensors")
     theirs = load_file(whole / ADAPTER_FOLDER / "adapter_model.safetensors")
     assert ours.keys() == theirs.keys()

@@ -122,7 +122,7 @@ class SupervisedTrainer(SFTTrainer):
         log_probs, hits = trained_scores(model, inputs, compact=inputs["input_ids"].device.type == "cpu")
         total = -log_probs.sum()
         window = self._window
-        window.nll += _finite(float(total.detach()), self.state.global_step + 1)
+        window.nll += finite(float(total.detach()), self.state.global_step + 1)
         window.correct += int(hits.sum())
         window.trained += log_probs.numel()
         window.tokens += int(inputs["attention_mask"].sum())
@@ -134,7 +134,7 @@ class SupervisedTrainer(SFTTrainer):
         if "grad_norm" not in logs:
             return
         step = self.state.global_step
-        grad_norm = _finite(float(logs["grad_norm"]), step)
+        grad_norm = finite(float(logs["grad_norm"]), step)
         window, progress = self._window, self.progress
         seconds = time.perf_counter() - window.started
         progress.tokens_seen += window.tokens
@@ -195,7 +195,8 @@ def evaluation_event(model: Any, step: int, total_steps: int, scores: Sequence[R
     )
 
 
-def _finite(value: float, step: int) -> float:
+def finite(value: float, step: int) -> float:
+    """Return the value of a step's loss or gradient. Raises TrainerError (`loss_not_finite`) where it is no number."""
     if math.isfinite(value):
         return value
     raise TrainerError(

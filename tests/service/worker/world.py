@@ -49,10 +49,11 @@ def eventually(condition: Callable[[], bool], *, seconds: float = 60) -> None:
 class World:
     """One data folder with everything in it."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
-        base = folder / "tiny"
-        base.mkdir(parents=True)
-        (base / "config.json").write_text("{}")
+    def __init__(self, folder: Path, *, base: Path | None = None, **options: Any) -> None:
+        if base is None:
+            base = folder / "tiny"
+            base.mkdir(parents=True)
+            (base / "config.json").write_text("{}")
         catalog = folder / "catalog.json"
         models = [
             {"id": "tiny", "source": {"kind": "folder", "path": str(base)}},

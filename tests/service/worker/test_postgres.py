@@ -1,0 +1,120 @@
+"""What the worker asks of SQL, on a real PostgreSQL that can also be away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.jobs import lifecycle, repository
+from service.jobs.states import JobState
+from service.kit.db import Base
+from service.worker.messages import without_nul
+from tests.fixtures.postgres import PostgresServer, run_postgres
+from tests.service.worker.world import World
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with run_postgres() as server:
+        yield server
+
+
+def make_world(folder: Path, postgres: PostgresServer, **options: object) -> World:
+    return World(folder, database_url=postgres.url, secret_key="k" * 32, **options)
+
+
+@pytest.fixture
+def world(tmp_path: Path, postgres: PostgresServer) -> Iterator[World]:
+    made = make_world(tmp_path, postgres)
+    yield made
+    Base.metadata.drop_all(made.db.engine)
+    made.close()
+
+
+def test_of_several_claims_at_once_one_succeeds(world: World) -> None:
+    job_id = world.job()
+    tokens: list[int | None] = []
+    barrier = threading.Barrier(6)
+
+    def claim(number: int) -> None:
+        barrier.wait()
+        with world.db.write() as session:
+            job = lifecycle.start(session, job_id, owner=f"worker-{number}", lease_seconds=60)
+            tokens.append(None if job is None else job.lease_token)
+
+    threads = [threading.Thread(target=claim, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(tokens, key=str) == [1, *[None] * 5]
+
+
+def test_only_the_newest_token_moves_a_job(world: World) -> None:
+    job_id = world.job()
+    with world.db.write() as session:
+        assert repository.claim(session, job_id, owner="worker-1", lease_seconds=60)
+    with world.db.write() as session:
+        assert not repository.renew(session, job_id, 0, lease_seconds=60)
+        assert not repository.move(session, job_id, JobState.SUCCEEDED, token=2)
+        assert repository.renew(session, job_id, 1, lease_seconds=60)
+        assert repository.move(session, job_id, JobState.QUEUED, token=1, lease_expires_at=None)
+        assert not repository.holds(session, job_id, 1)
+
+
+def test_an_event_with_a_key_is_written_once(world: World) -> None:
+    job_id = world.job()
+    for _ in range(2):
+        with world.db.write() as session:
+            repository.add_event(session, job_id, "第一步", data={"损失": 1.5}, once_key="step:1")
+            repository.add_event(session, job_id, without_nul("a\0b"))
+    messages = world.messages(job_id)
+    assert messages.count("第一步") == 1
+    assert messages.count("a\N{REPLACEMENT CHARACTER}b") == 2
+
+
+def test_a_whole_job_runs(world: World) -> None:
+    job_id = world.job()
+    world.run(job_id)
+    assert world.row(job_id).state == JobState.SUCCEEDED
+    assert "Step 4/4: training loss=1.23" in world.messages(job_id)
+
+
+@pytest.mark.faults
+def test_a_short_absence_of_the_database_does_not_restart_the_training(world: World, postgres: PostgresServer) -> None:
+    job_id = world.job()
+
+    def restart() -> None:
+        postgres.stop()
+        world.stop.set()
+        postgres.start()
+
+    watcher = world.meanwhile(lambda: world.has_step(job_id, 2), restart)
+    world.run(job_id, "wait")
+    watcher.join()
+    job = world.row(job_id)
+    assert (job.state, job.lease_token, job.preemptions, job.failures) == (JobState.QUEUED, 1, 1, 0)
+    assert "Checkpoint created at step 3" in world.messages(job_id)
+
+
+@pytest.mark.faults
+def test_a_database_that_stays_away_ends_the_attempt_and_nothing_is_written(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    world = make_world(tmp_path, postgres, lease_seconds=3)
+    job_id = world.job()
+    watcher = world.meanwhile(lambda: world.has_step(job_id, 2), postgres.stop)
+    world.run(job_id, "wait")
+    watcher.join()
+    assert list(world.settings.work.iterdir()) == []
+    postgres.start()
+    job = world.row(job_id)
+    assert (job.state, job.failures) == (JobState.RUNNING, 0)
+    assert not world.messages(job_id)[-1].startswith("Checkpoint created at step 3")
+    Base.metadata.drop_all(world.db.engine)
+    world.close()

@@ -1,0 +1,45 @@
+"""The worker with the real trainer and a tiny real model: preparation, training, resuming, publishing."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from service.jobs.states import JobState
+from service.worker.run import WorkerRuntime, run_job
+from tests.service.worker.world import World
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_real_training_is_stopped_resumed_and_published(tmp_path: Path, tiny_base: Path) -> None:
+    world = World(tmp_path, base=tiny_base, stop_seconds=120, lease_seconds=120)
+    job_id = world.job()
+    runtime = WorkerRuntime(context=world.context, owner="worker-1", stop=world.stop)
+
+    watcher = world.meanwhile(lambda: world.has_step(job_id, 1), world.stop.set)
+    run_job(runtime, job_id)
+    watcher.join()
+    if world.row(job_id).state == JobState.QUEUED:  # a fast machine may be done before the signal
+        world.stop.clear()
+        run_job(runtime, job_id)
+
+    job = world.row(job_id)
+    assert job.state == JobState.SUCCEEDED, job.error
+    assert job.resolved is not None
+    assert job.resolved["n_epochs"] == 3
+    assert (job.trained_tokens or 0) > 0
+    steps = [
+        int(event.data["step"])
+        for event in world.events(job_id)
+        if (event.once_key or "").startswith("step:") and event.data
+    ]
+    assert steps == list(range(1, job.resolved["total_steps"] + 1))
+    with zipfile.ZipFile(io.BytesIO(world.read(world.artifacts(job_id)["adapter"].blob_key))) as archive:
+        assert {"adapter_config.json", "adapter_model.safetensors", "manifest.json", "README.md"} <= set(
+            archive.namelist()
+        )
+    world.close()

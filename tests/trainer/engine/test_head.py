@@ -1,0 +1,101 @@
+"""The compact head is the plain head: the same loss, the same gradients, the same hits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch.nn import functional
+from trl.trainer.utils import add_fused_lm_head
+
+from trainer.engine.data import IGNORED, TokenizedRow
+from trainer.engine.evaluate import score_rows
+from trainer.engine.head import collate, trained_scores
+from trainer.engine.models import add_lora, load_model
+from trainer.methods.base import LoraParameters
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+
+
+def row(line: int, length: int, first_trained: int, seed: int) -> TokenizedRow:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 259, (length,), generator=generator).tolist()
+    ids[-1] = 2  # the end of the turn, which is the padding as well
+    return TokenizedRow(line, tuple(ids), tuple(place >= first_trained for place in range(length)))
+
+
+ROWS = [row(1, 12, 8, 1), row(2, 31, 20, 2), row(3, 5, 1, 3)]
+
+
+@pytest.fixture
+def model(tiny_base: Path) -> PeftModel:
+    model = add_lora(load_model(tiny_base, "float32"), LoraParameters(rank=4), 3)
+    torch.manual_seed(5)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def gradients(model: PeftModel, loss: torch.Tensor) -> torch.Tensor:
+    model.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def plain_loss(model: PeftModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].float()
+    return functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED)
+
+
+def test_padding_is_masked_by_length_and_the_end_token_is_trained() -> None:
+    batch = collate(ROWS, pad_id=2)
+    assert batch["attention_mask"].sum(1).tolist() == [12, 31, 5]
+    assert (batch["labels"] != IGNORED).sum(1).tolist() == [4, 11, 4]
+    assert batch["labels"][0, 11] == 2
+    assert batch["labels"][0, 12] == IGNORED
+
+
+@pytest.mark.parametrize("compact", [True, False], ids=["compact", "fused"])
+def test_loss_and_gradient_equal_the_plain_head(model: PeftModel, compact: bool) -> None:
+    batch = collate(ROWS, pad_id=2)
+    expected = plain_loss(model, batch)
+    expected_gradient = gradients(model, expected)
+    if not compact:
+        add_fused_lm_head(model.get_base_model(), outputs=("log_probs", "is_top1"))
+    log_probs, hits = trained_scores(model, batch, compact=compact)
+    loss = -log_probs.sum() / log_probs.numel()
+    gradient = gradients(model, loss)
+    assert log_probs.shape == hits.shape == (4 + 11 + 4,)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert functional.cosine_similarity(gradient, expected_gradient, dim=0) > 0.99999
+    assert torch.allclose(gradient, expected_gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_hits_are_the_greedy_ones(model: PeftModel) -> None:
+    batch = collate(ROWS, pad_id=2)
+    _, hits = trained_scores(model, batch, compact=True)
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    mask = batch["labels"][:, 1:] != IGNORED
+    assert torch.equal(hits, (logits.argmax(-1) == batch["labels"][:, 1:])[mask])
+
+
+def test_corpus_scores_do_not_depend_on_batches_and_base_is_the_disabled_adapter(
+    model: PeftModel, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = score_rows(model, ROWS, 2)
+    monkeypatch.setitem(__import__("trainer.auto", fromlist=["x"]).TOKENS_A_PASS, "cpu", 1)
+    apart = score_rows(model, ROWS, 2)
+    assert [score.line for score in apart] == [1, 2, 3]
+    for one, other in zip(together, apart, strict=True):
+        assert one.nll == pytest.approx(other.nll, rel=1e-5)
+        assert (one.correct, one.tokens) == (other.correct, other.tokens)
+    batch = collate(ROWS, pad_id=2)
+    total = sum(score.nll for score in together)
+    assert total == pytest.approx(float(plain_loss(model, batch).detach()) * (4 + 11 + 4), rel=1e-5)
+    base = score_rows(model, ROWS, 2, base=True)
+    fresh = add_lora(load_model(tiny_base, "float32"), LoraParameters(rank=4), 3)
+    assert [s.nll for s in base] == pytest.approx([s.nll for s in score_rows(fresh, ROWS, 2)], rel=1e-6)
+    assert model.training
