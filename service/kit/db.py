@@ -106,7 +106,9 @@ def _make_engine(url: str) -> Engine:
         return engine
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
-    return create_engine(parsed, pool_pre_ping=True, pool_size=10, connect_args={"connect_timeout": 10})
+    # A link that died without a word must not hold a thread for longer than a lease lasts.
+    patience = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+    return create_engine(parsed, pool_pre_ping=True, pool_size=10, connect_args=patience | {"tcp_user_timeout": 15_000})
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:

@@ -32,7 +32,11 @@ def settings_variables() -> set[str]:
     names: set[str] = set()
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias
-        names |= {str(choice) for choice in alias.choices} if isinstance(alias, AliasChoices) else {f"BURNISH_{name.upper()}"}
+        names |= (
+            {str(choice) for choice in alias.choices}
+            if isinstance(alias, AliasChoices)
+            else {f"BURNISH_{name.upper()}"}
+        )
     return names
 
 
@@ -122,7 +126,9 @@ def test_the_example_of_secrets_is_complete_and_holds_none() -> None:
     lines = (DEPLOY / ".env.example").read_text(encoding="utf-8").splitlines()
     assert {line for line in lines if line and not line.startswith("#")} == {f"{name}=" for name in SECRETS}
     optional = {match[1] for line in lines if (match := re.match(r"#([A-Z_0-9]+)=", line))}
-    passed_on = {name for service in OWN_SERVICES for name, value in SERVICES[service]["environment"].items() if value is None}
+    passed_on = {
+        name for service in OWN_SERVICES for name, value in SERVICES[service]["environment"].items() if value is None
+    }
     assert optional - {"API_PORT"} == passed_on
     assert ".env" in (DEPLOY / ".gitignore").read_text(encoding="utf-8").splitlines()
 
