@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ def answer_both_ways(
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    # transformers 5.23 itself reads the attribute that it deprecates, whenever PEFT wraps a model.
+    warnings.filterwarnings("ignore", ".is_gradient_checkpointing", FutureWarning)
     tokenizer: Any = AutoTokenizer.from_pretrained(adapter, padding_side="left")
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
     tuned: Any = PeftModel.from_pretrained(model, adapter).eval()

@@ -37,6 +37,7 @@ _MODEL = "smollm2-135m-instruct"
 _HYPERPARAMETERS: Hyperparameters = {"n_epochs": 1, "batch_size": 4, "lora": {"rank": 16, "alpha": 32}}
 _HELD_OUT = 24
 _SHOWN = 8
+_ANSWER_SHOWN = 120
 _LEAST_SHARE = 0.75
 _PORT = 8000
 
@@ -128,13 +129,13 @@ def _compare(base: Path, adapter: Path) -> None:
         before, after = answer_both_ways(base, adapter, prompts, advance)
     table = Table(show_lines=True, title=f"{_SHOWN} of {len(rows)} held-out questions", expand=True)
     for heading in ("customer", "base model", "tuned model"):
-        table.add_column(heading, ratio=1)
+        table.add_column(heading, ratio=1, overflow="fold")
     chinese = [index for index, prompt in enumerate(prompts) if not prompt[-1]["content"].isascii()]
     shown = sorted({*range(_SHOWN - len(chinese[:2])), *chinese[:2]})
     for index in shown:
         mark = "green" if shows_behaviour(after[index]) else "red"
         table.add_row(
-            Text(prompts[index][-1]["content"]), Text(before[index], style="dim"), Text(after[index], style=mark)
+            Text(prompts[index][-1]["content"]), Text(_cut(before[index]), style="dim"), Text(after[index], style=mark)
         )
     _console.print(table)
     count = len(rows)
@@ -160,7 +161,7 @@ def _service(data: Path, port: int, webhook_url: str, secret: str) -> Generator[
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
-        _wait_until_ready(process, data, port, log)
+        _wait_until_ready(process, log)
         _say(f"The service runs at http://127.0.0.1:{port} (its logs: {log.parent})")
         yield
     finally:
@@ -168,25 +169,17 @@ def _service(data: Path, port: int, webhook_url: str, secret: str) -> Generator[
         process.wait(timeout=90)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], data: Path, port: int, log: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 90
     with _console.status("Starting Valkey, the API, the controller and a worker …"):
         while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise DemoFailed(f"The service did not start: {log.read_text(errors='replace').strip()[-2000:]}")
-            if (data / "client.json").is_file() and _answers(data):
+            said = log.read_text(errors="replace")
+            if "Burnish is ready at" in said:
                 return
+            if process.poll() is not None:
+                raise DemoFailed(f"the service did not start: {said.strip()[-2000:]}")
             time.sleep(0.3)  # waiting for the child's HTTP server
-    raise DemoFailed(f"The service did not answer on port {port} within 90 seconds; see {log}.")
-
-
-def _answers(data: Path) -> bool:
-    try:
-        with Burnish(**json.loads((data / "client.json").read_text()), max_retries=0) as client:
-            client.readyz()
-            return True
-    except (BurnishError, ValueError):
-        return False
+    raise DemoFailed(f"the service was not ready within 90 seconds; see {log}.")
 
 
 def _free_port() -> int:
@@ -228,6 +221,10 @@ class Bar:
     def __call__(self, done: int, total: int | None) -> None:
         """Move the bar."""
         self._progress.update(self._task, completed=done, total=total)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _ANSWER_SHOWN else text[:_ANSWER_SHOWN] + " …"
 
 
 def _say(text: str, style: str = "") -> None:
