@@ -1,4 +1,4 @@
-"""`python -m trainer.prepare` on folders; the GGUF of the real base is used by the acceptance test."""
+"""`python -m trainer.prepare` on folders; `test_real_base.py` prepares the real GGUF."""
 
 from __future__ import annotations
 
