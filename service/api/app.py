@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import re
-import secrets
-import time
 from typing import Any, Literal
 
 from fastapi import FastAPI
 from pydantic import BaseModel
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.errors import ErrorAnswer, add_error_handlers, unforeseen_error
+from service.api.errors import ErrorAnswer, add_error_handlers
+from service.api.middleware import JsonBodyLimit, RequestId
 from service.context import Context
 from service.files import endpoints as files
 from service.files.service import storage_errors
@@ -21,8 +16,6 @@ from service.jobs import endpoints as jobs
 from service.keys.auth import ContextDep
 from service.kit.version import VERSION
 from service.models import endpoints as models
-
-_log = logging.getLogger(__name__)
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "The request is wrong"},
@@ -42,40 +35,6 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-class RequestId:
-    """Puts `x-request-id` on every answer: the caller's where it has a safe form, else a fresh one."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = False
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", given) else f"req_{secrets.token_hex(16)}"
-        began = time.perf_counter()
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers["openai-processing-ms"] = str(round((time.perf_counter() - began) * 1000))
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_id)
-        except Exception:
-            _log.exception("%s %s failed as request %s", scope["method"], scope["path"], request_id)
-            if started:
-                raise
-            await unforeseen_error(request_id)(scope, receive, send_with_id)
-
-
 def create_app(context: Context | None) -> FastAPI:
     """Assemble the application. Without a context it can only describe itself (its OpenAPI document)."""
     app = FastAPI(
@@ -89,6 +48,7 @@ def create_app(context: Context | None) -> FastAPI:
         openapi_url="/openapi.json",
     )
     app.state.context = context
+    app.add_middleware(JsonBodyLimit)
     app.add_middleware(RequestId)
     add_error_handlers(app)
     for router in (files.router, jobs.router, models.router):

@@ -186,3 +186,9 @@ def test_results_of_an_unfinished_job_are_not_ready(client: httpx.Client, file_i
         "first_id": None,
         "last_id": None,
     }
+
+
+def test_an_endless_body_is_refused(client: httpx.Client) -> None:
+    answer = client.post("/fine_tuning/jobs", json={"model": "x" * (2 << 20)})
+    assert answer.status_code == 413
+    assert "1048576 bytes" in answer.json()["error"]["message"]
