@@ -39,6 +39,7 @@ _HELD_OUT = 24
 _SHOWN = 8
 _ANSWER_SHOWN = 120
 _LEAST_SHARE = 0.75
+_FIRST_TIME = "; half a minute prepares the base model, which a second run reuses"
 _PORT = 8000
 
 _console = Console()
@@ -71,10 +72,7 @@ def main() -> int:
 def _run(data: Path) -> None:
     cached = any((data / "bases").glob("*/base.json"))
     _console.rule("[bold]Burnish demo: a chat model learns to triage support tickets")
-    _say(
-        f"About {'3' if cached else '4'} minutes on two cores: half is training, the rest loading, evaluation and "
-        f"reports.{'' if cached else ' The base model is prepared once; a second run reuses it.'}"
-    )
+    _say(f"This takes 2 to 4 minutes on two cores, most of it training{'' if cached else _FIRST_TIME}.")
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     port = _free_port()
     with (
