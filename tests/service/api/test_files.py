@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
 
 import httpx
 import pytest
@@ -171,3 +173,22 @@ def test_a_torn_form_is_refused(client: httpx.Client, body: bytes) -> None:
 def test_a_path_in_the_file_name_goes_nowhere(client: httpx.Client) -> None:
     file = upload(client, filename="../../etc/passwd.jsonl").json()
     assert file["filename"] == "passwd.jsonl"
+
+
+def test_a_full_store_is_a_507_with_nothing_kept(
+    api: RunningApi, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stored(api)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        answer = upload(client)
+    assert answer.status_code == 507
+    error = answer.json()["error"]
+    assert (error["code"], answer.headers["x-should-retry"]) == ("insufficient_storage", "false")
+    assert "no room left" in error["message"]
+    assert stored(api) == before
+    assert client.get("/files").json()["data"] == []
