@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 
 from service.api.errors import ErrorAnswer, add_error_handlers
+from service.api.guards import refuse_nul
 from service.api.middleware import JsonBodyLimit, RequestId
 from service.context import Context
 from service.files import endpoints as files
@@ -46,6 +47,7 @@ def create_app(context: Context | None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        dependencies=[Depends(refuse_nul)],
     )
     app.state.context = context
     app.add_middleware(JsonBodyLimit)

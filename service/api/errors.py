@@ -12,9 +12,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from service.kit.errors import ServiceError
+from service.kit.errors import ServiceError, TooLarge
 
 _log = logging.getLogger(__name__)
+_NO_OBJECT = frozenset({"missing", "model_type", "model_attributes_type", "dict_type"})
 
 
 class ErrorObject(BaseModel):
@@ -85,7 +86,7 @@ def _problem(item: dict[str, Any]) -> tuple[str, str]:
     source, path = location[0], [str(part) for part in location[1:] if part != "[key]"]
     if item["type"] == "json_invalid":
         return "", f"The body is not valid JSON: {item['ctx']['error']} at character {location[-1]}"
-    if source == "body" and not path:
+    if source == "body" and not path and item["type"] in _NO_OBJECT:
         return "", "The body must be a JSON object, sent with the header Content-Type: application/json"
     if item["type"] == "extra_forbidden":
         return ".".join(path), "unknown argument; check its spelling"
@@ -100,7 +101,14 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         return _answer(404, f"Unknown request URL: {request.method} {request.url.path}.", code="unknown_url")
     if error.status_code == 405:
         return _answer(405, f"{request.url.path} does not take {request.method}.", code="method_not_allowed")
-    return _answer(error.status_code, str(error.detail))
+    if error.status_code == 400:  # FastAPI's own, for whatever a body raises beside a JSONDecodeError
+        return _answer(
+            400,
+            "The body cannot be read as JSON: it is not UTF-8, is nested too deeply, or has a number with thousands "
+            "of digits.",
+        )
+    code = TooLarge.code if error.status_code == TooLarge.status else None
+    return _answer(error.status_code, str(error.detail), code=code)
 
 
 def unforeseen_error(request_id: str) -> JSONResponse:

@@ -9,12 +9,14 @@ import time
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import unforeseen_error
 
 _log = logging.getLogger(__name__)
 _MAX_JSON_BYTES = 1 << 20
+_STREAMED_PATHS = frozenset({"/v1/files"})
 
 
 class RequestId:
@@ -44,6 +46,8 @@ class RequestId:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            _log.info("%s %s was broken off by its client", scope["method"], scope["path"])
         except Exception:
             _log.exception("%s %s failed as request %s", scope["method"], scope["path"], request_id)
             if started:
@@ -52,14 +56,17 @@ class RequestId:
 
 
 class JsonBodyLimit:
-    """Refuses a body over 1 MiB that is no upload, while it comes in: JSON is parsed only as a whole, in memory."""
+    """Refuses a body over 1 MiB that is no upload, while it comes in.
+
+    FastAPI reads a body whole, whatever its content type and before it asks for a key.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or Headers(scope=scope).get("content-type", "").startswith("multipart/"):
+        if scope["type"] != "http" or scope["path"] in _STREAMED_PATHS:
             await self._app(scope, receive, send)
             return
         seen = 0

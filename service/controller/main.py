@@ -14,7 +14,7 @@ from service.controller import dispatch, garbage, leases, validation
 from service.controller.loop import Outages, Step, run_steps, run_until_it_works
 from service.controller.webhooks import WebhookStep
 from service.kit.log import set_up_logging
-from service.kit.settings import Settings, SettingsError
+from service.kit.settings import Settings
 from service.queue.base import JobQueue
 from service.queue.rq import RqJobQueue
 from service.webhooks.endpoint import endpoint_from
@@ -37,7 +37,7 @@ def run_controller(settings: Settings) -> int:
         signal.signal(number, end)
     endpoint = endpoint_from(settings)
     context = open_context(settings)
-    queue = _queue(settings)
+    queue = RqJobQueue(settings.redis)
     outages = Outages()
     run_until_it_works(Step("schema", 0, partial(migrations.check, settings)), stop, outages)
     if not stop.is_set():
@@ -62,12 +62,3 @@ def steps_of(context: Context, queue: JobQueue) -> list[Step]:
         ("abandoned uploads", _HOUR, garbage.remove_abandoned),
     )
     return [Step(name, seconds, partial(run, context, queue)) for name, seconds, run in repeated]
-
-
-def _queue(settings: Settings) -> JobQueue:
-    try:
-        return RqJobQueue(settings.redis)
-    except ValueError as error:
-        raise SettingsError(
-            "BURNISH_REDIS_URL is not the address of a Valkey or Redis; it looks like redis://host:6379/0."
-        ) from error

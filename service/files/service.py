@@ -15,10 +15,10 @@ from service.files.tables import File
 from service.keys.service import Principal
 from service.kit import ids, outbox
 from service.kit.db import db_now
-from service.kit.errors import InvalidRequest, NoSpace, TooLarge, Unavailable
+from service.kit.errors import InvalidRequest, NoSpace, NotFound, TooLarge, Unavailable
 from service.kit.multipart import StreamedForm
 from service.storage.base import BlobWriter
-from service.storage.errors import StorageFull, StorageUnavailable
+from service.storage.errors import BlobNotFound, StorageFull, StorageUnavailable
 
 UPLOAD_PURPOSES = ("fine-tune",)
 RESULT_PURPOSE = "fine-tune-results"
@@ -114,6 +114,8 @@ class storage_errors:  # noqa: N801 - used as a `with` phrase
             ) from error
         if isinstance(error, StorageUnavailable):
             raise Unavailable(f"The blob store does not answer: {error}") from error
+        if isinstance(error, BlobNotFound):
+            raise NotFound("The stored bytes are gone: they were deleted meanwhile, or lost.") from error
 
 
 def find(session: Session, principal: Principal, file_id: str, *, param: str | None = "id") -> File:

@@ -84,7 +84,8 @@ def list_events(
         if start_after is not None:
             found = repository.event_position(session, job.id, start_after)
             if found is None:
-                raise InvalidRequest(f"Job {job_id} has no event '{start_after[:64]}'.", param="Last-Event-ID")
+                source = "Last-Event-ID" if last_event_id else "after"
+                raise InvalidRequest(f"Job {job_id} has no event '{start_after[:64]}'.", param=source)
             position = found
         return StreamingResponse(
             follow(context, job.id, position),
@@ -170,7 +171,12 @@ def _prefers_html(accept: str) -> bool:
 def _metadata_filter(request: Request) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
-        match = re.fullmatch(r"metadata\[(.{1,64})\]", name)
+        match = re.fullmatch(r"metadata\[(.{1,64})\]", name, re.DOTALL)
         if match:
             pairs[match[1]] = value
+        elif name.startswith("metadata["):
+            raise InvalidRequest(
+                f"'{name[:80]}' is no filter; it looks like metadata[key]=value, the key with 1 to 64 characters.",
+                param="metadata",
+            )
     return pairs

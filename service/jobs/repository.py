@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, exists, func, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -37,8 +37,16 @@ def page(
     """Return one page of a project's jobs, newest first, those whose metadata has all the given pairs."""
     query = select(Job).where(Job.project_id == project_id)
     for key, value in metadata.items():
-        query = query.where(Job.user_metadata[key].as_string() == value)
+        query = query.where(_has_pair(session, key, value))
     return fetch_page(session, query, seq=Job.seq, public_id=Job.id, after=after, limit=limit, order="desc")
+
+
+def _has_pair(session: Session, key: str, value: str) -> ColumnElement[bool]:
+    """Compare key and value as they are: a path into the JSON would give quotes in a key a meaning."""
+    if session.get_bind().dialect.name == "postgresql":
+        return type_coerce(Job.user_metadata, postgresql.JSONB).contains({key: value})
+    pair = func.json_each(Job.user_metadata).table_valued("key", "value")
+    return exists(select(1).select_from(pair).where(pair.c.key == key, pair.c.value == value))
 
 
 def in_state(session: Session, state: JobState, *, limit: int = 1000) -> Sequence[Job]:

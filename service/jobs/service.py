@@ -18,6 +18,7 @@ from service.jobs.tables import Job, JobArtifact
 from service.keys.service import Principal
 from service.kit import ids
 from service.kit.errors import InvalidRequest
+from service.kit.text import refuse_unstorable
 from service.models import service as models
 from trainer.methods import METHODS, Method
 
@@ -27,6 +28,7 @@ _METHOD_TYPES = tuple(method.model_fields["type"].default for method in METHODS)
 
 def create(session: Session, principal: Principal, catalog: Catalog, body: JobCreate) -> Job:
     """Create a job in `validating`: the controller checks its files next. Raises InvalidRequest or NotFound."""
+    refuse_unstorable(body.model_dump(exclude_none=True))
     base = models.find_base(session, principal, catalog, body.model)
     _check_file(session, principal, body.training_file, "training_file")
     if body.validation_file is not None:
@@ -86,7 +88,8 @@ def parse_method(body: JobCreate) -> Method:
         place = "hyperparameters"
     else:
         kind = body.method.get("type")
-        block = (body.method.get(kind) if isinstance(kind, str) else None) or {}
+        block = body.method.get(kind) if isinstance(kind, str) else None
+        block = {} if block is None else block
         place = f"method.{kind}"
     if kind not in _METHOD_TYPES:
         raise InvalidRequest(

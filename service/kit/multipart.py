@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.kit.errors import InvalidRequest
@@ -42,19 +42,7 @@ class StreamedForm:
         self._header_name = bytearray()
         self._header_value = bytearray()
         self._complete = False
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._part_begin,
-                "on_part_data": self._part_data,
-                "on_part_end": self._part_end,
-                "on_header_field": lambda data, start, end: self._header_name.extend(data[start:end]),
-                "on_header_value": lambda data, start, end: self._header_value.extend(data[start:end]),
-                "on_header_end": self._header_end,
-                "on_headers_finished": self._headers_finished,
-                "on_end": self._end,
-            },
-        )
+        self._parser = self._make_parser(boundary)
 
     def feed(self, chunk: bytes) -> None:
         """Parse the next bytes of the body. Raises InvalidRequest where they are no multipart form."""
@@ -69,6 +57,24 @@ class StreamedForm:
             raise InvalidRequest("The multipart form ends too early: its closing boundary is missing.")
         if not self.has_file:
             raise InvalidRequest("The form has no part `file` with a file name.", param="file")
+
+    def _make_parser(self, boundary: bytes) -> MultipartParser:
+        try:
+            return MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._part_begin,
+                    "on_part_data": self._part_data,
+                    "on_part_end": self._part_end,
+                    "on_header_field": lambda data, start, end: self._header_name.extend(data[start:end]),
+                    "on_header_value": lambda data, start, end: self._header_value.extend(data[start:end]),
+                    "on_header_end": self._header_end,
+                    "on_headers_finished": self._headers_finished,
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            raise InvalidRequest(f"The boundary of the multipart form cannot be used: {error}.") from error
 
     def _part_begin(self) -> None:
         self._headers, self._sink, self._name = {}, None, ""

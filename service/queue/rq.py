@@ -19,6 +19,7 @@ from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
 from service.kit import ids
+from service.kit.settings import SettingsError
 from service.queue.base import QueueUnavailable
 
 QUEUE_NAME = "burnish"
@@ -32,15 +33,23 @@ _RECORD_SECONDS = 60
 
 
 def connect(url: str, *, retries: int) -> Redis:
-    """Return a client that repeats a command up to `retries` times, at most 5 s apart, while the server is away."""
-    return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-        url,
-        retry=Retry(ExponentialBackoff(cap=5, base=0.2), retries),
-        retry_on_error=list(AWAY),
-        socket_timeout=_TIMEOUT_SECONDS,
-        socket_connect_timeout=_TIMEOUT_SECONDS,
-        health_check_interval=30,
-    )
+    """Return a client that repeats a command up to `retries` times, at most 5 s apart, while the server is away.
+
+    Raises SettingsError where the URL is none.
+    """
+    try:
+        return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+            url,
+            retry=Retry(ExponentialBackoff(cap=5, base=0.2), retries),
+            retry_on_error=list(AWAY),
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            health_check_interval=30,
+        )
+    except ValueError as error:
+        raise SettingsError(
+            "BURNISH_REDIS_URL is not the address of a Valkey or Redis; it looks like redis://host:6379/0."
+        ) from error
 
 
 def address_of(url: str) -> str:
@@ -53,8 +62,8 @@ class RqJobQueue:
     """A `JobQueue` for the controller. A call fails after a few seconds: its outbox tries again later."""
 
     def __init__(self, redis_url: str) -> None:
-        self._address = address_of(redis_url)
         self._redis: Any = connect(redis_url, retries=_PUSH_RETRIES)
+        self._address = address_of(redis_url)
         self._queue: Any = Queue(QUEUE_NAME, connection=self._redis, serializer=JSONSerializer)
 
     def push(self, job_id: str) -> None:
