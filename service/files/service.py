@@ -109,9 +109,7 @@ class storage_errors:  # noqa: N801 - used as a `with` phrase
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, StorageFull):
-            raise NoSpace(
-                f"The service has no room left to store this: {error}. Delete files or ask its operator for space."
-            ) from error
+            raise NoSpace(f"The service has no room left to store this. {error}") from error
         if isinstance(error, StorageUnavailable):
             raise Unavailable(f"The blob store does not answer: {error}") from error
         if isinstance(error, BlobNotFound):

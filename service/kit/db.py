@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from service.kit.errors import Unavailable
+from service.kit.errors import NoSpace, Unavailable
 
 _WRITES = "burnish_writes"
 
@@ -93,6 +93,10 @@ def _told(engine: Engine) -> Generator[None]:
     except OperationalError as error:
         if "no such table" in str(error.orig):
             raise Unavailable("The database has no tables yet. Run `burnish-server migrate`.") from error
+        if "disk is full" in str(error.orig):
+            raise NoSpace(
+                "The disk of the database is full: nothing was kept. Free some space and try again."
+            ) from error
         where = engine.url.render_as_string(hide_password=True)
         raise Unavailable(f"The database at {where} does not answer: {error.orig}") from error
 

@@ -14,10 +14,11 @@ import pytest
 from redis import Redis
 
 from service.kit import ids
+from service.kit.settings import SettingsError
 from service.queue.base import JobQueue, QueueUnavailable
 from service.queue.embedded import MAX_SOCKET_PATH, EmbeddedValkey, ValkeyFailed
 from service.queue.memory import MemoryJobQueue
-from service.queue.rq import FUNCTION, QUEUE_NAME, RqJobQueue, address_of
+from service.queue.rq import FUNCTION, QUEUE_NAME, RqJobQueue, address_of, connect
 from tests.fixtures.valkey import run_valkey
 from tests.service.worker.world import eventually
 
@@ -48,6 +49,14 @@ def queue(valkey: EmbeddedValkey, redis: Redis) -> Iterator[RqJobQueue]:
 @pytest.fixture(params=["memory", "rq"])
 def any_queue(request: pytest.FixtureRequest) -> JobQueue:
     return MemoryJobQueue() if request.param == "memory" else request.getfixturevalue("queue")
+
+
+@pytest.mark.parametrize("url", ["nowhere", "http://host", "redis://host:port"])
+def test_a_wrong_address_is_one_sentence_for_every_process(url: str) -> None:
+    with pytest.raises(SettingsError, match="BURNISH_REDIS_URL"):
+        connect(url, retries=0)
+    with pytest.raises(SettingsError, match="BURNISH_REDIS_URL"):
+        RqJobQueue(url)
 
 
 def test_an_id_waits_once_however_often_it_is_sent(any_queue: JobQueue) -> None:
