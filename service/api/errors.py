@@ -64,7 +64,7 @@ async def _service_error(_request: Request, error: Exception) -> JSONResponse:
         _log.error("%s", error.message)
     return _answer(
         error.status,
-        error.message,
+        error.shown or error.message,
         kind=error.type,
         param=error.param,
         code=error.code,

@@ -11,7 +11,7 @@ class FileNotFound(NotFound):
     """No file of this project has the id."""
 
     def __init__(self, file_id: str, *, param: str | None = "id") -> None:
-        super().__init__(f"No such File object: {file_id}", param=param)
+        super().__init__(f"No such File object: {file_id[:64]}", param=param)
 
 
 class InvalidFile(InvalidRequest):

@@ -9,7 +9,7 @@ class JobNotFound(NotFound):
     """No job of this project has the id."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"No such fine-tuning job: {job_id}", param="id")
+        super().__init__(f"No such fine-tuning job: {job_id[:64]}", param="id")
 
 
 class JobHasEnded(Conflict):

@@ -22,6 +22,8 @@ class ServiceError(Exception):
     type = "server_error"
     code: str | None = None
     retry = True
+    shown: str | None = None
+    """What a caller of the API is told instead of the message."""
 
     def __init__(
         self,
@@ -84,15 +86,17 @@ class TooLarge(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """SQL, the queue or the blob store does not answer."""
+    """SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses."""
 
     status = 503
     code = "unavailable"
+    shown = "A part of the service does not answer at the moment. Try again in a few seconds."
 
 
 class NoSpace(Unavailable):
     """The blob store has no room left."""
 
+    shown = None
     status = 507
     code = "insufficient_storage"
     retry = False

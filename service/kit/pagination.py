@@ -48,7 +48,7 @@ def fetch_page(
         narrowed: Select[Any] = query.with_only_columns(seq).where(public_id == after).order_by(None)
         position = session.scalar(narrowed)
         if position is None:
-            raise InvalidRequest(f"No object in this list has the id '{after}'.", param="after")
+            raise InvalidRequest(f"No object in this list has the id '{after[:64]}'.", param="after")
         query = query.where(seq > position if order == "asc" else seq < position)
     query = query.order_by(seq.asc() if order == "asc" else seq.desc()).limit(limit + 1)
     rows = session.scalars(query).all()

@@ -6,8 +6,9 @@ import os
 import secrets
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -61,6 +62,24 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
 
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(
+            ("postgresql://", "postgres://", "postgresql+psycopg://", "sqlite:///")
+        ):
+            raise ValueError("use postgresql://user:password@host/name, or sqlite:///file for one machine")
+        return value
+
+    @model_validator(mode="after")
+    def _lease_outlives_heartbeats(self) -> Self:
+        if self.lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError(
+                f"BURNISH_LEASE_SECONDS is {self.lease_seconds:g}; it must be at least twice "
+                f"BURNISH_HEARTBEAT_SECONDS, which is {self.heartbeat_seconds:g}"
+            )
+        return self
+
     @cached_property
     def database(self) -> str:
         """The SQLAlchemy URL."""
@@ -109,10 +128,15 @@ def load_settings() -> Settings:
         return Settings.model_validate({})
     except ValidationError as error:
         problems = (
-            f"BURNISH_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            f"{_named(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
             for item in error.errors(include_input=False, include_url=False)
         )
         raise SettingsError("; ".join(problems)) from error
+
+
+def _named(location: tuple[int | str, ...]) -> str:
+    name = "_".join(str(part) for part in location).upper()
+    return f"{name if name.startswith('BURNISH_') else f'BURNISH_{name}'}: " if name else ""
 
 
 def _key_from_file(path: Path) -> bytes:

@@ -15,7 +15,13 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class LoraParameters(Frozen):
+class Exact(Frozen):
+    """A message of numbers that takes no text and no boolean for one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class LoraParameters(Exact):
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + (alpha / rank) · B·A on the target modules."""
 
     rank: int = Field(default=16, ge=1, le=512)
@@ -24,7 +30,7 @@ class LoraParameters(Frozen):
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=64)] = "all-linear"
 
 
-class CommonHyperparameters(Frozen):
+class CommonHyperparameters(Exact):
     """The hyperparameters of every method. The first three are the wire's own; `auto` is resolved by the trainer."""
 
     n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"

