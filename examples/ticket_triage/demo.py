@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -154,30 +155,30 @@ def _service(data: Path, port: int, webhook_url: str, secret: str) -> Generator[
     """Run `burnish-server up` for the length of the block, and stop it with all that it started."""
     environment = os.environ | {"BURNISH_WEBHOOK_URL": webhook_url, "BURNISH_WEBHOOK_SECRET": secret}
     command = [sys.executable, "-m", "service", "up", "--data", str(data), "--port", str(port), "--workers", "1"]
-    log = data / "logs" / "demo.log"
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    # A first start prints the API key: its output goes into a file without a name, which is gone with the demo.
+    with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        _wait_until_ready(process, log)
-        _say(f"The service runs at http://127.0.0.1:{port} (its logs: {log.parent})")
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=90)
+        try:
+            _wait_until_ready(process, output.fileno())
+            _say(f"The service runs at http://127.0.0.1:{port} (its logs: {data / 'logs'})")
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=90)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 90
+def _wait_until_ready(process: subprocess.Popen[bytes], output: int) -> None:
+    deadline, said = time.monotonic() + 90, ""
     with _console.status("Starting Valkey, the API, the controller and a worker …"):
         while time.monotonic() < deadline:
-            said = log.read_text(errors="replace")
+            # Not by seek and read: the child writes at the position that it shares with this file.
+            said = os.pread(output, 1 << 16, 0).decode(errors="replace")
             if "Burnish is ready at" in said:
                 return
             if process.poll() is not None:
                 raise DemoFailed(f"the service did not start: {said.strip()[-2000:]}")
             time.sleep(0.3)  # waiting for the child's HTTP server
-    raise DemoFailed(f"the service was not ready within 90 seconds; see {log}.")
+    raise DemoFailed(f"the service was not ready within 90 seconds: {said.strip()[-500:]}")
 
 
 def _free_port() -> int:

@@ -84,8 +84,7 @@ class FileUpload:
 
     def _open(self, filename: str) -> FileUpload:
         self._filename = _checked_filename(filename)
-        with storage_errors():
-            self._writer = self._context.storage.writer(f"files/{self._id}")
+        self._writer = self._context.storage.writer(f"files/{self._id}")
         return self
 
     def write(self, chunk: bytes) -> None:
