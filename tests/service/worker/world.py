@@ -88,7 +88,7 @@ class World:
             )
         return file_id
 
-    def job(self, *, model: str = "tiny") -> str:
+    def job(self, *, model: str = "tiny", n_epochs: int = 3) -> str:
         job_id = ids.new_id(ids.JOB)
         with self.db.write() as session:
             session.add(
@@ -97,7 +97,7 @@ class World:
                     project_id=PROJECT,
                     state=JobState.VALIDATING,
                     model=model,
-                    method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}},
+                    method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": n_epochs}}},
                     training_file=self.file(),
                     validation_file=self.file(),
                     suffix="demo",
