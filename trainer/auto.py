@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.methods.base import CommonHyperparameters, Resolved
+from trainer.methods.base import CommonHyperparameters, LoraParameters, Resolved
 
 MAX_AUTO_LENGTH = 2048
 MAX_AUTO_LEARNING_RATE = 1e-3
@@ -58,8 +58,12 @@ def auto_rows_an_update(rows: int) -> int:
     return 2 ** max(0, min(5, (rows // 30).bit_length() - 1)) if rows >= 60 else max(1, min(2, rows // 4))
 
 
-def resolve(hyperparameters: CommonHyperparameters, workload: Workload, seed: int) -> Resolved:
-    """Turn every `auto` into a number. Raises ValueError where there are no rows.
+def resolve(
+    hyperparameters: CommonHyperparameters, workload: Workload, seed: int, *, lora: LoraParameters | None = None
+) -> Resolved:
+    """Turn every `auto` into a number, with an adapter of the shape `lora` or the default.
+
+    Raises ValueError where there are no rows.
 
     `batch_size` is the rows of one forward and backward pass; an update takes
     `batch_size · gradient_accumulation_steps` rows. Where both are `auto`, accumulation makes up for rows that are
@@ -76,11 +80,12 @@ def resolve(hyperparameters: CommonHyperparameters, workload: Workload, seed: in
     multiplier = 1.0 if multiplier == "auto" else multiplier
     fifth = max(1, math.ceil(total / 5))
     evaluate, checkpoint = hyperparameters.eval_steps, hyperparameters.checkpoint_steps
+    recompute = hyperparameters.gradient_checkpointing
     return Resolved(
         n_epochs=epochs,
         batch_size=batch,
         learning_rate_multiplier=multiplier,
-        learning_rate=base_learning_rate(workload.hidden_size) * multiplier,
+        learning_rate=base_learning_rate(workload.hidden_size) * hyperparameters.learning_rate_scale * multiplier,
         warmup_ratio=hyperparameters.warmup_ratio,
         warmup_steps=math.ceil(total * hyperparameters.warmup_ratio),
         gradient_accumulation_steps=accumulation,
@@ -92,8 +97,13 @@ def resolve(hyperparameters: CommonHyperparameters, workload: Workload, seed: in
         checkpoint_steps=min(100, fifth) if checkpoint == "auto" else checkpoint,
         total_steps=total,
         dtype=workload.dtype,
-        lora=hyperparameters.lora,
+        lora=lora or LoraParameters(),
+        quantization=hyperparameters.quantization,
+        gradient_checkpointing=workload.device == "cuda" if recompute == "auto" else recompute,
+        early_stopping_patience=hyperparameters.early_stopping_patience,
+        result=hyperparameters.result,
         seed=seed,
+        settings=hyperparameters.settings(),
     )
 
 

@@ -39,7 +39,9 @@ class Configured(Frozen):
 
 
 class Step(Frozen):
-    """One optimizer step. Loss and accuracy are means over the step's trained tokens.
+    """One optimizer step, or one iteration of PPO. Loss and accuracy are means over what the step trained on.
+
+    `metrics` has the method's own numbers by their names in the report.
 
     `tokens_seen` and `tokens_per_second` count all tokens of the rows, prompts included and padding left out.
     """
@@ -50,7 +52,8 @@ class Step(Frozen):
     total_steps: int
     epoch: float
     train_loss: float
-    train_mean_token_accuracy: float
+    train_mean_token_accuracy: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
     learning_rate: float
     grad_norm: float | None = None
     tokens_seen: int
@@ -59,7 +62,10 @@ class Step(Frozen):
 
 
 class Evaluation(Frozen):
-    """A pass over the validation rows: the loss is the negative log-likelihood a token, over all their tokens."""
+    """A pass over the validation rows; `base` is the model that the job starts from.
+
+    The loss is the method's own over all rows: the negative log-likelihood a token where tokens are imitated.
+    """
 
     type: Literal["evaluation"] = "evaluation"
     time: float = Field(default_factory=time.time)
@@ -68,9 +74,10 @@ class Evaluation(Frozen):
     total_steps: int
     full: bool
     """Whether all rows were used (`full_valid_loss` on the wire)."""
-    valid_loss: float
-    valid_mean_token_accuracy: float
-    tokens: int
+    valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    tokens: int = 0
 
 
 class Checkpoint(Frozen):

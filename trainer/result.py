@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ from trainer.methods.base import Frozen
 MANIFEST_NAME = "manifest.json"
 OUTPUT_FOLDER = "output"
 ADAPTER_FOLDER = "output/adapter"
+MODEL_FOLDER = "output/model"
+Kinds = Literal["adapter", "reward", "model"]
 REPORT_JSON = "output/report.json"
 REPORT_HTML = "output/report.html"
 RESULT_CSV = "output/step_metrics.csv"

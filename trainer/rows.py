@@ -1,12 +1,12 @@
-"""Reading chat rows: OpenAI's supervised format, one JSON object a line, every problem named with its line."""
+"""Reading rows: one JSON object a line, one class a format, every problem named with its line."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trainer.errors import TrainerError
 
@@ -75,14 +75,19 @@ class Message(BaseModel):
         return self.role == "assistant" and self.weight != 0
 
 
-class ChatRow(BaseModel):
+class _Row(BaseModel):
     """One training example. `line` is its place in the file, from 1."""
 
     model_config = ConfigDict(frozen=True)
+    line: int = 0
+
+
+class ChatRow(_Row):
+    """A conversation whose assistant's messages are to be imitated."""
+
     messages: tuple[Message, ...] = Field(min_length=1)
     tools: tuple[dict[str, Any], ...] | None = None
     parallel_tool_calls: bool | None = None
-    line: int = 0
 
     @model_validator(mode="after")
     def _has_an_assistant(self) -> ChatRow:
@@ -91,20 +96,117 @@ class ChatRow(BaseModel):
         return self
 
 
-def read_rows(path: Path, *, filename: str, param: str) -> list[ChatRow]:
-    """Read a JSONL file of chat rows; blank lines are skipped.
+class TextRow(_Row):
+    """A document of pre-training."""
+
+    text: str = Field(min_length=1)
+
+
+class Prompt(BaseModel):
+    """A conversation up to the answer that is asked for."""
+
+    model_config = ConfigDict(frozen=True)
+    messages: tuple[Message, ...] = Field(min_length=1)
+    tools: tuple[dict[str, Any], ...] | None = None
+    parallel_tool_calls: bool | None = None
+
+    @model_validator(mode="after")
+    def _asks(self) -> Prompt:
+        if self.messages[-1].role == "assistant":
+            raise ValueError("the prompt's last message is the assistant's: there would be nothing to answer")
+        return self
+
+
+class PreferenceRow(_Row):
+    """A prompt with a better and a worse continuation, each of one message or of several turns."""
+
+    input: Prompt
+    chosen: tuple[Message, ...] = Field(
+        min_length=1, validation_alias=AliasChoices("preferred_output", "preferred_completion")
+    )
+    rejected: tuple[Message, ...] = Field(
+        min_length=1, validation_alias=AliasChoices("non_preferred_output", "non_preferred_completion")
+    )
+
+    @model_validator(mode="after")
+    def _differ(self) -> PreferenceRow:
+        if self.chosen == self.rejected:
+            raise ValueError("the preferred and the non-preferred output are equal: there is no preference to learn")
+        for name, output in (("preferred", self.chosen), ("non-preferred", self.rejected)):
+            if output[-1].role != "assistant":
+                raise ValueError(f"the {name} output must end with a message of the assistant")
+        return self
+
+
+class Response(BaseModel):
+    """One response of a ranking; rank 1 is the best, equal ranks are ties, `score` is used for margins."""
+
+    model_config = ConfigDict(frozen=True)
+    message: Message
+    rank: int = Field(ge=1)
+    score: float | None = None
+
+
+class RankingRow(_Row):
+    """A prompt with two or more ranked responses. The pairs of preference rows are read as rankings of two."""
+
+    input: Prompt
+    responses: tuple[Response, ...] = Field(min_length=2, max_length=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_pair(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "responses" in value:
+            return cast(Any, value)
+        pair = PreferenceRow.model_validate(value)
+        outputs = (pair.chosen, pair.rejected)
+        if any(len(output) > 1 for output in outputs):
+            raise ValueError("a response of a reward row is one message")
+        responses = [
+            {"message": output[0].model_dump(), "rank": rank} for rank, output in enumerate(outputs, start=1) if output
+        ]
+        return {"input": pair.input.model_dump(), "responses": responses}
+
+    @model_validator(mode="after")
+    def _ranks(self) -> RankingRow:
+        if len({response.rank for response in self.responses}) < 2:
+            raise ValueError("all responses have the same rank: there is no preference to learn")
+        return self
+
+
+class PromptRow(_Row):
+    """A prompt to sample answers for; programmatic rewards may compare them with `reference`."""
+
+    input: Prompt
+    reference: str | None = None
+
+
+class LabelledRow(_Row):
+    """A prompt with one answer that is wanted or not."""
+
+    input: Prompt
+    output: tuple[Message, ...] = Field(min_length=1)
+    label: bool
+
+
+AnyRow = ChatRow | TextRow | PreferenceRow | RankingRow | PromptRow | LabelledRow
+RowT = TypeVar("RowT", bound=AnyRow)
+
+
+def read_rows(path: Path, kind: type[RowT], *, filename: str, param: str) -> list[RowT]:
+    """Read a JSONL file of rows of one kind; blank lines are skipped.
 
     Raises TrainerError (`invalid_training_file` or `invalid_validation_file`, after `param`) with the first
     twenty problems, each with its line.
     """
-    rows: list[ChatRow] = []
+    rows: list[RowT] = []
     problems: list[str] = []
     code = f"invalid_{param}"
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    _read_line(line, number, rows, problems)
+                    _read_line(line, number, kind, rows, problems)
     except FileNotFoundError as error:
         raise TrainerError(code, f"The file {filename} is missing from the work folder.", param=param) from error
     except UnicodeDecodeError as error:
@@ -114,9 +216,9 @@ def read_rows(path: Path, *, filename: str, param: str) -> list[ChatRow]:
     return rows
 
 
-def _read_line(line: str, number: int, rows: list[ChatRow], problems: list[str]) -> None:
+def _read_line(line: str, number: int, kind: type[RowT], rows: list[RowT], problems: list[str]) -> None:
     try:
-        row = ChatRow.model_validate_json(line)
+        row = kind.model_validate_json(line)
     except ValidationError as error:
         problems.append(f"line {number}: {_reason(error)}")
     else:
@@ -133,4 +235,4 @@ def _summary(filename: str, problems: list[str]) -> str:
     shown = "; ".join(problems[:SHOWN_PROBLEMS])
     rest = len(problems) - SHOWN_PROBLEMS
     more = f"; and {rest} more" if rest > 0 else ""
-    return f"{filename} has {len(problems)} line(s) that are not chat rows: {shown}{more}."
+    return f"{filename} has {len(problems)} line(s) that are not rows of this method: {shown}{more}."

@@ -9,6 +9,9 @@ from pydantic import Field
 from trainer.methods import Method
 from trainer.methods.base import Frozen
 
+FROM_SCRATCH = "from-scratch"
+"""The id of the base that a new model is made from: nothing."""
+
 
 class DataFile(Frozen):
     """One dataset file inside the work folder, with the hash that the report states."""
@@ -19,10 +22,45 @@ class DataFile(Frozen):
 
 
 class BaseModelRef(Frozen):
-    """The base model in `base/`: its catalog id and the fingerprint of the source it was made from."""
+    """The base model in `base/`: its catalog id and the fingerprint of the source it was made from.
+
+    `from-scratch` has neither fingerprint nor folder.
+    """
 
     id: str
     fingerprint: str
+
+
+class ParentModel(Frozen):
+    """The model that a job goes on from: an adapter for the same base, in `start/`."""
+
+    id: str
+    """`ft:…`, with `:ckpt-step-N` where it is a checkpoint."""
+    job_id: str
+    sha256: str
+    """The SHA-256 of the adapter's weights file."""
+
+
+class RewardModelRef(Frozen):
+    """The reward model in `reward/`, an adapter with a score head.
+
+    Its base lies in `reward_base/` where it is another one than the job's.
+    """
+
+    id: str
+    job_id: str
+    sha256: str
+    base: BaseModelRef
+
+
+class LineageEntry(Frozen):
+    """One earlier job that the start model came from, the oldest first."""
+
+    model: str
+    job_id: str
+    method: str
+    training_sha256: str
+    validation_sha256: str | None = None
 
 
 class JobSpec(Frozen):
@@ -33,6 +71,9 @@ class JobSpec(Frozen):
     """The name that the result will have, `ft:…`; it goes into the model card."""
     base: BaseModelRef
     method: Method
+    start: ParentModel | None = None
+    reward: RewardModelRef | None = None
+    lineage: tuple[LineageEntry, ...] = ()
     training: DataFile
     validation: DataFile | None = None
     seed: Annotated[int, Field(ge=0, le=2147483647)]

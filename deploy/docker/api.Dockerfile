@@ -8,11 +8,13 @@ RUN python -m venv /opt/burnish
 ENV PATH=/opt/burnish/bin:$PATH
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY clients/python/pyproject.toml clients/python/README.md clients/python/
 # No source is here yet: this layer holds the dependencies alone, and stays in the cache while only code changes.
-RUN pip install -c constraints.txt .
+RUN pip install -c constraints.txt . ./clients/python
 COPY service service
 COPY trainer trainer
-RUN pip install --no-deps --force-reinstall .
+COPY clients/python/burnish clients/python/burnish
+RUN pip install --no-deps --force-reinstall . ./clients/python
 
 FROM python:3.11.15-slim-bookworm
 LABEL org.opencontainers.image.title="Burnish API and controller" \

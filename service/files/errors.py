@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.datasets import describe
-from service.datasets.base import DatasetSummary
+from burnish.datasets import describe
+from burnish.datasets.base import DatasetSummary
 from service.kit.errors import InvalidRequest, NotFound
 
 
@@ -15,7 +15,7 @@ class FileNotFound(NotFound):
 
 
 class InvalidFile(InvalidRequest):
-    """The bytes are no JSON Lines; every one of the first problems is named with its line."""
+    """The bytes are neither JSON Lines nor text; every one of the first problems is named with its line."""
 
     def __init__(self, filename: str, summary: DatasetSummary) -> None:
         problems = [{"line": problem.line, "reason": problem.reason} for problem in summary.problems]

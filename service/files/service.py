@@ -7,8 +7,8 @@ from typing import Self
 
 from sqlalchemy.orm import Session
 
+from burnish.datasets.files import SUFFIXES, FileChecker, checker_for
 from service.context import Context
-from service.datasets.jsonl import LineChecker
 from service.files import repository
 from service.files.errors import FileNotFound, InvalidFile
 from service.files.tables import File
@@ -35,7 +35,7 @@ class FileUpload:
         self._filename = ""
         self._writer: BlobWriter | None = None
         self._bytes = 0
-        self._checker = LineChecker(max_line_bytes=context.settings.max_line_bytes)
+        self._checker: FileChecker | None = None
         self._form = StreamedForm(content_type, self._open)
 
     def __enter__(self) -> Self:
@@ -55,10 +55,11 @@ class FileUpload:
         self._form.finish()
         purpose = _checked_purpose(self._form.fields.get("purpose"))
         expiry = _checked_expiry(self._form.fields)
+        assert self._checker is not None
+        assert self._writer is not None
         summary = self._checker.finish()
         if not summary.ok:
             raise InvalidFile(self._filename, summary)
-        assert self._writer is not None
         with storage_errors():
             blob = self._writer.commit()
         file = File(
@@ -84,11 +85,13 @@ class FileUpload:
 
     def _open(self, filename: str) -> FileUpload:
         self._filename = _checked_filename(filename)
+        self._checker = checker_for(self._filename, max_line_bytes=self._context.settings.max_line_bytes)
         self._writer = self._context.storage.writer(f"files/{self._id}")
         return self
 
     def write(self, chunk: bytes) -> None:
         """Take the next bytes of the file itself (the form calls this)."""
+        assert self._checker is not None
         assert self._writer is not None
         self._bytes += len(chunk)
         limit = self._context.settings.max_file_bytes
@@ -143,9 +146,11 @@ def _checked_filename(filename: str) -> str:
         raise InvalidRequest(
             "The part `file` needs a file name of 1 to 255 characters without control characters.", param="file"
         )
-    if not name.endswith(".jsonl"):
+    if not name.endswith(SUFFIXES):
         raise InvalidRequest(
-            f"'{name}' is not a .jsonl file. Datasets are JSON Lines: one JSON object a line, in UTF-8.", param="file"
+            f"'{name}' is neither a .jsonl file (JSON Lines: one JSON object a line, in UTF-8) nor a .txt file "
+            "(plain text for pretraining, in UTF-8).",
+            param="file",
         )
     return name
 

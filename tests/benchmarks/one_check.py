@@ -24,7 +24,7 @@ class Settings:
 
 
 def _check(path: Path, name: str | None) -> int:
-    from service.datasets import ROW_FORMATS, check_rows
+    from burnish.datasets import ROW_FORMATS, check_rows
 
     with path.open("rb") as file:
         summary = check_rows(iter(lambda: file.read(CHUNK), b""), ROW_FORMATS[name] if name else None)

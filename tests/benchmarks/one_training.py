@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 START = time.perf_counter()
 
@@ -24,15 +24,22 @@ from tests.benchmarks.measuring import Bystanders, peak_mib  # noqa: E402
 from trainer.auto import base_learning_rate  # noqa: E402
 from trainer.engine.data import TokenizedRow, prepare, tokenize_rows  # noqa: E402
 from trainer.engine.evaluate import score_rows  # noqa: E402
-from trainer.engine.models import add_lora, device, hidden_size, load_config, load_model, load_tokenizer  # noqa: E402
-from trainer.engine.sft import TrainingParts  # noqa: E402
+from trainer.engine.models import device, hidden_size, load_config, load_model, load_tokenizer  # noqa: E402
+from trainer.engine.recipe import JobContext  # noqa: E402
+from trainer.engine.supervised import SupervisedRecipe  # noqa: E402
 from trainer.engine.template import ChatTemplate  # noqa: E402
 from trainer.events import EventSink  # noqa: E402
 from trainer.methods.base import LoraParameters, Resolved  # noqa: E402
-from trainer.methods.supervised import SupervisedMethod  # noqa: E402
+from trainer.methods.supervised import (  # noqa: E402
+    SupervisedHyperparameters,
+    SupervisedMethod,
+    SupervisedParameters,
+)
 from trainer.progress import Progress  # noqa: E402
-from trainer.rows import read_rows  # noqa: E402
-from trainer.statistics import corpus_loss  # noqa: E402
+from trainer.result import sha256_of  # noqa: E402
+from trainer.rows import ChatRow, read_rows  # noqa: E402
+from trainer.spec import BaseModelRef, DataFile, JobSpec  # noqa: E402
+from trainer.stop import StopFlag  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -78,23 +85,30 @@ class Clock(TrainerCallback):
 
 def burnish(settings: Settings, workdir: Path) -> tuple[Trainer, PeftModel]:
     """Build the trainer of a job as `trainer.run` does."""
-    tokenizer = load_tokenizer(Path(settings.base))
-    prepared = _tokenized(settings.train, settings.rows, ChatTemplate(tokenizer))
     lora = LoraParameters(rank=settings.rank, alpha=settings.alpha)
-    model = add_lora(load_model(Path(settings.base), settings.dtype), lora, settings.seed)
-    parts = TrainingParts(
-        workdir=workdir,
-        base_id="benchmark",
-        model=model,
-        tokenizer=tokenizer,
-        rows=prepared,
-        validation=(),
-        resolved=_resolved(settings, lora),
-        progress=Progress(),
-        sink=EventSink(workdir),
-        should_stop=lambda: False,
+    (workdir / "data").mkdir()
+    (workdir / "base").symlink_to(Path(settings.base).resolve())
+    lines = Path(settings.train).read_text(encoding="utf-8").splitlines(keepends=True)[: settings.rows]
+    data = workdir / "data" / "train.jsonl"
+    data.write_text("".join(lines), encoding="utf-8")
+    hyperparameters = SupervisedHyperparameters(dtype=cast(Any, settings.dtype), lora=lora)
+    spec = JobSpec(
+        job_id="benchmark",
+        model_name="benchmark",
+        base=BaseModelRef(id="benchmark", fingerprint=""),
+        method=SupervisedMethod(supervised=SupervisedParameters(hyperparameters=hyperparameters)),
+        training=DataFile(path="data/train.jsonl", filename="train.jsonl", sha256=sha256_of(data)),
+        seed=settings.seed,
     )
-    return SupervisedMethod().build(parts), model
+
+    class Fixed(SupervisedRecipe):
+        def resolve(self) -> Resolved:
+            return _resolved(settings, lora)
+
+    recipe = Fixed(JobContext(workdir, spec, EventSink(workdir), StopFlag(), warn=print))
+    recipe.read()
+    recipe.load()
+    return recipe.make_loop(Progress()), recipe.model
 
 
 def trl(settings: Settings, workdir: Path) -> tuple[Trainer, PeftModel]:
@@ -177,11 +191,14 @@ def _held_out_loss(settings: Settings, model: PeftModel, *, base: bool) -> float
     rows = _tokenized(settings.held_out, settings.held_out_rows, template)
     pad_id = template.tokenizer.pad_token_id
     assert isinstance(pad_id, int)
-    return corpus_loss(score_rows(model, rows, pad_id, base=base))
+    if not base:
+        return score_rows(model, rows, pad_id)[0].value
+    with model.disable_adapter():
+        return score_rows(model, rows, pad_id)[0].value
 
 
 def _tokenized(path: str, count: int, template: ChatTemplate) -> tuple[TokenizedRow, ...]:
-    rows = read_rows(Path(path), filename=Path(path).name, param="training_file")[:count]
+    rows = read_rows(Path(path), ChatRow, filename=Path(path).name, param="training_file")[:count]
     return prepare(tokenize_rows(template, rows), 2048).rows
 
 

@@ -59,7 +59,15 @@ def test_every_install_is_pinned_or_of_this_source_alone(image: str) -> None:
     ]
     assert installs
     for command in installs:
-        assert "-c constraints.txt" in command or command == "pip install --no-deps --force-reinstall ."
+        own = "pip install --no-deps --force-reinstall . ./clients/python"
+        assert "-c constraints.txt" in command or command == own
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_client_is_installed_from_this_source_and_never_from_an_index(image: str) -> None:
+    runs = [run for run in values(dockerfile(image), "RUN") if re.search(r"pip install .*\.(\s|$|\[)|'\.\[", run)]
+    assert len(runs) == 2
+    assert all(run.endswith(" ./clients/python") for run in runs)
 
 
 def test_only_the_worker_has_torch_and_the_small_base_model() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.fixtures.tiny_model import make_tiny_model
 from tests.trainer.workdirs import chat, events_of, jsonl, lay_out, training_rows
-from trainer.engine.sft import finite
+from trainer.engine.loop import finite
 from trainer.errors import TrainerError, as_trainer_error
 from trainer.events import Error
 from trainer.result import MANIFEST_NAME, ExitCode
@@ -115,9 +115,9 @@ def test_a_model_that_gives_no_numbers(tmp_path: Path, tiny_base: Path) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_diverging_step_ends_the_run(value: float) -> None:
-    assert finite(1.5, 3) == 1.5
+    assert finite(1.5, 3, "supervised") == 1.5
     with pytest.raises(TrainerError, match="at step 3") as caught:
-        finite(value, 3)
+        finite(value, 3, "supervised")
     assert caught.value.code == "loss_not_finite"
 
 

@@ -63,5 +63,7 @@ def test_a_short_training_learns(smollm2: Path, tmp_path: Path) -> None:
     evaluations = [event for event in events_of(workdir) if isinstance(event, Evaluation) and event.full]
     base = next(event for event in evaluations if event.model == "base")
     assert evaluations[-1].model == "tuned"
+    assert base.valid_loss is not None
+    assert evaluations[-1].valid_loss is not None
     assert evaluations[-1].valid_loss < base.valid_loss
     assert (workdir / "output" / "adapter" / "adapter_model.safetensors").is_file()

@@ -12,13 +12,13 @@ from trainer.engine.checkpoints import finish_checkpoint
 from trainer.events import Checkpoint
 
 if TYPE_CHECKING:
-    from trainer.engine.sft import SupervisedTrainer
+    from trainer.engine.loop import JobLoop
 
 
 class FlowCallback(TrainerCallback):
     """Connects the training loop with the run around it."""
 
-    def __init__(self, trainer: SupervisedTrainer) -> None:
+    def __init__(self, trainer: JobLoop) -> None:
         self._trainer = trainer
 
     def on_step_begin(self, *_args: Any, **_kwargs: Any) -> None:
@@ -33,19 +33,17 @@ class FlowCallback(TrainerCallback):
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
         """Where a stop was asked for, write a checkpoint and leave the loop."""
-        if self._trainer.parts.should_stop():
+        if self._trainer.recipe.job.stop():
             control.should_evaluate = False
             control.should_save = True
             control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
         """Complete the checkpoint, then announce it."""
-        parts, progress = self._trainer.parts, self._trainer.progress
+        job, progress = self._trainer.recipe.job, self._trainer.progress
+        incoming = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        self._trainer.write_extras(incoming)
         path = finish_checkpoint(
-            Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}",
-            parts.workdir,
-            step=state.global_step,
-            progress=progress,
-            base_id=parts.base_id,
+            incoming, job.workdir, step=state.global_step, progress=progress, base_id=job.spec.base.id
         )
-        parts.sink.emit(Checkpoint(step=state.global_step, path=path, metrics=progress.metrics()))
+        job.sink.emit(Checkpoint(step=state.global_step, path=path, metrics=progress.metrics()))

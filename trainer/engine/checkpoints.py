@@ -16,8 +16,13 @@ UNWANTED = ("training_args.bin",)
 
 
 def clean_adapter_config(folder: Path, base_id: str) -> None:
-    """Name the base by its id, never by this machine's path, and drop the hints at this program's classes."""
+    """Name the base by its id, never by this machine's path, and drop the hints at this program's classes.
+
+    A folder with full weights has no such file and stays as it is.
+    """
     path = folder / "adapter_config.json"
+    if not path.is_file():
+        return
     config = json.loads(path.read_text(encoding="utf-8"))
     config.update(base_model_name_or_path=base_id, auto_mapping=None, revision=None)
     path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False), encoding="utf-8")

@@ -55,9 +55,11 @@ class Prepared:
         return sum(row.trained_tokens for row in self.rows)
 
 
-def tokenize_rows(template: ChatTemplate, rows: Iterable[ChatRow]) -> list[TokenizedRow]:
+def tokenize_rows(
+    template: ChatTemplate, rows: Iterable[ChatRow], *, param: str = "training_file"
+) -> list[TokenizedRow]:
     """Render and tokenize each row. Raises TrainerError (`unsupported_conversation`), naming the line."""
-    return [_tokenize_row(template, row) for row in rows]
+    return [_tokenize_row(template, row, param) for row in rows]
 
 
 def prepare(rows: Sequence[TokenizedRow], max_length: int) -> Prepared:
@@ -78,7 +80,7 @@ def prepare(rows: Sequence[TokenizedRow], max_length: int) -> Prepared:
     return Prepared(tuple(kept), tuple(cut), tuple(dropped))
 
 
-def _tokenize_row(template: ChatTemplate, row: ChatRow) -> TokenizedRow:
+def _tokenize_row(template: ChatTemplate, row: ChatRow, param: str) -> TokenizedRow:
     try:
         messages, tools = template.messages(row)
         text = template.render(messages, tools)
@@ -87,7 +89,7 @@ def _tokenize_row(template: ChatTemplate, row: ChatRow) -> TokenizedRow:
         raise TrainerError(
             "unsupported_conversation",
             f"The base model's chat template cannot render the conversation in line {row.line}: {error}.",
-            param="training_file",
+            param=param,
         ) from error
     ids, trained = _tokenize_pieces(template.tokenizer, text, spans)
     return TokenizedRow(row.line, tuple(ids), tuple(trained))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from peft import PeftModel
 
 from trainer.auto import TOKENS_A_PASS
 from trainer.engine.data import TokenizedRow
 from trainer.engine.head import collate, trained_scores
 from trainer.errors import TrainerError
-from trainer.statistics import RowScore
+from trainer.statistics import Measure, token_measures
 
 SUBSET_TOKENS = 2048
 
@@ -37,39 +37,39 @@ def subset(rows: Sequence[TokenizedRow]) -> list[TokenizedRow]:
     return list(rows[::stride])
 
 
-def score_rows(model: PeftModel, rows: Sequence[TokenizedRow], pad_id: int, *, base: bool = False) -> list[RowScore]:
-    """Score every row, in the order given; `base` leaves the adapter out. Losses are in nats.
+def score_rows(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> tuple[Measure, Measure]:
+    """Return loss and token accuracy of the model as it is, row by row in the order given. Losses are in nats.
 
     Raises TrainerError (`loss_not_finite`) where a score is not a finite number.
     """
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids))
-    scores: dict[int, RowScore] = {}
+    scores: dict[int, tuple[float, int]] = {}
     with evaluating(model):
-        for numbers in _batches(order, rows, model.device.type):
+        for numbers in batches_within(order, rows, model.device.type):
             batch = [rows[number] for number in numbers]
-            if base:
-                with model.disable_adapter():
-                    scored = _score_batch(model, batch, pad_id)
-            else:
-                scored = _score_batch(model, batch, pad_id)
-            scores.update(zip(numbers, scored, strict=True))
-    return [scores[number] for number in range(len(rows))]
+            scores.update(zip(numbers, _score_batch(model, batch, pad_id), strict=True))
+    return token_measures(
+        [row.line for row in rows],
+        [scores[number][0] for number in range(len(rows))],
+        [scores[number][1] for number in range(len(rows))],
+        [row.trained_tokens for row in rows],
+    )
 
 
-def _score_batch(model: PeftModel, rows: Sequence[TokenizedRow], pad_id: int) -> list[RowScore]:
+def _score_batch(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> list[tuple[float, int]]:
     batch = {name: values.to(model.device) for name, values in collate(rows, pad_id).items()}
     log_probs, hits = trained_scores(model, batch, compact=model.device.type == "cpu")
     sizes = [row.trained_tokens for row in rows]
-    scores: list[RowScore] = []
-    for row, size, probs, right in zip(rows, sizes, log_probs.split(sizes), hits.split(sizes), strict=True):
+    scores: list[tuple[float, int]] = []
+    for row, probs, right in zip(rows, log_probs.split(sizes), hits.split(sizes), strict=True):
         nll = -float(probs.double().sum())
         if not math.isfinite(nll):
             raise TrainerError("loss_not_finite", f"The evaluation loss of line {row.line} is not a finite number.")
-        scores.append(RowScore(line=row.line, nll=nll, correct=int(right.sum()), tokens=size))
+        scores.append((nll, int(right.sum())))
     return scores
 
 
-def _batches(order: Sequence[int], rows: Sequence[TokenizedRow], device: str) -> Iterator[list[int]]:
+def batches_within(order: Sequence[int], rows: Sequence[TokenizedRow], device: str) -> Iterator[list[int]]:
     """Group row numbers, sorted by length, so that a padded batch stays within the device's tokens a pass."""
     batch: list[int] = []
     for number in order:

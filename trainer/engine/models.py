@@ -1,25 +1,22 @@
-"""Loading the base model and putting a LoRA adapter on it."""
+"""Loading the base model, its configuration and its tokenizer."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    set_seed,
 )
-from transformers.pytorch_utils import Conv1D
 
 from trainer.errors import TrainerError
-from trainer.methods.base import LoraParameters
 from trainer.result import ExitCode
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -49,8 +46,13 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(base: Path, dtype: str) -> PreTrainedModel:
-    """Load the base's safetensors weights as `dtype` onto the device. Raises TrainerError (`invalid_base_model`)."""
+def load_model(base: Path, dtype: str, quantization: str = "none") -> PreTrainedModel:
+    """Load the base's safetensors weights as `dtype` onto the device; `4bit` holds them in NF4, computing in `dtype`.
+
+    Raises TrainerError (`invalid_base_model`, or `invalid_hyperparameters` for 4 bits without a GPU).
+    """
+    if quantization == "4bit":
+        return _load_4bit(base, dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             base, dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False, use_safetensors=True
@@ -61,6 +63,36 @@ def load_model(base: Path, dtype: str) -> PreTrainedModel:
     return model.to(device())  # pyright: ignore[reportArgumentType]
 
 
+def _load_4bit(base: Path, dtype: str) -> PreTrainedModel:
+    if device().type != "cuda" or find_spec("bitsandbytes") is None:
+        missing = "a GPU" if device().type != "cuda" else "the Python package bitsandbytes"
+        raise TrainerError(
+            "invalid_hyperparameters",
+            f"quantization 4bit needs {missing}, which this worker does not have: use none, or another worker.",
+            param="quantization",
+        )
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[dtype],
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base,
+            dtype=DTYPES[dtype],
+            quantization_config=config,
+            device_map={"": 0},
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _broken_base(error) from error
+    model.config.use_cache = False
+    return model
+
+
 def hidden_size(config: PreTrainedConfig) -> int:
     """Return the model's width."""
     return int(config.get_text_config().hidden_size)
@@ -69,42 +101,6 @@ def hidden_size(config: PreTrainedConfig) -> int:
 def context_length(config: PreTrainedConfig) -> int:
     """Return the most tokens that the model can attend to."""
     return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2048)
-
-
-def add_lora(model: PreTrainedModel, lora: LoraParameters, seed: int) -> PeftModel:
-    """Wrap the model with a new adapter, its A matrices drawn from `seed`, its B matrices zero.
-
-    Raises TrainerError (`invalid_hyperparameters`) where a target module does not exist, naming those that do.
-    """
-    if lora.target_modules != "all-linear":
-        _check_targets(model, lora.target_modules)
-    set_seed(seed)
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType] - any number scales
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    wrapped = get_peft_model(model, config)
-    assert isinstance(wrapped, PeftModel)
-    return wrapped
-
-
-def _check_targets(model: PreTrainedModel, targets: list[str]) -> None:
-    head = model.get_output_embeddings()
-    names = [
-        name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D)) and module is not head
-    ]
-    missing = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
-    if missing:
-        existing = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
-        raise TrainerError(
-            "invalid_hyperparameters",
-            f"The base model has no target modules named {', '.join(missing)}; those it has are: {existing}.",
-            param="method.supervised.hyperparameters.lora.target_modules",
-        )
 
 
 def _broken_base(error: Exception) -> TrainerError:

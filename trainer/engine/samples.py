@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from peft import PeftModel
 from transformers import GenerationConfig
 
 from trainer.engine.evaluate import evaluating
@@ -38,41 +37,52 @@ class Sample(Frozen):
 
 
 @dataclass(frozen=True)
-class _Question:
-    row: ChatRow
+class Question:
+    """A prompt as token ids, and what its row expects as an answer."""
+
+    line: int
+    source: Literal["validation", "training"]
     messages: tuple[PromptMessage, ...]
     ids: list[int]
     expected: str
     expected_tokens: int
 
 
-def make_samples(
-    model: PeftModel,
+def questions_of(
     template: ChatTemplate,
     rows: Sequence[ChatRow],
     *,
     count: int,
     context: int,
     source: Literal["validation", "training"],
-) -> list[Sample]:
-    """Answer `count` evenly spaced rows' last turns, skipping rows without a prompt that fits the context."""
+) -> list[Question]:
+    """Choose `count` evenly spaced rows' last turns, skipping rows without a prompt that fits the context."""
     stride = max(1, len(rows) // max(count, 1))
-    questions = [question for row in rows[::stride][:count] if (question := _question(template, row, context))]
+    found = (_question(template, row, context, source) for row in rows[::stride][:count])
+    return [question for question in found if question]
+
+
+def answer(model: Any, template: ChatTemplate, questions: Sequence[Question]) -> list[str]:
+    """Answer greedily, each answer up to half as long again as the longest that is expected."""
     if not questions:
         return []
     room = max(question.expected_tokens for question in questions)
     limit = min(MAX_NEW_TOKENS, room + room // 2 + 16)
     with evaluating(model):
-        with model.disable_adapter():
-            base = _answers(model, template, questions, limit)
-        tuned = _answers(model, template, questions, limit)
+        return _answers(model, template, questions, limit)
+
+
+def side_by_side(questions: Sequence[Question], base: Sequence[str], tuned: Sequence[str]) -> list[Sample]:
+    """Pair both models' answers."""
     return [
-        Sample(line=q.row.line, source=source, prompt=q.messages, expected=q.expected, base=b, tuned=t)
+        Sample(line=q.line, source=q.source, prompt=q.messages, expected=q.expected, base=b, tuned=t)
         for q, b, t in zip(questions, base, tuned, strict=True)
     ]
 
 
-def _question(template: ChatTemplate, row: ChatRow, context: int) -> _Question | None:
+def _question(
+    template: ChatTemplate, row: ChatRow, context: int, source: Literal["validation", "training"]
+) -> Question | None:
     messages, tools = template.messages(row)
     last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
     if last == 0:
@@ -87,10 +97,10 @@ def _question(template: ChatTemplate, row: ChatRow, context: int) -> _Question |
         expected = expected.removesuffix(template.end_of_turn)
     size = len(template.tokenizer(expected, add_special_tokens=False)["input_ids"])
     shown = tuple(PromptMessage(role=m["role"], content=m["content"]) for m in messages[:last])
-    return _Question(row, shown, ids, expected, size)
+    return Question(row.line, source, shown, ids, expected, size)
 
 
-def _answers(model: PeftModel, template: ChatTemplate, questions: Sequence[_Question], limit: int) -> list[str]:
+def _answers(model: Any, template: ChatTemplate, questions: Sequence[Question], limit: int) -> list[str]:
     """Generate in batches of rows of similar length, padded on the left; answers come back in the given order."""
     order = sorted(range(len(questions)), key=lambda number: len(questions[number].ids))
     answers: dict[int, str] = {}
@@ -101,7 +111,7 @@ def _answers(model: PeftModel, template: ChatTemplate, questions: Sequence[_Ques
     return [answers[number] for number in range(len(questions))]
 
 
-def _generate(model: PeftModel, template: ChatTemplate, prompts: Sequence[list[int]], limit: int) -> list[str]:
+def _generate(model: Any, template: ChatTemplate, prompts: Sequence[list[int]], limit: int) -> list[str]:
     tokenizer = template.tokenizer
     longest = max(len(ids) for ids in prompts)
     padding = [longest - len(ids) for ids in prompts]
@@ -119,9 +129,9 @@ def _generate(model: PeftModel, template: ChatTemplate, prompts: Sequence[list[i
     ]
 
 
-def _greedy(model: PeftModel, template: ChatTemplate, limit: int) -> GenerationConfig:
+def _greedy(model: Any, template: ChatTemplate, limit: int) -> GenerationConfig:
     """Return plain greedy decoding: a base's own defaults may sample, and samples would differ between runs."""
-    known = cast(Any, model.get_base_model()).generation_config.eos_token_id
+    known = model.generation_config.eos_token_id
     stops: set[int] = {known} if isinstance(known, int) else set(known or ())
     if template.end_of_turn:
         stops.add(cast(int, template.tokenizer.convert_tokens_to_ids(template.end_of_turn)))

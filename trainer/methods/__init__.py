@@ -1,8 +1,17 @@
-"""The training methods, one file each. A new method is its file and one entry in `METHODS`."""
+"""The training methods, one file each. A new method is its file and its name in `Method` and in `METHODS`."""
 
+from typing import Annotated
+
+from pydantic import Field
+
+from trainer.methods.dpo import DpoMethod
+from trainer.methods.ppo import PpoMethod
+from trainer.methods.pretraining import PretrainingMethod
+from trainer.methods.reward import RewardMethod
 from trainer.methods.supervised import SupervisedMethod
 
-METHODS = (SupervisedMethod,)
+METHODS = (PretrainingMethod, SupervisedMethod, RewardMethod, DpoMethod, PpoMethod)
 
-# The discriminated union of all methods; with several members: `Annotated[A | B, Field(discriminator="type")]`.
-Method = SupervisedMethod
+Method = Annotated[
+    PretrainingMethod | SupervisedMethod | RewardMethod | DpoMethod | PpoMethod, Field(discriminator="type")
+]

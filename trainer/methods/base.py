@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,12 +22,18 @@ class Exact(Frozen):
 
 
 class LoraParameters(Exact):
-    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + (alpha / rank) · B·A on the target modules."""
+    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + (alpha / rank) · B·A on the target modules.
+
+    `use_rslora` scales by alpha / √rank (Kalajdzievski 2023, arXiv 2312.03732); `use_dora` trains magnitude and
+    direction apart (Liu et al. 2024, arXiv 2402.09353).
+    """
 
     rank: int = Field(default=16, ge=1, le=512)
     alpha: float = Field(default=32.0, gt=0, le=4096)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=64)] = "all-linear"
+    use_dora: bool = False
+    use_rslora: bool = False
 
 
 class CommonHyperparameters(Exact):
@@ -45,7 +51,27 @@ class CommonHyperparameters(Exact):
     eval_steps: Auto | Annotated[int, Field(ge=1)] = "auto"
     checkpoint_steps: Auto | Annotated[int, Field(ge=1)] = "auto"
     dtype: Auto | Literal["float32", "bfloat16"] = "auto"
-    lora: LoraParameters = LoraParameters()
+    lora: Auto | LoraParameters = "auto"
+    """`auto` is the shape of the adapter that the job starts from, or the default of a new one."""
+    quantization: Literal["none", "4bit"] = "none"
+    """`4bit` holds the frozen base in NF4 (QLoRA, Dettmers et al. 2023, arXiv 2305.14314); needs a GPU."""
+    gradient_checkpointing: Auto | bool = "auto"
+    """Recompute activations in the backward pass: less memory, a third more time; `auto` does so on a GPU."""
+    early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """End after this many evaluations in a row without a better headline measure; needs a validation file."""
+    result: Literal["last", "best"] = "last"
+    """Which weights become the result: the last step's, or those of the best evaluation."""
+
+    learning_rate_scale: ClassVar[float] = 1.0
+    """What the method's automatic learning rate is, relative to supervised fine-tuning's."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the hyperparameters that only this method has, as they were asked for."""
+        return {
+            name: value
+            for name, value in self.model_dump(mode="json").items()
+            if name not in CommonHyperparameters.model_fields
+        }
 
 
 class Resolved(Frozen):
@@ -67,4 +93,15 @@ class Resolved(Frozen):
     total_steps: int
     dtype: str
     lora: LoraParameters
+    quantization: str = "none"
+    gradient_checkpointing: bool = False
+    early_stopping_patience: int | None = None
+    result: Literal["last", "best"] = "last"
     seed: int
+    settings: dict[str, Any] = {}
+    """The numbers of this method alone."""
+
+    def shown(self) -> dict[str, Any]:
+        """Return all numbers side by side, as the wire and the report show them."""
+        common = self.model_dump(mode="json", exclude={"settings"})
+        return {**common, **self.settings}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from trainer.methods.base import CommonHyperparameters, Frozen
 
 if TYPE_CHECKING:
-    from trainer.engine.sft import SupervisedTrainer, TrainingParts
+    from trainer.engine.recipe import JobContext, Recipe
 
 
 class SupervisedHyperparameters(CommonHyperparameters):
@@ -19,11 +19,17 @@ class SupervisedHyperparameters(CommonHyperparameters):
 class SupervisedParameters(Frozen):
     """The block `supervised` of the wire's `method`."""
 
-    hyperparameters: SupervisedHyperparameters = SupervisedHyperparameters()
+    hyperparameters: SupervisedHyperparameters = Field(default_factory=SupervisedHyperparameters)
 
 
 class SupervisedMethod(Frozen):
     """`method: {type: "supervised", supervised: {hyperparameters: {…}}}`."""
+
+    in_words: ClassVar[tuple[str, str]] = (
+        "supervised fine-tuning",
+        "conversations; only the assistant's tokens were in the loss",
+    )
+    """What the model card calls the method, and what it was trained on."""
 
     type: Literal["supervised"] = "supervised"
     supervised: SupervisedParameters = Field(default_factory=SupervisedParameters)
@@ -33,8 +39,8 @@ class SupervisedMethod(Frozen):
         """The block's hyperparameters, by a name that every method shares."""
         return self.supervised.hyperparameters
 
-    def build(self, parts: TrainingParts) -> SupervisedTrainer:
-        """Return the trainer of this method, ready for `train()`. Loads torch."""
-        from trainer.engine.sft import SupervisedTrainer
+    def recipe(self, job: JobContext) -> Recipe:
+        """Return what this method does in a run. Loads torch."""
+        from trainer.engine.supervised import SupervisedRecipe
 
-        return SupervisedTrainer(parts)
+        return SupervisedRecipe(job)

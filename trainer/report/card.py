@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 
 from trainer.methods.base import Resolved
-from trainer.spec import JobSpec
+from trainer.spec import FROM_SCRATCH, JobSpec
 
+_USE = {
+    "adapter": """base = AutoModelForCausalLM.from_pretrained("path/to/the/base")
+model = PeftModel.from_pretrained(base, "path/to/this/folder")""",
+    "reward": """base = AutoModelForSequenceClassification.from_pretrained("path/to/the/base", num_labels=1)
+model = PeftModel.from_pretrained(base, "path/to/this/folder")  # model(**tokens).logits is the score""",
+    "model": """model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")""",
+}
 _CARD = """---
-base_model: {base}
-library_name: peft
-pipeline_tag: text-generation
-tags: [lora, peft, sft]
----
+{head}---
 
 # {name}
 
-A LoRA adapter for `{base_id}`, trained by supervised fine-tuning on {rows} conversations; only the assistant's
-tokens were in the loss.
+{what} `{start}`, trained by {method} on {rows} {data}.
 
 | | |
 |---|---|
@@ -33,11 +35,9 @@ tokens were in the loss.
 ## Use
 
 ```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+{imports}
 
-base = AutoModelForCausalLM.from_pretrained("path/to/the/base")
-model = PeftModel.from_pretrained(base, "path/to/this/folder")
+{use}
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
 
@@ -45,10 +45,19 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 """
 
 
-def model_card(spec: JobSpec, resolved: Resolved, *, rows: int) -> str:
+def model_card(spec: JobSpec, resolved: Resolved, *, rows: int, kind: str) -> str:
     """Return the card as Markdown with the metadata block that model hubs read."""
+    method, data = spec.method.in_words
+    auto = {"adapter": "CausalLM", "reward": "SequenceClassification", "model": "CausalLM"}[kind]
+    imports = f"from transformers import AutoModelFor{auto}, AutoTokenizer"
     return _CARD.format(
-        base=json.dumps(spec.base.id),
+        head=_head(spec, kind),
+        what={"adapter": "A LoRA adapter for", "reward": "A reward model on", "model": "A language model from"}[kind],
+        start=spec.start.id if spec.start else spec.base.id,
+        method=method,
+        data=data,
+        imports=imports if kind == "model" else f"from peft import PeftModel\n{imports}",
+        use=_USE[kind],
         base_id=spec.base.id,
         name=spec.model_name,
         fingerprint=spec.base.fingerprint,
@@ -66,3 +75,11 @@ def model_card(spec: JobSpec, resolved: Resolved, *, rows: int) -> str:
         seed=resolved.seed,
         dtype=resolved.dtype,
     )
+
+
+def _head(spec: JobSpec, kind: str) -> str:
+    lines = [f"base_model: {json.dumps(spec.base.id)}"] if spec.base.id != FROM_SCRATCH else []
+    lines += ["library_name: transformers"] if kind == "model" else ["library_name: peft"]
+    lines += ["pipeline_tag: text-classification" if kind == "reward" else "pipeline_tag: text-generation"]
+    tags = ["burnish", spec.method.type] if kind == "model" else ["lora", "peft", spec.method.type]
+    return "\n".join([*lines, f"tags: [{', '.join(tags)}]"]) + "\n"

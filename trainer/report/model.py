@@ -10,8 +10,9 @@ from pydantic import Field, computed_field
 
 from trainer.events import Evaluation, Step
 from trainer.methods.base import Frozen, Resolved
-from trainer.spec import BaseModelRef
-from trainer.statistics import Comparison
+from trainer.result import Kinds
+from trainer.spec import BaseModelRef, LineageEntry, ParentModel, RewardModelRef
+from trainer.statistics import MeasureComparison
 
 Outcome = Literal["better", "no_difference_shown", "worse", "not_held_out"]
 
@@ -31,21 +32,36 @@ class DataSummary(Frozen):
     dropped_lines: tuple[int, ...]
 
 
+class PlotSpec(Frozen):
+    """A curve of the report: metrics `y` of steps and evaluations over the steps, or over another metric `x`."""
+
+    title: str
+    y: tuple[str, ...]
+    x: str = "step"
+
+
 class Verdict(Frozen):
-    """Whether the tuned model predicts the held-out answers better than the base, in a word and in a sentence."""
+    """Whether the tuned model is better than the one it started from, in a word and in a sentence."""
 
     outcome: Outcome
     sentence: str
 
 
 class Report(Frozen):
-    """`report.json`. Losses are in nats a token, times in seconds; `seconds` is by phase."""
+    """`report.json`. The first measure of `comparison` decides; times are in seconds; `seconds` is by phase.
 
-    version: int = 1
+    "base" is the model that the job started from: the base itself, or `start` where it went on from a job's result.
+    """
+
+    version: int = 2
     created_at: float = Field(default_factory=time.time)
     job_id: str
     model_name: str
     base: BaseModelRef
+    start: ParentModel | None = None
+    reward: RewardModelRef | None = None
+    lineage: tuple[LineageEntry, ...] = ()
+    kind: Kinds = "adapter"
     method: str
     training: DataSummary
     validation: DataSummary | None
@@ -58,9 +74,11 @@ class Report(Frozen):
     tokens_seen: int
     tokens_per_second: float
     measured_on: Literal["validation", "training"]
-    comparison: Comparison
+    comparison: tuple[MeasureComparison, ...]
+    plots: tuple[PlotSpec, ...] = ()
     interval_method: str = (
-        "95% normal intervals; the row is the cluster, differences are paired by row (arXiv 2411.00640)"
+        "95% normal intervals; the row is the cluster, differences are paired by row (arXiv 2411.00640); "
+        "rates of one trial a row have Wilson's interval"
     )
     steps: tuple[Step, ...]
     evaluations: tuple[Evaluation, ...]
@@ -71,16 +89,16 @@ class Report(Frozen):
     @property
     def verdict(self) -> Verdict:
         """The outcome, drawn from the paired difference's interval alone."""
-        return verdict_of(self.comparison, held_out=self.measured_on == "validation")
+        return verdict_of(self.comparison[0], held_out=self.measured_on == "validation")
 
     @computed_field
     @property
-    def perplexity(self) -> dict[str, float | None]:
-        """exp(loss) of base and tuned model; None where it is too large for a number."""
-        return {
-            "base": perplexity(self.comparison.base_loss.value),
-            "tuned": perplexity(self.comparison.tuned_loss.value),
-        }
+    def perplexity(self) -> dict[str, float | None] | None:
+        """exp(loss) of base and tuned model where the headline is a loss a token, else None."""
+        headline = self.comparison[0]
+        if headline.unit != "nats a token":
+            return None
+        return {"base": perplexity(headline.base.value), "tuned": perplexity(headline.tuned.value)}
 
 
 def perplexity(loss: float | None) -> float | None:
@@ -88,32 +106,37 @@ def perplexity(loss: float | None) -> float | None:
     return math.exp(loss) if loss is not None and loss < 700 else None
 
 
-def verdict_of(comparison: Comparison, *, held_out: bool) -> Verdict:
-    """Return better or worse only where the 95% interval of the difference leaves out zero."""
-    difference = comparison.loss_difference
-    numbers = f"{comparison.base_loss.value:.3f} to {comparison.tuned_loss.value:.3f} nats a token"
+def verdict_of(measure: MeasureComparison, *, held_out: bool) -> Verdict:
+    """Return better or worse only where the 95% interval of the paired difference leaves out zero."""
+    difference = measure.difference
+    unit = f" {measure.unit}" if measure.unit else ""
+    numbers = f"from {measure.base.value:.3f} to {measure.tuned.value:.3f}{unit}"
     if not held_out:
         return Verdict(
             outcome="not_held_out",
-            sentence=f"Nothing was held out: on training rows the loss went from {numbers}, which says nothing about "
-            "new conversations. Give a validation file to measure that.",
+            sentence=f"Nothing was held out: on training rows the {measure.label} went {numbers}, which says nothing "
+            "about new rows. Give a validation file to measure that.",
         )
     if difference.low is None or difference.high is None:
         return Verdict(
             outcome="no_difference_shown",
-            sentence=f"No difference shown: the loss went from {numbers}, but one held-out row allows no interval.",
+            sentence=f"No difference shown: the {measure.label} went {numbers}, but one held-out row allows no "
+            "interval.",
         )
     interval = f"difference {difference.value:+.3f}, 95% interval {difference.low:+.3f} to {difference.high:+.3f}"
-    detail = f"from {numbers} on {comparison.rows} held-out rows ({interval})"
-    if difference.high < 0:
+    detail = f"{numbers} on {measure.rows} held-out rows ({interval})"
+    if difference.low <= 0 <= difference.high:
         return Verdict(
-            outcome="better", sentence=f"The tuned model predicts the held-out answers better: the loss fell {detail}."
+            outcome="no_difference_shown",
+            sentence=f"No difference shown between base and tuned model: the {measure.label} went {detail}.",
         )
-    if difference.low > 0:
-        return Verdict(
-            outcome="worse", sentence=f"The tuned model predicts the held-out answers worse: the loss rose {detail}."
-        )
+    outcome, verb = _direction(measure)
     return Verdict(
-        outcome="no_difference_shown",
-        sentence=f"No difference shown between base and tuned model: the loss went {detail}.",
+        outcome=outcome, sentence=f"The tuned model is {outcome} on held-out rows: the {measure.label} {verb} {detail}."
     )
+
+
+def _direction(measure: MeasureComparison) -> tuple[Literal["better", "worse"], str]:
+    rose = measure.difference.value > 0
+    wanted = measure.better == "higher"
+    return "better" if rose == wanted else "worse", "rose" if rose else "fell"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.report.model import Report
+from trainer.events import Evaluation, Step
+from trainer.report.model import PlotSpec, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,52 +19,87 @@ _INK = "#010203"
 _TRAIN, _VALID, _BASE = "#8b93a7", "#2f6fed", "#d9822b"
 
 
-def loss_plot(report: Report) -> str:
-    """Return the loss of each step, of each evaluation, and the base's level, in nats a token."""
-    steps = [step.step for step in report.steps]
-    evaluations = [evaluation for evaluation in report.evaluations if evaluation.model == "tuned"]
+def all_plots(report: Report) -> list[str]:
+    """Return the report's curves: loss, token accuracy where it was measured, and what the method asks for."""
+    plots = [_over_steps(report, PlotSpec(title=_loss_label(report), y=("loss",)))]
+    if any(step.train_mean_token_accuracy is not None for step in report.steps):
+        plots.append(_over_steps(report, PlotSpec(title="token accuracy", y=("token_accuracy",))))
+    for spec in report.plots:
+        plots.append(_over_steps(report, spec) if spec.x == "step" else _over_metric(report, spec))
+    return plots
 
+
+def _loss_label(report: Report) -> str:
+    unit = next((measure.unit for measure in report.comparison if measure.name == "loss"), "")
+    return f"loss, {unit}" if unit else "loss"
+
+
+def _of_step(step: Step, name: str) -> float | None:
+    if name == "loss":
+        return step.train_loss
+    return step.train_mean_token_accuracy if name == "token_accuracy" else step.metrics.get(name)
+
+
+def _of_evaluation(event: Evaluation, name: str) -> float | None:
+    if name == "loss":
+        return event.valid_loss
+    return event.valid_mean_token_accuracy if name == "token_accuracy" else event.metrics.get(name)
+
+
+def _over_steps(report: Report, spec: PlotSpec) -> str:
     def draw(axes: Axes) -> None:
-        _curves(
-            axes,
-            (steps, [step.train_loss for step in report.steps]),
-            ([event.step for event in evaluations], [event.valid_loss for event in evaluations]),
-            report.comparison.base_loss.value,
-            report.measured_on,
-        )
+        for number, name in enumerate(spec.y):
+            train = [(s.step, value) for s in report.steps if (value := _of_step(s, name)) is not None]
+            valid = [
+                (event.step, value)
+                for event in report.evaluations
+                if event.model == "tuned" and (value := _of_evaluation(event, name)) is not None
+            ]
+            base = next((measure.base.value for measure in report.comparison if measure.name == name), None)
+            _curves(axes, train, valid, base, _Words(name if len(spec.y) > 1 else "", report.measured_on, number))
 
-    return _svg(draw, "loss, nats a token")
+    return _svg(draw, spec.title)
 
 
-def accuracy_plot(report: Report) -> str:
-    """Return the share of tokens guessed right, by step and evaluation, with the base's level."""
-    steps = [step.step for step in report.steps]
-    evaluations = [evaluation for evaluation in report.evaluations if evaluation.model == "tuned"]
+def _over_metric(report: Report, spec: PlotSpec) -> str:
+    def draw(axes: Any) -> None:
+        for name in spec.y:
+            points = [(s.metrics[spec.x], s.metrics[name]) for s in report.steps if {spec.x, name} <= s.metrics.keys()]
+            axes.plot(
+                *_columns(points), color=_VALID, linewidth=1, marker="o", markersize=4, label=f"{name}, each step"
+            )
 
-    def draw(axes: Axes) -> None:
-        _curves(
-            axes,
-            (steps, [step.train_mean_token_accuracy for step in report.steps]),
-            ([event.step for event in evaluations], [event.valid_mean_token_accuracy for event in evaluations]),
-            report.comparison.base_accuracy.value,
-            report.measured_on,
-        )
-        axes.set_ylim(0, 1.02)
+    return _svg(draw, spec.title, x_label=spec.x)
 
-    return _svg(draw, "token accuracy")
+
+@dataclass(frozen=True)
+class _Words:
+    """What a curve is called: its name where a plot has several, the rows of the base's line, its place."""
+
+    name: str
+    rows: str
+    number: int
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _curves(
     axes: Any,
-    train: tuple[Sequence[int], Sequence[float]],
-    valid: tuple[Sequence[int], Sequence[float]],
-    base: float,
-    measured_on: str,
+    train: Sequence[tuple[float, float]],
+    valid: Sequence[tuple[float, float]],
+    base: float | None,
+    words: _Words,
 ) -> None:
-    axes.plot(*train, color=_TRAIN, linewidth=1.4, label="training, each step")
-    if valid[0]:
-        axes.plot(*valid, color=_VALID, linewidth=2, marker="o", markersize=5, label="validation")
-    axes.axhline(base, color=_BASE, linewidth=1.4, linestyle="--", label=f"base model ({measured_on} rows)")
+    name = f"{words.name}, " if words.name else ""
+    style = ("-", ":", "-.")[words.number % 3]
+    if train:
+        axes.plot(*_columns(train), color=_TRAIN, linewidth=1.4, linestyle=style, label=f"{name}training, each step")
+    if valid:
+        axes.plot(*_columns(valid), color=_VALID, linewidth=2, linestyle=style, marker="o", label=f"{name}validation")
+    if base is not None:
+        axes.axhline(base, color=_BASE, linewidth=1.4, linestyle="--", label=f"{name}base model ({words.rows} rows)")
 
 
 def _style(values: dict[str, Any]) -> AbstractContextManager[None]:
@@ -71,7 +108,7 @@ def _style(values: dict[str, Any]) -> AbstractContextManager[None]:
     return mpl.rc_context(values)  # pyright: ignore[reportUnknownMemberType, reportArgumentType]
 
 
-def _svg(draw: Any, label: str) -> str:
+def _svg(draw: Any, label: str, x_label: str = "step") -> str:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -81,12 +118,14 @@ def _svg(draw: Any, label: str) -> str:
         figure: Any = Figure(figsize=(5.6, 3.3), layout="constrained")
         axes: Any = figure.add_subplot()
         draw(axes)
-        axes.set_xlabel("step")
+        axes.set_xlabel(x_label)
         axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if x_label == "step":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#808080", alpha=0.25)
-        axes.legend(frameon=False, fontsize=9)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9)
         text = io.StringIO()
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=metadata)

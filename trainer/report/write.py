@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trainer.report.model import Report, perplexity
-from trainer.report.plots import accuracy_plot, loss_plot
+from trainer.report.plots import all_plots
 from trainer.result import REPORT_HTML, REPORT_JSON
 from trainer.statistics import Estimate
 
@@ -37,8 +37,7 @@ def render_html(report: Report) -> str:
     return environment.get_template("report.html.jinja").render(
         report=report,
         created=datetime.fromtimestamp(report.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        loss_plot=Markup(loss_plot(report)),  # noqa: S704 - drawn here from numbers only
-        accuracy_plot=Markup(accuracy_plot(report)),  # noqa: S704
+        plots=[Markup(plot) for plot in all_plots(report)],  # noqa: S704 - drawn here from numbers only
         perplexity_interval=_perplexity_interval,
         total_seconds=sum(report.seconds.values()),
     )

@@ -10,11 +10,14 @@ from peft import PeftModel
 from torch.nn import functional
 from trl.trainer.utils import add_fused_lm_head
 
+from trainer.auto import Workload, resolve
+from trainer.engine.adapters import add_adapter
 from trainer.engine.data import IGNORED, TokenizedRow
 from trainer.engine.evaluate import score_rows
 from trainer.engine.head import collate, trained_scores
-from trainer.engine.models import add_lora, load_model
+from trainer.engine.models import load_model
 from trainer.methods.base import LoraParameters
+from trainer.methods.supervised import SupervisedHyperparameters
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 
@@ -29,9 +32,15 @@ def row(line: int, length: int, first_trained: int, seed: int) -> TokenizedRow:
 ROWS = [row(1, 12, 8, 1), row(2, 31, 20, 2), row(3, 5, 1, 3)]
 
 
+def _adapted(base: Path) -> PeftModel:
+    shape = Workload(lengths=(8,), hidden_size=64, device="cpu", dtype="float32", max_length=64)
+    resolved = resolve(SupervisedHyperparameters(), shape, 3, lora=LoraParameters(rank=4))
+    return add_adapter(load_model(base, "float32"), resolved)
+
+
 @pytest.fixture
 def model(tiny_base: Path) -> PeftModel:
-    model = add_lora(load_model(tiny_base, "float32"), LoraParameters(rank=4), 3)
+    model = _adapted(tiny_base)
     torch.manual_seed(5)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -85,17 +94,17 @@ def test_hits_are_the_greedy_ones(model: PeftModel) -> None:
 def test_corpus_scores_do_not_depend_on_batches_and_base_is_the_disabled_adapter(
     model: PeftModel, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = score_rows(model, ROWS, 2)
+    together, hits = score_rows(model, ROWS, 2)
     monkeypatch.setitem(__import__("trainer.auto", fromlist=["x"]).TOKENS_A_PASS, "cpu", 1)
-    apart = score_rows(model, ROWS, 2)
-    assert [score.line for score in apart] == [1, 2, 3]
-    for one, other in zip(together, apart, strict=True):
-        assert one.nll == pytest.approx(other.nll, rel=1e-5)
-        assert (one.correct, one.tokens) == (other.correct, other.tokens)
+    apart, hits_apart = score_rows(model, ROWS, 2)
+    assert apart.lines == (1, 2, 3)
+    assert together.sums == pytest.approx(apart.sums, rel=1e-5)
+    assert hits == hits_apart
+    assert together.weights == (4.0, 11.0, 4.0)
     batch = collate(ROWS, pad_id=2)
-    total = sum(score.nll for score in together)
-    assert total == pytest.approx(float(plain_loss(model, batch).detach()) * (4 + 11 + 4), rel=1e-5)
-    base = score_rows(model, ROWS, 2, base=True)
-    fresh = add_lora(load_model(tiny_base, "float32"), LoraParameters(rank=4), 3)
-    assert [s.nll for s in base] == pytest.approx([s.nll for s in score_rows(fresh, ROWS, 2)], rel=1e-6)
+    assert together.value == pytest.approx(float(plain_loss(model, batch).detach()), rel=1e-5)
+    with model.disable_adapter():
+        base, _ = score_rows(model, ROWS, 2)
+    fresh, _ = score_rows(_adapted(tiny_base), ROWS, 2)
+    assert base.sums == pytest.approx(fresh.sums, rel=1e-6)
     assert model.training

@@ -7,6 +7,7 @@ from enum import IntEnum
 
 import click
 
+from burnish.cli.data import data
 from burnish.cli.files import files
 from burnish.cli.jobs import jobs
 from burnish.cli.login import login
@@ -36,7 +37,7 @@ def cli() -> None:
     """
 
 
-for command in (login, files, jobs, models):
+for command in (login, data, files, jobs, models):
     cli.add_command(command)
 
 

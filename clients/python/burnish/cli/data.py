@@ -1,0 +1,207 @@
+"""`burnish data`: datasets are checked and converted here, without a server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from burnish.cli.output import json_option, print_json, print_table, transfer_bar
+from burnish.datasets import (
+    ROW_FORMATS,
+    DatasetSummary,
+    InvalidLineError,
+    RowFormat,
+    check_file,
+    guess_format,
+    iter_rows,
+)
+from burnish.datasets.conversion import Conversion
+from burnish.datasets.converters import CONVERTERS
+from burnish.datasets.files import SUFFIXES, TEXT_SUFFIX
+from burnish.progress import printable
+
+_CHUNK = 1 << 20
+_LARGE = 8 << 20
+
+_source = click.argument(
+    "path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
+)
+
+
+@click.group()
+def data() -> None:
+    """Check datasets, and convert what you have into them."""
+
+
+@data.command()
+@_source
+@click.option("--method", type=click.Choice(list(ROW_FORMATS)), help="What to train with; else the first row tells.")
+@json_option
+@click.pass_context
+def check(context: click.Context, path: Path, method: str | None, as_json: bool) -> None:
+    """Check every row of FILE, as the server will; - reads from a pipe. Exit 1: there are problems."""
+    name = "standard input" if str(path) == "-" else path.name
+    if str(path) != "-" and path.suffix not in SUFFIXES:
+        raise ValueError(f"{name} is neither {' nor '.join(SUFFIXES)}: other formats go through burnish data convert.")
+    row_format = ROW_FORMATS[method] if method else _guessed(path, name)
+    with _chunks(path, name) as chunks:
+        summary = check_file(name, chunks, row_format)
+    if as_json:
+        _print_summary(name, row_format.name, summary)
+    else:
+        _tell(name, row_format.name, summary)
+    if not summary.ok:
+        context.exit(1)
+
+
+@data.command()
+@_source
+@click.option("--to", "method", type=click.Choice(list(ROW_FORMATS)), required=True, help="The method to train with.")
+@click.option(
+    "--from", "source", type=click.Choice(list(CONVERTERS)), help="The format of FILE; else the first row tells."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    required=True,
+    help="The .jsonl file to write; - for a pipe.",
+)
+@click.option("--strict", is_flag=True, help="Write nothing unless every row can be converted.")
+def convert(path: Path, method: str, source: str | None, output: Path, strict: bool) -> None:
+    """Convert FILE (JSONL, a JSON array, or plain text in a .txt) into rows for a method; - reads from a pipe.
+
+    Rows that cannot be converted are told and left out.
+    """
+    name = "standard input" if str(path) == "-" else path.name
+    conversion = Conversion(method, source)
+    try:
+        with _chunks(path, name) as chunks, _written(output) as file:
+            for line in conversion.lines(name, chunks):
+                file.write(line)
+            if not conversion.written or (strict and conversion.refused_count):
+                raise _NothingWritten
+    except _NothingWritten:
+        _tell_refused(conversion)
+        raise ValueError(_summary(conversion, name, output=None)) from None
+    _tell_refused(conversion)
+    click.echo(_summary(conversion, name, output), err=True)
+
+
+class _NothingWritten(Exception):
+    pass
+
+
+def _guessed(path: Path, name: str) -> RowFormat:
+    if str(path) == "-":
+        raise click.UsageError("Name the --method: what comes through a pipe is read only once.")
+    if path.suffix == TEXT_SUFFIX:
+        return ROW_FORMATS["pretraining"]
+    with path.open("rb") as file:
+        rows = iter_rows(_read(file))
+        try:
+            _, row = next(rows, (0, {}))
+        except InvalidLineError:
+            row = {}
+    # Without a good first row the file is in no format, and any check will say so.
+    found = guess_format(row) if row else ROW_FORMATS["supervised"]
+    if found is None:
+        keys = printable(", ".join(list(row)[:12]))
+        raise ValueError(
+            f"{name}: no method has rows with the keys {keys}. Name one with --method, or see burnish data convert."
+        )
+    return found
+
+
+def _read(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk
+
+
+@contextmanager
+def _chunks(path: Path, name: str) -> Generator[Iterator[bytes], None, None]:
+    """Open a file or a pipe, with a bar where that takes long."""
+    if str(path) == "-":
+        yield _read(sys.stdin.buffer)
+        return
+    size = path.stat().st_size
+    with path.open("rb") as file, transfer_bar(name) if size > _LARGE else nullcontext() as tell:
+
+        def told() -> Iterator[bytes]:
+            for chunk in _read(file):
+                yield chunk
+                if tell:
+                    tell(file.tell(), size)
+
+        yield told()
+
+
+@contextmanager
+def _written(path: Path) -> Generator[BinaryIO, None, None]:
+    """Open a file to write, which gets its name only when all is in it; or standard output."""
+    if str(path) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _print_summary(name: str, method: str, summary: DatasetSummary) -> None:
+    problems = [{"line": problem.line, "reason": problem.reason} for problem in summary.problems]
+    print_json(
+        {
+            "filename": name,
+            "method": method,
+            "rows": summary.rows,
+            "problems": problems,
+            "more_problems": summary.more_problems,
+        }
+    )
+
+
+def _tell(name: str, method: str, summary: DatasetSummary) -> None:
+    if summary.ok:
+        good = "is good text" if name.endswith(TEXT_SUFFIX) else f"has {_count(summary.rows, 'good row')}"
+        click.echo(printable(f"{name} {good} for {method}."))
+        return
+    count = len(summary.problems) + summary.more_problems
+    click.echo(printable(f"{name} has {_count(count, 'problem')} for {method}:"))
+    print_table(("line", "problem"), [(problem.line or "", problem.reason) for problem in summary.problems])
+    if summary.more_problems:
+        click.echo(f"and {summary.more_problems:,} more")
+
+
+def _tell_refused(conversion: Conversion) -> None:
+    for place, reason in conversion.refused:
+        click.echo(printable(f"{place}: {reason}"), err=True)
+    more = conversion.refused_count - len(conversion.refused)
+    if more:
+        click.echo(f"and {more:,} more", err=True)
+
+
+def _summary(conversion: Conversion, name: str, output: Path | None) -> str:
+    read = f"{_count(conversion.read, 'row')} of {conversion.source or 'no known format'} in {name}"
+    left_out = f"{conversion.refused_count:,} could not be converted"
+    if output is None:
+        return f"Wrote nothing: {read}, {left_out}."
+    made = f"{_count(conversion.written, 'row')} for {conversion.method}"
+    where = "" if str(output) == "-" else f" to {output}"
+    return printable(f"Wrote {made}{where}: {read}" + (f", {left_out}." if conversion.refused_count else "."))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,63 @@
+"""Datasets: the row formats of every method with their checks, and converters from what people have.
+
+Files are read as streams. The server and the command line share this package; it knows neither.
+"""
+
+from __future__ import annotations
+
+from burnish.datasets.base import DatasetSummary, Problem, Row, RowFormat, describe
+from burnish.datasets.errors import InvalidLineError
+from burnish.datasets.files import FileChecker, check_file, checker_for
+from burnish.datasets.jsonl import LineChecker, check_rows, iter_rows
+from burnish.datasets.labelled import LabelledRows
+from burnish.datasets.pairs import PairRows
+from burnish.datasets.pretraining import TextRows
+from burnish.datasets.prompts import PromptRows
+from burnish.datasets.rankings import RankingRows
+from burnish.datasets.supervised import SupervisedRows
+from burnish.datasets.text import TextChecker
+
+__all__ = [
+    "ROW_FORMATS",
+    "DatasetSummary",
+    "FileChecker",
+    "InvalidLineError",
+    "LineChecker",
+    "Problem",
+    "Row",
+    "RowFormat",
+    "TextChecker",
+    "check_file",
+    "check_rows",
+    "checker_for",
+    "describe",
+    "guess_format",
+    "iter_rows",
+]
+
+ROW_FORMATS: dict[str, RowFormat] = {
+    "pretraining": TextRows(),
+    "supervised": SupervisedRows(),
+    "reward": RankingRows(),
+    "dpo": PairRows("dpo"),
+    "ppo": PromptRows("ppo"),
+    "grpo": PromptRows("grpo"),
+    "kto": LabelledRows(),
+    "orpo": PairRows("orpo"),
+}
+"""Every row format by its name, which is the method's: a new one is a module and a line here."""
+
+_MARKS = {
+    "text": "pretraining",
+    "messages": "supervised",
+    "responses": "reward",
+    "preferred_output": "dpo",
+    "preferred_completion": "dpo",
+    "label": "kto",
+    "input": "ppo",
+}
+
+
+def guess_format(row: Row) -> RowFormat | None:
+    """Return the format that a row's keys give away; `dpo` for pairs and `ppo` for prompts alone. None: no idea."""
+    return next((ROW_FORMATS[name] for key, name in _MARKS.items() if key in row), None)

@@ -1,0 +1,64 @@
+"""What the row formats and their callers agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Row = dict[str, Any]
+
+
+class RowFormat(Protocol):
+    """One format of rows, such as conversations for supervised fine-tuning."""
+
+    @property
+    def name(self) -> str:
+        """The name in `ROW_FORMATS`."""
+        ...
+
+    @property
+    def plain_text(self) -> bool:
+        """Whether a whole `.txt` file will do, too."""
+        ...
+
+    def check(self, row: Row) -> list[str]:
+        """Return what is wrong with a row, each entry naming its place first; [] for a good row.
+
+        The row is any JSON object. Raises nothing.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong on a line, counted from 1, or with the file as a whole: line 0."""
+
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.reason}" if self.line else self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSummary:
+    """The outcome of a check: the number of good rows, the first problems, and how many more there were."""
+
+    rows: int
+    problems: tuple[Problem, ...] = ()
+    more_problems: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether there were no problems."""
+        return not self.problems
+
+
+def describe(filename: str, summary: DatasetSummary) -> str:
+    """Return one sentence for people: `train.jsonl has 2 problems: line 2: …; line 7: …`."""
+    count = len(summary.problems) + summary.more_problems
+    if not count:
+        return f"{filename} has {summary.rows} good row{'s' * (summary.rows != 1)}"
+    listed = "; ".join(map(str, summary.problems))
+    more = f"; and {summary.more_problems} more" if summary.more_problems else ""
+    return f"{filename} has {count} problem{'s' * (count != 1)}: {listed}{more}"

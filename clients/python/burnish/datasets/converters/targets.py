@@ -1,0 +1,131 @@
+"""What the converters read, written as the rows of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from burnish.datasets.base import Row
+from burnish.datasets.converters.base import ChatExample, Example, RankedExample, Response, TextExample
+from burnish.datasets.errors import NotConvertibleError
+
+
+def rows_of(example: Example, method: str) -> list[Row]:
+    """Return the rows of a method (a name in `ROW_FORMATS`) that an example makes, in order.
+
+    They are not checked yet. Raises NotConvertibleError if the example lacks what the method learns from.
+    """
+    return _TARGETS[method](example)
+
+
+def _pretraining(example: Example) -> list[Row]:
+    if isinstance(example, TextExample):
+        return [{"text": example.text}]
+    raise NotConvertibleError("the row is a conversation; pretraining learns from plain text")
+
+
+def _supervised(example: Example) -> list[Row]:
+    if isinstance(example, RankedExample):
+        return [_with_tools({"messages": [*example.prompt, *_best(example).messages]}, example.tools)]
+    return [_with_tools({"messages": _chat(example).messages}, _chat(example).tools)]
+
+
+def _prompts(example: Example) -> list[Row]:
+    if isinstance(example, RankedExample):
+        return [{"input": _input(example.prompt, example.tools)}]
+    chat = _chat(example)
+    prompt, answer = _last_answer(chat)
+    content = answer[0].get("content") if answer else None
+    reference = {"reference": content} if isinstance(content, str) and content else {}
+    return [{"input": _input(prompt, chat.tools), **reference}]
+
+
+def _labelled(example: Example) -> list[Row]:
+    if isinstance(example, RankedExample):
+        both = ((_best(example), True), (_worst(example), False))
+        return [
+            {"input": _input(example.prompt, example.tools), "output": side.messages, "label": label}
+            for side, label in both
+        ]
+    chat = _chat(example)
+    if chat.label is None:
+        raise NotConvertibleError("the row has no label that says whether its answer is good")
+    prompt, answer = _last_answer(chat)
+    return [{"input": _input(prompt, chat.tools), "output": answer, "label": chat.label}]
+
+
+def _pair(example: Example) -> list[Row]:
+    ranked = _ranked(example)
+    return [
+        {
+            "input": _input(ranked.prompt, ranked.tools),
+            "preferred_output": _best(ranked).messages,
+            "non_preferred_output": _worst(ranked).messages,
+        }
+    ]
+
+
+def _ranking(example: Example) -> list[Row]:
+    ranked = _ranked(example)
+    if any(len(response.messages) > 1 for response in ranked.responses):
+        return _pair(example)
+    responses: list[Row] = [
+        {"message": response.messages[0], "rank": response.rank}
+        | ({} if response.score is None else {"score": response.score})
+        for response in sorted(ranked.responses, key=lambda response: response.rank)
+    ]
+    return [{"input": _input(ranked.prompt, ranked.tools), "responses": responses}]
+
+
+_TARGETS: dict[str, Callable[[Example], list[Row]]] = {
+    "pretraining": _pretraining,
+    "supervised": _supervised,
+    "reward": _ranking,
+    "dpo": _pair,
+    "ppo": _prompts,
+    "grpo": _prompts,
+    "kto": _labelled,
+    "orpo": _pair,
+}
+
+
+def _chat(example: Example) -> ChatExample:
+    if isinstance(example, ChatExample):
+        return example
+    raise NotConvertibleError("the row is plain text; only pretraining learns from it")
+
+
+def _ranked(example: Example) -> RankedExample:
+    if isinstance(example, RankedExample):
+        return example
+    raise NotConvertibleError("the row has no answers to compare; it needs a better one and a worse one")
+
+
+def _best(example: RankedExample) -> Response:
+    _check_ranks(example)
+    return min(example.responses, key=lambda response: response.rank)
+
+
+def _worst(example: RankedExample) -> Response:
+    _check_ranks(example)
+    return max(example.responses, key=lambda response: response.rank)
+
+
+def _check_ranks(example: RankedExample) -> None:
+    if len({response.rank for response in example.responses}) < 2:
+        few = len(example.responses) < 2
+        raise NotConvertibleError("there are fewer than two answers" if few else "all answers have the same rank")
+
+
+def _last_answer(chat: ChatExample) -> tuple[list[Row], list[Row]]:
+    """Return the conversation up to its last answer, and that; nothing if the conversation ends without one."""
+    if chat.messages and chat.messages[-1]["role"] == "assistant":
+        return chat.messages[:-1], chat.messages[-1:]
+    return chat.messages, []
+
+
+def _input(prompt: list[Row], tools: list[Row] | None) -> Row:
+    return _with_tools({"messages": prompt}, tools)
+
+
+def _with_tools(row: Row, tools: list[Row] | None) -> Row:
+    return {**row, "tools": tools} if tools else row

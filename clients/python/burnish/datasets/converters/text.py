@@ -1,0 +1,18 @@
+"""Documents: `{"text"}` or `{"content"}`, perhaps among other keys; and plain text files (see `reading`)."""
+
+from __future__ import annotations
+
+from burnish.datasets.base import Row
+from burnish.datasets.converters.base import TextExample, string
+
+
+class PlainText:
+    """A document a row."""
+
+    def matches(self, row: Row) -> bool:
+        """Whether the row has a text."""
+        return any(isinstance(row.get(key), str) for key in ("text", "content"))
+
+    def convert(self, row: Row) -> TextExample:
+        """Return the document."""
+        return TextExample(string(row, "text" if "text" in row else "content"))

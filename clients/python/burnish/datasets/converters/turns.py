@@ -1,0 +1,154 @@
+"""Messages as others write them: `from` and `value`, `role` and `content`, transcripts of Human and Assistant."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+import orjson
+
+from burnish.datasets.base import Row
+from burnish.datasets.converters.base import message
+from burnish.datasets.errors import NotConvertibleError
+from burnish.datasets.wording import kind, quoted
+
+_ROLES = {
+    "human": "user",
+    "user": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "assistant": "assistant",
+    "function_call": "assistant",
+    "system": "system",
+    "developer": "developer",
+    "tool": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+}
+_KEYS = ("role", "content", "name", "weight", "tool_calls", "tool_call_id")
+_SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
+TRANSCRIPT_START = "\n\nHuman:"
+
+
+def messages_of(value: object, place: str) -> list[Row]:
+    """Return a list of messages in the chat format. Raises NotConvertibleError with the place."""
+    if not isinstance(value, list) or not value:
+        what = "is empty" if value == [] else f"must be a list of messages, not {kind(cast('object', value))}"
+        raise NotConvertibleError(f"{place}: {what}")
+    waiting: list[str] = []
+    return [_message(item, f"{place}[{index}]", waiting) for index, item in enumerate(cast("list[object]", value))]
+
+
+def tools_of(row: Row) -> list[Row] | None:
+    """Return the tools that a row declares: a list, or JSON text of one, bare or in the chat format."""
+    value: Any = row.get("tools")
+    if isinstance(value, str) and value.strip():
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            raise NotConvertibleError(f"tools: is not JSON: {error.msg}") from None
+    if not value:
+        return None
+    if not isinstance(value, list):
+        raise NotConvertibleError(f"tools: must be a list of tools, not {kind(value)}")
+    tools = cast("list[Any]", value)
+    bare = [isinstance(tool, dict) and "function" not in tool for tool in tools]
+    return [
+        {"type": "function", "function": tool} if is_bare else tool for tool, is_bare in zip(tools, bare, strict=True)
+    ]
+
+
+def transcript(text: str, place: str) -> list[Row]:
+    """Return the messages of `\\n\\nHuman: …\\n\\nAssistant: …`. Raises NotConvertibleError.
+
+    The one space after a colon goes with it; all other text stays as it is.
+    """
+    marks = list(_SPEAKER.finditer(text))
+    if not marks or marks[0].start() > 0:
+        raise NotConvertibleError(f"{place}: does not begin with Human: or Assistant:")
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    return [
+        message("user" if mark[1] == "Human" else "assistant", text[mark.end() : end].removeprefix(" "))
+        for mark, end in zip(marks, ends, strict=True)
+    ]
+
+
+def prompt_of(value: object, place: str) -> list[Row]:
+    """Return the messages of a prompt: a string (perhaps a transcript), or messages."""
+    if not isinstance(value, str):
+        return messages_of(value, place)
+    if not value.startswith(TRANSCRIPT_START):
+        return [message("user", value)]
+    messages = transcript(value, place)
+    # Prompts of transcripts end with the name of whoever is to speak.
+    return messages[:-1] if messages[-1] == message("assistant", "") else messages
+
+
+def output_of(value: object, place: str) -> list[Row]:
+    """Return the messages of an answer: a string, a message, or messages."""
+    if isinstance(value, str):
+        return [message("assistant", value)]
+    return messages_of([value] if isinstance(value, dict) else cast("object", value), place)
+
+
+def split(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], list[Row], list[Row]]:
+    """Return what two conversations begin with, and how each goes on from there, the assistant first."""
+    same = 0
+    for one, other in zip(chosen, rejected, strict=False):
+        if one != other:
+            break
+        same += 1
+    same = min(same, len(chosen) - 1, len(rejected) - 1)
+    while same and not (chosen[same]["role"] == rejected[same]["role"] == "assistant"):
+        same -= 1
+    if not same:
+        raise NotConvertibleError("chosen and rejected: do not begin with the same prompt")
+    return chosen[:same], chosen[same:], rejected[same:]
+
+
+def _message(item: object, place: str, waiting: list[str]) -> Row:
+    if not isinstance(item, dict):
+        raise NotConvertibleError(f"{place}: must be a message, not {kind(item)}")
+    turn = cast("Row", item)
+    sender, text = ("from", "value") if "from" in turn else ("role", "content")
+    if sender not in turn:
+        raise NotConvertibleError(f"{place}: has neither from and value nor role and content")
+    role = _ROLES.get(str(turn[sender]).lower())
+    if role is None:
+        raise NotConvertibleError(f"{place}.{sender}: {quoted(turn[sender])} is not known; use {', '.join(_ROLES)}")
+    if sender == "role":
+        return {key: turn[key] for key in _KEYS if turn.get(key) is not None} | {"role": role}
+    if not isinstance(turn.get(text), str):
+        what = f"must be a string, not {kind(turn[text])}" if text in turn else "is missing"
+        raise NotConvertibleError(f"{place}.value: {what}")
+    if turn["from"] == "function_call":
+        return {"role": role, "tool_calls": _calls(turn["value"], place, waiting)}
+    if role == "tool":
+        if not waiting:
+            raise NotConvertibleError(f"{place}: answers no function_call")
+        return message(role, turn["value"]) | {"tool_call_id": waiting.pop(0)}
+    return message(role, turn["value"])
+
+
+def _calls(text: str, place: str, waiting: list[str]) -> list[Row]:
+    try:
+        value: object = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise NotConvertibleError(f"{place}.value: is not JSON of a function call: {error.msg}") from None
+    calls: list[Row] = []
+    for call in cast("list[object]", value if isinstance(value, list) else [value]):
+        if not isinstance(call, dict) or "name" not in call:
+            raise NotConvertibleError(f"{place}.value: a function call is an object with name and arguments")
+        function = cast("Row", call)
+        arguments = function.get("arguments", {})
+        text = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+        # Numbered by the place, so that every call of a conversation has a name of its own.
+        name = f"call_{place.rpartition('[')[2].rstrip(']')}_{len(calls)}"
+        calls.append({"id": name, "type": "function", "function": {"name": function["name"], "arguments": text}})
+        waiting.append(name)
+    return calls

@@ -1,0 +1,273 @@
+"""Checks of the parts that conversations are made of, shared by the row formats that have them.
+
+Each function gets the place of the value in its row, such as `messages[2]`, and adds to `problems` sentences
+that begin with the place. The wire is OpenAI's chat format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import orjson
+
+from burnish.datasets.wording import kind, quoted, shown
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+_ROLES_IN_WORDS = "use system, developer, user, assistant or tool"
+_COMMON_KEYS = frozenset({"role", "content", "name"})
+_KEYS = dict.fromkeys(ROLES, _COMMON_KEYS) | {
+    "assistant": _COMMON_KEYS | {"weight", "tool_calls"},
+    "tool": _COMMON_KEYS | {"tool_call_id"},
+}
+_NULL_IN_EXPORTS = frozenset({"name", "tool_calls", "refusal", "audio", "function_call", "annotations"})
+_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEY_HINTS = {
+    "function_call": "function_call is deprecated: use tool_calls",
+    "refusal": "put the refusal's text into content",
+    "weight": "only assistant messages have a weight",
+    "tool_calls": "only assistant messages have tool_calls",
+    "tool_call_id": "only tool messages have a tool_call_id",
+    "functions": "functions is deprecated: use tools",
+    "prompt": "prompt and completion are an older format: write them as messages of user and assistant",
+    "completion": "prompt and completion are an older format: write them as messages of user and assistant",
+    "conversations": "write the conversation as messages with role and content",
+    "chosen": "this is another format: burnish data convert rewrites it",
+    "rejected": "this is another format: burnish data convert rewrites it",
+    "instruction": "this is another format: burnish data convert rewrites it",
+}
+
+
+@dataclass
+class Conversation:
+    """What the messages read so far mean for the ones to come."""
+
+    assistants: int = 0
+    trained: int = 0
+    open_calls: set[str] = field(default_factory=set[str])
+    calls: set[str] = field(default_factory=set[str])
+
+
+def check_messages(place: str, value: object, problems: list[str]) -> Conversation:
+    """Check a list of messages and return what it holds; an empty list is a problem."""
+    seen = Conversation()
+    if not isinstance(value, list):
+        problems.append(f"{place}: must be a list of messages, not {kind(value)}")
+    elif not value:
+        problems.append(f"{place}: is empty; a row needs at least one message")
+    else:
+        for index, message in enumerate(cast("list[object]", value)):
+            check_message(f"{place}[{index}]", message, seen, problems)
+    return seen
+
+
+def check_message(place: str, value: object, seen: Conversation, problems: list[str]) -> None:
+    """Check one message that comes after those in `seen`, and add it to them."""
+    if not isinstance(value, dict):
+        problems.append(f"{place}: must be an object with role and content, not {kind(value)}")
+        return
+    message = cast("dict[str, Any]", value)
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _KEYS:
+        problems.append(_role_problem(place, message))
+        return
+    if not message.keys() <= _KEYS[role]:
+        _check_keys(place, message, role, problems)
+    if message.get("name") is not None:
+        _check_text(f"{place}.name", message["name"], problems)
+    if role == "assistant":
+        _check_assistant(place, message, seen, problems)
+    else:
+        _check_content(place, message, problems, may_be_empty=role == "tool")
+        if role == "tool":
+            _check_answer(place, message, seen, problems)
+
+
+def check_tools(place: str, value: object, problems: list[str]) -> None:
+    """Check the list of tools that a row declares."""
+    if not isinstance(value, list) or not value:
+        problems.append(f"{place}: must be a list of at least one tool; leave the key out where there are none")
+        return
+    names: set[str] = set()
+    for index, tool in enumerate(cast("list[object]", value)):
+        function = _function_of(f"{place}[{index}]", tool, {"type", "function"}, problems)
+        if function is not None:
+            _check_declaration(f"{place}[{index}].function", function, names, problems)
+
+
+def check_options(place: str, value: dict[str, Any], problems: list[str]) -> None:
+    """Check `tools` and `parallel_tool_calls` of the object at `place` (empty for the row itself)."""
+    prefix = f"{place}." if place else ""
+    if value.get("tools") is not None:
+        check_tools(f"{prefix}tools", value["tools"], problems)
+    parallel = value.get("parallel_tool_calls")
+    if parallel is not None and not isinstance(parallel, bool):
+        problems.append(f"{prefix}parallel_tool_calls: must be true or false, not {kind(parallel)}")
+
+
+def unknown_keys(place: str, value: dict[str, Any], known: Collection[str]) -> list[str]:
+    """Return a problem for each key that is not among `known`."""
+    prefix = f"{place}." if place else ""
+    return [
+        f"{prefix}{shown(key)}: is not a known key; " + (_KEY_HINTS.get(key) or f"use {', '.join(sorted(known))}")
+        for key in value
+        if key not in known
+    ]
+
+
+def _role_problem(place: str, message: dict[str, Any]) -> str:
+    if "role" not in message:
+        return f"{place}.role: is missing; {_ROLES_IN_WORDS}"
+    hint = " (function is deprecated: use tool)" if message["role"] == "function" else ""
+    return f"{place}.role: {quoted(message['role'])} is not a role{hint}; {_ROLES_IN_WORDS}"
+
+
+def _check_keys(place: str, message: dict[str, Any], role: str, problems: list[str]) -> None:
+    # Messages saved from a chat API's answer carry keys that say nothing; they are no mistake.
+    said = {key: value for key, value in message.items() if not (key in _NULL_IN_EXPORTS and value in (None, []))}
+    problems.extend(unknown_keys(place, said, _KEYS[role]))
+
+
+def _check_assistant(place: str, message: dict[str, Any], seen: Conversation, problems: list[str]) -> None:
+    weight = message.get("weight", 1)
+    if isinstance(weight, bool) or not isinstance(weight, int) or weight not in (0, 1):
+        problems.append(f"{place}.weight: is {quoted(weight)}; use 0 (do not learn it) or 1")
+    calls = message.get("tool_calls")
+    if calls is not None:
+        _check_calls(f"{place}.tool_calls", calls, seen, problems)
+    if calls is None or message.get("content") is not None:
+        _check_content(place, message, problems, may_be_empty=calls is not None)
+    seen.assistants += 1
+    seen.trained += weight != 0
+
+
+def _check_content(place: str, message: dict[str, Any], problems: list[str], *, may_be_empty: bool) -> None:
+    content = message.get("content")
+    if isinstance(content, str):
+        if not may_be_empty and (not content or content.isspace()):
+            problems.append(f"{place}.content: is empty")
+    elif isinstance(content, list):
+        _check_parts(f"{place}.content", cast("list[object]", content), problems)
+    elif "content" not in message:
+        problems.append(f"{place}.content: is missing")
+    else:
+        problems.append(f"{place}.content: must be a string or a list of text parts, not {kind(content)}")
+
+
+def _check_parts(place: str, parts: list[object], problems: list[str]) -> None:
+    if not parts:
+        problems.append(f"{place}: is empty")
+    for index, part in enumerate(parts):
+        here = f"{place}[{index}]"
+        if not isinstance(part, dict):
+            problems.append(f'{here}: must be an object like {{"type": "text", "text": "…"}}, not {kind(part)}')
+            continue
+        part = cast("dict[str, Any]", part)
+        if part.get("type") != "text":
+            what = quoted(part["type"]) if "type" in part else "a part without a type"
+            problems.append(f'{here}.type: {what} cannot be trained on; only parts of the type "text" can')
+            continue
+        _check_text(f"{here}.text", part.get("text"), problems)
+        problems.extend(unknown_keys(here, part, ("type", "text")))
+
+
+def _check_text(place: str, value: object, problems: list[str]) -> None:
+    if not isinstance(value, str):
+        problems.append(f"{place}: must be a string, not {kind(value)}")
+    elif not value or value.isspace():
+        problems.append(f"{place}: is empty")
+
+
+def _check_calls(place: str, value: object, seen: Conversation, problems: list[str]) -> None:
+    if not isinstance(value, list) or not value:
+        problems.append(f"{place}: must be a list of at least one call; leave the key out where there are none")
+        return
+    for index, call in enumerate(cast("list[object]", value)):
+        here = f"{place}[{index}]"
+        function = _function_of(here, call, {"id", "type", "function"}, problems)
+        if function is None:
+            continue
+        _check_call_id(f"{here}.id", cast("dict[str, Any]", call).get("id"), seen, problems)
+        _check_function_name(f"{here}.function.name", function, problems)
+        _check_arguments(f"{here}.function.arguments", function, problems)
+        problems.extend(unknown_keys(f"{here}.function", function, ("name", "arguments")))
+
+
+def _function_of(place: str, value: object, keys: set[str], problems: list[str]) -> dict[str, Any] | None:
+    if not isinstance(value, dict):
+        problems.append(f"{place}: must be an object, not {kind(value)}")
+        return None
+    value = cast("dict[str, Any]", value)
+    problems.extend(unknown_keys(place, value, keys))
+    if value.get("type") != "function":
+        what = f"{quoted(value['type'])} is not known" if "type" in value else "is missing"
+        problems.append(f'{place}.type: {what}; use "function"')
+    function = value.get("function")
+    if not isinstance(function, dict):
+        what = f"must be an object, not {kind(function)}" if "function" in value else "is missing"
+        problems.append(f"{place}.function: {what}")
+        return None
+    return cast("dict[str, Any]", function)
+
+
+def _check_call_id(place: str, value: object, seen: Conversation, problems: list[str]) -> None:
+    if not isinstance(value, str) or not value:
+        problems.append(f"{place}: must be a string that the tool's answer repeats, not {quoted(value)}")
+    elif value in seen.calls:
+        problems.append(f"{place}: {quoted(value)} is the id of an earlier call; give each its own")
+    else:
+        seen.calls.add(value)
+        seen.open_calls.add(value)
+
+
+def _check_function_name(place: str, function: dict[str, Any], problems: list[str]) -> None:
+    name = function.get("name")
+    if not isinstance(name, str) or not _FUNCTION_NAME.fullmatch(name):
+        what = f"is {quoted(name)}" if "name" in function else "is missing"
+        problems.append(f"{place}: {what}; use 1 to 64 of a-z A-Z 0-9 _ -")
+
+
+def _check_arguments(place: str, function: dict[str, Any], problems: list[str]) -> None:
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        what = f"not {kind(arguments)}" if "arguments" in function else "and it is missing"
+        problems.append(f'{place}: must be a string that holds a JSON object, like "{{}}", {what}')
+        return
+    try:
+        parsed = orjson.loads(arguments)
+    except orjson.JSONDecodeError as error:
+        problems.append(f"{place}: is not JSON at column {error.colno} of the string: {error.msg}")
+        return
+    if not isinstance(parsed, dict):
+        problems.append(f"{place}: must hold a JSON object, not {kind(parsed)}")
+
+
+def _check_answer(place: str, message: dict[str, Any], seen: Conversation, problems: list[str]) -> None:
+    answered = message.get("tool_call_id")
+    if not isinstance(answered, str):
+        what = f"must be a string, not {kind(answered)}" if "tool_call_id" in message else "is missing"
+        problems.append(f"{place}.tool_call_id: {what}; name the call that this message answers")
+    elif answered in seen.open_calls:
+        seen.open_calls.remove(answered)
+    else:
+        why = "was answered already" if answered in seen.calls else "is the id of no earlier call"
+        problems.append(f"{place}.tool_call_id: {quoted(answered)} {why}")
+
+
+def _check_declaration(place: str, function: dict[str, Any], names: set[str], problems: list[str]) -> None:
+    _check_function_name(f"{place}.name", function, problems)
+    problems.extend(unknown_keys(place, function, ("name", "description", "parameters", "strict")))
+    name = function.get("name")
+    if isinstance(name, str):
+        if name in names:
+            problems.append(f"{place}.name: {quoted(name)} is declared twice")
+        names.add(name)
+    for key, wanted, words in (
+        ("description", str, "a string"),
+        ("parameters", dict, "an object (JSON Schema)"),
+        ("strict", bool, "true or false"),
+    ):
+        if function.get(key) is not None and not isinstance(function[key], wanted):
+            problems.append(f"{place}.{key}: must be {words}, not {kind(function[key])}")

@@ -1,0 +1,48 @@
+"""Rows of preference pairs: a prompt, a better output and a worse one.
+
+`{"input": {"messages", "tools"?, "parallel_tool_calls"?}, "preferred_output": […], "non_preferred_output": […]}`,
+or with the older names `preferred_completion` and `non_preferred_completion`.
+"""
+
+from __future__ import annotations
+
+from burnish.datasets.base import Row
+from burnish.datasets.messages import Conversation, unknown_keys
+from burnish.datasets.turns import check_input, check_output, spoken
+
+PREFERRED, NON_PREFERRED = "preferred_output", "non_preferred_output"
+_OLDER = {PREFERRED: "preferred_completion", NON_PREFERRED: "non_preferred_completion"}
+PAIR_KEYS = frozenset({PREFERRED, NON_PREFERRED, *_OLDER.values()})
+_KEYS = frozenset({"input", PREFERRED, NON_PREFERRED})
+
+
+class PairRows:
+    """The `RowFormat` of preference pairs, for the method `name`."""
+
+    plain_text = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def check(self, row: Row) -> list[str]:
+        """Return what is wrong with a row; see `RowFormat.check`."""
+        problems: list[str] = []
+        prompt = check_input(row, problems)
+        names = [_check_side(row, key, prompt, problems) for key in (PREFERRED, NON_PREFERRED)]
+        better, worse = (row[name] if name else None for name in names)
+        if better is not None and worse is not None and spoken(better) == spoken(worse):
+            problems.append(f"{names[0]} and {names[1]}: are the same; a pair needs a better output and a worse one")
+        problems.extend(unknown_keys("", {key: row[key] for key in row if key not in PAIR_KEYS}, _KEYS))
+        return problems
+
+
+def _check_side(row: Row, key: str, prompt: Conversation, problems: list[str]) -> str | None:
+    """Return the name under which the row gives this output, None if the output is no good."""
+    given = [name for name in (key, _OLDER[key]) if name in row]
+    if len(given) == 1:
+        return given[0] if check_output(given[0], row[given[0]], prompt, problems) else None
+    if given:
+        problems.append(f"{key}: is given twice, here and as the older {_OLDER[key]}; keep one")
+    else:
+        problems.append(f"{key}: is missing; a pair needs {PREFERRED} and {NON_PREFERRED}")
+    return None

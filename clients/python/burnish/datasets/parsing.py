@@ -1,0 +1,164 @@
+"""One line of JSONL to one row, as strictly as the rest of the system needs it.
+
+orjson does the work. It lets four things pass that hurt later, and each is found by a test that costs little
+on a good line: keys given twice (what was dropped took its quotes along, so the row written back has fewer),
+integers beyond 64 bits (they would turn into floats), escaped NULs (databases refuse them), and deep nesting
+(recursive readers fail on it).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, cast
+
+import orjson
+
+from burnish.datasets.base import Row
+from burnish.datasets.wording import kind, shown
+
+MAX_DEPTH = 100
+_BOM = b"\xef\xbb\xbf"
+_DIGITS_TO_ZERO = bytes.maketrans(b"0123456789", b"0000000000")
+_LONG_NUMBER = b"0" * 19
+_INTEGERS = range(-(2**63), 2**63)
+
+_OTHER_FILES = {
+    b"\x1f\x8b": "the file is compressed with gzip: upload it uncompressed",
+    b"\xfd7zXZ\x00": "the file is compressed with xz: upload it uncompressed",
+    b"\x28\xb5\x2f\xfd": "the file is compressed with zstd: upload it uncompressed",
+    b"BZh91AY&SY": "the file is compressed with bzip2: upload it uncompressed",
+    b"PK\x03\x04": "the file is a zip archive (or an office document): upload the file inside it, or its text",
+    b"%PDF-": "the file is a PDF: upload its text",
+    b"{\\rtf": "the file is RTF: save it as plain text",
+    b"\x89PNG": "the file is an image",
+    b"\xff\xd8\xff": "the file is an image",
+    b"\x7fELF": "the file is a program",
+    b"SQLite format 3\x00": "the file is an SQLite database: export it as JSONL",
+    b"PAR1": "the file is Parquet: convert it to JSONL",
+    b"ARROW1": "the file is Arrow: convert it to JSONL",
+    b"\xff\xfe": "the file is UTF-16: save it as UTF-8",
+    b"\xfe\xff": "the file is UTF-16: save it as UTF-8",
+}
+OTHER_FILE_BYTES = max(map(len, _OTHER_FILES))
+"""How much of a file's start `other_file` looks at."""
+
+_HINTS = (
+    (re.compile(r"-?(NaN|Infinity)"), "NaN and Infinity are not JSON: use null or leave the key out"),
+    (re.compile(r"(True|False|None)"), "write true, false and null as JSON does, in small letters"),
+    (re.compile(r"'"), "JSON takes double quotes, not single ones"),
+    (re.compile(r"//|/\*"), "JSON has no comments"),
+)
+
+
+class RefusedError(ValueError):
+    """The line is not a row; the message says why."""
+
+
+def other_file(start: bytes) -> str | None:
+    """Say what the first bytes of a file give away, if it is no text in UTF-8."""
+    return next((reason for magic, reason in _OTHER_FILES.items() if start.startswith(magic)), None)
+
+
+def parse_row(line: bytes) -> Row:
+    """Return the JSON object on a line (without its end). Raises RefusedError."""
+    try:
+        row: object = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise RefusedError(_reason(line, error)) from None
+    if not isinstance(row, dict):
+        raise RefusedError(_not_an_object(row))
+    row = cast("Row", row)
+    if line.count(b"{") + line.count(b"[") > MAX_DEPTH:
+        _check_depth(row)
+    escaped_quotes = 0
+    if b"\\u00" in line:
+        escaped_quotes = line.count(b"\\u0022")
+        _check_nuls(row)
+    if line.count(b'"') + escaped_quotes != orjson.dumps(row).count(b'"') or _LONG_NUMBER in line.translate(
+        _DIGITS_TO_ZERO
+    ):
+        _check_slowly(line)
+    return row
+
+
+def _reason(line: bytes, error: orjson.JSONDecodeError) -> str:
+    if line.startswith(_BOM):
+        return "begins with a byte order mark: save the file as UTF-8 without BOM"
+    if b"\0" in line:
+        return f"has a NUL byte at byte {line.index(0) + 1}: remove it, or save the file as UTF-8"
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as fault:
+        byte = f"byte 0x{line[fault.start]:02x} at byte {fault.start + 1}"
+        return f"is not UTF-8 ({byte}): save the file as UTF-8"
+    if error.msg.startswith("depth"):
+        return f"is nested deeper than {MAX_DEPTH} levels"
+    # A line is one line, but an item of a JSON array may have several.
+    where = f"its line {error.lineno}, " if error.lineno > 1 else ""
+    reason = f"is not JSON at {where}column {error.colno}: {error.msg}"
+    hint = _hint(text, error)
+    return f"{reason} ({hint})" if hint else reason
+
+
+def _hint(text: str, error: orjson.JSONDecodeError) -> str | None:
+    if "surrogate" in error.msg:
+        return "a \\ud8… escape needs its second half"
+    if text.rstrip().endswith(",") and error.pos == len(text.rstrip()) - 1:
+        return "one row a line, without commas between the rows"
+    if text.strip() in ("[", "]"):
+        return "one row a line, without brackets around the rows"
+    # orjson points behind the sign of -Infinity.
+    at = error.pos - 1 if text[error.pos - 1 : error.pos] == "-" else error.pos
+    return next((hint for pattern, hint in _HINTS if pattern.match(text, max(at, 0))), None)
+
+
+def _not_an_object(value: object) -> str:
+    hint = ": write one object a line, without a list around them" if isinstance(value, list) else ""
+    return f"is {kind(cast('object', value))}, not a JSON object{hint}"
+
+
+def _check_depth(row: Row) -> None:
+    level: list[object] = [row]
+    for _ in range(MAX_DEPTH):
+        level = [child for value in level for child in _children(value)]
+        if not level:
+            return
+    if any(isinstance(value, (dict, list)) for value in level):
+        raise RefusedError(f"is nested deeper than {MAX_DEPTH} levels")
+
+
+def _children(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return list(cast("dict[str, object]", value).values())
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
+def _check_nuls(row: Row) -> None:
+    level: list[object] = [row]
+    while level:
+        keys = (key for value in level if isinstance(value, dict) for key in cast("dict[str, object]", value))
+        level.extend(keys)
+        if any(isinstance(value, str) and "\0" in value for value in level):
+            raise RefusedError("has an escaped NUL (\\u0000): remove it")
+        level = [child for value in level for child in _children(value)]
+
+
+def _check_slowly(line: bytes) -> None:
+    """Look for what the quick tests suspect. Raises RefusedError where they are right."""
+    json.loads(line, object_pairs_hook=_checked_pairs, parse_int=_checked_integer)
+
+
+def _checked_pairs(pairs: list[tuple[str, Any]]) -> Row:
+    found: Row = {}
+    for key, value in pairs:
+        if key in found:
+            raise RefusedError(f"has the key {shown(key)} twice in one object")
+        found[key] = value
+    return found
+
+
+def _checked_integer(digits: str) -> int:
+    if len(digits) > 20 or int(digits) not in _INTEGERS:
+        raise RefusedError(f"has the number {digits[:24]}…, beyond 64 bits: write it as a string")
+    return int(digits)

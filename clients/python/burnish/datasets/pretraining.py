@@ -1,0 +1,27 @@
+"""Rows of pre-training: a document each. `{"text": str}`"""
+
+from __future__ import annotations
+
+from burnish.datasets.base import Row
+from burnish.datasets.messages import unknown_keys
+from burnish.datasets.wording import kind
+
+
+class TextRows:
+    """The `RowFormat` of plain documents."""
+
+    name = "pretraining"
+    plain_text = True
+
+    def check(self, row: Row) -> list[str]:
+        """Return what is wrong with a row; see `RowFormat.check`."""
+        problems: list[str] = []
+        text = row.get("text")
+        if "text" not in row:
+            problems.append("text: is missing; a row needs the document's text")
+        elif not isinstance(text, str):
+            problems.append(f"text: must be a string, not {kind(text)}")
+        elif not text or text.isspace():
+            problems.append("text: is empty")
+        problems.extend(unknown_keys("", row, ("text",)))
+        return problems

@@ -1,0 +1,33 @@
+"""Rows of prompts that the model itself answers while it learns.
+
+`{"input": {"messages", "tools"?, "parallel_tool_calls"?}, "reference"?: str}`; the reference is for rewards that
+compare with it.
+"""
+
+from __future__ import annotations
+
+from burnish.datasets.base import Row
+from burnish.datasets.messages import unknown_keys
+from burnish.datasets.turns import check_input
+from burnish.datasets.wording import kind
+
+
+class PromptRows:
+    """The `RowFormat` of prompts, for the method `name`."""
+
+    plain_text = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def check(self, row: Row) -> list[str]:
+        """Return what is wrong with a row; see `RowFormat.check`."""
+        problems: list[str] = []
+        check_input(row, problems)
+        reference = row.get("reference", "-")
+        if not isinstance(reference, str):
+            problems.append(f"reference: must be a string, not {kind(reference)}; leave the key out for none")
+        elif not reference or reference.isspace():
+            problems.append("reference: is empty; leave the key out where there is none")
+        problems.extend(unknown_keys("", row, ("input", "reference")))
+        return problems

@@ -1,0 +1,112 @@
+"""Rows of rankings: a prompt and its responses from the best to the worst; pairs will do, too.
+
+`{"input": {"messages", …}, "responses": [{"message": {…}, "rank": int, "score"?: number}, …]}`, rank 1 the best,
+ties allowed; or what `pairs` describes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from burnish.datasets.base import Row
+from burnish.datasets.messages import Conversation, unknown_keys
+from burnish.datasets.pairs import PAIR_KEYS, PairRows
+from burnish.datasets.turns import check_input, check_reply, spoken
+from burnish.datasets.wording import kind, quoted
+
+MIN_RESPONSES, MAX_RESPONSES = 2, 64
+_RESPONSE_KEYS = frozenset({"message", "rank", "score"})
+
+
+class RankingRows:
+    """The `RowFormat` of rankings."""
+
+    name = "reward"
+    plain_text = False
+
+    def __init__(self) -> None:
+        self._pairs = PairRows(self.name)
+
+    def check(self, row: Row) -> list[str]:
+        """Return what is wrong with a row; see `RowFormat.check`."""
+        if "responses" not in row and not PAIR_KEYS.isdisjoint(row):
+            return self._pairs.check(row)
+        problems: list[str] = []
+        prompt = check_input(row, problems)
+        if "responses" in row:
+            _check_responses(row["responses"], prompt, problems)
+        else:
+            problems.append("responses: is missing; a row needs a list of ranked responses")
+        problems.extend(unknown_keys("", row, ("input", "responses")))
+        return problems
+
+
+def _check_responses(value: object, prompt: Conversation, problems: list[str]) -> None:
+    if not isinstance(value, list):
+        problems.append(f"responses: must be a list of ranked responses, not {kind(value)}")
+        return
+    responses = cast("list[object]", value)
+    if not MIN_RESPONSES <= len(responses) <= MAX_RESPONSES:
+        problems.append(
+            f"responses: has {len(responses)}; a ranking needs from {MIN_RESPONSES} to {MAX_RESPONSES} responses"
+        )
+        return
+    before = len(problems)
+    for index, response in enumerate(responses):
+        _check_response(f"responses[{index}]", response, prompt, problems)
+    if len(problems) == before:
+        _check_order(cast("list[Row]", responses), problems)
+
+
+def _check_response(place: str, value: object, prompt: Conversation, problems: list[str]) -> None:
+    if not isinstance(value, dict):
+        problems.append(f"{place}: must be an object with message and rank, not {kind(value)}")
+        return
+    response = cast("dict[str, Any]", value)
+    if "message" in response:
+        check_reply(f"{place}.message", response["message"], prompt, problems)
+    else:
+        problems.append(f"{place}.message: is missing")
+    rank = response.get("rank")
+    if "rank" not in response:
+        problems.append(f"{place}.rank: is missing; use a whole number, 1 for the best")
+    elif isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        problems.append(f"{place}.rank: is {quoted(rank)}; use a whole number, 1 for the best")
+    score = response.get("score")
+    if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))):
+        problems.append(f"{place}.score: must be a number, not {kind(score)}; leave the key out where there is none")
+    problems.extend(unknown_keys(place, response, _RESPONSE_KEYS))
+
+
+def _check_order(responses: list[Row], problems: list[str]) -> None:
+    """Look at the responses, each of them good, beside each other."""
+    if len({response["rank"] for response in responses}) == 1:
+        problems.append("responses: all have the same rank; there is no order to learn")
+        return
+    first: dict[bytes, int] = {}
+    for index, response in enumerate(responses):
+        same = first.setdefault(repr(spoken([response["message"]])).encode(), index)
+        if responses[same]["rank"] != response["rank"]:
+            problems.append(
+                f"responses[{index}]: says the same as responses[{same}] with another rank "
+                f"({response['rank']} and {responses[same]['rank']})"
+            )
+    _check_scores(responses, problems)
+
+
+def _check_scores(responses: list[Row], problems: list[str]) -> None:
+    scored = [index for index, response in enumerate(responses) if response.get("score") is not None]
+    if not scored:
+        return
+    if len(scored) < len(responses):
+        missing = next(index for index in range(len(responses)) if index not in scored)
+        problems.append(f"responses[{missing}].score: is missing; give every response of a row a score, or none")
+        return
+    for index, response in enumerate(responses):
+        worse = [other["score"] for other in responses if other["rank"] > response["rank"]]
+        if worse and response["score"] < max(worse):
+            problems.append(
+                f"responses[{index}].score: is lower than that of a response with a worse rank; "
+                "rank 1 is the best, and the best has the highest score"
+            )
+            return

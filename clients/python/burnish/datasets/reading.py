@@ -1,0 +1,144 @@
+"""The rows of files in other formats than ours: JSON lines, a JSON array, or plain text, each read as a stream."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from burnish.datasets.arrays import ArraySplitter
+from burnish.datasets.base import Row
+from burnish.datasets.errors import UnreadableError
+from burnish.datasets.jsonl import MAX_LINE_BYTES, LineSplitter
+from burnish.datasets.parsing import RefusedError, other_file, parse_row
+from burnish.datasets.text import TextChecker
+
+DOCUMENT_END = "<|endoftext|>"
+"""A line of plain text that holds nothing else ends a document."""
+MAX_DOCUMENT_CHARACTERS = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A row and its place, such as `line 3` or `item 3 (line 41)`; instead of a row perhaps why it is none."""
+
+    place: str
+    row: Row | None
+    reason: str = ""
+
+
+def read_items(chunks: Iterable[bytes]) -> Iterator[Item]:
+    """Yield the rows of JSON lines, or of a JSON array if the first character is its bracket.
+
+    Raises UnreadableError where reading cannot go on.
+    """
+    rest = iter(chunks)
+    start = b""
+    for chunk in rest:
+        start = (start + chunk).removeprefix(_BOM).lstrip()
+        if len(start) > len(_BOM):
+            break
+    if reason := other_file(start):
+        raise UnreadableError(reason)
+    pieces = chain((start,), rest)
+    return _array(pieces) if start.startswith(b"[") else _lines(pieces)
+
+
+def read_documents(chunks: Iterable[bytes]) -> Iterator[Item]:
+    """Yield plain text as rows `{"text"}`: a document each, those of more than a million characters in pieces.
+
+    A document ends at a line that is `<|endoftext|>`; pieces are cut at line ends where there are any, and put
+    together they are the document. Raises UnreadableError for what is no text in UTF-8.
+    """
+    documents = _Documents()
+    number = 0
+    for text in _decoded(chunks):
+        for document in documents.feed(text):
+            number += 1
+            yield Item(f"document {number}", {"text": document})
+    for document in documents.finish():
+        number += 1
+        yield Item(f"document {number}", {"text": document})
+
+
+def _array(chunks: Iterable[bytes]) -> Iterator[Item]:
+    splitter = ArraySplitter()
+    for chunk in chunks:
+        for item in splitter.feed(chunk):
+            yield _item(f"item {item.number} (line {item.line})", item.content, item.length)
+    splitter.finish()
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[Item]:
+    splitter = LineSplitter()
+    for lines in chain((splitter.feed(chunk) for chunk in chunks), (splitter.finish(),)):
+        for number, line, length in lines:
+            if line and not line.isspace():
+                yield _item(f"line {number}", line, length)
+
+
+def _item(place: str, content: bytes, length: int) -> Item:
+    if length > MAX_LINE_BYTES:
+        return Item(place, None, f"is {length} bytes long; a row may have {MAX_LINE_BYTES}")
+    try:
+        return Item(place, parse_row(content))
+    except RefusedError as error:
+        return Item(place, None, str(error))
+
+
+def _decoded(chunks: Iterable[bytes]) -> Iterator[str]:
+    checker = TextChecker()
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    try:
+        for index, chunk in enumerate(chunks):
+            checker.feed(chunk.removeprefix(_BOM) if index == 0 else chunk)
+            yield decoder.decode(chunk)
+        yield decoder.decode(b"", True)
+    except UnicodeDecodeError:
+        pass  # the checker has found it, too, and knows the line
+    if problems := checker.finish().problems:
+        raise UnreadableError(str(problems[0]))
+
+
+class _Documents:
+    """Cuts text into documents."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._characters = 0
+        self._tail = ""
+
+    def feed(self, text: str) -> Iterator[str]:
+        """Yield the documents, and pieces of long ones, that this text completes."""
+        *lines, self._tail = (self._tail + text).split("\n")
+        for line in lines:
+            yield from self._line(line + "\n")
+        if len(self._tail) > MAX_DOCUMENT_CHARACTERS:
+            line, self._tail = self._tail, ""
+            yield from self._line(line)
+
+    def finish(self) -> Iterator[str]:
+        """Yield what is left."""
+        yield from self._line(self._tail)
+        yield from self._take()
+
+    def _line(self, line: str) -> Iterator[str]:
+        if line.strip() == DOCUMENT_END:
+            if self._lines:
+                self._lines[-1] = self._lines[-1].removesuffix("\n")
+            yield from self._take()
+            return
+        if self._characters + len(line) > MAX_DOCUMENT_CHARACTERS:
+            yield from self._take()
+        self._lines.append(line)
+        self._characters += len(line)
+
+    def _take(self) -> Iterator[str]:
+        text = "".join(self._lines)
+        self._lines, self._characters = [], 0
+        for start in range(0, len(text), MAX_DOCUMENT_CHARACTERS):
+            piece = text[start : start + MAX_DOCUMENT_CHARACTERS]
+            if not piece.isspace():
+                yield piece

@@ -1,0 +1,38 @@
+"""Rows of supervised fine-tuning: a conversation whose assistant messages are to be imitated.
+
+`{"messages": [{role, content, name?, weight?, …}], "tools"?, "parallel_tool_calls"?}`
+"""
+
+from __future__ import annotations
+
+from burnish.datasets.base import Row
+from burnish.datasets.messages import Conversation, check_messages, check_options, unknown_keys
+
+_KEYS = frozenset({"messages", "tools", "parallel_tool_calls"})
+
+
+class SupervisedRows:
+    """The `RowFormat` of conversations."""
+
+    name = "supervised"
+    plain_text = False
+
+    def check(self, row: Row) -> list[str]:
+        """Return what is wrong with a row; see `RowFormat.check`."""
+        problems: list[str] = []
+        if "messages" in row:
+            seen = check_messages("messages", row["messages"], problems)
+            if not problems:
+                _check_lesson(seen, problems)
+        else:
+            problems.append("messages: is missing; a row needs a list of messages")
+        check_options("", row, problems)
+        problems.extend(unknown_keys("", row, _KEYS))
+        return problems
+
+
+def _check_lesson(seen: Conversation, problems: list[str]) -> None:
+    if not seen.assistants:
+        problems.append("messages: has no assistant message; there would be nothing to learn")
+    elif not seen.trained:
+        problems.append("messages: every assistant message has weight 0; there would be nothing to learn")

@@ -1,0 +1,107 @@
+"""Prompts and the outputs that follow them, shared by the row formats that have both.
+
+Like `messages`: each function adds to `problems` sentences that begin with the place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import orjson
+
+from burnish.datasets.base import Row
+from burnish.datasets.messages import Conversation, check_message, check_messages, check_options, unknown_keys
+from burnish.datasets.wording import kind
+
+_INPUT_KEYS = frozenset({"messages", "tools", "parallel_tool_calls"})
+
+
+def check_input(row: Row, problems: list[str]) -> Conversation:
+    """Check `input`, the prompt of a row, and return what it holds. It may not end with an assistant's message."""
+    if "input" not in row:
+        problems.append("input: is missing; a row needs an object with the prompt's messages")
+        return Conversation()
+    if not isinstance(row["input"], dict):
+        problems.append(f"input: must be an object with the prompt's messages, not {kind(row['input'])}")
+        return Conversation()
+    prompt = cast("dict[str, Any]", row["input"])
+    before = len(problems)
+    seen = Conversation()
+    if "messages" in prompt:
+        seen = check_messages("input.messages", prompt["messages"], problems)
+        if len(problems) == before:
+            _check_end(prompt["messages"], problems)
+    else:
+        problems.append("input.messages: is missing; the prompt is a list of messages")
+    check_options("input", prompt, problems)
+    problems.extend(unknown_keys("input", prompt, _INPUT_KEYS))
+    return seen
+
+
+def check_output(place: str, value: object, prompt: Conversation, problems: list[str]) -> bool:
+    """Check an output: the assistant's message, or several in turns with the user's. Return whether it is good."""
+    before = len(problems)
+    if not isinstance(value, list):
+        problems.append(f"{place}: must be a list of the assistant's messages, not {kind(value)}")
+    elif not value:
+        problems.append(f"{place}: is empty; an output needs at least one assistant message")
+    else:
+        _check_turns(place, cast("list[object]", value), prompt, problems)
+    return len(problems) == before
+
+
+def check_reply(place: str, value: object, prompt: Conversation, problems: list[str]) -> bool:
+    """Check a single message of the assistant after the prompt. Return whether it is good."""
+    before = len(problems)
+    check_message(place, value, _after(prompt), problems)
+    if len(problems) == before and (role := cast("Row", value)["role"]) != "assistant":
+        problems.append(f"{place}.role: is {role}; a response is the assistant's")
+    return len(problems) == before
+
+
+def spoken(messages: list[Row]) -> list[tuple[str, str, bytes]]:
+    """Return what good messages say, for comparing: role, text without space around it, calls."""
+    return [(message["role"], _text(message.get("content")).strip(), _calls(message)) for message in messages]
+
+
+def _check_end(messages: list[Row], problems: list[str]) -> None:
+    if messages[-1]["role"] == "assistant":
+        problems.append(
+            f"input.messages[{len(messages) - 1}]: the prompt ends with an assistant message; "
+            "end it where the assistant is to answer"
+        )
+    elif all(message["role"] in ("system", "developer") for message in messages):
+        problems.append("input.messages: has no user message; there is nothing to answer")
+
+
+def _check_turns(place: str, messages: list[object], prompt: Conversation, problems: list[str]) -> None:
+    seen, before = _after(prompt), len(problems)
+    for index, message in enumerate(messages):
+        check_message(f"{place}[{index}]", message, seen, problems)
+    if len(problems) > before:
+        return
+    for index, message in enumerate(cast("list[Row]", messages)):
+        wanted = "user" if index % 2 else "assistant"
+        if message["role"] != wanted:
+            problems.append(
+                f"{place}[{index}].role: is {message['role']} where {wanted} is due; "
+                "an output is one assistant message, or assistant and user in turns"
+            )
+            return
+    if len(messages) % 2 == 0:
+        problems.append(f"{place}[{len(messages) - 1}]: an output ends with an assistant message, not a user's")
+    elif not seen.trained:
+        problems.append(f"{place}: every assistant message has weight 0; there would be nothing to learn")
+
+
+def _after(prompt: Conversation) -> Conversation:
+    return Conversation(open_calls=set(prompt.open_calls), calls=set(prompt.calls))
+
+
+def _text(content: str | list[Row] | None) -> str:
+    return "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
+
+
+def _calls(message: Row) -> bytes:
+    calls: list[Row] = message.get("tool_calls") or []
+    return orjson.dumps([call["function"] for call in calls], option=orjson.OPT_SORT_KEYS)

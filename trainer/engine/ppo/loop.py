@@ -1,0 +1,185 @@
+"""The iterations of a PPO job: events, evaluations, checkpoints, an exact resume, and stops where they cost nothing.
+
+Answers, order and shuffles follow from (seed, iteration), so a checkpoint at an iteration's end needs no buffer and no
+generator's state. It is written when the next answers have shown that the policy has not collapsed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from peft.utils import load_peft_weights, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from trainer.auto import learning_rate_factor
+from trainer.engine.best import Best
+from trainer.engine.checkpoints import finish_checkpoint
+from trainer.engine.loop import INCOMING_FOLDER, evaluation_event
+from trainer.engine.ppo.iteration import Answers
+from trainer.engine.ppo.prompts import TokenizedPrompt, prompts_of_iteration
+from trainer.engine.ppo.roles import POLICY
+from trainer.events import Checkpoint, Step
+from trainer.progress import Progress
+from trainer.statistics import Measure
+
+if TYPE_CHECKING:
+    from trainer.engine.ppo.recipe import PpoRecipe
+
+VALUE_NAME = "value.safetensors"
+OPTIMIZER_NAME = "optimizer.pt"
+STATE_NAME = "ppo.json"
+# What scoring the same tokens twice may differ by in float32, where old and new policy are one.
+RATIO_TOLERANCE = 1e-6
+
+
+class PpoLoop:
+    """One job's iterations. `final` are the measures of all held-out rows at the last one, None before."""
+
+    def __init__(self, recipe: PpoRecipe, progress: Progress) -> None:
+        self.recipe = recipe
+        self.progress = progress
+        self.final: tuple[Measure, ...] | None = None
+        self._best: Best | None = None
+        self._saved = -1
+        self._first = 0
+        self._started = 0.0
+
+    def fit(self, checkpoint: Path | None) -> None:
+        """Run to the last iteration, from the checkpoint's where there is one.
+
+        Where a stop is asked for, answers being drawn are given up, updates under way are finished, and a checkpoint
+        is written. Raises TrainerError (`policy_collapsed`).
+        """
+        resolved = self.recipe.resolved
+        done = self._restore(checkpoint) if checkpoint else 0
+        self._first, self._saved, self._started = done, done, time.perf_counter()
+        ended = False
+        while done < resolved.total_steps and not ended:
+            started = time.perf_counter()
+            prompts = self._prompts(done)
+            answers = self.recipe.ppo.collect(prompts, done, self.recipe.job.stop)
+            if answers is None:
+                break
+            if done % resolved.checkpoint_steps == 0:
+                self._save(done)
+            self._improve(answers, prompts, done, started)
+            done += 1
+            ended = self._evaluate(done)
+            if self.recipe.job.stop():
+                break
+        self._save(done)
+        if self._best and resolved.result == "best" and not self.recipe.job.stop():
+            self._take_best(self._best, done)
+
+    def _prompts(self, iteration: int) -> list[TokenizedPrompt]:
+        rows, rollout = self.recipe.training.rows, self.recipe.given.rollout_prompts
+        return [rows[n] for n in prompts_of_iteration(len(rows), rollout, self.recipe.resolved.seed, iteration)]
+
+    def _improve(self, answers: Answers, prompts: list[TokenizedPrompt], done: int, started: float) -> None:
+        """Update on the answers and emit the iteration's event."""
+        resolved, ppo, progress = self.recipe.resolved, self.recipe.ppo, self.progress
+        factor = learning_rate_factor(
+            resolved.lr_scheduler, done, warmup=resolved.warmup_steps, total=resolved.total_steps
+        )
+        for group in ppo.optimizer.param_groups:
+            group["lr"] = resolved.learning_rate * factor
+        facts = ppo.improve(answers, done)
+        self._check_ratio(facts.pop("first_ratio_error"), done)
+        tokens = int(answers.mask.sum()) + sum(len(prompt.input_ids) for prompt in prompts)
+        seconds = time.perf_counter() - started
+        progress.tokens_seen += tokens
+        progress.train_seconds += seconds
+        step = done + 1
+        each = (time.perf_counter() - self._started) / (step - self._first)
+        event = Step(
+            step=step,
+            total_steps=resolved.total_steps,
+            epoch=step * len(prompts) / len(self.recipe.training.rows),
+            train_loss=facts.pop("loss"),
+            grad_norm=facts.pop("grad_norm"),
+            learning_rate=resolved.learning_rate * factor,
+            metrics=facts,
+            tokens_seen=progress.tokens_seen,
+            tokens_per_second=tokens / seconds,
+            seconds_left=each * (resolved.total_steps - step),
+        )
+        progress.steps.append(event)
+        self.recipe.job.sink.emit(event)
+
+    def _check_ratio(self, error: float, done: int) -> None:
+        if done == self._first and self.recipe.dtype.dtype == "float32" and error > RATIO_TOLERANCE:
+            self.recipe.job.warn(
+                f"Scoring the same answers twice gave probabilities that differ by {error:.1e} of their size, where "
+                f"{RATIO_TOLERANCE:.0e} is expected: the ratio of new to old policy has that error."
+            )
+
+    def _evaluate(self, step: int) -> bool:
+        """Measure on the held-out rows where it is due; return whether to end early."""
+        resolved = self.recipe.resolved
+        last = step == resolved.total_steps
+        if self.recipe.validation is None or (step % resolved.eval_steps and not last):
+            return False
+        competing = resolved.result == "best" or resolved.early_stopping_patience is not None
+        measures = self.recipe.measure(full=last or competing)
+        if last:
+            self.final = measures
+        event = evaluation_event(self.recipe, "tuned", step, measures)
+        self.progress.evaluations.append(event)
+        self.recipe.job.sink.emit(event)
+        return competing and self._compete(step, measures[0])
+
+    def _compete(self, step: int, headline: Measure) -> bool:
+        if self._best is None or self._best.beaten_by(headline):
+            self._best = Best.of(step, headline, self.recipe.roles.policy_parameters)
+            return False
+        self._best.since += 1
+        patience = self.recipe.resolved.early_stopping_patience
+        if patience is None or self._best.since < patience:
+            return False
+        self.recipe.job.warn(
+            f"Stopped early at step {step}: {headline.label} has not been better than at step {self._best.step} for "
+            f"{self._best.since} evaluations."
+        )
+        return True
+
+    def _take_best(self, best: Best, done: int) -> None:
+        best.restore(self.recipe.roles.policy_parameters)
+        if best.step != done:
+            self.final = None
+            self.recipe.job.warn(f"The result has the weights of step {best.step}, the best evaluation.")
+
+    def _save(self, step: int) -> None:
+        """Write a checkpoint of an iteration's end, once."""
+        if step == self._saved:
+            return
+        recipe, job = self.recipe, self.recipe.job
+        folder = job.workdir / INCOMING_FOLDER / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        recipe.model.save_pretrained(str(folder), selected_adapters=[POLICY], save_embedding_layers=False)
+        recipe.tokenizer.save_pretrained(str(folder))
+        save_file({name: value.detach() for name, value in recipe.roles.value_parameters.items()}, folder / VALUE_NAME)
+        torch.save(recipe.ppo.optimizer.state_dict(), folder / OPTIMIZER_NAME)
+        state = {"iteration": step, "kl_coef": recipe.ppo.controller.coefficient}
+        (folder / STATE_NAME).write_text(json.dumps(state), encoding="utf-8")
+        if self._best is not None:
+            self._best.save(folder)
+        path = finish_checkpoint(folder, job.workdir, step=step, progress=self.progress, base_id=job.spec.base.id)
+        self._saved = step
+        job.sink.emit(Checkpoint(step=step, path=path, metrics=self.progress.metrics()))
+
+    def _restore(self, folder: Path) -> int:
+        """Take everything back from a checkpoint; return how many iterations were done."""
+        recipe = self.recipe
+        set_peft_model_state_dict(recipe.model, load_peft_weights(str(folder), device="cpu"), adapter_name=POLICY)
+        with torch.no_grad():
+            for name, value in load_file(folder / VALUE_NAME).items():
+                recipe.roles.value_parameters[name].copy_(value)
+        recipe.ppo.optimizer.load_state_dict(torch.load(folder / OPTIMIZER_NAME, weights_only=True))
+        state = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+        recipe.ppo.controller.coefficient = float(state["kl_coef"])
+        self._best = Best.load(folder)
+        return int(state["iteration"])

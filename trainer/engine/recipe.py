@@ -1,0 +1,268 @@
+"""What a method does in each phase of a run. `trainer.run` goes through the phases; a recipe fills them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from peft import PeftModel
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from trainer.auto import Workload, resolve, resolve_max_length
+from trainer.engine.adapters import adapter_shape, add_adapter
+from trainer.engine.data import TokenizedRow
+from trainer.engine.dtype import DtypeChoice, choose_dtype
+from trainer.engine.export import Verification, export_adapter, verify_export
+from trainer.engine.models import context_length, device, hidden_size, load_config, load_model, load_tokenizer
+from trainer.engine.samples import Question, answer, questions_of
+from trainer.engine.template import ChatTemplate
+from trainer.errors import TrainerError
+from trainer.events import EventSink
+from trainer.methods.base import LoraParameters, Resolved
+from trainer.progress import Progress
+from trainer.report.model import DataSummary, PlotSpec
+from trainer.result import ExitCode, Kinds, sha256_of
+from trainer.rows import AnyRow, ChatRow, read_rows
+from trainer.spec import DataFile, JobSpec
+from trainer.statistics import Measure
+from trainer.stop import StopFlag
+
+SHOWN_LINES = 20
+R = TypeVar("R")
+AnyRowT = TypeVar("AnyRowT", bound=AnyRow)
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What every recipe has at hand. `warn` keeps a sentence for the report and emits it as an event."""
+
+    workdir: Path
+    spec: JobSpec
+    sink: EventSink
+    stop: StopFlag
+    warn: Callable[[str], None]
+
+    @property
+    def base(self) -> Path:
+        """The base model's folder; it does not exist where a model is made from scratch."""
+        return self.workdir / "base"
+
+    @property
+    def start(self) -> Path | None:
+        """The folder of the adapter that the job goes on from, None where it starts from the base alone."""
+        return self.workdir / "start" if self.spec.start else None
+
+
+@dataclass(frozen=True)
+class Split(Generic[R]):
+    """One data file: how many rows were read, and those that fit the model, ready to train or measure on."""
+
+    file: DataFile
+    rows: Sequence[R]
+    read: int
+    tokens: int
+    trained_tokens: int
+    cut: tuple[int, ...] = ()
+    dropped: tuple[int, ...] = ()
+
+    def summary(self) -> DataSummary:
+        """Return what the report says about the file."""
+        return DataSummary(
+            filename=self.file.filename,
+            sha256=self.file.sha256,
+            rows=self.read,
+            used=len(self.rows),
+            tokens=self.tokens,
+            trained_tokens=self.trained_tokens,
+            cut_lines=self.cut[:SHOWN_LINES],
+            cut=len(self.cut),
+            dropped_lines=self.dropped[:SHOWN_LINES],
+            dropped=len(self.dropped),
+        )
+
+
+class Loop(Protocol):
+    """A training loop: `fit` runs to the last step, from a checkpoint's folder where there is one."""
+
+    progress: Progress
+
+    def fit(self, checkpoint: Path | None) -> None:
+        """Train. Raises Stopped, or TrainerError where the training cannot go on."""
+        ...
+
+
+class Recipe(ABC):
+    """One method's part of a run, in the order of the phases: read, load, measure, train, measure, export, verify.
+
+    `kind` says what the result is; `plots` are the curves of the report beside the loss.
+    """
+
+    kind: ClassVar[Kinds] = "adapter"
+    plots: ClassVar[tuple[PlotSpec, ...]] = ()
+
+    tokenizer: PreTrainedTokenizerBase
+    template: ChatTemplate
+    config: PreTrainedConfig
+    dtype: DtypeChoice
+    resolved: Resolved
+    model: Any
+    training: Split[Any]
+    validation: Split[Any] | None = None
+    max_length: int
+    questions: Sequence[Question] = ()
+
+    def __init__(self, job: JobContext) -> None:
+        self.job = job
+        self.hyperparameters = job.spec.method.hyperparameters
+
+    @property
+    def measured(self) -> Split[Any]:
+        """The rows that models are compared on: held out, or else the training rows."""
+        return self.validation or self.training
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills up rows; masks come from lengths, never from it."""
+        assert isinstance(self.tokenizer.pad_token_id, int)
+        return self.tokenizer.pad_token_id
+
+    @abstractmethod
+    def read(self) -> None:
+        """Read and tokenize the data; sets `training`, `validation`, `max_length`. Raises TrainerError."""
+
+    @abstractmethod
+    def measure(self, *, full: bool = True) -> tuple[Measure, ...]:
+        """Measure the model as it is now on the `measured` rows, the headline first; not `full`: on a part of them."""
+
+    @abstractmethod
+    def make_loop(self, progress: Progress) -> Loop:
+        """Return the training loop."""
+
+    def lengths(self) -> list[int]:
+        """Return each training row's tokens, in the rows' order."""
+        return [len(row.input_ids) for row in self.training.rows]
+
+    def sample_rows(self) -> Sequence[ChatRow]:
+        """Return the conversations whose last turns both models answer for the report; none by default."""
+        return ()
+
+    def load(self) -> None:
+        """Load the base with its adapter, and turn every `auto` into a number."""
+        self.dtype = choose_dtype(self.hyperparameters.dtype, self.config)
+        self.resolved = self.resolve()
+        base = load_model(self.job.base, self.dtype.dtype, self.resolved.quantization)
+        self.model = add_adapter(base, self.resolved, start=self.job.start)
+
+    def resolve(self) -> Resolved:
+        """Turn every `auto` into a number."""
+        workload = Workload(
+            lengths=tuple(self.lengths()),
+            hidden_size=hidden_size(self.config),
+            device="cuda" if device().type == "cuda" else "cpu",
+            dtype=self.dtype.dtype,
+            max_length=self.max_length,
+        )
+        return resolve(self.hyperparameters, workload, self.job.spec.seed, lora=self.lora())
+
+    def lora(self) -> LoraParameters:
+        """Return the adapter's shape: as asked, the start adapter's, or the default.
+
+        Raises TrainerError (`invalid_hyperparameters`) where the start adapter has another shape than asked for.
+        """
+        return adapter_shape(self.hyperparameters.lora, self.job.start)
+
+    def ask(self) -> None:
+        """Choose the questions for the report's samples."""
+        self.questions = questions_of(
+            self.template,
+            self.sample_rows(),
+            count=self.job.spec.sample_count,
+            context=context_length(self.config),
+            source="validation" if self.validation else "training",
+        )
+
+    def answers(self) -> list[str]:
+        """Answer the questions with the model as it is now."""
+        return answer(self.model, self.template, self.questions)
+
+    def export(self, folder: Path, card: str) -> None:
+        """Write the result into `folder`."""
+        export_adapter(self.model, self.tokenizer, folder, base_id=self.job.spec.base.id, card=card)
+
+    def verify(self, folder: Path) -> Verification:
+        """Load the result anew and compare it with the trained model. Raises TrainerError (`export_mismatch`)."""
+        rows = self.probes()
+        return verify_export(self.model, self.job.base, folder, rows, dtype=self.dtype.dtype, pad_id=self.pad_id)
+
+    def probes(self) -> Sequence[TokenizedRow]:
+        """Return a few rows to compare logits on."""
+        return list(self.measured.rows[:4])
+
+    def parameters(self) -> tuple[int, int]:
+        """Return how many parameters are trained, and all."""
+        assert isinstance(self.model, PeftModel)
+        trained, total = self.model.get_nb_trainable_parameters()
+        return int(trained), int(total)
+
+    def open_base(self) -> None:
+        """Load the base's configuration and tokenizer, for methods on conversations: with its chat template."""
+        self.config = load_config(self.job.base)
+        self.tokenizer = load_tokenizer(self.job.base)
+        self.template = ChatTemplate(self.tokenizer)
+        if self.template.end_of_turn is None:
+            self.job.warn("The chat template has no end-of-turn token: the tuned model may not know when to stop.")
+
+    def read_file(self, file: DataFile, param: str, row: type[AnyRowT]) -> list[AnyRowT]:
+        """Read a data file's rows. Raises TrainerError (`invalid_training_file`, …, `data_corrupted`)."""
+        self.check_hash(file, param)
+        return read_rows(self.job.workdir / file.path, row, filename=file.filename, param=param)
+
+    def check_hash(self, file: DataFile, param: str) -> None:
+        """Raise TrainerError (`data_corrupted`) where a data file is there and is not what the job states."""
+        path = self.job.workdir / file.path
+        if path.is_file() and sha256_of(path) != file.sha256:
+            raise TrainerError(
+                "data_corrupted",
+                f"{file.filename} does not have the SHA-256 that the job states; upload it again.",
+                param=param,
+                exit_code=ExitCode.FAULT,
+            )
+
+    def limit(self, longest: int) -> int:
+        """Set and return `max_length`, the most tokens of a row, for rows of at most `longest` tokens."""
+        self.max_length = resolve_max_length(self.hyperparameters, longest, context_length(self.config))
+        return self.max_length
+
+    def tell_losses(self, what: str) -> None:
+        """Warn about rows that were cut or dropped. Raises TrainerError where no training row is left.
+
+        `what` says what a row needs, such as "an assistant's token to train on".
+        """
+        for split in filter(None, (self.training, self.validation)):
+            name = split.file.filename
+            if split.cut:
+                at = lines_in_words(split.cut)
+                self.job.warn(f"{name}: {len(split.cut)} row(s) were cut to {self.max_length} tokens, at {at}.")
+            if split.dropped:
+                self.job.warn(
+                    f"{name}: {len(split.dropped)} row(s) have no {what}, at {lines_in_words(split.dropped)}."
+                )
+        if not self.training.rows:
+            raise TrainerError(
+                "no_trainable_rows",
+                f"{self.training.file.filename} has no row with {what} within {self.max_length} tokens: check its "
+                "rows and max_length.",
+                param="training_file",
+            )
+        if self.validation is not None and not self.validation.rows:
+            self.job.warn("The validation file has no row to measure on: the report has training numbers only.")
+            self.validation = None
+
+
+def lines_in_words(numbers: Sequence[int]) -> str:
+    """Return `line 1, 4, 7`, the first twenty."""
+    shown = ", ".join(str(number) for number in numbers[:SHOWN_LINES])
+    return f"line {shown}" if len(numbers) <= SHOWN_LINES else f"line {shown} and {len(numbers) - SHOWN_LINES} more"

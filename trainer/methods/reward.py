@@ -1,0 +1,49 @@
+"""Reward modelling: a score for an answer, learnt from rankings (Ouyang et al. 2022, arXiv 2203.02155)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from trainer.methods.base import CommonHyperparameters, Frozen
+
+if TYPE_CHECKING:
+    from trainer.engine.recipe import JobContext, Recipe
+
+
+class RewardHyperparameters(CommonHyperparameters):
+    """The pairwise loss over all pairs of a ranking."""
+
+    learning_rate_scale: ClassVar[float] = 0.5
+    margin: bool = False
+    """Ask for the difference of the responses' own scores as a margin (Touvron et al. 2023, arXiv 2307.09288)."""
+    centering: float = Field(default=0.0, ge=0, le=1)
+    """The coefficient that pulls the scores of a pair towards a sum of zero (Eisenstein et al. 2023)."""
+
+
+class RewardParameters(Frozen):
+    """The block `reward` of the wire's `method`."""
+
+    hyperparameters: RewardHyperparameters = Field(default_factory=RewardHyperparameters)
+
+
+class RewardMethod(Frozen):
+    """`method: {type: "reward", reward: {hyperparameters: {…}}}`."""
+
+    in_words: ClassVar[tuple[str, str]] = ("reward modelling", "rankings; it gives an answer a score")
+    """What the model card calls the method, and what it was trained on."""
+
+    type: Literal["reward"] = "reward"
+    reward: RewardParameters = Field(default_factory=RewardParameters)
+
+    @property
+    def hyperparameters(self) -> RewardHyperparameters:
+        """The block's hyperparameters, by a name that every method shares."""
+        return self.reward.hyperparameters
+
+    def recipe(self, job: JobContext) -> Recipe:
+        """Return what this method does in a run. Loads torch."""
+        from trainer.engine.reward import RewardRecipe
+
+        return RewardRecipe(job)
