@@ -65,9 +65,13 @@ def lay_out(workdir: Path, text: str, seed: int, steps: int) -> Path:
 
 
 def run_job(workdir: Path) -> dict[str, Any]:
-    """Run the trainer as the worker does, in a process of its own, and return its report. Raises SystemExit."""
+    """Run the trainer as the worker does, in a process of its own, and return its report. Raises SystemExit.
+
+    It has one thread where nothing else is said: a model this small gains nothing from more.
+    """
     command = [sys.executable, "-m", "trainer", str(workdir)]
-    child = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "HF_HUB_OFFLINE": "1"}
+    child = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, env=environment)
     if child.returncode:
         raise SystemExit(f"the job failed with exit code {child.returncode}:\n{child.stderr[-3000:]}")
     return json.loads((workdir / "output" / "report.json").read_bytes())
@@ -111,6 +115,7 @@ def _one(text: str, seed: int, steps: int) -> dict[str, Any]:
         "training_seconds": report["seconds"]["training"],
         "tokens_per_second": report["tokens_per_second"],
         "counts": report["counts"],
+        "threads": report["environment"]["threads"],
         "loss": report["comparison"][0],
         "accuracy": report["comparison"][1],
         "evaluations": found,
@@ -147,9 +152,10 @@ def _notes(runs: list[dict[str, Any]], steps: int) -> tuple[str, ...]:
     full = "" if steps == RECIPE["max_steps"] else f" (with {steps} steps instead of {RECIPE['max_steps']})"
     return (
         f"Target: at most {TARGET_LOSS:.2f}{full}: {verdict}. nanoGPT's README says 1.88.",
-        f"{counts['total_parameters']:,} parameters. Batch, steps, learning rate, schedule, betas and weight decay are "
-        "nanoGPT's; the layers are Llama's (rotary positions, RMSNorm, SwiGLU) instead of GPT-2's, and the windows are "
-        "the file cut once, shuffled each epoch, instead of drawn with replacement.",
+        f"{counts['total_parameters']:,} parameters, {runs[0]['threads']} thread(s).",
+        "Batch, steps, learning rate, schedule, betas and weight decay are nanoGPT's; the layers are Llama's (rotary "
+        "positions, RMSNorm, SwiGLU) instead of GPT-2's, and the windows are the file cut once, shuffled each epoch, "
+        "instead of drawn with replacement.",
         "The loss is over every held-out character once, the end of the file included, each window beginning with an "
         "empty context.",
     )

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import load_peft_weights
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
@@ -65,6 +66,7 @@ def add_adapter(
 ) -> PeftModel:
     """Wrap the model with a trainable adapter named `default`: the start adapter's copy, or a new one.
 
+    With `modules_to_save` it may be of another task: its weights are copied, those modules' only where it has them.
     A new one's A matrices are drawn from the seed, its B matrices are zero. Raises TrainerError
     (`invalid_hyperparameters`) where a target module does not exist, naming those that do.
     """
@@ -87,7 +89,23 @@ def add_adapter(
     )
     wrapped = get_peft_model(model, config)
     assert isinstance(wrapped, PeftModel)
+    if start is not None:
+        _take_over(wrapped, start)
     return wrapped
+
+
+def _take_over(model: PeftModel, start: Path) -> None:
+    """Copy the start adapter's weights, and those of its saved modules that the model has; the rest stays new."""
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    given = load_peft_weights(str(start), device="cpu")
+    foreign = sorted(name for name in given if name not in own or given[name].shape != own[name].shape)
+    if foreign:
+        raise TrainerError(
+            "incompatible_start_model",
+            f"The model that the job starts from has weights that do not fit this method's model: {foreign[0]}.",
+            param="model",
+        )
+    set_peft_model_state_dict(model, {**own, **given})
 
 
 def _check_targets(model: PreTrainedModel, targets: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -46,16 +47,20 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(base: Path, dtype: str, quantization: str = "none") -> PreTrainedModel:
+def load_model(
+    base: Path, dtype: str, quantization: str = "none", *, auto: Any = AutoModelForCausalLM, **more: Any
+) -> PreTrainedModel:
     """Load the base's safetensors weights as `dtype` onto the device; `4bit` holds them in NF4, computing in `dtype`.
+
+    `auto` is the class that gives the model its head, `more` goes to its `from_pretrained`.
 
     Raises TrainerError (`invalid_base_model`, or `invalid_hyperparameters` for 4 bits without a GPU).
     """
     if quantization == "4bit":
-        return _load_4bit(base, dtype)
+        return _load_4bit(base, dtype, auto, more)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False, use_safetensors=True
+        model = auto.from_pretrained(
+            base, dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False, use_safetensors=True, **more
         )
     except (OSError, ValueError, KeyError) as error:
         raise _broken_base(error) from error
@@ -63,7 +68,7 @@ def load_model(base: Path, dtype: str, quantization: str = "none") -> PreTrained
     return model.to(device())  # pyright: ignore[reportArgumentType]
 
 
-def _load_4bit(base: Path, dtype: str) -> PreTrainedModel:
+def _load_4bit(base: Path, dtype: str, auto: Any, more: dict[str, Any]) -> PreTrainedModel:
     if device().type != "cuda" or find_spec("bitsandbytes") is None:
         missing = "a GPU" if device().type != "cuda" else "the Python package bitsandbytes"
         raise TrainerError(
@@ -76,9 +81,10 @@ def _load_4bit(base: Path, dtype: str) -> PreTrainedModel:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES[dtype],
+        llm_int8_skip_modules=None if auto is AutoModelForCausalLM else ["score"],
     )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = auto.from_pretrained(
             base,
             dtype=DTYPES[dtype],
             quantization_config=config,
@@ -86,6 +92,7 @@ def _load_4bit(base: Path, dtype: str) -> PreTrainedModel:
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            **more,
         )
     except (OSError, ValueError, KeyError) as error:
         raise _broken_base(error) from error

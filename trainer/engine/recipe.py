@@ -129,6 +129,11 @@ class Recipe(ABC):
         assert isinstance(self.tokenizer.pad_token_id, int)
         return self.tokenizer.pad_token_id
 
+    @property
+    def context(self) -> int:
+        """The most tokens that the model can attend to."""
+        return context_length(self.config)
+
     @abstractmethod
     def read(self) -> None:
         """Read and tokenize the data; sets `training`, `validation`, `max_length`. Raises TrainerError."""
@@ -180,7 +185,7 @@ class Recipe(ABC):
             self.template,
             self.sample_rows(),
             count=self.job.spec.sample_count,
-            context=context_length(self.config),
+            context=self.context,
             source="validation" if self.validation else "training",
         )
 
@@ -233,7 +238,7 @@ class Recipe(ABC):
 
     def limit(self, longest: int) -> int:
         """Set and return `max_length`, the most tokens of a row, for rows of at most `longest` tokens."""
-        self.max_length = resolve_max_length(self.hyperparameters, longest, context_length(self.config))
+        self.max_length = resolve_max_length(self.hyperparameters, longest, self.context)
         return self.max_length
 
     def tell_losses(self, what: str) -> None:

@@ -5,13 +5,15 @@ from typing import Annotated
 from pydantic import Field
 
 from trainer.methods.dpo import DpoMethod
+from trainer.methods.orpo import OrpoMethod
 from trainer.methods.ppo import PpoMethod
 from trainer.methods.pretraining import PretrainingMethod
 from trainer.methods.reward import RewardMethod
 from trainer.methods.supervised import SupervisedMethod
 
-METHODS = (PretrainingMethod, SupervisedMethod, RewardMethod, DpoMethod, PpoMethod)
+METHODS = (PretrainingMethod, SupervisedMethod, RewardMethod, DpoMethod, PpoMethod, OrpoMethod)
 
 Method = Annotated[
-    PretrainingMethod | SupervisedMethod | RewardMethod | DpoMethod | PpoMethod, Field(discriminator="type")
+    PretrainingMethod | SupervisedMethod | RewardMethod | DpoMethod | PpoMethod | OrpoMethod,
+    Field(discriminator="type"),
 ]

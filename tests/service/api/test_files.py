@@ -129,6 +129,40 @@ def test_a_file_over_the_limit_is_refused(api: RunningApi, client: httpx.Client)
     assert stored(api) == before
 
 
+TEXT = "从前有座山,\nقصة 😀\n".encode()
+
+
+def test_plain_text_goes_in_and_comes_out_unchanged(client: httpx.Client) -> None:
+    answer = upload(client, TEXT, filename="故事.txt")
+    assert answer.status_code == 200
+    file = answer.json()
+    assert (file["filename"], file["bytes"], file["status"]) == ("故事.txt", len(TEXT), "processed")
+    assert client.get(f"/files/{file['id']}/content").content == TEXT
+
+
+BROKEN_TEXTS = {
+    "empty": (b"", "no text"),
+    "not utf-8": (TEXT + b"\xb0\xa1", "line 3: is not UTF-8"),
+    "cut in a character": (TEXT[:1], "line 1: is not UTF-8"),
+    "a NUL": (TEXT + b"\0", "line 3: has a NUL"),
+    "a zip": (b"PK\x03\x04....", "zip"),
+    "gzip": (b"\x1f\x8b\x08\x00", "gzip"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_TEXTS)
+def test_a_broken_text_is_refused_whole(api: RunningApi, client: httpx.Client, name: str) -> None:
+    data, expected = BROKEN_TEXTS[name]
+    before = stored(api)
+    answer = upload(client, data, filename="a.txt")
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_file_format", "file")
+    assert error["message"].startswith("a.txt has 1 problem: ")
+    assert expected in error["message"]
+    assert stored(api) == before
+
+
 FORMS = {
     "no purpose": ({"file": ("a.jsonl", GOOD_JSONL)}, {}, "purpose", "is missing"),
     "wrong purpose": ({"file": ("a.jsonl", GOOD_JSONL)}, {"purpose": "assistants"}, "purpose", "assistants"),

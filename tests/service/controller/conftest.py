@@ -81,7 +81,13 @@ def make_job(context: Context) -> MakeJob:
     """Store a job's row; return its id."""
     seeds = itertools.count()
 
-    def make(training_file: str = "file-none", state: JobState = JobState.VALIDATING, **columns: Any) -> str:
+    def make(
+        training_file: str = "file-none",
+        state: JobState = JobState.VALIDATING,
+        *,
+        method: str = "supervised",
+        **columns: Any,
+    ) -> str:
         job_id = columns.pop("id", None) or ids.new_id(ids.JOB)
         with context.db.write() as session:
             session.add(
@@ -90,7 +96,7 @@ def make_job(context: Context) -> MakeJob:
                     project_id="proj_test",
                     state=state,
                     model="smollm2-135m-instruct",
-                    method={"type": "supervised"},
+                    method={"type": method},
                     training_file=training_file,
                     seed=next(seeds),
                     **columns,

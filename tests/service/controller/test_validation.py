@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -101,6 +102,54 @@ def test_a_line_longer_than_the_setting_is_refused(
     assert error is not None
     assert "line 2: " in error["message"]
     assert "200" in error["message"]
+
+
+ROWS_OF = {
+    "pretraining": {"text": "从前"},
+    "reward": {
+        "responses": [{"message": {"role": "assistant", "content": "晴" * rank}, "rank": rank} for rank in (2, 1)]
+    },
+    "dpo": {
+        "preferred_output": [{"role": "assistant", "content": "晴"}],
+        "non_preferred_output": [{"role": "assistant", "content": "阴"}],
+    },
+    "ppo": {},
+    "kto": {"output": [{"role": "assistant", "content": "晴"}], "label": True},
+}
+INPUT = {"input": {"messages": [{"role": "user", "content": "天气?"}]}}
+
+
+@pytest.mark.parametrize("method", ROWS_OF)
+def test_each_method_has_its_own_rows(
+    context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob, method: str
+) -> None:
+    row = ROWS_OF[method] if method == "pretraining" else INPUT | ROWS_OF[method]
+    good = make_job(make_file(json.dumps(row, ensure_ascii=False)), method=method)
+    bad = make_job(make_file(GOOD_ROW), method=method)
+    validate_jobs(context, queue)
+    assert (job_of(good).state, job_of(bad).state) == (JobState.QUEUED, JobState.FAILED)
+    error = job_of(bad).error
+    assert error is not None
+    assert "line 1: " in error["message"]
+
+
+def test_text_is_for_pretraining_alone(
+    context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob
+) -> None:
+    held_out = make_file("قصة", "b.txt")
+    good = make_job(make_file("从前有座山。", "故事.txt"), validation_file=held_out, method="pretraining")
+    wrong = make_job(make_file("从前有座山。", "故事.txt"), method="dpo")
+    broken = make_job(make_file(b"a\n\xff", "a.txt"), method="pretraining")
+    validate_jobs(context, queue)
+    assert job_of(good).state == JobState.QUEUED
+    first, second = (job_of(job_id).error for job_id in (wrong, broken))
+    assert first is not None
+    assert second is not None
+    assert (first["code"], first["message"]) == (
+        "invalid_training_file",
+        "故事.txt has 1 problem: it is plain text, which only pretraining reads; dpo needs .jsonl rows",
+    )
+    assert "a.txt has 1 problem: line 2: is not UTF-8" in second["message"]
 
 
 def test_a_file_deleted_meanwhile_fails_the_job_with_a_sentence(

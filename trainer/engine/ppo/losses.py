@@ -50,7 +50,8 @@ def gae(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return generalised advantages and the returns that the value function is to learn (advantage + value).
 
-    delta_t = r_t + gamma·V_{t+1} - V_t and A_t = delta_t + gamma·lam·A_{t+1}, where the value behind the last token is zero.
+    delta_t = r_t + gamma·V_{t+1} - V_t and A_t = delta_t + gamma·lam·A_{t+1}; the value behind the last token is
+    zero.
     """
     values = values.masked_fill(~mask, 0.0)
     advantages = torch.zeros_like(rewards)

@@ -75,7 +75,7 @@ class PpoRecipe(Recipe):
         reward = self._load_reward(model)
         self.roles = Roles(model, reward=reward, continued=self.job.start is not None, seed=self.resolved.seed)
         if self.resolved.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            cast(Any, model.get_base_model()).activation_checkpointing_enable({"use_reentrant": False})
         model.train(self.resolved.gradient_checkpointing)
         given = self.given
         known = cast(Any, model).generation_config.eos_token_id

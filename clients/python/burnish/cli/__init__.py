@@ -12,6 +12,7 @@ from burnish.cli.files import files
 from burnish.cli.jobs import jobs
 from burnish.cli.login import login
 from burnish.cli.models import models
+from burnish.cli.score import score
 from burnish.client import __version__
 from burnish.errors import APIError, APIStatusError, BurnishError, JobFailed
 from burnish.progress import printable
@@ -37,7 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (login, data, files, jobs, models):
+for command in (login, data, files, jobs, models, score):
     cli.add_command(command)
 
 

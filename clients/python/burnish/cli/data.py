@@ -29,9 +29,9 @@ from burnish.progress import printable
 _CHUNK = 1 << 20
 _LARGE = 8 << 20
 
-_source = click.argument(
-    "path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
-)
+_existing = click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
+_new = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
+_source = click.argument("path", metavar="FILE", type=_existing)
 
 
 @click.group()
@@ -63,16 +63,8 @@ def check(context: click.Context, path: Path, method: str | None, as_json: bool)
 @data.command()
 @_source
 @click.option("--to", "method", type=click.Choice(list(ROW_FORMATS)), required=True, help="The method to train with.")
-@click.option(
-    "--from", "source", type=click.Choice(list(CONVERTERS)), help="The format of FILE; else the first row tells."
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
-    required=True,
-    help="The .jsonl file to write; - for a pipe.",
-)
+@click.option("--from", "source", type=click.Choice(list(CONVERTERS)), help="FILE's format; else the first row tells.")
+@click.option("-o", "--output", type=_new, required=True, help="The .jsonl file to write; - for a pipe.")
 @click.option("--strict", is_flag=True, help="Write nothing unless every row can be converted.")
 def convert(path: Path, method: str, source: str | None, output: Path, strict: bool) -> None:
     """Convert FILE (JSONL, a JSON array, or plain text in a .txt) into rows for a method; - reads from a pipe.
@@ -104,15 +96,14 @@ def _guessed(path: Path, name: str) -> RowFormat:
     if path.suffix == TEXT_SUFFIX:
         return ROW_FORMATS["pretraining"]
     with path.open("rb") as file:
-        rows = iter_rows(_read(file))
         try:
-            _, row = next(rows, (0, {}))
+            row = next((row for _, row in iter_rows(_read(file))), None)
         except InvalidLineError:
-            row = {}
+            row = None
     # Without a good first row the file is in no format, and any check will say so.
-    found = guess_format(row) if row else ROW_FORMATS["supervised"]
+    found = guess_format(row) if row is not None else ROW_FORMATS["supervised"]
     if found is None:
-        keys = printable(", ".join(list(row)[:12]))
+        keys = printable(", ".join(list(row or ())[:12])) or "none"
         raise ValueError(
             f"{name}: no method has rows with the keys {keys}. Name one with --method, or see burnish data convert."
         )

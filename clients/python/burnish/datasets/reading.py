@@ -11,7 +11,7 @@ from burnish.datasets.arrays import ArraySplitter
 from burnish.datasets.base import Row
 from burnish.datasets.errors import UnreadableError
 from burnish.datasets.jsonl import MAX_LINE_BYTES, LineSplitter
-from burnish.datasets.parsing import RefusedError, other_file, parse_row
+from burnish.datasets.parsing import OTHER_FILE_BYTES, RefusedError, other_file, parse_row
 from burnish.datasets.text import TextChecker
 
 DOCUMENT_END = "<|endoftext|>"
@@ -34,16 +34,14 @@ def read_items(chunks: Iterable[bytes]) -> Iterator[Item]:
 
     Raises UnreadableError where reading cannot go on.
     """
-    rest = iter(chunks)
+    pieces = _unmarked(chunks)
     start = b""
-    for chunk in rest:
-        start = (start + chunk).removeprefix(_BOM).lstrip()
-        if len(start) > len(_BOM):
-            break
+    while not start.strip() and (piece := next(pieces, None)) is not None:
+        start += piece
     if reason := other_file(start):
         raise UnreadableError(reason)
-    pieces = chain((start,), rest)
-    return _array(pieces) if start.startswith(b"[") else _lines(pieces)
+    whole = chain((start,), pieces)
+    return _array(whole) if start.lstrip().startswith(b"[") else _lines(whole)
 
 
 def read_documents(chunks: Iterable[bytes]) -> Iterator[Item]:
@@ -61,6 +59,18 @@ def read_documents(chunks: Iterable[bytes]) -> Iterator[Item]:
     for document in documents.finish():
         number += 1
         yield Item(f"document {number}", {"text": document})
+
+
+def _unmarked(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the bytes without a byte order mark of UTF-8, the first of them together, so that kinds show."""
+    rest = iter(chunks)
+    start = b""
+    for chunk in rest:
+        start += chunk
+        if len(start) >= OTHER_FILE_BYTES:
+            break
+    yield start.removeprefix(_BOM)
+    yield from rest
 
 
 def _array(chunks: Iterable[bytes]) -> Iterator[Item]:
@@ -90,10 +100,10 @@ def _item(place: str, content: bytes, length: int) -> Item:
 
 def _decoded(chunks: Iterable[bytes]) -> Iterator[str]:
     checker = TextChecker()
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        for index, chunk in enumerate(chunks):
-            checker.feed(chunk.removeprefix(_BOM) if index == 0 else chunk)
+        for chunk in _unmarked(chunks):
+            checker.feed(chunk)
             yield decoder.decode(chunk)
         yield decoder.decode(b"", True)
     except UnicodeDecodeError:

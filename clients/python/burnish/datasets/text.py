@@ -25,9 +25,9 @@ class TextChecker:
 
     def feed(self, chunk: bytes) -> None:
         """Check the next bytes. Raises nothing."""
+        if len(self._start) < OTHER_FILE_BYTES:
+            self._start += chunk[: OTHER_FILE_BYTES - len(self._start)]
         if self._problem is None and chunk:
-            if len(self._start) < OTHER_FILE_BYTES:
-                self._start += chunk[: OTHER_FILE_BYTES - len(self._start)]
             self._check(chunk, final=False)
 
     def finish(self) -> DatasetSummary:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from trainer.engine.ppo.rollout import Sampling
 from trainer.engine.ppo.scorers import Scorer
 from trainer.methods.ppo import PpoHyperparameters
 
-END, VOCABULARY, LONGEST = 0, 5, 3
+END, VOCABULARY, LONGEST = 0, 4, 3
 PROMPT = TokenizedPrompt(1, (1, 2))
 
 
@@ -87,7 +86,3 @@ def objective(log_policy: torch.Tensor, log_reference: torch.Tensor, rewards: to
 def optimum(log_reference: torch.Tensor, rewards: torch.Tensor, beta: float) -> torch.Tensor:
     """Return log π*, π* ∝ π_ref · exp(r / beta)."""
     return (log_reference + rewards / beta).log_softmax(0)
-
-
-def uniform_log(count: int) -> float:
-    return -math.log(count)

@@ -50,7 +50,7 @@ def test_characters_and_bytes_are_one_token_each() -> None:
 def test_trained_merges_follow_the_text() -> None:
     texts = ["the weather and the sea\n" * 50]
     tokenizer = make_tokenizer(TrainedTokenizer(type="bpe", vocabulary=300), texts, 64, Path("nowhere"))
-    assert len(tokenizer) == 300 - max(0, 300 - len(tokenizer)) > 270
+    assert 260 < len(tokenizer) <= 300
     assert tokenizer.tokenize(" the weather") == ["Ġthe", "Ġweather"]
     again = make_tokenizer(TrainedTokenizer(type="bpe", vocabulary=300), texts, 64, Path("nowhere"))
     assert again.get_vocab() == tokenizer.get_vocab()

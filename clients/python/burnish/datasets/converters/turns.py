@@ -57,10 +57,7 @@ def tools_of(row: Row) -> list[Row] | None:
     if not isinstance(value, list):
         raise NotConvertibleError(f"tools: must be a list of tools, not {kind(value)}")
     tools = cast("list[Any]", value)
-    bare = [isinstance(tool, dict) and "function" not in tool for tool in tools]
-    return [
-        {"type": "function", "function": tool} if is_bare else tool for tool, is_bare in zip(tools, bare, strict=True)
-    ]
+    return [_tool(tool) for tool in tools]
 
 
 def transcript(text: str, place: str) -> list[Row]:
@@ -93,7 +90,7 @@ def output_of(value: object, place: str) -> list[Row]:
     """Return the messages of an answer: a string, a message, or messages."""
     if isinstance(value, str):
         return [message("assistant", value)]
-    return messages_of([value] if isinstance(value, dict) else cast("object", value), place)
+    return messages_of([cast("Row", value)] if isinstance(value, dict) else value, place)
 
 
 def split(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], list[Row], list[Row]]:
@@ -109,6 +106,12 @@ def split(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], list[Row],
     if not same:
         raise NotConvertibleError("chosen and rejected: do not begin with the same prompt")
     return chosen[:same], chosen[same:], rejected[same:]
+
+
+def _tool(tool: Any) -> Row:
+    if isinstance(tool, dict) and "function" not in tool:
+        return {"type": "function", "function": cast("Row", tool)}
+    return cast("Row", tool)
 
 
 def _message(item: object, place: str, waiting: list[str]) -> Row:

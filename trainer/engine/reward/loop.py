@@ -1,0 +1,52 @@
+"""The reward model's training loop: each response goes through the model once, whatever number of pairs it is in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trainer.engine.loop import JobLoop, Scored
+from trainer.engine.reward.losses import pair_losses
+from trainer.engine.reward.model import last_scores
+from trainer.engine.reward.rankings import collate_rankings
+from trainer.progress import Progress
+
+if TYPE_CHECKING:
+    from trainer.engine.reward.recipe import RewardRecipe
+
+
+class RewardLoop(JobLoop):
+    """The loss of a prompt is the mean over its pairs; prompts count alike."""
+
+    recipe: RewardRecipe
+
+    def __init__(self, recipe: RewardRecipe, progress: Progress) -> None:
+        super().__init__(
+            recipe,
+            progress,
+            rows=recipe.training.rows,
+            lengths=recipe.lengths(),
+            collate=lambda batch: collate_rankings(batch, recipe.pad_id),
+        )
+
+    def loss(self, model: Any, batch: Any) -> Scored:
+        """Return the sum of the prompts' losses."""
+        scores = last_scores(model, batch)
+        given = self.recipe.given
+        losses = pair_losses(
+            scores, batch["pairs"], margins=batch["margins"] if given.margin else None, centering=given.centering
+        )
+        differences = (scores[batch["pairs"][:, 0]] - scores[batch["pairs"][:, 1]]).detach()
+        right = float((differences > 0).sum()) + 0.5 * float((differences == 0).sum())
+        return Scored(
+            total=(losses * batch["weights"]).sum(),
+            tokens=int(batch["attention_mask"].sum()),
+            metrics={
+                "pair_accuracy": (right, len(differences)),
+                "margin": (float(differences.sum()), len(differences)),
+                "score": (float(scores.detach().sum()), len(scores)),
+            },
+        )
+
+    def count(self, batch: Any) -> int:
+        """Return the prompts."""
+        return int(batch["prompts"])

@@ -1,0 +1,118 @@
+"""The model with a score head in the layout of transformers and PEFT, read at each row's last real token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from trainer.engine.adapters import add_adapter
+from trainer.engine.data import TokenizedRow
+from trainer.engine.evaluate import batches_within, evaluating
+from trainer.engine.models import load_model
+from trainer.engine.reward.rankings import collate_sequences
+from trainer.errors import TrainerError
+from trainer.methods.base import Resolved
+
+HEAD = "score"
+HEAD_STD = 0.02
+
+
+def load_classifier(base: Path, dtype: str, pad_id: int, quantization: str = "none") -> PreTrainedModel:
+    """Load the base with a score head of one output, not yet drawn. Raises TrainerError (`invalid_base_model`)."""
+    model = load_model(base, dtype, quantization, auto=AutoModelForSequenceClassification, num_labels=1)
+    if not isinstance(getattr(model, HEAD, None), torch.nn.Linear):
+        raise TrainerError(
+            "invalid_base_model",
+            f"A reward model needs a base whose classifier has a linear head named {HEAD}; {type(model).__name__} has "
+            "none.",
+            param="model",
+        )
+    for config in (model.config, model.config.get_text_config()):
+        config.pad_token_id = pad_id
+    return model
+
+
+def new_reward_model(base: PreTrainedModel, resolved: Resolved, start: Path | None) -> PeftModel:
+    """Wrap the classifier with an adapter, the start adapter's weights where there is one, and a head to train.
+
+    The head is drawn from the seed, or the start's own where that is a reward model.
+    """
+    head: torch.nn.Linear = getattr(base, HEAD)
+    drawn = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(resolved.seed)) * HEAD_STD
+    head.to(torch.float32)  # scores are small differences: bfloat16 has 8 bits for them
+    with torch.no_grad():
+        head.weight.copy_(drawn)
+        if isinstance(head.bias, torch.Tensor):
+            head.bias.zero_()
+    model = add_adapter(base, resolved, start=start, task_type="SEQ_CLS", modules_to_save=[HEAD])
+    wrapped: torch.nn.Module = getattr(model.get_base_model(), HEAD)
+    wrapped.register_forward_pre_hook(_as_float)
+    return model
+
+
+def load_reward_model(base: Path, adapter: Path, dtype: str, pad_id: int) -> PeftModel:
+    """Load a reward model as PEFT's AutoPeftModelForSequenceClassification does, from a base in a folder."""
+    return PeftModel.from_pretrained(load_classifier(base, dtype, pad_id), str(adapter)).eval()
+
+
+def last_scores(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return each row's score [n] at its last real token by the mask, whatever id the padding has."""
+    caught: list[torch.Tensor] = []
+
+    def catch(_module: torch.nn.Module, _args: Any, output: torch.Tensor) -> None:
+        caught.append(output)
+
+    hook = getattr(model.get_base_model(), HEAD).register_forward_hook(catch)
+    try:
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+    finally:
+        hook.remove()
+    last = batch["attention_mask"].sum(1) - 1
+    return caught[0][torch.arange(len(last), device=last.device), last, 0].float()
+
+
+def score_sequences(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> list[float]:
+    """Return the rows' scores in their order, computed in batches of similar length without gradients.
+
+    Raises TrainerError (`loss_not_finite`) where one is not a finite number.
+    """
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids))
+    scores = [math.nan] * len(rows)
+    with evaluating(model):
+        for numbers in batches_within(order, rows, model.device.type):
+            batch = collate_sequences([rows[number] for number in numbers], pad_id)
+            found: list[float] = last_scores(model, {k: v.to(model.device) for k, v in batch.items()}).tolist()
+            for number, value in zip(numbers, found, strict=True):
+                if not math.isfinite(value):
+                    raise TrainerError(
+                        "loss_not_finite", f"The score of a response in line {rows[number].line} is not finite."
+                    )
+                scores[number] = value
+    return scores
+
+
+def separate_padding(tokenizer: PreTrainedTokenizerBase, last_ids: set[int]) -> bool:
+    """Choose another padding token where the present one ends rows; return whether that was needed.
+
+    transformers' classifiers read the score at the last token that is not padding: a row that ends with the padding
+    token would be read one token too early.
+    """
+    if tokenizer.pad_token_id not in last_ids:
+        return False
+    special = [number for number, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
+    for number in [*special, *range(len(tokenizer))]:
+        token = tokenizer.convert_ids_to_tokens(number)
+        if number not in last_ids and isinstance(token, str):
+            tokenizer.pad_token = token
+            return True
+    raise TrainerError("invalid_base_model", "The tokenizer has no token to fill up rows with.", param="model")
+
+
+def _as_float(_module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return (args[0].float(), *args[1:])

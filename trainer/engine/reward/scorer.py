@@ -1,0 +1,45 @@
+"""Scoring conversations with an exported reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from trainer.engine.data import TokenizedRow, tokenize_rows
+from trainer.engine.dtype import choose_dtype
+from trainer.engine.models import context_length, load_config, load_tokenizer
+from trainer.engine.reward.model import load_reward_model, score_sequences
+from trainer.engine.template import ChatTemplate
+from trainer.errors import TrainerError
+from trainer.rows import ChatRow
+
+
+class ResponseScorer:
+    """A reward model, loaded for scoring; the adapter's folder brings tokenizer and chat template."""
+
+    def __init__(self, base: Path, adapter: Path, dtype: Literal["auto", "float32", "bfloat16"] = "auto") -> None:
+        config = load_config(base)
+        tokenizer = load_tokenizer(adapter)
+        assert isinstance(tokenizer.pad_token_id, int)
+        self._pad_id = tokenizer.pad_token_id
+        self._template = ChatTemplate(tokenizer)
+        self._context = context_length(config)
+        self._model = load_reward_model(base, adapter, choose_dtype(dtype, config).dtype, self._pad_id)
+
+    def score(self, rows: Sequence[Sequence[ChatRow]]) -> list[list[float] | str]:
+        """Return each row's scores, one a conversation, or why it has none."""
+        tokenized = [self._tokenized(row) for row in rows]
+        flat = [sequence for found in tokenized if not isinstance(found, str) for sequence in found]
+        scores = iter(score_sequences(self._model, flat, self._pad_id))
+        return [found if isinstance(found, str) else [next(scores) for _ in found] for found in tokenized]
+
+    def _tokenized(self, row: Sequence[ChatRow]) -> list[TokenizedRow] | str:
+        try:
+            found = tokenize_rows(self._template, row)
+        except TrainerError as error:
+            return error.message
+        longest = max(len(sequence.input_ids) for sequence in found)
+        if longest > self._context:
+            return f"{longest} tokens are more than the model's context of {self._context}"
+        return found
