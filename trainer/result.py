@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -17,7 +17,6 @@ MANIFEST_NAME = "manifest.json"
 OUTPUT_FOLDER = "output"
 ADAPTER_FOLDER = "output/adapter"
 MODEL_FOLDER = "output/model"
-Kinds = Literal["adapter", "reward", "model"]
 REPORT_JSON = "output/report.json"
 REPORT_HTML = "output/report.html"
 RESULT_CSV = "output/step_metrics.csv"

@@ -59,7 +59,8 @@ class LineageEntry(Frozen):
     model: str
     job_id: str
     method: str
-    training_sha256: str
+    training_sha256: str | None
+    """None where the file was deleted before the service kept its hash."""
     validation_sha256: str | None = None
 
 

@@ -6,7 +6,6 @@ import logging
 
 from service.context import Context
 from service.jobs import repository
-from service.jobs.states import JobState
 from service.kit import outbox
 from service.queue.base import JobQueue
 
@@ -31,7 +30,7 @@ def refill(context: Context, queue: JobQueue) -> int:
     Raises Unavailable or QueueUnavailable.
     """
     with context.db.read() as session:
-        queued = [job.id for job in repository.in_state(session, JobState.QUEUED)]
+        queued = [job.id for job in repository.ready(session)]
     waiting = queue.waiting() if queued else frozenset[str]()
     missing = [job_id for job_id in queued if job_id not in waiting]
     for job_id in missing:

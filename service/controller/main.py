@@ -10,7 +10,7 @@ from types import FrameType
 
 from service import migrations
 from service.context import Context, open_context
-from service.controller import dispatch, garbage, leases, validation
+from service.controller import dispatch, garbage, leases, validation, waiting
 from service.controller.loop import Outages, Step, run_steps, run_until_it_works
 from service.controller.webhooks import WebhookStep
 from service.kit.log import set_up_logging
@@ -53,6 +53,7 @@ def steps_of(context: Context, queue: JobQueue) -> list[Step]:
     poll = context.settings.poll_seconds
     repeated = (
         ("validation", poll, validation.validate_jobs),
+        ("waiting jobs", poll, waiting.release_waiting),
         ("dispatch", poll, dispatch.dispatch),
         ("refill", _REFILL_SECONDS, dispatch.refill),
         ("leases", poll, leases.end_expired_leases),

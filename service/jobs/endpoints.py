@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
+from service.context import Context
 from service.files.service import storage_errors
 from service.jobs import repository, service
-from service.jobs.lifecycle import model_name
+from service.jobs.references import model_name
 from service.jobs.schemas import CheckpointObject, JobCreate, JobEventObject, JobObject
 from service.jobs.stream import follow
+from service.jobs.tables import JobArtifact
 from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.errors import InvalidRequest
 from service.kit.http import attachment_headers
@@ -24,7 +26,7 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
 @router.post("")
 def create_job(body: JobCreate, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Create a job. Its files are checked next, then it waits for a worker."""
-    job = service.create(session, principal, context.catalog, body)
+    job = service.create(session, principal, context, body)
     return JobObject.of(job, context.settings.organization)
 
 
@@ -118,16 +120,28 @@ def list_checkpoints(
     )
 
 
-@router.get(
-    "/{job_id}/adapter",
-    response_class=StreamingResponse,
-    responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
-)
+_ZIP: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+@router.get("/{job_id}/adapter", response_class=StreamingResponse, responses=_ZIP)
 def download_adapter(
     job_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep
 ) -> StreamingResponse:
     """Download the adapter as a zip: PEFT's files, the tokenizer, a model card, `manifest.json` with hashes."""
-    artifact = service.artifact(session, principal, job_id, "adapter", "adapter")
+    return _zip(context, service.artifact(session, principal, job_id, "adapter"))
+
+
+@router.get("/{job_id}/model", response_class=StreamingResponse, responses=_ZIP)
+def download_model(
+    job_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep
+) -> StreamingResponse:
+    """Download the whole model of a job that trained all weights, as a zip: transformers' files and hashes."""
+    return _zip(context, service.artifact(session, principal, job_id, "model"))
+
+
+def _zip(context: Context, artifact: JobArtifact) -> StreamingResponse:
     with storage_errors():
         chunks = context.storage.read(artifact.blob_key)
     headers = attachment_headers(artifact.filename, artifact.bytes, artifact.sha256)
@@ -155,7 +169,7 @@ def get_report(
 ) -> Response:
     """Return the eval report: one self-contained page for `Accept: text/html`, else JSON."""
     name = "report.html" if _prefers_html(accept) else "report.json"
-    artifact = service.artifact(session, principal, job_id, name, "report")
+    artifact = service.artifact(session, principal, job_id, name)
     with storage_errors():
         body = b"".join(context.storage.read(artifact.blob_key))
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

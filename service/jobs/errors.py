@@ -19,6 +19,19 @@ class JobHasEnded(Conflict):
         super().__init__(f"Job {job_id} is already {status}; only a job that has not ended can be cancelled.")
 
 
+class ParentFailed(Conflict):
+    """The job that the model would have come from ended without one."""
+
+    def __init__(self, job_id: str, state: str, *, param: str) -> None:
+        super().__init__(
+            f"Job {job_id} was {state}, so there is no model of it: name another, or one of its checkpoints."
+            if state == "cancelled"
+            else f"Job {job_id} failed, so there is no model of it: name another, or one of its checkpoints.",
+            param=param,
+            code="parent_failed",
+        )
+
+
 class ArtifactNotReady(Conflict):
     """The job has no such result, at least not yet."""
 
@@ -26,6 +39,18 @@ class ArtifactNotReady(Conflict):
         super().__init__(
             f"Job {job_id} has no {what}: its status is {status}. Results exist once a job has succeeded.",
             code="not_ready",
+        )
+
+
+class OtherResult(Conflict):
+    """The job leaves a whole model where an adapter is asked for, or the other way round."""
+
+    def __init__(self, job_id: str, asked: str, made: str) -> None:
+        why = "trains all weights" if made == "model" else "trains an adapter"
+        super().__init__(
+            f"Job {job_id} {why}, so it leaves no {asked}: get its {made} instead, under "
+            f"/v1/fine_tuning/jobs/{job_id}/{made}.",
+            code=f"no_{asked}",
         )
 
 

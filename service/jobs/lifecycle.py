@@ -12,11 +12,13 @@ from service.files.service import RESULT_PURPOSE
 from service.files.tables import File
 from service.jobs import repository
 from service.jobs.errors import StaleLease
+from service.jobs.references import model_name
 from service.jobs.states import JobState
 from service.jobs.tables import Job, JobArtifact
 from service.kit import ids, outbox
 from service.kit.db import db_now
 from service.models.tables import FineTunedModel
+from trainer.methods.base import Kinds
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,26 @@ class PublishedFile:
 
 
 def queue_up(session: Session, job_id: str) -> bool:
-    """The dataset is good: validating → queued, with the outbox row that sends the id to the queue."""
+    """The dataset is good: validating → queued, with the outbox row that sends the id to the queue.
+
+    A job that goes on from one that has not ended is sent there by `release` instead.
+    """
     if not repository.move(session, job_id, JobState.QUEUED):
         return False
     repository.add_event(session, job_id, "Files validated, moving job to queued state")
+    job = repository.by_id(session, job_id)
+    if job is not None and job.waits_for:
+        repository.add_event(session, job_id, f"Waiting for {job.waits_for.replace(' ', ' and ')} to succeed")
+    else:
+        outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
+    return True
+
+
+def release(session: Session, job_id: str) -> bool:
+    """All that a queued job waited for is there: send it to the queue. False where it is not queued any more."""
+    if not repository.wait_for(session, job_id, ()):
+        return False
+    repository.add_event(session, job_id, "What the job goes on from is ready")
     outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
     return True
 
@@ -131,7 +149,9 @@ def succeed(
     *,
     token: int,
     trained_tokens: int,
+    kind: Kinds,
     blob_prefix: str,
+    manifest_sha256: str,
     result_csv: PublishedFile,
     artifacts: Sequence[PublishedFile],
     organization: str,
@@ -162,18 +182,21 @@ def succeed(
         raise StaleLease(job.id)
     session.add(result)
     session.add(
-        FineTunedModel(id=name, project_id=job.project_id, base=job.model, job_id=job.id, blob_prefix=blob_prefix)
+        FineTunedModel(
+            id=name,
+            project_id=job.project_id,
+            base=job.base,
+            kind=kind,
+            job_id=job.id,
+            blob_prefix=blob_prefix,
+            manifest_sha256=manifest_sha256,
+        )
     )
     session.add_all(JobArtifact(job_id=job.id, **vars(artifact)) for artifact in artifacts)
     repository.add_event(session, job.id, f"New fine-tuned model created: {name}")
     repository.add_event(session, job.id, "The job has successfully completed")
     _notify(session, job.id, "succeeded")
     return name
-
-
-def model_name(job: Job, organization: str) -> str:
-    """Return the name of a job's model: `ft:{base}:{organization}:{suffix}:{id}`."""
-    return f"ft:{job.model}:{organization}:{job.suffix or ''}:{job.id[-8:]}"
 
 
 def _notify(session: Session, job_id: str, outcome: str) -> None:

@@ -26,6 +26,12 @@ def by_id(session: Session, job_id: str) -> Job | None:
     return session.scalar(select(Job).where(Job.id == job_id))
 
 
+def by_id_end(session: Session, project_id: str, end: str) -> Sequence[Job]:
+    """Return a project's jobs whose ids end so."""
+    query = select(Job).where(Job.project_id == project_id, Job.id.endswith(end, autoescape=True))
+    return session.scalars(query.limit(10)).all()
+
+
 def page(
     session: Session,
     project_id: str,
@@ -54,6 +60,35 @@ def in_state(session: Session, state: JobState, *, limit: int = 1000) -> Sequenc
     return session.scalars(select(Job).where(Job.state == state).order_by(Job.seq).limit(limit)).all()
 
 
+def ready(session: Session, *, limit: int = 1000) -> Sequence[Job]:
+    """Return queued jobs that wait for no other, oldest first."""
+    query = select(Job).where(Job.state == JobState.QUEUED, Job.waits_for.is_(None))
+    return session.scalars(query.order_by(Job.seq).limit(limit)).all()
+
+
+def waiting(session: Session) -> Sequence[Job]:
+    """Return queued jobs that wait for others, oldest first."""
+    query = select(Job).where(Job.state == JobState.QUEUED, Job.waits_for.is_not(None))
+    return session.scalars(query.order_by(Job.seq)).all()
+
+
+def states(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
+    """Return where each of these jobs stands."""
+    rows = session.execute(select(Job.id, Job.state).where(Job.id.in_(job_ids)))
+    return {row.id: row.state for row in rows}
+
+
+def wait_for(session: Session, job_id: str, job_ids: Sequence[str]) -> bool:
+    """Write what a queued job still waits for. False where it is not queued any more."""
+    result = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.state == JobState.QUEUED)
+        .values(waits_for=" ".join(job_ids) or None)
+        .returning(Job.id)
+    )
+    return result.first() is not None
+
+
 def move(session: Session, job_id: str, target: JobState, *, token: int | None = None, **values: Any) -> bool:
     """Bring a job to `target` where the state machine allows it. False, an answer, where it does not.
 
@@ -67,10 +102,13 @@ def move(session: Session, job_id: str, target: JobState, *, token: int | None =
 
 
 def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) -> Job | None:
-    """Take a queued job: raise its token and start a lease, by the database's clock. None where it is not queued."""
+    """Take a queued job: raise its token and start a lease, by the database's clock. None where it is not queued.
+
+    A job that waits for another cannot be taken.
+    """
     result = session.execute(
         update(Job)
-        .where(Job.id == job_id, Job.state.in_(sources_of(JobState.RUNNING)))
+        .where(Job.id == job_id, Job.state.in_(sources_of(JobState.RUNNING)), Job.waits_for.is_(None))
         .values(
             state=JobState.RUNNING,
             lease_token=Job.lease_token + 1,
@@ -166,7 +204,7 @@ def add_checkpoint(
     manifest_sha256: str,
 ) -> None:
     """Record a checkpoint that lies complete in the blob store; a later attempt's copy replaces an earlier one."""
-    existing = session.scalar(select(JobCheckpoint).where(JobCheckpoint.job_id == job_id, JobCheckpoint.step == step))
+    existing = checkpoint_at(session, job_id, step)
     if existing is None:
         existing = JobCheckpoint(id=ids.new_id(ids.CHECKPOINT), job_id=job_id, step=step)
         session.add(existing)
@@ -181,6 +219,17 @@ def latest_checkpoint(session: Session, job_id: str) -> JobCheckpoint | None:
     return session.scalar(
         select(JobCheckpoint).where(JobCheckpoint.job_id == job_id).order_by(JobCheckpoint.step.desc()).limit(1)
     )
+
+
+def checkpoint_at(session: Session, job_id: str, step: int) -> JobCheckpoint | None:
+    """Return the checkpoint of a step."""
+    return session.scalar(select(JobCheckpoint).where(JobCheckpoint.job_id == job_id, JobCheckpoint.step == step))
+
+
+def checkpoint_steps(session: Session, job_id: str) -> Sequence[int]:
+    """Return the steps that have a checkpoint."""
+    query = select(JobCheckpoint.step).where(JobCheckpoint.job_id == job_id)
+    return session.scalars(query.order_by(JobCheckpoint.step)).all()
 
 
 def checkpoint_page(

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.jobs.states import WIRE_STATUS, JobState
 from service.jobs.tables import Job, JobCheckpoint, JobEvent
+from trainer.spec import LineageEntry
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
@@ -49,7 +50,7 @@ class JobHyperparameters(BaseModel):
 
 
 class JobObject(BaseModel):
-    """OpenAI's job object; `phase`, `attempt` and `started_at` are Burnish's."""
+    """OpenAI's job object; `phase`, `attempt`, `started_at`, `base_model`, `lineage` and `waits_for` are Burnish's."""
 
     id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
@@ -58,6 +59,7 @@ class JobObject(BaseModel):
     finished_at: int | None
     estimated_finish: int | None
     model: str
+    base_model: str
     fine_tuned_model: str | None
     organization_id: str
     status: Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
@@ -74,6 +76,8 @@ class JobObject(BaseModel):
     suffix: str | None
     metadata: dict[str, str] | None
     integrations: list[Any] = []
+    lineage: list[LineageEntry]
+    waits_for: list[str]
 
     @classmethod
     def of(cls, job: Job, organization: str) -> JobObject:
@@ -87,6 +91,7 @@ class JobObject(BaseModel):
             finished_at=_seconds(job.finished_at),
             estimated_finish=_seconds(job.estimated_finish),
             model=job.model,
+            base_model=job.base,
             fine_tuned_model=job.fine_tuned_model,
             organization_id=organization,
             status=WIRE_STATUS[JobState(job.state)],  # type: ignore[arg-type] - the table is complete by a test
@@ -102,6 +107,8 @@ class JobObject(BaseModel):
             seed=job.seed,
             suffix=job.suffix,
             metadata=job.user_metadata,
+            lineage=[LineageEntry.model_validate(entry) for entry in job.lineage],
+            waits_for=(job.waits_for or "").split(),
         )
 
 

@@ -22,11 +22,26 @@ class Job(Base):
     created_at: Mapped[float] = mapped_column(Double, default=db_now())
 
     model: Mapped[str] = mapped_column(String(255))
+    """The model to start from as it was asked for."""
+    base: Mapped[str] = mapped_column(String(255))
+    """The base that the result is relative to: the catalog's, or `ft:…` where a job trained all weights."""
+    start_job: Mapped[str | None] = mapped_column(String(40))
+    """The job whose result, or whose checkpoint at `start_step`, this one goes on from."""
+    start_step: Mapped[int | None] = mapped_column(Integer)
+    reward_job: Mapped[str | None] = mapped_column(String(40))
+    """The job whose reward model, or whose checkpoint at `reward_step`, this one asks."""
+    reward_step: Mapped[int | None] = mapped_column(Integer)
+    waits_for: Mapped[str | None] = mapped_column(String(128))
+    """The ids of the jobs that must have succeeded first, with spaces between; null once there are none."""
+    lineage: Mapped[list[dict[str, Any]]] = mapped_column(Json, default=list)
+    """The jobs that the start model came from, the oldest first: `trainer.spec.LineageEntry`."""
     method: Mapped[dict[str, Any]] = mapped_column(Json)
     resolved: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """The hyperparameters as the trainer resolved them; null until it has."""
     training_file: Mapped[str] = mapped_column(String(40))
     validation_file: Mapped[str | None] = mapped_column(String(40))
+    training_sha256: Mapped[str | None] = mapped_column(String(64))
+    validation_sha256: Mapped[str | None] = mapped_column(String(64))
     suffix: Mapped[str | None] = mapped_column(String(64))
     seed: Mapped[int] = mapped_column(Integer)
     user_metadata: Mapped[dict[str, str] | None] = mapped_column("metadata", Json)

@@ -13,14 +13,17 @@ from service.kit.db import Database
 from service.kit.settings import Settings, SettingsError
 
 
-def upgrade(settings: Settings) -> None:
-    """Bring the schema to this version. Raises Unavailable where the database does not answer."""
+def upgrade(settings: Settings, revision: str = "head") -> None:
+    """Bring the schema to this version, or to an earlier `revision`.
+
+    Raises Unavailable where the database does not answer.
+    """
     database = Database(settings.database)
     try:
         database.check()
         config = _config()
         config.attributes["engine"] = database.engine
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
     finally:
         database.close()
 

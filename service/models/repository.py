@@ -17,6 +17,11 @@ def get(session: Session, project_id: str, model_id: str) -> FineTunedModel | No
     )
 
 
+def of_job(session: Session, job_id: str) -> FineTunedModel | None:
+    """Return what a job left, whoever owns it."""
+    return session.scalar(select(FineTunedModel).where(FineTunedModel.job_id == job_id))
+
+
 def all_of(session: Session, project_id: str) -> Sequence[FineTunedModel]:
     """Return a project's fine-tuned models, newest first."""
     return session.scalars(

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from service.catalog import BaseModelEntry, Catalog
+from service.catalog import Catalog
 from service.keys.service import Principal
 from service.kit.errors import Conflict
 from service.models import repository
 from service.models.errors import ModelNotFound
 from service.models.schemas import ModelObject
 from service.models.tables import FineTunedModel
-
-
-def find_base(session: Session, principal: Principal, catalog: Catalog, name: str) -> BaseModelEntry:
-    """Return the base that a job may start from. Raises ModelNotFound, or Conflict for a fine-tuned model."""
-    entry = catalog.find(name)
-    if entry is not None:
-        return entry
-    if repository.get(session, principal.project_id, name) is not None:
-        raise Conflict(
-            f"'{name}' is a fine-tuned model; jobs start from a base model in this release: "
-            f"{', '.join(base.id for base in catalog.models)}.",
-            param="model",
-            code="model_not_available",
-        )
-    raise ModelNotFound(name, (base.id for base in catalog.models))
 
 
 def list_models(session: Session, principal: Principal, catalog: Catalog) -> list[ModelObject]:

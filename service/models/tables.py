@@ -9,14 +9,18 @@ from service.kit.db import Base, db_now
 
 
 class FineTunedModel(Base):
-    """One `ft:…` model: an adapter relative to its base, under `blob_prefix`."""
+    """One `ft:…` model under `blob_prefix`: an adapter relative to its base, or (kind `model`) all weights."""
 
     __tablename__ = "fine_tuned_models"
 
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(255), unique=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
-    base: Mapped[str] = mapped_column(String(64))
+    base: Mapped[str] = mapped_column(String(255))
+    kind: Mapped[str] = mapped_column(String(16))
+    """`adapter`, `reward` or `model`."""
     job_id: Mapped[str] = mapped_column(String(40), unique=True)
     blob_prefix: Mapped[str] = mapped_column(String(255))
+    manifest_sha256: Mapped[str | None] = mapped_column(String(64))
+    """The SHA-256 of `manifest.json` under the prefix; null for results of releases that did not keep it."""
     created_at: Mapped[float] = mapped_column(Double, default=db_now())

@@ -1,24 +1,31 @@
-"""Base models, made ready to load once a machine and kept in a cache that is keyed by their source."""
+"""Base models, made ready to load once a machine and kept in a cache that is keyed by their source.
+
+A base is one of the catalog, or a whole model that an earlier job left.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from service.catalog import BaseModelEntry, HubSource, SourceMissing, locate
 from service.context import Context
 from service.jobs import repository
+from service.jobs.tables import Job
+from service.worker import results
 from service.worker.child import Child, trainer_environment
 from service.worker.errors import AttemptFailed, JobFailed
 from service.worker.lease import Lease
 from trainer.result import ExitCode
+from trainer.spec import FROM_SCRATCH, BaseModelRef
 
 log = logging.getLogger(__name__)
 
@@ -30,67 +37,87 @@ _UNAVAILABLE = "base_model_unavailable"
 
 def prepared_base(
     context: Context,
-    model_id: str,
+    job: Job,
     lease: Lease,
+    model_id: str,
     *,
     workdir: Path,
     command: Sequence[str] = PREPARE_COMMAND,
-) -> tuple[BaseModelEntry, Path]:
-    """Return a job's base model and the folder that it is ready in; the first use on a machine prepares it.
+) -> tuple[BaseModelRef, Path | None]:
+    """Return a base model and the folder that it is ready in; the first use on a machine prepares it.
 
+    There is no folder for a model from scratch.
     Raises JobFailed where this machine cannot have it, AttemptFailed where its preparation broke off,
     WorkerStopping and LeaseLost.
     """
-    settings = context.settings
+    if model_id == FROM_SCRATCH:
+        return BaseModelRef(id=model_id, fingerprint=""), None
+    if model_id.startswith("ft:"):
+        return _fetched(context, job, lease, model_id)
     entry = context.catalog.find(model_id)
     if entry is None:
         raise JobFailed(_UNAVAILABLE, f"The base model {model_id} is no longer in the catalog.", "model")
-    target = settings.bases / f"{entry.id}-{entry.fingerprint[:12]}"
+    target = context.settings.bases / f"{entry.id}-{entry.fingerprint[:12]}"
+    _once(context, target, lease, entry.id, lambda partial: _prepare(context, entry, partial, lease, workdir, command))
+    return BaseModelRef(id=entry.id, fingerprint=entry.fingerprint), target
+
+
+def _fetched(context: Context, job: Job, lease: Lease, name: str) -> tuple[BaseModelRef, Path]:
+    result, stored = results.find_base(context, job.project_id, name, lease)
+    fingerprint = stored.manifest_sha256 or hashlib.sha256(stored.prefix.encode()).hexdigest()
+    target = context.settings.bases / f"{result.job.id}-{fingerprint[:12]}"
+    _once(context, target, lease, name, lambda partial: results.fetch_base(context, result, stored, partial, lease))
+    return BaseModelRef(id=name, fingerprint=fingerprint), target
+
+
+def _once(context: Context, target: Path, lease: Lease, name: str, make: Callable[[Path], None]) -> None:
+    """Let `make` fill the folder unless this machine has it; another worker that wants it too waits."""
     if target.is_dir():
-        return entry, target
+        return
+    settings = context.settings
     settings.bases.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _only_one(target.with_name(f".{target.name}.lock"), lease, settings.poll_seconds):
-        if not target.is_dir():
-            _tell(lease, entry)
-            _prepare(context, entry, target, lease, workdir, command)
-    return entry, target
+        if target.is_dir():
+            return
+        _tell(lease, name)
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            make(partial)
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
-def _tell(lease: Lease, entry: BaseModelEntry) -> None:
+def _tell(lease: Lease, name: str) -> None:
     def write() -> None:
         with lease.write() as session:
             repository.add_event(
                 session,
                 lease.job_id,
-                f"Preparing the base model {entry.id} on this worker (first use)",
-                once_key=f"prepare:{lease.token}",
+                f"Preparing the base model {name} on this worker (first use)",
+                once_key=f"prepare:{name[-40:]}:{lease.token}",
             )
 
     lease.insist(write)
 
 
 def _prepare(
-    context: Context, entry: BaseModelEntry, target: Path, lease: Lease, workdir: Path, command: Sequence[str]
+    context: Context, entry: BaseModelEntry, partial: Path, lease: Lease, workdir: Path, command: Sequence[str]
 ) -> None:
     try:
         source = locate(entry.source)
     except SourceMissing as error:
         raise JobFailed(_UNAVAILABLE, f"The base model {entry.id} cannot be used: {error}", "model") from error
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     source_file = workdir / SOURCE_NAME
     source_file.write_text(json.dumps(source), encoding="utf-8")
-    try:
-        child = Child(
-            (*command, str(source_file), str(partial)),
-            folder=workdir,
-            log_file=workdir / LOG_NAME,
-            environment=trainer_environment(context.settings, workdir, hub=isinstance(entry.source, HubSource)),
-        )
-        _wait(child, entry, lease, context.settings.poll_seconds)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    child = Child(
+        (*command, str(source_file), str(partial)),
+        folder=workdir,
+        log_file=workdir / LOG_NAME,
+        environment=trainer_environment(context.settings, workdir, hub=isinstance(entry.source, HubSource)),
+    )
+    _wait(child, entry, lease, context.settings.poll_seconds)
 
 
 def _wait(child: Child, entry: BaseModelEntry, lease: Lease, poll_seconds: float) -> None:

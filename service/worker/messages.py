@@ -71,15 +71,17 @@ def _step(event: events.Step) -> Row:
         message=f"Step {event.step}/{event.total_steps}: training loss={event.train_loss:.2f}",
         once_key=f"step:{event.step}",
         kind="metrics",
-        data=finite(event.model_dump(mode="json", include=_STEP_FIELDS)),
+        data=finite({**event.model_dump(mode="json", include=_STEP_FIELDS), **event.metrics}),
     )
 
 
 def _evaluation(event: events.Evaluation) -> Row:
     prefix, words = ("full_valid", "full validation") if event.full else ("valid", "validation")
-    whose = "base model, " if event.model == "base" else ""
+    whose = "starting model, " if event.model == "base" else ""
+    shown = {"loss": event.valid_loss, **event.metrics}
+    headline = next((f" {name}={value:.2f}" for name, value in shown.items() if value is not None), "")
     return Row(
-        message=f"Step {event.step}/{event.total_steps}: {whose}{words} loss={event.valid_loss:.2f}",
+        message=f"Step {event.step}/{event.total_steps}: {whose}{words}{headline}",
         once_key=f"evaluation:{event.model}:{event.step}:{'full' if event.full else 'part'}",
         kind="metrics",
         data={
@@ -88,5 +90,6 @@ def _evaluation(event: events.Evaluation) -> Row:
             "model": event.model,
             f"{prefix}_loss": finite(event.valid_loss),
             f"{prefix}_mean_token_accuracy": finite(event.valid_mean_token_accuracy),
+            **{f"{prefix}_{name}": finite(value) for name, value in event.metrics.items()},
         },
     )

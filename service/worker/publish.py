@@ -1,4 +1,4 @@
-"""Publishes a result: verified files, a zip of the adapter, the manifest last, then one transaction."""
+"""Publishes a result: verified files, a zip of the adapter or the model, the manifest last, then one transaction."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import logging
 import shutil
 import zipfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.context import Context
-from service.jobs import lifecycle, repository
+from service.jobs import lifecycle, methods, repository
 from service.jobs.lifecycle import PublishedFile
+from service.jobs.references import model_name
 from service.jobs.states import JobState
 from service.jobs.tables import Job
 from service.kit.errors import Unavailable
@@ -18,9 +20,11 @@ from service.storage.errors import StorageError, StorageFull
 from service.worker.errors import AttemptFailed
 from service.worker.lease import Lease
 from service.worker.transfer import Damaged, checked_entries, job_prefix, upload
+from trainer.methods.base import Kinds
 from trainer.result import (
     ADAPTER_FOLDER,
     MANIFEST_NAME,
+    MODEL_FOLDER,
     OUTPUT_FOLDER,
     REPORT_HTML,
     REPORT_JSON,
@@ -33,15 +37,23 @@ from trainer.result import (
 
 log = logging.getLogger(__name__)
 
-ADAPTER_ZIP = "adapter.zip"
-_REQUIRED = (
-    f"{ADAPTER_FOLDER}/adapter_config.json",
-    f"{ADAPTER_FOLDER}/adapter_model.safetensors",
-    f"{ADAPTER_FOLDER}/{MANIFEST_NAME}",
-    REPORT_JSON,
-    REPORT_HTML,
-    RESULT_CSV,
-)
+
+@dataclass(frozen=True)
+class _Kind:
+    """How one kind of result lies: its folder, what must be in it, and its artifact's name in the API."""
+
+    folder: str
+    files: tuple[str, ...]
+    artifact: str
+
+
+_ADAPTER = _Kind(ADAPTER_FOLDER, ("adapter_config.json", "adapter_model.safetensors", MANIFEST_NAME), "adapter")
+_KINDS: dict[Kinds, _Kind] = {
+    "adapter": _ADAPTER,
+    "reward": _ADAPTER,
+    "model": _Kind(MODEL_FOLDER, ("config.json", MANIFEST_NAME), "model"),
+}
+_REQUIRED = (REPORT_JSON, REPORT_HTML, RESULT_CSV)
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644 << 16
 
@@ -53,10 +65,11 @@ def publish(context: Context, job: Job, lease: Lease, *, folder: Path) -> None:
     or LeaseLost where the job is not ours any more; then what was stored is removed again.
     """
     prefix = f"{job_prefix(job.id, lease.token)}/{OUTPUT_FOLDER}"
+    kind = methods.stored(job.method).hyperparameters.result_kind
     try:
-        manifest = _verified(folder)
-        name = lifecycle.model_name(job, context.settings.organization)
-        files = _store(context, lease, folder, manifest, prefix, zip_name=f"{name.replace(':', '-')}.zip")
+        manifest = _verified(folder, kind)
+        name = model_name(job, context.settings.organization)
+        files = _store(context, lease, folder, manifest, prefix, _KINDS[kind], f"{name.replace(':', '-')}.zip")
         lease.insist(lambda: _succeed(context, job, lease, manifest, prefix, files))
     except BaseException as error:
         succeeded = _succeeded(context, lease)
@@ -84,13 +97,14 @@ def write_zip(target: Path, files: Iterable[tuple[str, Path]]) -> None:
                 shutil.copyfileobj(source, entry, 1 << 20)
 
 
-def _verified(folder: Path) -> Manifest:
+def _verified(folder: Path, kind: Kinds) -> Manifest:
     try:
         manifest = read_manifest(folder)
     except (FileNotFoundError, ValueError) as error:
         raise Damaged("the trainer left no manifest that can be read") from error
     present = {entry.path for entry in checked_entries(manifest, under=f"{OUTPUT_FOLDER}/")}
-    problems = [f"{path} is not in the manifest" for path in _REQUIRED if path not in present]
+    required = (*_REQUIRED, *(f"{_KINDS[kind].folder}/{name}" for name in _KINDS[kind].files))
+    problems = [f"{path} is not in the manifest" for path in required if path not in present]
     problems += manifest.verify(folder)
     if problems:
         raise Damaged("; ".join(problems[:5]))
@@ -98,14 +112,14 @@ def _verified(folder: Path) -> Manifest:
 
 
 def _store(
-    context: Context, lease: Lease, folder: Path, manifest: Manifest, prefix: str, *, zip_name: str
+    context: Context, lease: Lease, folder: Path, manifest: Manifest, prefix: str, kind: _Kind, zip_name: str
 ) -> dict[str, PublishedFile]:
     """Store all files, the manifest last, and return those that users get, by the names of the API."""
     lease.check()
-    inside = f"{ADAPTER_FOLDER}/"
-    archive = folder / OUTPUT_FOLDER / ADAPTER_ZIP
-    adapter = [entry.path for entry in manifest.files if entry.path.startswith(inside)]
-    write_zip(archive, ((path.removeprefix(inside), folder / path) for path in adapter))
+    inside = f"{kind.folder}/"
+    archive = folder / OUTPUT_FOLDER / f"{kind.artifact}.zip"
+    result = [entry.path for entry in manifest.files if entry.path.startswith(inside)]
+    write_zip(archive, ((path.removeprefix(inside), folder / path) for path in result))
     entries = (*manifest.files, *entries_of(folder, [archive]))
     root = prefix.removesuffix(OUTPUT_FOLDER)
     for entry in entries:
@@ -117,8 +131,9 @@ def _store(
     if not created and b"".join(context.storage.read(key)) != data:
         raise Damaged("another result was stored under this attempt's name")
     by_path = {entry.path: entry for entry in entries}
+    zipped = by_path[f"{OUTPUT_FOLDER}/{archive.name}"]
     return {
-        "adapter": _published(by_path[f"{OUTPUT_FOLDER}/{ADAPTER_ZIP}"], root, "adapter", zip_name, "application/zip"),
+        kind.artifact: _published(zipped, root, kind.artifact, zip_name, "application/zip"),
         "report.json": _published(by_path[REPORT_JSON], root, "report.json", "report.json", "application/json"),
         "report.html": _published(by_path[REPORT_HTML], root, "report.html", "report.html", "text/html; charset=utf-8"),
         "csv": _published(by_path[RESULT_CSV], root, "csv", Path(RESULT_CSV).name, "text/csv"),
@@ -144,13 +159,17 @@ def _succeed(
     prefix: str,
     files: dict[str, PublishedFile],
 ) -> None:
+    kind = methods.stored(job.method).hyperparameters.result_kind
+    own_manifest = f"{_KINDS[kind].folder}/{MANIFEST_NAME}"
     with context.db.write() as session:
         lifecycle.succeed(
             session,
             job,
             token=lease.token,
             trained_tokens=manifest.trained_tokens,
-            blob_prefix=f"{prefix}/{Path(ADAPTER_FOLDER).name}",
+            kind=kind,
+            blob_prefix=f"{prefix}/{Path(_KINDS[kind].folder).name}",
+            manifest_sha256=next(entry.sha256 for entry in manifest.files if entry.path == own_manifest),
             result_csv=files["csv"],
             artifacts=[file for name, file in files.items() if name != "csv"],
             organization=context.settings.organization,

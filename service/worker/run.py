@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -67,9 +68,8 @@ def run_job(runtime: WorkerRuntime, job_id: str) -> None:
 def _attempt(runtime: WorkerRuntime, job: Job, lease: Lease) -> None:
     context = runtime.context
     with work_folder(context.settings.work, job.id, lease.token) as folder:
-        entry, base = prepared_base(context, job.model, lease, workdir=folder, command=runtime.prepare_command)
-        lease.check_all()
-        stage(context, job, lease, folder=folder, entry=entry, base=base)
+        bases = partial(prepared_base, context, job, lease, workdir=folder, command=runtime.prepare_command)
+        stage(context, job, lease, folder=folder, bases=bases)
         lease.check_all()
         supervise(
             context.storage,

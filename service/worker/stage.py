@@ -1,4 +1,4 @@
-"""Lays out the trainer's folder: `job.json`, `data/`, `base/`, and `checkpoint/` where there is one to go on from."""
+"""Lays out the trainer's folder: `job.json`, `data/`, `base/`; `start/`, `reward/` and `checkpoint/` where needed."""
 
 from __future__ import annotations
 
@@ -10,26 +10,23 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from service.catalog import BaseModelEntry
 from service.context import Context
 from service.files import repository as files
 from service.files.tables import File
-from service.jobs import lifecycle, repository
+from service.jobs import methods, repository
+from service.jobs.references import model_name
 from service.jobs.tables import Job, JobCheckpoint
 from service.storage.errors import BlobNotFound, StorageError
 from service.worker.errors import AttemptFailed, JobFailed
 from service.worker.lease import Lease
+from service.worker.results import Bases, fetch_reward, fetch_start
 from service.worker.transfer import Damaged, download, fetch_folder
-from trainer.methods import Method
-from trainer.spec import BaseModelRef, DataFile, JobSpec
+from trainer.spec import DataFile, JobSpec, LineageEntry
 
 log = logging.getLogger(__name__)
 
-_METHOD: TypeAdapter[Method] = TypeAdapter(Method)
-_TRAINING = "data/train.jsonl"
-_VALIDATION = "data/validation.jsonl"
+_TRAINING = "data/train"
+_VALIDATION = "data/validation"
 _CHECKPOINT = "checkpoint"
 
 
@@ -65,33 +62,40 @@ def sweep(root: Path) -> int:
     return count
 
 
-def stage(context: Context, job: Job, lease: Lease, *, folder: Path, entry: BaseModelEntry, base: Path) -> JobSpec:
+def stage(context: Context, job: Job, lease: Lease, *, folder: Path, bases: Bases) -> JobSpec:
     """Fill the folder and return what went into `job.json`.
 
     Raises JobFailed, AttemptFailed, LeaseLost, and OSError where the disk is full.
     """
+    base, base_folder = bases(job.base)
+    lease.check_all()
+    if base_folder is not None:
+        (folder / "base").symlink_to(base_folder, target_is_directory=True)
     (folder / "data").mkdir()
     training = _fetch_file(context, job, job.training_file, "training_file", folder, _TRAINING, lease)
     validation = None
     if job.validation_file is not None:
         validation = _fetch_file(context, job, job.validation_file, "validation_file", folder, _VALIDATION, lease)
-    (folder / "base").symlink_to(base, target_is_directory=True)
     spec = JobSpec(
         job_id=job.id,
-        model_name=lifecycle.model_name(job, context.settings.organization),
-        base=BaseModelRef(id=entry.id, fingerprint=entry.fingerprint),
-        method=_METHOD.validate_python(job.method),
+        model_name=model_name(job, context.settings.organization),
+        base=base,
+        method=methods.stored(job.method),
+        start=fetch_start(context, job, lease, folder / "start"),
+        reward=fetch_reward(context, job, lease, folder / "reward", bases),
+        lineage=tuple(LineageEntry.model_validate(entry) for entry in job.lineage),
         training=training,
         validation=validation,
         seed=job.seed,
         resume=_fetch_checkpoint(context, folder / _CHECKPOINT, lease),
     )
+    lease.check_all()
     (folder / "job.json").write_text(spec.model_dump_json(indent=1), encoding="utf-8")
     return spec
 
 
 def _fetch_file(
-    context: Context, job: Job, file_id: str, param: str, folder: Path, path: str, lease: Lease
+    context: Context, job: Job, file_id: str, param: str, folder: Path, stem: str, lease: Lease
 ) -> DataFile:
     def find() -> File | None:
         with context.db.read() as session:
@@ -100,6 +104,7 @@ def _fetch_file(
     file = lease.insist(find)
     if file is None:
         raise _deleted(file_id, param)
+    path = stem + (".txt" if file.filename.endswith(".txt") else ".jsonl")
     try:
         sha256 = download(context.storage, file.blob_key, folder / path, lease)
     except BlobNotFound as error:

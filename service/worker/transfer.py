@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 
@@ -45,24 +45,35 @@ def checked_entries(manifest: Manifest, *, under: str = "") -> tuple[FileEntry, 
     return manifest.files
 
 
-def fetch_folder(storage: Storage, prefix: str, manifest_sha256: str, target: Path, lease: Lease) -> None:
-    """Fetch a folder that was stored with its manifest, verifying both.
+def fetch_folder(
+    storage: Storage,
+    prefix: str,
+    manifest_sha256: str | None,
+    target: Path,
+    lease: Lease,
+    *,
+    wanted: Callable[[str], bool] = lambda _: True,
+) -> Manifest:
+    """Fetch a folder that was stored with its manifest, verifying both, and return the manifest.
 
+    Files that are not `wanted`, by their paths, are left out.
     Raises Damaged, BlobNotFound, StorageUnavailable, OSError or LeaseLost.
     """
     target.mkdir(mode=0o700)
     path = target / MANIFEST_NAME
-    if download(storage, f"{prefix}/{MANIFEST_NAME}", path, lease) != manifest_sha256:
+    found = download(storage, f"{prefix}/{MANIFEST_NAME}", path, lease)
+    if manifest_sha256 is not None and found != manifest_sha256:
         raise Damaged("its manifest does not have the SHA-256 that the database states")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise Damaged("its manifest cannot be read") from error
-    for entry in checked_entries(manifest):
+    for entry in filter(lambda entry: wanted(entry.path), checked_entries(manifest)):
         file = target / entry.path
         file.parent.mkdir(parents=True, exist_ok=True)
         if download(storage, f"{prefix}/{entry.path}", file, lease) != entry.sha256:
             raise Damaged(f"{entry.path} does not have the SHA-256 that the manifest states")
+    return manifest
 
 
 def store_folder(storage: Storage, folder: Path, prefix: str, lease: Lease) -> str:

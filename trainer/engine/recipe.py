@@ -21,10 +21,10 @@ from trainer.engine.samples import Question, answer, questions_of
 from trainer.engine.template import ChatTemplate
 from trainer.errors import TrainerError
 from trainer.events import EventSink
-from trainer.methods.base import LoraParameters, Resolved
+from trainer.methods.base import Kinds, LoraParameters, Resolved
 from trainer.progress import Progress
 from trainer.report.model import DataSummary, PlotSpec
-from trainer.result import ExitCode, Kinds, sha256_of
+from trainer.result import ExitCode, sha256_of
 from trainer.rows import AnyRow, ChatRow, read_rows
 from trainer.spec import DataFile, JobSpec
 from trainer.statistics import Measure
@@ -97,10 +97,9 @@ class Loop(Protocol):
 class Recipe(ABC):
     """One method's part of a run, in the order of the phases: read, load, measure, train, measure, export, verify.
 
-    `kind` says what the result is; `plots` are the curves of the report beside the loss.
+    `plots` are the curves of the report beside the loss.
     """
 
-    kind: ClassVar[Kinds] = "adapter"
     plots: ClassVar[tuple[PlotSpec, ...]] = ()
 
     tokenizer: PreTrainedTokenizerBase
@@ -117,6 +116,11 @@ class Recipe(ABC):
     def __init__(self, job: JobContext) -> None:
         self.job = job
         self.hyperparameters = job.spec.method.hyperparameters
+
+    @property
+    def kind(self) -> Kinds:
+        """What the result is."""
+        return self.hyperparameters.result_kind
 
     @property
     def measured(self) -> Split[Any]:

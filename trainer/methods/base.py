@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Auto = Literal["auto"]
+Kinds = Literal["adapter", "reward", "model"]
+"""What a job leaves: an adapter, an adapter with a score head, or all weights of a model."""
 
 
 class Frozen(BaseModel):
@@ -64,6 +66,11 @@ class CommonHyperparameters(Exact):
 
     learning_rate_scale: ClassVar[float] = 1.0
     """What the method's automatic learning rate is, relative to supervised fine-tuning's."""
+
+    @property
+    def result_kind(self) -> Kinds:
+        """What the job leaves."""
+        return "adapter"
 
     def settings(self) -> dict[str, Any]:
         """Return the hyperparameters that only this method has, as they were asked for."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.methods.base import Auto, CommonHyperparameters, Exact, Frozen, LoraParameters
+from trainer.methods.base import Auto, CommonHyperparameters, Exact, Frozen, Kinds, LoraParameters
 
 if TYPE_CHECKING:
     from trainer.engine.recipe import JobContext, Recipe
@@ -76,6 +76,11 @@ class PretrainingHyperparameters(CommonHyperparameters):
     def full(self) -> bool:
         """Whether all weights are trained."""
         return self.weights == "full" or self.architecture is not None
+
+    @property
+    def result_kind(self) -> Kinds:
+        """All weights of a model, or an adapter."""
+        return "model" if self.full else "adapter"
 
     @model_validator(mode="after")
     def _fits_together(self) -> PretrainingHyperparameters:

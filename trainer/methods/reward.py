@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.methods.base import CommonHyperparameters, Frozen
+from trainer.methods.base import CommonHyperparameters, Frozen, Kinds
 
 if TYPE_CHECKING:
     from trainer.engine.recipe import JobContext, Recipe
@@ -20,6 +20,11 @@ class RewardHyperparameters(CommonHyperparameters):
     """Ask for the difference of the responses' own scores as a margin (Touvron et al. 2023, arXiv 2307.09288)."""
     centering: float = Field(default=0.0, ge=0, le=1)
     """The coefficient that pulls the scores of a pair towards a sum of zero (Eisenstein et al. 2023)."""
+
+    @property
+    def result_kind(self) -> Kinds:
+        """An adapter with a score head."""
+        return "reward"
 
 
 class RewardParameters(Frozen):

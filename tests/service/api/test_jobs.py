@@ -34,7 +34,8 @@ def test_what_is_asked_for_is_echoed(client: httpx.Client, file_id: str) -> None
     job = create(client, file_id, method=method).json()
     shown = job["method"]["supervised"]["hyperparameters"]
     assert shown["n_epochs"] == 2
-    assert shown["lora"] == {"rank": 4, "alpha": 8, "dropout": 0, "target_modules": "all-linear"}
+    shape = {"rank": 4, "alpha": 8, "dropout": 0, "target_modules": "all-linear"}
+    assert shown["lora"] == shape | {"use_dora": False, "use_rslora": False}
     assert job["hyperparameters"] == {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 0.5}
     assert "dpo" not in job["method"]
 

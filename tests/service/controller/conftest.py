@@ -96,6 +96,7 @@ def make_job(context: Context) -> MakeJob:
                     project_id="proj_test",
                     state=state,
                     model="smollm2-135m-instruct",
+                    base="smollm2-135m-instruct",
                     method={"type": method},
                     training_file=training_file,
                     seed=next(seeds),

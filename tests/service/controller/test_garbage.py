@@ -50,6 +50,8 @@ def publish(context: Context, job: Job) -> None:
             job,
             token=2,
             trained_tokens=1,
+            kind="adapter",
+            manifest_sha256="0" * 64,
             blob_prefix=f"{home}/adapter",
             result_csv=csv,
             artifacts=[adapter],

@@ -56,7 +56,8 @@ def test_it_moves_jobs_on_while_the_queue_is_away_and_ends_by_sigterm(tmp_path: 
     with context.db.write() as session:
         facts = {"filename": "训练.jsonl", "purpose": "fine-tune", "bytes": blob.bytes, "sha256": blob.sha256}
         session.add(File(id="file-a", project_id="proj_test", blob_key=blob.key, **facts))
-        job = {"model": "smollm2-135m-instruct", "method": {"type": "supervised"}, "seed": 1}
+        base = "smollm2-135m-instruct"
+        job = {"model": base, "base": base, "method": {"type": "supervised"}, "seed": 1}
         session.add(Job(id="ftjob-a", project_id="proj_test", state="validating", training_file="file-a", **job))
     controller = start(BURNISH_DATA=str(tmp_path), BURNISH_REDIS_URL="redis://:secret-word@127.0.0.1:1/0")
 

@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select, text
 
 from service import migrations
+from service.jobs.tables import Job
 from service.kit.db import Database
 from service.kit.errors import Unavailable
 from service.kit.settings import Settings, SettingsError
 from service.migrations.tables import TABLES
+from service.models.tables import FineTunedModel
 
 
 def test_the_migrations_make_the_tables_that_the_code_says(tmp_path: Path) -> None:
@@ -34,3 +36,32 @@ def test_a_database_that_cannot_be_reached_is_a_sentence(tmp_path: Path) -> None
     with pytest.raises(Unavailable, match="does not answer") as caught:
         migrations.upgrade(settings)
     assert "secret" not in str(caught.value)
+
+
+def test_jobs_of_the_first_schema_are_kept(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path)
+    migrations.upgrade(settings, "0001")
+    database = Database(settings.database)
+    with database.write() as session:
+        for statement in FIRST_SCHEMA:
+            session.execute(text(statement))
+    migrations.upgrade(settings)
+    with database.read() as session:
+        job = session.scalars(select(Job)).one()
+        model = session.scalars(select(FineTunedModel)).one()
+        assert (job.base, job.lineage, job.waits_for, job.start_job) == ("tiny", [], None, None)
+        assert (job.training_sha256, job.validation_sha256) == ("a" * 64, None)
+        assert (model.kind, model.manifest_sha256) == ("adapter", None)
+    database.close()
+
+
+FIRST_SCHEMA = (
+    "INSERT INTO projects (id, name, created_at) VALUES ('proj_a', 'p', 0)",
+    "INSERT INTO files (id, project_id, filename, purpose, bytes, sha256, blob_key, created_at) "
+    f"VALUES ('file-a', 'proj_a', 'f.jsonl', 'fine-tune', 1, '{'a' * 64}', 'files/file-a', 0)",
+    "INSERT INTO jobs (id, project_id, created_at, model, method, training_file, seed, state, lease_token, failures, "
+    "preemptions) VALUES ('ftjob-a', 'proj_a', 0, 'tiny', '{\"type\": \"supervised\"}', 'file-a', 1, 'succeeded', "
+    "1, 0, 0)",
+    "INSERT INTO fine_tuned_models (id, project_id, base, job_id, blob_prefix, created_at) "
+    "VALUES ('ft:tiny:o::a', 'proj_a', 'tiny', 'ftjob-a', 'jobs/a', 0)",
+)

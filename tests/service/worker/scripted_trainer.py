@@ -15,6 +15,7 @@ from pathlib import Path
 from trainer import events
 from trainer.result import (
     ADAPTER_FOLDER,
+    MODEL_FOLDER,
     REPORT_HTML,
     REPORT_JSON,
     RESULT_CSV,
@@ -23,7 +24,7 @@ from trainer.result import (
     entries_of,
     write_manifest,
 )
-from trainer.spec import JobSpec
+from trainer.spec import FROM_SCRATCH, JobSpec
 
 STEPS = 4
 WARNING = "第 3 行被截断, 超过最大长度"
@@ -42,7 +43,9 @@ class Script:
 
     def run(self) -> int:
         signal.signal(signal.SIGTERM, self._on_signal)
-        assert (self.workdir / "base" / "config.json").is_file()
+        assert (self.workdir / "base" / "config.json").is_file() is (self.spec.base.id != FROM_SCRATCH)
+        for name, wanted in (("start", self.spec.start), ("reward", self.spec.reward)):
+            assert (self.workdir / name / "adapter_model.safetensors").is_file() is (wanted is not None)
         assert (self.workdir / self.spec.training.path).is_file()
         self.sink.emit(events.Phase(phase="training", message=f"Training for {STEPS} steps"))
         self.sink.emit(events.Configured(hyperparameters={"n_epochs": 3}, counts={"rows": 2}, message="批量大小为 1"))
@@ -74,7 +77,10 @@ class Script:
         folder = self.workdir / "checkpoints" / f"step-{step}"
         folder.mkdir(parents=True)
         (folder / "step.txt").write_text(str(step))
-        write_manifest(folder, Manifest(files=entries_of(folder, [folder / "step.txt"])))
+        (folder / "optimizer.pt").write_bytes(b"what only resuming needs")
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "adapter_model.safetensors").write_text(f"{self.spec.job_id} at step {step}")
+        write_manifest(folder, Manifest(files=entries_of(folder, folder.iterdir())))
         metrics = {"train_loss": 1.2}
         self.sink.emit(events.Checkpoint(step=step, path=f"checkpoints/step-{step}", metrics=metrics))
 
@@ -99,10 +105,16 @@ class Script:
         return None
 
     def finish(self) -> int:
-        adapter = self.workdir / ADAPTER_FOLDER
+        whole = self.spec.method.hyperparameters.result_kind == "model"
+        adapter = self.workdir / (MODEL_FOLDER if whole else ADAPTER_FOLDER)
         adapter.mkdir(parents=True)
-        (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "tiny"}')
-        (adapter / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 64)
+        if whole:
+            (adapter / "config.json").write_text("{}")
+        else:
+            (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "tiny"}')
+        weights = adapter / ("model.safetensors" if whole else "adapter_model.safetensors")
+        weights.write_bytes(bytes(range(256)) * 64)
+        (adapter / "tokenizer.json").write_text('{"词": 1}')
         (adapter / "README.md").write_text("# 模型卡")
         write_manifest(adapter, Manifest(files=entries_of(adapter, adapter.glob("*"))))
         for score in ("base", "tuned"):
@@ -123,7 +135,7 @@ class Script:
         files = [path for path in (self.workdir / "output").rglob("*") if path.is_file()]
         write_manifest(self.workdir, Manifest(files=entries_of(self.workdir, files), trained_tokens=40))
         if self.mode == "damaged":
-            (adapter / "adapter_model.safetensors").write_bytes(b"other bytes")
+            weights.write_bytes(b"other bytes")
         return ExitCode.DONE
 
     def _on_signal(self, *_: object) -> None:

@@ -48,6 +48,7 @@ def test_a_job_succeeds_and_its_files_are_those_that_the_trainer_left(world: Wor
             "adapter_config.json",
             "adapter_model.safetensors",
             "manifest.json",
+            "tokenizer.json",
         ]
         assert archive.read("README.md").decode() == "# 模型卡"
     assert f"jobs/{job_id}/attempt-1/output/manifest.json" in world.blobs(f"jobs/{job_id}")

@@ -71,7 +71,7 @@ class World:
         with self.db.write() as session:
             session.add(Project(id=PROJECT, name="tests"))
 
-    def file(self, text: str = ROWS) -> str:
+    def file(self, text: str = ROWS, filename: str = "训练.jsonl") -> str:
         data, file_id = text.encode(), ids.new_id(ids.FILE)
         self.storage.put(f"files/{file_id}", [data])
         with self.db.write() as session:
@@ -79,7 +79,7 @@ class World:
                 File(
                     id=file_id,
                     project_id=PROJECT,
-                    filename="训练.jsonl",
+                    filename=filename,
                     purpose="fine-tune",
                     bytes=len(data),
                     sha256=hashlib.sha256(data).hexdigest(),
@@ -88,22 +88,19 @@ class World:
             )
         return file_id
 
-    def job(self, *, model: str = "tiny", n_epochs: int = 3) -> str:
+    def job(self, *, model: str = "tiny", n_epochs: int = 3, **columns: Any) -> str:
         job_id = ids.new_id(ids.JOB)
         with self.db.write() as session:
-            session.add(
-                Job(
-                    id=job_id,
-                    project_id=PROJECT,
-                    state=JobState.VALIDATING,
-                    model=model,
-                    method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": n_epochs}}},
-                    training_file=self.file(),
-                    validation_file=self.file(),
-                    suffix="demo",
-                    seed=7,
-                )
-            )
+            given: dict[str, Any] = {
+                "model": model,
+                "base": model,
+                "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": n_epochs}}},
+                "training_file": self.file(),
+                "validation_file": self.file(),
+                "suffix": "demo",
+                "seed": 7,
+            }
+            session.add(Job(id=job_id, project_id=PROJECT, state=JobState.VALIDATING, **(given | columns)))
             session.flush()
             lifecycle.queue_up(session, job_id)
         return job_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -22,7 +22,7 @@ from trainer.engine.pretraining.tokenizers import make_tokenizer
 from trainer.errors import TrainerError
 from trainer.methods.base import Resolved
 from trainer.methods.pretraining import TrainedTokenizer
-from trainer.result import ExitCode, Kinds, Manifest, entries_of, write_manifest
+from trainer.result import ExitCode, Manifest, entries_of, write_manifest
 from trainer.rows import TextRow
 from trainer.sources import BASE_NAME, BaseInfo
 
@@ -42,8 +42,6 @@ class FullPretrainingRecipe(PretrainingRecipe):
 
     A job that starts from an adapter has it merged into the base first.
     """
-
-    kind: ClassVar[Kinds] = "model"
 
     def open_model(self, texts: Sequence[TextRow]) -> None:
         """Open the base, or make configuration and tokenizer of a new model."""

@@ -28,7 +28,7 @@ from trainer.errors import TrainerError
 from trainer.methods.reward import RewardHyperparameters
 from trainer.progress import Progress
 from trainer.report.model import PlotSpec
-from trainer.result import ExitCode, Kinds
+from trainer.result import ExitCode
 from trainer.rows import RankingRow
 from trainer.spec import DataFile
 from trainer.statistics import Measure
@@ -37,7 +37,6 @@ from trainer.statistics import Measure
 class RewardRecipe(Recipe):
     """Learn a score for whole conversations: the better response of a pair is to have the higher one."""
 
-    kind: ClassVar[Kinds] = "reward"
     plots: ClassVar[tuple[PlotSpec, ...]] = (
         PlotSpec(title="Pair accuracy", y=("pair_accuracy",)),
         PlotSpec(title="Margin between the better and the worse response", y=("margin",)),

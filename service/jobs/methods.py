@@ -1,0 +1,74 @@
+"""The wire's `method` as the trainer's, and what is wrong with it in the words of the request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from service.jobs.schemas import JobCreate
+from service.kit.errors import InvalidRequest
+from trainer.methods import METHODS, Method
+from trainer.methods.base import Frozen
+
+METHOD: TypeAdapter[Method] = TypeAdapter(Method)
+TYPES = tuple(method.model_fields["type"].default for method in METHODS)
+
+
+def parse(body: JobCreate) -> Method:
+    """Turn the wire's `method`, or the older `hyperparameters`, into the trainer's. Raises InvalidRequest."""
+    if body.method is None:
+        kind: Any = "supervised"
+        block: Any = {} if body.hyperparameters is None else {"hyperparameters": body.hyperparameters}
+        place = "hyperparameters"
+    else:
+        kind = body.method.get("type")
+        block = body.method.get(kind) if isinstance(kind, str) else None
+        block = {} if block is None else block
+        place = f"method.{kind}"
+    if kind not in TYPES:
+        raise InvalidRequest(
+            f"`method.type` is {kind!r}; this service trains: {', '.join(TYPES)}.", param="method.type"
+        )
+    try:
+        return METHOD.validate_python({"type": kind, kind: block})
+    except ValidationError as error:
+        raise _invalid(error.errors(include_url=False, include_input=False), kind, place) from error
+
+
+def stored(method: Mapping[str, Any]) -> Method:
+    """Return a job's method from its row."""
+    return METHOD.validate_python(method)
+
+
+def _invalid(details: list[ErrorDetails], kind: str, place: str) -> InvalidRequest:
+    """Name the field in the words of the request, and everything that is wrong with it."""
+    named = [(".".join([place, *_parts(item, kind, place)]), item) for item in details]
+    reasons: dict[str, list[str]] = {}
+    for name, item in named:
+        # Of "auto or an object", the object was meant where something inside it is wrong.
+        if item["type"] == "literal_error" and any(other.startswith(f"{name}.") for other, _ in named):
+            continue
+        message = "is not a hyperparameter of this method" if item["type"] == "extra_forbidden" else item["msg"]
+        reasons.setdefault(name, []).append(message)
+    sentences = [f"{name}: {' or '.join(dict.fromkeys(messages))}" for name, messages in reasons.items()]
+    return InvalidRequest("; ".join(sentences) + ".", param=next(iter(reasons)))
+
+
+def _parts(item: ErrorDetails, kind: str, place: str) -> list[str]:
+    """Return an error's place without what pydantic puts in for the members of unions."""
+    parts = [str(part) for part in item["loc"] if part != kind and "[" not in str(part)]
+    if place == "hyperparameters" and parts[:1] == ["hyperparameters"]:
+        parts = parts[1:]
+    return [part for part in parts if part not in _UNION_TAGS]
+
+
+def _names(kind: type[Frozen]) -> Iterator[str]:
+    for below in kind.__subclasses__():
+        yield below.__name__
+        yield from _names(below)
+
+
+_UNION_TAGS = frozenset({"int", "float", "constrained-int", "constrained-float", *_names(Frozen)})

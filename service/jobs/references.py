@@ -1,0 +1,118 @@
+"""Models as jobs name them: a base of the catalog, the result of an earlier job, or one of its checkpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from service.jobs import methods, repository
+from service.jobs.errors import ParentFailed
+from service.jobs.states import JobState
+from service.jobs.tables import Job
+from service.kit import ids
+from service.kit.errors import InvalidRequest
+from service.models import repository as models
+from service.models.errors import ModelNotFound
+from trainer.methods.base import Kinds
+from trainer.spec import LineageEntry
+
+_CHECKPOINT = re.compile(r"(?P<model>ft:.+):ckpt-step-(?P<step>\d{1,9})")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where weights lie in the blob store, and the hash of their manifest where it is known."""
+
+    prefix: str
+    manifest_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an earlier job leaves, at its end or at a checkpoint; the job may not have ended yet."""
+
+    job: Job
+    step: int | None
+    name: str
+    """`ft:…`, with `:ckpt-step-N` for a checkpoint."""
+
+    @property
+    def kind(self) -> Kinds:
+        """What it is."""
+        return methods.stored(self.job.method).hyperparameters.result_kind
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is not there yet."""
+        return self.step is None and self.job.state != JobState.SUCCEEDED
+
+    def lineage(self) -> list[LineageEntry]:
+        """Return what it came from, itself last."""
+        job = self.job
+        own = LineageEntry(
+            model=self.name,
+            job_id=job.id,
+            method=job.method["type"],
+            training_sha256=job.training_sha256,
+            validation_sha256=job.validation_sha256,
+        )
+        return [*(LineageEntry.model_validate(entry) for entry in job.lineage), own]
+
+
+def model_name(job: Job, organization: str) -> str:
+    """Return the name of a job's model: `ft:{base}:{organization}:{suffix}:{id}`."""
+    root = job.base.split(":")[1] if job.base.startswith("ft:") else job.base
+    return f"ft:{root}:{organization}:{job.suffix or ''}:{job.id[-8:]}"
+
+
+def find(
+    session: Session, project_id: str, name: str, *, organization: str, param: str, bases: Iterable[str] = ()
+) -> Result:
+    """Return what `name` (`ft:…`, `ft:…:ckpt-step-N`, `ftjob-…`) means.
+
+    Raises ModelNotFound; ParentFailed where the job ended without a result; InvalidRequest for an unknown checkpoint.
+    """
+    if name.startswith(ids.JOB):
+        job = repository.get(session, project_id, name)
+        if job is None:
+            raise ModelNotFound(name, bases, param=param)
+        return _ended(session, Result(job, None, job.fine_tuned_model or model_name(job, organization)), bases, param)
+    match = _CHECKPOINT.fullmatch(name)
+    plain = match["model"] if match else name
+    job = _named(session, project_id, plain, organization)
+    if job is None:
+        raise ModelNotFound(name, bases, param=param)
+    if match is None:
+        return _ended(session, Result(job, None, plain), bases, param)
+    step = int(match["step"])
+    if repository.checkpoint_at(session, job.id, step) is None:
+        known = ", ".join(str(number) for number in repository.checkpoint_steps(session, job.id)) or "none"
+        raise InvalidRequest(f"{plain} has no checkpoint at step {step}; its checkpoints are at: {known}.", param=param)
+    return Result(job, step, name)
+
+
+def stored(session: Session, job_id: str, step: int | None) -> Stored | None:
+    """Return where a job's result, or its checkpoint, lies. None where it was deleted."""
+    if step is not None:
+        checkpoint = repository.checkpoint_at(session, job_id, step)
+        return None if checkpoint is None else Stored(checkpoint.blob_prefix, checkpoint.manifest_sha256)
+    model = models.of_job(session, job_id)
+    return None if model is None else Stored(model.blob_prefix, model.manifest_sha256)
+
+
+def _named(session: Session, project_id: str, name: str, organization: str) -> Job | None:
+    """Find a job by its model's name, which it has before it has ended."""
+    found = repository.by_id_end(session, project_id, name.rpartition(":")[2])
+    return next((job for job in found if (job.fine_tuned_model or model_name(job, organization)) == name), None)
+
+
+def _ended(session: Session, result: Result, bases: Iterable[str], param: str) -> Result:
+    job = result.job
+    if job.state in (JobState.FAILED, JobState.CANCELLED):
+        raise ParentFailed(job.id, job.state, param=param)
+    if job.state == JobState.SUCCEEDED and models.of_job(session, job.id) is None:
+        raise ModelNotFound(result.name, bases, param=param)
+    return result

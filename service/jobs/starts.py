@@ -1,0 +1,122 @@
+"""What a new job starts from, and what it must wait for: the rules of chains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.context import Context
+from service.jobs import references
+from service.jobs.references import Result
+from service.keys.service import Principal
+from service.kit.errors import InvalidRequest
+from service.models.errors import ModelNotFound
+from trainer.methods import Method
+from trainer.methods.ppo import ModelReward
+from trainer.methods.pretraining import PretrainingMethod
+from trainer.spec import FROM_SCRATCH, LineageEntry
+
+_EARLIER = ("ft:", "ftjob-")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a job begins: a base, the adapter of `start` on it where there is one, and the `reward` that it asks."""
+
+    base: str
+    start: Result | None = None
+    reward: Result | None = None
+    lineage: Sequence[LineageEntry] = ()
+
+    def columns(self) -> dict[str, Any]:
+        """Return what the job's row keeps of it."""
+        parents = [parent for parent in (self.start, self.reward) if parent]
+        waits = dict.fromkeys(parent.job.id for parent in parents if parent.waits)
+        return {
+            "base": self.base,
+            "start_job": self.start and self.start.job.id,
+            "start_step": self.start and self.start.step,
+            "reward_job": self.reward and self.reward.job.id,
+            "reward_step": self.reward and self.reward.step,
+            "waits_for": " ".join(waits) or None,
+            "lineage": [entry.model_dump(mode="json") for entry in self.lineage],
+        }
+
+
+def resolve(session: Session, principal: Principal, context: Context, name: str, method: Method) -> Start:
+    """Find the model to start from and the reward model. Raises ModelNotFound, ParentFailed or InvalidRequest."""
+    start = _start(session, principal, context, name, method)
+    reward = getattr(method.hyperparameters, "reward", None)
+    if not isinstance(reward, ModelReward):
+        return start
+    param = f"method.{method.type}.hyperparameters.reward.model"
+    if not reward.model.startswith(_EARLIER):
+        raise InvalidRequest(
+            f"'{reward.model[:256]}' is no reward model: name the result of a reward job, ft:… or ftjob-….",
+            param=param,
+        )
+    found = _find(session, principal, context, reward.model, param)
+    if found.kind != "reward":
+        raise InvalidRequest(
+            f"{reward.model} comes from a job of the method {found.job.method['type']}: it has no score head. Name the "
+            "result of a reward job.",
+            param=param,
+        )
+    return replace(start, reward=found)
+
+
+def _start(session: Session, principal: Principal, context: Context, name: str, method: Method) -> Start:
+    if name == FROM_SCRATCH:
+        return _from_scratch(method)
+    if context.catalog.find(name) is not None:
+        return Start(name)
+    if not name.startswith(_EARLIER):
+        raise ModelNotFound(name, (entry.id for entry in context.catalog.models))
+    result = _find(session, principal, context, name, "model")
+    base = result.name if result.kind == "model" else result.job.base
+    _check_fits(result, method)
+    return Start(base, start=result, lineage=result.lineage())
+
+
+def _find(session: Session, principal: Principal, context: Context, name: str, param: str) -> Result:
+    return references.find(
+        session,
+        principal.project_id,
+        name,
+        organization=context.settings.organization,
+        param=param,
+        bases=[entry.id for entry in context.catalog.models],
+    )
+
+
+def _from_scratch(method: Method) -> Start:
+    if not (isinstance(method, PretrainingMethod) and method.hyperparameters.architecture):
+        raise InvalidRequest(
+            f"The model {FROM_SCRATCH} has no weights yet: make it by the method pretraining with an architecture.",
+            param="model",
+        )
+    if method.hyperparameters.tokenizer == "base":
+        raise InvalidRequest(
+            f"The model {FROM_SCRATCH} has no base to take the tokenizer of: choose byte, char or bpe, or name a base.",
+            param="method.pretraining.hyperparameters.tokenizer",
+        )
+    return Start(FROM_SCRATCH)
+
+
+def _check_fits(result: Result, method: Method) -> None:
+    if result.kind == "reward" and method.type != "reward":
+        raise InvalidRequest(
+            f"{result.name} is a reward model: it scores answers and writes none. A job of the method {method.type} "
+            "starts from a model that writes; a reward job may go on from it.",
+            param="model",
+        )
+    makes_new = isinstance(method, PretrainingMethod) and method.hyperparameters.architecture is not None
+    if makes_new and result.kind != "model":
+        raise InvalidRequest(
+            f"An architecture makes a new model, which starts from no adapter such as {result.name}: leave it out to "
+            f"go on from that, or name {FROM_SCRATCH} or a base.",
+            param="method.pretraining.hyperparameters.architecture",
+        )
