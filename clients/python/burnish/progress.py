@@ -93,14 +93,18 @@ def step_line(data: dict[str, Any]) -> str:
 
 
 def evaluation_line(data: dict[str, Any]) -> str:
-    """Return a validation's numbers in one line, empty where there are none."""
-    for prefix in ("full_valid", "valid"):
-        loss = _number(data, f"{prefix}_loss")
-        if loss is not None:
-            accuracy = _number(data, f"{prefix}_mean_token_accuracy")
-            model = printable(str(data.get("model") or "model"))
-            share = "" if accuracy is None else f", token accuracy {accuracy:.1%}"
-            return f"step {data.get('step', 0)}: validation loss {loss:.3f}{share} ({model})"
+    """Return a validation's numbers in one line, empty where there are none; of a method's own, the first three."""
+    for prefix in ("full_valid_", "valid_"):
+        numbers = {name[len(prefix) :]: _number(data, name) for name in data if name.startswith(prefix)}
+        shown = {name: value for name, value in numbers.items() if value is not None}
+        if not shown:
+            continue
+        parts = [f"loss {shown.pop('loss'):.3f}"] if "loss" in shown else []
+        accuracy = shown.pop("mean_token_accuracy", None)
+        parts += [] if accuracy is None else [f"token accuracy {accuracy:.1%}"]
+        parts += [f"{printable(name).replace('_', ' ')} {value:.3f}" for name, value in list(shown.items())[:3]]
+        model = printable(str(data.get("model") or "model"))
+        return f"step {data.get('step', 0)}: validation {', '.join(parts)} ({model})"
     return ""
 
 

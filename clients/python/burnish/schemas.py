@@ -71,6 +71,9 @@ class Job(WireModel):
     result_files: list[str] = Field(default_factory=list)
     seed: int | None = None
     trained_tokens: int | None = None
+    base_model: str | None = None
+    lineage: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    waits_for: list[str] = Field(default_factory=list)
 
     @property
     def is_terminal(self) -> bool:
@@ -138,10 +141,15 @@ class Lora(TypedDict, total=False):
     alpha: float
     dropout: float
     target_modules: Literal["all-linear"] | list[str]
+    use_dora: bool
+    use_rslora: bool
 
 
 class Hyperparameters(TypedDict, total=False):
-    """The settings of a run; what is left out, and what says `auto`, is chosen by the trainer."""
+    """The settings that all methods share; what is left out, and what says `auto`, is chosen by the trainer.
+
+    A method's own, such as `beta` of dpo, go beside them.
+    """
 
     n_epochs: int | Literal["auto"]
     batch_size: int | Literal["auto"]
@@ -155,13 +163,18 @@ class Hyperparameters(TypedDict, total=False):
     eval_steps: int | Literal["auto"]
     checkpoint_steps: int | Literal["auto"]
     dtype: Literal["auto", "float32", "bfloat16"]
-    lora: Lora
+    lora: Lora | Literal["auto"]
+    quantization: Literal["none", "4bit"]
+    gradient_checkpointing: bool | Literal["auto"]
+    early_stopping_patience: int | None
+    result: Literal["last", "best"]
 
 
 class CreateJob(TypedDict, total=False):
     """The arguments of `jobs.create`.
 
-    `model` is a base's or an earlier outcome's name; the files are ids. `method` names the method (default
+    `model` is a base's name, an earlier outcome's (`ft:…`, or a checkpoint `ft:…:ckpt-step-N`), or the id of a job
+    that this one waits for and goes on from (`ftjob-…`); the files are ids. `method` names the method (default
     `supervised`) that `hyperparameters` are for, or is the wire's whole block, as for OpenAI's client. `suffix`
     becomes a part of the new model's name.
     """
@@ -170,7 +183,7 @@ class CreateJob(TypedDict, total=False):
     training_file: Required[str]
     validation_file: str | None
     method: str | dict[str, Any] | None
-    hyperparameters: Hyperparameters | None
+    hyperparameters: Hyperparameters | dict[str, Any] | None
     suffix: str | None
     seed: int | None
     metadata: dict[str, str] | None

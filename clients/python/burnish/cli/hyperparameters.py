@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -54,7 +55,32 @@ def hyperparameter_options(function: F) -> F:
     """Give a command all the options."""
     for name, (kind, text) in reversed(_OPTIONS.items()):
         function = click.option(f"--{name}", type=kind, help=text)(function)
-    return function
+    more = click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Any other hyperparameter of the method, the value in JSON or plain text, such as beta=0.1 or "
+        "reward.model=ftjob-…; may be repeated.",
+    )
+    return more(function)
+
+
+def _put(packed: dict[str, Any], setting: str) -> None:
+    """Add `name=value`, the dots of the name as levels. Raises a usage error."""
+    name, sign, text = setting.partition("=")
+    *levels, last = name.split(".")
+    if not (sign and all(levels) and last):
+        raise click.BadParameter(f"{setting!r} must be NAME=VALUE.", param_hint="--set")
+    place = packed
+    for level in levels:
+        place = place.setdefault(level, {})
+        if not isinstance(place, dict):
+            raise click.BadParameter(f"{level} in {name} has a value of its own.", param_hint="--set")
+    try:
+        place[last] = json.loads(text)
+    except ValueError:
+        place[last] = text
 
 
 def pack(options: dict[str, Any]) -> Hyperparameters | None:
@@ -72,4 +98,6 @@ def pack(options: dict[str, Any]) -> Hyperparameters | None:
         place[_RENAMED.get(name, name.removeprefix("lora_"))] = value
     if lora:
         packed["lora"] = lora
+    for setting in options.pop("settings"):
+        _put(packed, setting)
     return cast("Hyperparameters", packed) if packed else None

@@ -22,7 +22,7 @@ from burnish.cli.output import (
     when,
 )
 from burnish.client import Burnish
-from burnish.errors import JobFailed
+from burnish.errors import ConflictError, JobFailed
 from burnish.progress import JobProgress
 from burnish.schemas import Job
 
@@ -33,7 +33,7 @@ def jobs() -> None:
 
 
 @jobs.command()
-@click.option("--model", required=True, help="A base's name, or an earlier outcome's (ft:…).")
+@click.option("--model", required=True, help="A base's name, an earlier outcome's (ft:…), or a job's id (ftjob-…).")
 @click.option("--training-file", required=True, help="A path, which is uploaded, or a file's id.")
 @click.option("--validation-file", help="Held-out rows: a path or a file's id.")
 @click.option("--method", help="How to train (default supervised).")
@@ -170,11 +170,16 @@ def report(job_id: str, as_html: bool, output: Path | None, as_json: bool) -> No
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="A file or a folder.")
 @click.option("--extract", is_flag=True, help="Unpack it as the new folder OUTPUT.")
 def download(job_id: str, output: Path, extract: bool) -> None:
-    """Download a job's adapter, checked by its hash."""
-    if extract and output == Path():
-        output = Path(f"{job_id}-adapter")
+    """Download a job's adapter, or the whole model where it trained all weights, checked by its hash."""
     with Burnish() as client, transfer_bar(job_id) as tell:
-        path = client.jobs.download_adapter(job_id, output, extract=extract, on_progress=tell)
+        try:
+            place = Path(f"{job_id}-adapter") if extract and output == Path() else output
+            path = client.jobs.download_adapter(job_id, place, extract=extract, on_progress=tell)
+        except ConflictError as error:
+            if error.code != "no_adapter":
+                raise
+            place = Path(f"{job_id}-model") if extract and output == Path() else output
+            path = client.jobs.download_model(job_id, place, extract=extract, on_progress=tell)
     click.echo(path)
 
 

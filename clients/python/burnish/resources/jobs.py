@@ -79,16 +79,16 @@ def _report_html(job_id: str) -> Request[bytes]:
     return Request("GET", _path(job_id, "report"), content, headers={"Accept": "text/html"})
 
 
-def _adapter(job_id: str) -> Request[httpx.Response]:
+def _result(job_id: str, kind: str) -> Request[httpx.Response]:
     # Content-Digest is over the bytes as sent: no compression on the way.
     headers = {"Accept": "application/zip", "Accept-Encoding": "identity"}
-    return Request("GET", _path(job_id, "adapter"), whole, headers=headers, streamed=True)
+    return Request("GET", _path(job_id, kind), whole, headers=headers, streamed=True)
 
 
 def _download(
-    job_id: str, path: str | os.PathLike[str], extract: bool, on_progress: Progress | None
+    job_id: str, kind: str, path: str | os.PathLike[str], extract: bool, on_progress: Progress | None
 ) -> tuple[Download, Finish]:
-    name = filename_of(job_id, "-adapter.zip")
+    name = filename_of(job_id, f"-{kind}.zip")
     if not extract:
         return Download(path, name=name, digest_required=True, on_progress=on_progress), Download.finish
     folder = Path(os.path.abspath(path))
@@ -185,9 +185,22 @@ class Jobs:
         The bytes are checked against the server's SHA-256, unpacked files against the archive's manifest.
         Returns the path written. Raises DownloadCorrupt, FileExistsError where the folder is not empty.
         """
-        download, finish = _download(job_id, path, extract, on_progress)
+        download, finish = _download(job_id, "adapter", path, extract, on_progress)
         with download as target:
-            return self._client.download(_adapter(job_id), target, finish)
+            return self._client.download(_result(job_id, "adapter"), target, finish)
+
+    def download_model(
+        self,
+        job_id: str,
+        path: str | os.PathLike[str],
+        *,
+        extract: bool = False,
+        on_progress: Progress | None = None,
+    ) -> Path:
+        """Download the whole model of a job that trained all weights; like `download_adapter` otherwise."""
+        download, finish = _download(job_id, "model", path, extract, on_progress)
+        with download as target:
+            return self._client.download(_result(job_id, "model"), target, finish)
 
 
 class AsyncJobs:
@@ -260,9 +273,22 @@ class AsyncJobs:
         on_progress: Progress | None = None,
     ) -> Path:
         """Download the adapter, as a zip or unpacked."""
-        download, finish = _download(job_id, path, extract, on_progress)
+        download, finish = _download(job_id, "adapter", path, extract, on_progress)
         with download as target:
-            return await self._client.download(_adapter(job_id), target, finish)
+            return await self._client.download(_result(job_id, "adapter"), target, finish)
+
+    async def download_model(
+        self,
+        job_id: str,
+        path: str | os.PathLike[str],
+        *,
+        extract: bool = False,
+        on_progress: Progress | None = None,
+    ) -> Path:
+        """Download the whole model of a job that trained all weights, as a zip or unpacked."""
+        download, finish = _download(job_id, "model", path, extract, on_progress)
+        with download as target:
+            return await self._client.download(_result(job_id, "model"), target, finish)
 
 
 class FineTuning:
