@@ -85,6 +85,26 @@ def test_create_uploads_paths_and_sends_the_options(run: Run, server: Server, tm
     }
 
 
+def test_a_methods_own_hyperparameters_are_set_by_name(run: Run, server: Server) -> None:
+    server.on("POST", JOBS, Answer(a_job("queued")))
+    options = "--method ppo --epochs 2 --lora-rank 8 --set reward.model=ftjob-9 --set kl_coef=0.1"
+    options += " --set lora.use_dora=true"
+    create = ("jobs", "create", "--model", "ftjob-8", "--training-file", "file-1")
+    assert run(*create, *options.split(), "--set", "note=词 a=b")[0] == 0
+    assert server.seen[-1].json()["method"] == {
+        "type": "ppo",
+        "ppo": {
+            "hyperparameters": {
+                "n_epochs": 2,
+                "lora": {"rank": 8, "use_dora": True},
+                "reward": {"model": "ftjob-9"},
+                "kl_coef": 0.1,
+                "note": "词 a=b",
+            }
+        },
+    }
+
+
 def test_create_and_watch(run: Run, server: Server) -> None:
     server.on("POST", JOBS, Answer(a_job("queued")))
     metrics = an_event(2, type="metrics", data={"step": 1, "total_steps": 1, "train_loss": 2.0})
@@ -140,6 +160,16 @@ def test_report_and_download(run: Run, server: Server) -> None:
     assert (status, "new or empty" in err) == (1, True)
 
 
+def test_a_whole_model_is_downloaded_where_there_is_no_adapter(run: Run, server: Server) -> None:
+    server.on("GET", f"{JOB}/adapter", refusal(409, "It leaves a model.", code="no_adapter"))
+    server.on("GET", f"{JOB}/model", offered(archive(FILES)))
+    assert run("jobs", "download", "ftjob-1")[1] == "ftjob-1-model.zip\n"
+    assert run("jobs", "download", "ftjob-1", "--extract")[0] == 0
+    assert Path("ftjob-1-model/adapter_config.json").is_file()
+    server.on("GET", f"{JOB}/adapter", refusal(409, "Not yet.", code="not_ready"))
+    assert "Not yet." in run("jobs", "download", "ftjob-1")[2]
+
+
 def test_a_refusal_is_a_sentence_with_the_request(run: Run, server: Server) -> None:
     server.on("GET", JOB, refusal(404, "No job ftjob-1."))
     assert run("jobs", "get", "ftjob-1") == (1, "", "Error: No job ftjob-1. (request req_7)\n")
@@ -161,6 +191,9 @@ def test_a_refusal_is_a_sentence_with_the_request(run: Run, server: Server) -> N
         ["jobs", "create", "--model", "tiny", "--training-file", "missing.jsonl"],
         ["jobs", "create", "--model", "tiny", "--training-file", "file-1", "--epochs", "two"],
         ["jobs", "create", "--model", "tiny", "--training-file", "file-1", "--metadata", "x"],
+        ["jobs", "create", "--model", "tiny", "--training-file", "file-1", "--set", "beta"],
+        ["jobs", "create", "--model", "tiny", "--training-file", "file-1", "--set", "a..b=1"],
+        ["jobs", "create", "--model", "tiny", "--training-file", "file-1", "--epochs", "1", "--set", "n_epochs.x=1"],
         ["files", "upload", "missing.jsonl"],
         ["files", "list", "--limit", "0"],
     ],

@@ -56,6 +56,20 @@ def test_validation_of_base_and_tuned() -> None:
     ]
 
 
+def test_a_methods_own_measures() -> None:
+    data = {
+        "step": 4,
+        "valid_loss": None,
+        "valid_reward": 0.5,
+        "valid_kl": 1.0,
+        "valid_response_length": 7.0,
+        "valid_x": 1,
+    }
+    event = JobEvent.model_validate(an_event(1, type="metrics", data=data | {"model": "tuned"}))
+    line = "step 4: validation reward 0.500, kl 1.000, response length 7.000 (tuned)"
+    assert shown([event], terminal=False).splitlines() == [line]
+
+
 def test_numbers_that_are_missing() -> None:
     data = {"step": 1, "train_loss": 2.0, "tokens_per_second": None, "total_steps": None}
     event = JobEvent.model_validate(an_event(1, type="metrics", data=data))

@@ -7,24 +7,15 @@ step, kept in every checkpoint, and never again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from trainer.engine.evaluate import batches_within, evaluating
-from trainer.engine.head import collate
-from trainer.engine.loop import JobLoop, Scored
-from trainer.engine.preferences import (
-    Pair,
-    PreferenceRecipe,
-    collate_pairs,
-    sequence_log_probs,
-    subset_pairs,
-)
+from trainer.engine.loop import Scored
+from trainer.engine.preferences import Pair, PreferenceRecipe, collate_pairs, sequence_log_probs, subset_pairs
 from trainer.engine.recipe import Split
+from trainer.engine.references import ReferencedRecipe, ReferenceLoop, answer_log_probs, wins
 from trainer.methods.base import Resolved
 from trainer.methods.dpo import DpoHyperparameters
 from trainer.progress import Progress
@@ -32,7 +23,6 @@ from trainer.report.model import PlotSpec
 from trainer.statistics import Better, Measure
 
 AUTO_BETA = 0.1
-REFERENCE_NAME = "reference.safetensors"
 
 
 def dpo_loss(
@@ -64,8 +54,11 @@ def dpo_loss(
             return (h - 1 / (2 * beta)) ** 2
 
 
-class DpoRecipe(PreferenceRecipe):
-    """Raise the preferred answer's log-ratio to the reference above the other's."""
+class DpoRecipe(ReferencedRecipe, PreferenceRecipe):
+    """Raise the preferred answer's log-ratio to the reference above the other's.
+
+    `references` [2, pairs] have the preferred answers in front.
+    """
 
     plots: ClassVar[tuple[PlotSpec, ...]] = (
         PlotSpec(title="implicit-reward accuracy", y=("implicit_accuracy",)),
@@ -73,8 +66,6 @@ class DpoRecipe(PreferenceRecipe):
         PlotSpec(title="log-probability drift, nats an answer", y=("chosen_drift", "rejected_drift")),
     )
     hyperparameters: DpoHyperparameters
-    references: dict[str, torch.Tensor]
-    """By "training" and "validation": the start model's log-probabilities [2, pairs], chosen in front."""
 
     def resolve(self) -> Resolved:
         """Turn every `auto` into a number, `beta` among them."""
@@ -86,17 +77,6 @@ class DpoRecipe(PreferenceRecipe):
         """The strength of the pull towards the reference."""
         asked = self.hyperparameters.beta
         return AUTO_BETA if asked == "auto" else asked
-
-    def load(self) -> None:
-        """Load the model and compute the reference's log-probabilities, or take them from the checkpoint."""
-        super().load()
-        kept = self.job.workdir / "checkpoint" / REFERENCE_NAME
-        if self.job.spec.resume and kept.is_file():
-            self.references = load_file(kept)
-            return
-        self.references = {"training": self._log_probs(self.training.rows)}
-        if self.validation:
-            self.references["validation"] = self._log_probs(self.validation.rows)
 
     def make_loop(self, progress: Progress) -> DpoLoop:
         """Return the loop."""
@@ -122,7 +102,7 @@ class DpoRecipe(PreferenceRecipe):
         split = "validation" if self.validation else "training"
         pairs: Sequence[Pair] = self.measured.rows if full and self.validation else subset_pairs(self.measured.rows)
         place = torch.tensor([pair.place for pair in pairs])
-        sums = self._log_probs(pairs)
+        sums = self.log_probs(pairs)
         sizes = torch.tensor([[p.chosen.trained_tokens for p in pairs], [p.rejected.trained_tokens for p in pairs]])
         ratios = self.ratios(sums.flatten(), sizes.flatten(), split, place)
         drift = sums - self.references[split][:, place]
@@ -138,28 +118,21 @@ class DpoRecipe(PreferenceRecipe):
             )
 
         return (
-            measure("implicit_accuracy", "implicit-reward accuracy", _wins(margin), "higher"),
+            measure("implicit_accuracy", "implicit-reward accuracy", wins(margin), "higher"),
             measure("margin", "implicit-reward margin", margin, "higher"),
-            measure("likelihood_accuracy", "preferred answer is the likelier one", _wins(sums[0] - sums[1]), "higher"),
+            measure("likelihood_accuracy", "preferred answer is the likelier one", wins(sums[0] - sums[1]), "higher"),
             measure("loss", "loss", self.losses(ratios), "lower", "a pair"),
             measure("chosen_drift", "log-probability drift of preferred answers", drift[0], None, "nats"),
             measure("rejected_drift", "log-probability drift of other answers", drift[1], None, "nats"),
         )
 
-    def _log_probs(self, pairs: Sequence[Pair]) -> torch.Tensor:
-        """Return the model's log-probabilities [2, pairs] as it is now, on the CPU."""
-        rows = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
-        order = sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids))
-        found = torch.empty(len(rows))
-        with evaluating(self.model):
-            for numbers in batches_within(order, rows, self.model.device.type):
-                batch = collate([rows[number] for number in numbers], self.pad_id)
-                batch = {name: values.to(self.model.device) for name, values in batch.items()}
-                found[torch.tensor(numbers)] = sequence_log_probs(self.model, batch)[0].float().cpu()
-        return found.view(2, -1)
+    def log_probs(self, rows: Sequence[Pair]) -> torch.Tensor:
+        """Return the log-probabilities [2, pairs] of both answers."""
+        answers = [*(pair.chosen for pair in rows), *(pair.rejected for pair in rows)]
+        return answer_log_probs(self.model, answers, self.pad_id).view(2, -1)
 
 
-class DpoLoop(JobLoop):
+class DpoLoop(ReferenceLoop):
     """Every update's loss is the mean over its pairs."""
 
     recipe: DpoRecipe
@@ -183,7 +156,7 @@ class DpoLoop(JobLoop):
         rewards = recipe.beta * ratios.detach()
         drift = sums.detach().view(2, -1) - recipe.references["training"].to(sums.device)[:, batch["place"]]
         values = {
-            "implicit_accuracy": _wins(rewards[0] - rewards[1]),
+            "implicit_accuracy": wins(rewards[0] - rewards[1]),
             "margin": rewards[0] - rewards[1],
             "chosen_reward": rewards[0],
             "rejected_reward": rewards[1],
@@ -200,13 +173,3 @@ class DpoLoop(JobLoop):
     def count(self, batch: Any) -> int:
         """Return the pairs."""
         return len(batch["place"])
-
-    def write_extras(self, folder: Path) -> None:
-        """Keep the reference's log-probabilities with the checkpoint."""
-        super().write_extras(folder)
-        save_file(self.recipe.references, folder / REFERENCE_NAME)
-
-
-def _wins(difference: torch.Tensor) -> torch.Tensor:
-    """Return 1 where the difference is above 0, a half where it is 0."""
-    return (difference > 0).float() + 0.5 * (difference == 0).float()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from abc import abstractmethod
@@ -12,12 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from trainer.auto import learning_rate_factor
+from trainer.engine.best import Best
 from trainer.engine.callbacks import FlowCallback
 from trainer.engine.order import EpochBatchSampler, EpochLoader
 from trainer.engine.recipe import Recipe
@@ -27,7 +25,6 @@ from trainer.progress import Progress
 from trainer.statistics import Measure
 
 INCOMING_FOLDER = ".incoming"
-BEST_NAME = "best.safetensors"
 TOKEN_ACCURACY = "train_mean_token_accuracy"  # noqa: S105 - a measure, no secret
 A = TypeVar("A", bound=TrainingArguments)
 
@@ -67,16 +64,6 @@ class _Window:
         return {name: value / weight for name, (value, weight) in self.metrics.items() if weight}
 
 
-@dataclass
-class _Best:
-    """The best evaluation so far: its weights, and how many evaluations passed since."""
-
-    step: int
-    value: float
-    since: int
-    weights: dict[str, torch.Tensor]
-
-
 class JobLoop(Trainer):
     """One job's training loop. A method gives `loss` and `count`.
 
@@ -100,7 +87,7 @@ class JobLoop(Trainer):
         self._rows, self._lengths, self._collate = rows, lengths, collate
         self._window = _Window()
         self._loop_started = 0.0
-        self._best: _Best | None = None
+        self._best: Best | None = None
         held_out = recipe.validation.rows if recipe.validation else None
         given: dict[str, Any] = {
             "model": recipe.model,
@@ -145,7 +132,7 @@ class JobLoop(Trainer):
     def fit(self, checkpoint: Path | None) -> None:
         """Train to the last step, from the checkpoint's step where there is one; then take the best where asked to."""
         if checkpoint is not None:
-            self._best = _read_best(checkpoint / BEST_NAME)
+            self._best = Best.load(checkpoint)
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if self._best is not None and self.recipe.resolved.result == "best" and not self.recipe.job.stop.raised:
             self._restore(self._best)
@@ -159,8 +146,7 @@ class JobLoop(Trainer):
     def write_extras(self, folder: Path) -> None:
         """Write what a resumed run needs beyond the library's own files; called by the callback."""
         if self._best is not None:
-            facts = {"step": self._best.step, "value": self._best.value, "since": self._best.since}
-            save_file(self._best.weights, folder / BEST_NAME, metadata={"burnish": json.dumps(facts)})
+            self._best.save(folder)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -231,15 +217,8 @@ class JobLoop(Trainer):
         """Do nothing: the card is written once, at the export."""
 
     def _compete(self, headline: Measure) -> None:
-        sign = -1.0 if headline.better == "higher" else 1.0
-        value = sign * headline.value
-        if self._best is None or value < self._best.value:
-            weights = {
-                name: parameter.detach().cpu().clone()
-                for name, parameter in self.recipe.model.named_parameters()
-                if parameter.requires_grad
-            }
-            self._best = _Best(self.state.global_step, value, 0, weights)
+        if self._best is None or self._best.beaten_by(headline):
+            self._best = Best.of(self.state.global_step, headline, self._trained())
             return
         self._best.since += 1
         patience = self.recipe.resolved.early_stopping_patience
@@ -250,11 +229,12 @@ class JobLoop(Trainer):
                 f"{self._best.step} for {self._best.since} evaluations."
             )
 
-    def _restore(self, best: _Best) -> None:
-        own = dict(self.recipe.model.named_parameters())
-        with torch.no_grad():
-            for name, weights in best.weights.items():
-                own[name].copy_(weights)
+    def _trained(self) -> dict[str, torch.Tensor]:
+        named = self.recipe.model.named_parameters()
+        return {name: parameter for name, parameter in named if parameter.requires_grad}
+
+    def _restore(self, best: Best) -> None:
+        best.restore(self._trained())
         if best.step != self.state.global_step:
             self.final = None
             self.recipe.job.warn(f"The result has the weights of step {best.step}, the best evaluation.")
@@ -329,12 +309,3 @@ def loop_arguments(recipe: Recipe, kind: type[A], **more: Any) -> A:
         "disable_tqdm": True,
     }
     return kind(**{**given, **more})
-
-
-def _read_best(path: Path) -> _Best | None:
-    if not path.is_file():
-        return None
-    with safe_open(path, framework="pt") as file:
-        facts = json.loads((file.metadata() or {})["burnish"])
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    return _Best(step=facts["step"], value=facts["value"], since=facts["since"], weights=weights)

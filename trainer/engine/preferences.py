@@ -66,19 +66,12 @@ def fit_pairs(file: DataFile, pairs: Sequence[Pair], limit: int, context: int, p
 
     Raises TrainerError (`invalid_training_file`, …) where a prompt alone is longer than the model's context.
     """
-    too_long = [pair.line for pair in pairs if prompt_length(pair.chosen) >= context]
-    if too_long:
-        raise TrainerError(
-            f"invalid_{param}",
-            f"{file.filename}: the prompt in line {', '.join(map(str, too_long[:20]))} leaves no room for an answer "
-            f"in the model's context of {context} tokens: shorten it, or leave the row out.",
-            param=param,
-        )
+    refuse_long_prompts(file, [pair.chosen for pair in pairs], context, param)
     kept: list[Pair] = []
     cut: list[int] = []
     dropped: list[int] = []
     for pair in pairs:
-        chosen, rejected = _cut(pair.chosen, limit), _cut(pair.rejected, limit)
+        chosen, rejected = cut_row(pair.chosen, limit), cut_row(pair.rejected, limit)
         if not (chosen.trained_tokens and rejected.trained_tokens):
             dropped.append(pair.line)
             continue
@@ -96,7 +89,20 @@ def fit_pairs(file: DataFile, pairs: Sequence[Pair], limit: int, context: int, p
     )
 
 
-def _cut(row: TokenizedRow, limit: int) -> TokenizedRow:
+def refuse_long_prompts(file: DataFile, rows: Sequence[TokenizedRow], context: int, param: str) -> None:
+    """Raise TrainerError (`invalid_training_file`, …) where a prompt alone is longer than the model's context."""
+    too_long = [row.line for row in rows if prompt_length(row) >= context]
+    if too_long:
+        raise TrainerError(
+            f"invalid_{param}",
+            f"{file.filename}: the prompt in line {', '.join(map(str, too_long[:20]))} leaves no room for an answer "
+            f"in the model's context of {context} tokens: shorten it, or leave the row out.",
+            param=param,
+        )
+
+
+def cut_row(row: TokenizedRow, limit: int) -> TokenizedRow:
+    """Return the row's first `limit` tokens: the row itself where it is no longer."""
     return row if len(row.input_ids) <= limit else TokenizedRow(row.line, row.input_ids[:limit], row.trained[:limit])
 
 

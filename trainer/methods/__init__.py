@@ -5,15 +5,16 @@ from typing import Annotated
 from pydantic import Field
 
 from trainer.methods.dpo import DpoMethod
+from trainer.methods.kto import KtoMethod
 from trainer.methods.orpo import OrpoMethod
 from trainer.methods.ppo import PpoMethod
 from trainer.methods.pretraining import PretrainingMethod
 from trainer.methods.reward import RewardMethod
 from trainer.methods.supervised import SupervisedMethod
 
-METHODS = (PretrainingMethod, SupervisedMethod, RewardMethod, DpoMethod, PpoMethod, OrpoMethod)
+METHODS = (PretrainingMethod, SupervisedMethod, RewardMethod, DpoMethod, PpoMethod, KtoMethod, OrpoMethod)
 
 Method = Annotated[
-    PretrainingMethod | SupervisedMethod | RewardMethod | DpoMethod | PpoMethod | OrpoMethod,
+    PretrainingMethod | SupervisedMethod | RewardMethod | DpoMethod | PpoMethod | KtoMethod | OrpoMethod,
     Field(discriminator="type"),
 ]

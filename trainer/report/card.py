@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from trainer.methods.base import Resolved
+from trainer.methods.base import LoraParameters, Resolved
 from trainer.spec import FROM_SCRATCH, JobSpec
 
 _USE = {
@@ -23,9 +23,9 @@ _CARD = """---
 
 | | |
 |---|---|
-| base model | `{base_id}`, fingerprint `{fingerprint}` |
+| base model | {base} |
 | training file | SHA-256 `{training}` |
-| rank, alpha, dropout | {rank}, {alpha:g}, {dropout:g} |
+| trained | {trained} |
 | epochs, steps | {epochs}, {steps} |
 | learning rate | {learning_rate:.3g}, {scheduler}, {warmup} warm-up steps |
 | rows an update | {update} |
@@ -58,14 +58,11 @@ def model_card(spec: JobSpec, resolved: Resolved, *, rows: int, kind: str) -> st
         data=data,
         imports=imports if kind == "model" else f"from peft import PeftModel\n{imports}",
         use=_USE[kind],
-        base_id=spec.base.id,
+        base=_base(spec),
         name=spec.model_name,
-        fingerprint=spec.base.fingerprint,
         training=spec.training.sha256,
         rows=rows,
-        rank=resolved.lora.rank,
-        alpha=resolved.lora.alpha,
-        dropout=resolved.lora.dropout,
+        trained="all weights" if kind == "model" else _shape(resolved.lora),
         epochs=resolved.n_epochs,
         steps=resolved.total_steps,
         learning_rate=resolved.learning_rate,
@@ -75,6 +72,18 @@ def model_card(spec: JobSpec, resolved: Resolved, *, rows: int, kind: str) -> st
         seed=resolved.seed,
         dtype=resolved.dtype,
     )
+
+
+def _base(spec: JobSpec) -> str:
+    if spec.base.id == FROM_SCRATCH:
+        return "none: made from scratch"
+    return f"`{spec.base.id}`, fingerprint `{spec.base.fingerprint}`"
+
+
+def _shape(lora: LoraParameters) -> str:
+    kinds = [name for name, used in (("DoRA", lora.use_dora), ("rsLoRA", lora.use_rslora)) if used]
+    name = " with ".join(["LoRA", " and ".join(kinds)] if kinds else ["LoRA"])
+    return f"{name}, rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}"
 
 
 def _head(spec: JobSpec, kind: str) -> str:

@@ -35,6 +35,8 @@ def load_classifier(base: Path, dtype: str, pad_id: int, quantization: str = "no
         )
     for config in (model.config, model.config.get_text_config()):
         config.pad_token_id = pad_id
+    # Scores are small differences, and bfloat16 has 8 bits for them.
+    getattr(model, HEAD).to(torch.float32).register_forward_pre_hook(_as_float)
     return model
 
 
@@ -45,14 +47,12 @@ def new_reward_model(base: PreTrainedModel, resolved: Resolved, start: Path | No
     """
     head: torch.nn.Linear = getattr(base, HEAD)
     drawn = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(resolved.seed)) * HEAD_STD
-    head.to(torch.float32)  # scores are small differences: bfloat16 has 8 bits for them
     with torch.no_grad():
         head.weight.copy_(drawn)
         if isinstance(head.bias, torch.Tensor):
             head.bias.zero_()
     model = add_adapter(base, resolved, start=start, task_type="SEQ_CLS", modules_to_save=[HEAD])
-    wrapped: torch.nn.Module = getattr(model.get_base_model(), HEAD)
-    wrapped.register_forward_pre_hook(_as_float)
+    model.peft_config["default"].modules_to_save = [HEAD]  # PEFT names its own guesses as well, this one twice
     return model
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 
 from trainer.engine.data import TokenizedRow, tokenize_rows
+from trainer.engine.preferences import prompt_length
 from trainer.engine.template import ChatTemplate
 from trainer.errors import TrainerError
-from trainer.rows import ChatRow, RankingRow
+from trainer.rows import SHOWN_PROBLEMS, ChatRow, RankingRow, Response
 
 
 @dataclass(frozen=True)
@@ -52,22 +54,70 @@ class Ranking:
         return sum(len(row.input_ids) for row in self.responses)
 
 
-def tokenize_rankings(template: ChatTemplate, rows: Sequence[RankingRow], *, param: str) -> list[Ranking]:
-    """Render and tokenize prompt and response together. Raises TrainerError (`unsupported_conversation`)."""
-    return [_tokenize(template, row, param) for row in rows]
+def tokenize_rankings(
+    template: ChatTemplate, rows: Sequence[RankingRow], *, filename: str, context: int, param: str
+) -> list[Ranking]:
+    """Render and tokenize prompt and response together.
+
+    Raises TrainerError (`unsupported_conversation`; `invalid_training_file`, … where a ranking contradicts itself, or
+    a prompt leaves no room for a response in the model's context), naming the lines.
+    """
+    _refuse([problem for row in rows if (problem := _contradiction(row))], filename, param)
+    rankings = [_tokenize(template, row, param) for row in rows]
+    too_long = [row.line for row in rankings if min(map(prompt_length, row.responses)) >= context]
+    _refuse(
+        [
+            f"line {line}: the prompt leaves no room for a response in the context of {context} tokens"
+            for line in too_long
+        ],
+        filename,
+        param,
+    )
+    return rankings
+
+
+def last_turn(row: ChatRow) -> ChatRow:
+    """Return the conversation with only its last message marked: prompt and answer are tokenized apart there."""
+    *prompt, answer = row.messages
+    quiet = [m.model_copy(update={"weight": 0}) if m.role == "assistant" else m for m in prompt]
+    return row.model_copy(update={"messages": (*quiet, answer.model_copy(update={"weight": None}))})
+
+
+def _refuse(problems: Sequence[str], filename: str, param: str) -> None:
+    if problems:
+        rest = len(problems) - SHOWN_PROBLEMS
+        more = f"; and {rest} more" if rest > 0 else ""
+        shown = "; ".join(problems[:SHOWN_PROBLEMS])
+        raise TrainerError(
+            f"invalid_{param}", f"{filename} has {len(problems)} line(s) to mend: {shown}{more}.", param=param
+        )
+
+
+def _contradiction(row: RankingRow) -> str | None:
+    """Return what is wrong with a ranking whose form is right."""
+    for number, response in enumerate(row.responses, start=1):
+        if response.message.role != "assistant":
+            return (
+                f"line {row.line}: response {number} has the role {response.message.role}; a response is a message of "
+                "the assistant"
+            )
+    for (first, one), (second, other) in combinations(enumerate(row.responses, start=1), 2):
+        if one.rank != other.rank and (why := _clash(*((one, other) if one.rank < other.rank else (other, one)))):
+            return f"line {row.line}: responses {first} and {second} {why}"
+    return None
+
+
+def _clash(better: Response, worse: Response) -> str | None:
+    if (better.message.text, better.message.tool_calls) == (worse.message.text, worse.message.tool_calls):
+        return f"are equal, but have the ranks {better.rank} and {worse.rank}"
+    if better.score is not None and worse.score is not None and better.score < worse.score:
+        return "are ranked against their scores: the better rank has the lower score"
+    return None
 
 
 def _tokenize(template: ChatTemplate, row: RankingRow, param: str) -> Ranking:
-    for number, response in enumerate(row.responses, start=1):
-        if response.message.role != "assistant":
-            raise TrainerError(
-                f"invalid_{param}",
-                f"Response {number} in line {row.line} has the role {response.message.role}: a response is a message "
-                "of the assistant.",
-                param=param,
-            )
     conversations = [
-        ChatRow(messages=(*row.input.messages, response.message), tools=row.input.tools, line=row.line)
+        last_turn(ChatRow(messages=(*row.input.messages, response.message), tools=row.input.tools, line=row.line))
         for response in row.responses
     ]
     return Ranking(

@@ -123,7 +123,27 @@ class RewardRecipe(Recipe):
         return responses[: 2 * VERIFIED_ROWS]
 
     def _tokenized(self, file: DataFile, param: str) -> list[Ranking]:
-        return tokenize_rankings(self.template, self.read_file(file, param, RankingRow), param=param)
+        rows = self.read_file(file, param, RankingRow)
+        found = tokenize_rankings(self.template, rows, filename=file.filename, context=self.context, param=param)
+        if self.given.margin:
+            self._check_scores(file, found, param)
+        return found
+
+    def _check_scores(self, file: DataFile, rows: Sequence[Ranking], param: str) -> None:
+        """Raise TrainerError where a margin is asked for and no ranking has scores; warn where some have none."""
+        without = [row.line for row in rows if None in row.scores]
+        if without and len(without) == len(rows):
+            raise TrainerError(
+                f"invalid_{param}",
+                f"{file.filename}: margin needs each response's own score, and no ranking has one for every response. "
+                "Add score to the responses, or set margin to false.",
+                param=param,
+            )
+        if without:
+            self.job.warn(
+                f"{file.filename}: {len(without)} ranking(s) lack a response's score, at {lines_in_words(without)}: "
+                "the margin of those pairs is 0."
+            )
 
     def _split(self, file: DataFile, rankings: Sequence[Ranking], limit: int) -> Split[Ranking]:
         fitting = [(row, row.fitting(limit)) for row in rankings]

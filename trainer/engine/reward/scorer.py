@@ -10,6 +10,7 @@ from trainer.engine.data import TokenizedRow, tokenize_rows
 from trainer.engine.dtype import choose_dtype
 from trainer.engine.models import context_length, load_config, load_tokenizer
 from trainer.engine.reward.model import load_reward_model, score_sequences
+from trainer.engine.reward.rankings import last_turn
 from trainer.engine.template import ChatTemplate
 from trainer.errors import TrainerError
 from trainer.rows import ChatRow
@@ -36,7 +37,7 @@ class ResponseScorer:
 
     def _tokenized(self, row: Sequence[ChatRow]) -> list[TokenizedRow] | str:
         try:
-            found = tokenize_rows(self._template, row)
+            found = tokenize_rows(self._template, [last_turn(conversation) for conversation in row])
         except TrainerError as error:
             return error.message
         longest = max(len(sequence.input_ids) for sequence in found)

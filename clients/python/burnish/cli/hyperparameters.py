@@ -74,9 +74,10 @@ def _put(packed: dict[str, Any], setting: str) -> None:
         raise click.BadParameter(f"{setting!r} must be NAME=VALUE.", param_hint="--set")
     place = packed
     for level in levels:
-        place = place.setdefault(level, {})
-        if not isinstance(place, dict):
+        below = place.setdefault(level, {})
+        if not isinstance(below, dict):
             raise click.BadParameter(f"{level} in {name} has a value of its own.", param_hint="--set")
+        place = cast("dict[str, Any]", below)
     try:
         place[last] = json.loads(text)
     except ValueError:
