@@ -15,7 +15,7 @@ from trainer.engine.reward.losses import pair_losses
 from trainer.engine.reward.model import last_scores, score_sequences
 from trainer.engine.reward.rankings import Ranking, collate_rankings
 
-RANKINGS, RANKED, STEPS = 70, 4, 300
+RANKINGS, RANKED, STEPS = 150, 4, 200
 
 
 def tiny_classifier(seed: int) -> PeftModel:
@@ -24,15 +24,14 @@ def tiny_classifier(seed: int) -> PeftModel:
         vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=1,
+        num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=16,
         num_labels=1,
         pad_token_id=END,
+        initializer_range=0.2,
     )
     base = LlamaForSequenceClassification(config)
-    with torch.no_grad():
-        base.get_input_embeddings().weight.mul_(20)
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="SEQ_CLS", modules_to_save=["score"])
     model = get_peft_model(base, lora)
     assert isinstance(model, PeftModel)
@@ -54,15 +53,16 @@ def test_the_order_of_a_hidden_reward_is_recovered_on_unseen_pairs(seed: int) ->
         seen |= {frozenset(pair) for pair in itertools.combinations(chosen, 2)}
     model = tiny_classifier(seed)
     batch = collate_rankings(data, END)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=5e-3)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=8e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, STEPS)
     for _ in range(STEPS):
         loss = (pair_losses(last_scores(model, batch), batch["pairs"]) * batch["weights"]).sum() / RANKINGS
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
     scores = score_sequences(model, rows, END)
     unseen = [pair for pair in itertools.combinations(range(len(rows)), 2) if frozenset(pair) not in seen]
-    assert len(unseen) > 300
+    assert len(unseen) > 200
     right = sum((scores[one] > scores[other]) == (hidden[one] > hidden[other]) for one, other in unseen)
-    print(right/len(unseen), len(unseen), float(loss))
     assert right / len(unseen) >= 0.95

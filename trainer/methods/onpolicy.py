@@ -1,0 +1,68 @@
+"""What methods on the model's own answers share on the wire: the reward, the sampling and the updates."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from trainer.methods.base import Auto, CommonHyperparameters, Exact
+from trainer.methods.rewards import REWARD_PARAMETERS, RewardFunction
+
+
+class ModelReward(Exact):
+    """The result of a reward job, by its name `ft:…` or its job's id."""
+
+    model: str = Field(min_length=1, max_length=256)
+
+
+class FunctionReward(Exact):
+    """A programmatic reward from the trainer's list; `parameters` are that function's own."""
+
+    function: Literal["length", "contains", "lexicon", "exact_match", "json_valid"]
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known_parameters(self) -> FunctionReward:
+        try:
+            self.parsed()
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(["parameters", *map(str, first["loc"])])
+            raise ValueError(f"{where} of the reward function {self.function}: {first['msg']}") from error
+        return self
+
+    def parsed(self) -> RewardFunction:
+        """Return the parameters as the function's own class."""
+        return REWARD_PARAMETERS[self.function].model_validate(self.parameters)
+
+
+class OnPolicyHyperparameters(CommonHyperparameters):
+    """One iteration samples answers to `rollout_prompts` prompts and takes `passes` · `minibatches` optimizer steps."""
+
+    learning_rate_scale: ClassVar[float] = 0.2
+    reward: ModelReward | FunctionReward
+    kl_max: float = Field(default=50.0, gt=0, le=10000)
+    """Stop the job where the mean KL a response passes this many nats."""
+    kl_stop: Annotated[float, Field(gt=0, le=100)] | None = None
+    """End an iteration's updates early where the approximate KL a token to the sampling policy passes this."""
+    clip_range: float = Field(default=0.2, gt=0, lt=1)
+    minibatches: int = Field(default=1, ge=1, le=256)
+    """Optimizer steps of one pass over an iteration's answers."""
+    rollout_prompts: int = Field(default=16, ge=1, le=4096)
+    iterations: Auto | Annotated[int, Field(ge=1, le=1000000)] = "auto"
+    max_new_tokens: int = Field(default=64, ge=1, le=8192)
+    temperature: float = Field(default=1.0, gt=0, le=10)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    missing_eos_penalty: Annotated[float, Field(ge=0, le=1000)] | None = None
+
+    @property
+    @abstractmethod
+    def passes(self) -> int:
+        """The passes over an iteration's answers."""
+
+    @property
+    def answers_a_prompt(self) -> int:
+        """How many answers an iteration draws to each prompt."""
+        return 1
