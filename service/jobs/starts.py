@@ -15,7 +15,7 @@ from service.keys.service import Principal
 from service.kit.errors import InvalidRequest
 from service.models.errors import ModelNotFound
 from trainer.methods import Method
-from trainer.methods.ppo import ModelReward
+from trainer.methods.onpolicy import ModelReward, OnPolicyHyperparameters
 from trainer.methods.pretraining import PretrainingMethod
 from trainer.spec import FROM_SCRATCH, LineageEntry
 
@@ -49,7 +49,8 @@ class Start:
 def resolve(session: Session, principal: Principal, context: Context, name: str, method: Method) -> Start:
     """Find the model to start from and the reward model. Raises ModelNotFound, ParentFailed or InvalidRequest."""
     start = _start(session, principal, context, name, method)
-    reward = getattr(method.hyperparameters, "reward", None)
+    hyperparameters = method.hyperparameters
+    reward = hyperparameters.reward if isinstance(hyperparameters, OnPolicyHyperparameters) else None
     if not isinstance(reward, ModelReward):
         return start
     param = f"method.{method.type}.hyperparameters.reward.model"

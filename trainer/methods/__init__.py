@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from trainer.methods.dpo import DpoMethod
+from trainer.methods.grpo import GrpoMethod
 from trainer.methods.kto import KtoMethod
 from trainer.methods.orpo import OrpoMethod
 from trainer.methods.ppo import PpoMethod
@@ -12,9 +13,9 @@ from trainer.methods.pretraining import PretrainingMethod
 from trainer.methods.reward import RewardMethod
 from trainer.methods.supervised import SupervisedMethod
 
-METHODS = (PretrainingMethod, SupervisedMethod, RewardMethod, DpoMethod, PpoMethod, KtoMethod, OrpoMethod)
+METHODS = (PretrainingMethod, SupervisedMethod, RewardMethod, DpoMethod, PpoMethod, GrpoMethod, KtoMethod, OrpoMethod)
 
 Method = Annotated[
-    PretrainingMethod | SupervisedMethod | RewardMethod | DpoMethod | PpoMethod | KtoMethod | OrpoMethod,
+    PretrainingMethod | SupervisedMethod | RewardMethod | DpoMethod | PpoMethod | GrpoMethod | KtoMethod | OrpoMethod,
     Field(discriminator="type"),
 ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from trainer.methods.base import Auto, CommonHyperparameters, Exact
 from trainer.methods.rewards import REWARD_PARAMETERS, RewardFunction
@@ -38,11 +38,30 @@ class FunctionReward(Exact):
         return REWARD_PARAMETERS[self.function].model_validate(self.parameters)
 
 
+def _kind_of_reward(value: Any) -> str | None:
+    """Return the member of `Reward` that is meant, so that only its own mistakes are told."""
+    if isinstance(value, Exact):
+        return type(value).__name__
+    given = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    names = {"function": FunctionReward.__name__, "model": ModelReward.__name__}
+    return next((name for key, name in names.items() if key in given), None)
+
+
+Reward = Annotated[
+    Annotated[ModelReward, Tag("ModelReward")] | Annotated[FunctionReward, Tag("FunctionReward")],
+    Discriminator(
+        _kind_of_reward,
+        custom_error_type="reward_unknown",
+        custom_error_message='must be {"model": "ft:… or ftjob-…"}, the result of a reward job, or {"function": …}',
+    ),
+]
+
+
 class OnPolicyHyperparameters(CommonHyperparameters):
     """One iteration samples answers to `rollout_prompts` prompts and takes `passes` · `minibatches` optimizer steps."""
 
     learning_rate_scale: ClassVar[float] = 0.2
-    reward: ModelReward | FunctionReward
+    reward: Reward
     kl_max: float = Field(default=50.0, gt=0, le=10000)
     """Stop the job where the mean KL a response passes this many nats."""
     kl_stop: Annotated[float, Field(gt=0, le=100)] | None = None

@@ -152,6 +152,7 @@ def test_anothers_jobs_do_not_exist(
 
 
 ROW = b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}\n'
+_REWARD = "method.ppo.hyperparameters.reward"
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "from scratch without pretraining": ({"model": "from-scratch"}, "model", "pretraining with an architecture"),
     "from scratch without an architecture": (
@@ -170,6 +171,14 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a wildcard": ({"model": "ft:tiny:burnish::%"}, "model", "does not exist"),
     "a base as a reward": ({"method": method("ppo", reward={"model": "tiny"})}, PPO_REWARD, "no reward model"),
     "no such reward job": ({"method": method("ppo", reward={"model": "ftjob-x"})}, PPO_REWARD, "does not exist"),
+    "a reward that is neither": ({"method": method("ppo", reward={})}, _REWARD, "the result of a reward job, or"),
+    "a reward that is a text": ({"method": method("grpo", reward="x")}, "method.grpo.hyperparameters.reward", "or"),
+    "an unknown function": ({"method": method("ppo", reward={"function": "x"})}, f"{_REWARD}.function", "lexicon"),
+    "a wrong parameter": (
+        {"method": method("ppo", reward={"function": "length", "parameters": {"target": 0}})},
+        _REWARD,
+        "parameters.target of the reward function length",
+    ),
     "ppo without a reward": ({"method": method("ppo")}, "method.ppo.hyperparameters.reward", "required"),
     "beta of zero": ({"method": method("dpo", beta=0)}, "method.dpo.hyperparameters.beta", "greater than 0"),
 }
