@@ -65,9 +65,11 @@ def _over_metric(report: Report, spec: PlotSpec) -> str:
     def draw(axes: Any) -> None:
         for name in spec.y:
             points = [(s.metrics[spec.x], s.metrics[name]) for s in report.steps if {spec.x, name} <= s.metrics.keys()]
-            axes.plot(
-                *_columns(points), color=_VALID, linewidth=1, marker="o", markersize=4, label=f"{name}, each step"
-            )
+            axes.plot(*_columns(points), color=_VALID, linewidth=1, alpha=0.35)
+            axes.scatter(*_columns(points), color=_VALID, s=16, label=f"{name}, each step")
+            for word, point in (("first", points[:1]), ("last", points[-1:])):
+                for place in point:
+                    axes.annotate(word, place, textcoords="offset points", xytext=(5, 5), fontsize=9, color=_INK)
 
     return _svg(draw, spec.title, x_label=spec.x)
 
@@ -99,7 +101,7 @@ def _curves(
     if valid:
         axes.plot(*_columns(valid), color=_VALID, linewidth=2, linestyle=style, marker="o", label=f"{name}validation")
     if base is not None:
-        axes.axhline(base, color=_BASE, linewidth=1.4, linestyle="--", label=f"{name}base model ({words.rows} rows)")
+        axes.axhline(base, color=_BASE, linewidth=1.4, linestyle="--", label=f"{name}at the start ({words.rows} rows)")
 
 
 def _style(values: dict[str, Any]) -> AbstractContextManager[None]:
@@ -119,7 +121,7 @@ def _svg(draw: Any, label: str, x_label: str = "step") -> str:
         axes: Any = figure.add_subplot()
         draw(axes)
         axes.set_xlabel(x_label)
-        axes.set_ylabel(label)
+        axes.set_title(label, loc="left", fontsize=10)
         if x_label == "step":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
