@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from trainer.engine.reward.scorer import ResponseScorer
 
 CHUNK_ROWS = 64
+# The base has no score head, of which transformers would warn: the head comes with the adapter.
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ def parse_line(text: str, number: int) -> Line:
     row = json.loads(text)
     if not isinstance(row, dict):
         raise ValueError("a row is a JSON object")
+    if not _encodable(row):
+        raise ValueError("a text has half a character (an unpaired surrogate)")
     value = cast("dict[str, Any]", row)
     if "messages" in value:
         chat = ChatRow.model_validate({"messages": value["messages"], "tools": value.get("tools"), "line": number})
@@ -60,6 +65,14 @@ def parse_line(text: str, number: int) -> Line:
         for response in cast("list[Any]", responses)
     )
     return Line(number, value, conversations, "scores")
+
+
+def _encodable(row: Any) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _message(response: Any) -> Message:
@@ -86,7 +99,13 @@ def main(arguments: Sequence[str]) -> int:
             parser.error(f"{path} has no {wanted}")
     if not given.input.is_file():
         parser.error(f"{given.input} is not a file")
-    os.environ.update(ENVIRONMENT)
+    os.environ.update({**ENVIRONMENT, **QUIET})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what one library says to another is not for our users
+        return _run(given)
+
+
+def _run(given: argparse.Namespace) -> int:
     try:
         from trainer.engine.reward.scorer import ResponseScorer
 
@@ -99,7 +118,10 @@ def main(arguments: Sequence[str]) -> int:
     except TrainerError as error:
         print(error.message, file=sys.stderr)
         return error.exit_code
-    except (OSError, RuntimeError, ValueError) as error:
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.FAULT
+    except RuntimeError as error:  # torch has no other name for memory that ran out
         known = as_trainer_error(error)
         print(f"{known.message} ({error})", file=sys.stderr)
         return known.exit_code
@@ -164,7 +186,7 @@ def _lines(source: Path) -> Iterator[tuple[Line | str, int]]:
                 first = error.errors(include_url=False, include_input=False)[0]
                 where = ".".join(str(part) for part in first["loc"])
                 yield f"line {number}: {where + ': ' if where else ''}{first['msg']}", len(raw)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield f"line {number}: {error}", len(raw)
 
 

@@ -44,7 +44,7 @@ def adapter_shape(asked: LoraParameters | str, start: Path | None) -> LoraParame
 
 def read_shape(folder: Path) -> LoraParameters:
     """Read an adapter's shape from its `adapter_config.json`."""
-    config: dict[str, Any] = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    config = _read_config(folder)
     targets = config["target_modules"]
     return LoraParameters(
         rank=config["r"],
@@ -54,6 +54,10 @@ def read_shape(folder: Path) -> LoraParameters:
         use_dora=bool(config.get("use_dora")),
         use_rslora=bool(config.get("use_rslora")),
     )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
 
 
 def add_adapter(
@@ -68,11 +72,19 @@ def add_adapter(
 
     With `modules_to_save` it may be of another task: its weights are copied, those modules' only where it has them.
     A new one's A matrices are drawn from the seed, its B matrices are zero. Raises TrainerError
-    (`invalid_hyperparameters`) where a target module does not exist, naming those that do.
+    (`invalid_hyperparameters`) where a target module does not exist, naming those that do, and
+    (`incompatible_start_model`) where a reward model is to become a language model.
     """
     set_seed(resolved.seed)
     lora = resolved.lora
     if start is not None and modules_to_save is None:
+        if _read_config(start)["task_type"] != task_type:
+            raise TrainerError(
+                "incompatible_start_model",
+                "The job starts from a reward model, which scores text instead of writing it: start from another "
+                "model, or name this one as the reward of a ppo or grpo job.",
+                param="model",
+            )
         return PeftModel.from_pretrained(model, str(start), is_trainable=True)
     if lora.target_modules != "all-linear":
         _check_targets(model, lora.target_modules)

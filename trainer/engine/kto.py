@@ -175,7 +175,7 @@ class KtoLoop(ReferenceLoop):
         """Return an update's micro-batches, as the library does, and estimate its baseline."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            self.baseline = self.recipe.baseline([int(place) for batch in batches for place in batch["place"]])
+            self.baseline = self.recipe.baseline([place for batch in batches for place in batch["place"].tolist()])
         return batches, items
 
     def loss(self, model: Any, batch: Any) -> Scored:

@@ -25,6 +25,9 @@ class GrpoHyperparameters(OnPolicyHyperparameters):
     grpo_epochs: int = Field(default=1, ge=1, le=64)
     kl_coef: float = Field(default=0.04, ge=0, le=100)
     """The weight of the KL to the model at the start, in the loss; 0 for none."""
+    kl_correction: bool = True
+    """Weigh a token's KL by its ratio of new to old probability, so that its gradient is that of the KL to the model
+    at the start (DeepSeek-V3.2, arXiv 2512.02556); without it, as first published, it is that of the reverse KL."""
     loss: Literal["grpo", "dapo", "dr_grpo"] = "grpo"
     """What tokens' losses are a mean over: `grpo` each answer's tokens, then the answers; `dapo` all tokens alike
     (Yu et al. 2025, arXiv 2503.14476); `dr_grpo` answers, each over the constant `max_new_tokens`."""

@@ -1,4 +1,4 @@
-"""The iterations of a PPO job: events, evaluations, checkpoints, an exact resume, and stops where they cost nothing.
+"""The iterations of a job on the policy's own answers: events, evaluations, checkpoints, exact resumes, cheap stops.
 
 Answers, order and shuffles follow from (seed, iteration), so a checkpoint at an iteration's end needs no buffer and no
 generator's state. It is written when the next answers have shown that the policy has not collapsed.
@@ -27,19 +27,18 @@ from trainer.progress import Progress
 from trainer.statistics import Measure
 
 if TYPE_CHECKING:
-    from trainer.engine.ppo.recipe import PpoRecipe
+    from trainer.engine.ppo.onpolicy import OnPolicyRecipe
 
 VALUE_NAME = "value.safetensors"
 OPTIMIZER_NAME = "optimizer.pt"
-STATE_NAME = "ppo.json"
 # What scoring the same tokens twice may differ by in float32, where old and new policy are one.
 RATIO_TOLERANCE = 1e-6
 
 
-class PpoLoop:
+class OnPolicyLoop:
     """One job's iterations. `final` are the measures of all held-out rows at the last one, None before."""
 
-    def __init__(self, recipe: PpoRecipe, progress: Progress) -> None:
+    def __init__(self, recipe: OnPolicyRecipe, progress: Progress) -> None:
         self.recipe = recipe
         self.progress = progress
         self.final: tuple[Measure, ...] | None = None
@@ -61,7 +60,7 @@ class PpoLoop:
         while done < resolved.total_steps and not ended:
             started = time.perf_counter()
             prompts = self._prompts(done)
-            answers = self.recipe.ppo.collect(prompts, done, self.recipe.job.stop)
+            answers = self.recipe.algorithm.collect(prompts, done, self.recipe.job.stop)
             if answers is None:
                 break
             if done % resolved.checkpoint_steps == 0:
@@ -75,19 +74,26 @@ class PpoLoop:
         if self._best and resolved.result == "best" and not self.recipe.job.stop():
             self._take_best(self._best, done)
 
+    @property
+    def _state_name(self) -> str:
+        return f"{self.recipe.job.spec.method.type}.json"
+
     def _prompts(self, iteration: int) -> list[TokenizedPrompt]:
-        rows, rollout = self.recipe.training.rows, self.recipe.given.rollout_prompts
-        return [rows[n] for n in prompts_of_iteration(len(rows), rollout, self.recipe.resolved.seed, iteration)]
+        """Return the iteration's prompts, each as often as it is to be answered."""
+        rows, given = self.recipe.training.rows, self.recipe.given
+        numbers = prompts_of_iteration(len(rows), given.rollout_prompts, self.recipe.resolved.seed, iteration)
+        return [rows[number] for number in numbers for _ in range(given.answers_a_prompt)]
 
     def _improve(self, answers: Answers, prompts: list[TokenizedPrompt], done: int, started: float) -> None:
         """Update on the answers and emit the iteration's event."""
-        resolved, ppo, progress = self.recipe.resolved, self.recipe.ppo, self.progress
+        resolved, algorithm, progress = self.recipe.resolved, self.recipe.algorithm, self.progress
         factor = learning_rate_factor(
             resolved.lr_scheduler, done, warmup=resolved.warmup_steps, total=resolved.total_steps
         )
-        for group in ppo.optimizer.param_groups:
+        for group in algorithm.optimizer.param_groups:
             group["lr"] = resolved.learning_rate * factor
-        facts = ppo.improve(answers, done)
+        facts = algorithm.improve(answers, done)
+        self.recipe.notice(facts)
         self._check_ratio(facts.pop("first_ratio_error"), done)
         tokens = int(answers.mask.sum()) + sum(len(prompt.input_ids) for prompt in prompts)
         seconds = time.perf_counter() - started
@@ -98,7 +104,7 @@ class PpoLoop:
         event = Step(
             step=step,
             total_steps=resolved.total_steps,
-            epoch=step * len(prompts) / len(self.recipe.training.rows),
+            epoch=step * self.recipe.given.rollout_prompts / len(self.recipe.training.rows),
             train_loss=facts.pop("loss"),
             grad_norm=facts.pop("grad_norm"),
             learning_rate=resolved.learning_rate * factor,
@@ -161,10 +167,12 @@ class PpoLoop:
         folder.mkdir(parents=True)
         recipe.model.save_pretrained(str(folder), selected_adapters=[POLICY], save_embedding_layers=False)
         recipe.tokenizer.save_pretrained(str(folder))
-        save_file({name: value.detach() for name, value in recipe.roles.value_parameters.items()}, folder / VALUE_NAME)
-        torch.save(recipe.ppo.optimizer.state_dict(), folder / OPTIMIZER_NAME)
-        state = {"iteration": step, "kl_coef": recipe.ppo.controller.coefficient}
-        (folder / STATE_NAME).write_text(json.dumps(state), encoding="utf-8")
+        values = {name: value.detach() for name, value in recipe.roles.value_parameters.items()}
+        if values:
+            save_file(values, folder / VALUE_NAME)
+        torch.save(recipe.algorithm.optimizer.state_dict(), folder / OPTIMIZER_NAME)
+        state = {"iteration": step, **recipe.algorithm.state()}
+        (folder / self._state_name).write_text(json.dumps(state), encoding="utf-8")
         if self._best is not None:
             self._best.save(folder)
         path = finish_checkpoint(folder, job.workdir, step=step, progress=self.progress, base_id=job.spec.base.id)
@@ -175,11 +183,12 @@ class PpoLoop:
         """Take everything back from a checkpoint; return how many iterations were done."""
         recipe = self.recipe
         set_peft_model_state_dict(recipe.model, load_peft_weights(str(folder), device="cpu"), adapter_name=POLICY)
+        values = load_file(folder / VALUE_NAME) if recipe.roles.value_parameters else {}
         with torch.no_grad():
-            for name, value in load_file(folder / VALUE_NAME).items():
+            for name, value in values.items():
                 recipe.roles.value_parameters[name].copy_(value)
-        recipe.ppo.optimizer.load_state_dict(torch.load(folder / OPTIMIZER_NAME, weights_only=True))
-        state = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
-        recipe.ppo.controller.coefficient = float(state["kl_coef"])
+        recipe.algorithm.optimizer.load_state_dict(torch.load(folder / OPTIMIZER_NAME, weights_only=True))
+        state = json.loads((folder / self._state_name).read_text(encoding="utf-8"))
+        recipe.algorithm.restore(state)
         self._best = Best.load(folder)
         return int(state["iteration"])

@@ -17,11 +17,15 @@ WHITEN_EPSILON = 1e-8
 
 
 class PolicyLoss(NamedTuple):
-    """Sums over the tokens: the loss (with its graph), clipped tokens, and the k3 estimate of KL(old ‖ new)."""
+    """Sums over the tokens: the loss (with its graph), clipped tokens, and the k3 estimate of KL(old ‖ new).
+
+    `penalty` is the part of the loss, if any, that is paid for the KL to the reference.
+    """
 
     loss: torch.Tensor
     clipped: torch.Tensor
     kl: torch.Tensor
+    penalty: float = 0.0
 
 
 class ValueLoss(NamedTuple):
@@ -75,10 +79,17 @@ def whiten(values: torch.Tensor, mask: torch.Tensor, *, shift_mean: bool = True)
     return (whitened if shift_mean else whitened + mean).masked_fill(~mask, 0.0)
 
 
-def policy_loss(new: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, clip_range: float) -> PolicyLoss:
+def policy_loss(
+    new: torch.Tensor,
+    old: torch.Tensor,
+    advantages: torch.Tensor,
+    clip_range: float,
+    weights: torch.Tensor | None = None,
+) -> PolicyLoss:
     """Return the clipped surrogate -min(r·A, clip(r, 1 - ε, 1 + ε)·A), r = exp(new - old), over flat tokens [n].
 
-    k3 is Schulman's unbiased, never negative estimate r - 1 - log r ("Approximating KL Divergence", 2020).
+    The loss's sum has `weights` [n], each 1 without. k3 is Schulman's unbiased, never negative estimate
+    r - 1 - log r ("Approximating KL Divergence", 2020).
     """
     log_ratio = new - old
     ratio = log_ratio.exp()
@@ -87,7 +98,8 @@ def policy_loss(new: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, 
     with torch.no_grad():
         clipped = (limited > plain).sum()
         kl = (ratio - 1 - log_ratio).sum()
-    return PolicyLoss(torch.maximum(plain, limited).sum(), clipped, kl)
+    losses = torch.maximum(plain, limited)
+    return PolicyLoss((losses if weights is None else weights * losses).sum(), clipped, kl)
 
 
 def value_loss(new: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, clip_range: float | None) -> ValueLoss:

@@ -1,4 +1,4 @@
-"""Four roles on one base: policy, value and reward are adapters of the same frozen model, two of them with a head.
+"""Up to four roles on one base: policy, value and reward are adapters of one frozen model, two of them with a head.
 
 The reference is the model at the start: the base with its adapters off, or a frozen copy of the adapter that the job
 goes on from. Adapters are state of the whole model, so one role acts at a time, through its backward pass too:
@@ -36,9 +36,16 @@ class RewardModel:
 
 
 class Roles:
-    """The model with its adapters and heads; only policy, value adapter and value head are ever trained."""
+    """The model with its adapters and heads; only policy, value adapter and value head are ever trained.
 
-    def __init__(self, model: PeftModel, *, reward: RewardModel | None, continued: bool, seed: int) -> None:
+    Without a `critic` there is no value, and no head of it.
+    """
+
+    value_head: nn.Linear
+
+    def __init__(
+        self, model: PeftModel, *, reward: RewardModel | None, continued: bool, seed: int, critic: bool = True
+    ) -> None:
         self.model = model
         self.reward = reward
         self._shared_reward = reward is not None and reward.model is model
@@ -46,12 +53,8 @@ class Roles:
         silence_dropout(model)
         if continued:
             _copy_adapter(model, POLICY, REFERENCE)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            _copy_adapter(model, REWARD if self._shared_reward else POLICY, VALUE, fresh=not self._shared_reward)
-        self.value_head = _value_head(model, reward if self._shared_reward else None)
         self.policy_parameters = _adapter_parameters(model, POLICY)
-        self.value_parameters = {**_adapter_parameters(model, VALUE), **_named("value_head", self.value_head)}
+        self.value_parameters = self._add_critic(seed) if critic else {}
         self._settle(POLICY)
 
     @property
@@ -76,12 +79,25 @@ class Roles:
         finally:
             self._settle(POLICY)
 
+    def heads(self) -> list[nn.Linear]:
+        """Return the value's and the reward's head, as far as there are any."""
+        return [*([self.value_head] if self.value_parameters else []), *([self.reward.head] if self.reward else [])]
+
     def shed(self) -> None:
         """Leave the policy's adapter alone on the base, as the result is."""
         self._settle(POLICY)
         for name in (VALUE, REWARD, REFERENCE):
             if name in self.model.peft_config:
                 self.model.delete_adapter(name)
+
+    def _add_critic(self, seed: int) -> dict[str, nn.Parameter]:
+        """Put the value's adapter and head on the model; return its parameters by name."""
+        shared = self._shared_reward
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            _copy_adapter(self.model, REWARD if shared else POLICY, VALUE, fresh=not shared)
+        self.value_head = _value_head(self.model, self.reward if shared else None)
+        return {**_adapter_parameters(self.model, VALUE), **_named("value_head", self.value_head)}
 
     @contextmanager
     def _without_adapters(self) -> Iterator[None]:
@@ -98,16 +114,17 @@ class Roles:
             parameter.requires_grad_(True)
 
 
-def load_reward(folder: Path, model: PeftModel | PreTrainedModel) -> RewardModel:
+def load_reward(folder: Path, model: PeftModel | PreTrainedModel, *, param: str = "reward.model") -> RewardModel:
     """Put a reward job's adapter, PEFT's SEQ_CLS layout, onto a causal model: the same base or one of its own.
 
-    Raises TrainerError (`incompatible_reward_model`) where the adapter does not fit that base or has no score head.
+    Raises TrainerError (`incompatible_reward_model`, naming `param`) where the adapter does not fit that base or has
+    no score head.
     """
     config = LoraConfig.from_pretrained(str(folder))
     weights = load_peft_weights(str(folder), device="cpu")
     heads = [name for name in weights if name.endswith(HEAD_KEY)]
     if len(heads) != 1 or weights[heads[0]].shape[0] != 1:
-        raise _incompatible("it has no score head with one output")
+        raise _incompatible("it has no score head with one output", param)
     score = weights.pop(heads[0])
     plain = _causal(cast(LoraConfig, config))
     if isinstance(model, PeftModel):
@@ -119,7 +136,7 @@ def load_reward(folder: Path, model: PeftModel | PreTrainedModel) -> RewardModel
     width = cast(Any, wrapped.config).get_text_config().hidden_size
     own = {name.replace(f".{REWARD}", "") for name in _adapter_parameters(wrapped, REWARD)}
     if score.shape[1] != width or own != set(weights):
-        raise _incompatible("its weights do not fit the base model that it names")
+        raise _incompatible("its weights do not fit the base model that it names", param)
     set_peft_model_state_dict(wrapped, weights, adapter_name=REWARD)
     with torch.no_grad():
         head.weight.copy_(score)
@@ -182,9 +199,9 @@ def _named(prefix: str, module: nn.Module) -> dict[str, nn.Parameter]:
     return {f"{prefix}.{name}": parameter for name, parameter in module.named_parameters()}
 
 
-def _incompatible(reason: str) -> TrainerError:
+def _incompatible(reason: str, param: str) -> TrainerError:
     return TrainerError(
         "incompatible_reward_model",
         f"The reward model cannot be used: {reason}. Name the result of a reward job.",
-        param="method.ppo.hyperparameters.reward.model",
+        param=param,
     )

@@ -43,11 +43,13 @@ def sample(
     sampling: Sampling,
     seed: int,
     should_stop: Callable[[], bool] = lambda: False,
+    *,
+    param: str = "learning_rate_multiplier",
 ) -> list[Response] | None:
     """Draw one response a prompt, in the prompts' order; None where a stop was asked for on the way.
 
     The same seed, prompts and weights give the same responses. Raises TrainerError (`policy_collapsed`) where the
-    model's logits are not numbers.
+    model's logits are not numbers, naming the hyperparameter `param`.
     """
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
@@ -56,7 +58,15 @@ def sample(
         for numbers in _batches(prompts, sampling.max_new_tokens, device.type):
             if should_stop():
                 return None
-            drawn = _sample_batch(model, [prompts[number] for number in numbers], sampling, generator)
+            try:
+                drawn = _sample_batch(model, [prompts[number] for number in numbers], sampling, generator)
+            except FloatingPointError as error:
+                raise TrainerError(
+                    "policy_collapsed",
+                    f"The policy collapsed: {error}. Lower learning_rate_multiplier or raise kl_coef; the last "
+                    "checkpoint is good.",
+                    param=param,
+                ) from error
             found.update(zip(numbers, drawn, strict=True))
     return [found[number] for number in range(len(prompts))]
 
@@ -113,12 +123,7 @@ def _next_logits(
         )
     logits = outputs.logits[:, -1].float()
     if not bool(torch.isfinite(logits).all()):
-        raise TrainerError(
-            "policy_collapsed",
-            "The policy collapsed: its outputs are not finite numbers any more. Lower learning_rate_multiplier or "
-            "raise kl_coef; the last checkpoint is good.",
-            param="method.ppo.hyperparameters.learning_rate_multiplier",
-        )
+        raise FloatingPointError("its outputs are not finite numbers any more")
     return logits, outputs.past_key_values
 
 

@@ -15,7 +15,7 @@ from trainer.engine.ppo.roles import Roles
 from trainer.engine.ppo.rollout import Response
 from trainer.engine.template import ChatTemplate
 from trainer.errors import TrainerError
-from trainer.methods.ppo import FunctionReward
+from trainer.methods.onpolicy import FunctionReward
 
 Scorer = Callable[[Sequence[TokenizedPrompt], Sequence[Response]], list[float]]
 
@@ -60,15 +60,15 @@ def model_scorer(template: ChatTemplate, roles: Roles) -> Scorer:
     return score
 
 
-def checked(scores: Sequence[float]) -> list[float]:
-    """Return the scores. Raises TrainerError (`policy_collapsed`) where one is not a finite number."""
+def checked(scores: Sequence[float], *, param: str) -> list[float]:
+    """Return the scores. Raises TrainerError (`policy_collapsed`) where one is not a finite number, naming `param`."""
     if all(math.isfinite(score) for score in scores):
         return list(scores)
     raise TrainerError(
         "policy_collapsed",
         "The reward of an answer is not a finite number. Use dtype float32 or another reward model; the last "
         "checkpoint is good.",
-        param="method.ppo.hyperparameters.reward",
+        param=param,
     )
 
 

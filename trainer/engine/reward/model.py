@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.engine.adapters import add_adapter
@@ -52,13 +54,39 @@ def new_reward_model(base: PreTrainedModel, resolved: Resolved, start: Path | No
         if isinstance(head.bias, torch.Tensor):
             head.bias.zero_()
     model = add_adapter(base, resolved, start=start, task_type="SEQ_CLS", modules_to_save=[HEAD])
-    model.peft_config["default"].modules_to_save = [HEAD]  # PEFT names its own guesses as well, this one twice
+    config = model.peft_config["default"]
+    assert isinstance(config, LoraConfig)
+    config.modules_to_save = [HEAD]  # PEFT names its own guesses as well, this one twice
     return model
 
 
 def load_reward_model(base: Path, adapter: Path, dtype: str, pad_id: int) -> PeftModel:
-    """Load a reward model as PEFT's AutoPeftModelForSequenceClassification does, from a base in a folder."""
-    return PeftModel.from_pretrained(load_classifier(base, dtype, pad_id), str(adapter)).eval()
+    """Load a reward model as PEFT's AutoPeftModelForSequenceClassification does, from a base in a folder.
+
+    Raises TrainerError (`incompatible_reward_model`) where the adapter is no reward model, or one on another base.
+    """
+    _check_reward_adapter(adapter)
+    classifier = load_classifier(base, dtype, pad_id)
+    try:
+        return PeftModel.from_pretrained(classifier, str(adapter)).eval()
+    except (RuntimeError, ValueError) as error:
+        raise _incompatible("does not fit the base model: name the base that it was trained on") from error
+
+
+def _check_reward_adapter(folder: Path) -> None:
+    """Look for the score head before PEFT does: without one, it would score with a head drawn at random."""
+    try:
+        task = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+            heads = [name for name in file.keys() if name.endswith(f".{HEAD}.weight")]  # noqa: SIM118 - no mapping
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        raise _incompatible(f"cannot be read: {error}") from error
+    if task != "SEQ_CLS" or not heads:
+        raise _incompatible("is no reward model, as it has no score head: name the result of a reward job")
+
+
+def _incompatible(reason: str) -> TrainerError:
+    return TrainerError("incompatible_reward_model", f"The adapter {reason}.", param="reward")
 
 
 def last_scores(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -17,7 +17,7 @@ from tests.trainer.workdirs import events_of, jsonl, lay_out
 from trainer.engine.checkpoints import clean_adapter_config
 from trainer.events import Checkpoint, Error, Evaluation, Step
 from trainer.events import Warning as WarningEvent
-from trainer.methods.ppo import FunctionReward
+from trainer.methods.onpolicy import FunctionReward
 from trainer.result import ADAPTER_FOLDER, REPORT_JSON, ExitCode, read_manifest
 from trainer.run import run
 from trainer.stop import StopFlag

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from trainer.engine.ppo.rewards import score_texts
-from trainer.methods.ppo import FunctionReward, PpoHyperparameters
+from trainer.methods.onpolicy import FunctionReward
+from trainer.methods.ppo import PpoHyperparameters
 
 
 def score(function: Any, parameters: dict[str, Any], text: str, reference: str | None = None) -> float:

@@ -15,6 +15,7 @@ from trainer.engine.ppo.prompts import TokenizedPrompt
 from trainer.engine.ppo.roles import Roles
 from trainer.engine.ppo.rollout import Sampling
 from trainer.engine.ppo.scorers import Scorer
+from trainer.engine.ppo.updates import OnPolicy, UpdateSettings
 from trainer.methods.ppo import PpoHyperparameters
 
 END, VOCABULARY, LONGEST = 0, 4, 3
@@ -59,7 +60,7 @@ def make_ppo(model: PeftModel, score: Scorer, seed: int = 1, **more: Any) -> Ppo
     given = hyperparameters(**more)
     roles = Roles(model, reward=None, continued=False, seed=seed)
     draw = sampling(temperature=given.temperature)
-    return Ppo(roles, draw, score, given, seed=seed, **settings)
+    return Ppo(roles, draw, score, given, UpdateSettings(seed=seed, **settings))
 
 
 def completions() -> list[tuple[int, ...]]:
@@ -70,7 +71,7 @@ def completions() -> list[tuple[int, ...]]:
 
 
 @torch.no_grad()
-def log_probabilities(ppo: Ppo, role: Any, answers: list[tuple[int, ...]]) -> torch.Tensor:
+def log_probabilities(ppo: OnPolicy[Any, Any], role: Any, answers: list[tuple[int, ...]]) -> torch.Tensor:
     """Return log π(answer) of each answer to PROMPT [answers]."""
     with ppo.roles.acting(role) as model:
         batch = collate([PROMPT.input_ids] * len(answers), answers, END, model.device)

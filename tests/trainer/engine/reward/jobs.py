@@ -7,6 +7,9 @@ from typing import Any
 
 from tests.trainer.engine.dpo.jobs import job, message, opened
 from trainer.engine.reward import RewardRecipe
+from trainer.result import ADAPTER_FOLDER, ExitCode
+from trainer.run import run
+from trainer.stop import StopFlag
 
 
 def ranking(question: str, responses: list[tuple[str, int]], scores: list[float] | None = None) -> dict[str, Any]:
@@ -25,6 +28,14 @@ def rankings(count: int = 12) -> list[dict[str, Any]]:
         rows.append(ranking(f"Say {number}.", responses[: 2 + number % 3]))
     rows[1] = ranking("你好吗?", [("不好。", 2), ("我很好, 谢谢!", 1), ("一般", 2)])
     return rows
+
+
+def trained_reward(folder: Path, base: Path, **hyperparameters: Any) -> Path:
+    """Train a small reward model in `folder` and return its adapter's folder."""
+    given = {"n_epochs": 2, "batch_size": 3, "learning_rate_multiplier": 5, **hyperparameters}
+    job(folder, base, "reward", rankings(12), hyperparameters=given)
+    assert run(folder, StopFlag()) is ExitCode.DONE
+    return folder / ADAPTER_FOLDER
 
 
 def reward_recipe(workdir: Path, base: Path, rows: list[dict[str, Any]], **more: Any) -> RewardRecipe:

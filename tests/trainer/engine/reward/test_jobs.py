@@ -17,7 +17,7 @@ from tests.trainer.engine.dpo.jobs import job, preferences
 from tests.trainer.engine.reward.jobs import rankings
 from tests.trainer.workdirs import events_of, training_rows
 from trainer.engine.reward.scorer import ResponseScorer
-from trainer.events import Evaluation, Step
+from trainer.events import Error, Evaluation, Step
 from trainer.events import Warning as WarningEvent
 from trainer.result import ExitCode, read_manifest
 from trainer.rows import ChatRow
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWa
 WEIGHTS = "output/adapter/adapter_model.safetensors"
 HEAD = "base_model.model.score.weight"
 SHORT = {"n_epochs": 2, "batch_size": 3, "checkpoint_steps": 2, "learning_rate_multiplier": 5}
+DEFAULTS = {"margin": False, "centering": 0.0}
 START = {"id": "ft:tiny:<org>::one", "job_id": "ftjob-one", "sha256": "0" * 64}
 
 
@@ -46,7 +47,7 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 
 def conversations() -> list[list[dict[str, str]]]:
-    answers = ["好", "我很好, 谢谢! 😀", "No.", "Gladly, and at some length, too. " * 4]
+    answers = ["好", "我很好, 谢谢! 😀", "No, and no again.", "Gladly, and at some length, too. " * 4]
     return [[{"role": "user", "content": "你好吗?"}, {"role": "assistant", "content": text}] for text in answers]
 
 
@@ -89,7 +90,7 @@ def test_pairs_of_preferences_train_a_reward_model_too(tiny_base: Path, tmp_path
 def test_the_report_compares_accuracy_first_places_and_margin(finished: Path) -> None:
     report = report_of(finished)
     measures = {measure["name"]: measure for measure in report["comparison"]}
-    assert list(measures)[0] == "pair_accuracy"
+    assert next(iter(measures)) == "pair_accuracy"
     for name in ("pair_accuracy", "top1", "margin"):
         for side in ("base", "tuned", "difference"):
             found = measures[name][side]
@@ -134,6 +135,7 @@ def test_a_stop_leaves_a_checkpoint_to_go_on_from(finished: Path, tiny_base: Pat
     assert run(stopped, _StopAfter(stopped, step=3)) is ExitCode.STOPPED
     folder = job(tmp_path / "resumed", tiny_base, "reward", rankings(12), held_out=rankings(8))
     (folder / "job.json").write_text(json.dumps({**spec, "resume": True}))
+    assert {int(path.name[5:]) for path in (stopped / "checkpoints").iterdir()} < set(range(1, 8))
     last = max((stopped / "checkpoints").iterdir(), key=lambda path: int(path.name[5:]))
     shutil.copytree(last, folder / "checkpoint")
     assert run(folder, StopFlag()) is ExitCode.DONE
@@ -144,11 +146,10 @@ class _StopAfter(StopFlag):
     """A request to stop that comes when a step's event has been written."""
 
     def __init__(self, folder: Path, *, step: int) -> None:
-        super().__init__()
         self._folder, self._step = folder, step
 
     @property
-    def raised(self) -> bool:
+    def raised(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return any(isinstance(event, Step) and event.step >= self._step for event in events_of(self._folder))
 
 
@@ -208,9 +209,8 @@ def test_early_stopping_and_the_best_weights(tiny_base: Path, tmp_path: Path) ->
 def test_rows_that_end_with_the_padding_token_are_read_at_their_end(tiny_base: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny_base, base)
-    template = (base / "chat_template.jinja").read_text()
-    assert "<|im_end|>\\n" in template
-    (base / "chat_template.jinja").write_text(template.replace("<|im_end|>\\n", "<|im_end|>"))
+    template = base / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_end|>\n", "<|im_end|>"))
     folder = job(tmp_path / "job", base, "reward", rankings(6), hyperparameters={"n_epochs": 1})
     assert run(folder, StopFlag()) is ExitCode.DONE
     tokenizer = AutoTokenizer.from_pretrained(str(folder / "output" / "adapter"))
@@ -219,3 +219,35 @@ def test_rows_that_end_with_the_padding_token_are_read_at_their_end(tiny_base: P
     assert any("pads with <|endoftext|>" in message for message in said)
     # The verification compared with the scores that transformers' own class reads.
     assert report_of(folder)["verification"]["max_abs_difference"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"dtype": "bfloat16"},
+        {"gradient_checkpointing": True, "gradient_accumulation_steps": 2},
+        {"lora": {"rank": 4, "use_dora": True, "use_rslora": True, "target_modules": ["q_proj", "v_proj"]}},
+        {"margin": True, "centering": 0.01},
+    ],
+    ids=["bfloat16", "checkpointing", "dora", "margin"],
+)
+def test_options(tiny_base: Path, tmp_path: Path, asked: dict[str, Any]) -> None:
+    rows = [{**row, "responses": [{**r, "score": -float(r["rank"])} for r in row["responses"]]} for row in rankings(12)]
+    folder = job(tmp_path / "job", tiny_base, "reward", rows, hyperparameters={**SHORT, **asked}, held_out=rows[:8])
+    assert run(folder, StopFlag()) is ExitCode.DONE
+    measures = {measure["name"]: measure for measure in report_of(folder)["comparison"]}
+    assert measures["loss"]["tuned"]["value"] < measures["loss"]["base"]["value"]
+    assert load_file(folder / WEIGHTS)[HEAD].dtype == torch.float32
+    shown = report_of(folder)["hyperparameters"]
+    assert shown["settings"] == {name: asked.get(name, default) for name, default in DEFAULTS.items()}
+
+
+def test_a_reward_model_is_no_start_for_a_language_model(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
+    folder = job(tmp_path, tiny_base, "supervised", training_rows(6), hyperparameters={"lora": "auto"}, start=START)
+    shutil.copytree(finished / "output" / "adapter", folder / "start")
+    assert run(folder, StopFlag()) is ExitCode.BAD_INPUT
+    error = events_of(folder)[-1]
+    assert isinstance(error, Error)
+    assert error.code == "incompatible_start_model"
+    assert "starts from a reward model" in error.message
+    assert not (folder / "output").exists()

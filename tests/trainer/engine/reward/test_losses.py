@@ -99,7 +99,7 @@ def test_loss_and_gradients_are_trl_s_on_pairs(
     # TRL's own tokens and padding of the same conversations, not only its formula.
     inputs = trainer.data_collator(list(trainer.train_dataset))  # pyright: ignore[reportArgumentType]
     assert ("margin" in inputs) == ("margin" in asked)
-    reference_loss = trainer.compute_loss(recipe.model, inputs)
+    reference_loss: Any = trainer.compute_loss(recipe.model, inputs)
     reference_loss.backward()
     assert float(loss.detach()) == pytest.approx(float(reference_loss.detach()), rel=1e-5)
     assert cosine(ours, gradients(recipe)) > 0.99999
@@ -184,7 +184,5 @@ def test_an_update_is_the_mean_over_its_prompts_however_they_are_split(tiny_base
 
 def test_pairs_of_preference_rows_are_rankings_of_two(tiny_base: Path, tmp_path: Path) -> None:
     pair = reward_recipe(tmp_path / "pair", tiny_base, [preference("你好?", "好!", "No.")]).training.rows
-    two = reward_recipe(
-        tmp_path / "ranking", tiny_base, [ranking("你好?", [("好!", 1), ("No.", 2)])]
-    ).training.rows
+    two = reward_recipe(tmp_path / "ranking", tiny_base, [ranking("你好?", [("好!", 1), ("No.", 2)])]).training.rows
     assert pair == two

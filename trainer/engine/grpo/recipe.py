@@ -1,0 +1,39 @@
+"""GRPO as a job: policy, reward and reference on one base, and no value function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from trainer.engine.grpo.iteration import Grpo
+from trainer.engine.ppo.onpolicy import OnPolicyRecipe
+from trainer.engine.ppo.rollout import Sampling
+from trainer.engine.ppo.scorers import Scorer
+from trainer.engine.ppo.updates import UpdateSettings
+from trainer.methods.grpo import GrpoHyperparameters
+from trainer.report.model import PlotSpec
+
+
+class GrpoRecipe(OnPolicyRecipe):
+    """Learn from how answers to one prompt compare with each other."""
+
+    critic: ClassVar[bool] = False
+    plots: ClassVar[tuple[PlotSpec, ...]] = (
+        *OnPolicyRecipe.plots,
+        PlotSpec(title="Groups whose answers all have one reward", y=("flat_groups",)),
+    )
+    hyperparameters: GrpoHyperparameters
+    _told: bool = False
+
+    def make_algorithm(self, sampling: Sampling, score: Scorer, settings: UpdateSettings) -> Grpo:
+        """Return GRPO."""
+        return Grpo(self.roles, sampling, score, self.hyperparameters, settings)
+
+    def notice(self, facts: Mapping[str, float]) -> None:
+        """Say once where an iteration had nothing to learn from."""
+        if facts["flat_groups"] == 1 and not self._told:
+            self._told = True
+            self.job.warn(
+                "All answers to each prompt had the same reward in an iteration, so that none was better than another "
+                "and the reward taught nothing. Raise group_size or temperature, or choose a reward with more steps."
+            )
