@@ -120,13 +120,18 @@ def learning_rate_factor(kind: str, step: int, *, warmup: int, total: int) -> fl
     return max(0.0, 1 - done) if kind == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def rows_a_pass(device: str, longest: int) -> int:
+    """Return how many rows of at most `longest` tokens go through the model at once."""
+    return max(1, TOKENS_A_PASS[device] // longest)
+
+
 def _batch(hyperparameters: CommonHyperparameters, workload: Workload) -> tuple[int, int]:
     rows = len(workload.lengths)
     accumulation = hyperparameters.gradient_accumulation_steps
     if hyperparameters.batch_size != "auto":
         batch = min(hyperparameters.batch_size, rows)
         return batch, 1 if accumulation == "auto" else accumulation
-    fitting = max(1, TOKENS_A_PASS[workload.device] // max(workload.lengths))
+    fitting = rows_a_pass(workload.device, max(workload.lengths))
     if accumulation != "auto":
         return min(fitting, max(1, auto_rows_an_update(rows) // accumulation)), accumulation
     batch = min(fitting, auto_rows_an_update(rows))

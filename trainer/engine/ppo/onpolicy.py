@@ -11,8 +11,9 @@ from typing import Any, ClassVar, cast
 
 from peft import PeftModel
 
+from trainer.auto import rows_a_pass
 from trainer.engine.data import TokenizedRow
-from trainer.engine.models import context_length, load_model, load_tokenizer
+from trainer.engine.models import context_length, device, load_model, load_tokenizer
 from trainer.engine.ppo.answers import Answers
 from trainer.engine.ppo.loop import OnPolicyLoop
 from trainer.engine.ppo.prompts import TokenizedPrompt, as_conversation, derived_seed, stop_ids, tokenize_prompts
@@ -117,7 +118,8 @@ class OnPolicyRecipe(Recipe):
             else given.iterations
         )
         minibatch = math.ceil(given.rollout_prompts * given.answers_a_prompt / given.minibatches)
-        batch = min(minibatch, resolved.batch_size if given.batch_size == "auto" else given.batch_size)
+        fitting = rows_a_pass("cuda" if device().type == "cuda" else "cpu", max(self.lengths()))
+        batch = min(minibatch, fitting if given.batch_size == "auto" else given.batch_size)
         fifth = max(1, math.ceil(total / 5))
         return resolved.model_copy(
             update={
