@@ -44,7 +44,7 @@ def stages(*, from_scratch: bool) -> tuple[Stage, ...]:
     """Return the road. A new model is trained whole; a base of the catalog is adapted."""
     tokens = {"max_length": 128}
     text = {"architecture": _SHAPE, "tokenizer": "byte", "n_epochs": 20} if from_scratch else {"lora": _LORA}
-    answers = {"max_new_tokens": 24, "rollout_prompts": 8, "iterations": 4, "ppo_epochs": 2, "kl_coef": 0.05}
+    answers = {"max_new_tokens": 16, "rollout_prompts": 12, "iterations": 8, "missing_eos_penalty": 1.0}
     return (
         Stage("text", "pretraining", "text", None, {"batch_size": 2, **tokens, **text}),
         Stage("chats", "supervised", "chats", "text", {"n_epochs": 2, "batch_size": 4}),
