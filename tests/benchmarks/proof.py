@@ -7,32 +7,93 @@ import os
 import platform
 import shlex
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
-from tests.benchmarks import dataset_check, trainer_against_trl
+from tests.benchmarks import (
+    dataset_check,
+    dpo_against_ppo,
+    exact_answers,
+    from_scratch,
+    ppo_memory,
+    real_preferences,
+    trainer_against_trl,
+)
 from tests.benchmarks.measuring import REPOSITORY, Outcome
 from trainer.engine.environment import describe
 
 TARGET = REPOSITORY / "docs" / "proof"
 
 
+@dataclass(frozen=True)
+class Page:
+    """One page of `docs/proof`: its benchmark and what stands above the table."""
+
+    module: ModuleType
+    title: str
+    opening: str
+
+
+PAGES: dict[str, Page] = {
+    "trainer": Page(
+        trainer_against_trl,
+        "The trainer against plain TRL",
+        "What it costs to train by Burnish instead of TRL's `SFTTrainer`.",
+    ),
+    "datasets": Page(
+        dataset_check,
+        "The dataset check against plain JSON parsing",
+        "How fast an uploaded file is checked on one core.",
+    ),
+    "exact": Page(
+        exact_answers,
+        "Exact answers",
+        "The mathematics of the methods, where the right answer can be computed or TRL computes it too.",
+    ),
+    "pretraining": Page(
+        from_scratch,
+        "Pre-training from scratch",
+        "nanoGPT's CPU recipe on the characters of tinyshakespeare, run as a pre-training job of Burnish.",
+    ),
+    "ppo_memory": Page(
+        ppo_memory, "The memory of PPO", "RLHF on one base: policy, reference, reward and value as adapters."
+    ),
+    "dpo_against_ppo": Page(
+        dpo_against_ppo,
+        "DPO against PPO",
+        "One preference problem with a known reward, on both roads.\n\n![Reward against KL](dpo_against_ppo.svg)",
+    ),
+    "preferences": Page(
+        real_preferences,
+        "Real preferences",
+        "SmolLM2-135M-Instruct and pairs that people published: a reward job and a DPO job.",
+    ),
+}
+
+
 def main() -> None:
-    """Measure and write both pages; `--base` and the like go to the trainer's benchmark."""
+    """Measure and write the pages; further options, such as `--base`, go to the benchmark of a page made alone."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.proof", description=__doc__)
-    parser.add_argument("--only", choices=["trainer", "datasets"], help="make one page only")
+    parser.add_argument("--only", choices=list(PAGES), help="make one page only")
     options, rest = parser.parse_known_args()
-    if options.only != "datasets":
-        chosen = trainer_against_trl.options_parser().parse_args(rest)
-        outcome = trainer_against_trl.benchmark(chosen)
-        text = "# The trainer against plain TRL\n\nWhat it costs to train by Burnish instead of TRL's `SFTTrainer`.\n"
-        _write("trainer.md", text, "trainer_against_trl", rest, outcome)
-    if options.only != "trainer":
-        own = [] if options.only is None else rest
-        outcome = dataset_check.benchmark(dataset_check.options_parser().parse_args(own))
-        text = "# The dataset check against plain JSON parsing\n\nHow fast an uploaded file is checked on one core.\n"
-        _write("datasets.md", text, "dataset_check", own, outcome)
+    if rest and options.only is None:
+        parser.error(f"{' '.join(rest)} is for one benchmark: say which page by --only")
+    for name in [options.only] if options.only else PAGES:
+        print(f"page {name}", file=sys.stderr, flush=True)
+        write(name, PAGES[name].module.benchmark(PAGES[name].module.options_parser().parse_args(rest)), rest)
+
+
+def write(name: str, outcome: Outcome, arguments: list[str]) -> None:
+    """Write a page, and the plot where its benchmark draws one."""
+    page = PAGES[name]
+    _write(
+        f"{name}.md", f"# {page.title}\n\n{page.opening}\n", page.module.__name__.rpartition(".")[2], arguments, outcome
+    )
+    if hasattr(page.module, "plot"):
+        (TARGET / f"{name}.svg").write_text(page.module.plot(outcome.data["points"]), encoding="utf-8")
 
 
 def _write(name: str, opening: str, module: str, arguments: list[str], outcome: Outcome) -> None:

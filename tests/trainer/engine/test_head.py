@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from torch.nn import functional
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
+from tests.trainer.equivalence import Record, assert_same
 from trainer.auto import Workload, resolve
 from trainer.engine.adapters import add_adapter
 from trainer.engine.data import IGNORED, TokenizedRow
 from trainer.engine.evaluate import score_rows
 from trainer.engine.head import collate, trained_scores
-from trainer.engine.models import load_model
+from trainer.engine.models import load_model, load_tokenizer
 from trainer.methods.base import LoraParameters
 from trainer.methods.supervised import SupervisedHyperparameters
 
@@ -65,6 +70,32 @@ def test_padding_is_masked_by_length_and_the_end_token_is_trained() -> None:
     assert (batch["labels"] != IGNORED).sum(1).tolist() == [4, 11, 4]
     assert batch["labels"][0, 11] == 2
     assert batch["labels"][0, 12] == IGNORED
+
+
+def test_loss_and_gradients_are_trl_s(
+    model: PeftModel, tiny_base: Path, tmp_path: Path, record_property: Record
+) -> None:
+    batch = collate(ROWS, pad_id=2)
+    log_probs, _ = trained_scores(model, batch, compact=True)
+    loss = -log_probs.sum() / log_probs.numel()
+    ours = gradients(model, loss)
+    prepared: dict[str, Any] = {"skip_prepare_dataset": True}
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(tmp_path),
+            use_cpu=True,
+            bf16=False,
+            report_to="none",
+            max_length=None,
+            dataset_kwargs=prepared,
+            activation_checkpointing=False,
+        ),
+        train_dataset=Dataset.from_dict({"input_ids": [list(row.input_ids) for row in ROWS]}),
+        processing_class=load_tokenizer(tiny_base),
+    )
+    reference: Any = trainer.compute_loss(model, dict(batch))
+    assert_same(record_property, loss, reference, ours, gradients(model, reference))
 
 
 @pytest.mark.parametrize("compact", [True, False], ids=["compact", "fused"])

@@ -70,6 +70,11 @@ def completions() -> list[tuple[int, ...]]:
     return ended + list(itertools.product(words, repeat=LONGEST))
 
 
+def rewards_of(seed: int) -> torch.Tensor:
+    """Return r of each answer [answers]: the same world of every seed for PPO and for DPO."""
+    return torch.randn(len(completions()), generator=torch.Generator().manual_seed(seed)).double()
+
+
 @torch.no_grad()
 def log_probabilities(ppo: OnPolicy[Any, Any], role: Any, answers: list[tuple[int, ...]]) -> torch.Tensor:
     """Return log π(answer) of each answer to PROMPT [answers]."""

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
+from tests.trainer.equivalence import Record
 from trainer.engine.data import TokenizedRow
 from trainer.engine.reward.losses import pair_losses
 from trainer.engine.reward.model import last_scores, score_sequences
@@ -63,7 +64,7 @@ def rankings_by(
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_order_of_a_hidden_reward_is_recovered_on_unseen_pairs(seed: int) -> None:
+def test_the_order_of_a_hidden_reward_is_recovered_on_unseen_pairs(seed: int, record_property: Record) -> None:
     generator = torch.Generator().manual_seed(seed)
     rows = all_answers()
     worth = torch.randn(LONGEST, VOCABULARY, generator=generator, dtype=torch.float64)
@@ -83,4 +84,5 @@ def test_the_order_of_a_hidden_reward_is_recovered_on_unseen_pairs(seed: int) ->
     unseen = [pair for pair in itertools.combinations(range(len(rows)), 2) if frozenset(pair) not in seen]
     assert len(unseen) > len(seen)
     right = sum((scores[one] > scores[other]) == (hidden[one] > hidden[other]) for one, other in unseen)
+    record_property("pair accuracy on unseen pairs", f"{right / len(unseen):.4f} of {len(unseen):,}")
     assert right / len(unseen) >= 0.95
