@@ -23,7 +23,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.benchmarks.jobs import Ran, run_job
-from tests.benchmarks.measuring import REPOSITORY, Grid, Outcome, at_least, output_options, show
+from tests.benchmarks.measuring import REPOSITORY, Grid, Outcome, Spread, at_least, output_options, show
 from tests.benchmarks.trainer_against_trl import prepared_base
 from trainer.engine.ppo.rewards import score_texts
 from trainer.methods.rewards import LengthReward
@@ -53,7 +53,6 @@ class Point:
     reward_error: float
     kl: float
     seconds: float
-    peak_mib: float
 
 
 class Model:
@@ -145,7 +144,13 @@ def benchmark(options: argparse.Namespace) -> Outcome:
                 Path(folder) / f"ppo-{strength}", base, "ppo", rows, **_ppo(reward, strength, options.iterations)
             )
             points.append(_point(Model(base, ran.adapter), held_out, "PPO", strength, ran, 0.0, options.seed))
-    return Outcome((_grid(points), _roads(points)), _notes(points, len(pairs), sampling, options), _data(points))
+    return outcome_of(points, _notes(len(pairs), sampling, options))
+
+
+def outcome_of(points: Sequence[Point], notes: tuple[str, ...]) -> Outcome:
+    """Return the tables of what was measured."""
+    data = {"points": [vars(point) for point in points], "notes": notes}
+    return Outcome((_grid(points), _roads(points)), notes, data)
 
 
 def _ppo(reward: dict[str, Any], strength: float, iterations: int) -> dict[str, Any]:
@@ -194,7 +199,6 @@ def _point(
         reward_error=1.96 * float(by_prompt.std()) / math.sqrt(len(prompts)),
         kl=sum(ratios) / len(ratios),
         seconds=before + (ran.seconds if ran else 0.0),
-        peak_mib=ran.peak_mib if ran else 0.0,
     )
 
 
@@ -212,11 +216,10 @@ def _grid(points: Sequence[Point]) -> Grid:
             f"{point.reward:.3f} ± {point.reward_error:.3f}",
             f"{point.kl:.2f}",
             f"{point.seconds:.0f}" if point.seconds else "",
-            f"{point.peak_mib:,.0f}" if point.peak_mib else "",
         )
         for point in points
     )
-    columns = ("road", "β or KL coefficient", "reward (95%)", "KL, nats an answer", "wall time, s", "peak memory, MiB")
+    columns = ("road", "β or KL coefficient", "reward (95%)", "KL, nats an answer", "wall time, s")
     return Grid("Reward (0 is the best) and KL to the start of 128 answers to 16 held-out prompts", columns, rows)
 
 
@@ -225,27 +228,22 @@ def _roads(points: Sequence[Point]) -> Grid:
     for road in ("DPO", "PPO"):
         own = [point for point in points if point.road == road]
         best = max(own, key=lambda point: point.reward)
-        seconds = sum(point.seconds for point in own) / len(own)
-        memory = max(point.peak_mib for point in own)
-        rows.append((road, f"{seconds:.0f}", f"{memory:,.0f}", f"{best.reward:.3f}", f"{best.kl:.2f}"))
-    columns = ("road", "mean wall time, s", "peak memory, MiB", "best reward", "its KL")
+        seconds = Spread.of([point.seconds for point in own]).shown()
+        rows.append((road, seconds, f"{best.reward:.3f}", f"{best.kl:.2f}"))
+    columns = ("road", "wall time, s: median (smallest to largest)", "best reward", "its KL")
     return Grid("What DPO saves, and what it costs", columns, tuple(rows))
 
 
-def _notes(points: Sequence[Point], pairs: int, sampling: float, options: argparse.Namespace) -> tuple[str, ...]:
+def _notes(pairs: int, sampling: float, options: argparse.Namespace) -> tuple[str, ...]:
     return (
         f"The rule is the programmatic reward `length` with a target of {RULE.target} characters; answers have at most "
         f"{NEW_TOKENS} tokens. Prompts are English and Chinese.",
         f"DPO: {pairs} pairs of the start's own answers, 2 epochs; its time has the {sampling:.0f} s of drawing them, "
         "once for all β. The rule gives labels at no cost; from people they would be the larger part.",
         f"PPO: {options.iterations} iterations of 16 answers, 4 passes each; it asks the rule for every answer.",
-        "KL is the mean of log π - log base over the drawn answers.",
+        "KL is the mean of log π - log base over the drawn answers. The memory of both roads is in ppo_memory.md.",
         f"One seed ({options.seed}); the intervals are over prompts, not over trainings.",
     )
-
-
-def _data(points: Sequence[Point]) -> dict[str, Any]:
-    return {"points": [vars(point) for point in points]}
 
 
 def plot(points: Sequence[dict[str, Any]]) -> str:

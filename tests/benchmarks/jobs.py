@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,16 +82,26 @@ def run_job(
 def watched(command: Sequence[str]) -> tuple[float, float, str, int]:
     """Run a program; return wall seconds, its peak resident memory in MiB, its errors and its exit code."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    begun = time.perf_counter()
-    # POSIX: the kernel says of each ended child what it took at most.
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stderr is not None
-        errors = child.stderr.read()
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    return time.perf_counter() - begun, usage.ru_maxrss / 1024, errors, child.returncode
+    begun, peak = time.perf_counter(), 0.0
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        child = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=errors, text=True
+        )
+        while child.poll() is None:
+            peak = max(peak, _high_water(child.pid))
+            time.sleep(0.05)
+        seconds = time.perf_counter() - begun
+        errors.seek(0)
+        return seconds, peak, errors.read(), child.returncode
+
+
+def _high_water(pid: int) -> float:
+    """Return the kernel's mark of a running process's memory in MiB; what `wait` tells has the parent's in it."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has just ended
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def _put(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> dict[str, str]:

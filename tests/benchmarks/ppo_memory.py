@@ -56,17 +56,26 @@ def benchmark(options: argparse.Namespace) -> Outcome:
             place = folder / f"{program}-{count}"
             if program == "trl":
                 return _trl(options.trl, base, place, dtype)
-            ran = _supervised(place, base, dtype) if program == "supervised" else _ppo(place, base, reward, dtype)
+            ran = _ppo(place, base, reward, dtype) if program == "ppo" else _on_rows(place, base, program, dtype)
             return {"peak_mib": ran.peak_mib, "seconds": ran.seconds}
 
-        programs = ["supervised", "ppo", *(["trl"] if options.trl else [])]
+        programs = ["supervised", "dpo", "ppo", *(["trl"] if options.trl else [])]
         found = in_turns(programs, options.repeats, measure)
     return Outcome((_grid(found),), _notes(found, base.name, dtype, options), {"runs": found})
 
 
-def _supervised(place: Path, base: Path, dtype: str) -> Ran:
-    rows = [{"messages": [_user(number), {"role": "assistant", "content": ANSWER}]} for number in range(ROLLOUT)]
-    return run_job(place, base, "supervised", rows, n_epochs=2, **_common(dtype))
+def _on_rows(place: Path, base: Path, method: str, dtype: str) -> Ran:
+    answer = {"role": "assistant", "content": ANSWER}
+    if method == "supervised":
+        rows: list[dict[str, Any]] = [{"messages": [_user(number), answer]} for number in range(ROLLOUT)]
+        return run_job(place, base, method, rows, n_epochs=2, **_common(dtype))
+    other = {"role": "assistant", "content": ANSWER.replace("pot", "jug")}
+    rows = [
+        {"input": {"messages": [_user(number)]}, "preferred_output": [answer], "non_preferred_output": [other]}
+        for number in range(ROLLOUT)
+    ]
+    # A pair is two rows of a pass.
+    return run_job(place, base, method, rows, n_epochs=2, **{**_common(dtype), "batch_size": BATCH // 2})
 
 
 def _ppo(place: Path, base: Path, reward: Path, dtype: str) -> Ran:
@@ -112,6 +121,7 @@ def _user(number: int) -> dict[str, str]:
 
 _NAMES = {
     "supervised": "Burnish, supervised",
+    "dpo": "Burnish, DPO",
     "ppo": "Burnish, PPO: policy, reference, reward and value on one base",
     "trl": "TRL 1.12, PPOTrainer with LoRA: three models",
 }
@@ -137,8 +147,8 @@ def _notes(found: dict[str, list[Any]], base: str, dtype: str, options: argparse
     ratio = peaks["ppo"] / peaks["supervised"]
     notes = [
         f"Goal: at most {GOAL} times the supervised job: {ratio:.2f}, {'reached' if ratio <= GOAL else 'NOT reached'}.",
-        f"{base}, {dtype}, LoRA rank {LORA['rank']}, {BATCH} rows a pass of about 128 tokens, half of them the answer; "
-        f"PPO: {ROLLOUT} answers an iteration, one iteration of two passes, a reward model as an adapter.",
+        f"{base}, {dtype}, LoRA rank {LORA['rank']}, {BATCH} rows a pass of about 128 tokens, half of them the answer "
+        f"(DPO: {BATCH // 2} pairs); PPO: {ROLLOUT} answers, two passes over them, a reward model as an adapter.",
         "The peak is of the whole process with everything a job does: measuring before and after, export, reload.",
     ]
     if "trl" in peaks:
