@@ -54,12 +54,12 @@ def benchmark(options: argparse.Namespace) -> Outcome:
             nonlocal count
             count += 1
             place = folder / f"{program}-{count}"
-            if program == "trl":
-                return _trl(options.trl, base, place, dtype)
+            if program.startswith("trl"):
+                return _trl(options.trl, base, place, dtype, LORA if program == "trl_lora" else None)
             ran = _ppo(place, base, reward, dtype) if program == "ppo" else _on_rows(place, base, program, dtype)
             return {"peak_mib": ran.peak_mib, "seconds": ran.seconds}
 
-        programs = ["supervised", "dpo", "ppo", *(["trl"] if options.trl else [])]
+        programs = ["supervised", "dpo", "ppo", *(["trl_lora", "trl_full"] if options.trl else [])]
         found = in_turns(programs, options.repeats, measure)
     return Outcome((_grid(found),), _notes(found, base.name, dtype, options), {"runs": found})
 
@@ -88,7 +88,7 @@ def _common(dtype: str) -> dict[str, Any]:
     return {"batch_size": BATCH, "lora": LORA, "dtype": dtype}
 
 
-def _trl(python: Path, base: Path, place: Path, dtype: str) -> dict[str, Any]:
+def _trl(python: Path, base: Path, place: Path, dtype: str, lora: dict[str, int] | None) -> dict[str, Any]:
     place.mkdir()
     settings = {
         "base": str(base),
@@ -97,7 +97,7 @@ def _trl(python: Path, base: Path, place: Path, dtype: str) -> dict[str, Any]:
         "batch": BATCH,
         "rollout": ROLLOUT,
         "new_tokens": NEW_TOKENS,
-        "lora": LORA,
+        "lora": lora,
         "prompts": [QUESTION.format(number) for number in range(ROLLOUT)],
     }
     script = Path(__file__).with_name("trl_ppo.py")
@@ -123,7 +123,8 @@ _NAMES = {
     "supervised": "Burnish, supervised",
     "dpo": "Burnish, DPO",
     "ppo": "Burnish, PPO: policy, reference, reward and value on one base",
-    "trl": "TRL 1.12, PPOTrainer with LoRA: three models",
+    "trl_lora": "TRL 1.12, PPOTrainer with LoRA on the policy: three models",
+    "trl_full": "TRL 1.12, PPOTrainer: four models",
 }
 
 
@@ -151,16 +152,17 @@ def _notes(found: dict[str, list[Any]], base: str, dtype: str, options: argparse
         f"(DPO: {BATCH // 2} pairs); PPO: {ROLLOUT} answers, two passes over them, a reward model as an adapter.",
         "The peak is of the whole process with everything a job does: measuring before and after, export, reload.",
     ]
-    if "trl" in peaks:
-        ratio = peaks["trl"] / peaks["ppo"]
-        verdict = "reached" if ratio >= TRL_GOAL else "NOT reached"
-        notes.append(
-            f"Goal: at most 1/{TRL_GOAL} of TRL 1.12's PPO: TRL takes {ratio:.2f} times Burnish's memory, {verdict}. "
-            "It has LoRA on the policy with the adapter switched off as reference, and beside it a reward model and a "
-            "value model that is trained whole, as its own example does."
-        )
-    else:
+    if not options.trl:
         notes.append("TRL 1.12's PPO was not measured: give --trl with the interpreter of an environment that has it.")
+        return tuple(notes)
+    for program, what in (("trl_full", "four models"), ("trl_lora", "LoRA on the policy")):
+        ratio = peaks[program] / peaks["ppo"]
+        verdict = "reached" if ratio >= TRL_GOAL else "NOT reached"
+        notes.append(f"Goal: at most 1/{TRL_GOAL} of TRL's PPO with {what}: 1/{ratio:.2f}, {verdict}.")
+    notes.append(
+        "TRL's reward model and value model are models of their own, the value model is trained whole, as in its own "
+        "example; with LoRA the policy with its adapter off is the reference. Its process exports and verifies nothing."
+    )
     return tuple(notes)
 
 

@@ -51,12 +51,14 @@ def main(given: dict[str, Any]) -> None:
         args=config,
         processing_class=tokenizer,
         model=policy,
-        ref_model=None,
+        ref_model=None if given["lora"] else AutoModelForCausalLM.from_pretrained(given["base"], dtype=dtype),
         reward_model=reward,
         value_model=value,
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list(rows),
-        peft_config=LoraConfig(
+        peft_config=None
+        if given["lora"] is None
+        else LoraConfig(
             r=given["lora"]["rank"],
             lora_alpha=given["lora"]["alpha"],
             target_modules="all-linear",
