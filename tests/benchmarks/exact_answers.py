@@ -55,7 +55,7 @@ def recorded(tests: tuple[str, ...]) -> list[dict[str, str]]:
     """Run tests and return what each that recorded something said, its name first."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tests.xml"
-        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={file}", *tests]
+        command = [sys.executable, "-m", "pytest", "-q", "-o", "junit_family=xunit1", f"--junitxml={file}", *tests]
         ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         if ran.returncode:
             raise SystemExit(f"the tests failed:\n{ran.stdout[-3000:]}")
