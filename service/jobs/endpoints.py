@@ -58,6 +58,18 @@ def cancel_job(job_id: str, session: WriteSession, context: ContextDep, principa
     return JobObject.of(service.cancel(session, principal, job_id), context.settings.organization)
 
 
+@router.post("/{job_id}/pause")
+def pause_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
+    """Pause a job. A running one keeps a checkpoint first; then its `phase` is `paused` and its worker is free."""
+    return JobObject.of(service.pause(session, principal, job_id), context.settings.organization)
+
+
+@router.post("/{job_id}/resume")
+def resume_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
+    """Let a paused job go on, from the step of its last checkpoint."""
+    return JobObject.of(service.resume(session, principal, job_id), context.settings.organization)
+
+
 @router.get(
     "/{job_id}/events",
     response_model=ListPage[JobEventObject],

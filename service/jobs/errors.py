@@ -13,10 +13,17 @@ class JobNotFound(NotFound):
 
 
 class JobHasEnded(Conflict):
-    """The job has ended, so it cannot be cancelled."""
+    """The job has ended, so it cannot be cancelled, paused or resumed."""
+
+    def __init__(self, job_id: str, status: str, what: str) -> None:
+        super().__init__(f"Job {job_id} is already {status}; only a job that has not ended can be {what}.")
+
+
+class JobNotPaused(Conflict):
+    """The job is not paused, so there is nothing to resume."""
 
     def __init__(self, job_id: str, status: str) -> None:
-        super().__init__(f"Job {job_id} is already {status}; only a job that has not ended can be cancelled.")
+        super().__init__(f"Job {job_id} is not paused, it is {status}; only a paused job can be resumed.")
 
 
 class ParentFailed(Conflict):

@@ -13,7 +13,7 @@ from service.files.tables import File
 from service.jobs import repository
 from service.jobs.errors import StaleLease
 from service.jobs.references import model_name
-from service.jobs.states import JobState
+from service.jobs.states import TERMINAL, JobState
 from service.jobs.tables import Job, JobArtifact
 from service.kit import ids, outbox
 from service.kit.db import db_now
@@ -49,13 +49,18 @@ class PublishedFile:
 def queue_up(session: Session, job_id: str) -> bool:
     """The dataset is good: validating → queued, with the outbox row that sends the id to the queue.
 
-    A job that goes on from one that has not ended is sent there by `release` instead.
+    A job that goes on from one that has not ended is sent there by `release` instead; one that its owner asked to
+    pause becomes `paused`.
     """
-    if not repository.move(session, job_id, JobState.QUEUED):
+    job = repository.lock(session, job_id)
+    if job is None or job.state != JobState.VALIDATING:
         return False
+    if job.pause_requested:
+        repository.add_event(session, job_id, "Files validated")
+        return _pause_now(session, job_id)
+    repository.move(session, job_id, JobState.QUEUED)
     repository.add_event(session, job_id, "Files validated, moving job to queued state")
-    job = repository.by_id(session, job_id)
-    if job is not None and job.waits_for:
+    if job.waits_for:
         repository.add_event(session, job_id, f"Waiting for {job.waits_for.replace(' ', ' and ')} to succeed")
     else:
         outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
@@ -82,31 +87,57 @@ def start(session: Session, job_id: str, *, owner: str, lease_seconds: float) ->
 
 def give_back(session: Session, job_id: str, token: int, *, reason: str) -> None:
     """The worker is being stopped: running → queued without counting a failure. Raises StaleLease."""
-    moved = repository.move(
-        session, job_id, JobState.QUEUED, token=token, lease_expires_at=None, preemptions=Job.preemptions + 1
-    )
-    if not moved:
-        raise StaleLease(job_id)
-    repository.add_event(session, job_id, f"Job moved back to the queue: {reason}", level="warn")
-    outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
+    message = f"Job moved back to the queue: {reason}"
+    _let_go(session, job_id, token, message=message, preemptions=Job.preemptions + 1)
+
+
+def stand_still(session: Session, job_id: str, token: int) -> None:
+    """The trainer was stopped because a pause was asked for: running → paused. Raises StaleLease.
+
+    Where the owner has asked to resume meanwhile, it goes back to the queue.
+    """
+    _let_go(session, job_id, token, message="Job moved back to the queue: it was resumed")
+
+
+def pause(session: Session, job_id: str) -> bool:
+    """Pause a waiting job now, a validating or running one at its next stand-still. False where it has ended."""
+    job = repository.lock(session, job_id)
+    if job is None or job.state in TERMINAL:
+        return False
+    if job.state == JobState.QUEUED:
+        return _pause_now(session, job_id)
+    if job.state != JobState.PAUSED and not job.pause_requested:
+        job.pause_requested = True
+        session.flush()
+        repository.add_event(session, job_id, "Pausing the job")
+    return True
+
+
+def resume(session: Session, job_id: str) -> bool:
+    """Let a paused job go on, or take back a pause that is still to come. False where there is neither."""
+    job = repository.lock(session, job_id)
+    if job is None or not (job.state == JobState.PAUSED or job.pause_requested):
+        return False
+    if job.state != JobState.PAUSED:
+        job.pause_requested = False
+        session.flush()
+        repository.add_event(session, job_id, "The pause was taken back")
+        return True
+    repository.move(session, job_id, JobState.QUEUED)
+    repository.add_event(session, job_id, "The job was resumed")
+    if not job.waits_for:
+        outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
+    return True
 
 
 def retry_or_fail(session: Session, job: Job, *, token: int, error: JobError, max_failures: int) -> None:
-    """An attempt died: running → queued while the budget lasts, then → failed. Raises StaleLease."""
+    """An attempt died: running → queued (or paused) while the budget lasts, then → failed. Raises StaleLease."""
     failures = job.failures + 1
     if failures >= max_failures:
         fail(session, job.id, error, token=token, failures=failures)
         return
-    moved = repository.move(session, job.id, JobState.QUEUED, token=token, lease_expires_at=None, failures=failures)
-    if not moved:
-        raise StaleLease(job.id)
-    repository.add_event(
-        session,
-        job.id,
-        f"Attempt {job.lease_token} failed ({error.message}); trying again, failure {failures} of {max_failures}",
-        level="warn",
-    )
-    outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job.id)
+    message = f"Attempt {job.lease_token} failed ({error.message}); trying again, failure {failures} of {max_failures}"
+    _let_go(session, job.id, token, message=message, failures=failures)
 
 
 def fail(session: Session, job_id: str, error: JobError, *, token: int | None = None, **values: Any) -> None:
@@ -197,6 +228,34 @@ def succeed(
     repository.add_event(session, job.id, "The job has successfully completed")
     _notify(session, job.id, "succeeded")
     return name
+
+
+def _let_go(session: Session, job_id: str, token: int, *, message: str, **values: Any) -> None:
+    """An attempt is over and the job is not: running → paused where its owner asked for that, else → queued."""
+    job = repository.lock(session, job_id)
+    pausing = job is not None and job.pause_requested
+    target = JobState.PAUSED if pausing else JobState.QUEUED
+    cleared: dict[str, Any] = {"lease_expires_at": None, "estimated_finish": None, "pause_requested": False}
+    if not repository.move(session, job_id, target, token=token, **cleared, **values):
+        raise StaleLease(job_id)
+    if pausing:
+        _tell_paused(session, job_id)
+        return
+    repository.add_event(session, job_id, message, level="warn")
+    outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
+
+
+def _pause_now(session: Session, job_id: str) -> bool:
+    moved = repository.move(session, job_id, JobState.PAUSED, pause_requested=False)
+    if moved:
+        _tell_paused(session, job_id)
+    return moved
+
+
+def _tell_paused(session: Session, job_id: str) -> None:
+    checkpoint = repository.latest_checkpoint(session, job_id)
+    where = f" at the checkpoint of step {checkpoint.step}" if checkpoint else ""
+    repository.add_event(session, job_id, f"The job is paused{where}; resume it to go on")
 
 
 def _notify(session: Session, job_id: str, outcome: str) -> None:

@@ -72,6 +72,12 @@ def waiting(session: Session) -> Sequence[Job]:
     return session.scalars(query.order_by(Job.seq)).all()
 
 
+def lock(session: Session, job_id: str) -> Job | None:
+    """Return a job as it is now, and keep others from changing it until the transaction ends."""
+    query = select(Job).where(Job.id == job_id).with_for_update()
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
 def states(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
     """Return where each of these jobs stands."""
     rows = session.execute(select(Job.id, Job.state).where(Job.id.in_(job_ids)))
@@ -134,10 +140,10 @@ def renew(session: Session, job_id: str, token: int, *, lease_seconds: float, **
     return result.first() is not None
 
 
-def holds(session: Session, job_id: str, token: int) -> bool:
-    """Tell whether a token is still the job's, and the job still runs."""
-    query = select(Job.seq).where(Job.id == job_id, Job.state == JobState.RUNNING, Job.lease_token == token)
-    return session.scalar(query) is not None
+def pause_wanted(session: Session, job_id: str, token: int) -> bool | None:
+    """Tell the holder of a token whether the job is to be paused; None where it runs no longer or is another's."""
+    query = select(Job.pause_requested).where(Job.id == job_id, Job.state == JobState.RUNNING, Job.lease_token == token)
+    return session.scalar(query)
 
 
 def with_expired_lease(session: Session) -> Sequence[Job]:

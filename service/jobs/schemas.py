@@ -50,7 +50,9 @@ class JobHyperparameters(BaseModel):
 
 
 class JobObject(BaseModel):
-    """OpenAI's job object; `phase`, `attempt`, `started_at`, `base_model`, `lineage` and `waits_for` are Burnish's."""
+    """OpenAI's job object; its own members
+    are `phase`, `pause_requested`, `attempt`, `started_at`, `base_model`, `lineage` and `waits_for`.
+    """
 
     id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
@@ -64,6 +66,7 @@ class JobObject(BaseModel):
     organization_id: str
     status: Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
     phase: JobState
+    pause_requested: bool
     attempt: int
     error: JobErrorObject | None
     hyperparameters: JobHyperparameters
@@ -96,6 +99,7 @@ class JobObject(BaseModel):
             organization_id=organization,
             status=WIRE_STATUS[JobState(job.state)],  # type: ignore[arg-type] - the table is complete by a test
             phase=JobState(job.state),
+            pause_requested=job.pause_requested,
             attempt=job.lease_token,
             error=None if job.error is None else JobErrorObject(**job.error),
             hyperparameters=JobHyperparameters.model_validate(hyperparameters),

@@ -10,9 +10,9 @@ from service.context import Context
 from service.files import service as files
 from service.files.tables import File
 from service.jobs import lifecycle, methods, repository, starts
-from service.jobs.errors import ArtifactNotReady, JobHasEnded, JobNotFound, OtherResult
+from service.jobs.errors import ArtifactNotReady, JobHasEnded, JobNotFound, JobNotPaused, OtherResult
 from service.jobs.schemas import JobCreate
-from service.jobs.states import WIRE_STATUS, JobState
+from service.jobs.states import TERMINAL, WIRE_STATUS, JobState
 from service.jobs.tables import Job, JobArtifact
 from service.keys.service import Principal
 from service.kit import ids
@@ -66,7 +66,32 @@ def cancel(session: Session, principal: Principal, job_id: str) -> Job:
     moved = lifecycle.cancel(session, job_id)
     session.refresh(job)
     if not moved:
-        raise JobHasEnded(job_id, job.state)
+        raise JobHasEnded(job_id, job.state, "cancelled")
+    return job
+
+
+def pause(session: Session, principal: Principal, job_id: str) -> Job:
+    """Pause a job: at once where it waits, else once its worker has kept a checkpoint. A paused one stays as it is.
+
+    Raises JobNotFound or JobHasEnded.
+    """
+    job = find(session, principal, job_id)
+    paused = lifecycle.pause(session, job_id)
+    session.refresh(job)
+    if not paused:
+        raise JobHasEnded(job_id, job.state, "paused")
+    return job
+
+
+def resume(session: Session, principal: Principal, job_id: str) -> Job:
+    """Let a paused job go on from where it was. Raises JobNotFound, JobHasEnded or JobNotPaused."""
+    job = find(session, principal, job_id)
+    resumed = lifecycle.resume(session, job_id)
+    session.refresh(job)
+    if not resumed and job.state in TERMINAL:
+        raise JobHasEnded(job_id, job.state, "resumed")
+    if not resumed:
+        raise JobNotPaused(job_id, job.state)
     return job
 
 

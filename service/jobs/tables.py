@@ -47,6 +47,8 @@ class Job(Base):
     user_metadata: Mapped[dict[str, str] | None] = mapped_column("metadata", Json)
 
     state: Mapped[str] = mapped_column(String(16))
+    pause_requested: Mapped[bool] = mapped_column(default=False)
+    """Whether the job is to be `paused` at its next stand-still: once validated, or once its worker has let go."""
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     started_at: Mapped[float | None] = mapped_column(Double)
     finished_at: Mapped[float | None] = mapped_column(Double)

@@ -48,7 +48,7 @@ def prepared_base(
 
     There is no folder for a model from scratch.
     Raises JobFailed where this machine cannot have it, AttemptFailed where its preparation broke off,
-    WorkerStopping and LeaseLost.
+    JobPaused, WorkerStopping and LeaseLost.
     """
     if model_id == FROM_SCRATCH:
         return BaseModelRef(id=model_id, fingerprint=""), None

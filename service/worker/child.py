@@ -50,6 +50,7 @@ class Child:
     """A running child. Start it from the main thread (see `kit/tether.py`)."""
 
     def __init__(self, command: Sequence[str], *, folder: Path, log_file: Path, environment: Mapping[str, str]) -> None:
+        self.asked_to_stop = False
         self._log_file = log_file
         self._process = subprocess.Popen(
             tethered(command),
@@ -80,6 +81,7 @@ class Child:
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM to the child alone: it writes a checkpoint, and needs its own children for that."""
+        self.asked_to_stop = True
         self._process.terminate()
 
     def kill(self) -> None:

@@ -3,6 +3,7 @@
 AttemptEnd
 ├── JobFailed       the user's to mend: the job ends, another attempt would end the same way
 ├── AttemptFailed   ours or the machine's: the job is tried again while its budget lasts
+├── JobPaused       its owner paused the job: it stands still at its last checkpoint
 ├── WorkerStopping  this worker is being stopped: the job goes back to the queue, uncounted
 └── LeaseLost       the job is no longer ours, or may not be: nothing more is written
 """
@@ -28,6 +29,10 @@ class JobFailed(_WithReason):
 
 class AttemptFailed(_WithReason):
     """This attempt failed; another may succeed."""
+
+
+class JobPaused(AttemptEnd):
+    """The job's owner asked to pause it."""
 
 
 class WorkerStopping(AttemptEnd):

@@ -18,7 +18,7 @@ from service.kit.db import Database
 from service.kit.errors import Unavailable
 from service.kit.settings import Settings
 from service.storage.errors import StorageUnavailable
-from service.worker.errors import LeaseLost, WorkerStopping
+from service.worker.errors import JobPaused, LeaseLost, WorkerStopping
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Lease:
         self._stop = stop
         self._renewed = since
         self._stale = threading.Event()
+        self._pause = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease-{job_id}", daemon=True)
 
@@ -70,6 +71,11 @@ class Lease:
         """Whether this worker must stop working on the job."""
         return self._stale.is_set() or self._too_old()
 
+    @property
+    def pause_wanted(self) -> bool:
+        """Whether the job's owner asked to pause it."""
+        return self._pause.is_set()
+
     def check(self) -> None:
         """Raise LeaseLost where the job is not ours any more."""
         if self._stale.is_set():
@@ -78,10 +84,12 @@ class Lease:
             raise LeaseLost(f"the lease on {self.job_id} could not be renewed in time")
 
     def check_all(self) -> None:
-        """Raise LeaseLost, or WorkerStopping where this worker is being stopped."""
+        """Raise LeaseLost, WorkerStopping where this worker is being stopped, or JobPaused."""
         self.check()
         if self._stop.is_set():
             raise WorkerStopping
+        if self.pause_wanted:
+            raise JobPaused
 
     def pause(self, seconds: float) -> None:
         """Wait a moment, less where the worker is asked to stop meanwhile."""
@@ -157,5 +165,7 @@ class Lease:
             with self.write():
                 return
         with self._db.read() as session:
-            if not repository.holds(session, self.job_id, self.token):
-                raise StaleLease(self.job_id)
+            wanted = repository.pause_wanted(session, self.job_id, self.token)
+        if wanted is None:
+            raise StaleLease(self.job_id)
+        (self._pause.set if wanted else self._pause.clear)()

@@ -18,7 +18,7 @@ from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
 from service.worker.bases import PREPARE_COMMAND, prepared_base
-from service.worker.errors import AttemptFailed, JobFailed, LeaseLost, WorkerStopping
+from service.worker.errors import AttemptFailed, JobFailed, JobPaused, LeaseLost, WorkerStopping
 from service.worker.lease import Lease
 from service.worker.messages import without_nul
 from service.worker.publish import publish
@@ -101,6 +101,9 @@ def _change_of(runtime: WorkerRuntime, job: Job, token: int, error: Exception) -
         case WorkerStopping():
             log.info("%s goes back to the queue: this worker stops", job.id)
             return lambda session: lifecycle.give_back(session, job.id, token, reason="its worker is stopping")
+        case JobPaused():
+            log.info("%s is paused by its owner", job.id)
+            return lambda session: lifecycle.stand_still(session, job.id, token)
         case JobFailed():
             log.info("%s failed: %s", job.id, error)
             return lambda session: lifecycle.fail(session, job.id, _clean(error.error), token=token)

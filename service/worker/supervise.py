@@ -13,7 +13,7 @@ from pathlib import Path
 from service.kit.settings import Settings
 from service.storage import Storage
 from service.worker.child import Child, trainer_environment
-from service.worker.errors import AttemptFailed, JobFailed, WorkerStopping
+from service.worker.errors import AttemptFailed, JobFailed, JobPaused, WorkerStopping
 from service.worker.lease import Lease
 from service.worker.relay import Relay
 from trainer.result import ExitCode
@@ -35,7 +35,7 @@ def supervise(
 ) -> None:
     """Run the trainer in `folder` and return once it has left a result. Call it from the main thread.
 
-    Raises JobFailed, AttemptFailed, WorkerStopping or LeaseLost, as the trainer ended.
+    Raises JobFailed, AttemptFailed, JobPaused, WorkerStopping or LeaseLost, as the trainer ended.
     """
     scratch = folder / "tmp"
     scratch.mkdir()
@@ -66,13 +66,13 @@ def _watch(child: Child, relay: Relay, lease: Lease, stop: threading.Event, sett
         lease.check()
         if relay.failure is not None:
             raise relay.failure
-        if stop.is_set() and deadline is None:
+        if deadline is None and (stop.is_set() or lease.pause_wanted):
             log.info("%s: asking the trainer to stop", lease.job_id)
             child.ask_to_stop()
             deadline = time.monotonic() + settings.stop_seconds
         if deadline is not None and time.monotonic() > deadline:
             log.warning("%s: the trainer did not stop in time and is killed", lease.job_id)
-            raise WorkerStopping
+            raise WorkerStopping if stop.is_set() else JobPaused
     return status
 
 
@@ -83,6 +83,8 @@ def _judge(status: int, relay: Relay, child: Child, *, stopping: bool) -> None:
         raise JobFailed(relay.error.code, relay.error.message, relay.error.param)
     if stopping:
         raise WorkerStopping
+    if child.asked_to_stop:
+        raise JobPaused
     log.error("The trainer ended with status %d. The end of its output:\n%s", status, child.tail())
     if relay.error is not None:
         raise AttemptFailed(relay.error.code, relay.error.message, relay.error.param)

@@ -195,6 +195,24 @@ def test_a_cancelled_job_stops_its_trainer(server: Server, client: Burnish) -> N
     assert client.jobs.retrieve(job_id).fine_tuned_model is None
 
 
+def test_openais_client_pauses_and_resumes_a_training(server: Server, client: Burnish, openai: OpenAI) -> None:
+    job_id = _start_long_job(client)
+    wait_until(lambda: list(client.jobs.checkpoints(job_id)), what="the first checkpoint")
+    trainers = server.find("-m", "trainer")
+    openai.fine_tuning.jobs.pause(job_id)
+    wait_until(lambda: client.jobs.retrieve(job_id).phase == "paused", what="the pause")
+    assert not [process for process in trainers if process.is_running()], "a paused job holds no trainer"
+    told = client.jobs.events(job_id, limit=1).data[0].message
+    at = max(checkpoint.step_number for checkpoint in client.jobs.checkpoints(job_id))
+    assert told == f"The job is paused at the checkpoint of step {at}; resume it to go on"
+    assert openai.fine_tuning.jobs.resume(job_id).status in ("queued", "running")
+    for event in client.jobs.stream(job_id):
+        if event.type == "metrics" and event.data and event.data["step"] > at:
+            assert event.data["step"] == at + 1, "it went on somewhere else"
+            break
+    openai.fine_tuning.jobs.cancel(job_id)
+
+
 @pytest.mark.faults
 def test_a_killed_workers_job_is_finished_from_its_checkpoint(server: Server, client: Burnish) -> None:
     job_id = _start_long_job(client)

@@ -138,6 +138,10 @@ def test_reading_jobs(run: Run, server: Server) -> None:
     assert run("jobs", "checkpoints", "ftjob-1", "--json")[1] == "[]\n"
     server.on("POST", f"{JOB}/cancel", Answer(a_job("cancelled")))
     assert run("jobs", "cancel", "ftjob-1")[1] == "ftjob-1: cancelled\n"
+    server.on("POST", f"{JOB}/pause", Answer(a_job("running") | {"phase": "running", "pause_requested": True}))
+    assert run("jobs", "pause", "ftjob-1")[1] == "ftjob-1: running, to be paused at its next checkpoint\n"
+    server.on("POST", f"{JOB}/resume", Answer(a_job("queued") | {"phase": "queued"}))
+    assert run("jobs", "resume", "ftjob-1")[1] == "ftjob-1: queued\n"
     server.on("GET", "/v1/models", Answer(a_page([{"id": "tiny", "object": "model", "owned_by": "我"}])))
     assert "tiny" in run("models", "list")[1]
 

@@ -59,6 +59,10 @@ def test_read_and_cancel(driver: Driver, server: Server) -> None:
     server.on("POST", f"{JOB}/cancel", Answer(a_job("cancelled")))
     assert driver.call("jobs.retrieve", "ftjob-1").phase == "paused"
     assert driver.call("jobs.cancel", "ftjob-1").status == "cancelled"
+    server.on("POST", f"{JOB}/pause", Answer(a_job("queued") | {"phase": "paused"}))
+    server.on("POST", f"{JOB}/resume", Answer(a_job("queued") | {"phase": "queued"}))
+    assert driver.call("jobs.pause", "ftjob-1").phase == "paused"
+    assert driver.call("jobs.resume", "ftjob-1").phase == "queued"
 
 
 def test_lists(driver: Driver, server: Server) -> None:

@@ -57,6 +57,7 @@ class Job(WireModel):
     created_at: int
     status: JobStatus | str
     phase: str | None = None
+    pause_requested: bool = False
     model: str
     training_file: str
     validation_file: str | None = None

@@ -195,3 +195,27 @@ def test_an_endless_body_is_refused(client: httpx.Client) -> None:
     answer = client.post("/fine_tuning/jobs", json={"model": "x" * (2 << 20)})
     assert answer.status_code == 413
     assert "1048576 bytes" in answer.json()["error"]["message"]
+
+
+def test_pause_and_resume(api: RunningApi, client: httpx.Client, stranger: httpx.Client, file_id: str) -> None:
+    job_id = client.post("/fine_tuning/jobs", json={"model": "tiny", "training_file": file_id}).json()["id"]
+    path = f"/fine_tuning/jobs/{job_id}"
+    early = client.post(f"{path}/resume")
+    assert (early.status_code, early.headers["x-should-retry"]) == (409, "false")
+    assert "not paused" in early.json()["error"]["message"]
+    validating = client.post(f"{path}/pause").json()
+    assert (validating["phase"], validating["pause_requested"]) == ("validating", True)
+    with api.context.db.write() as session:
+        lifecycle.queue_up(session, job_id)
+    for _ in range(2):
+        paused = client.post(f"{path}/pause")
+        assert paused.status_code == 200
+    assert (paused.json()["status"], paused.json()["phase"]) == ("queued", "paused")
+    resumed = client.post(f"{path}/resume").json()
+    assert (resumed["status"], resumed["phase"], resumed["pause_requested"]) == ("queued", "queued", False)
+    assert stranger.post(f"{path}/pause").status_code == stranger.post(f"{path}/resume").status_code == 404
+    client.post(f"{path}/cancel")
+    for verb, done in (("pause", "paused"), ("resume", "resumed")):
+        refused = client.post(f"{path}/{verb}")
+        assert refused.status_code == 409
+        assert refused.json()["error"]["message"].endswith(f"only a job that has not ended can be {done}.")

@@ -153,3 +153,70 @@ def test_an_expired_lease_shows_by_the_databases_clock(context: Context, job_id:
         assert repository.with_expired_lease(session) == []
         assert repository.renew(session, job_id, 1, lease_seconds=-1)
         assert [job.id for job in repository.with_expired_lease(session)] == [job_id]
+
+
+def flag_of(context: Context, job_id: str) -> bool:
+    with context.db.read() as session:
+        job = repository.by_id(session, job_id)
+        assert job is not None
+        return job.pause_requested
+
+
+def test_a_job_that_is_paused_while_it_is_validated_never_starts(context: Context, job_id: str) -> None:
+    with context.db.write() as session:
+        assert lifecycle.pause(session, job_id)
+        assert lifecycle.queue_up(session, job_id)
+    assert (state_of(context, job_id), flag_of(context, job_id)) == (JobState.PAUSED, False)
+    with context.db.write() as session:
+        assert lifecycle.start(session, job_id, owner="w", lease_seconds=60) is None
+        assert lifecycle.resume(session, job_id)
+        assert not lifecycle.resume(session, job_id)
+        assert lifecycle.start(session, job_id, owner="w", lease_seconds=60) is not None
+
+
+@pytest.mark.parametrize("how", ["stand_still", "give_back", "failure"])
+def test_however_an_attempt_ends_a_wanted_pause_comes(context: Context, job_id: str, how: str) -> None:
+    job = claimed(context, job_id)
+    with context.db.write() as session:
+        assert lifecycle.pause(session, job_id)
+        assert lifecycle.pause(session, job_id)
+    assert (state_of(context, job_id), flag_of(context, job_id)) == (JobState.RUNNING, True)
+    with context.db.write() as session:
+        match how:
+            case "stand_still":
+                lifecycle.stand_still(session, job_id, 1)
+            case "give_back":
+                lifecycle.give_back(session, job_id, 1, reason="x")
+            case _:
+                lifecycle.retry_or_fail(session, job, token=1, error=JobError("c", "x"), max_failures=3)
+    assert (state_of(context, job_id), flag_of(context, job_id)) == (JobState.PAUSED, False)
+    with context.db.read() as session:
+        messages = [event.message for event in repository.events_since(session, job_id, 0)]
+    assert messages.count("Pausing the job") == 1
+    assert messages[-1] == "The job is paused; resume it to go on"
+
+
+def test_a_pause_taken_back_in_time_changes_nothing(context: Context, job_id: str) -> None:
+    claimed(context, job_id)
+    with context.db.write() as session:
+        assert lifecycle.pause(session, job_id)
+        assert lifecycle.resume(session, job_id)
+        lifecycle.stand_still(session, job_id, 1)  # its trainer was being stopped already
+    assert state_of(context, job_id) == JobState.QUEUED
+
+
+def test_a_paused_job_that_waits_for_another_still_waits_when_resumed(context: Context, job_id: str) -> None:
+    with context.db.write() as session:
+        lifecycle.queue_up(session, job_id)
+        repository.wait_for(session, job_id, ["ftjob-parent"])
+        assert lifecycle.pause(session, job_id)
+        assert lifecycle.resume(session, job_id)
+        assert [job.id for job in repository.waiting(session)] == [job_id]
+        assert repository.ready(session) == []
+
+
+def test_what_has_ended_is_neither_paused_nor_resumed(context: Context, job_id: str) -> None:
+    with context.db.write() as session:
+        assert lifecycle.cancel(session, job_id)
+        assert not lifecycle.pause(session, job_id)
+        assert not lifecycle.resume(session, job_id)

@@ -64,7 +64,7 @@ def test_only_the_newest_token_moves_a_job(world: World) -> None:
         assert not repository.move(session, job_id, JobState.SUCCEEDED, token=2)
         assert repository.renew(session, job_id, 1, lease_seconds=60)
         assert repository.move(session, job_id, JobState.QUEUED, token=1, lease_expires_at=None)
-        assert not repository.holds(session, job_id, 1)
+        assert repository.pause_wanted(session, job_id, 1) is None
 
 
 def test_an_event_with_a_key_is_written_once(world: World) -> None:

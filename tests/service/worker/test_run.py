@@ -132,6 +132,30 @@ def test_cancel_kills_the_trainer_and_nothing_more_is_written(world: World) -> N
     assert list(world.settings.work.iterdir()) == []
 
 
+def test_a_paused_job_keeps_a_checkpoint_and_goes_on_there(world: World) -> None:
+    job_id = world.job()
+
+    def pause() -> None:
+        with world.db.write() as session:
+            assert lifecycle.pause(session, job_id)
+
+    watcher = world.meanwhile(lambda: world.has_step(job_id, 2), pause)
+    world.run(job_id, "wait")
+    watcher.join()
+    job = world.row(job_id)
+    assert (job.state, job.pause_requested, job.failures, job.preemptions) == (JobState.PAUSED, False, 0, 0)
+    assert world.messages(job_id)[-1] == "The job is paused at the checkpoint of step 3; resume it to go on"
+    world.run(job_id)  # nobody may take it
+    assert world.row(job_id).lease_token == 1
+
+    with world.db.write() as session:
+        assert lifecycle.resume(session, job_id)
+    world.run(job_id)
+    assert world.row(job_id).state == JobState.SUCCEEDED
+    steps = [event.once_key for event in world.events(job_id) if (event.once_key or "").startswith("step:")]
+    assert sorted(steps) == ["step:1", "step:2", "step:4"], "step 3 is the checkpoint's: the script does not tell it"
+
+
 def test_a_stale_worker_publishes_nothing(world: World) -> None:
     job_id = world.job()
     taken: list[int] = []

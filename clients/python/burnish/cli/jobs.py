@@ -108,6 +108,27 @@ def cancel(job_id: str, as_json: bool) -> None:
 
 @jobs.command()
 @click.argument("job_id")
+@json_option
+def pause(job_id: str, as_json: bool) -> None:
+    """Let a job stand still at a checkpoint, and free its worker."""
+    with Burnish() as client:
+        job = client.jobs.pause(job_id)
+    coming = ", to be paused at its next checkpoint" if job.pause_requested else ""
+    print_json(job) if as_json else click.echo(f"{job.id}: {job.phase or job.status}{coming}")
+
+
+@jobs.command()
+@click.argument("job_id")
+@json_option
+def resume(job_id: str, as_json: bool) -> None:
+    """Let a paused job go on from where it was."""
+    with Burnish() as client:
+        job = client.jobs.resume(job_id)
+    print_json(job) if as_json else click.echo(f"{job.id}: {job.phase or job.status}")
+
+
+@jobs.command()
+@click.argument("job_id")
 @limit_option
 @json_option
 def events(job_id: str, limit: int, as_json: bool) -> None:

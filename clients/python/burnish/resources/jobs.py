@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 from typing_extensions import Unpack
@@ -56,8 +56,8 @@ def _retrieve(job_id: str) -> Request[Job]:
     return Request("GET", _path(job_id), parser_of(Job))
 
 
-def _cancel(job_id: str) -> Request[Job]:
-    return Request("POST", _path(job_id, "cancel"), parser_of(Job))
+def _change(job_id: str, verb: Literal["cancel", "pause", "resume"]) -> Request[Job]:
+    return Request("POST", _path(job_id, verb), parser_of(Job))
 
 
 def _events(job_id: str, after: str | None, limit: int | None) -> Request[PageData[JobEvent]]:
@@ -131,7 +131,15 @@ class Jobs:
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job. Raises ConflictError or BadRequestError where it has ended already."""
-        return self._client.send(_cancel(job_id))
+        return self._client.send(_change(job_id, "cancel"))
+
+    def pause(self, job_id: str) -> Job:
+        """Pause a job. A running one keeps a checkpoint first; until then `pause_requested` is true."""
+        return self._client.send(_change(job_id, "pause"))
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on from its last checkpoint."""
+        return self._client.send(_change(job_id, "resume"))
 
     def events(self, job_id: str, *, after: str | None = None, limit: int | None = None) -> Page[JobEvent]:
         """List a job's events, newest first; `stream` gives them as they happen."""
@@ -225,7 +233,15 @@ class AsyncJobs:
 
     async def cancel(self, job_id: str) -> Job:
         """Stop a job."""
-        return await self._client.send(_cancel(job_id))
+        return await self._client.send(_change(job_id, "cancel"))
+
+    async def pause(self, job_id: str) -> Job:
+        """Pause a job. A running one keeps a checkpoint first; until then `pause_requested` is true."""
+        return await self._client.send(_change(job_id, "pause"))
+
+    async def resume(self, job_id: str) -> Job:
+        """Let a paused job go on from its last checkpoint."""
+        return await self._client.send(_change(job_id, "resume"))
 
     async def events(self, job_id: str, *, after: str | None = None, limit: int | None = None) -> AsyncPage[JobEvent]:
         """List a job's events."""
