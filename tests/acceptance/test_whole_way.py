@@ -195,22 +195,28 @@ def test_a_cancelled_job_stops_its_trainer(server: Server, client: Burnish) -> N
     assert client.jobs.retrieve(job_id).fine_tuned_model is None
 
 
-def test_openais_client_pauses_and_resumes_a_training(server: Server, client: Burnish, openai: OpenAI) -> None:
+def test_openais_client_pauses_and_resumes_a_training(server: Server, client: Burnish) -> None:
     job_id = _start_long_job(client)
     wait_until(lambda: list(client.jobs.checkpoints(job_id)), what="the first checkpoint")
     trainers = server.find("-m", "trainer")
-    openai.fine_tuning.jobs.pause(job_id)
-    wait_until(lambda: client.jobs.retrieve(job_id).phase == "paused", what="the pause")
-    assert not [process for process in trainers if process.is_running()], "a paused job holds no trainer"
-    told = client.jobs.events(job_id, limit=1).data[0].message
-    at = max(checkpoint.step_number for checkpoint in client.jobs.checkpoints(job_id))
-    assert told == f"The job is paused at the checkpoint of step {at}; resume it to go on"
-    assert openai.fine_tuning.jobs.resume(job_id).status in ("queued", "running")
-    for event in client.jobs.stream(job_id):
-        if event.type == "metrics" and event.data and event.data["step"] > at:
-            assert event.data["step"] == at + 1, "it went on somewhere else"
-            break
-    openai.fine_tuning.jobs.cancel(job_id)
+    with OpenAI(**json.loads((server.data / "client.json").read_text()), _strict_response_validation=True) as official:
+        official.fine_tuning.jobs.pause(job_id)
+        wait_until(lambda: client.jobs.retrieve(job_id).phase == "paused", what="the pause")
+        assert not [process for process in trainers if process.is_running()], "a paused job holds no trainer"
+        at = max(checkpoint.step_number for checkpoint in client.jobs.checkpoints(job_id))
+        told = official.fine_tuning.jobs.list_events(job_id, limit=1).data[0].message
+        assert told == f"The job is paused at the checkpoint of step {at}; resume it to go on"
+        assert official.fine_tuning.jobs.resume(job_id).status in ("queued", "running")
+        wait_until(lambda: _steps(client, job_id)[0] > at, what="the first step after the pause")
+        steps = _steps(client, job_id)
+        assert steps == list(range(steps[0], 0, -1)), "a step is missing, or was run twice"
+        official.fine_tuning.jobs.cancel(job_id)
+
+
+def _steps(client: Burnish, job_id: str) -> list[int]:
+    """Return the steps that were reported, the last one first."""
+    events = client.jobs.events(job_id, limit=1000)
+    return [e.data["step"] for e in events if e.type == "metrics" and e.data and "train_loss" in e.data]
 
 
 @pytest.mark.faults
@@ -225,11 +231,6 @@ def test_a_killed_workers_job_is_finished_from_its_checkpoint(server: Server, cl
     job = client.jobs.wait(job_id, timeout=300, raise_on_failure=False)
     assert job.status == "succeeded", server.log()
     assert job.model_dump()["attempt"] == 2
-    steps = Counter(
-        event.data["step"]
-        for event in client.jobs.events(job_id, limit=1000)
-        if event.type == "metrics" and event.data and "train_loss" in event.data
-    )
-    assert steps == Counter(range(1, 601))
+    assert Counter(_steps(client, job_id)) == Counter(range(1, 601))
     messages = [event.message for event in client.jobs.events(job_id, limit=1000)]
     assert sum(message.startswith("New fine-tuned model created") for message in messages) == 1
