@@ -10,6 +10,8 @@ from service.controller import queries
 from service.controller.queries import Cursor
 from service.files import service as files
 from service.jobs.tables import Job
+from service.keys import repository as keys
+from service.keys.service import KEPT_SECONDS
 from service.kit import outbox
 from service.queue.base import JobQueue
 from service.storage.errors import InvalidKey
@@ -46,8 +48,12 @@ def delete_expired_files(context: Context, _queue: JobQueue) -> int:
 
 
 def remove_abandoned(context: Context, _queue: JobQueue) -> int:
-    """Drop uploads that a day ago were begun and never ended, and old outbox rows. Raises StorageUnavailable."""
+    """Drop uploads that a day ago were begun and never ended, and what SQL keeps for some time.
+
+    Raises Unavailable or StorageUnavailable.
+    """
     with context.db.write() as session:
+        keys.forget_answers(session, age=KEPT_SECONDS)
         queries.forget_done(session, age=_OUTBOX_KEPT.total_seconds())
     return context.storage.remove_abandoned(_ABANDONED_AFTER)
 

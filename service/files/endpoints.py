@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from service.files import repository, service
 from service.files.schemas import FileDeleted, FileObject
-from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
+from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.http import attachment_headers
 from service.kit.pagination import BoundedListPage, Order
 
@@ -38,12 +38,14 @@ _UPLOAD_BODY = {
 
 
 @router.post("", openapi_extra=_UPLOAD_BODY)
-async def upload_file(request: Request, context: ContextDep, principal: PrincipalDep) -> FileObject:
+async def upload_file(
+    request: Request, context: ContextDep, principal: PrincipalDep, idempotency: IdempotencyDep
+) -> FileObject:
     """Store a dataset. It is read as a stream and checked on the way; a file with problems is not stored."""
-    with service.FileUpload(context, principal, request.headers.get("content-type", "")) as upload:
+    with service.FileUpload(context, idempotency, principal, request.headers.get("content-type", "")) as upload:
         async for chunk in request.stream():
             await to_thread.run_sync(upload.feed, chunk)
-        return FileObject.of(await to_thread.run_sync(upload.complete))
+        return await to_thread.run_sync(upload.complete)
 
 
 @router.get("")

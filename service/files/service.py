@@ -11,7 +11,9 @@ from burnish.datasets.files import SUFFIXES, FileChecker, checker_for
 from service.context import Context
 from service.files import repository
 from service.files.errors import FileNotFound, InvalidFile
+from service.files.schemas import FileObject
 from service.files.tables import File
+from service.keys.idempotency import Idempotency
 from service.keys.service import Principal
 from service.kit import ids, outbox
 from service.kit.db import db_now
@@ -28,8 +30,9 @@ _MIN_EXPIRY, _MAX_EXPIRY = 3600, 2592000
 class FileUpload:
     """One upload under way: form bytes in, a checked blob out. Leaving it without `complete` leaves nothing behind."""
 
-    def __init__(self, context: Context, principal: Principal, content_type: str) -> None:
+    def __init__(self, context: Context, idempotency: Idempotency, principal: Principal, content_type: str) -> None:
         self._context = context
+        self._idempotency = idempotency
         self._principal = principal
         self._id = ids.new_id(ids.FILE)
         self._filename = ""
@@ -50,8 +53,11 @@ class FileUpload:
         with storage_errors():
             self._form.feed(chunk)
 
-    def complete(self) -> File:
-        """Store the file and its row. Raises InvalidFile with every problem found, InvalidRequest, NoSpace."""
+    def complete(self) -> FileObject:
+        """Store the file and its row. Raises InvalidFile with every problem found, InvalidRequest, NoSpace, Conflict.
+
+        An upload that was sent before, with the same idempotency key, is not stored again.
+        """
         self._form.finish()
         purpose = _checked_purpose(self._form.fields.get("purpose"))
         expiry = _checked_expiry(self._form.fields)
@@ -73,15 +79,23 @@ class FileUpload:
             rows=summary.rows,
             expires_at=None if expiry is None else db_now() + expiry,
         )
+        sent = {"filename": self._filename, "purpose": purpose, "sha256": blob.sha256, "expiry": expiry}
+
+        def add() -> FileObject:
+            session.add(file)
+            session.flush()
+            session.refresh(file)
+            return FileObject.of(file)
+
         try:
             with self._context.db.write() as session:
-                session.add(file)
-                session.flush()
-                session.refresh(file)
+                answer = self._idempotency.once(session, sent, FileObject, add)
         except Exception:
             self._context.storage.delete(blob.key)
             raise
-        return file
+        if answer.id != self._id:
+            self._context.storage.delete(blob.key)
+        return answer
 
     def _open(self, filename: str) -> FileUpload:
         self._filename = _checked_filename(filename)

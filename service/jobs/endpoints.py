@@ -15,7 +15,7 @@ from service.jobs.references import model_name
 from service.jobs.schemas import CheckpointObject, JobCreate, JobEventObject, JobObject
 from service.jobs.stream import follow
 from service.jobs.tables import JobArtifact
-from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
+from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.errors import InvalidRequest
 from service.kit.http import attachment_headers
 from service.kit.pagination import BoundedListPage, ListPage
@@ -24,10 +24,19 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
 
 
 @router.post("")
-def create_job(body: JobCreate, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
+def create_job(
+    body: JobCreate,
+    session: WriteSession,
+    context: ContextDep,
+    principal: PrincipalDep,
+    idempotency: IdempotencyDep,
+) -> JobObject:
     """Create a job. Its files are checked next, then it waits for a worker."""
-    job = service.create(session, principal, context, body)
-    return JobObject.of(job, context.settings.organization)
+
+    def create() -> JobObject:
+        return JobObject.of(service.create(session, principal, context, body), context.settings.organization)
+
+    return idempotency.once(session, body.model_dump(), JobObject, create)
 
 
 @router.get("")

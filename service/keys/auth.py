@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request, Response
 from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session
 
 from service.context import Context
+from service.keys.idempotency import Idempotency
 from service.keys.service import Principal, authenticate
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer YOUR_KEY`.")
@@ -47,3 +48,18 @@ ContextDep = Annotated[Context, Depends(get_context)]
 PrincipalDep = Annotated[Principal, Depends(get_principal)]
 ReadSession = Annotated[Session, Depends(get_read_session, scope="function")]
 WriteSession = Annotated[Session, Depends(get_write_session, scope="function")]
+
+
+def get_idempotency(
+    request: Request,
+    response: Response,
+    principal: PrincipalDep,
+    idempotency_key: Annotated[
+        str | None, Header(description="Sent again with the same key, a request creates nothing new for 24 hours.")
+    ] = None,
+) -> Idempotency:
+    """Read the header. Raises InvalidRequest where it cannot be a key."""
+    return Idempotency(principal.project_id, idempotency_key, request.url.path, response.headers)
+
+
+IdempotencyDep = Annotated[Idempotency, Depends(get_idempotency)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.keys.tables import ApiKey, Project
+from service.keys.tables import ApiKey, IdempotentAnswer, Project
 from service.kit.db import db_now
 
 
@@ -36,3 +38,35 @@ def revoke(session: Session, key_id: str) -> bool:
         .returning(ApiKey.id)
     )
     return result.first() is not None
+
+
+def reserve_answer(session: Session, project_id: str, key: str, fingerprint: str) -> bool:
+    """Take an idempotency key; False where it is taken. Waits for a transaction that is taking it."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    result = session.execute(
+        insert(IdempotentAnswer)
+        .values(project_id=project_id, key=key, fingerprint=fingerprint, created_at=db_now())
+        .on_conflict_do_nothing(index_elements=["project_id", "key"])
+        .returning(IdempotentAnswer.seq)
+    )
+    return result.first() is not None
+
+
+def keep_answer(session: Session, project_id: str, key: str, answer: Mapping[str, Any]) -> None:
+    """Write what the request that took the key is answered."""
+    session.execute(
+        update(IdempotentAnswer)
+        .where(IdempotentAnswer.project_id == project_id, IdempotentAnswer.key == key)
+        .values(answer=dict(answer))
+    )
+
+
+def kept_answer(session: Session, project_id: str, key: str) -> IdempotentAnswer | None:
+    """Return what is kept for a key."""
+    query = select(IdempotentAnswer).where(IdempotentAnswer.project_id == project_id, IdempotentAnswer.key == key)
+    return session.scalar(query)
+
+
+def forget_answers(session: Session, *, age: float) -> None:
+    """Drop the answers that were given `age` seconds ago."""
+    session.execute(delete(IdempotentAnswer).where(IdempotentAnswer.created_at < db_now() - age))

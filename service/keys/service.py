@@ -14,6 +14,8 @@ from service.keys.tables import ApiKey, Project
 from service.kit import ids
 from service.kit.errors import Unauthenticated
 
+KEPT_SECONDS = 24 * 3600.0
+"""How long the answer to a creation with an `Idempotency-Key` is kept."""
 _PREFIX = "burnish-"
 _HINT_LENGTH = len(_PREFIX) + 6
 

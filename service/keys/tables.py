@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Double, ForeignKey, Integer, String
+from typing import Any
+
+from sqlalchemy import Double, ForeignKey, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.kit.db import Base, db_now
+from service.kit.db import Base, Json, db_now
 
 
 class Project(Base):
@@ -32,3 +34,18 @@ class ApiKey(Base):
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[float] = mapped_column(Double, default=db_now())
     revoked_at: Mapped[float | None] = mapped_column(Double)
+
+
+class IdempotentAnswer(Base):
+    """What a creation with an `Idempotency-Key` was answered. `answer` is null inside its own transaction alone."""
+
+    __tablename__ = "idempotent_answers"
+    __table_args__ = (UniqueConstraint("project_id", "key"),)
+
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    key: Mapped[str] = mapped_column(String(255))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    """The SHA-256 of path and body."""
+    answer: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    created_at: Mapped[float] = mapped_column(Double, default=db_now(), index=True)

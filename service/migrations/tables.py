@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from service.files.tables import File
 from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
-from service.keys.tables import ApiKey, Project
+from service.keys.tables import ApiKey, IdempotentAnswer, Project
 from service.kit.outbox import OutboxRow
 from service.models.tables import FineTunedModel
 from service.webhooks.tables import WebhookAttempt
 
-TABLES = (Project, ApiKey, File, FineTunedModel, Job, JobEvent, JobCheckpoint, JobArtifact, OutboxRow, WebhookAttempt)
+TABLES = (
+    Project,
+    ApiKey,
+    IdempotentAnswer,
+    File,
+    FineTunedModel,
+    Job,
+    JobEvent,
+    JobCheckpoint,
+    JobArtifact,
+    OutboxRow,
+    WebhookAttempt,
+)

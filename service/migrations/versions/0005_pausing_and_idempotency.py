@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0005"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
+
+_JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
 def upgrade() -> None:
@@ -17,6 +20,21 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("pause_requested", sa.Boolean(), nullable=False, server_default=sa.false()))
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.alter_column("pause_requested", existing_type=sa.Boolean(), server_default=None)
+    op.create_table(
+        "idempotent_answers",
+        sa.Column("seq", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("project_id", sa.String(length=40), nullable=False),
+        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("answer", _JSON, nullable=True),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_idempotent_answers_project_id_projects")
+        ),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_idempotent_answers")),
+        sa.UniqueConstraint("project_id", "key", name=op.f("uq_idempotent_answers_project_id")),
+    )
+    op.create_index(op.f("ix_idempotent_answers_created_at"), "idempotent_answers", ["created_at"])
 
 
 def downgrade() -> None:
@@ -24,5 +42,6 @@ def downgrade() -> None:
     paused = op.get_bind().execute(sa.text("SELECT count(*) FROM jobs WHERE state = 'paused'"))
     if paused.scalar_one():
         raise RuntimeError("Some jobs are paused; resume or cancel them first.")
+    op.drop_table("idempotent_answers")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_column("pause_requested")

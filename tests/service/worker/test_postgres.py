@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from service.jobs import lifecycle, repository
 from service.jobs.states import JobState
+from service.keys.idempotency import Idempotency
 from service.kit.db import Base
 from service.worker.messages import without_nul
 from tests.fixtures.postgres import PostgresServer, run_postgres
-from tests.service.worker.world import World
+from tests.service.worker.world import PROJECT, World
 
 pytestmark = pytest.mark.integration
 
@@ -118,3 +121,31 @@ def test_a_database_that_stays_away_ends_the_attempt_and_nothing_is_written(
     assert not world.messages(job_id)[-1].startswith("Checkpoint created at step 3")
     Base.metadata.drop_all(world.db.engine)
     world.close()
+
+
+def test_of_several_equal_creations_at_once_one_is_carried_out(world: World) -> None:
+    made: list[int] = []
+    answers: list[int] = []
+    barrier = threading.Barrier(6)
+
+    class Answer(BaseModel):
+        number: int
+
+    def create(number: int) -> Answer:
+        made.append(number)
+        time.sleep(0.05)
+        return Answer(number=number)
+
+    def ask(number: int) -> None:
+        barrier.wait()
+        with world.db.write() as session:
+            once = Idempotency(PROJECT, "key", "/v1/x", {}).once
+            answers.append(once(session, {"a": 1}, Answer, lambda: create(number)).number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert answers == made * 6
