@@ -24,6 +24,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorAnswer, "description": "There is no such object in the key's project"},
     409: {"model": ErrorAnswer, "description": "The object's state forbids it"},
     413: {"model": ErrorAnswer, "description": "The body is too large"},
+    416: {"model": ErrorAnswer, "description": "The range lies outside the download"},
     500: {"model": ErrorAnswer, "description": "The service made an error"},
     503: {"model": ErrorAnswer, "description": "A part of the service does not answer"},
     507: {"model": ErrorAnswer, "description": "There is no room left"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -49,13 +49,14 @@ def _answer(
     code: str | None = None,
     retry: bool = False,
     extra: dict[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     error = {"message": message, "type": kind, "param": param, "code": code, **(extra or {})}
     # The official client retries 409 and 5xx by itself unless it is told not to.
-    headers = {"x-should-retry": "true" if retry else "false"}
+    answered = {"x-should-retry": "true" if retry else "false", **(headers or {})}
     if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": error}, status_code=status, headers=headers)
+        answered["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"error": error}, status_code=status, headers=answered)
 
 
 async def _service_error(_request: Request, error: Exception) -> JSONResponse:
@@ -70,6 +71,7 @@ async def _service_error(_request: Request, error: Exception) -> JSONResponse:
         code=error.code,
         retry=error.retry,
         extra=error.extra,
+        headers=error.headers,
     )
 
 

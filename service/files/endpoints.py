@@ -6,12 +6,12 @@ from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from service.files import repository, service
+from service.files.downloads import PARTIAL, Attachment, download
 from service.files.schemas import FileDeleted, FileObject
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
-from service.kit.http import attachment_headers
 from service.kit.pagination import BoundedListPage, Order
 
 router = APIRouter(prefix="/v1/files", tags=["Files"])
@@ -76,17 +76,14 @@ def get_file(file_id: str, session: ReadSession, principal: PrincipalDep) -> Fil
     return FileObject.of(service.find(session, principal, file_id))
 
 
-@router.get("/{file_id}/content", response_class=StreamingResponse)
+@router.get("/{file_id}/content", response_class=StreamingResponse, responses=PARTIAL)
 def get_file_content(
-    file_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep
-) -> StreamingResponse:
+    file_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep
+) -> Response:
     """Return a file's bytes."""
     file = service.find(session, principal, file_id)
-    with service.storage_errors():
-        chunks = context.storage.read(file.blob_key)
-    headers = attachment_headers(file.filename, file.bytes, file.sha256)
     media_type = "text/csv; charset=utf-8" if file.filename.endswith(".csv") else "application/jsonl"
-    return StreamingResponse(chunks, media_type=media_type, headers=headers)
+    return download(context, request, Attachment(file.blob_key, file.filename, media_type, file.bytes, file.sha256))
 
 
 @router.delete("/{file_id}")

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from service.context import Context
+from service.files.downloads import PARTIAL, Attachment, download
 from service.files.service import storage_errors
 from service.jobs import repository, service
 from service.jobs.references import model_name
@@ -17,7 +18,6 @@ from service.jobs.stream import follow
 from service.jobs.tables import JobArtifact
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.errors import InvalidRequest
-from service.kit.http import attachment_headers
 from service.kit.pagination import BoundedListPage, ListPage
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
@@ -142,31 +142,30 @@ def list_checkpoints(
 
 
 _ZIP: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}
+    200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}},
+    **PARTIAL,
 }
 
 
 @router.get("/{job_id}/adapter", response_class=StreamingResponse, responses=_ZIP)
 def download_adapter(
-    job_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep
-) -> StreamingResponse:
+    job_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep
+) -> Response:
     """Download the adapter as a zip: PEFT's files, the tokenizer, a model card, `manifest.json` with hashes."""
-    return _zip(context, service.artifact(session, principal, job_id, "adapter"))
+    return _zip(context, request, service.artifact(session, principal, job_id, "adapter"))
 
 
 @router.get("/{job_id}/model", response_class=StreamingResponse, responses=_ZIP)
 def download_model(
-    job_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep
-) -> StreamingResponse:
+    job_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep
+) -> Response:
     """Download the whole model of a job that trained all weights, as a zip: transformers' files and hashes."""
-    return _zip(context, service.artifact(session, principal, job_id, "model"))
+    return _zip(context, request, service.artifact(session, principal, job_id, "model"))
 
 
-def _zip(context: Context, artifact: JobArtifact) -> StreamingResponse:
-    with storage_errors():
-        chunks = context.storage.read(artifact.blob_key)
-    headers = attachment_headers(artifact.filename, artifact.bytes, artifact.sha256)
-    return StreamingResponse(chunks, media_type=artifact.media_type, headers=headers)
+def _zip(context: Context, request: Request, artifact: JobArtifact) -> Response:
+    attachment = Attachment(artifact.blob_key, artifact.filename, artifact.media_type, artifact.bytes, artifact.sha256)
+    return download(context, request, attachment)
 
 
 @router.get(

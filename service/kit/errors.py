@@ -6,6 +6,7 @@ ServiceError
 ├── NotFound            404  absent, or another project's
 ├── Conflict            409  the object's state forbids it; not worth a retry
 ├── TooLarge            413  the body is over a stated limit
+├── RangeNotSatisfiable 416  a range of a download lies outside it
 └── Unavailable         503  a part of ours does not answer; worth a retry
     └── NoSpace         507  the disk or the bucket is full
 """
@@ -37,6 +38,8 @@ class ServiceError(Exception):
         self.message = message
         self.param = param
         self.code = code or self.code
+        self.headers: dict[str, str] = {}
+        """Further headers of the answer."""
         self.extra = extra or {}
         """Further members of the error object, for example `problems` of a dataset."""
 
@@ -83,6 +86,19 @@ class TooLarge(ServiceError):
     type = "invalid_request_error"
     code = "too_large"
     retry = False
+
+
+class RangeNotSatisfiable(ServiceError):
+    """The range asked for has no byte of the download."""
+
+    status = 416
+    type = "invalid_request_error"
+    code = "range_not_satisfiable"
+    retry = False
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The range lies outside the download, which has {size} bytes.", param="Range")
+        self.headers = {"Content-Range": f"bytes */{size}"}
 
 
 class Unavailable(ServiceError):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from burnish import AsyncBurnish, Burnish, DownloadCorrupt
-from tests.clients.scripted import Answer, Driver, Server, a_job, a_page, an_event, refusal
+from tests.clients.scripted import Answer, Driver, Seen, Server, a_job, a_page, an_event, refusal
 
 JOBS = "/v1/fine_tuning/jobs"
 JOB = f"{JOBS}/ftjob-1"
@@ -158,6 +158,31 @@ def test_a_broken_download_begins_again(driver: Driver, server: Server, tmp_path
     server.on("GET", f"{JOB}/adapter", [offered(body, cut=100), offered(body)])
     assert driver.call("jobs.download_adapter", "ftjob-1", tmp_path / "a.zip").read_bytes() == body
     assert len(naps) == 1
+
+
+def test_a_broken_download_goes_on_where_it_was(
+    driver: Driver, server: Server, tmp_path: Path, naps: list[float]
+) -> None:
+    body = archive(FILES)
+
+    def answer(seen: Seen) -> Answer:
+        whole = offered(body)
+        if "range" not in seen.headers:
+            return Answer(body[:100], headers={**whole.headers, "ETag": '"v1"'}, cut=True)
+        assert seen.headers["if-range"] == '"v1"'
+        start = int(seen.headers["range"].removeprefix("bytes=").removesuffix("-"))
+        end = min(start + 100, len(body))
+        headers = {"Content-Range": f"bytes {start}-{end - 1}/{len(body)}", "Content-Length": str(len(body) - start)}
+        return Answer(body[start:end], status=206, headers=headers, cut=end < len(body))
+
+    server.on("GET", f"{JOB}/adapter", answer)
+    told: list[int] = []
+    path = driver.call(
+        "jobs.download_adapter", "ftjob-1", tmp_path / "a.zip", on_progress=lambda at, _: told.append(at)
+    )
+    assert path.read_bytes() == body
+    assert told == sorted(told)
+    assert len(naps) == len(server.seen) - 1 > 2, "more breaks than an unlucky request may have"
 
 
 @pytest.mark.parametrize("digest", ["right length", "not base64", "none"])

@@ -51,8 +51,10 @@ class Download:
         self._on_progress = on_progress
         self._file: IO[bytes] | None = None
         self._hash = hashlib.sha256()
-        self._response: httpx.Response | None = None
-        self._done = 0
+        self._etag = ""
+        self._stated: bytes | None = None
+        self.done = 0
+        """How many bytes are there."""
         self._total: int | None = None
 
     def __enter__(self) -> Self:
@@ -64,24 +66,33 @@ class Download:
         self._temporary.unlink(missing_ok=True)
 
     def start(self, response: httpx.Response) -> None:
-        """Begin, or begin again, with the head of an answer."""
+        """Begin with the head of an answer, or go on where it is the rest that was asked for."""
+        if self._file and response.headers.get("content-range", "").startswith(f"bytes {self.done}-"):
+            return
         if self._file:
             self._file.close()
         self._file = self._temporary.open("wb")
         self._hash = hashlib.sha256()
-        self._response = response
-        self._done = 0
+        self._etag = response.headers.get("etag", "")
+        self._stated = content_digest(response.headers)
+        self.done = 0
         length = response.headers.get("content-length", "")
         self._total = int(length) if length.isdigit() else None
+
+    def rest(self) -> dict[str, str]:
+        """Return the headers that ask for what is missing; none where only all of it can be asked for."""
+        if not self.done or self.done == self._total or not self._etag.startswith('"'):
+            return {}
+        return {"Range": f"bytes={self.done}-", "If-Range": self._etag}
 
     def write(self, chunk: bytes) -> None:
         """Take the next bytes. Raises OSError where the disk is full."""
         assert self._file is not None
         self._file.write(chunk)
         self._hash.update(chunk)
-        self._done += len(chunk)
+        self.done += len(chunk)
         if self._on_progress:
-            self._on_progress(self._done, self._total)
+            self._on_progress(self.done, self._total)
 
     def finish(self) -> Path:
         """Check the hash and put the file in its place. Raises DownloadCorrupt."""
@@ -96,11 +107,11 @@ class Download:
         return folder
 
     def _verify(self) -> None:
-        assert self._file is not None and self._response is not None  # noqa: PT018
+        assert self._file is not None
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        stated = content_digest(self._response.headers)
+        stated = self._stated
         if stated is None and self._digest_required:
             raise DownloadCorrupt("The server sent no SHA-256 in Content-Digest, so the download is not trusted.")
         if stated is not None and stated != self._hash.digest():

@@ -47,6 +47,8 @@ class Call:
     policy: RetryPolicy
     base_url: str
     attempt: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Sent beside those of the request."""
     seconds_left: Callable[[], float | None] | None = None
     """Asked before each pause; it may raise to end the attempts."""
 
@@ -61,12 +63,18 @@ class Call:
             request.method,
             (self.base_url.removesuffix("/v1") if request.at_root else self.base_url) + request.path,
             params=request.params or None,
-            headers=request.headers,
+            headers={**request.headers, **self.headers},
             json=request.json,
             data=request.form,
             files={"file": upload.part()} if upload else None,
             timeout=httpx.Timeout(**timeout),
         )
+
+    def go_on(self, headers: Mapping[str, str], *, progress: bool) -> None:
+        """Send further headers from now on; an attempt that brought something does not count."""
+        self.headers = headers
+        if progress:
+            self.attempt = 0
 
     def after(self, failure: Failure) -> float:
         """Return the seconds to wait before the next attempt. Raises APIError where there shall be none."""

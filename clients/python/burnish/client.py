@@ -109,9 +109,10 @@ class Burnish(_Base):
             return request.parse(response)
 
     def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download; a connection that breaks starts it anew. Raises APIError, DownloadCorrupt."""
+        """Carry out a download; a connection that breaks is taken up where it was. Raises APIError, DownloadCorrupt."""
         call = self._call(request)
         while True:
+            had = target.done
             try:
                 with self.opened(call) as response:
                     target.start(response)
@@ -119,6 +120,7 @@ class Burnish(_Base):
                         target.write(chunk)
                 return finish(target)
             except httpx.RequestError as broken:
+                call.go_on(target.rest(), progress=target.done > had)
                 self.sleep(call.after(broken))
 
     @contextmanager
@@ -195,9 +197,10 @@ class AsyncBurnish(_Base):
             return request.parse(response)
 
     async def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download; a connection that breaks starts it anew. Raises APIError, DownloadCorrupt."""
+        """Carry out a download; a connection that breaks is taken up where it was. Raises APIError, DownloadCorrupt."""
         call = self._call(request)
         while True:
+            had = target.done
             try:
                 async with self.opened(call) as response:
                     target.start(response)
@@ -205,6 +208,7 @@ class AsyncBurnish(_Base):
                         await run_sync(target.write, chunk)
                 return await run_sync(finish, target)
             except httpx.RequestError as broken:
+                call.go_on(target.rest(), progress=target.done > had)
                 await self.sleep(call.after(broken))
 
     @asynccontextmanager

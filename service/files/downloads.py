@@ -1,0 +1,95 @@
+"""Downloads of blobs: whole or a range (RFC 9110, 14), with a strong ETag and digests (RFC 9530)."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+
+from service.context import Context
+from service.files.service import storage_errors
+from service.kit.errors import RangeNotSatisfiable
+
+PARTIAL: dict[int | str, dict[str, Any]] = {
+    206: {
+        "description": "The range asked for",
+        "content": {"application/octet-stream": {"schema": {"type": "string"}}},
+    },
+    304: {"description": "The ETag in If-None-Match is still right"},
+}
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A blob as it is offered for download."""
+
+    blob_key: str
+    filename: str
+    media_type: str
+    bytes: int
+    sha256: str
+
+    @property
+    def etag(self) -> str:
+        """The strong entity tag."""
+        return f'"{self.sha256}"'
+
+    @property
+    def digest(self) -> str:
+        """The whole blob's digest as RFC 9530 writes it."""
+        return f"sha-256=:{base64.b64encode(bytes.fromhex(self.sha256)).decode()}:"
+
+
+def download(context: Context, request: Request, attachment: Attachment) -> Response:
+    """Answer 200 with all bytes, 206 with the range asked for, or 304. Raises RangeNotSatisfiable (416), NotFound.
+
+    More than one range at once is answered with all bytes, as a server may.
+    """
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(attachment.filename)}",
+        "ETag": attachment.etag,
+        "Repr-Digest": attachment.digest,
+        "Accept-Ranges": "bytes",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if attachment.etag in _tags(request.headers.get("if-none-match", "")):
+        return Response(status_code=304, headers=headers)
+    part = _asked_range(request, attachment)
+    start, end = part or (0, attachment.bytes)
+    with storage_errors():
+        chunks = context.storage.read(attachment.blob_key, start=start, end=end)
+    headers["Content-Length"] = str(end - start)
+    if part is None:
+        headers["Content-Digest"] = attachment.digest
+    else:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{attachment.bytes}"
+    return StreamingResponse(
+        chunks, status_code=200 if part is None else 206, media_type=attachment.media_type, headers=headers
+    )
+
+
+def _tags(value: str) -> list[str]:
+    return [tag.strip().removeprefix("W/") for tag in value.split(",")]
+
+
+def _asked_range(request: Request, attachment: Attachment) -> tuple[int, int] | None:
+    """Return the first and the one-past-last byte asked for; None for all of them."""
+    match = re.fullmatch(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", request.headers.get("range", ""), re.ASCII)
+    condition = request.headers.get("if-range")
+    if match is None or not (match[1] or match[2]) or condition not in (None, attachment.etag):
+        return None
+    size = attachment.bytes
+    if not match[1]:
+        start, end = max(size - int(match[2]), 0), size
+    else:
+        start, end = int(match[1]), min(int(match[2] or size) + 1, size)
+        if match[2] and int(match[2]) < start:
+            return None  # not a range at all: RFC 9110 has it ignored
+    if start >= end:
+        raise RangeNotSatisfiable(size)
+    return start, end
