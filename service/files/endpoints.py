@@ -10,6 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from service.files import repository, service
 from service.files.downloads import PARTIAL, Attachment, download
+from service.files.intake import UPLOAD_PURPOSES
 from service.files.schemas import FileDeleted, FileObject
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.pagination import BoundedListPage, Order
@@ -26,7 +27,7 @@ _UPLOAD_BODY = {
                     "required": ["file", "purpose"],
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": list(service.UPLOAD_PURPOSES)},
+                        "purpose": {"type": "string", "enum": list(UPLOAD_PURPOSES)},
                         "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
                         "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2592000},
                     },

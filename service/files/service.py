@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import unicodedata
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Self
 
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
-from burnish.datasets.files import SUFFIXES, FileChecker, checker_for
 from service.context import Context
 from service.files import repository
-from service.files.errors import FileNotFound, InvalidFile
+from service.files.errors import FileNotFound
+from service.files.intake import Intake, checked_expiry, checked_purpose
 from service.files.schemas import FileObject
 from service.files.tables import File
 from service.keys.idempotency import Idempotency
 from service.keys.service import Principal
-from service.kit import ids, outbox
-from service.kit.db import db_now
-from service.kit.errors import InvalidRequest, NoSpace, NotFound, TooLarge, Unavailable
+from service.kit import outbox
+from service.kit.errors import NoSpace, NotFound, Unavailable
 from service.kit.multipart import StreamedForm
-from service.storage.base import BlobWriter
 from service.storage.errors import BlobNotFound, StorageFull, StorageUnavailable
 
-UPLOAD_PURPOSES = ("fine-tune",)
 RESULT_PURPOSE = "fine-tune-results"
-_MIN_EXPIRY, _MAX_EXPIRY = 3600, 2592000
 
 
 class FileUpload:
@@ -34,19 +32,15 @@ class FileUpload:
         self._context = context
         self._idempotency = idempotency
         self._principal = principal
-        self._id = ids.new_id(ids.FILE)
-        self._filename = ""
-        self._writer: BlobWriter | None = None
-        self._bytes = 0
-        self._checker: FileChecker | None = None
+        self._intake: Intake | None = None
         self._form = StreamedForm(content_type, self._open)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.abort()
+        if self._intake is not None:
+            self._intake.abort()
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the body. Raises InvalidRequest, TooLarge or NoSpace."""
@@ -59,62 +53,40 @@ class FileUpload:
         An upload that was sent before, with the same idempotency key, is not stored again.
         """
         self._form.finish()
-        purpose = _checked_purpose(self._form.fields.get("purpose"))
-        expiry = _checked_expiry(self._form.fields)
-        assert self._checker is not None
-        assert self._writer is not None
-        summary = self._checker.finish()
-        if not summary.ok:
-            raise InvalidFile(self._filename, summary)
+        fields = self._form.fields
+        purpose = checked_purpose(fields.get("purpose"))
+        expiry = checked_expiry(fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]"))
+        assert self._intake is not None
         with storage_errors():
-            blob = self._writer.commit()
-        file = File(
-            id=self._id,
-            project_id=self._principal.project_id,
-            filename=self._filename,
-            purpose=purpose,
-            bytes=blob.bytes,
-            sha256=blob.sha256,
-            blob_key=blob.key,
-            rows=summary.rows,
-            expires_at=None if expiry is None else db_now() + expiry,
-        )
-        sent = {"filename": self._filename, "purpose": purpose, "sha256": blob.sha256, "expiry": expiry}
+            file = self._intake.commit(project_id=self._principal.project_id, purpose=purpose, expiry=expiry)
+        sent = {"filename": file.filename, "purpose": purpose, "sha256": file.sha256, "expiry": expiry}
+        with kept_if_used(self._context, file), self._context.db.write() as session:
+            return self._idempotency.once(session, sent, FileObject, lambda: add(session, file))
 
-        def add() -> FileObject:
-            session.add(file)
-            session.flush()
-            session.refresh(file)
-            return FileObject.of(file)
+    def _open(self, filename: str) -> Intake:
+        self._intake = Intake(self._context, filename)
+        return self._intake
 
-        try:
-            with self._context.db.write() as session:
-                answer = self._idempotency.once(session, sent, FileObject, add)
-        except Exception:
-            self._context.storage.delete(blob.key)
-            raise
-        if answer.id != self._id:
-            self._context.storage.delete(blob.key)
-        return answer
 
-    def _open(self, filename: str) -> FileUpload:
-        self._filename = _checked_filename(filename)
-        self._checker = checker_for(self._filename, max_line_bytes=self._context.settings.max_line_bytes)
-        self._writer = self._context.storage.writer(f"files/{self._id}")
-        return self
+def add(session: Session, file: File) -> FileObject:
+    """Add the row of a committed blob."""
+    session.add(file)
+    session.flush()
+    session.refresh(file)
+    return FileObject.of(file)
 
-    def write(self, chunk: bytes) -> None:
-        """Take the next bytes of the file itself (the form calls this)."""
-        assert self._checker is not None
-        assert self._writer is not None
-        self._bytes += len(chunk)
-        limit = self._context.settings.max_file_bytes
-        if self._bytes > limit:
-            raise TooLarge(
-                f"'{self._filename}' is larger than {limit} bytes, the most this service accepts.", param="file"
-            )
-        self._checker.feed(chunk)
-        self._writer.write(chunk)
+
+@contextmanager
+def kept_if_used(context: Context, file: File) -> Generator[None]:
+    """Delete a committed blob unless the block has brought its row into the database."""
+    key = file.blob_key
+    try:
+        yield
+    except Exception:
+        context.storage.delete(key)
+        raise
+    if not inspect(file).has_identity:
+        context.storage.delete(key)
 
 
 class storage_errors:  # noqa: N801 - used as a `with` phrase
@@ -152,40 +124,3 @@ def delete_expired(session: Session) -> int:
     for file in files:
         delete(session, file)
     return len(files)
-
-
-def _checked_filename(filename: str) -> str:
-    name = filename.replace("\\", "/").rpartition("/")[2]
-    if not name or len(name) > 255 or any(unicodedata.category(char) == "Cc" for char in name):
-        raise InvalidRequest(
-            "The part `file` needs a file name of 1 to 255 characters without control characters.", param="file"
-        )
-    if not name.endswith(SUFFIXES):
-        raise InvalidRequest(
-            f"'{name}' is neither a .jsonl file (JSON Lines: one JSON object a line, in UTF-8) nor a .txt file "
-            "(plain text for pretraining, in UTF-8).",
-            param="file",
-        )
-    return name
-
-
-def _checked_purpose(purpose: str | None) -> str:
-    if purpose not in UPLOAD_PURPOSES:
-        given = "is missing" if purpose is None else f"'{purpose[:64]}' is not supported here"
-        raise InvalidRequest(f"The field `purpose` {given}; use {' or '.join(UPLOAD_PURPOSES)}.", param="purpose")
-    return purpose
-
-
-def _checked_expiry(fields: dict[str, str]) -> int | None:
-    anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
-    if anchor is None and seconds is None:
-        return None
-    if anchor != "created_at":
-        raise InvalidRequest("`expires_after[anchor]` must be created_at.", param="expires_after.anchor")
-    if seconds is None or not seconds.isascii() or not seconds.isdigit() or len(seconds) > 9:
-        raise InvalidRequest("`expires_after[seconds]` must be a whole number.", param="expires_after.seconds")
-    if not _MIN_EXPIRY <= int(seconds) <= _MAX_EXPIRY:
-        raise InvalidRequest(
-            f"`expires_after[seconds]` must be from {_MIN_EXPIRY} to {_MAX_EXPIRY}.", param="expires_after.seconds"
-        )
-    return int(seconds)

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.files import service as files
+from service.files.intake import UPLOAD_PURPOSES
 from service.files.tables import File
 from service.jobs import lifecycle, methods, repository, starts
 from service.jobs.errors import ArtifactNotReady, JobHasEnded, JobNotFound, JobNotPaused, OtherResult
@@ -109,7 +110,7 @@ def artifact(session: Session, principal: Principal, job_id: str, name: str) -> 
 
 def _check_file(session: Session, principal: Principal, file_id: str, param: str) -> File:
     file = files.find(session, principal, file_id, param=param)
-    if file.purpose not in files.UPLOAD_PURPOSES:
+    if file.purpose not in UPLOAD_PURPOSES:
         raise InvalidRequest(
             f"The file {file_id} has the purpose '{file.purpose}'; a dataset needs 'fine-tune'.", param=param
         )
