@@ -17,6 +17,7 @@ from service.jobs import endpoints as jobs
 from service.keys.auth import ContextDep
 from service.kit.version import VERSION
 from service.models import endpoints as models
+from service.uploads import endpoints as uploads
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "The request is wrong"},
@@ -54,7 +55,7 @@ def create_app(context: Context | None) -> FastAPI:
     app.add_middleware(JsonBodyLimit)
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    for router in (files.router, jobs.router, models.router):
+    for router in (files.router, uploads.router, jobs.router, models.router):
         app.include_router(router, responses=_ERRORS)
     app.get("/healthz", tags=["Health"])(healthz)
     app.get("/readyz", tags=["Health"], responses={503: _ERRORS[503]})(readyz)

@@ -16,7 +16,7 @@ from service.api.errors import unforeseen_error
 
 _log = logging.getLogger(__name__)
 _MAX_JSON_BYTES = 1 << 20
-_STREAMED_PATHS = frozenset({"/v1/files"})
+_STREAMED_PATHS = re.compile(r"/v1/files|/v1/uploads/[^/]+/parts")
 
 
 class RequestId:
@@ -66,7 +66,7 @@ class JsonBodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["path"] in _STREAMED_PATHS:
+        if scope["type"] != "http" or _STREAMED_PATHS.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
         seen = 0

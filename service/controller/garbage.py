@@ -15,6 +15,7 @@ from service.keys.service import KEPT_SECONDS
 from service.kit import outbox
 from service.queue.base import JobQueue
 from service.storage.errors import InvalidKey
+from service.uploads import service as uploads
 
 _log = logging.getLogger(__name__)
 _ABANDONED_AFTER = timedelta(days=1)
@@ -45,6 +46,12 @@ def delete_expired_files(context: Context, _queue: JobQueue) -> int:
     """Delete the files whose time is over; return how many. Raises Unavailable."""
     with context.db.write() as session:
         return files.delete_expired(session)
+
+
+def end_expired_uploads(context: Context, _queue: JobQueue) -> int:
+    """End the uploads whose hour is over; return how many. Raises Unavailable."""
+    with context.db.write() as session:
+        return uploads.end_expired(session)
 
 
 def remove_abandoned(context: Context, _queue: JobQueue) -> int:

@@ -59,6 +59,7 @@ def steps_of(context: Context, queue: JobQueue) -> list[Step]:
         ("leases", poll, leases.end_expired_leases),
         ("blobs", poll, garbage.delete_blobs),
         ("expired files", _SWEEP_SECONDS, garbage.delete_expired_files),
+        ("expired uploads", _SWEEP_SECONDS, garbage.end_expired_uploads),
         ("attempts", _SWEEP_SECONDS, garbage.AttemptSweeper()),
         ("abandoned uploads", _HOUR, garbage.remove_abandoned),
     )

@@ -10,6 +10,8 @@ _ALPHABET = string.ascii_letters + string.digits
 _LENGTH = 24
 
 FILE = "file-"
+UPLOAD = "upload_"
+PART = "part_"
 JOB = "ftjob-"
 EVENT = "ftevent-"
 CHECKPOINT = "ftckpt_"

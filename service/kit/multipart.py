@@ -23,15 +23,14 @@ class FileSink(Protocol):
 
 
 class StreamedForm:
-    """Push the body in with `feed`: fields gather in `fields`, the part `file` goes to the sink of `open_file`."""
+    """Push the body in with `feed`: fields gather in `fields`, the part `file_field` goes to `open_file`'s sink."""
 
-    def __init__(self, content_type: str, open_file: Callable[[str], FileSink]) -> None:
+    def __init__(self, content_type: str, open_file: Callable[[str], FileSink], *, file_field: str = "file") -> None:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
-            raise InvalidRequest(
-                "The body must be multipart/form-data with a boundary, with the parts `file` and `purpose`."
-            )
+            raise InvalidRequest(f"The body must be multipart/form-data with a boundary and a part `{file_field}`.")
+        self._file_field = file_field
         self.fields: dict[str, str] = {}
         self.has_file = False
         self._open_file = open_file
@@ -56,7 +55,7 @@ class StreamedForm:
         if not self._complete:
             raise InvalidRequest("The multipart form ends too early: its closing boundary is missing.")
         if not self.has_file:
-            raise InvalidRequest("The form has no part `file` with a file name.", param="file")
+            raise InvalidRequest(f"The form has no part `{self._file_field}`.", param=self._file_field)
 
     def _make_parser(self, boundary: bytes) -> MultipartParser:
         try:
@@ -88,10 +87,12 @@ class StreamedForm:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get("content-disposition", b""))
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
-        if self._name != "file":
+        if self._name != self._file_field:
             return
         if self.has_file:
-            raise InvalidRequest("The form has more than one part `file`; send one file a request.", param="file")
+            raise InvalidRequest(
+                f"The form has more than one part `{self._file_field}`; send one a request.", param=self._file_field
+            )
         self.has_file = True
         self._sink = self._open_file(options.get(b"filename", b"").decode("utf-8", "replace"))
 

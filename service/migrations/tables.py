@@ -7,6 +7,7 @@ from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
 from service.keys.tables import ApiKey, IdempotentAnswer, Project
 from service.kit.outbox import OutboxRow
 from service.models.tables import FineTunedModel
+from service.uploads.tables import Upload, UploadPart
 from service.webhooks.tables import WebhookAttempt
 
 TABLES = (
@@ -14,6 +15,8 @@ TABLES = (
     ApiKey,
     IdempotentAnswer,
     File,
+    Upload,
+    UploadPart,
     FineTunedModel,
     Job,
     JobEvent,

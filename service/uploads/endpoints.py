@@ -1,0 +1,78 @@
+"""Routes of uploads."""
+
+from __future__ import annotations
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+
+from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
+from service.uploads import repository, service
+from service.uploads.schemas import PartObject, UploadComplete, UploadCreate, UploadObject, UploadWithParts
+
+router = APIRouter(prefix="/v1/uploads", tags=["Uploads"])
+
+_PART_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": {"data": {"type": "string", "format": "binary"}},
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("")
+def create_upload(
+    body: UploadCreate,
+    session: WriteSession,
+    context: ContextDep,
+    principal: PrincipalDep,
+    idempotency: IdempotencyDep,
+) -> UploadObject:
+    """Announce a file that will come in parts. It must be completed within an hour."""
+    return idempotency.once(
+        session, body.model_dump(), UploadObject, lambda: service.create(session, principal, context, body)
+    )
+
+
+@router.get("/{upload_id}")
+def get_upload(upload_id: str, session: ReadSession, principal: PrincipalDep) -> UploadWithParts:
+    """Return an upload with the parts that have come: what is needed to go on with it."""
+    upload = UploadObject.of(service.find(session, principal, upload_id))
+    parts = [PartObject.of(part) for part in repository.parts(session, upload_id)]
+    return UploadWithParts(**upload.model_dump(), parts=parts)
+
+
+@router.post("/{upload_id}/parts", openapi_extra=_PART_BODY)
+async def add_part(upload_id: str, request: Request, context: ContextDep, principal: PrincipalDep) -> PartObject:
+    """Add a part of at most 64 MiB. Parts may come in parallel and in any order."""
+    upload = await to_thread.run_sync(_find_pending, context, principal, upload_id)
+    with service.PartUpload(context, upload, request.headers.get("content-type", "")) as part:
+        async for chunk in request.stream():
+            await to_thread.run_sync(part.feed, chunk)
+        return await to_thread.run_sync(part.complete)
+
+
+@router.post("/{upload_id}/complete")
+def complete_upload(
+    upload_id: str, body: UploadComplete, context: ContextDep, principal: PrincipalDep, idempotency: IdempotencyDep
+) -> UploadObject:
+    """Join the named parts, in this order, into a file. It is checked as any uploaded file is."""
+    return service.complete(context, principal, idempotency, upload_id, body)
+
+
+@router.post("/{upload_id}/cancel")
+def cancel_upload(upload_id: str, session: WriteSession, principal: PrincipalDep) -> UploadObject:
+    """Give an upload up; its parts are deleted."""
+    return service.cancel(session, principal, upload_id)
+
+
+def _find_pending(context: ContextDep, principal: PrincipalDep, upload_id: str) -> service.Upload:
+    with context.db.read() as session:
+        return service.find_pending(session, principal, upload_id)

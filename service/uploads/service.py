@@ -1,0 +1,239 @@
+"""The rules of uploads: parts come in any order, `complete` joins them into a checked file or changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Self
+
+from sqlalchemy.orm import Session
+
+from service.context import Context
+from service.files import service as files
+from service.files.intake import Intake, checked_filename, checked_purpose
+from service.files.service import storage_errors
+from service.files.tables import File
+from service.keys.idempotency import Idempotency
+from service.keys.service import Principal
+from service.kit import ids, outbox
+from service.kit.errors import InvalidRequest, TooLarge
+from service.kit.multipart import StreamedForm
+from service.kit.text import refuse_unstorable
+from service.storage.base import BlobWriter
+from service.uploads import repository
+from service.uploads.errors import PartTooMuch, UploadNotFound, UploadNotPending
+from service.uploads.schemas import MAX_PARTS, PartObject, UploadComplete, UploadCreate, UploadObject
+from service.uploads.tables import Upload, UploadPart
+
+MAX_PART_BYTES = 64 << 20
+_SPARE = 2
+"""How many times the announced bytes the parts may have: a part whose answer was lost comes twice."""
+
+
+def create(session: Session, principal: Principal, context: Context, body: UploadCreate) -> UploadObject:
+    """Announce a file. Raises InvalidRequest or TooLarge."""
+    refuse_unstorable(body.model_dump(exclude_none=True))
+    filename = checked_filename(body.filename, param="filename")
+    purpose = checked_purpose(body.purpose)
+    limit = context.settings.max_file_bytes
+    if body.bytes > limit:
+        raise TooLarge(f"'{filename}' is larger than {limit} bytes, the most this service accepts.", param="bytes")
+    upload = Upload(
+        id=ids.new_id(ids.UPLOAD),
+        project_id=principal.project_id,
+        filename=filename,
+        purpose=purpose,
+        mime_type=body.mime_type,
+        bytes=body.bytes,
+        file_expiry=body.expires_after and body.expires_after.seconds,
+    )
+    session.add(upload)
+    session.flush()
+    session.refresh(upload)
+    return UploadObject.of(upload)
+
+
+def find(session: Session, principal: Principal, upload_id: str) -> Upload:
+    """Return an upload that the caller may see; one whose time is over says so. Raises UploadNotFound."""
+    upload = repository.get(session, principal.project_id, upload_id)
+    if upload is None:
+        raise UploadNotFound(upload_id)
+    if upload.status == "pending" and repository.is_over(session, upload_id):
+        session.expunge(upload)  # the controller writes it; here it is only shown
+        upload.status = "expired"
+    return upload
+
+
+def find_pending(session: Session, principal: Principal, upload_id: str) -> Upload:
+    """Return an upload that is still open. Raises UploadNotFound or UploadNotPending."""
+    upload = find(session, principal, upload_id)
+    if upload.status != "pending":
+        raise UploadNotPending(upload_id, upload.status, upload.file_id)
+    return upload
+
+
+def cancel(session: Session, principal: Principal, upload_id: str) -> UploadObject:
+    """Give an upload up; its parts are deleted. Raises UploadNotFound or UploadNotPending."""
+    upload = find_pending(session, principal, upload_id)
+    if not _end(session, upload_id, "cancelled"):
+        session.refresh(upload)
+        raise UploadNotPending(upload_id, upload.status, upload.file_id)
+    session.refresh(upload)
+    return UploadObject.of(upload)
+
+
+def end_expired(session: Session) -> int:
+    """End the uploads whose time is over and return how many; their parts are deleted after the transaction."""
+    return sum(_end(session, upload_id, "expired") for upload_id in repository.over(session))
+
+
+class PartUpload:
+    """One part under way. Leaving it without `complete` leaves nothing behind."""
+
+    def __init__(self, context: Context, upload: Upload, content_type: str) -> None:
+        self._context = context
+        self._upload = upload
+        self._id = ids.new_id(ids.PART)
+        self._bytes = 0
+        self._writer: BlobWriter | None = None
+        self._form = StreamedForm(content_type, self._open, file_field="data")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.abort()
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the body. Raises InvalidRequest or NoSpace."""
+        with storage_errors():
+            self._form.feed(chunk)
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes of the part itself (the form calls this)."""
+        assert self._writer is not None
+        self._bytes += len(chunk)
+        if self._bytes > MAX_PART_BYTES:
+            raise PartTooMuch(f"A part may have {MAX_PART_BYTES} bytes (64 MiB): send more, smaller ones.")
+        self._writer.write(chunk)
+
+    def complete(self) -> PartObject:
+        """Store the part and its row. Raises InvalidRequest, UploadNotPending, NoSpace."""
+        self._form.finish()
+        assert self._writer is not None
+        if not self._bytes:
+            raise InvalidRequest("The part `data` is empty.", param="data")
+        with storage_errors():
+            blob = self._writer.commit()
+        part = UploadPart(
+            id=self._id, upload_id=self._upload.id, bytes=blob.bytes, sha256=blob.sha256, blob_key=blob.key
+        )
+        try:
+            with self._context.db.write() as session:
+                self._check_room(session, blob.bytes)
+                session.add(part)
+                session.flush()
+                session.refresh(part)
+        except Exception:
+            self._context.storage.delete(blob.key)
+            raise
+        return PartObject.of(part)
+
+    def _open(self, _filename: str) -> PartUpload:
+        self._writer = self._context.storage.writer(f"uploads/{self._upload.id}/{self._id}")
+        return self
+
+    def _check_room(self, session: Session, size: int) -> None:
+        upload = self._upload
+        if not repository.lock_pending(session, upload.id):
+            raise UploadNotPending(upload.id, "no longer pending", None)
+        count, total = repository.received(session, upload.id)
+        if count >= MAX_PARTS:
+            raise PartTooMuch(f"Upload {upload.id} has {MAX_PARTS} parts, the most there may be.")
+        if total + size > _SPARE * upload.bytes:
+            raise PartTooMuch(
+                f"The parts of upload {upload.id} have {total + size} bytes now, far more than the {upload.bytes} that "
+                "were announced: cancel it and create one of the right size."
+            )
+
+
+def complete(
+    context: Context, principal: Principal, idempotency: Idempotency, upload_id: str, body: UploadComplete
+) -> UploadObject:
+    """Join the parts into a file: checked, stored and recorded, or nothing at all.
+
+    The bytes are copied outside of any transaction. Raises UploadNotFound, UploadNotPending, InvalidRequest (the
+    upload stays pending, so that other parts can be named), InvalidFile, NoSpace.
+    """
+    with context.db.read() as session:
+        upload = find(session, principal, upload_id)
+        parts = repository.parts(session, upload_id)
+    if upload.status != "pending":
+        return _again(context, idempotency, upload, body)
+    file = _join(context, upload, _chosen(upload, parts, body.part_ids), body.md5)
+
+    def finish() -> UploadObject:
+        if not _end(session, upload_id, "completed", file_id=file.id):
+            raise UploadNotPending(upload_id, "no longer pending", None)
+        shown = files.add(session, file)
+        return UploadObject.of(find(session, principal, upload_id), shown)
+
+    with files.kept_if_used(context, file), context.db.write() as session:
+        return idempotency.once(session, body.model_dump(), UploadObject, finish)
+
+
+def _again(context: Context, idempotency: Idempotency, upload: Upload, body: UploadComplete) -> UploadObject:
+    """Answer a completion of an upload that has ended: as before, where it is the same request."""
+
+    def refuse() -> UploadObject:
+        raise UploadNotPending(upload.id, upload.status, upload.file_id)
+
+    with context.db.write() as session:
+        return idempotency.once(session, body.model_dump(), UploadObject, refuse)
+
+
+def _chosen(upload: Upload, parts: Sequence[UploadPart], part_ids: Sequence[str]) -> list[UploadPart]:
+    known = {part.id: part for part in parts}
+    for place, part_id in enumerate(part_ids):
+        if part_id not in known:
+            raise InvalidRequest(f"Upload {upload.id} has no part '{part_id}'.", param=f"part_ids.{place}")
+    if len(set(part_ids)) != len(part_ids):
+        twice = next(part_id for part_id in part_ids if part_ids.count(part_id) > 1)
+        raise InvalidRequest(f"The part {twice} is named twice.", param="part_ids")
+    chosen = [known[part_id] for part_id in part_ids]
+    total = sum(part.bytes for part in chosen)
+    if total != upload.bytes:
+        raise InvalidRequest(
+            f"The parts have {total} bytes together, but the upload was announced with {upload.bytes}: a part is "
+            "missing, or one is named that does not belong.",
+            param="part_ids",
+        )
+    return chosen
+
+
+def _join(context: Context, upload: Upload, parts: Sequence[UploadPart], md5: str | None) -> File:
+    intake = Intake(context, upload.filename)
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        with storage_errors():
+            for part in parts:
+                for chunk in context.storage.read(part.blob_key):
+                    digest.update(chunk)
+                    intake.write(chunk)
+            if md5 is not None and digest.hexdigest() != md5.lower():
+                raise InvalidRequest(
+                    f"The parts have the MD5 {digest.hexdigest()} in this order, not {md5.lower()}: name them in the "
+                    "order of the file, or send them again.",
+                    param="md5",
+                )
+            return intake.commit(project_id=upload.project_id, purpose=upload.purpose, expiry=upload.file_expiry)
+    finally:
+        intake.abort()
+
+
+def _end(session: Session, upload_id: str, status: str, *, file_id: str | None = None) -> bool:
+    ended = repository.end(session, upload_id, status, file_id=file_id)
+    if ended:
+        outbox.add(session, outbox.Topic.DELETE_BLOBS, prefix=f"uploads/{upload_id}")
+    return ended
