@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,24 @@ def test_files(run: Run, server: Server, tmp_path: Path) -> None:
     assert Path("out.txt").read_text(encoding="utf-8") == "内容"
     server.on("DELETE", "/v1/files/file-1", Answer({"id": "file-1", "object": "file", "deleted": True}))
     assert run("files", "delete", "file-1") == (0, "Deleted file-1.\n", "")
+
+
+def test_an_upload_that_broke_off_goes_on(run: Run, server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "大.jsonl"
+    path.write_bytes(b"{}\n")
+    facts = {
+        "id": "upload_1",
+        "created_at": 1,
+        "expires_at": 2,
+        "filename": path.name,
+        "purpose": "fine-tune",
+        "bytes": 3,
+    }
+    has = {"id": "part_7", "created_at": 1, "upload_id": "upload_1", "bytes": 3, "sha256": sha256(b"{}\n").hexdigest()}
+    server.on("GET", "/v1/uploads/upload_1", Answer({**facts, "status": "pending", "parts": [has]}))
+    server.on("POST", "/v1/uploads/upload_1/complete", Answer({**facts, "status": "completed", "file": a_file()}))
+    assert run("files", "upload", str(path), "--resume", "upload_1")[1] == "file-1\n"
+    assert server.seen[-1].json() == {"part_ids": ["part_7"]}
 
 
 def test_create_uploads_paths_and_sends_the_options(run: Run, server: Server, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from burnish.errors import (
     Problem,
     RateLimitError,
     UploadError,
+    UploadInterrupted,
     WaitTimeoutError,
     WebhookVerificationError,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "Problem",
     "RateLimitError",
     "UploadError",
+    "UploadInterrupted",
     "WaitTimeoutError",
     "WebhookEvent",
     "WebhookVerificationError",

@@ -33,6 +33,7 @@ class Request(Generic[T]):
     json: Any = None
     form: Mapping[str, str] | None = None
     upload: Upload | None = None
+    upload_field: str = "file"
     streamed: bool = False
     read_timeout: float | None = None
     at_root: bool = False
@@ -66,7 +67,7 @@ class Call:
             headers={**request.headers, **self.headers},
             json=request.json,
             data=request.form,
-            files={"file": upload.part()} if upload else None,
+            files={request.upload_field: upload.part()} if upload else None,
             timeout=httpx.Timeout(**timeout),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import mimetypes
 import os
@@ -45,6 +46,11 @@ class Upload:
         if self._owned:
             self._file.close()
 
+    @property
+    def size(self) -> int | None:
+        """How many bytes will be sent; None where only reading tells."""
+        return self._size
+
     def part(self) -> tuple[str, IO[bytes], str]:
         """Return the multipart field: name, content and type; httpx only reads, seeks and tells."""
         return self.filename, cast("IO[bytes]", self), self.content_type
@@ -73,6 +79,32 @@ class Upload:
     def tell(self) -> int:
         """Return the position within the part that is sent."""
         return self._sent
+
+
+class Piece(Upload):
+    """Bytes `start` to `start + size` of an upload that can be read again; only one piece at a time is read."""
+
+    def __init__(self, whole: Upload, start: int, size: int) -> None:
+        self._owned = False
+        self._file = whole._file
+        self._on_progress = None if whole._on_progress is None else _shifted(whole._on_progress, start, whole.size)
+        self.filename = whole.filename
+        self.content_type = whole.content_type
+        self.replayable = True
+        self._start = whole._start + start
+        self._size = size
+        self._file.seek(self._start)
+        self.sha256 = hashlib.sha256(self._file.read(size)).hexdigest()
+        self.seek(0)
+
+    def tell_sent(self) -> None:
+        """Report the whole piece as done: the server has it."""
+        if self._on_progress:
+            self._on_progress(self._size or 0, self._size)
+
+
+def _shifted(on_progress: Progress, start: int, total: int | None) -> Progress:
+    return lambda done, _: on_progress(start + done, total)
 
 
 def _open(file: FileContent) -> IO[bytes]:

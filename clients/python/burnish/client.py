@@ -21,6 +21,7 @@ from burnish._retry import RetryPolicy
 from burnish.resources.files import AsyncFiles, Files
 from burnish.resources.jobs import AsyncFineTuning, AsyncJobs, FineTuning, Jobs
 from burnish.resources.models import AsyncModels, Models
+from burnish.resources.uploads import AsyncUploads, Uploads
 from burnish.resources.webhooks import Webhooks
 
 __version__ = "0.1.0"
@@ -81,6 +82,7 @@ class Burnish(_Base):
         super().__init__(base_url=base_url, api_key=api_key, timeout=timeout, max_retries=max_retries)
         self._http = httpx.Client(headers=self._headers, timeout=timeout, transport=transport)
         self.files = Files(self)
+        self.uploads = Uploads(self)
         self.jobs = Jobs(self)
         self.fine_tuning = FineTuning(self.jobs)
         self.models = Models(self)
@@ -169,6 +171,7 @@ class AsyncBurnish(_Base):
         super().__init__(base_url=base_url, api_key=api_key, timeout=timeout, max_retries=max_retries)
         self._http = httpx.AsyncClient(headers=self._headers, timeout=timeout, transport=transport)
         self.files = AsyncFiles(self)
+        self.uploads = AsyncUploads(self)
         self.jobs = AsyncJobs(self)
         self.fine_tuning = AsyncFineTuning(self.jobs)
         self.models = AsyncModels(self)

@@ -18,6 +18,7 @@ BurnishError
 ├── WaitTimeoutError            a job did not end in the time given
 ├── DownloadCorrupt             a download is not what the server said it is
 ├── UploadError                 a file cannot be sent as it is
+│   └── UploadInterrupted       a large file broke off and can go on
 └── WebhookVerificationError    a webhook was not signed with this secret
 """
 
@@ -139,6 +140,17 @@ class DownloadCorrupt(BurnishError):
 
 class UploadError(BurnishError):
     """A file changed or could not be read while it was sent."""
+
+
+class UploadInterrupted(UploadError):
+    """A file that is sent in parts broke off; `upload_id` names what the server has of it for an hour."""
+
+    def __init__(self, upload_id: str, filename: str, cause: APIError) -> None:
+        super().__init__(
+            f"{filename} broke off ({cause}) What has arrived is kept for an hour: go on with "
+            f"client.uploads.send('{upload_id}', file=…) or `burnish files upload {filename} --resume {upload_id}`."
+        )
+        self.upload_id = upload_id
 
 
 class WebhookVerificationError(BurnishError):

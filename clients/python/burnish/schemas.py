@@ -49,6 +49,32 @@ class JobError(WireModel):
     param: str | None = None
 
 
+class UploadPart(WireModel):
+    """A part of an upload that the server has."""
+
+    id: str
+    object: str = "upload.part"
+    created_at: int
+    upload_id: str
+    bytes: int
+    sha256: str
+
+
+class UploadState(WireModel):
+    """A file that comes in parts. `parts` are told by `uploads.retrieve` alone."""
+
+    id: str
+    object: str = "upload"
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: str
+    bytes: int
+    status: str
+    file: File | None = None
+    parts: list[UploadPart] = Field(default_factory=list[UploadPart])
+
+
 class Job(WireModel):
     """A fine-tuning job. `phase` tells more than `status`: it knows `paused`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from openai import OpenAI
 from sqlalchemy import select, update
 
+from burnish import Burnish, UploadError, UploadInterrupted, _parts
+from burnish.resources import files
 from service.controller import garbage
 from service.files.tables import File
 from service.queue.rq import RqJobQueue
@@ -24,7 +27,7 @@ PIECES = (GOOD_JSONL[:10], GOOD_JSONL[10:25], GOOD_JSONL[25:])  # 25 lies within
 
 def announce(client: httpx.Client, size: int = len(GOOD_JSONL), **more: Any) -> httpx.Response:
     body = {"filename": "训练.jsonl", "purpose": "fine-tune", "bytes": size, "mime_type": "text/jsonl"} | more
-    return client.post("/uploads", json=body)
+    return client.post("/uploads", content=json.dumps(body), headers={"Content-Type": "application/json"})
 
 
 def send(client: httpx.Client, upload_id: str, data: bytes) -> httpx.Response:
@@ -224,3 +227,36 @@ def test_rows_name_the_blob_that_holds_them(api: RunningApi, client: httpx.Clien
         row = session.scalars(select(File).where(File.id == file["id"])).one()
     assert row.sha256 == hashlib.sha256(GOOD_JSONL).hexdigest()
     assert row.rows == 3
+
+
+def test_our_client_goes_on_with_what_broke_off(
+    api: RunningApi, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_parts, "PART_BYTES", 100)
+    monkeypatch.setattr(files, "IN_PARTS_FROM", 1000)
+    data = GOOD_JSONL * 10
+    requests: list[httpx.Request] = []
+
+    class Breaking(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            requests.append(request)
+            if request.url.path.endswith("/parts") and len(requests) > 8:
+                raise httpx.ConnectError("the line is cut", request=request)
+            return super().handle_request(request)
+
+    key = client.headers["authorization"].removeprefix("Bearer ")
+    told: list[tuple[int, int | None]] = []
+    with (
+        Burnish(base_url=api.url, api_key=key, max_retries=0, transport=Breaking()) as ours,
+        pytest.raises(UploadInterrupted, match="--resume upload_") as broken,
+    ):
+        ours.files.create(file=data, filename="大.jsonl")
+    assert len(client.get(f"/uploads/{broken.value.upload_id}").json()["parts"]) == 7
+    with Burnish(base_url=api.url, api_key=key) as ours:
+        with pytest.raises(UploadError, match="was announced with"):
+            ours.uploads.send(broken.value.upload_id, file=data[1:])
+        file = ours.uploads.send(broken.value.upload_id, file=data, on_progress=lambda *at: told.append(at))
+        assert ours.files.content(file.id) == data
+    assert file.filename == "大.jsonl"
+    assert told[-1] == (len(data), len(data))
+    assert [at for at, _ in told] == sorted(at for at, _ in told)

@@ -30,11 +30,16 @@ def files() -> None:
 @files.command()
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--purpose", default="fine-tune", show_default=True, help="What the file is for.")
+@click.option("--resume", metavar="ID", help="The upload that broke off: only what is missing is sent.")
 @json_option
-def upload(path: Path, purpose: str, as_json: bool) -> None:
-    """Upload the file PATH."""
+def upload(path: Path, purpose: str, resume: str | None, as_json: bool) -> None:
+    """Upload the file PATH. One of 64 MiB or more goes in parts."""
     with Burnish() as client:
-        file = send(client, path, purpose)
+        if resume is None:
+            file = send(client, path, purpose)
+        else:
+            with transfer_bar(path.name) as tell:
+                file = client.uploads.send(resume, file=path, on_progress=tell)
     print_json(file) if as_json else click.echo(file.id)
 
 

@@ -12,6 +12,7 @@ from anyio.to_thread import run_sync
 
 from burnish._download import Download, filename_of
 from burnish._pages import AsyncPage, Page
+from burnish._parts import IN_PARTS_FROM
 from burnish._request import Request, content, creating, parser_of, query, segment, whole
 from burnish._upload import FileContent, Progress, Upload
 from burnish.schemas import Deleted, File, PageData
@@ -66,8 +67,14 @@ class Files:
         on_progress: Progress | None = None,
         idempotency_key: str | None = None,
     ) -> File:
-        """Upload a path, bytes or a binary file object in chunks; `on_progress(sent, total)` counts bytes."""
+        """Upload a path, bytes or a binary file object in chunks; `on_progress(sent, total)` counts bytes.
+
+        A file of 64 MiB or more goes in parts, each tried again by itself. Raises UploadError, APIError, and
+        UploadInterrupted with what is needed to go on.
+        """
         with Upload(file=file, filename=filename, on_progress=on_progress) as upload:
+            if (upload.size or 0) >= IN_PARTS_FROM:
+                return self._client.uploads.start(upload, purpose=purpose, idempotency_key=idempotency_key)
             return self._client.send(_create(upload, purpose, idempotency_key))
 
     def list(
@@ -117,6 +124,8 @@ class AsyncFiles:
         """Upload a file."""
         make = partial(Upload, file=file, filename=filename, on_progress=on_progress)
         with await run_sync(make) as upload:
+            if (upload.size or 0) >= IN_PARTS_FROM:
+                return await self._client.uploads.start(upload, purpose=purpose, idempotency_key=idempotency_key)
             return await self._client.send(_create(upload, purpose, idempotency_key))
 
     async def list(
