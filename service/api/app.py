@@ -14,6 +14,7 @@ from service.context import Context
 from service.files import endpoints as files
 from service.files.service import storage_errors
 from service.jobs import endpoints as jobs
+from service.keys import endpoints as keys
 from service.keys.auth import ContextDep
 from service.kit.version import VERSION
 from service.models import endpoints as models
@@ -22,6 +23,7 @@ from service.uploads import endpoints as uploads
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "The request is wrong"},
     401: {"model": ErrorAnswer, "description": "There is no valid API key"},
+    403: {"model": ErrorAnswer, "description": "The API key lacks a scope"},
     404: {"model": ErrorAnswer, "description": "There is no such object in the key's project"},
     409: {"model": ErrorAnswer, "description": "The object's state forbids it"},
     413: {"model": ErrorAnswer, "description": "The body is too large"},
@@ -55,7 +57,7 @@ def create_app(context: Context | None) -> FastAPI:
     app.add_middleware(JsonBodyLimit)
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    for router in (files.router, uploads.router, jobs.router, models.router):
+    for router in (files.router, uploads.router, jobs.router, models.router, keys.router):
         app.include_router(router, responses=_ERRORS)
     app.get("/healthz", tags=["Health"])(healthz)
     app.get("/readyz", tags=["Health"], responses={503: _ERRORS[503]})(readyz)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from service.context import Context
-from service.keys.service import authenticate, create_key
+from service.keys.service import SCOPES, authenticate, create_key
 from service.kit.errors import Unauthenticated
 
 NAME = "client.json"
@@ -26,7 +26,7 @@ def write_client_file(context: Context, base_url: str) -> str | None:
             _replace(path, base_url, token)
         return None
     with context.db.write() as session:
-        _, token = create_key(session, context.hmac_key, project=PROJECT, name=_KEY_NAME)
+        _, token = create_key(session, context.hmac_key, project=PROJECT, name=_KEY_NAME, scopes=SCOPES)
     _replace(path, base_url, token)
     return token
 

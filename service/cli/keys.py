@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from service.keys.service import Scope
+    from service.keys.tables import ApiKey
     from service.kit.db import Database
 
 MAX_NAME = 64
@@ -23,6 +25,19 @@ def checked_name(_ctx: click.Context, param: click.Parameter, value: str) -> str
     return name
 
 
+def checked_days(_ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return days as seconds. Raises BadParameter where they are no number above 0 and up to 3660."""
+    if value is None:
+        return None
+    try:
+        days = float(value)
+    except ValueError:
+        days = 0.0
+    if not 0 < days <= 3660:
+        raise click.BadParameter("use a number of days above 0 and up to 3660", param=param)
+    return days * 24 * 3600
+
+
 @click.group()
 def keys() -> None:
     """Make, list and revoke API keys."""
@@ -31,14 +46,26 @@ def keys() -> None:
 @keys.command()
 @click.option("--project", required=True, callback=checked_name, help="The project; made if it is new.")
 @click.option("--name", required=True, callback=checked_name, help="What the key is for.")
-def create(project: str, name: str) -> None:
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(["read", "write", "admin"]),
+    default=("read", "write"),
+    show_default=True,
+    help="What the key may do; give it once for each. admin manages projects and keys.",
+)
+@click.option("--expires-in", callback=checked_days, metavar="DAYS", help="After how many days it ends; never if left.")
+def create(project: str, name: str, scopes: tuple[Scope, ...], expires_in: float | None) -> None:
     """Make a key and print it; it is kept as a hash and cannot be shown again."""
     from service.keys.service import create_key
     from service.kit.settings import load_settings
 
     settings = load_settings()
     with _database() as database, database.write() as session:
-        key, token = create_key(session, settings.hmac_key(), project=project, name=name)
+        key, token = create_key(
+            session, settings.hmac_key(), project=project, name=name, scopes=scopes, expires_in=expires_in
+        )
     click.echo(f"Key {key.id} of the project {project}; it is shown only now:", err=True)
     click.echo(token)
 
@@ -50,8 +77,8 @@ def list_keys() -> None:
 
     with _database() as database, database.read() as session:
         for key, project in rows(session):
-            state = "live" if key.revoked_at is None else f"revoked {_day(key.revoked_at)}"
-            columns = (key.id, project.name, key.name, key.hint, _day(key.created_at), state)
+            used = "never used" if key.last_used_at is None else f"used {_day(key.last_used_at)}"
+            columns = (key.id, project.name, key.name, key.hint, key.scopes, _day(key.created_at), used, _state(key))
             click.echo("\t".join(columns))
 
 
@@ -81,6 +108,12 @@ def _database() -> Generator[Database]:
         yield database
     finally:
         database.close()
+
+
+def _state(key: ApiKey) -> str:
+    if key.revoked_at is not None:
+        return f"revoked {_day(key.revoked_at)}"
+    return "live" if key.expires_at is None else f"until {_day(key.expires_at)}"
 
 
 def _day(moment: float) -> str:

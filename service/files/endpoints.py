@@ -63,12 +63,7 @@ def list_files(
         session, principal.project_id, purpose=purpose, after=after, limit=limit, order=order
     )
     data = [FileObject.of(row) for row in rows]
-    return BoundedListPage(
-        data=data,
-        has_more=has_more,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-    )
+    return BoundedListPage[FileObject].of(data, has_more)
 
 
 @router.get("/{file_id}")

@@ -133,12 +133,7 @@ def list_checkpoints(
     rows, has_more = repository.checkpoint_page(session, job.id, after=after, limit=limit)
     name = model_name(job, context.settings.organization)
     data = [CheckpointObject.of(row, name) for row in rows]
-    return BoundedListPage(
-        data=data,
-        has_more=has_more,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-    )
+    return BoundedListPage[CheckpointObject].of(data, has_more)
 
 
 _ZIP: dict[int | str, dict[str, Any]] = {

@@ -10,8 +10,9 @@ from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session
 
 from service.context import Context
+from service.keys import repository
 from service.keys.idempotency import Idempotency
-from service.keys.service import Principal, authenticate
+from service.keys.service import USE_NOTED_EVERY, Principal, authenticate
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer YOUR_KEY`.")
 
@@ -27,9 +28,21 @@ def get_principal(
     context: Annotated[Context, Depends(get_context)],
     _documented: Annotated[object, Depends(_bearer)],
 ) -> Principal:
-    """Return who asks. Raises Unauthenticated."""
+    """Return who asks. Raises Unauthenticated, or PermissionDenied where the key may not do what is asked."""
     with context.db.read() as session:
-        return authenticate(session, context.hmac_key, request.headers.get("authorization"))
+        principal = authenticate(session, context.hmac_key, request.headers.get("authorization"))
+        noted = repository.used_lately(session, principal.key_id, within=USE_NOTED_EVERY)
+    if not noted:
+        with context.db.write() as session:
+            repository.note_use(session, principal.key_id)
+    principal.require("read" if request.method in ("GET", "HEAD") else "write")
+    return principal
+
+
+def get_admin(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
+    """Return who asks, who may manage projects and keys. Raises Unauthenticated or PermissionDenied."""
+    principal.require("admin")
+    return principal
 
 
 def get_read_session(context: Annotated[Context, Depends(get_context)]) -> Iterator[Session]:
@@ -38,14 +51,20 @@ def get_read_session(context: Annotated[Context, Depends(get_context)]) -> Itera
         yield session
 
 
-def get_write_session(context: Annotated[Context, Depends(get_context)]) -> Iterator[Session]:
-    """Open the request's transaction; `scope="function"` below commits it BEFORE the answer is sent."""
+def get_write_session(
+    context: Annotated[Context, Depends(get_context)], _principal: Annotated[Principal, Depends(get_principal)]
+) -> Iterator[Session]:
+    """Open the request's transaction; `scope="function"` below commits it BEFORE the answer is sent.
+
+    It comes after the key's check, which may write too: SQLite has one writer.
+    """
     with context.db.write() as session:
         yield session
 
 
 ContextDep = Annotated[Context, Depends(get_context)]
 PrincipalDep = Annotated[Principal, Depends(get_principal)]
+AdminDep = Annotated[Principal, Depends(get_admin)]
 ReadSession = Annotated[Session, Depends(get_read_session, scope="function")]
 WriteSession = Annotated[Session, Depends(get_write_session, scope="function")]
 

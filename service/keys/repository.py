@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.keys.tables import ApiKey, IdempotentAnswer, Project
 from service.kit.db import db_now
+from service.kit.pagination import fetch_page
 
 
 def project_by_name(session: Session, name: str) -> Project | None:
@@ -19,8 +20,49 @@ def project_by_name(session: Session, name: str) -> Project | None:
 
 
 def live_key(session: Session, digest: str) -> ApiKey | None:
-    """Return the key with this HMAC unless it was revoked."""
+    """Return the key with this HMAC unless it was revoked; an expired one is returned."""
     return session.scalar(select(ApiKey).where(ApiKey.digest == digest, ApiKey.revoked_at.is_(None)))
+
+
+def is_expired(session: Session, key: ApiKey) -> bool:
+    """Tell whether a key's time is over, by the database's clock."""
+    return key.expires_at is not None and bool(
+        session.scalar(select(ApiKey.expires_at <= db_now()).where(ApiKey.seq == key.seq))
+    )
+
+
+def used_lately(session: Session, key_id: str, *, within: float) -> bool:
+    """Tell whether a use of the key was written in the last `within` seconds."""
+    query = select(ApiKey.seq).where(ApiKey.id == key_id, ApiKey.last_used_at > db_now() - within)
+    return session.scalar(query) is not None
+
+
+def note_use(session: Session, key_id: str) -> None:
+    """Write that a key was used now."""
+    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=db_now()))
+
+
+def project(session: Session, project_id: str) -> Project | None:
+    """Return a project."""
+    return session.scalar(select(Project).where(Project.id == project_id))
+
+
+def project_page(session: Session, *, after: str | None, limit: int) -> tuple[Sequence[Project], bool]:
+    """Return one page of the projects, the oldest first."""
+    return fetch_page(
+        session, select(Project), seq=Project.seq, public_id=Project.id, after=after, limit=limit, order="asc"
+    )
+
+
+def key_page(session: Session, project_id: str, *, after: str | None, limit: int) -> tuple[Sequence[ApiKey], bool]:
+    """Return one page of a project's keys, the oldest first."""
+    query = select(ApiKey).where(ApiKey.project_id == project_id)
+    return fetch_page(session, query, seq=ApiKey.seq, public_id=ApiKey.id, after=after, limit=limit, order="asc")
+
+
+def key_of(session: Session, project_id: str, key_id: str) -> ApiKey | None:
+    """Return a project's key."""
+    return session.scalar(select(ApiKey).where(ApiKey.id == key_id, ApiKey.project_id == project_id))
 
 
 def list_keys(session: Session) -> Sequence[tuple[ApiKey, Project]]:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy.orm import Session
 
 from service.keys import repository
 from service.keys.tables import ApiKey, Project
 from service.kit import ids
-from service.kit.errors import Unauthenticated
+from service.kit.db import db_now
+from service.kit.errors import Conflict, PermissionDenied, Unauthenticated
 
+Scope = Literal["read", "write", "admin"]
+SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
+"""`read` looks, `write` makes, changes and deletes what is a project's own, `admin` manages projects and keys."""
+DEFAULT_SCOPES: tuple[Scope, ...] = ("read", "write")
+USE_NOTED_EVERY = 60.0
+"""Seconds between two writes of a key's last use."""
 KEPT_SECONDS = 24 * 3600.0
 """How long the answer to a creation with an `Idempotency-Key` is kept."""
 _PREFIX = "burnish-"
@@ -26,15 +35,49 @@ class Principal:
 
     project_id: str
     key_id: str
+    scopes: frozenset[str] = frozenset(DEFAULT_SCOPES)
+
+    def require(self, scope: Scope) -> None:
+        """Raise PermissionDenied unless the key has the scope."""
+        if scope not in self.scopes:
+            raise PermissionDenied(
+                f"This API key has the scopes {' and '.join(sorted(self.scopes))}; this request needs '{scope}'. "
+                f"Use another key, or have one made by `burnish-server keys create --scope {scope}`."
+            )
 
 
-def create_key(session: Session, hmac_key: bytes, *, project: str, name: str) -> tuple[ApiKey, str]:
-    """Make a key for a project, which is made too where it is new. Return the row and the key's text."""
-    owner = repository.project_by_name(session, project)
-    if owner is None:
-        owner = Project(id=ids.new_id(ids.PROJECT), name=project)
-        session.add(owner)
-        session.flush()
+def create_key(
+    session: Session,
+    hmac_key: bytes,
+    *,
+    project: str,
+    name: str,
+    scopes: Iterable[Scope] = DEFAULT_SCOPES,
+    expires_in: float | None = None,
+) -> tuple[ApiKey, str]:
+    """Make a key for a project, which is made too where it is new. Return the row and the key's text.
+
+    `expires_in` is in seconds; None is never.
+    """
+    owner = repository.project_by_name(session, project) or create_project(session, project)
+    return add_key(session, hmac_key, owner, name=name, scopes=scopes, expires_in=expires_in)
+
+
+def create_project(session: Session, name: str) -> Project:
+    """Make a project. Raises Conflict where the name is taken."""
+    if repository.project_by_name(session, name) is not None:
+        raise Conflict(f"There is a project '{name}' already; choose another name.", param="name")
+    project = Project(id=ids.new_id(ids.PROJECT), name=name)
+    session.add(project)
+    session.flush()
+    session.refresh(project)
+    return project
+
+
+def add_key(
+    session: Session, hmac_key: bytes, owner: Project, *, name: str, scopes: Iterable[Scope], expires_in: float | None
+) -> tuple[ApiKey, str]:
+    """Make a key for a project. Return the row and the key's text, which is kept nowhere."""
     token = _PREFIX + secrets.token_urlsafe(32)
     key = ApiKey(
         id=ids.new_id(ids.KEY),
@@ -42,9 +85,12 @@ def create_key(session: Session, hmac_key: bytes, *, project: str, name: str) ->
         name=name,
         hint=token[:_HINT_LENGTH] + "…",
         digest=_digest(hmac_key, token),
+        scopes=" ".join(scope for scope in SCOPES if scope in set(scopes)),
+        expires_at=None if expires_in is None else db_now() + expires_in,
     )
     session.add(key)
     session.flush()
+    session.refresh(key)
     return key, token
 
 
@@ -63,7 +109,11 @@ def authenticate(session: Session, hmac_key: bytes, authorization: str | None) -
             "Incorrect API key provided: it is unknown here or was revoked. "
             "`burnish-server keys create` makes a new one."
         )
-    return Principal(project_id=key.project_id, key_id=key.id)
+    if repository.is_expired(session, key):
+        raise Unauthenticated(
+            "The API key provided has expired. `burnish-server keys create` makes a new one.", code="expired_api_key"
+        )
+    return Principal(project_id=key.project_id, key_id=key.id, scopes=frozenset(key.scopes.split()))
 
 
 def _digest(hmac_key: bytes, token: str) -> str:

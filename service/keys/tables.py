@@ -34,6 +34,11 @@ class ApiKey(Base):
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[float] = mapped_column(Double, default=db_now())
     revoked_at: Mapped[float | None] = mapped_column(Double)
+    scopes: Mapped[str] = mapped_column(String(64), default="read write")
+    """What the key may do: `read`, `write`, `admin`, with spaces between."""
+    expires_at: Mapped[float | None] = mapped_column(Double)
+    last_used_at: Mapped[float | None] = mapped_column(Double)
+    """Within a minute: a use that follows another sooner is not written."""
 
 
 class IdempotentAnswer(Base):

@@ -3,6 +3,7 @@
 ServiceError
 ├── InvalidRequest      400  the caller's input; `param` names the field
 ├── Unauthenticated     401  no key, or one that is unknown, revoked or expired
+├── PermissionDenied    403  the key may not do that
 ├── NotFound            404  absent, or another project's
 ├── Conflict            409  the object's state forbids it; not worth a retry
 ├── TooLarge            413  the body is over a stated limit
@@ -58,6 +59,15 @@ class Unauthenticated(ServiceError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
+    retry = False
+
+
+class PermissionDenied(ServiceError):
+    """The key is good, but lacks the scope."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "insufficient_permissions"
     retry = False
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel
 from sqlalchemy import Select
@@ -28,6 +28,12 @@ class BoundedListPage(ListPage[T], Generic[T]):
 
     first_id: str | None
     last_id: str | None
+
+    @classmethod
+    def of(cls, data: list[T], has_more: bool) -> Self:
+        """Make a page of objects that have ids."""
+        first, last = (data[0], data[-1]) if data else (None, None)
+        return cls(data=data, has_more=has_more, first_id=getattr(first, "id", None), last_id=getattr(last, "id", None))
 
 
 def fetch_page(

@@ -85,6 +85,21 @@ def test_openapi_is_the_applications_own(run: Run) -> None:
     assert json.loads(run("openapi").output) == openapi_document()
 
 
+def test_a_key_with_scopes_and_an_end(run: Run) -> None:
+    assert run("migrate").exit_code == 0
+    made = run("keys", "create", "--project", "p", "--name", "n", "--scope", "read", "--expires-in", "0.5")
+    assert made.exit_code == 0
+    (line,) = run("keys", "list").output.splitlines()
+    assert "\tread\t" in line
+    assert "never used" in line
+    assert "until 20" in line
+    for days in ("0", "-1", "nan", "x", "9999"):
+        refused = run("keys", "create", "--project", "p", "--name", "n", "--expires-in", days)
+        assert refused.exit_code == 2
+        assert "number of days" in refused.output
+    assert run("keys", "create", "--project", "p", "--name", "n", "--scope", "root").exit_code == 2
+
+
 def test_keys_from_creation_to_revocation(run: Run) -> None:
     assert run("migrate").exit_code == 0
     created = run("keys", "create", "--project", "团队", "--name", "笔记本")

@@ -4,10 +4,13 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from service.context import Context
 from service.keys import repository
 from service.keys.service import authenticate, create_key
+from service.keys.tables import ApiKey
+from service.kit.db import db_now
 from service.kit.errors import Unauthenticated
 from tests.fixtures.service import make_context
 
@@ -51,3 +54,15 @@ def test_two_keys_share_a_project_by_its_name(context: Context) -> None:
         second, _ = create_key(session, context.hmac_key, project="p", name="b")
         assert first.project_id == second.project_id
         assert [project.name for _, project in repository.list_keys(session)] == ["p", "p"]
+
+
+def test_a_key_that_has_expired(context: Context) -> None:
+    with context.db.write() as session:
+        key, token = create_key(session, context.hmac_key, project="p", name="n", expires_in=60)
+    with context.db.read() as session:
+        assert authenticate(session, context.hmac_key, f"Bearer {token}").scopes == {"read", "write"}
+    with context.db.write() as session:
+        session.execute(update(ApiKey).where(ApiKey.id == key.id).values(expires_at=db_now() - 1))
+    with context.db.read() as session, pytest.raises(Unauthenticated, match="has expired") as caught:
+        authenticate(session, context.hmac_key, f"Bearer {token}")
+    assert caught.value.code == "expired_api_key"

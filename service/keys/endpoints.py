@@ -1,0 +1,80 @@
+"""Routes of projects and keys, for keys with the scope `admin`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from sqlalchemy.orm import Session
+
+from service.keys import repository, service
+from service.keys.auth import AdminDep, ContextDep, ReadSession, WriteSession
+from service.keys.errors import KeyNotFound, ProjectNotFound
+from service.keys.schemas import KeyCreate, KeyDeleted, KeyObject, NewKey, ProjectCreate, ProjectObject
+from service.keys.tables import Project
+from service.kit.pagination import BoundedListPage
+from service.kit.text import refuse_unstorable
+
+router = APIRouter(prefix="/v1/organization/projects", tags=["Administration"])
+_Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+@router.get("")
+def list_projects(
+    session: ReadSession, _admin: AdminDep, after: str | None = None, limit: _Limit = 20
+) -> BoundedListPage[ProjectObject]:
+    """List all projects, the oldest first."""
+    rows, has_more = repository.project_page(session, after=after, limit=limit)
+    return BoundedListPage[ProjectObject].of([ProjectObject.of(row) for row in rows], has_more)
+
+
+@router.post("")
+def create_project(body: ProjectCreate, session: WriteSession, _admin: AdminDep) -> ProjectObject:
+    """Make a project."""
+    refuse_unstorable(body.model_dump())
+    return ProjectObject.of(service.create_project(session, body.name))
+
+
+@router.get("/{project_id}")
+def get_project(project_id: str, session: ReadSession, _admin: AdminDep) -> ProjectObject:
+    """Return a project."""
+    return ProjectObject.of(_project(session, project_id))
+
+
+@router.get("/{project_id}/api_keys")
+def list_keys(
+    project_id: str, session: ReadSession, _admin: AdminDep, after: str | None = None, limit: _Limit = 20
+) -> BoundedListPage[KeyObject]:
+    """List a project's keys, the oldest first, revoked ones too."""
+    project = _project(session, project_id)
+    rows, has_more = repository.key_page(session, project.id, after=after, limit=limit)
+    return BoundedListPage[KeyObject].of([KeyObject.of(row) for row in rows], has_more)
+
+
+@router.post("/{project_id}/api_keys")
+def create_key(
+    project_id: str, body: KeyCreate, session: WriteSession, context: ContextDep, _admin: AdminDep
+) -> NewKey:
+    """Make a key for a project. Its `value` is in this answer and nowhere else."""
+    refuse_unstorable(body.model_dump())
+    project = _project(session, project_id)
+    key, token = service.add_key(
+        session, context.hmac_key, project, name=body.name, scopes=body.scopes, expires_in=body.expires_in
+    )
+    return NewKey(**KeyObject.of(key).model_dump(), value=token)
+
+
+@router.delete("/{project_id}/api_keys/{key_id}")
+def revoke_key(project_id: str, key_id: str, session: WriteSession, _admin: AdminDep) -> KeyDeleted:
+    """Revoke a key, at once and for ever. It stays in the list."""
+    project = _project(session, project_id)
+    if repository.key_of(session, project.id, key_id) is None or not repository.revoke(session, key_id):
+        raise KeyNotFound(key_id)
+    return KeyDeleted(id=key_id)
+
+
+def _project(session: Session, project_id: str) -> Project:
+    project = repository.project(session, project_id)
+    if project is None:
+        raise ProjectNotFound(project_id)
+    return project

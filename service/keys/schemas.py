@@ -1,0 +1,98 @@
+"""What the wire shows of projects and keys, after OpenAI's administration API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from service.keys.service import DEFAULT_SCOPES, SCOPES, Scope
+from service.keys.tables import ApiKey, Project
+
+_TEN_YEARS = 10 * 366 * 24 * 3600
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("use printable characters")
+    return text
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True), AfterValidator(_printable)]
+
+
+class ProjectCreate(BaseModel):
+    """The body of a project's creation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name = Field(examples=["support desk"])
+
+
+class ProjectObject(BaseModel):
+    """OpenAI's project."""
+
+    id: str
+    object: Literal["organization.project"] = "organization.project"
+    name: str
+    created_at: int
+    status: Literal["active"] = "active"
+
+    @classmethod
+    def of(cls, project: Project) -> ProjectObject:
+        """Show a row."""
+        return cls(id=project.id, name=project.name, created_at=int(project.created_at))
+
+
+class KeyCreate(BaseModel):
+    """The body of a key's creation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name = Field(examples=["ci"])
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))] = list(DEFAULT_SCOPES)
+    expires_in: int | None = Field(None, ge=60, le=_TEN_YEARS, description="Seconds; without it, never.")
+
+
+class KeyObject(BaseModel):
+    """OpenAI's key of a project; `scopes`, `expires_at` and `revoked_at` are Burnish's."""
+
+    id: str
+    object: Literal["organization.project.api_key"] = "organization.project.api_key"
+    name: str
+    redacted_value: str
+    created_at: int
+    last_used_at: int | None
+    scopes: list[Scope]
+    expires_at: int | None
+    revoked_at: int | None
+
+    @classmethod
+    def of(cls, key: ApiKey) -> KeyObject:
+        """Show a row."""
+        return cls.model_validate(
+            {
+                "id": key.id,
+                "name": key.name,
+                "redacted_value": key.hint,
+                "created_at": int(key.created_at),
+                "last_used_at": None if key.last_used_at is None else int(key.last_used_at),
+                "scopes": key.scopes.split(),
+                "expires_at": None if key.expires_at is None else int(key.expires_at),
+                "revoked_at": None if key.revoked_at is None else int(key.revoked_at),
+            }
+        )
+
+
+class NewKey(KeyObject):
+    """A key as its creation answers: `value` is shown only now."""
+
+    value: str
+
+
+class KeyDeleted(BaseModel):
+    """The answer to a revocation."""
+
+    id: str
+    object: Literal["organization.project.api_key.deleted"] = "organization.project.api_key.deleted"
+    deleted: Literal[True] = True
