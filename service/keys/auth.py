@@ -78,7 +78,11 @@ def get_idempotency(
     ] = None,
 ) -> Idempotency:
     """Read the header. Raises InvalidRequest where it cannot be a key."""
-    return Idempotency(principal.project_id, idempotency_key, request.url.path, response.headers)
+
+    def tell() -> None:
+        response.headers["Idempotent-Replayed"] = "true"
+
+    return Idempotency(principal.project_id, idempotency_key, request.url.path, tell)
 
 
 IdempotencyDep = Annotated[Idempotency, Depends(get_idempotency)]

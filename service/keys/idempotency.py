@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,7 +17,6 @@ from service.kit.errors import Conflict, InvalidRequest
 T = TypeVar("T", bound=BaseModel)
 
 MAX_LENGTH = 255
-REPLAYED = "Idempotent-Replayed"
 
 
 class IdempotencyKeyReused(Conflict):
@@ -39,8 +38,8 @@ class Idempotency:
     project_id: str
     key: str | None
     path: str
-    headers: MutableMapping[str, str]
-    """The answer's headers."""
+    replayed: Callable[[], None]
+    """Called where the answer is an earlier one."""
 
     def __post_init__(self) -> None:
         key = self.key
@@ -66,5 +65,5 @@ class Idempotency:
         kept = repository.kept_answer(session, self.project_id, self.key)
         if kept is None or kept.fingerprint != fingerprint:
             raise IdempotencyKeyReused(self.key)
-        self.headers[REPLAYED] = "true"
+        self.replayed()
         return model.model_validate(kept.answer)
