@@ -14,6 +14,7 @@ from service.context import Context
 from service.files import endpoints as files
 from service.files.service import storage_errors
 from service.jobs import endpoints as jobs
+from service.jobs import permission_endpoints as permissions
 from service.keys import endpoints as keys
 from service.keys.auth import ContextDep
 from service.kit.version import VERSION
@@ -57,7 +58,7 @@ def create_app(context: Context | None) -> FastAPI:
     app.add_middleware(JsonBodyLimit)
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    for router in (files.router, uploads.router, jobs.router, models.router, keys.router):
+    for router in (files.router, uploads.router, jobs.router, permissions.router, models.router, keys.router):
         app.include_router(router, responses=_ERRORS)
     app.get("/healthz", tags=["Health"])(healthz)
     app.get("/readyz", tags=["Health"], responses={503: _ERRORS[503]})(readyz)

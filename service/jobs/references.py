@@ -71,10 +71,20 @@ def model_name(job: Job, organization: str) -> str:
 def find(
     session: Session, project_id: str, name: str, *, organization: str, param: str, bases: Iterable[str] = ()
 ) -> Result:
-    """Return what `name` (`ft:…`, `ft:…:ckpt-step-N`, `ftjob-…`) means.
+    """Return what `name` (`ft:…`, `ft:…:ckpt-step-N`, `ftjob-…`) means: the project's own, or shared with it.
 
     Raises ModelNotFound; ParentFailed where the job ended without a result; InvalidRequest for an unknown checkpoint.
     """
+    shared = models.shared_job(session, project_id, name)
+    job = repository.by_id(session, shared) if shared is not None else None
+    owner = project_id if job is None else job.project_id
+    return find_own(session, owner, name, organization=organization, param=param, bases=bases)
+
+
+def find_own(
+    session: Session, project_id: str, name: str, *, organization: str, param: str, bases: Iterable[str] = ()
+) -> Result:
+    """Return what `name` means among a project's own jobs. Raises as `find` does."""
     if name.startswith(ids.JOB):
         job = repository.get(session, project_id, name)
         if job is None:

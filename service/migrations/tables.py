@@ -6,7 +6,7 @@ from service.files.tables import File
 from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
 from service.keys.tables import ApiKey, IdempotentAnswer, Project
 from service.kit.outbox import OutboxRow
-from service.models.tables import FineTunedModel
+from service.models.tables import CheckpointPermission, FineTunedModel
 from service.uploads.tables import Upload, UploadPart
 from service.webhooks.tables import WebhookAttempt
 
@@ -18,6 +18,7 @@ TABLES = (
     Upload,
     UploadPart,
     FineTunedModel,
+    CheckpointPermission,
     Job,
     JobEvent,
     JobCheckpoint,

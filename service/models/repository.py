@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from service.models.tables import FineTunedModel
+from service.kit import ids
+from service.kit.pagination import Order, fetch_page
+from service.models.tables import CheckpointPermission, FineTunedModel
 
 
 def get(session: Session, project_id: str, model_id: str) -> FineTunedModel | None:
@@ -30,5 +32,58 @@ def all_of(session: Session, project_id: str) -> Sequence[FineTunedModel]:
 
 
 def remove(session: Session, model: FineTunedModel) -> None:
-    """Delete a model's row."""
+    """Delete a model's row, and with it what was shared of it."""
+    session.execute(delete(CheckpointPermission).where(CheckpointPermission.model == model.id))
     session.execute(delete(FineTunedModel).where(FineTunedModel.seq == model.seq))
+
+
+def share(session: Session, job_id: str, name: str, project_id: str) -> CheckpointPermission:
+    """Return a project's permission for a model or checkpoint, made where there is none."""
+    query = select(CheckpointPermission).where(
+        CheckpointPermission.model == name, CheckpointPermission.project_id == project_id
+    )
+    found = session.scalar(query)
+    if found is None:
+        found = CheckpointPermission(id=ids.new_id(ids.PERMISSION), model=name, job_id=job_id, project_id=project_id)
+        session.add(found)
+        session.flush()
+        session.refresh(found)
+    return found
+
+
+def shared_job(session: Session, project_id: str, name: str) -> str | None:
+    """Return the job whose model or checkpoint `name` is shared with a project."""
+    return session.scalar(
+        select(CheckpointPermission.job_id).where(
+            CheckpointPermission.model == name, CheckpointPermission.project_id == project_id
+        )
+    )
+
+
+def shared_models(session: Session, project_id: str) -> Sequence[FineTunedModel]:
+    """Return the finished models that are shared with a project, newest first."""
+    query = (
+        select(FineTunedModel)
+        .join(CheckpointPermission, CheckpointPermission.model == FineTunedModel.id)
+        .where(CheckpointPermission.project_id == project_id)
+    )
+    return session.scalars(query.order_by(FineTunedModel.seq.desc())).all()
+
+
+def permission_page(
+    session: Session, name: str, *, project_id: str | None, after: str | None, limit: int, order: Order
+) -> tuple[Sequence[CheckpointPermission], bool]:
+    """Return one page of the permissions for a model or checkpoint."""
+    query = select(CheckpointPermission).where(CheckpointPermission.model == name)
+    if project_id is not None:
+        query = query.where(CheckpointPermission.project_id == project_id)
+    seq, public_id = CheckpointPermission.seq, CheckpointPermission.id
+    return fetch_page(session, query, seq=seq, public_id=public_id, after=after, limit=limit, order=order)
+
+
+def withdraw(session: Session, name: str, permission_id: str) -> bool:
+    """Delete a permission; False where there is none."""
+    query = delete(CheckpointPermission).where(
+        CheckpointPermission.id == permission_id, CheckpointPermission.model == name
+    )
+    return session.execute(query.returning(CheckpointPermission.seq)).first() is not None

@@ -14,8 +14,11 @@ from service.models.tables import FineTunedModel
 
 
 def list_models(session: Session, principal: Principal, catalog: Catalog) -> list[ModelObject]:
-    """Return the catalog's bases, then the project's own models, newest first."""
-    results = repository.all_of(session, principal.project_id)
+    """Return the catalog's bases, then the project's own models and those shared with it, newest first."""
+    results = [
+        *repository.all_of(session, principal.project_id),
+        *repository.shared_models(session, principal.project_id),
+    ]
     return [ModelObject.of_base(base) for base in catalog.models] + [ModelObject.of_result(model) for model in results]
 
 
@@ -24,7 +27,9 @@ def find(session: Session, principal: Principal, catalog: Catalog, name: str) ->
     base = catalog.find(name)
     if base is not None:
         return ModelObject.of_base(base)
-    return ModelObject.of_result(_find_result(session, principal, catalog, name))
+    shared = repository.shared_models(session, principal.project_id)
+    foreign = next((model for model in shared if model.id == name), None)
+    return ModelObject.of_result(foreign or _find_result(session, principal, catalog, name))
 
 
 def delete(session: Session, principal: Principal, catalog: Catalog, name: str) -> None:

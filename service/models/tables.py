@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Double, ForeignKey, Integer, String
+from sqlalchemy import Double, ForeignKey, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.kit.db import Base, db_now
@@ -23,4 +23,20 @@ class FineTunedModel(Base):
     blob_prefix: Mapped[str] = mapped_column(String(255))
     manifest_sha256: Mapped[str | None] = mapped_column(String(64))
     """The SHA-256 of `manifest.json` under the prefix; null for results of releases that did not keep it."""
+    created_at: Mapped[float] = mapped_column(Double, default=db_now())
+
+
+class CheckpointPermission(Base):
+    """Lets a project start from the model or checkpoint `model` of another project's job."""
+
+    __tablename__ = "checkpoint_permissions"
+    __table_args__ = (UniqueConstraint("project_id", "model"),)
+
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    model: Mapped[str] = mapped_column(String(255), index=True)
+    """`ft:…` or `ft:…:ckpt-step-N`, exactly."""
+    job_id: Mapped[str] = mapped_column(String(40))
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    """Who may use it."""
     created_at: Mapped[float] = mapped_column(Double, default=db_now())

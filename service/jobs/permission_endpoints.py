@@ -1,0 +1,66 @@
+"""Routes of permissions of models and checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+
+from service.jobs import permissions
+from service.jobs.permissions import PermissionCreate, PermissionDeleted, PermissionObject
+from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
+from service.kit.pagination import BoundedListPage
+
+router = APIRouter(prefix="/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions", tags=["Fine-tuning"])
+_Page = BoundedListPage[PermissionObject]
+
+
+@router.get("")
+def list_permissions(
+    fine_tuned_model_checkpoint: str,
+    session: ReadSession,
+    context: ContextDep,
+    principal: PrincipalDep,
+    project_id: str | None = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    order: Literal["ascending", "descending"] = "descending",
+) -> BoundedListPage[PermissionObject]:
+    """List the projects that a model or a checkpoint is shared with."""
+    data, has_more = permissions.page(
+        session,
+        principal,
+        context,
+        fine_tuned_model_checkpoint,
+        project_id=project_id,
+        after=after,
+        limit=limit,
+        order="asc" if order == "ascending" else "desc",
+    )
+    return _Page.of(data, has_more)
+
+
+@router.post("")
+def create_permissions(
+    fine_tuned_model_checkpoint: str,
+    body: PermissionCreate,
+    session: WriteSession,
+    context: ContextDep,
+    principal: PrincipalDep,
+) -> BoundedListPage[PermissionObject]:
+    """Share a model or a checkpoint of one's own with other projects: their jobs may start from it."""
+    data = permissions.grant(session, principal, context, fine_tuned_model_checkpoint, body.project_ids)
+    return _Page.of(data, has_more=False)
+
+
+@router.delete("/{permission_id}")
+def delete_permission(
+    fine_tuned_model_checkpoint: str,
+    permission_id: str,
+    session: WriteSession,
+    context: ContextDep,
+    principal: PrincipalDep,
+) -> PermissionDeleted:
+    """End a permission. Jobs that started from the model meanwhile keep what they have."""
+    permissions.withdraw(session, principal, context, fine_tuned_model_checkpoint, permission_id)
+    return PermissionDeleted(id=permission_id)

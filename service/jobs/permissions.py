@@ -1,0 +1,117 @@
+"""Sharing: a project lets other projects start from its models and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from sqlalchemy.orm import Session
+
+from service.context import Context
+from service.jobs import references
+from service.keys import repository as keys
+from service.keys.errors import ProjectNotFound
+from service.keys.service import Principal
+from service.kit.errors import InvalidRequest, NotFound
+from service.kit.pagination import Order
+from service.models import repository
+from service.models.tables import CheckpointPermission
+
+ProjectId = Annotated[str, StringConstraints(max_length=64)]
+
+
+class PermissionNotFound(NotFound):
+    """The checkpoint has no such permission."""
+
+    def __init__(self, permission_id: str) -> None:
+        super().__init__(f"No such permission of this checkpoint: {permission_id[:64]}", param="permission_id")
+
+
+class PermissionCreate(BaseModel):
+    """The body of a creation: whom the model is shared with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    project_ids: Annotated[list[ProjectId], Field(min_length=1, max_length=100)]
+
+
+class PermissionObject(BaseModel):
+    """OpenAI's checkpoint permission."""
+
+    id: str
+    object: Literal["checkpoint.permission"] = "checkpoint.permission"
+    created_at: int
+    project_id: str
+
+    @classmethod
+    def of(cls, permission: CheckpointPermission) -> PermissionObject:
+        """Show a row."""
+        return cls(id=permission.id, created_at=int(permission.created_at), project_id=permission.project_id)
+
+
+class PermissionDeleted(BaseModel):
+    """The answer to a deletion."""
+
+    id: str
+    object: Literal["checkpoint.permission"] = "checkpoint.permission"
+    deleted: Literal[True] = True
+
+
+def grant(
+    session: Session, principal: Principal, context: Context, name: str, project_ids: Sequence[str]
+) -> list[PermissionObject]:
+    """Share a model or a checkpoint; a project that has it already keeps its permission.
+
+    Raises ModelNotFound, ProjectNotFound or InvalidRequest, and then shares with nobody.
+    """
+    job_id = _own(session, principal, context, name)
+    granted: list[CheckpointPermission] = []
+    for place, project_id in enumerate(dict.fromkeys(project_ids)):
+        if keys.project(session, project_id) is None:
+            raise ProjectNotFound(project_id)
+        if project_id == principal.project_id:
+            raise InvalidRequest(f"{project_id} owns {name} and needs no permission.", param=f"project_ids.{place}")
+        granted.append(repository.share(session, job_id, name, project_id))
+    return [PermissionObject.of(permission) for permission in granted]
+
+
+def page(
+    session: Session,
+    principal: Principal,
+    context: Context,
+    name: str,
+    *,
+    project_id: str | None,
+    after: str | None,
+    limit: int,
+    order: Order,
+) -> tuple[list[PermissionObject], bool]:
+    """Return one page of a model's permissions. Raises ModelNotFound."""
+    _own(session, principal, context, name)
+    rows, has_more = repository.permission_page(
+        session, name, project_id=project_id, after=after, limit=limit, order=order
+    )
+    return [PermissionObject.of(row) for row in rows], has_more
+
+
+def withdraw(session: Session, principal: Principal, context: Context, name: str, permission_id: str) -> None:
+    """End a permission; jobs that have started from the model go on. Raises ModelNotFound or PermissionNotFound."""
+    _own(session, principal, context, name)
+    if not repository.withdraw(session, name, permission_id):
+        raise PermissionNotFound(permission_id)
+
+
+def _own(session: Session, principal: Principal, context: Context, name: str) -> str:
+    """Return the job of a model of the caller's own."""
+    found = references.find_own(
+        session,
+        principal.project_id,
+        name,
+        organization=context.settings.organization,
+        param="fine_tuned_model_checkpoint",
+        bases=[entry.id for entry in context.catalog.models],
+    )
+    if found.name != name:
+        raise InvalidRequest(f"A job is shared by its model's name: {found.name}.", param="fine_tuned_model_checkpoint")
+    return found.job.id
