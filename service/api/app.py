@@ -7,6 +7,7 @@ from typing import Any, Literal
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 
+from service.api.docs import add_docs
 from service.api.errors import ErrorAnswer, add_error_handlers
 from service.api.guards import refuse_nul
 from service.api.middleware import JsonBodyLimit, RequestId
@@ -60,6 +61,7 @@ def create_app(context: Context | None) -> FastAPI:
     add_error_handlers(app)
     for router in (files.router, uploads.router, jobs.router, permissions.router, models.router, keys.router):
         app.include_router(router, responses=_ERRORS)
+    add_docs(app)
     app.get("/healthz", tags=["Health"])(healthz)
     app.get("/readyz", tags=["Health"], responses={503: _ERRORS[503]})(readyz)
     return app

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import unforeseen_error
+from service.kit.log import REQUEST_ID
 
 _log = logging.getLogger(__name__)
 _MAX_JSON_BYTES = 1 << 20
@@ -34,6 +35,7 @@ class RequestId:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", given) else f"req_{secrets.token_hex(16)}"
         began = time.perf_counter()
+        REQUEST_ID.set(request_id)
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
@@ -49,7 +51,7 @@ class RequestId:
         except ClientDisconnect:
             _log.info("%s %s was broken off by its client", scope["method"], scope["path"])
         except Exception:
-            _log.exception("%s %s failed as request %s", scope["method"], scope["path"], request_id)
+            _log.exception("%s %s failed", scope["method"], scope["path"])
             if started:
                 raise
             await unforeseen_error(request_id)(scope, receive, send_with_id)

@@ -8,6 +8,7 @@ import pytest
 from openai import AuthenticationError, NotFoundError, OpenAI
 
 from service.api.app import openapi_document
+from service.kit.log import REQUEST_ID
 from tests.fixtures.service import GOOD_JSONL, RunningApi
 
 
@@ -35,13 +36,18 @@ def test_every_answer_has_a_request_id(client: httpx.Client) -> None:
     assert client.put("/models").status_code == 405
 
 
-def test_an_unforeseen_error_is_told_without_its_details(api: RunningApi, client: httpx.Client) -> None:
+def test_an_unforeseen_error_is_told_without_its_details(
+    api: RunningApi, client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    named: list[str] = []
+    caplog.handler.addFilter(lambda _: named.append(REQUEST_ID.get()) or True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.models.repository.all_of", lambda *_: 1 / 0)
         answer = client.get("/models")
     assert answer.status_code == 500
     assert answer.headers["x-request-id"] in answer.json()["error"]["message"]
     assert "ZeroDivision" not in answer.text
+    assert answer.headers["x-request-id"] in named, "the log's line does not know its request"
 
 
 def test_openais_client_uploads_creates_and_follows(api: RunningApi) -> None:
