@@ -13,7 +13,7 @@ from service.files.downloads import PARTIAL, Attachment, download
 from service.files.service import storage_errors
 from service.jobs import repository, service
 from service.jobs.references import model_name
-from service.jobs.schemas import CheckpointObject, JobCreate, JobEventObject, JobObject
+from service.jobs.schemas import CheckpointObject, JobCreate, JobDeleted, JobEventObject, JobObject
 from service.jobs.stream import follow
 from service.jobs.tables import JobArtifact
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
@@ -59,6 +59,13 @@ def list_jobs(
 def get_job(job_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Return a job."""
     return JobObject.of(service.find(session, principal, job_id), context.settings.organization)
+
+
+@router.delete("/{job_id}")
+def delete_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobDeleted:
+    """Delete an ended job with everything it owns: events, checkpoints, results, its model."""
+    service.delete(session, principal, context, job_id)
+    return JobDeleted(id=job_id)
 
 
 @router.post("/{job_id}/cancel")

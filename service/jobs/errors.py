@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from service.kit.errors import Conflict, NotFound
 
 
@@ -24,6 +26,24 @@ class JobNotPaused(Conflict):
 
     def __init__(self, job_id: str, status: str) -> None:
         super().__init__(f"Job {job_id} is not paused, it is {status}; only a paused job can be resumed.")
+
+
+class JobRunsStill(Conflict):
+    """The job has not ended, so it cannot be deleted."""
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(f"Job {job_id} is {status}; cancel it first, then it can be deleted.", code="job_not_ended")
+
+
+class JobInUse(Conflict):
+    """Other jobs need what this one left."""
+
+    def __init__(self, job_id: str, users: Sequence[str]) -> None:
+        named = ", ".join(users[:5]) + (" and others" if len(users) > 5 else "")
+        super().__init__(
+            f"Job {job_id} cannot be deleted: what it left is needed by {named}. Wait for them, or delete them first.",
+            code="job_in_use",
+        )
 
 
 class ParentFailed(Conflict):

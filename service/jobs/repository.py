@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, select, type_coerce, update
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.jobs.states import JobState, sources_of
+from service.jobs.states import TERMINAL, JobState, sources_of
 from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
 from service.kit import ids
 from service.kit.db import db_now
@@ -76,6 +76,19 @@ def lock(session: Session, job_id: str) -> Job | None:
     """Return a job as it is now, and keep others from changing it until the transaction ends."""
     query = select(Job).where(Job.id == job_id).with_for_update()
     return session.scalar(query.execution_options(populate_existing=True))
+
+
+def users_of(session: Session, job: Job) -> Sequence[str]:
+    """Return the jobs that need this one: unfinished ones that start from it, and adapters on its whole model."""
+    unfinished = Job.state.not_in(TERMINAL) & or_(Job.start_job == job.id, Job.reward_job == job.id)
+    on_it = Job.base == job.fine_tuned_model
+    query = select(Job.id).where(Job.id != job.id, or_(unfinished, on_it) if job.fine_tuned_model else unfinished)
+    return session.scalars(query.order_by(Job.seq).limit(6)).all()
+
+
+def remove(session: Session, job: Job) -> None:
+    """Delete a job's row, and with it its events, checkpoints and artifacts."""
+    session.execute(delete(Job).where(Job.seq == job.seq))
 
 
 def states(session: Session, job_ids: Sequence[str]) -> dict[str, str]:

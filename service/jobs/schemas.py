@@ -33,6 +33,14 @@ class JobCreate(BaseModel):
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
 
 
+class JobDeleted(BaseModel):
+    """The answer to a deletion."""
+
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    deleted: Literal[True] = True
+
+
 class JobErrorObject(BaseModel):
     """Why a job failed."""
 

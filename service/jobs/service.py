@@ -7,18 +7,28 @@ import secrets
 from sqlalchemy.orm import Session
 
 from service.context import Context
+from service.files import repository as files_repository
 from service.files import service as files
 from service.files.intake import UPLOAD_PURPOSES
 from service.files.tables import File
 from service.jobs import lifecycle, methods, repository, starts
-from service.jobs.errors import ArtifactNotReady, JobHasEnded, JobNotFound, JobNotPaused, OtherResult
+from service.jobs.errors import (
+    ArtifactNotReady,
+    JobHasEnded,
+    JobInUse,
+    JobNotFound,
+    JobNotPaused,
+    JobRunsStill,
+    OtherResult,
+)
 from service.jobs.schemas import JobCreate
 from service.jobs.states import TERMINAL, WIRE_STATUS, JobState
 from service.jobs.tables import Job, JobArtifact
 from service.keys.service import Principal
-from service.kit import ids
+from service.kit import ids, outbox
 from service.kit.errors import InvalidRequest
 from service.kit.text import refuse_unstorable
+from service.models import repository as models
 
 
 def create(session: Session, principal: Principal, context: Context, body: JobCreate) -> Job:
@@ -94,6 +104,29 @@ def resume(session: Session, principal: Principal, job_id: str) -> Job:
     if not resumed:
         raise JobNotPaused(job_id, job.state)
     return job
+
+
+def delete(session: Session, principal: Principal, context: Context, job_id: str) -> None:
+    """Delete an ended job with everything it owns: events, checkpoints, results, its model and its result file.
+
+    Its bytes go a little later, when no worker can still be writing any. Raises JobNotFound, JobRunsStill, JobInUse.
+    """
+    find(session, principal, job_id)
+    job = repository.lock(session, job_id)
+    assert job is not None
+    if job.state not in TERMINAL:
+        raise JobRunsStill(job_id, job.state)
+    users = repository.users_of(session, job)
+    if users:
+        raise JobInUse(job_id, users)
+    result = job.result_file and files_repository.get(session, principal.project_id, job.result_file)
+    if result:
+        files.delete(session, result)
+    models.remove_of_job(session, job_id)
+    repository.remove(session, job)
+    settings = context.settings
+    delay = settings.lease_seconds + settings.stop_seconds
+    outbox.add(session, outbox.Topic.DELETE_BLOBS, delay=delay, prefix=f"jobs/{job_id}")
 
 
 def artifact(session: Session, principal: Principal, job_id: str, name: str) -> JobArtifact:

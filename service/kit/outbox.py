@@ -37,9 +37,9 @@ class OutboxRow(Base):
     error: Mapped[str | None] = mapped_column(Text)
 
 
-def add(session: Session, topic: Topic, **payload: Any) -> None:
-    """Ask for an effect, in the caller's transaction."""
-    session.add(OutboxRow(topic=topic, payload=payload))
+def add(session: Session, topic: Topic, *, delay: float = 0.0, **payload: Any) -> None:
+    """Ask for an effect, in the caller's transaction, `delay` seconds from now at the earliest."""
+    session.add(OutboxRow(topic=topic, payload=payload, due_at=db_now() + delay))
 
 
 def due(session: Session, topic: Topic, *, limit: int = 100) -> Sequence[OutboxRow]:

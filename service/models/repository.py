@@ -37,6 +37,12 @@ def remove(session: Session, model: FineTunedModel) -> None:
     session.execute(delete(FineTunedModel).where(FineTunedModel.seq == model.seq))
 
 
+def remove_of_job(session: Session, job_id: str) -> None:
+    """Delete what a job left: its model, and what was shared of that and of its checkpoints."""
+    session.execute(delete(FineTunedModel).where(FineTunedModel.job_id == job_id))
+    session.execute(delete(CheckpointPermission).where(CheckpointPermission.job_id == job_id))
+
+
 def share(session: Session, job_id: str, name: str, project_id: str) -> CheckpointPermission:
     """Return a project's permission for a model or checkpoint, made where there is none."""
     query = select(CheckpointPermission).where(

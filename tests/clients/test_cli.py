@@ -159,6 +159,9 @@ def test_reading_jobs(run: Run, server: Server) -> None:
     assert run("jobs", "cancel", "ftjob-1")[1] == "ftjob-1: cancelled\n"
     server.on("POST", f"{JOB}/pause", Answer(a_job("running") | {"phase": "running", "pause_requested": True}))
     assert run("jobs", "pause", "ftjob-1")[1] == "ftjob-1: running, to be paused at its next checkpoint\n"
+    server.on("DELETE", JOB, Answer({"id": "ftjob-1", "object": "fine_tuning.job", "deleted": True}))
+    assert run("jobs", "delete", "ftjob-1", "--yes")[1] == "ftjob-1: deleted\n"
+    assert run("jobs", "delete", "ftjob-1")[0] == 1, "nobody said yes"
     server.on("POST", f"{JOB}/resume", Answer(a_job("queued") | {"phase": "queued"}))
     assert run("jobs", "resume", "ftjob-1")[1] == "ftjob-1: queued\n"
     server.on("GET", "/v1/models", Answer(a_page([{"id": "tiny", "object": "model", "owned_by": "我"}])))

@@ -61,6 +61,8 @@ def test_read_and_cancel(driver: Driver, server: Server) -> None:
     assert driver.call("jobs.cancel", "ftjob-1").status == "cancelled"
     server.on("POST", f"{JOB}/pause", Answer(a_job("queued") | {"phase": "paused"}))
     server.on("POST", f"{JOB}/resume", Answer(a_job("queued") | {"phase": "queued"}))
+    server.on("DELETE", JOB, Answer({"id": "ftjob-1", "object": "fine_tuning.job", "deleted": True}))
+    assert driver.call("jobs.delete", "ftjob-1").deleted
     assert driver.call("jobs.pause", "ftjob-1").phase == "paused"
     assert driver.call("jobs.resume", "ftjob-1").phase == "queued"
 

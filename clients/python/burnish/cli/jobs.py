@@ -129,6 +129,19 @@ def resume(job_id: str, as_json: bool) -> None:
 
 @jobs.command()
 @click.argument("job_id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def delete(job_id: str, yes: bool, as_json: bool) -> None:
+    """Delete an ended job with its checkpoints, results and model."""
+    if not yes:
+        click.confirm(f"Delete {job_id} with its checkpoints, results and model?", abort=True, err=True)
+    with Burnish() as client:
+        deleted = client.jobs.delete(job_id)
+    print_json(deleted) if as_json else click.echo(f"{deleted.id}: deleted")
+
+
+@jobs.command()
+@click.argument("job_id")
 @limit_option
 @json_option
 def events(job_id: str, limit: int, as_json: bool) -> None:

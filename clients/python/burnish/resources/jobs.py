@@ -17,7 +17,7 @@ from burnish._request import Request, content, creating, parser_of, query, segme
 from burnish._stream import AsyncJobStream, Feed, JobStream
 from burnish._upload import Progress
 from burnish.errors import JobFailed
-from burnish.schemas import Checkpoint, CreateJob, Job, JobEvent, PageData
+from burnish.schemas import Checkpoint, CreateJob, Deleted, Job, JobEvent, PageData
 
 if TYPE_CHECKING:
     from burnish.client import AsyncBurnish, Burnish, Finish
@@ -54,6 +54,10 @@ def _list(after: str | None, limit: int | None, metadata: dict[str, str] | None)
 
 def _retrieve(job_id: str) -> Request[Job]:
     return Request("GET", _path(job_id), parser_of(Job))
+
+
+def _delete(job_id: str) -> Request[Deleted]:
+    return Request("DELETE", _path(job_id), parser_of(Deleted))
 
 
 def _change(job_id: str, verb: Literal["cancel", "pause", "resume"]) -> Request[Job]:
@@ -140,6 +144,10 @@ class Jobs:
     def resume(self, job_id: str) -> Job:
         """Let a paused job go on from its last checkpoint."""
         return self._client.send(_change(job_id, "resume"))
+
+    def delete(self, job_id: str) -> Deleted:
+        """Delete an ended job with its events, checkpoints, results and model. Raises ConflictError."""
+        return self._client.send(_delete(job_id))
 
     def events(self, job_id: str, *, after: str | None = None, limit: int | None = None) -> Page[JobEvent]:
         """List a job's events, newest first; `stream` gives them as they happen."""
@@ -242,6 +250,10 @@ class AsyncJobs:
     async def resume(self, job_id: str) -> Job:
         """Let a paused job go on from its last checkpoint."""
         return await self._client.send(_change(job_id, "resume"))
+
+    async def delete(self, job_id: str) -> Deleted:
+        """Delete an ended job with its events, checkpoints, results and model. Raises ConflictError."""
+        return await self._client.send(_delete(job_id))
 
     async def events(self, job_id: str, *, after: str | None = None, limit: int | None = None) -> AsyncPage[JobEvent]:
         """List a job's events."""
