@@ -49,9 +49,10 @@ openapi: install ## write openapi/openapi.json from the code
 faults: install ## run the tests that kill and starve processes
 	$(BIN)/pytest -m faults
 
-bench: install ## measure the trainer against plain TRL, and the dataset check against plain json
+bench: install ## measure the trainer against plain TRL, the dataset check against plain json, large uploads
 	$(BIN)/python -m tests.benchmarks.trainer_against_trl
 	$(BIN)/python -m tests.benchmarks.dataset_check
+	$(BIN)/python -m tests.benchmarks.uploads
 
 proof: install ## make the tables and plots of docs/proof anew
 	$(BIN)/python -m tests.benchmarks.proof

@@ -21,6 +21,7 @@ from tests.benchmarks import (
     ppo_memory,
     real_preferences,
     trainer_against_trl,
+    uploads,
 )
 from tests.benchmarks.measuring import REPOSITORY, Outcome
 from trainer.engine.environment import describe
@@ -47,6 +48,11 @@ PAGES: dict[str, Page] = {
         dataset_check,
         "The dataset check against plain JSON parsing",
         "How fast an uploaded file is checked on one core.",
+    ),
+    "uploads": Page(
+        uploads,
+        "Large uploads",
+        "What a large file costs the API: its speed, and whether memory stays flat.",
     ),
     "exact": Page(
         exact_answers,

@@ -21,6 +21,7 @@ from burnish._retry import RetryPolicy
 from burnish.resources.files import AsyncFiles, Files
 from burnish.resources.jobs import AsyncFineTuning, AsyncJobs, FineTuning, Jobs
 from burnish.resources.models import AsyncModels, Models
+from burnish.resources.projects import AsyncProjects, Projects
 from burnish.resources.uploads import AsyncUploads, Uploads
 from burnish.resources.webhooks import Webhooks
 
@@ -86,6 +87,7 @@ class Burnish(_Base):
         self.jobs = Jobs(self)
         self.fine_tuning = FineTuning(self.jobs)
         self.models = Models(self)
+        self.projects = Projects(self)
 
     def __enter__(self) -> Self:
         return self
@@ -175,6 +177,7 @@ class AsyncBurnish(_Base):
         self.jobs = AsyncJobs(self)
         self.fine_tuning = AsyncFineTuning(self.jobs)
         self.models = AsyncModels(self)
+        self.projects = AsyncProjects(self)
 
     async def __aenter__(self) -> Self:
         return self

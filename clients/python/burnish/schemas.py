@@ -49,6 +49,30 @@ class JobError(WireModel):
     param: str | None = None
 
 
+class Project(WireModel):
+    """Owns objects; its keys see nothing of another's."""
+
+    id: str
+    object: str = "organization.project"
+    name: str
+    created_at: int
+
+
+class ApiKey(WireModel):
+    """A key of a project. `value`, the key itself, is told by its creation alone."""
+
+    id: str
+    object: str = "organization.project.api_key"
+    name: str
+    redacted_value: str
+    created_at: int
+    last_used_at: int | None = None
+    scopes: list[str] = Field(default_factory=list[str])
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    value: str | None = Field(None, repr=False)
+
+
 class UploadPart(WireModel):
     """A part of an upload that the server has."""
 

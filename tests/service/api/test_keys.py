@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import json
+from collections.abc import Callable, Generator
 
+import anyio
 import httpx
 import pytest
 from sqlalchemy import update
 
+from burnish import AsyncBurnish
+from burnish.cli import main as cli
 from service.keys.service import SCOPES, Scope, create_key
 from service.keys.tables import ApiKey
 from tests.fixtures.service import RunningApi, upload
@@ -141,3 +145,57 @@ def test_unknown_and_taken_names(admin: httpx.Client) -> None:
     own, other = (admin.get(PROJECTS, params={"limit": 2}).json()["data"])[:2]
     key = admin.get(f"{PROJECTS}/{own['id']}/api_keys").json()["data"][0]["id"]
     assert admin.delete(f"{PROJECTS}/{other['id']}/api_keys/{key}").status_code == 404
+
+
+@pytest.fixture
+def terminal(
+    api: RunningApi, admin: httpx.Client, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """The `burnish` command, with an administrator's key."""
+    monkeypatch.setenv("BURNISH_BASE_URL", api.url)
+    monkeypatch.setenv("BURNISH_API_KEY", admin.headers["authorization"].removeprefix("Bearer "))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = cli(arguments)
+        return status, *capfd.readouterr()
+
+    return run
+
+
+def test_the_command_line_manages_projects_and_keys(
+    api: RunningApi, terminal: Callable[..., tuple[int, str, str]]
+) -> None:
+    project = terminal("projects", "create", "销售 sales")[1].strip()
+    assert "销售 sales" in terminal("projects", "list", "--limit", "1000")[1]
+    status, value, told = terminal("keys", "create", project, "--name", "bi", "--scope", "read", "--expires-in", "1.5")
+    assert (status, "shown only now" in told) == (0, True)
+    with httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {value.strip()}"}) as theirs:
+        assert theirs.get("/files").status_code == 200
+        listed = terminal("keys", "list", project)[1]
+        assert value.strip() not in listed
+        (key,) = json.loads(terminal("keys", "list", project, "--json")[1])
+        assert key["id"] in listed
+        assert key["expires_at"] - key["created_at"] in (129_600, 129_601)
+        assert terminal("keys", "revoke", project, key["id"])[1] == f"{key['id']}: revoked\n"
+        assert theirs.get("/files").status_code == 401
+    assert "revoked" in terminal("keys", "list", project)[1]
+    status, _, sentence = terminal("keys", "revoke", project, key["id"])
+    assert (status, sentence.startswith("Error: No such API key in this project")) == (1, True)
+    assert terminal("projects", "create", "销售 sales")[0] == 1
+
+
+def test_the_awaited_client_does_too(api: RunningApi, admin: httpx.Client) -> None:
+    key = admin.headers["authorization"].removeprefix("Bearer ")
+
+    async def work() -> None:
+        async with AsyncBurnish(base_url=api.url, api_key=key) as client:
+            project = await client.projects.create(name="awaited")
+            assert (await client.projects.list(limit=1)).data
+            made = await client.projects.create_key(project.id, name="n")
+            assert made.value is not None
+            assert made.value not in repr(made)
+            assert [listed.id for listed in (await client.projects.list_keys(project.id)).data] == [made.id]
+            assert (await client.projects.revoke_key(project.id, made.id)).deleted
+
+    anyio.run(work)

@@ -10,6 +10,7 @@ import click
 from burnish.cli.data import data
 from burnish.cli.files import files
 from burnish.cli.jobs import jobs
+from burnish.cli.keys import keys, projects
 from burnish.cli.login import login
 from burnish.cli.models import models
 from burnish.cli.score import score
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (login, data, files, jobs, models, score):
+for command in (login, data, files, jobs, models, score, projects, keys):
     cli.add_command(command)
 
 

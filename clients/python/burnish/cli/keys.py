@@ -1,0 +1,107 @@
+"""`burnish projects` and `burnish keys`, for keys with the scope `admin`."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import click
+
+from burnish.cli.output import json_option, limit_option, print_json, print_table, when
+from burnish.client import Burnish
+
+_DAY = 24 * 3600
+
+
+@click.group()
+def projects() -> None:
+    """Show and make projects; needs a key with the scope admin."""
+
+
+@projects.command("list")
+@limit_option
+@json_option
+def list_projects(limit: int, as_json: bool) -> None:
+    """List all projects, the oldest first."""
+    with Burnish() as client:
+        found = list(islice(client.projects.list(limit=min(limit, 100)), limit))
+    if as_json:
+        print_json(found)
+    else:
+        print_table(("id", "name", "created"), [(p.id, p.name, when(p.created_at)) for p in found])
+
+
+@projects.command("create")
+@click.argument("name")
+@json_option
+def create_project(name: str, as_json: bool) -> None:
+    """Make a project."""
+    with Burnish() as client:
+        project = client.projects.create(name=name)
+    print_json(project) if as_json else click.echo(project.id)
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and revoke a project's API keys; needs a key with the scope admin."""
+
+
+@keys.command("list")
+@click.argument("project_id")
+@limit_option
+@json_option
+def list_keys(project_id: str, limit: int, as_json: bool) -> None:
+    """List a project's keys, the oldest first."""
+    with Burnish() as client:
+        found = list(islice(client.projects.list_keys(project_id, limit=min(limit, 100)), limit))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            key.id,
+            key.name,
+            key.redacted_value,
+            " ".join(key.scopes),
+            when(key.last_used_at) if key.last_used_at else "never",
+            f"revoked {when(key.revoked_at)}" if key.revoked_at else when(key.expires_at) if key.expires_at else "—",
+        )
+        for key in found
+    ]
+    print_table(("id", "name", "key", "scopes", "last used", "ends"), rows)
+
+
+@keys.command("create")
+@click.argument("project_id")
+@click.option("--name", required=True, help="What the key is for.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(["read", "write", "admin"]),
+    default=("read", "write"),
+    show_default=True,
+    help="What the key may do; give it once for each.",
+)
+@click.option("--expires-in", type=click.FloatRange(0, 3660, min_open=True), metavar="DAYS", help="Never if left out.")
+@json_option
+def create_key(project_id: str, name: str, scopes: tuple[str, ...], expires_in: float | None, as_json: bool) -> None:
+    """Make a key and print it; it cannot be shown again."""
+    seconds = None if expires_in is None else round(expires_in * _DAY)
+    with Burnish() as client:
+        key = client.projects.create_key(project_id, name=name, scopes=scopes, expires_in=seconds)
+    if as_json:
+        print_json(key)
+    else:
+        click.echo(f"Key {key.id}; it is shown only now:", err=True)
+        click.echo(key.value)
+
+
+@keys.command("revoke")
+@click.argument("project_id")
+@click.argument("key_id")
+@json_option
+def revoke_key(project_id: str, key_id: str, as_json: bool) -> None:
+    """Revoke a key, at once and for ever."""
+    with Burnish() as client:
+        gone = client.projects.revoke_key(project_id, key_id)
+    print_json(gone) if as_json else click.echo(f"{gone.id}: revoked")

@@ -1,0 +1,104 @@
+"""`/v1/organization/projects`: projects and their API keys, for keys with the scope `admin`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from burnish._pages import AsyncPage, Page
+from burnish._request import Request, parser_of, query, segment
+from burnish.schemas import ApiKey, Deleted, PageData, Project
+
+if TYPE_CHECKING:
+    from burnish.client import AsyncBurnish, Burnish
+
+_PROJECTS = "/organization/projects"
+
+
+def _keys(project_id: str, *rest: str) -> str:
+    return "/".join((_PROJECTS, segment(project_id), "api_keys", *map(segment, rest)))
+
+
+def _list(after: str | None, limit: int | None) -> Request[PageData[Project]]:
+    return Request("GET", _PROJECTS, parser_of(PageData[Project]), params=query(after=after, limit=limit))
+
+
+def _create(name: str) -> Request[Project]:
+    return Request("POST", _PROJECTS, parser_of(Project), json={"name": name})
+
+
+def _list_keys(project_id: str, after: str | None, limit: int | None) -> Request[PageData[ApiKey]]:
+    return Request("GET", _keys(project_id), parser_of(PageData[ApiKey]), params=query(after=after, limit=limit))
+
+
+def _create_key(project_id: str, name: str, scopes: Sequence[str] | None, expires_in: int | None) -> Request[ApiKey]:
+    body: dict[str, Any] = {"name": name}
+    if scopes is not None:
+        body["scopes"] = list(scopes)
+    if expires_in is not None:
+        body["expires_in"] = expires_in
+    return Request("POST", _keys(project_id), parser_of(ApiKey), json=body)
+
+
+def _revoke_key(project_id: str, key_id: str) -> Request[Deleted]:
+    return Request("DELETE", _keys(project_id, key_id), parser_of(Deleted))
+
+
+class Projects:
+    """`client.projects`."""
+
+    def __init__(self, client: Burnish) -> None:
+        self._client = client
+
+    def list(self, *, after: str | None = None, limit: int | None = None) -> Page[Project]:
+        """List all projects, the oldest first."""
+        return Page(self._client, _list(after, limit))
+
+    def create(self, *, name: str) -> Project:
+        """Make a project. Raises ConflictError where the name is taken."""
+        return self._client.send(_create(name))
+
+    def list_keys(self, project_id: str, *, after: str | None = None, limit: int | None = None) -> Page[ApiKey]:
+        """List a project's keys, revoked ones too."""
+        return Page(self._client, _list_keys(project_id, after, limit))
+
+    def create_key(
+        self, project_id: str, *, name: str, scopes: Sequence[str] | None = None, expires_in: int | None = None
+    ) -> ApiKey:
+        """Make a key, by default to read and write for ever; `expires_in` is in seconds. Its `value` is shown once."""
+        return self._client.send(_create_key(project_id, name, scopes, expires_in))
+
+    def revoke_key(self, project_id: str, key_id: str) -> Deleted:
+        """Revoke a key, at once and for ever."""
+        return self._client.send(_revoke_key(project_id, key_id))
+
+
+class AsyncProjects:
+    """`client.projects`, awaited."""
+
+    def __init__(self, client: AsyncBurnish) -> None:
+        self._client = client
+
+    async def list(self, *, after: str | None = None, limit: int | None = None) -> AsyncPage[Project]:
+        """List all projects, the oldest first."""
+        return await AsyncPage[Project].fetch(self._client, _list(after, limit))
+
+    async def create(self, *, name: str) -> Project:
+        """Make a project."""
+        return await self._client.send(_create(name))
+
+    async def list_keys(
+        self, project_id: str, *, after: str | None = None, limit: int | None = None
+    ) -> AsyncPage[ApiKey]:
+        """List a project's keys."""
+        return await AsyncPage[ApiKey].fetch(self._client, _list_keys(project_id, after, limit))
+
+    async def create_key(
+        self, project_id: str, *, name: str, scopes: Sequence[str] | None = None, expires_in: int | None = None
+    ) -> ApiKey:
+        """Make a key; its `value` is shown once."""
+        return await self._client.send(_create_key(project_id, name, scopes, expires_in))
+
+    async def revoke_key(self, project_id: str, key_id: str) -> Deleted:
+        """Revoke a key."""
+        return await self._client.send(_revoke_key(project_id, key_id))
