@@ -21,6 +21,7 @@ from service.keys.auth import ContextDep
 from service.kit.version import VERSION
 from service.models import endpoints as models
 from service.uploads import endpoints as uploads
+from service.webhooks import endpoints as webhooks
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "The request is wrong"},
@@ -59,7 +60,8 @@ def create_app(context: Context | None) -> FastAPI:
     app.add_middleware(JsonBodyLimit)
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    for router in (files.router, uploads.router, jobs.router, permissions.router, models.router, keys.router):
+    routed = (files, uploads, jobs, permissions, models, webhooks, keys)
+    for router in (domain.router for domain in routed):
         app.include_router(router, responses=_ERRORS)
     add_docs(app)
     app.get("/healthz", tags=["Health"])(healthz)

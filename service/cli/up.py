@@ -22,7 +22,7 @@ from service.cli.processes import Child, stop_in_order
 from service.context import open_context
 from service.kit.settings import Settings, load_settings
 from service.queue.embedded import EmbeddedValkey
-from service.webhooks.endpoint import endpoint_from
+from service.webhooks.target import configured_target
 
 READY_SECONDS = 120.0
 _LOOK_SECONDS = 0.2
@@ -56,7 +56,7 @@ def run_up(data: Path | None, *, host: str, port: int, workers: int) -> int:
     if data is not None:
         os.environ["BURNISH_DATA"] = str(data)
     settings = load_settings()
-    endpoint_from(settings)
+    configured_target(settings)
     checks.check_port(host, port)
     checks.check_packages()
     checks.prepare_folder(settings.data)

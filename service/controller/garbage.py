@@ -16,6 +16,7 @@ from service.kit import outbox
 from service.queue.base import JobQueue
 from service.storage.errors import InvalidKey
 from service.uploads import service as uploads
+from service.webhooks import repository as webhooks
 
 _log = logging.getLogger(__name__)
 _ABANDONED_AFTER = timedelta(days=1)
@@ -62,6 +63,7 @@ def remove_abandoned(context: Context, _queue: JobQueue) -> int:
     with context.db.write() as session:
         keys.forget_answers(session, age=KEPT_SECONDS)
         queries.forget_done(session, age=_OUTBOX_KEPT.total_seconds())
+        webhooks.forget(session, age=_OUTBOX_KEPT.total_seconds())
     return context.storage.remove_abandoned(_ABANDONED_AFTER)
 
 

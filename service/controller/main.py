@@ -17,7 +17,7 @@ from service.kit.log import set_up_logging
 from service.kit.settings import Settings
 from service.queue.base import JobQueue
 from service.queue.rq import RqJobQueue
-from service.webhooks.endpoint import endpoint_from
+from service.webhooks.target import configured_target
 
 _log = logging.getLogger(__name__)
 _REFILL_SECONDS = 5.0
@@ -35,14 +35,16 @@ def run_controller(settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    endpoint = endpoint_from(settings)
+    receiver = configured_target(settings)
     context = open_context(settings)
     queue = RqJobQueue(settings.redis)
     outages = Outages()
     run_until_it_works(Step("schema", 0, partial(migrations.check, settings)), stop, outages)
     if not stop.is_set():
-        _log.info("working; %s", "webhooks have a receiver" if endpoint else "BURNISH_WEBHOOK_URL is not set")
-        sender = WebhookStep(context.db, endpoint, seconds=settings.poll_seconds)
+        _log.info(
+            "working; %s", "the settings name a receiver of webhooks" if receiver else "BURNISH_WEBHOOK_URL is not set"
+        )
+        sender = WebhookStep(context, receiver, seconds=settings.poll_seconds)
         run_steps([*steps_of(context, queue), Step("webhooks", 0, sender, sender.close)], stop, outages)
     context.db.close()
     return 0

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from service.kit.db import Database
-from service.webhooks.endpoint import Endpoint
+from service.context import Context
 from service.webhooks.sender import Pace, WebhookSender
+from service.webhooks.target import Target
 
 
 class WebhookStep:
     """Starts the deliveries that are due, then lets those in flight go on for `seconds`."""
 
-    def __init__(self, db: Database, endpoint: Endpoint | None, *, seconds: float, pace: Pace | None = None) -> None:
-        self._sender = WebhookSender(db, endpoint, pace)
+    def __init__(
+        self, context: Context, configured: Target | None, *, seconds: float, pace: Pace | None = None
+    ) -> None:
+        self._sender = WebhookSender(context, configured, pace)
         self._seconds = seconds
         self._runner = asyncio.Runner()
 

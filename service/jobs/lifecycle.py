@@ -261,7 +261,7 @@ def _tell_paused(session: Session, job_id: str) -> None:
 def _notify(session: Session, job_id: str, outcome: str) -> None:
     outbox.add(
         session,
-        outbox.Topic.SEND_WEBHOOK,
+        outbox.Topic.TELL_WEBHOOKS,
         event_id=ids.new_id(ids.WEBHOOK_EVENT),
         type=f"fine_tuning.job.{outcome}",
         object_id=job_id,

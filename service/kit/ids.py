@@ -17,6 +17,8 @@ EVENT = "ftevent-"
 CHECKPOINT = "ftckpt_"
 PERMISSION = "cp_"
 WEBHOOK_EVENT = "evt_"
+WEBHOOK_ENDPOINT = "whe_"
+WEBHOOK_ATTEMPT = "whatt_"
 PROJECT = "proj_"
 KEY = "key_"
 

@@ -19,7 +19,10 @@ class Topic(StrEnum):
     """What an outbox row asks for."""
 
     ENQUEUE_JOB = "enqueue_job"
+    TELL_WEBHOOKS = "tell_webhooks"
+    """Something happened: find out who wants to know."""
     SEND_WEBHOOK = "send_webhook"
+    """One event to one receiver."""
     DELETE_BLOBS = "delete_blobs"
 
 
@@ -31,15 +34,17 @@ class OutboxRow(Base):
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     topic: Mapped[str] = mapped_column(String(32), index=True)
     payload: Mapped[dict[str, Any]] = mapped_column(Json)
+    lane: Mapped[str | None] = mapped_column(String(40), index=True)
+    """Whom the row is for: the rows of a busy lane wait while those of others go on."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     due_at: Mapped[float] = mapped_column(Double, default=db_now())
     done_at: Mapped[float | None] = mapped_column(Double, index=True)
     error: Mapped[str | None] = mapped_column(Text)
 
 
-def add(session: Session, topic: Topic, *, delay: float = 0.0, **payload: Any) -> None:
+def add(session: Session, topic: Topic, *, lane: str | None = None, delay: float = 0.0, **payload: Any) -> None:
     """Ask for an effect, in the caller's transaction, `delay` seconds from now at the earliest."""
-    session.add(OutboxRow(topic=topic, payload=payload, due_at=db_now() + delay))
+    session.add(OutboxRow(topic=topic, lane=lane, payload=payload, due_at=db_now() + delay))
 
 
 def due(session: Session, topic: Topic, *, limit: int = 100) -> Sequence[OutboxRow]:

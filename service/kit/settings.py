@@ -11,6 +11,8 @@ from typing import Self
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.kit.networks import AllowedNetworks
+
 
 class SettingsError(Exception):
     """A setting is missing or wrong; the message is a sentence for the operator."""
@@ -41,6 +43,8 @@ class Settings(BaseSettings):
     webhook_url: str | None = None
     webhook_secret: SecretStr | None = None
     """`whsec_` and the base64 of 24 to 64 bytes (Standard Webhooks)."""
+    webhook_allowed_networks: str = ""
+    """Networks (CIDR) and host names that projects' webhooks may go to although they are not public; by commas."""
 
     organization: str = Field("burnish", pattern=r"^[a-z0-9-]{1,32}$")
     """Stands in `ft:{base}:{organization}:{suffix}:{id}` and as `organization_id`."""
@@ -61,6 +65,12 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _readable_networks(cls, value: str) -> str:
+        AllowedNetworks.parse(value)
+        return value
 
     @field_validator("database_url")
     @classmethod

@@ -8,7 +8,7 @@ from service.keys.tables import ApiKey, IdempotentAnswer, Project
 from service.kit.outbox import OutboxRow
 from service.models.tables import CheckpointPermission, FineTunedModel
 from service.uploads.tables import Upload, UploadPart
-from service.webhooks.tables import WebhookAttempt
+from service.webhooks.tables import WebhookAttempt, WebhookEndpoint, WebhookEvent
 
 TABLES = (
     Project,
@@ -24,5 +24,7 @@ TABLES = (
     JobCheckpoint,
     JobArtifact,
     OutboxRow,
+    WebhookEndpoint,
+    WebhookEvent,
     WebhookAttempt,
 )

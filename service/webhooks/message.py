@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import orjson
 from standardwebhooks.webhooks import Webhook
+
+EVENT_TYPES = ("fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled")
+"""What receivers can be told of."""
 
 
 def body_of(event_id: str, kind: str, created_at: int, object_id: str) -> bytes:
@@ -15,13 +19,14 @@ def body_of(event_id: str, kind: str, created_at: int, object_id: str) -> bytes:
     )
 
 
-def signed_headers(secret: str, event_id: str, body: bytes, at: datetime | None = None) -> dict[str, str]:
-    """Return the headers of a try made at `at`, by default now: HMAC-SHA256 over `{id}.{timestamp}.{body}`."""
-    at = at or datetime.now(UTC)
+def signed_headers(secrets: Sequence[str], event_id: str, body: bytes) -> dict[str, str]:
+    """Return the headers of a try made now: HMAC-SHA256 over `{id}.{timestamp}.{body}` with each of the secrets."""
+    at = datetime.now(UTC)
+    text = body.decode()
     return {
         "content-type": "application/json",
         "user-agent": "burnish-webhooks",
         "webhook-id": event_id,
         "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": Webhook(secret).sign(event_id, at, body.decode()),
+        "webhook-signature": " ".join(Webhook(secret).sign(event_id, at, text) for secret in secrets),
     }

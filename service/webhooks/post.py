@@ -9,8 +9,14 @@ from dataclasses import dataclass
 
 import httpx
 
-from service.webhooks.endpoint import Endpoint
+from service.webhooks.guard import AddressRefused, Unresolvable
 from service.webhooks.message import signed_headers
+from service.webhooks.target import Target
+
+_UNREADABLE = (
+    "not sent: the signing secret does not open with this BURNISH_SECRET_KEY; rotate the endpoint's secret, or give "
+    "the service the secret that it had before"
+)
 
 
 @dataclass(frozen=True)
@@ -28,19 +34,23 @@ class Outcome:
         return self.status_code == 410
 
 
-async def post(client: httpx.AsyncClient, endpoint: Endpoint, event_id: str, body: bytes, *, timeout: float) -> Outcome:
+async def post(client: httpx.AsyncClient, target: Target, event_id: str, body: bytes, *, timeout: float) -> Outcome:
     """Post an event once, `timeout` seconds for all of it, however slowly the receiver drips. Raises nothing.
 
     Only the status counts: the answer's body is never read.
     """
     began = time.monotonic()
+    if not target.secrets:
+        return Outcome(None, _UNREADABLE, 0)
     try:
         async with asyncio.timeout(timeout):
-            headers = signed_headers(endpoint.secret, event_id, body)
-            async with client.stream("POST", endpoint.url, content=body, headers=headers) as response:
+            headers = signed_headers(target.secrets, event_id, body)
+            async with client.stream("POST", target.url, content=body, headers=headers) as response:
                 status, answered = response.status_code, response.headers
     except TimeoutError:
         return Outcome(None, f"no answer within {timeout:g} s", _since(began))
+    except (AddressRefused, Unresolvable) as refused:
+        return Outcome(None, f"{refused}.", _since(began))
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         return Outcome(None, f"{type(error).__name__}: {error}"[:500], _since(began))
     return Outcome(status, _fault(status, answered), _since(began), answered.get("retry-after"))

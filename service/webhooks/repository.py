@@ -1,37 +1,196 @@
-"""SQL of deliveries."""
+"""SQL of endpoints, events and deliveries."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.kit import outbox
 from service.kit.db import db_now
-from service.kit.outbox import OutboxRow
-from service.webhooks.tables import WebhookAttempt
+from service.kit.outbox import OutboxRow, Topic
+from service.kit.pagination import Order, fetch_page
+from service.webhooks.post import Outcome
+from service.webhooks.tables import WebhookAttempt, WebhookEndpoint, WebhookEvent
+from service.webhooks.target import Target
 
 
-def claim_due(session: Session, *, limit: int, seconds: float) -> Sequence[OutboxRow]:
-    """Return the events whose time has come, taken from other senders for `seconds`.
+def now(session: Session) -> float:
+    """Return the database's time in unix seconds."""
+    return session.scalars(select(db_now())).one()
+
+
+def by_id(session: Session, endpoint_id: str, *, lock: bool = False) -> WebhookEndpoint | None:
+    """Return an endpoint, whoever owns it; with `lock`, withheld from other writers until the transaction ends."""
+    query = select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id)
+    return session.scalar(query.with_for_update() if lock else query)
+
+
+def count(session: Session, project_id: str) -> int:
+    """Return how many endpoints a project has."""
+    query = select(func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
+    return session.scalars(query).one()
+
+
+def page(
+    session: Session, project_id: str, *, after: str | None, limit: int, order: Order
+) -> tuple[Sequence[WebhookEndpoint], bool]:
+    """Return one page of a project's endpoints. Raises InvalidRequest for an `after` that is not among them."""
+    return fetch_page(
+        session,
+        select(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id),
+        seq=WebhookEndpoint.seq,
+        public_id=WebhookEndpoint.id,
+        after=after,
+        limit=limit,
+        order=order,
+    )
+
+
+def enabled(session: Session, project_id: str) -> Sequence[WebhookEndpoint]:
+    """Return a project's endpoints that want to be told, oldest first."""
+    query = select(WebhookEndpoint).where(
+        WebhookEndpoint.project_id == project_id, WebhookEndpoint.disabled_at.is_(None)
+    )
+    return session.scalars(query.order_by(WebhookEndpoint.seq)).all()
+
+
+def remove(session: Session, endpoint: WebhookEndpoint) -> None:
+    """Delete an endpoint with its log; what was still to be delivered is dropped."""
+    drop_pending(session, endpoint.id, reason="the endpoint was deleted")
+    session.execute(delete(WebhookAttempt).where(WebhookAttempt.endpoint_id == endpoint.id))
+    session.delete(endpoint)
+
+
+def disable(session: Session, endpoint: WebhookEndpoint, *, reason: str) -> None:
+    """Tell an endpoint nothing more; what was still to be delivered is dropped."""
+    endpoint.disabled_at = now(session)
+    endpoint.disabled_reason = reason
+    drop_pending(session, endpoint.id, reason="the endpoint was disabled")
+
+
+def drop_pending(session: Session, endpoint_id: str, *, reason: str) -> None:
+    """Mark what was still to be delivered to an endpoint as done, with the reason."""
+    session.execute(
+        update(OutboxRow)
+        .where(OutboxRow.lane == endpoint_id, OutboxRow.done_at.is_(None))
+        .values(done_at=db_now(), error=reason)
+    )
+
+
+def pending(session: Session, endpoint_id: str) -> Sequence[OutboxRow]:
+    """Return what is still to be delivered to an endpoint."""
+    query = select(OutboxRow).where(OutboxRow.lane == endpoint_id, OutboxRow.done_at.is_(None))
+    return session.scalars(query.order_by(OutboxRow.seq)).all()
+
+
+def make_due(session: Session, seq: int) -> None:
+    """Make a delivery due now."""
+    session.execute(update(OutboxRow).where(OutboxRow.seq == seq).values(due_at=db_now()))
+
+
+def event_of(session: Session, event_id: str) -> WebhookEvent | None:
+    """Return an event, whosever it is."""
+    return session.scalar(select(WebhookEvent).where(WebhookEvent.id == event_id))
+
+
+def events_named(session: Session, project_id: str, event_ids: Collection[str]) -> Sequence[WebhookEvent]:
+    """Return those of a project's events that have one of the ids, oldest first."""
+    query = select(WebhookEvent).where(WebhookEvent.project_id == project_id, WebhookEvent.id.in_(event_ids))
+    return session.scalars(query.order_by(WebhookEvent.seq)).all()
+
+
+def events_between(
+    session: Session, project_id: str, begin: float, end: float, *, types: Collection[str], limit: int
+) -> Sequence[WebhookEvent]:
+    """Return a project's events of some types from `begin` to before `end`, oldest first."""
+    query = select(WebhookEvent).where(
+        WebhookEvent.project_id == project_id,
+        WebhookEvent.created_at >= begin,
+        WebhookEvent.created_at < end,
+        WebhookEvent.type.in_(types),
+    )
+    return session.scalars(query.order_by(WebhookEvent.seq).limit(limit)).all()
+
+
+def take(session: Session, row: OutboxRow) -> bool:
+    """Mark a row as done unless another process was faster."""
+    taken = session.execute(
+        update(OutboxRow)
+        .where(OutboxRow.seq == row.seq, OutboxRow.done_at.is_(None))
+        .values(done_at=db_now())
+        .returning(OutboxRow.seq)
+    )
+    return taken.first() is not None
+
+
+def claim_due(session: Session, *, busy: Collection[str], seconds: float) -> OutboxRow | None:
+    """Return the oldest delivery whose time has come, taken from other senders for `seconds`; none in a busy lane.
 
     One whose sender dies before it notes the outcome is due again after that.
     """
-    claimed: list[OutboxRow] = []
-    for row in outbox.due(session, outbox.Topic.SEND_WEBHOOK, limit=limit):
-        taken = session.execute(
-            update(OutboxRow)
-            .where(OutboxRow.seq == row.seq, OutboxRow.done_at.is_(None), OutboxRow.due_at <= db_now())
-            .values(due_at=db_now() + seconds)
-            .returning(OutboxRow.seq)
+    due = (
+        select(OutboxRow.seq)
+        .where(
+            OutboxRow.topic == Topic.SEND_WEBHOOK,
+            OutboxRow.done_at.is_(None),
+            OutboxRow.due_at <= db_now(),
+            OutboxRow.lane.not_in(busy),
         )
-        if taken.first() is not None:
-            claimed.append(row)
-    return claimed
+        .order_by(OutboxRow.seq)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    seq = session.scalar(due)
+    if seq is None:
+        return None
+    session.execute(update(OutboxRow).where(OutboxRow.seq == seq).values(due_at=db_now() + seconds))
+    return session.scalars(select(OutboxRow).where(OutboxRow.seq == seq)).one()
+
+
+def anything_due(session: Session) -> bool:
+    """Tell whether there is an event to hand out or a delivery to make."""
+    return any(outbox.due(session, topic, limit=1) for topic in (Topic.TELL_WEBHOOKS, Topic.SEND_WEBHOOK))
+
+
+def add_attempt(session: Session, target: Target, event_id: str, event_type: str, outcome: Outcome) -> None:
+    """Write a try into the log of deliveries."""
+    session.add(
+        WebhookAttempt(
+            endpoint_id=target.endpoint_id,
+            event_id=event_id,
+            event_type=event_type,
+            url=target.url,
+            status_code=outcome.status_code,
+            error=outcome.error,
+            duration_ms=outcome.duration_ms,
+        )
+    )
 
 
 def attempts_of(session: Session, event_id: str) -> Sequence[WebhookAttempt]:
-    """Return the tries to deliver an event, oldest first."""
+    """Return the tries to deliver an event, to whomever, oldest first."""
     query = select(WebhookAttempt).where(WebhookAttempt.event_id == event_id).order_by(WebhookAttempt.seq)
     return session.scalars(query).all()
+
+
+def page_of_attempts(
+    session: Session, endpoint_id: str, *, after: str | None, limit: int, order: Order
+) -> tuple[Sequence[WebhookAttempt], bool]:
+    """Return one page of an endpoint's deliveries. Raises InvalidRequest for an `after` that is not among them."""
+    return fetch_page(
+        session,
+        select(WebhookAttempt).where(WebhookAttempt.endpoint_id == endpoint_id),
+        seq=WebhookAttempt.seq,
+        public_id=WebhookAttempt.id,
+        after=after,
+        limit=limit,
+        order=order,
+    )
+
+
+def forget(session: Session, *, age: float) -> None:
+    """Drop the events and the log of deliveries that are older than `age` seconds."""
+    session.execute(delete(WebhookAttempt).where(WebhookAttempt.at < db_now() - age))
+    session.execute(delete(WebhookEvent).where(WebhookEvent.created_at < db_now() - age))

@@ -1,4 +1,4 @@
-"""When a delivery that failed is tried again, and when it is given up."""
+"""When a delivery that failed is tried again, when it is given up, and when its endpoint is."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ RETRY_DELAYS = (
 )
 """Seconds from one try to the next: ten tries in a little over three days."""
 _LONGEST = RETRY_DELAYS[-1]
+DISABLE_AFTER = 120 * _HOUR
+"""After how long without any success an endpoint is disabled."""
+KEEP_OLD_SECRET = 24 * _HOUR
+"""For how long a rotated secret signs beside the new one, where that was asked for."""
 
 
 def next_delay(tries: int, retry_after: str | None, delays: tuple[float, ...] = RETRY_DELAYS) -> float | None:

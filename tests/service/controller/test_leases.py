@@ -41,7 +41,7 @@ def test_a_silent_worker_loses_its_job_until_the_third_failure(
     assert (job.state, job.failures) == (JobState.FAILED, 3)
     assert job.error == {"code": "worker_lost", "message": "the worker stopped answering", "param": None}
     with context.db.read() as session:
-        (webhook,) = outbox.due(session, outbox.Topic.SEND_WEBHOOK)
+        (webhook,) = outbox.due(session, outbox.Topic.TELL_WEBHOOKS)
     assert webhook.payload["type"] == "fine_tuning.job.failed"
     assert end_expired_leases(context, queue) == 0
 

@@ -142,7 +142,7 @@ def test_a_preemption_is_no_failure(context: Context, job_id: str) -> None:
 def test_each_end_asks_for_one_webhook(context: Context, job_id: str) -> None:
     succeed(context, claimed(context, job_id), 1)
     with context.db.read() as session:
-        rows = session.scalars(select(OutboxRow).where(OutboxRow.topic == outbox.Topic.SEND_WEBHOOK)).all()
+        rows = session.scalars(select(OutboxRow).where(OutboxRow.topic == outbox.Topic.TELL_WEBHOOKS)).all()
         assert [row.payload["type"] for row in rows] == ["fine_tuning.job.succeeded"]
         assert [row.payload["object_id"] for row in rows] == [job_id]
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from service.webhooks.endpoint import Endpoint
+from service.webhooks.target import Target
 from tests.service.controller.conftest import context, make_job, settings
 
 __all__ = ["context", "make_job", "settings"]
@@ -43,6 +43,7 @@ class Receiver:
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.answers: list[Answer] = []
+        self.answer_to: Callable[[Received], Answer | None] = lambda _: None
         self.hang_on: Callable[[Received], bool] = lambda _: False
         self.release = threading.Event()
         receiver = self
@@ -55,7 +56,7 @@ class Receiver:
                 receiver.received.append(request)
                 if receiver.hang_on(request):
                     receiver.release.wait(60)
-                answer = receiver.answers.pop(0) if receiver.answers else Answer()
+                answer = receiver.answer_to(request) or (receiver.answers.pop(0) if receiver.answers else Answer())
                 try:
                     self.send_response(answer.status)
                     for name, value in answer.headers.items():
@@ -90,5 +91,5 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def endpoint(receiver: Receiver) -> Endpoint:
-    return Endpoint(receiver.url, SECRET)
+def configured(receiver: Receiver) -> Target:
+    return Target(receiver.url, (SECRET,))

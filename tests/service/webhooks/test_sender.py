@@ -20,39 +20,41 @@ from service.kit import ids, outbox
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
 from service.webhooks import repository
-from service.webhooks.endpoint import Endpoint
+from service.webhooks.fan_out import hand_out
 from service.webhooks.schedule import RETRY_DELAYS
 from service.webhooks.sender import Pace, WebhookSender
 from service.webhooks.tables import WebhookAttempt
+from service.webhooks.target import Target
 from tests.service.controller.conftest import MakeJob
 from tests.service.webhooks.conftest import SECRET, Answer, Receiver
 
 MakeEvent = Callable[..., str]
+TELL = Topic.TELL_WEBHOOKS
 
 
 @pytest.fixture
 def make_event(context: Context, make_job: MakeJob) -> MakeEvent:
-    """Ask for a webhook about an ended job; return the event's id."""
+    """Hand out the end of a job to the settings' receiver; return the event's id."""
 
     def make(job_id: str | None = None) -> str:
         job_id = make_job(state=JobState.SUCCEEDED, finished_at=1_700_000_000.9, id=job_id)
         event_id = ids.new_id(ids.WEBHOOK_EVENT)
         with context.db.write() as session:
-            outbox.add(
-                session, Topic.SEND_WEBHOOK, event_id=event_id, type="fine_tuning.job.succeeded", object_id=job_id
-            )
+            outbox.add(session, TELL, event_id=event_id, type="fine_tuning.job.succeeded", object_id=job_id)
+            session.flush()
+            hand_out(session, configured=True)
         return event_id
 
     return make
 
 
 def send(
-    context: Context, endpoint: Endpoint | None, *, timeout: float = 10, delays: tuple[float, ...] = RETRY_DELAYS
+    context: Context, configured: Target | None, *, timeout: float = 10, delays: tuple[float, ...] = RETRY_DELAYS
 ) -> int:
     """Deliver once what is due, as one pass of the controller does."""
 
     async def run() -> int:
-        sender = WebhookSender(context.db, endpoint, Pace(timeout=timeout, delays=delays))
+        sender = WebhookSender(context, configured, Pace(timeout=timeout, delays=delays))
         try:
             count = await sender.step()
             await sender.settle()
@@ -65,7 +67,7 @@ def send(
 
 def row_of(context: Context, event_id: str) -> OutboxRow:
     with context.db.read() as session:
-        rows = session.scalars(select(OutboxRow)).all()
+        rows = session.scalars(select(OutboxRow).where(OutboxRow.topic == Topic.SEND_WEBHOOK)).all()
     return next(row for row in rows if row.payload["event_id"] == event_id)
 
 
@@ -88,10 +90,10 @@ def make_due(context: Context) -> None:
 
 
 def test_a_delivery_is_signed_so_that_both_libraries_take_it(
-    context: Context, receiver: Receiver, endpoint: Endpoint, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
 ) -> None:
     event_id = make_event("ftjob-测试一二三")
-    assert send(context, endpoint) == 1
+    assert send(context, configured) == 1
     (request,) = receiver.received
     assert "测试一二三" in request.body.decode()
     expected = {
@@ -113,14 +115,14 @@ def test_a_delivery_is_signed_so_that_both_libraries_take_it(
     (attempt,) = attempts_of(context, event_id)
     assert (attempt.status_code, attempt.error, attempt.url) == (204, None, receiver.url)
     assert attempt.duration_ms >= 0
-    assert send(context, endpoint) == 0
+    assert send(context, configured) == 0
 
 
 def test_a_changed_body_does_not_verify(
-    context: Context, receiver: Receiver, endpoint: Endpoint, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
 ) -> None:
     make_event()
-    send(context, endpoint)
+    send(context, configured)
     (request,) = receiver.received
     changed = request.body.replace(b"succeeded", b"cancelled")
     with pytest.raises(WebhookVerificationError):
@@ -133,16 +135,16 @@ def test_a_changed_body_does_not_verify(
 
 
 def test_a_failure_is_tried_again_with_the_same_id_and_body_and_a_signature_of_its_own(
-    context: Context, receiver: Receiver, endpoint: Endpoint, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
 ) -> None:
     event_id = make_event()
     receiver.answers = [Answer(500)]
-    send(context, endpoint)
+    send(context, configured)
     assert row_of(context, event_id).done_at is None
     assert 0 < due_in(context, event_id) <= 5
-    assert send(context, endpoint) == 0
+    assert send(context, configured) == 0
     make_due(context)
-    assert send(context, endpoint) == 1
+    assert send(context, configured) == 1
     first, second = receiver.received
     assert first.headers["webhook-id"] == second.headers["webhook-id"] == event_id
     assert first.body == second.body
@@ -154,28 +156,28 @@ def test_a_failure_is_tried_again_with_the_same_id_and_body_and_a_signature_of_i
 
 
 def test_the_schedule_to_its_end(
-    context: Context, receiver: Receiver, endpoint: Endpoint, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
 ) -> None:
     event_id = make_event()
     receiver.answers = [Answer(503)] * 20
     for delay in RETRY_DELAYS:
-        send(context, endpoint)
+        send(context, configured)
         assert delay - 60 < due_in(context, event_id) <= delay
         make_due(context)
-    send(context, endpoint)
+    send(context, configured)
     row = row_of(context, event_id)
     assert row.done_at is not None
     assert row.error == "given up after 10: answered 503"
-    assert send(context, endpoint) == 0
+    assert send(context, configured) == 0
     assert len(attempts_of(context, event_id)) == len(receiver.received) == 10
 
 
 def test_gone_is_given_up_at_once(
-    context: Context, receiver: Receiver, endpoint: Endpoint, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
 ) -> None:
     event_id = make_event()
     receiver.answers = [Answer(410)]
-    send(context, endpoint)
+    send(context, configured)
     row = row_of(context, event_id)
     assert row.done_at is not None
     assert row.error == "given up after 1: answered 410"
@@ -183,11 +185,11 @@ def test_gone_is_given_up_at_once(
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_a_failure_and_not_followed(
-    context: Context, receiver: Receiver, endpoint: Endpoint, make_event: MakeEvent, status: int
+    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent, status: int
 ) -> None:
     event_id = make_event()
     receiver.answers = [Answer(status, {"Location": "/elsewhere"})]
-    send(context, endpoint)
+    send(context, configured)
     assert len(receiver.received) == 1
     (attempt,) = attempts_of(context, event_id)
     assert attempt.status_code == status
@@ -216,7 +218,7 @@ def _in_an_hour() -> str:
 def test_retry_after_is_honoured_within_bounds(
     context: Context,
     receiver: Receiver,
-    endpoint: Endpoint,
+    configured: Target,
     make_event: MakeEvent,
     retry_after: str | Callable[[], str],
     at_least: float,
@@ -225,7 +227,7 @@ def test_retry_after_is_honoured_within_bounds(
     event_id = make_event()
     value = retry_after if isinstance(retry_after, str) else retry_after()
     receiver.answers = [Answer(429, {"Retry-After": value})]
-    send(context, endpoint)
+    send(context, configured)
     assert at_least < due_in(context, event_id) <= at_most
 
 
@@ -234,7 +236,7 @@ def test_a_receiver_that_is_not_there(context: Context, make_event: MakeEvent) -
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     event_id = make_event()
-    send(context, Endpoint(f"http://127.0.0.1:{port}/", SECRET))
+    send(context, Target(f"http://127.0.0.1:{port}/", (SECRET,)))
     (attempt,) = attempts_of(context, event_id)
     assert attempt.status_code is None
     assert attempt.error is not None
@@ -253,7 +255,7 @@ def test_a_receiver_that_speaks_no_http(context: Context, make_event: MakeEvent)
         thread = threading.Thread(target=babble)
         thread.start()
         event_id = make_event()
-        send(context, Endpoint(f"http://127.0.0.1:{server.getsockname()[1]}/", SECRET))
+        send(context, Target(f"http://127.0.0.1:{server.getsockname()[1]}/", (SECRET,)))
         thread.join()
     (attempt,) = attempts_of(context, event_id)
     assert attempt.status_code is None
@@ -278,7 +280,7 @@ def test_a_receiver_that_drips_its_answer_is_cut_off(context: Context, make_even
         thread = threading.Thread(target=drip)
         thread.start()
         event_id = make_event()
-        send(context, Endpoint(f"http://127.0.0.1:{server.getsockname()[1]}/", SECRET), timeout=0.5)
+        send(context, Target(f"http://127.0.0.1:{server.getsockname()[1]}/", (SECRET,)), timeout=0.5)
         stop.set()
         thread.join()
     (attempt,) = attempts_of(context, event_id)
@@ -286,13 +288,13 @@ def test_a_receiver_that_drips_its_answer_is_cut_off(context: Context, make_even
 
 
 def test_a_hanging_delivery_holds_up_no_other_and_is_in_flight_once(
-    context: Context, receiver: Receiver, endpoint: Endpoint, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
 ) -> None:
     hanging = make_event()
     receiver.hang_on = lambda request: request.headers["webhook-id"] == hanging
 
     async def run() -> str:
-        sender = WebhookSender(context.db, endpoint, Pace(timeout=30))
+        sender = WebhookSender(context, configured, Pace(timeout=30))
         try:
             assert await sender.step() == 1
             other = make_event()
@@ -313,14 +315,14 @@ def test_a_hanging_delivery_holds_up_no_other_and_is_in_flight_once(
 
 
 def test_no_more_are_in_flight_than_allowed(
-    context: Context, receiver: Receiver, endpoint: Endpoint, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
 ) -> None:
     for _ in range(5):
         make_event()
     receiver.hang_on = lambda _: True
 
     async def run() -> list[int]:
-        sender = WebhookSender(context.db, endpoint, Pace(timeout=30, in_flight=2))
+        sender = WebhookSender(context, configured, Pace(timeout=30, in_flight=2))
         try:
             started = [await sender.step(), await sender.step()]
             receiver.release.set()
@@ -334,13 +336,13 @@ def test_no_more_are_in_flight_than_allowed(
 
 
 def test_a_sender_that_was_stopped_in_the_middle_is_followed_by_one_that_delivers_again(
-    context: Context, receiver: Receiver, endpoint: Endpoint, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
 ) -> None:
     event_id = make_event()
     receiver.hang_on = lambda _: not receiver.release.is_set()
 
     async def stopped_in_the_middle() -> None:
-        sender = WebhookSender(context.db, endpoint, Pace(timeout=0.5))
+        sender = WebhookSender(context, configured, Pace(timeout=0.5))
         await sender.step()
         while not receiver.received:
             await asyncio.sleep(0.01)
@@ -350,7 +352,7 @@ def test_a_sender_that_was_stopped_in_the_middle_is_followed_by_one_that_deliver
     assert attempts_of(context, event_id) == []
     receiver.release.set()
     while row_of(context, event_id).done_at is None:
-        send(context, endpoint, timeout=0.5)
+        send(context, configured, timeout=0.5)
     ids_received = {request.headers["webhook-id"] for request in receiver.received}
     assert (ids_received, len(receiver.received)) == ({event_id}, 2)
 
@@ -365,10 +367,10 @@ def test_without_an_endpoint_events_are_done_with_a_note(context: Context, make_
 
 
 def test_the_step_delivers_on_a_thread_of_its_own(
-    context: Context, receiver: Receiver, endpoint: Endpoint, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
 ) -> None:
     event_id = make_event()
-    step = WebhookStep(context.db, endpoint, seconds=0.02)
+    step = WebhookStep(context, configured, seconds=0.02)
 
     def run() -> None:
         while row_of(context, event_id).done_at is None:
@@ -382,5 +384,5 @@ def test_the_step_delivers_on_a_thread_of_its_own(
     assert json.loads(receiver.received[0].body)["id"] == event_id
 
 
-def test_the_secret_is_in_no_repr(endpoint: Endpoint) -> None:
-    assert SECRET not in repr(endpoint)
+def test_the_secret_is_in_no_repr(configured: Target) -> None:
+    assert SECRET not in repr(configured)

@@ -53,7 +53,7 @@ def test_a_job_succeeds_and_its_files_are_those_that_the_trainer_left(world: Wor
         assert archive.read("README.md").decode() == "# 模型卡"
     assert f"jobs/{job_id}/attempt-1/output/manifest.json" in world.blobs(f"jobs/{job_id}")
     assert list(world.settings.work.iterdir()) == []
-    assert [payload["type"] for payload in world.outbox(Topic.SEND_WEBHOOK)] == ["fine_tuning.job.succeeded"]
+    assert [payload["type"] for payload in world.outbox(Topic.TELL_WEBHOOKS)] == ["fine_tuning.job.succeeded"]
 
 
 def test_events_read_as_the_wire_wants_them(world: World) -> None:

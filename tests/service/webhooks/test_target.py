@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.kit.settings import Settings, SettingsError
-from service.webhooks.endpoint import Endpoint, endpoint_from
+from service.webhooks.target import Target, configured_target
 
 GOOD = "https://example.com/hooks?team=数据"
 
@@ -15,14 +15,14 @@ def secret_of(length: int) -> str:
     return "whsec_" + base64.b64encode(bytes(length)).decode()
 
 
-def configured(tmp_path: Path, url: str | None, secret: str | None) -> Endpoint | None:
-    return endpoint_from(Settings.model_validate({"data": tmp_path, "webhook_url": url, "webhook_secret": secret}))
+def configured(tmp_path: Path, url: str | None, secret: str | None) -> Target | None:
+    return configured_target(Settings.model_validate({"data": tmp_path, "webhook_url": url, "webhook_secret": secret}))
 
 
 @pytest.mark.parametrize("length", [24, 32, 64])
 @pytest.mark.parametrize("url", [GOOD, "http://127.0.0.1:9000/", "http://[::1]:9000"])
 def test_good_endpoints(tmp_path: Path, url: str, length: int) -> None:
-    assert configured(tmp_path, url, secret_of(length)) == Endpoint(url, secret_of(length))
+    assert configured(tmp_path, url, secret_of(length)) == Target(url, (secret_of(length),))
 
 
 def test_none_is_configured(tmp_path: Path) -> None:

@@ -1,0 +1,176 @@
+"""Routes of webhook endpoints."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Query
+
+from service.context import Context
+from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
+from service.keys.service import Principal
+from service.kit import ids
+from service.kit.pagination import BoundedListPage, ListPage, Order
+from service.webhooks import repository, service
+from service.webhooks.errors import NoAnswer
+from service.webhooks.guard import guard_of, guarded_client
+from service.webhooks.message import EVENT_TYPES, body_of
+from service.webhooks.post import Outcome, post
+from service.webhooks.schemas import (
+    DeliveryObject,
+    EndpointCreate,
+    EndpointDeleted,
+    EndpointObject,
+    EndpointTest,
+    EndpointTested,
+    EndpointUpdate,
+    EndpointWithSecret,
+    EventTypeList,
+    Replay,
+    Replayed,
+    SecretRotate,
+)
+from service.webhooks.sender import Pace
+from service.webhooks.target import Target, target_of
+from service.webhooks.vault import Vault
+
+router = APIRouter(prefix="/v1", tags=["Webhooks"])
+
+_SAMPLE_JOB = ids.JOB + "sample"
+
+
+@router.get("/webhook_event_types")
+def list_webhook_event_types(_principal: PrincipalDep) -> EventTypeList:
+    """List the events that endpoints can subscribe to."""
+    return EventTypeList(data=list(EVENT_TYPES))
+
+
+@router.post("/webhook_endpoints")
+async def create_webhook_endpoint(
+    body: EndpointCreate, context: ContextDep, principal: PrincipalDep
+) -> EndpointWithSecret:
+    """Create an endpoint. The answer alone shows its signing secret."""
+    await service.check_url(guard_of(context.settings), body.url)
+
+    def create() -> EndpointWithSecret:
+        with context.db.write() as session:
+            made = service.create(session, principal, Vault(context.hmac_key), body)
+            return EndpointWithSecret.showing(made.endpoint, made.secret)
+
+    return await to_thread.run_sync(create)
+
+
+@router.get("/webhook_endpoints")
+def list_webhook_endpoints(
+    session: ReadSession,
+    principal: PrincipalDep,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Order = "desc",
+) -> BoundedListPage[EndpointObject]:
+    """List endpoints, newest first."""
+    rows, has_more = repository.page(session, principal.project_id, after=after, limit=limit, order=order)
+    data = [EndpointObject.of(row) for row in rows]
+    first_id, last_id = (data[0].id, data[-1].id) if data else (None, None)
+    return BoundedListPage(data=data, has_more=has_more, first_id=first_id, last_id=last_id)
+
+
+@router.get("/webhook_endpoints/{webhook_endpoint_id}")
+def get_webhook_endpoint(webhook_endpoint_id: str, session: ReadSession, principal: PrincipalDep) -> EndpointObject:
+    """Return an endpoint."""
+    return EndpointObject.of(service.find(session, principal, webhook_endpoint_id))
+
+
+@router.post("/webhook_endpoints/{webhook_endpoint_id}")
+async def update_webhook_endpoint(
+    webhook_endpoint_id: str, body: EndpointUpdate, context: ContextDep, principal: PrincipalDep
+) -> EndpointObject:
+    """Change an endpoint, and enable it where it was disabled."""
+    if body.url is not None:
+        await service.check_url(guard_of(context.settings), body.url)
+
+    def update() -> EndpointObject:
+        with context.db.write() as session:
+            return EndpointObject.of(service.change(session, principal, webhook_endpoint_id, body))
+
+    return await to_thread.run_sync(update)
+
+
+@router.delete("/webhook_endpoints/{webhook_endpoint_id}")
+def delete_webhook_endpoint(
+    webhook_endpoint_id: str, session: WriteSession, principal: PrincipalDep
+) -> EndpointDeleted:
+    """Delete an endpoint with the log of its deliveries; what was still to be delivered is dropped."""
+    service.delete(session, principal, webhook_endpoint_id)
+    return EndpointDeleted(id=webhook_endpoint_id)
+
+
+@router.post("/webhook_endpoints/{webhook_endpoint_id}/rotate_secret")
+def rotate_webhook_secret(
+    webhook_endpoint_id: str,
+    session: WriteSession,
+    context: ContextDep,
+    principal: PrincipalDep,
+    body: SecretRotate | None = None,
+) -> EndpointWithSecret:
+    """Give an endpoint a new signing secret, which the answer alone shows."""
+    keep_old = body is not None and body.keep_old_secret_active_for_24_hours
+    made = service.rotate(session, principal, Vault(context.hmac_key), webhook_endpoint_id, keep_old=keep_old)
+    return EndpointWithSecret.showing(made.endpoint, made.secret)
+
+
+@router.post("/webhook_endpoints/{webhook_endpoint_id}/test")
+async def test_webhook_endpoint(
+    webhook_endpoint_id: str, body: EndpointTest, context: ContextDep, principal: PrincipalDep
+) -> EndpointTested:
+    """Post a sample event to an endpoint now, once, even to one that is disabled."""
+    target, now = await to_thread.run_sync(_target, context, principal, webhook_endpoint_id)
+    event_id = ids.new_id(ids.WEBHOOK_EVENT)
+    sample = body_of(event_id, body.event_type, int(now), _SAMPLE_JOB)
+    timeout = Pace().timeout
+    async with await to_thread.run_sync(guarded_client, guard_of(context.settings), timeout) as client:
+        outcome = await post(client, target, event_id, sample, timeout=timeout)
+    await to_thread.run_sync(partial(_log_test, context, target, event_id, body.event_type, outcome))
+    if outcome.status_code is None:
+        raise NoAnswer(target.url, outcome.error or "")
+    return EndpointTested(
+        webhook_endpoint_id=webhook_endpoint_id, event_type=body.event_type, status_code=outcome.status_code
+    )
+
+
+@router.get("/webhook_endpoints/{webhook_endpoint_id}/deliveries")
+def list_webhook_deliveries(
+    webhook_endpoint_id: str,
+    session: ReadSession,
+    principal: PrincipalDep,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    order: Order = "desc",
+) -> ListPage[DeliveryObject]:
+    """List every try to deliver an event to an endpoint, newest first."""
+    endpoint = service.find(session, principal, webhook_endpoint_id)
+    rows, has_more = repository.page_of_attempts(session, endpoint.id, after=after, limit=limit, order=order)
+    return ListPage(data=[DeliveryObject.of(endpoint.id, row) for row in rows], has_more=has_more)
+
+
+@router.post("/webhook_endpoints/{webhook_endpoint_id}/replay")
+def replay_webhook_events(
+    webhook_endpoint_id: str, body: Replay, session: WriteSession, principal: PrincipalDep
+) -> Replayed:
+    """Deliver events again: those with the ids, or those of the endpoint's types that happened in a span."""
+    event_ids = service.replay(session, principal, webhook_endpoint_id, body)
+    return Replayed(webhook_endpoint_id=webhook_endpoint_id, event_ids=event_ids)
+
+
+def _target(context: Context, principal: Principal, endpoint_id: str) -> tuple[Target, float]:
+    with context.db.read() as session:
+        endpoint, now = service.find(session, principal, endpoint_id), repository.now(session)
+        return target_of(endpoint, Vault(context.hmac_key), now), now
+
+
+def _log_test(context: Context, target: Target, event_id: str, event_type: str, outcome: Outcome) -> None:
+    with context.db.write() as session:
+        if repository.by_id(session, target.endpoint_id or "") is not None:
+            repository.add_attempt(session, target, event_id, event_type, outcome)

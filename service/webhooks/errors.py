@@ -1,0 +1,32 @@
+"""Errors of webhook endpoints."""
+
+from __future__ import annotations
+
+from service.kit.errors import InvalidRequest, NotFound
+
+
+class EndpointNotFound(NotFound):
+    """No endpoint of this project has the id."""
+
+    def __init__(self, endpoint_id: str) -> None:
+        super().__init__(f"No such webhook endpoint: {endpoint_id[:64]}", param="webhook_endpoint_id")
+
+
+class EventNotFound(NotFound):
+    """No event of this project has the id, or it was forgotten."""
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__(
+            f"No such event: {event_id[:64]}. GET /v1/webhook_endpoints/{{id}}/deliveries lists what was delivered; "
+            "events are kept for 30 days.",
+            param="event_ids",
+        )
+
+
+class NoAnswer(InvalidRequest):
+    """A test reached no receiver."""
+
+    code = "webhook_unreachable"
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"The receiver at {url} did not answer: {reason.rstrip('.')}.", param="url")

@@ -1,0 +1,47 @@
+"""Hands an event out: one delivery for each receiver that wants to know, in one transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from service.jobs import repository as jobs
+from service.kit import outbox
+from service.kit.outbox import OutboxRow, Topic
+from service.webhooks import repository
+from service.webhooks.tables import WebhookEvent
+
+CONFIGURED_LANE = "settings"
+"""The lane of the receiver that the settings name."""
+_AT_ONCE = 100
+
+
+def hand_out(session: Session, *, configured: bool) -> None:
+    """Turn what happened into events and deliveries; `configured` tells whether the settings name a receiver."""
+    for row in outbox.due(session, Topic.TELL_WEBHOOKS, limit=_AT_ONCE):
+        if repository.take(session, row):
+            _tell(session, row, configured=configured)
+
+
+def _tell(session: Session, row: OutboxRow, *, configured: bool) -> None:
+    job = jobs.by_id(session, row.payload["object_id"])
+    if job is None or job.finished_at is None:
+        outbox.mark_done(session, row.seq, error="there is no such ended job")
+        return
+    event = WebhookEvent(
+        id=row.payload["event_id"],
+        project_id=job.project_id,
+        type=row.payload["type"],
+        object_id=job.id,
+        created_at=job.finished_at,
+    )
+    session.add(event)
+    if configured:
+        send_to(session, CONFIGURED_LANE, event.id)
+    for endpoint in repository.enabled(session, job.project_id):
+        if event.type in endpoint.event_types:
+            send_to(session, endpoint.id, event.id)
+
+
+def send_to(session: Session, lane: str, event_id: str) -> None:
+    """Ask for the delivery of an event to an endpoint, or to the settings' receiver."""
+    outbox.add(session, Topic.SEND_WEBHOOK, lane=lane, event_id=event_id)

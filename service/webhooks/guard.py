@@ -1,0 +1,114 @@
+"""Keeps deliveries on the public internet: a project's webhook must not reach what lies inside the operator's network.
+
+A host is resolved for each delivery, every address of it is checked, and the connection is made to an address that
+was checked, so that a second answer of the name service cannot lead elsewhere. `Host`, SNI and the certificate's check
+stay those of the URL's host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import httpx
+
+from service.kit.networks import AllowedNetworks
+from service.kit.settings import Settings
+
+_log = logging.getLogger(__name__)
+_PORTS = {"http": 80, "https": 443}
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Gives the numeric addresses of a host; raises OSError or UnicodeError where it has none."""
+
+
+class AddressRefused(httpx.RequestError):
+    """A host leads to where webhooks must not go. The message is a sentence without the address."""
+
+
+class Unresolvable(httpx.ConnectError):
+    """The name service knows no such host."""
+
+
+async def resolve_by_system(host: str, port: int) -> Sequence[str]:
+    """Ask the system's name service. Raises OSError or UnicodeError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+class Guard:
+    """Decides which addresses deliveries may go to."""
+
+    def __init__(self, allowed: AllowedNetworks, resolve: Resolve = resolve_by_system) -> None:
+        self._allowed = allowed
+        self._resolve = resolve
+
+    async def addresses_of(self, url: httpx.URL) -> Sequence[str]:
+        """Return the addresses that a URL's host has now. Raises AddressRefused or Unresolvable."""
+        host = url.raw_host.decode("ascii")
+        port = url.port or _PORTS[url.scheme]
+        try:
+            found = list(dict.fromkeys(await self._resolve(host, port)))
+        except (OSError, UnicodeError) as error:
+            raise Unresolvable(f"The host {url.host} has no address: {error}") from error
+        if not self._allowed.has_host(url.host) and not self._allowed.has_host(host):
+            self._check(url.host, found)
+        return found
+
+    def _check(self, host: str, found: Sequence[str]) -> None:
+        for text in found:
+            if not self._allowed.permits(ipaddress.ip_address(text)):
+                _log.warning("the webhook host %s leads to %s: refused", host, text)
+                raise AddressRefused(
+                    f"The host {host} leads to an address that is not public; webhooks go there only if the operator "
+                    "names it in BURNISH_WEBHOOK_ALLOWED_NETWORKS"
+                )
+
+
+def guard_of(settings: Settings) -> Guard:
+    """Return the guard that the settings ask for."""
+    return Guard(AllowedNetworks.parse(settings.webhook_allowed_networks))
+
+
+class GuardedTransport(httpx.AsyncBaseTransport):
+    """Connects only to addresses that the guard has just approved, the first that takes the connection.
+
+    No connection is kept: one to an address must not serve another host of the same address.
+    """
+
+    def __init__(self, guard: Guard, **options: Any) -> None:
+        self._guard = guard
+        self._inner = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_keepalive_connections=0), **options)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request whose body is in memory. Raises AddressRefused, and httpx.TransportError as ever."""
+        addresses = await self._guard.addresses_of(request.url)
+        for address in addresses[:-1]:
+            try:
+                return await self._inner.handle_async_request(_sent_to(request, address))
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                _log.debug("%s does not take connections: %s", address, error)
+        return await self._inner.handle_async_request(_sent_to(request, addresses[-1]))
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        await self._inner.aclose()
+
+
+def guarded_client(guard: Guard, timeout: float, **options: Any) -> httpx.AsyncClient:
+    """Return a client for receivers of projects: guarded, no redirects, no proxy of the environment."""
+    return httpx.AsyncClient(transport=GuardedTransport(guard, **options), follow_redirects=False, timeout=timeout)
+
+
+def _sent_to(request: httpx.Request, address: str) -> httpx.Request:
+    return httpx.Request(
+        request.method,
+        request.url.copy_with(host=address),
+        headers=request.headers,  # they have the URL's own Host
+        content=request.content,
+        extensions={**request.extensions, "sni_hostname": request.url.raw_host.decode("ascii")},
+    )

@@ -1,0 +1,201 @@
+"""What the wire shows of webhook endpoints, and what requests may say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from service.webhooks.message import EVENT_TYPES
+from service.webhooks.tables import WebhookAttempt, WebhookEndpoint
+
+EndpointName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
+Url = Annotated[str, StringConstraints(max_length=2048)]
+
+
+def _known_types(types: list[str]) -> list[str]:
+    for given in types:
+        if given not in EVENT_TYPES:
+            raise ValueError(f"'{given[:64]}' is not an event of this service; it has {', '.join(EVENT_TYPES)}")
+    return list(dict.fromkeys(types))
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class EndpointCreate(_Body):
+    """The body of a creation."""
+
+    name: EndpointName = Field(examples=["Billing"])
+    url: Url = Field(examples=["https://example.com/hooks/burnish"])
+    event_types: list[str] = Field(min_length=1, max_length=64, examples=[list(EVENT_TYPES)])
+
+    _check_types = field_validator("event_types")(_known_types)
+
+
+class EndpointUpdate(_Body):
+    """The body of an update: what is left out stays. An update enables a disabled endpoint again."""
+
+    name: EndpointName | None = None
+    url: Url | None = None
+    event_types: list[str] | None = Field(None, min_length=1, max_length=64)
+
+    @field_validator("event_types")
+    @classmethod
+    def _check_types(cls, types: list[str] | None) -> list[str] | None:
+        return None if types is None else _known_types(types)
+
+
+class SecretRotate(_Body):
+    """The body of a rotation."""
+
+    keep_old_secret_active_for_24_hours: bool = False
+
+
+class EndpointTest(_Body):
+    """The body of a test."""
+
+    event_type: str = Field(examples=[EVENT_TYPES[0]])
+
+    @field_validator("event_type")
+    @classmethod
+    def _check_type(cls, given: str) -> str:
+        return _known_types([given])[0]
+
+
+class Replay(_Body):
+    """The body of a replay: the events to deliver again, by their ids or by when they happened."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    event_ids: list[str] | None = Field(None, min_length=1, max_length=1000)
+    begin: float | None = Field(None, alias="from", ge=0, le=1e12, description="Unix seconds, included.")
+    end: float | None = Field(None, alias="to", ge=0, le=1e12, description="Unix seconds, not included.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Replay:
+        span = (self.begin, self.end)
+        if (self.event_ids is None) != (None not in span) or (self.event_ids is not None and span != (None, None)):
+            raise ValueError("say either event_ids, or both from and to in unix seconds")
+        if self.begin is not None and self.end is not None and self.begin >= self.end:
+            raise ValueError("from must lie before to")
+        return self
+
+
+class EndpointObject(BaseModel):
+    """OpenAI's webhook endpoint; `enabled`, `disabled_at`, `disabled_reason` and `failing_since` are Burnish's."""
+
+    id: str
+    object: Literal["webhook_endpoint"] = "webhook_endpoint"
+    name: str
+    url: str
+    event_types: list[str]
+    created_at: int
+    updated_at: int
+    signing_secret_hint: str
+    enabled: bool
+    disabled_at: int | None
+    disabled_reason: str | None
+    failing_since: int | None
+
+    @classmethod
+    def of(cls, row: WebhookEndpoint) -> EndpointObject:
+        """Show an endpoint."""
+        return cls(**_facts(row))
+
+
+class EndpointWithSecret(EndpointObject):
+    """The same with its secret, as only creation and rotation answer it."""
+
+    signing_secret: str = Field(repr=False)
+
+    @classmethod
+    def showing(cls, row: WebhookEndpoint, secret: str) -> EndpointWithSecret:
+        """Show an endpoint and its new secret."""
+        return cls(**_facts(row), signing_secret=secret)
+
+
+def _facts(row: WebhookEndpoint) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "url": row.url,
+        "event_types": row.event_types,
+        "created_at": int(row.created_at),
+        "updated_at": int(row.updated_at),
+        "signing_secret_hint": row.secret_hint,
+        "enabled": row.disabled_at is None,
+        "disabled_at": _seconds(row.disabled_at),
+        "disabled_reason": row.disabled_reason,
+        "failing_since": _seconds(row.failing_since),
+    }
+
+
+def _seconds(moment: float | None) -> int | None:
+    return None if moment is None else int(moment)
+
+
+class EndpointDeleted(BaseModel):
+    """The answer to a deletion."""
+
+    id: str
+    object: Literal["webhook_endpoint.deleted"] = "webhook_endpoint.deleted"
+    deleted: Literal[True] = True
+
+
+class EndpointTested(BaseModel):
+    """The answer to a test. `success` tells that there was an answer; `status_code` is what it was."""
+
+    object: Literal["webhook_endpoint.test"] = "webhook_endpoint.test"
+    webhook_endpoint_id: str
+    event_type: str
+    status_code: int
+    success: Literal[True] = True
+
+
+class EventTypeList(BaseModel):
+    """The events that endpoints can subscribe to."""
+
+    object: Literal["list"] = "list"
+    data: list[str]
+
+
+class DeliveryObject(BaseModel):
+    """One try to deliver one event."""
+
+    id: str
+    object: Literal["webhook_endpoint.delivery"] = "webhook_endpoint.delivery"
+    webhook_endpoint_id: str
+    event_id: str
+    event_type: str
+    url: str
+    created_at: int
+    status_code: int | None
+    success: bool
+    error: str | None
+    duration_ms: int
+
+    @classmethod
+    def of(cls, endpoint_id: str, row: WebhookAttempt) -> DeliveryObject:
+        """Show a try."""
+        return cls(
+            id=row.id,
+            webhook_endpoint_id=endpoint_id,
+            event_id=row.event_id,
+            event_type=row.event_type,
+            url=row.url,
+            created_at=int(row.at),
+            status_code=row.status_code,
+            success=row.error is None,
+            error=row.error,
+            duration_ms=row.duration_ms,
+        )
+
+
+class Replayed(BaseModel):
+    """The answer to a replay: the events that are on their way again."""
+
+    object: Literal["webhook_endpoint.replay"] = "webhook_endpoint.replay"
+    webhook_endpoint_id: str
+    event_ids: list[str]

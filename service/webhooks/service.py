@@ -1,0 +1,153 @@
+"""The rules of webhook endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import httpx
+from sqlalchemy.orm import Session
+
+from service.keys.service import Principal
+from service.kit import ids
+from service.kit.errors import Conflict, InvalidRequest
+from service.kit.text import refuse_unstorable
+from service.webhooks import health, repository
+from service.webhooks.errors import EndpointNotFound, EventNotFound
+from service.webhooks.fan_out import send_to
+from service.webhooks.guard import AddressRefused, Guard, Unresolvable
+from service.webhooks.schedule import KEEP_OLD_SECRET
+from service.webhooks.schemas import EndpointCreate, EndpointUpdate, Replay
+from service.webhooks.tables import WebhookEndpoint, WebhookEvent
+from service.webhooks.target import BadAddress, check_address
+from service.webhooks.vault import Vault, hint_of, new_secret
+
+_MOST_ENDPOINTS = 100
+_MOST_REPLAYED = 1000
+_RESOLVE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """An endpoint with the secret that nobody can read again."""
+
+    endpoint: WebhookEndpoint
+    secret: str
+
+
+async def check_url(guard: Guard, url: str) -> None:
+    """Raise InvalidRequest unless a URL is a receiver's and its host now leads to where webhooks may go."""
+    try:
+        check_address(url)
+        async with asyncio.timeout(_RESOLVE_SECONDS):
+            await guard.addresses_of(httpx.URL(url))
+    except BadAddress as error:
+        raise InvalidRequest(f"The url {error}.", param="url") from error
+    except TimeoutError as error:
+        raise InvalidRequest(
+            f"The host of the url could not be resolved within {_RESOLVE_SECONDS:g} s: check its name, or try again.",
+            param="url",
+        ) from error
+    except Unresolvable as error:
+        raise InvalidRequest(f"{error}. Check the url's host, or try again.", param="url") from error
+    except AddressRefused as error:
+        raise InvalidRequest(f"{error}.", param="url") from error
+
+
+def create(session: Session, principal: Principal, vault: Vault, body: EndpointCreate) -> Made:
+    """Make an endpoint; its URL was checked. Raises Conflict where the project has the most that it may have."""
+    refuse_unstorable(body.model_dump())
+    if repository.count(session, principal.project_id) >= _MOST_ENDPOINTS:
+        raise Conflict(f"The project has {_MOST_ENDPOINTS} webhook endpoints, the most that there may be: delete one.")
+    endpoint_id, secret = ids.new_id(ids.WEBHOOK_ENDPOINT), new_secret()
+    endpoint = WebhookEndpoint(
+        id=endpoint_id,
+        project_id=principal.project_id,
+        name=body.name,
+        url=body.url,
+        event_types=body.event_types,
+        secret=vault.seal(secret, endpoint_id),
+        secret_hint=hint_of(secret),
+    )
+    session.add(endpoint)
+    session.flush()
+    return Made(endpoint, secret)
+
+
+def find(session: Session, principal: Principal, endpoint_id: str, *, lock: bool = False) -> WebhookEndpoint:
+    """Return one of the project's endpoints. Raises EndpointNotFound."""
+    endpoint = repository.by_id(session, endpoint_id, lock=lock)
+    if endpoint is None or endpoint.project_id != principal.project_id:
+        raise EndpointNotFound(endpoint_id)
+    return endpoint
+
+
+def change(session: Session, principal: Principal, endpoint_id: str, body: EndpointUpdate) -> WebhookEndpoint:
+    """Change what the body says and enable the endpoint. Raises EndpointNotFound."""
+    given = body.model_dump(exclude_none=True)
+    refuse_unstorable(given)
+    endpoint = find(session, principal, endpoint_id, lock=True)
+    changed = {name: value for name, value in given.items() if getattr(endpoint, name) != value}
+    for name, value in changed.items():
+        setattr(endpoint, name, value)
+    if changed or endpoint.disabled_at is not None:
+        endpoint.updated_at = repository.now(session)
+    if endpoint.disabled_at is not None:
+        health.enable(endpoint)
+    return endpoint
+
+
+def delete(session: Session, principal: Principal, endpoint_id: str) -> None:
+    """Delete an endpoint with its log. Raises EndpointNotFound."""
+    repository.remove(session, find(session, principal, endpoint_id, lock=True))
+
+
+def rotate(session: Session, principal: Principal, vault: Vault, endpoint_id: str, *, keep_old: bool) -> Made:
+    """Give an endpoint a new secret; with `keep_old`, the old one signs too for a day. Raises EndpointNotFound."""
+    endpoint = find(session, principal, endpoint_id, lock=True)
+    now, secret = repository.now(session), new_secret()
+    endpoint.old_secret = endpoint.secret if keep_old else None
+    endpoint.old_secret_until = now + KEEP_OLD_SECRET if keep_old else None
+    endpoint.secret, endpoint.secret_hint, endpoint.updated_at = vault.seal(secret, endpoint_id), hint_of(secret), now
+    return Made(endpoint, secret)
+
+
+def replay(session: Session, principal: Principal, endpoint_id: str, body: Replay) -> list[str]:
+    """Deliver events again, with their ids; what is still to be delivered is delivered now. Return the events' ids.
+
+    Raises EndpointNotFound, EventNotFound, Conflict for a disabled endpoint, InvalidRequest for too many.
+    """
+    endpoint = find(session, principal, endpoint_id, lock=True)
+    if endpoint.disabled_at is not None:
+        raise Conflict(
+            f"The webhook endpoint {endpoint_id} is disabled: enable it by POST /v1/webhook_endpoints/{endpoint_id}."
+        )
+    events = _chosen(session, endpoint, body)
+    waiting = {row.payload["event_id"]: row.seq for row in repository.pending(session, endpoint.id)}
+    for event in events:
+        if event.id in waiting:
+            repository.make_due(session, waiting[event.id])
+        else:
+            send_to(session, endpoint.id, event.id)
+    return [event.id for event in events]
+
+
+def _chosen(session: Session, endpoint: WebhookEndpoint, body: Replay) -> list[WebhookEvent]:
+    if body.event_ids is not None:
+        refuse_unstorable(body.event_ids, "event_ids")
+        found = {event.id: event for event in repository.events_named(session, endpoint.project_id, body.event_ids)}
+        for event_id in body.event_ids:
+            if event_id not in found:
+                raise EventNotFound(event_id)
+        return list(found.values())
+    assert body.begin is not None
+    assert body.end is not None
+    events = repository.events_between(
+        session, endpoint.project_id, body.begin, body.end, types=endpoint.event_types, limit=_MOST_REPLAYED + 1
+    )
+    if len(events) > _MOST_REPLAYED:
+        raise InvalidRequest(
+            f"There are more than {_MOST_REPLAYED} events from {body.begin:g} to {body.end:g}: ask for a shorter span.",
+            param="to",
+        )
+    return list(events)

@@ -1,0 +1,91 @@
+"""Where a delivery goes and what signs it; the receiver that the settings name is one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import httpx
+
+from service.kit.settings import Settings, SettingsError
+from service.webhooks.tables import WebhookEndpoint
+from service.webhooks.vault import SealBroken, Vault
+
+_PREFIX = "whsec_"
+_HOW_TO_WRITE_IT = (
+    "BURNISH_WEBHOOK_SECRET must be whsec_ and the base64 of 24 to 64 random bytes, "
+    'for example "whsec_$(openssl rand -base64 32)".'
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A receiver's URL and the secrets that it shares with this service: one, or during a rotation two.
+
+    None where the service cannot read them any more.
+    """
+
+    url: str
+    secrets: tuple[str, ...] = field(repr=False)
+    endpoint_id: str | None = None
+    """Whose endpoint; None for the operator's own, which may lie anywhere."""
+
+
+def target_of(endpoint: WebhookEndpoint, vault: Vault, now: float) -> Target:
+    """Return where a project's endpoint is and what signs for it at `now`."""
+    sealed = [endpoint.secret]
+    if endpoint.old_secret is not None and (endpoint.old_secret_until or 0.0) > now:
+        sealed.append(endpoint.old_secret)
+    try:
+        secrets = tuple(vault.open(secret, endpoint.id) for secret in sealed)
+    except SealBroken:
+        secrets = ()
+    return Target(endpoint.url, secrets, endpoint.id)
+
+
+class BadAddress(ValueError):
+    """A URL cannot be a receiver's; the message goes on from its name: `is not …`."""
+
+
+def configured_target(settings: Settings) -> Target | None:
+    """Return the settings' receiver, None where there is none. Raises SettingsError where it cannot work."""
+    secret = settings.webhook_secret
+    if settings.webhook_url is None and secret is None:
+        return None
+    if settings.webhook_url is None:
+        raise SettingsError("BURNISH_WEBHOOK_SECRET is set, but BURNISH_WEBHOOK_URL is not: set both or neither.")
+    try:
+        check_address(settings.webhook_url)
+    except BadAddress as error:
+        raise SettingsError(f"BURNISH_WEBHOOK_URL {error}.") from error
+    if secret is None:
+        raise SettingsError(f"BURNISH_WEBHOOK_URL is set, but there is no secret to sign with. {_HOW_TO_WRITE_IT}")
+    _check_secret(secret.get_secret_value())
+    return Target(settings.webhook_url, (secret.get_secret_value(),))
+
+
+def check_address(url: str) -> None:
+    """Raise BadAddress unless a URL has the form of a receiver's."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        good = good and bool(httpx.URL(url).host)  # what will be asked to connect reads it the same way
+    except (ValueError, httpx.InvalidURL, UnicodeError):
+        good = False
+        parts = urlsplit("")
+    if not good or not url.isprintable() or " " in url:
+        raise BadAddress("is not the address of a receiver; it looks like https://example.com/hooks/burnish")
+    if "@" in parts.netloc:
+        raise BadAddress("holds a user or a password: remove it, the signature is the proof")
+
+
+def _check_secret(secret: str) -> None:
+    try:
+        # Strict on purpose: a receiver's decoder may refuse what a lenient one takes.
+        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not secret.startswith(_PREFIX) or not 24 <= len(key) <= 64:
+        raise SettingsError(_HOW_TO_WRITE_IT)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from service.kit.networks import AllowedNetworks, is_public
+from service.kit.settings import SettingsError, load_settings
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "0.1.2.3",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "192.0.2.1",
+        "198.18.0.1",
+        "192.88.99.1",
+        "::",
+        "::1",
+        "::127.0.0.1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fc00::1",
+        "fd12:3456::1",
+        "fec0::1",
+        "ff02::1",
+        "ff0e::1",
+        "2001:db8::1",
+        "3fff::1",
+        "5f00::1",
+        "100::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "::ffff:169.254.169.254",
+        "2002:7f00:1::",
+        "2002:a00:1::1",
+        "2002:808:808::1",
+        "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+        "64:ff9b::127.0.0.1",
+        "64:ff9b::a00:1",
+        "64:ff9b:1::8.8.8.8",
+    ],
+)
+def test_what_is_not_public(address: str) -> None:
+    assert not is_public(ip_address(address))
+    assert not AllowedNetworks().permits(ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"])
+def test_what_is_public(address: str) -> None:
+    assert is_public(ip_address(address))
+
+
+def test_an_operator_allows_networks_and_hosts() -> None:
+    allowed = AllowedNetworks.parse(" 10.1.0.0/16, 192.168.7.9 ,fd00::/8,, Hooks.Internal. ")
+    for address in ("10.1.2.3", "::ffff:10.1.2.3", "192.168.7.9", "fd00::1", "8.8.8.8"):
+        assert allowed.permits(ip_address(address))
+    for address in ("10.2.0.1", "192.168.7.10", "fe80::1", "127.0.0.1"):
+        assert not allowed.permits(ip_address(address))
+    assert allowed.has_host("hooks.INTERNAL")
+    assert not allowed.has_host("other.internal")
+
+
+@pytest.mark.parametrize("entry", ["10.0.0.0/33", "300.1.1.1", "http://hooks", "a b", "主机", "-x"])
+def test_anything_else_is_refused_by_its_name(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BURNISH_WEBHOOK_ALLOWED_NETWORKS", f"10.0.0.0/8,{entry}")
+    with pytest.raises(SettingsError, match=r"BURNISH_WEBHOOK_ALLOWED_NETWORKS: '.*' is neither a network"):
+        load_settings()

@@ -1,0 +1,434 @@
+"""From a job's end to the endpoints of its project, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from sqlalchemy import select, text, update
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from service import migrations
+from service.context import Context, open_context
+from service.jobs import lifecycle
+from service.jobs.states import JobState
+from service.jobs.tables import Job
+from service.keys.service import Principal
+from service.keys.tables import Project
+from service.kit.db import Base, db_now
+from service.kit.errors import Conflict
+from service.kit.outbox import OutboxRow
+from service.kit.settings import Settings
+from service.webhooks import repository, service
+from service.webhooks.errors import EndpointNotFound, EventNotFound
+from service.webhooks.message import EVENT_TYPES
+from service.webhooks.schedule import DISABLE_AFTER, KEEP_OLD_SECRET
+from service.webhooks.schemas import EndpointCreate, EndpointUpdate, Replay
+from service.webhooks.sender import Pace, WebhookSender
+from service.webhooks.service import Made
+from service.webhooks.tables import WebhookAttempt, WebhookEndpoint, WebhookEvent
+from service.webhooks.target import Target
+from service.webhooks.vault import Vault
+from tests.fixtures.postgres import PostgresServer, run_postgres
+from tests.service.controller.conftest import MakeJob
+from tests.service.webhooks.conftest import SECRET, Answer, Receiver
+
+PRINCIPAL, OTHER = Principal("proj_test", "key_a"), Principal("proj_other", "key_b")
+CANCELLED = "fine_tuning.job.cancelled"
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with run_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.integration)])
+def context(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Context]:
+    """A context whose schema comes from the migrations; loopback is allowed."""
+    url = request.getfixturevalue("postgres").url if request.param == "postgres" else None
+    settings = Settings(
+        data=tmp_path, database_url=url, secret_key="k" * 32, webhook_allowed_networks="127.0.0.0/8, hooks.internal"
+    )
+    migrations.upgrade(settings)
+    context = open_context(settings)
+    with context.db.write() as session:
+        session.add_all(Project(id=owner.project_id, name=owner.project_id) for owner in (PRINCIPAL, OTHER))
+    yield context
+    Base.metadata.drop_all(context.db.engine)
+    with context.db.write() as session:
+        session.execute(text("DROP TABLE alembic_version"))
+    context.db.close()
+
+
+EndJob = Callable[..., str]
+
+
+@pytest.fixture
+def end_job(context: Context, make_job: MakeJob) -> EndJob:
+    """Cancel a job of a project; return its id."""
+
+    def end(owner: Principal = PRINCIPAL) -> str:
+        job_id = make_job(state=JobState.QUEUED)
+        with context.db.write() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(project_id=owner.project_id))
+            assert lifecycle.cancel(session, job_id)
+        return job_id
+
+    return end
+
+
+def make(context: Context, url: str, owner: Principal = PRINCIPAL, types: tuple[str, ...] = EVENT_TYPES) -> Made:
+    with context.db.write() as session:
+        body = EndpointCreate(name="钩子", url=url, event_types=list(types))
+        return service.create(session, owner, Vault(context.hmac_key), body)
+
+
+def send(context: Context, configured: Target | None = None, pace: Pace | None = None) -> int:
+    """Deliver once what is due, as one pass of the controller does."""
+
+    async def run() -> int:
+        sender = WebhookSender(context, configured, pace)
+        try:
+            count = await sender.step()
+            await sender.settle()
+            return count
+        finally:
+            await sender.close()
+
+    return asyncio.run(run())
+
+
+def change(context: Context, made: Made, **body: Any) -> WebhookEndpoint:
+    with context.db.write() as session:
+        return service.change(session, PRINCIPAL, made.endpoint.id, EndpointUpdate(**body))
+
+
+def replay(context: Context, made: Made, owner: Principal = PRINCIPAL, **body: Any) -> list[str]:
+    with context.db.write() as session:
+        return service.replay(session, owner, made.endpoint.id, Replay(**body))
+
+
+def row_of(context: Context, made: Made) -> WebhookEndpoint:
+    with context.db.read() as session:
+        found = repository.by_id(session, made.endpoint.id)
+    assert found is not None
+    return found
+
+
+def log_of(context: Context, made: Made) -> list[WebhookAttempt]:
+    """The endpoint's tries, oldest first."""
+    with context.db.read() as session:
+        rows, _ = repository.page_of_attempts(session, made.endpoint.id, after=None, limit=1000, order="asc")
+    return list(rows)
+
+
+def pending(context: Context, made: Made) -> list[OutboxRow]:
+    with context.db.read() as session:
+        return list(repository.pending(session, made.endpoint.id))
+
+
+def events(context: Context) -> list[WebhookEvent]:
+    with context.db.read() as session:
+        return list(session.scalars(select(WebhookEvent).order_by(WebhookEvent.seq)))
+
+
+def set_endpoint(context: Context, made: Made, **values: Any) -> None:
+    with context.db.write() as session:
+        session.execute(update(WebhookEndpoint).where(WebhookEndpoint.id == made.endpoint.id).values(**values))
+
+
+def make_due(context: Context) -> None:
+    with context.db.write() as session:
+        session.execute(update(OutboxRow).values(due_at=db_now() - 1))
+
+
+def opens(secret: str, request: Any) -> bool:
+    try:
+        Webhook(secret).verify(request.body, request.headers)
+    except WebhookVerificationError:
+        return False
+    return True
+
+
+def test_an_end_goes_to_every_endpoint_of_the_project_that_wants_it_and_to_the_settings_receiver(
+    context: Context, receiver: Receiver, end_job: EndJob
+) -> None:
+    first, second = make(context, receiver.url + "/1"), make(context, receiver.url + "/2", types=(CANCELLED,))
+    make(context, receiver.url + "/3", types=(EVENT_TYPES[0],))
+    make(context, receiver.url + "/4", OTHER)
+    job_id = end_job()
+    assert send(context, Target(receiver.url + "/0", (SECRET,))) == 3
+    assert send(context, Target(receiver.url + "/0", (SECRET,))) == 0
+    by_path = {request.path[-1]: request for request in receiver.received}
+    assert sorted(by_path) == ["0", "1", "2"]
+    (event,) = events(context)
+    assert (event.project_id, event.type, event.object_id) == (PRINCIPAL.project_id, CANCELLED, job_id)
+    for path, secret in (("0", SECRET), ("1", first.secret), ("2", second.secret)):
+        request = by_path[path]
+        assert request.headers["webhook-id"] == event.id
+        with openai.OpenAI(api_key="k", webhook_secret=secret) as client:
+            told = client.webhooks.unwrap(request.body, request.headers)
+        assert (told.id, told.type, told.data.id) == (event.id, CANCELLED, job_id)
+        assert [opens(other, request) for other in (SECRET, first.secret, second.secret)].count(True) == 1
+    assert len({request.body for request in receiver.received}) == 1
+    (tried,) = log_of(context, first)
+    assert (tried.event_id, tried.event_type, tried.status_code, tried.error) == (event.id, CANCELLED, 204, None)
+    end_job(OTHER)
+    assert send(context) == 1
+    assert receiver.received[-1].path.endswith("/4")
+
+
+def test_each_endpoint_has_retries_of_its_own_under_the_same_id(
+    context: Context, receiver: Receiver, end_job: EndJob
+) -> None:
+    good, bad = make(context, receiver.url + "/good"), make(context, receiver.url + "/bad")
+    receiver.answer_to = lambda request: Answer(500) if request.path.endswith("/bad") else None
+    end_job()
+    assert send(context) == 2
+    assert pending(context, good) == []
+    (row,) = pending(context, bad)
+    assert row.attempts == 1
+    assert row_of(context, bad).failing_since is not None
+    assert row_of(context, good).failing_since is None
+    make_due(context)
+    receiver.answer_to = lambda _: None
+    assert send(context) == 1
+    assert [attempt.status_code for attempt in log_of(context, bad)] == [500, 204]
+    assert len(log_of(context, good)) == 1
+    assert row_of(context, bad).failing_since is None
+    assert len({request.headers["webhook-id"] for request in receiver.received}) == 1
+
+
+def test_a_hanging_endpoint_leaves_room_for_others(context: Context, receiver: Receiver, end_job: EndJob) -> None:
+    hanging = make(context, receiver.url + "/hangs")
+    for _ in range(5):
+        end_job()
+    receiver.hang_on = lambda request: request.path.endswith("/hangs")
+
+    async def run() -> None:
+        sender = WebhookSender(context, None, Pace(timeout=60, in_flight=4))
+        try:
+            assert await sender.step() == 2
+            assert await sender.step() == 0
+            make(context, receiver.url + "/quick", OTHER)
+            end_job(OTHER)
+            while not any(request.path.endswith("/quick") for request in receiver.received):
+                await sender.step()
+                await asyncio.sleep(0.01)
+            assert log_of(context, hanging) == []
+            receiver.release.set()
+            await sender.settle()
+            while await sender.step():
+                await sender.settle()
+        finally:
+            await sender.close()
+
+    asyncio.run(run())
+    assert len(log_of(context, hanging)) == 5
+
+
+def test_gone_disables_at_once_and_an_update_enables_again(
+    context: Context, receiver: Receiver, end_job: EndJob
+) -> None:
+    made = make(context, receiver.url)
+    receiver.answers = [Answer(500), Answer(410)]
+    end_job()
+    end_job()
+    send(context, pace=Pace(in_flight_to_one=1))
+    send(context, pace=Pace(in_flight_to_one=1))
+    row = row_of(context, made)
+    assert row.disabled_at is not None
+    assert row.disabled_reason is not None
+    assert "410" in row.disabled_reason
+    assert pending(context, made) == []
+    end_job()
+    make_due(context)
+    assert send(context) == 0
+    with pytest.raises(Conflict, match="enable it by POST"):
+        replay(context, made, event_ids=[events(context)[0].id])
+    row = change(context, made)
+    assert (row.disabled_at, row.disabled_reason, row.failing_since) == (None, None, None)
+    end_job()
+    assert send(context) == 1
+    assert [attempt.status_code for attempt in log_of(context, made)] == [500, 410, 204]
+
+
+def test_days_of_failures_alone_disable(context: Context, receiver: Receiver, end_job: EndJob) -> None:
+    made = make(context, receiver.url)
+    receiver.answers = [Answer(503)] * 3
+    end_job()
+    send(context)
+    set_endpoint(context, made, failing_since=db_now() - DISABLE_AFTER + 3600)
+    make_due(context)
+    send(context)
+    assert row_of(context, made).disabled_at is None
+    set_endpoint(context, made, failing_since=db_now() - DISABLE_AFTER - 1)
+    make_due(context)
+    send(context)
+    row = row_of(context, made)
+    assert row.disabled_at is not None
+    assert row.disabled_reason == "Every delivery failed for 120 hours; the last one: answered 503"
+    assert pending(context, made) == []
+
+
+def test_a_rotation_that_keeps_signs_with_both_for_a_day(context: Context, receiver: Receiver, end_job: EndJob) -> None:
+    made = make(context, receiver.url)
+    vault = Vault(context.hmac_key)
+
+    def rotate(*, keep: bool) -> str:
+        with context.db.write() as session:
+            return service.rotate(session, PRINCIPAL, vault, made.endpoint.id, keep_old=keep).secret
+
+    def told() -> Any:
+        end_job()
+        send(context)
+        return receiver.received[-1]
+
+    second = rotate(keep=True)
+    request = told()
+    assert len(request.headers["webhook-signature"].split(" ")) == 2
+    assert opens(made.secret, request)
+    assert opens(second, request)
+    with openai.OpenAI(api_key="k", webhook_secret=made.secret) as client:
+        assert client.webhooks.unwrap(request.body, request.headers).type == CANCELLED
+    with context.db.read() as session:
+        left = (row_of(context, made).old_secret_until or 0) - repository.now(session)
+    assert KEEP_OLD_SECRET - 600 < left <= KEEP_OLD_SECRET
+    set_endpoint(context, made, old_secret_until=db_now() - 1)
+    request = told()
+    assert not opens(made.secret, request)
+    assert opens(second, request)
+    third = rotate(keep=False)
+    request = told()
+    assert not opens(second, request)
+    assert opens(third, request)
+    assert row_of(context, made).old_secret is None
+
+
+def test_secrets_lie_sealed_in_the_database(context: Context) -> None:
+    made = make(context, "https://hooks.internal/")
+    with context.db.read() as session:
+        row = session.execute(text("SELECT * FROM webhook_endpoints")).mappings().one()
+    assert made.secret not in json.dumps({name: str(value) for name, value in row.items()})
+    assert row["secret_hint"].startswith("whsec_")
+
+
+def test_a_secret_that_does_not_open_is_told_and_tried_again(
+    context: Context, receiver: Receiver, end_job: EndJob
+) -> None:
+    made = make(context, receiver.url)
+    set_endpoint(context, made, secret=Vault(b"another" * 8).seal(made.secret, made.endpoint.id))
+    end_job()
+    send(context)
+    (attempt,) = log_of(context, made)
+    assert attempt.error is not None
+    assert "BURNISH_SECRET_KEY" in attempt.error
+    assert receiver.received == []
+    assert len(pending(context, made)) == 1
+
+
+def test_private_addresses_are_for_the_operator_alone(context: Context, receiver: Receiver, end_job: EndJob) -> None:
+    made = make(context, receiver.url.replace("127.0.0.1", "[::ffff:10.0.0.1]"))
+    end_job()
+    send(context, Target(receiver.url, (SECRET,)))
+    (attempt,) = log_of(context, made)
+    assert attempt.error is not None
+    assert "not public" in attempt.error
+    assert len(receiver.received) == 1
+    assert len(pending(context, made)) == 1
+
+
+def test_replay_by_ids_and_by_time(context: Context, receiver: Receiver, end_job: EndJob) -> None:
+    for _ in range(3):
+        end_job()
+    send(context)
+    told = events(context)
+    made = make(context, receiver.url)
+    with context.db.write() as session:
+        for place, event in enumerate(told):
+            session.execute(update(WebhookEvent).where(WebhookEvent.id == event.id).values(created_at=1000.5 + place))
+    assert replay(context, made, event_ids=[told[1].id, told[1].id]) == [told[1].id]
+    assert send(context) == 1
+    assert replay(context, made, **{"from": 1000, "to": 1002.5}) == [told[0].id, told[1].id]
+    assert send(context) == 2
+    assert [request.headers["webhook-id"] for request in receiver.received].count(told[1].id) == 2
+    assert replay(context, made, **{"from": 5000, "to": 6000}) == []
+    assert len(log_of(context, made)) == 3
+
+
+def test_a_replay_hurries_what_waits_and_never_doubles_it(
+    context: Context, receiver: Receiver, end_job: EndJob
+) -> None:
+    made = make(context, receiver.url)
+    receiver.answers = [Answer(500)]
+    end_job()
+    send(context)
+    assert send(context) == 0
+    replay(context, made, event_ids=[events(context)[0].id])
+    assert len(pending(context, made)) == 1
+    assert send(context) == 1
+    assert pending(context, made) == []
+
+
+def test_replay_takes_the_types_of_the_endpoint_and_the_events_of_the_project(
+    context: Context, receiver: Receiver, end_job: EndJob
+) -> None:
+    end_job()
+    end_job(OTHER)
+    send(context)
+    mine, others = events(context)
+    made = make(context, receiver.url, types=(EVENT_TYPES[0],))
+    assert replay(context, made, **{"from": 0, "to": 1e11}) == []
+    change(context, made, event_types=[CANCELLED])
+    assert replay(context, made, **{"from": 0, "to": 1e11}) == [mine.id]
+    with pytest.raises(EventNotFound, match=others.id):
+        replay(context, made, event_ids=[mine.id, others.id])
+    with pytest.raises(EndpointNotFound):
+        replay(context, made, OTHER, event_ids=[others.id])
+
+
+def test_a_deleted_endpoint_leaves_nothing_and_what_is_in_flight_ends(
+    context: Context, receiver: Receiver, end_job: EndJob
+) -> None:
+    made = make(context, receiver.url)
+    receiver.hang_on = lambda _: True
+    end_job()
+
+    async def run() -> None:
+        sender = WebhookSender(context, None)
+        await sender.step()
+        while not receiver.received:
+            await asyncio.sleep(0.01)
+        with context.db.write() as session:
+            service.delete(session, PRINCIPAL, made.endpoint.id)
+        receiver.release.set()
+        await sender.settle()
+        await sender.close()
+
+    asyncio.run(run())
+    assert log_of(context, made) == []
+    assert pending(context, made) == []
+    with context.db.read() as session:
+        assert repository.by_id(session, made.endpoint.id) is None
+    end_job()
+    assert send(context) == 0
+
+
+def test_old_events_and_tries_are_forgotten(context: Context, receiver: Receiver, end_job: EndJob) -> None:
+    made = make(context, receiver.url)
+    end_job()
+    send(context)
+    with context.db.write() as session:
+        repository.forget(session, age=3600)
+    assert len(events(context)) == len(log_of(context, made)) == 1
+    with context.db.write() as session:
+        session.execute(update(WebhookEvent).values(created_at=db_now() - 7200))
+        session.execute(update(WebhookAttempt).values(at=db_now() - 7200))
+        repository.forget(session, age=3600)
+    assert events(context) == log_of(context, made) == []
