@@ -20,7 +20,7 @@ from service.webhooks import repository as webhooks
 
 _log = logging.getLogger(__name__)
 _ABANDONED_AFTER = timedelta(days=1)
-_OUTBOX_KEPT = timedelta(days=30)
+_NOTICES_KEPT = timedelta(days=30)
 _JOBS_A_PASS = 20
 
 
@@ -62,8 +62,8 @@ def remove_abandoned(context: Context, _queue: JobQueue) -> int:
     """
     with context.db.write() as session:
         keys.forget_answers(session, age=KEPT_SECONDS)
-        queries.forget_done(session, age=_OUTBOX_KEPT.total_seconds())
-        webhooks.forget(session, age=_OUTBOX_KEPT.total_seconds())
+        queries.forget_done(session, age=_NOTICES_KEPT.total_seconds())
+        webhooks.forget(session, age=_NOTICES_KEPT.total_seconds())
     return context.storage.remove_abandoned(_ABANDONED_AFTER)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import Counter
@@ -14,7 +15,7 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from burnish import Burnish, JobFailed
+from burnish import Burnish, JobFailed, WebhookVerificationError
 from tests.fixtures.processes import WEBHOOK_SECRET, Received, Server, jsonl, rows, running_server, wait_until
 from tests.fixtures.service import write_catalog
 from trainer.result import read_manifest
@@ -58,6 +59,7 @@ def server(
         BURNISH_CATALOG=str(catalog),
         BURNISH_WEBHOOK_URL=received[0],
         BURNISH_WEBHOOK_SECRET=WEBHOOK_SECRET,
+        BURNISH_WEBHOOK_ALLOWED_NETWORKS="127.0.0.0/8",
     ) as running:
         yield running
         children = running.descendants()
@@ -173,6 +175,30 @@ def test_a_bad_dataset_fails_with_its_lines(
         lambda: [body for _, body in received[1].requests if job.id.encode() in body and b".failed" in body],
         what="the webhook of the failure",
     )
+
+
+def test_an_endpoint_of_the_project_is_told_too(
+    client: Burnish, training_file: str, received: tuple[str, Received]
+) -> None:
+    hooks = client.webhooks.endpoints
+    mine = hooks.create(name="我的", url=received[0], event_types=["fine_tuning.job.cancelled"])
+    assert mine.signing_secret
+    job = client.jobs.cancel(client.jobs.create(model="tiny", training_file=training_file).id)
+
+    def told(secret: str) -> list[str]:
+        found: list[str] = []
+        for headers, body in list(received[1].requests):
+            if job.id.encode() in body:
+                with contextlib.suppress(WebhookVerificationError):
+                    found.append(client.webhooks.unwrap(body, headers, secret).id)
+        return found
+
+    assert wait_until(lambda: told(mine.signing_secret), what="the endpoint's notice") == wait_until(
+        lambda: told(WEBHOOK_SECRET), what="the notice of the settings' receiver"
+    )
+    (delivery,) = wait_until(lambda: list(hooks.deliveries(mine.id)), what="the delivery's log")
+    assert (delivery.event_type, delivery.status_code) == ("fine_tuning.job.cancelled", 204)
+    hooks.delete(mine.id)
 
 
 def _start_long_job(client: Burnish) -> str:

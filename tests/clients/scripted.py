@@ -168,7 +168,7 @@ class Driver:
         self.client = client
         self._portal = portal
 
-    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         method = attrgetter(name)(self.client)
         return self._portal.call(lambda: method(*args, **kwargs)) if self._portal else method(*args, **kwargs)
 
@@ -251,3 +251,38 @@ def frame(event: dict[str, Any], name: str = "fine_tuning.job.event") -> bytes:
 
 
 SSE = {"Content-Type": "text/event-stream"}
+
+
+def an_endpoint(number: int = 1, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"whe_{number}",
+        "object": "webhook_endpoint",
+        "name": "财务",
+        "url": "https://example.com/hook",
+        "event_types": ["fine_tuning.job.succeeded", "fine_tuning.job.failed"],
+        "created_at": 1700000000 + number,
+        "updated_at": 1700000000 + number,
+        "signing_secret_hint": "whsec_AAAA…",
+        "enabled": True,
+        "disabled_at": None,
+        "disabled_reason": None,
+        "failing_since": None,
+        **more,
+    }
+
+
+def a_delivery(number: int = 1, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"whatt_{number}",
+        "object": "webhook_endpoint.delivery",
+        "webhook_endpoint_id": "whe_1",
+        "event_id": f"evt_{number}",
+        "event_type": "fine_tuning.job.failed",
+        "url": "https://example.com/hook",
+        "created_at": 1700000000 + number,
+        "status_code": 204,
+        "success": True,
+        "error": None,
+        "duration_ms": 12,
+        **more,
+    }

@@ -33,7 +33,20 @@ from burnish.errors import (
     WaitTimeoutError,
     WebhookVerificationError,
 )
-from burnish.schemas import Checkpoint, File, Hyperparameters, Job, JobError, JobEvent, Model, WebhookEvent
+from burnish.schemas import (
+    Checkpoint,
+    File,
+    Hyperparameters,
+    Job,
+    JobError,
+    JobEvent,
+    Model,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+    WebhookReplay,
+    WebhookTest,
+)
 
 __all__ = [
     "APIConnectionError",
@@ -65,7 +78,11 @@ __all__ = [
     "UploadError",
     "UploadInterrupted",
     "WaitTimeoutError",
+    "WebhookDelivery",
+    "WebhookEndpoint",
     "WebhookEvent",
+    "WebhookReplay",
+    "WebhookTest",
     "WebhookVerificationError",
     "__version__",
 ]

@@ -23,7 +23,7 @@ from burnish.resources.jobs import AsyncFineTuning, AsyncJobs, FineTuning, Jobs
 from burnish.resources.models import AsyncModels, Models
 from burnish.resources.projects import AsyncProjects, Projects
 from burnish.resources.uploads import AsyncUploads, Uploads
-from burnish.resources.webhooks import Webhooks
+from burnish.resources.webhooks import AsyncWebhooks, Webhooks
 
 __version__ = "0.1.0"
 
@@ -48,7 +48,6 @@ class _Base:
             "Authorization": f"Bearer {settings.api_key}",
             "User-Agent": f"burnish-python/{__version__} python/{platform.python_version()}",
         }
-        self.webhooks = Webhooks()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.base_url!r})"
@@ -88,6 +87,7 @@ class Burnish(_Base):
         self.fine_tuning = FineTuning(self.jobs)
         self.models = Models(self)
         self.projects = Projects(self)
+        self.webhooks = Webhooks(self)
 
     def __enter__(self) -> Self:
         return self
@@ -178,6 +178,7 @@ class AsyncBurnish(_Base):
         self.fine_tuning = AsyncFineTuning(self.jobs)
         self.models = AsyncModels(self)
         self.projects = AsyncProjects(self)
+        self.webhooks = AsyncWebhooks(self)
 
     async def __aenter__(self) -> Self:
         return self

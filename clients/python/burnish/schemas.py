@@ -175,6 +175,65 @@ class PageData(WireModel, Generic[T]):
     last_id: str | None = None
 
 
+class WebhookEndpoint(WireModel):
+    """A receiver of webhooks. `signing_secret` is there only in the answer to its creation or rotation."""
+
+    id: str
+    object: str = "webhook_endpoint"
+    name: str
+    url: str
+    event_types: list[str]
+    created_at: int
+    updated_at: int | None = None
+    signing_secret_hint: str | None = None
+    signing_secret: str | None = Field(None, repr=False)
+    enabled: bool = True
+    disabled_at: int | None = None
+    disabled_reason: str | None = None
+    failing_since: int | None = None
+
+
+class WebhookTest(WireModel):
+    """What a test came to: `status_code` is the receiver's answer."""
+
+    object: str = "webhook_endpoint.test"
+    webhook_endpoint_id: str
+    event_type: str
+    status_code: int
+    success: bool
+
+
+class WebhookDelivery(WireModel):
+    """One try to deliver one event; `status_code` is None where no answer came, `error` where it succeeded."""
+
+    id: str
+    object: str = "webhook_endpoint.delivery"
+    webhook_endpoint_id: str
+    event_id: str
+    event_type: str
+    url: str
+    created_at: int
+    status_code: int | None = None
+    success: bool
+    error: str | None = None
+    duration_ms: int
+
+
+class WebhookReplay(WireModel):
+    """The events that are on their way again."""
+
+    object: str = "webhook_endpoint.replay"
+    webhook_endpoint_id: str
+    event_ids: list[str]
+
+
+class WebhookEventTypes(WireModel):
+    """The events that endpoints can subscribe to."""
+
+    object: str = "list"
+    data: list[str]
+
+
 class WebhookEvent(WireModel):
     """The body of a webhook; `data["id"]` names the job."""
 

@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 
+from burnish import Burnish, NotFoundError
 from service.webhooks import service
 from service.webhooks.message import EVENT_TYPES
 from service.webhooks.sender import WebhookSender
@@ -329,3 +330,27 @@ def test_the_official_client(api: RunningApi, receiver: Receiver) -> None:
         assert hooks.delete(made.id).deleted
         with pytest.raises(openai.NotFoundError, match="No such webhook endpoint"):
             hooks.retrieve(made.id)
+
+
+def test_burnishs_own_client(api: RunningApi, receiver: Receiver) -> None:
+    with Burnish(base_url=api.url, api_key=api.key("own"), max_retries=0) as own:
+        types = own.webhooks.event_types()
+        hooks = own.webhooks.endpoints
+        made = hooks.create(name="a", url=receiver.url, event_types=types)
+        assert made.signing_secret
+        assert hooks.test(made.id, event_type=types[0]).status_code == 204
+        with api.client("own") as client:
+            job_id = end_job(client)
+        deliver(api)
+        told = own.webhooks.unwrap(receiver.received[1].body, receiver.received[1].headers, made.signing_secret)
+        assert told.data == {"id": job_id}
+        assert hooks.replay(made.id, begin=0, end=1e11).event_ids == [told.id]
+        deliver(api)
+        assert [item.event_id for item in hooks.deliveries(made.id, limit=1)][:2] == [told.id, told.id]
+        rotated = hooks.rotate_secret(made.id)
+        assert rotated.signing_secret not in (None, made.signing_secret)
+        assert hooks.update(made.id, name="b").name == "b"
+        assert [item.id for item in hooks.list()] == [made.id]
+        with pytest.raises(NotFoundError):
+            hooks.replay(made.id, event_ids=["evt_none"])
+        assert hooks.delete(made.id).deleted

@@ -24,6 +24,7 @@ from service.kit.settings import SettingsError, load_settings
         "255.255.255.255",
         "192.0.2.1",
         "198.18.0.1",
+        "192.0.0.9",
         "192.88.99.1",
         "::",
         "::1",

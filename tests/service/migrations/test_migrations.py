@@ -11,9 +11,12 @@ from service import migrations
 from service.jobs.tables import Job
 from service.kit.db import Database
 from service.kit.errors import Unavailable
+from service.kit.outbox import OutboxRow
 from service.kit.settings import Settings, SettingsError
 from service.migrations.tables import TABLES
 from service.models.tables import FineTunedModel
+from service.webhooks.tables import WebhookAttempt
+from tests.fixtures.postgres import run_postgres
 
 
 def test_the_migrations_make_the_tables_that_the_code_says(tmp_path: Path) -> None:
@@ -29,6 +32,17 @@ def test_the_migrations_make_the_tables_that_the_code_says(tmp_path: Path) -> No
         assert differences == []
         assert {table.__tablename__ for table in TABLES} <= set(inspect(session.connection()).get_table_names())
     database.close()
+
+
+@pytest.mark.integration
+def test_the_same_on_postgresql(tmp_path: Path) -> None:
+    with run_postgres() as server:
+        settings = Settings(data=tmp_path, database_url=server.url, secret_key="k" * 32)
+        migrations.upgrade(settings)
+        database = Database(settings.database)
+        with database.read() as session:
+            assert compare_metadata(MigrationContext.configure(session.connection()), TABLES[0].metadata) == []
+        database.close()
 
 
 def test_a_database_that_cannot_be_reached_is_a_sentence(tmp_path: Path) -> None:
@@ -55,6 +69,31 @@ def test_jobs_of_the_first_schema_are_kept(tmp_path: Path) -> None:
     database.close()
 
 
+def test_notices_of_the_second_schema_are_still_told(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path)
+    migrations.upgrade(settings, "0002")
+    database = Database(settings.database)
+    with database.write() as session:
+        for statement in SECOND_SCHEMA:
+            session.execute(text(statement))
+    migrations.upgrade(settings)
+    with database.read() as session:
+        rows = session.scalars(select(OutboxRow).order_by(OutboxRow.seq)).all()
+        assert [(row.topic, row.lane) for row in rows] == [("tell_webhooks", None), ("send_webhook", None)]
+        tries = session.scalars(select(WebhookAttempt).order_by(WebhookAttempt.seq)).all()
+        assert [(row.id, row.endpoint_id, row.event_type) for row in tries] == [
+            ("whatt_1", None, "unknown"),
+            ("whatt_2", None, "unknown"),
+        ]
+    database.close()
+
+
+SECOND_SCHEMA = (
+    "INSERT INTO outbox (topic, payload, attempts, due_at) VALUES ('send_webhook', '{\"event_id\": \"evt_a\"}', 3, 0)",
+    "INSERT INTO outbox (topic, payload, attempts, due_at, done_at) VALUES ('send_webhook', '{}', 1, 0, 1)",
+    "INSERT INTO webhook_attempts (event_id, url, at, duration_ms) VALUES ('evt_a', 'http://h/', 0, 1)",
+    "INSERT INTO webhook_attempts (event_id, url, at, duration_ms) VALUES ('evt_a', 'http://h/', 0, 1)",
+)
 FIRST_SCHEMA = (
     "INSERT INTO projects (id, name, created_at) VALUES ('proj_a', 'p', 0)",
     "INSERT INTO files (id, project_id, filename, purpose, bytes, sha256, blob_key, created_at) "

@@ -14,6 +14,7 @@ from burnish.cli.keys import keys, projects
 from burnish.cli.login import login
 from burnish.cli.models import models
 from burnish.cli.score import score
+from burnish.cli.webhooks import webhooks
 from burnish.client import __version__
 from burnish.errors import APIError, APIStatusError, BurnishError, JobFailed
 from burnish.progress import printable
@@ -39,7 +40,7 @@ def cli() -> None:
     """
 
 
-for command in (login, data, files, jobs, models, score, projects, keys):
+for command in (login, data, files, jobs, models, score, webhooks, projects, keys):
     cli.add_command(command)
 
 

@@ -1,21 +1,27 @@
-"""Webhooks that arrive at your receiver: is this one from your server, and what does it say?"""
+"""Webhooks: who is told what, and whether what arrives at your receiver is from your server."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 from standardwebhooks.webhooks import WebhookVerificationError as SignatureError
 
+from burnish._request import Request, parser_of
 from burnish.errors import WebhookVerificationError
-from burnish.schemas import WebhookEvent
+from burnish.resources.webhook_endpoints import AsyncWebhookEndpoints, WebhookEndpoints
+from burnish.schemas import WebhookEvent, WebhookEventTypes
+
+if TYPE_CHECKING:
+    from burnish.client import AsyncBurnish, Burnish
+
+_EVENT_TYPES = Request("GET", "/webhook_event_types", parser_of(WebhookEventTypes))
 
 
-class Webhooks:
-    """`client.webhooks`. It needs no connection."""
-
+class _Unwrapping:
     def unwrap(self, body: bytes | str, headers: Mapping[str, str], secret: str) -> WebhookEvent:
-        """Verify a delivery by Standard Webhooks and return its event.
+        """Verify a delivery by Standard Webhooks and return its event. It needs no connection.
 
         `body` is the request's body exactly as received; `secret` starts with `whsec_`. Deliveries more than
         five minutes old or new are refused. Raises WebhookVerificationError.
@@ -28,3 +34,27 @@ class Webhooks:
         except ValueError as error:
             # Base64, UTF-8, the header's form and the body's JSON all end here.
             raise WebhookVerificationError(f"The webhook or its secret is malformed: {error}.") from error
+
+
+class Webhooks(_Unwrapping):
+    """`client.webhooks`."""
+
+    def __init__(self, client: Burnish) -> None:
+        self._client = client
+        self.endpoints = WebhookEndpoints(client)
+
+    def event_types(self) -> list[str]:
+        """Return the names of the events that endpoints can subscribe to. Raises APIError."""
+        return self._client.send(_EVENT_TYPES).data
+
+
+class AsyncWebhooks(_Unwrapping):
+    """`client.webhooks`, awaited, except for `unwrap`."""
+
+    def __init__(self, client: AsyncBurnish) -> None:
+        self._client = client
+        self.endpoints = AsyncWebhookEndpoints(client)
+
+    async def event_types(self) -> list[str]:
+        """Return the names of the events that endpoints can subscribe to. Raises APIError."""
+        return (await self._client.send(_EVENT_TYPES)).data

@@ -1,0 +1,214 @@
+"""`/v1/webhook_endpoints`: the receivers of a project, and what became of their deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from burnish._pages import AsyncPage, Page
+from burnish._request import Request, creating, parser_of, query, segment
+from burnish.schemas import Deleted, PageData, WebhookDelivery, WebhookEndpoint, WebhookReplay, WebhookTest
+
+if TYPE_CHECKING:
+    from burnish.client import AsyncBurnish, Burnish
+
+_PATH = "/webhook_endpoints"
+_TEST_SECONDS = 60.0
+"""How long the answer to a test may take: the server waits for the receiver."""
+Moment = float | datetime
+
+
+def _create(name: str, url: str, event_types: Sequence[str], idempotency_key: str | None) -> Request[WebhookEndpoint]:
+    body = {"name": name, "url": url, "event_types": list(event_types)}
+    return Request("POST", _PATH, parser_of(WebhookEndpoint), headers=creating(idempotency_key), json=body)
+
+
+def _list(after: str | None, limit: int | None, order: str | None) -> Request[PageData[WebhookEndpoint]]:
+    params = query(after=after, limit=limit, order=order)
+    return Request("GET", _PATH, parser_of(PageData[WebhookEndpoint]), params=params)
+
+
+def _retrieve(endpoint_id: str) -> Request[WebhookEndpoint]:
+    return Request("GET", f"{_PATH}/{segment(endpoint_id)}", parser_of(WebhookEndpoint))
+
+
+def _update(
+    endpoint_id: str, name: str | None, url: str | None, event_types: Sequence[str] | None
+) -> Request[WebhookEndpoint]:
+    given = {"name": name, "url": url, "event_types": None if event_types is None else list(event_types)}
+    body = {key: value for key, value in given.items() if value is not None}
+    return Request("POST", f"{_PATH}/{segment(endpoint_id)}", parser_of(WebhookEndpoint), json=body)
+
+
+def _delete(endpoint_id: str) -> Request[Deleted]:
+    return Request("DELETE", f"{_PATH}/{segment(endpoint_id)}", parser_of(Deleted))
+
+
+def _rotate(endpoint_id: str, keep_old: bool) -> Request[WebhookEndpoint]:
+    body = {"keep_old_secret_active_for_24_hours": keep_old}
+    return Request("POST", f"{_PATH}/{segment(endpoint_id)}/rotate_secret", parser_of(WebhookEndpoint), json=body)
+
+
+def _test(endpoint_id: str, event_type: str) -> Request[WebhookTest]:
+    path = f"{_PATH}/{segment(endpoint_id)}/test"
+    body = {"event_type": event_type}
+    return Request("POST", path, parser_of(WebhookTest), json=body, read_timeout=_TEST_SECONDS)
+
+
+def _deliveries(
+    endpoint_id: str, after: str | None, limit: int | None, order: str | None
+) -> Request[PageData[WebhookDelivery]]:
+    params = query(after=after, limit=limit, order=order)
+    path = f"{_PATH}/{segment(endpoint_id)}/deliveries"
+    return Request("GET", path, parser_of(PageData[WebhookDelivery]), params=params)
+
+
+def _replay(
+    endpoint_id: str, event_ids: Sequence[str] | None, begin: Moment | None, end: Moment | None
+) -> Request[WebhookReplay]:
+    given = {
+        "event_ids": None if event_ids is None else list(event_ids),
+        "from": _seconds(begin),
+        "to": _seconds(end),
+    }
+    body = {key: value for key, value in given.items() if value is not None}
+    return Request("POST", f"{_PATH}/{segment(endpoint_id)}/replay", parser_of(WebhookReplay), json=body)
+
+
+def _seconds(moment: Moment | None) -> float | None:
+    return moment.timestamp() if isinstance(moment, datetime) else moment
+
+
+class WebhookEndpoints:
+    """`client.webhooks.endpoints`."""
+
+    def __init__(self, client: Burnish) -> None:
+        self._client = client
+
+    def create(
+        self, *, name: str, url: str, event_types: Sequence[str], idempotency_key: str | None = None
+    ) -> WebhookEndpoint:
+        """Create an endpoint; `signing_secret` of the answer is never shown again.
+
+        Raises BadRequestError for a URL that webhooks must not go to.
+        """
+        return self._client.send(_create(name, url, event_types, idempotency_key))
+
+    def list(
+        self, *, after: str | None = None, limit: int | None = None, order: str | None = None
+    ) -> Page[WebhookEndpoint]:
+        """List endpoints, newest first; `limit` is a page's size, iterating goes through all pages."""
+        return Page(self._client, _list(after, limit, order))
+
+    def retrieve(self, endpoint_id: str) -> WebhookEndpoint:
+        """Return one endpoint. Raises NotFoundError."""
+        return self._client.send(_retrieve(endpoint_id))
+
+    def update(
+        self,
+        endpoint_id: str,
+        *,
+        name: str | None = None,
+        url: str | None = None,
+        event_types: Sequence[str] | None = None,
+    ) -> WebhookEndpoint:
+        """Change what is given, and enable the endpoint where it was disabled. Raises NotFoundError."""
+        return self._client.send(_update(endpoint_id, name, url, event_types))
+
+    def delete(self, endpoint_id: str) -> Deleted:
+        """Delete an endpoint with the log of its deliveries. Raises NotFoundError."""
+        return self._client.send(_delete(endpoint_id))
+
+    def rotate_secret(self, endpoint_id: str, *, keep_old_secret_active_for_24_hours: bool = False) -> WebhookEndpoint:
+        """Make a new signing secret, which the answer alone shows. Raises NotFoundError."""
+        return self._client.send(_rotate(endpoint_id, keep_old_secret_active_for_24_hours))
+
+    def test(self, endpoint_id: str, *, event_type: str) -> WebhookTest:
+        """Let the server post a sample event now. Raises BadRequestError where the receiver does not answer."""
+        return self._client.send(_test(endpoint_id, event_type))
+
+    def deliveries(
+        self, endpoint_id: str, *, after: str | None = None, limit: int | None = None, order: str | None = None
+    ) -> Page[WebhookDelivery]:
+        """List every try to deliver an event, newest first. Raises NotFoundError."""
+        return Page(self._client, _deliveries(endpoint_id, after, limit, order))
+
+    def replay(
+        self,
+        endpoint_id: str,
+        *,
+        event_ids: Sequence[str] | None = None,
+        begin: Moment | None = None,
+        end: Moment | None = None,
+    ) -> WebhookReplay:
+        """Deliver events again: those with the ids, or those from `begin` to before `end`.
+
+        Times are unix seconds or aware datetimes. Raises ConflictError for a disabled endpoint, NotFoundError.
+        """
+        return self._client.send(_replay(endpoint_id, event_ids, begin, end))
+
+
+class AsyncWebhookEndpoints:
+    """`client.webhooks.endpoints`, awaited; see `WebhookEndpoints` for each method."""
+
+    def __init__(self, client: AsyncBurnish) -> None:
+        self._client = client
+
+    async def create(
+        self, *, name: str, url: str, event_types: Sequence[str], idempotency_key: str | None = None
+    ) -> WebhookEndpoint:
+        """Create an endpoint."""
+        return await self._client.send(_create(name, url, event_types, idempotency_key))
+
+    async def list(
+        self, *, after: str | None = None, limit: int | None = None, order: str | None = None
+    ) -> AsyncPage[WebhookEndpoint]:
+        """List endpoints."""
+        return await AsyncPage[WebhookEndpoint].fetch(self._client, _list(after, limit, order))
+
+    async def retrieve(self, endpoint_id: str) -> WebhookEndpoint:
+        """Return one endpoint."""
+        return await self._client.send(_retrieve(endpoint_id))
+
+    async def update(
+        self,
+        endpoint_id: str,
+        *,
+        name: str | None = None,
+        url: str | None = None,
+        event_types: Sequence[str] | None = None,
+    ) -> WebhookEndpoint:
+        """Change what is given, and enable the endpoint where it was disabled."""
+        return await self._client.send(_update(endpoint_id, name, url, event_types))
+
+    async def delete(self, endpoint_id: str) -> Deleted:
+        """Delete an endpoint with the log of its deliveries."""
+        return await self._client.send(_delete(endpoint_id))
+
+    async def rotate_secret(
+        self, endpoint_id: str, *, keep_old_secret_active_for_24_hours: bool = False
+    ) -> WebhookEndpoint:
+        """Make a new signing secret."""
+        return await self._client.send(_rotate(endpoint_id, keep_old_secret_active_for_24_hours))
+
+    async def test(self, endpoint_id: str, *, event_type: str) -> WebhookTest:
+        """Let the server post a sample event now."""
+        return await self._client.send(_test(endpoint_id, event_type))
+
+    async def deliveries(
+        self, endpoint_id: str, *, after: str | None = None, limit: int | None = None, order: str | None = None
+    ) -> AsyncPage[WebhookDelivery]:
+        """List every try to deliver an event."""
+        return await AsyncPage[WebhookDelivery].fetch(self._client, _deliveries(endpoint_id, after, limit, order))
+
+    async def replay(
+        self,
+        endpoint_id: str,
+        *,
+        event_ids: Sequence[str] | None = None,
+        begin: Moment | None = None,
+        end: Moment | None = None,
+    ) -> WebhookReplay:
+        """Deliver events again."""
+        return await self._client.send(_replay(endpoint_id, event_ids, begin, end))

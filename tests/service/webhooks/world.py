@@ -1,0 +1,150 @@
+"""Endpoints of two projects on both databases, and what a test asks of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text, update
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from service import migrations
+from service.context import Context, open_context
+from service.jobs import lifecycle
+from service.jobs.states import JobState
+from service.jobs.tables import Job
+from service.keys.service import Principal
+from service.keys.tables import Project
+from service.kit.db import Base, db_now
+from service.kit.outbox import OutboxRow
+from service.kit.settings import Settings
+from service.webhooks import repository, service
+from service.webhooks.message import EVENT_TYPES
+from service.webhooks.schemas import EndpointCreate, EndpointUpdate, Replay
+from service.webhooks.sender import Pace, WebhookSender
+from service.webhooks.service import Made
+from service.webhooks.tables import WebhookAttempt, WebhookEndpoint, WebhookEvent
+from service.webhooks.target import Target
+from service.webhooks.vault import Vault
+from tests.fixtures.postgres import PostgresServer, run_postgres
+from tests.service.controller.conftest import MakeJob
+
+PRINCIPAL, OTHER = Principal("proj_test", "key_a"), Principal("proj_other", "key_b")
+CANCELLED = "fine_tuning.job.cancelled"
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with run_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.integration)])
+def context(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Context]:
+    """A context whose schema comes from the migrations; loopback is allowed."""
+    url = request.getfixturevalue("postgres").url if request.param == "postgres" else None
+    settings = Settings(
+        data=tmp_path, database_url=url, secret_key="k" * 32, webhook_allowed_networks="127.0.0.0/8, hooks.internal"
+    )
+    migrations.upgrade(settings)
+    context = open_context(settings)
+    with context.db.write() as session:
+        session.add_all(Project(id=owner.project_id, name=owner.project_id) for owner in (PRINCIPAL, OTHER))
+    yield context
+    Base.metadata.drop_all(context.db.engine)
+    with context.db.write() as session:
+        session.execute(text("DROP TABLE alembic_version"))
+    context.db.close()
+
+
+EndJob = Callable[..., str]
+
+
+@pytest.fixture
+def end_job(context: Context, make_job: MakeJob) -> EndJob:
+    """Cancel a job of a project; return its id."""
+
+    def end(owner: Principal = PRINCIPAL) -> str:
+        job_id = make_job(state=JobState.QUEUED)
+        with context.db.write() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(project_id=owner.project_id))
+            assert lifecycle.cancel(session, job_id)
+        return job_id
+
+    return end
+
+
+def make(context: Context, url: str, owner: Principal = PRINCIPAL, types: tuple[str, ...] = EVENT_TYPES) -> Made:
+    with context.db.write() as session:
+        body = EndpointCreate(name="钩子", url=url, event_types=list(types))
+        return service.create(session, owner, Vault(context.hmac_key), body)
+
+
+def send(context: Context, configured: Target | None = None, pace: Pace | None = None) -> int:
+    """Deliver once what is due, as one pass of the controller does."""
+
+    async def run() -> int:
+        sender = WebhookSender(context, configured, pace)
+        try:
+            count = await sender.step()
+            await sender.settle()
+            return count
+        finally:
+            await sender.close()
+
+    return asyncio.run(run())
+
+
+def change(context: Context, made: Made, **body: Any) -> WebhookEndpoint:
+    with context.db.write() as session:
+        return service.change(session, PRINCIPAL, made.endpoint.id, EndpointUpdate(**body))
+
+
+def replay(context: Context, made: Made, owner: Principal = PRINCIPAL, **body: Any) -> list[str]:
+    with context.db.write() as session:
+        return service.replay(session, owner, made.endpoint.id, Replay(**body))
+
+
+def row_of(context: Context, made: Made) -> WebhookEndpoint:
+    with context.db.read() as session:
+        found = repository.by_id(session, made.endpoint.id)
+    assert found is not None
+    return found
+
+
+def log_of(context: Context, made: Made) -> list[WebhookAttempt]:
+    """The endpoint's tries, oldest first."""
+    with context.db.read() as session:
+        rows, _ = repository.page_of_attempts(session, made.endpoint.id, after=None, limit=1000, order="asc")
+    return list(rows)
+
+
+def pending(context: Context, made: Made) -> list[OutboxRow]:
+    with context.db.read() as session:
+        return list(repository.pending(session, made.endpoint.id))
+
+
+def events(context: Context) -> list[WebhookEvent]:
+    with context.db.read() as session:
+        return list(session.scalars(select(WebhookEvent).order_by(WebhookEvent.seq)))
+
+
+def set_endpoint(context: Context, made: Made, **values: Any) -> None:
+    with context.db.write() as session:
+        session.execute(update(WebhookEndpoint).where(WebhookEndpoint.id == made.endpoint.id).values(**values))
+
+
+def make_due(context: Context) -> None:
+    with context.db.write() as session:
+        session.execute(update(OutboxRow).values(due_at=db_now() - 1))
+
+
+def opens(secret: str, request: Any) -> bool:
+    try:
+        Webhook(secret).verify(request.body, request.headers)
+    except WebhookVerificationError:
+        return False
+    return True
