@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from burnish._pages import AsyncPage, Page
-from burnish._request import Request, creating, parser_of, query, segment
+from burnish._request import Request, parser_of, query, segment
 from burnish.schemas import Deleted, PageData, WebhookDelivery, WebhookEndpoint, WebhookReplay, WebhookTest
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ _TEST_SECONDS = 60.0
 Moment = float | datetime
 
 
-def _create(name: str, url: str, event_types: Sequence[str], idempotency_key: str | None) -> Request[WebhookEndpoint]:
+def _create(name: str, url: str, event_types: Sequence[str]) -> Request[WebhookEndpoint]:
     body = {"name": name, "url": url, "event_types": list(event_types)}
-    return Request("POST", _PATH, parser_of(WebhookEndpoint), headers=creating(idempotency_key), json=body)
+    return Request("POST", _PATH, parser_of(WebhookEndpoint), json=body)
 
 
 def _list(after: str | None, limit: int | None, order: str | None) -> Request[PageData[WebhookEndpoint]]:
@@ -86,14 +86,12 @@ class WebhookEndpoints:
     def __init__(self, client: Burnish) -> None:
         self._client = client
 
-    def create(
-        self, *, name: str, url: str, event_types: Sequence[str], idempotency_key: str | None = None
-    ) -> WebhookEndpoint:
+    def create(self, *, name: str, url: str, event_types: Sequence[str]) -> WebhookEndpoint:
         """Create an endpoint; `signing_secret` of the answer is never shown again.
 
         Raises BadRequestError for a URL that webhooks must not go to.
         """
-        return self._client.send(_create(name, url, event_types, idempotency_key))
+        return self._client.send(_create(name, url, event_types))
 
     def list(
         self, *, after: str | None = None, limit: int | None = None, order: str | None = None
@@ -155,11 +153,9 @@ class AsyncWebhookEndpoints:
     def __init__(self, client: AsyncBurnish) -> None:
         self._client = client
 
-    async def create(
-        self, *, name: str, url: str, event_types: Sequence[str], idempotency_key: str | None = None
-    ) -> WebhookEndpoint:
+    async def create(self, *, name: str, url: str, event_types: Sequence[str]) -> WebhookEndpoint:
         """Create an endpoint."""
-        return await self._client.send(_create(name, url, event_types, idempotency_key))
+        return await self._client.send(_create(name, url, event_types))
 
     async def list(
         self, *, after: str | None = None, limit: int | None = None, order: str | None = None
