@@ -18,12 +18,10 @@ from pathlib import Path
 
 from service.catalog import BaseModelEntry, HubSource, SourceMissing, locate
 from service.context import Context
-from service.jobs import repository
-from service.jobs.tables import Job
 from service.worker import results
 from service.worker.child import Child, trainer_environment
 from service.worker.errors import AttemptFailed, JobFailed
-from service.worker.lease import Lease
+from service.worker.hold import Hold
 from trainer.result import ExitCode
 from trainer.spec import FROM_SCRATCH, BaseModelRef
 
@@ -37,8 +35,8 @@ _UNAVAILABLE = "base_model_unavailable"
 
 def prepared_base(
     context: Context,
-    job: Job,
-    lease: Lease,
+    project_id: str,
+    hold: Hold,
     model_id: str,
     *,
     workdir: Path,
@@ -53,33 +51,33 @@ def prepared_base(
     if model_id == FROM_SCRATCH:
         return BaseModelRef(id=model_id, fingerprint=""), None
     if model_id.startswith("ft:"):
-        return _fetched(context, job, lease, model_id)
+        return _fetched(context, project_id, hold, model_id)
     entry = context.catalog.find(model_id)
     if entry is None:
         raise JobFailed(_UNAVAILABLE, f"The base model {model_id} is no longer in the catalog.", "model")
     target = context.settings.bases / f"{entry.id}-{entry.fingerprint[:12]}"
-    _once(context, target, lease, entry.id, lambda partial: _prepare(context, entry, partial, lease, workdir, command))
+    _once(context, target, hold, entry.id, lambda partial: _prepare(context, entry, partial, hold, workdir, command))
     return BaseModelRef(id=entry.id, fingerprint=entry.fingerprint), target
 
 
-def _fetched(context: Context, job: Job, lease: Lease, name: str) -> tuple[BaseModelRef, Path]:
-    result, stored = results.find_base(context, job.project_id, name, lease)
+def _fetched(context: Context, project_id: str, hold: Hold, name: str) -> tuple[BaseModelRef, Path]:
+    result, stored = results.find_base(context, project_id, name, hold)
     fingerprint = stored.manifest_sha256 or hashlib.sha256(stored.prefix.encode()).hexdigest()
     target = context.settings.bases / f"{result.job.id}-{fingerprint[:12]}"
-    _once(context, target, lease, name, lambda partial: results.fetch_base(context, result, stored, partial, lease))
+    _once(context, target, hold, name, lambda partial: results.fetch_base(context, result, stored, partial, hold))
     return BaseModelRef(id=name, fingerprint=fingerprint), target
 
 
-def _once(context: Context, target: Path, lease: Lease, name: str, make: Callable[[Path], None]) -> None:
+def _once(context: Context, target: Path, hold: Hold, name: str, make: Callable[[Path], None]) -> None:
     """Let `make` fill the folder unless this machine has it; another worker that wants it too waits."""
     if target.is_dir():
         return
     settings = context.settings
     settings.bases.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _only_one(target.with_name(f".{target.name}.lock"), lease, settings.poll_seconds):
+    with _only_one(target.with_name(f".{target.name}.lock"), hold, settings.poll_seconds):
         if target.is_dir():
             return
-        _tell(lease, name)
+        hold.tell(f"Preparing the base model {name} on this worker (first use)", f"prepare:{name[-40:]}")
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -89,21 +87,8 @@ def _once(context: Context, target: Path, lease: Lease, name: str, make: Callabl
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _tell(lease: Lease, name: str) -> None:
-    def write() -> None:
-        with lease.write() as session:
-            repository.add_event(
-                session,
-                lease.job_id,
-                f"Preparing the base model {name} on this worker (first use)",
-                once_key=f"prepare:{name[-40:]}:{lease.token}",
-            )
-
-    lease.insist(write)
-
-
 def _prepare(
-    context: Context, entry: BaseModelEntry, partial: Path, lease: Lease, workdir: Path, command: Sequence[str]
+    context: Context, entry: BaseModelEntry, partial: Path, hold: Hold, workdir: Path, command: Sequence[str]
 ) -> None:
     try:
         source = locate(entry.source)
@@ -117,13 +102,13 @@ def _prepare(
         log_file=workdir / LOG_NAME,
         environment=trainer_environment(context.settings, workdir, hub=isinstance(entry.source, HubSource)),
     )
-    _wait(child, entry, lease, context.settings.poll_seconds)
+    _wait(child, entry, hold, context.settings.poll_seconds)
 
 
-def _wait(child: Child, entry: BaseModelEntry, lease: Lease, poll_seconds: float) -> None:
+def _wait(child: Child, entry: BaseModelEntry, hold: Hold, poll_seconds: float) -> None:
     try:
         while (status := child.wait(poll_seconds)) is None:
-            lease.check_all()
+            hold.check_all()
     except BaseException:
         child.kill()
         raise
@@ -144,7 +129,7 @@ def _last_line(text: str) -> str:
 
 
 @contextmanager
-def _only_one(path: Path, lease: Lease, poll_seconds: float) -> Generator[None, None, None]:
+def _only_one(path: Path, hold: Hold, poll_seconds: float) -> Generator[None, None, None]:
     """Hold a lock among this machine's workers; the kernel frees it when its holder dies."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -153,8 +138,8 @@ def _only_one(path: Path, lease: Lease, poll_seconds: float) -> Generator[None, 
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                lease.check_all()
-                lease.pause(poll_seconds)
+                hold.check_all()
+                hold.pause(poll_seconds)
         yield
     finally:
         os.close(descriptor)

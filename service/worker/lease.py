@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from sqlalchemy.orm import Session
 
@@ -17,19 +17,16 @@ from service.jobs.errors import StaleLease
 from service.kit.db import Database
 from service.kit.errors import Unavailable
 from service.kit.settings import Settings
-from service.storage.errors import StorageUnavailable
 from service.worker.errors import JobPaused, LeaseLost, WorkerStopping
+from service.worker.hold import Hold
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 SAFE_SHARE = 5 / 6
 """A holder gives up after this share of the lease without a renewal, so that no successor starts beside it."""
-_STORAGE_TRIES = 5
 
 
-class Lease:
+class Lease(Hold):
     """A context manager around one attempt. `lost` is decided by a clock as well, so it cannot come too late.
 
     `since` is `time.monotonic()` from before the claim.
@@ -45,11 +42,11 @@ class Lease:
         stop: threading.Event,
         since: float,
     ) -> None:
+        super().__init__(job_id, stop=stop, poll_seconds=settings.poll_seconds)
         self.job_id = job_id
         self.token = token
         self._db = db
         self._settings = settings
-        self._stop = stop
         self._renewed = since
         self._stale = threading.Event()
         self._pause = threading.Event()
@@ -91,10 +88,6 @@ class Lease:
         if self.pause_wanted:
             raise JobPaused
 
-    def pause(self, seconds: float) -> None:
-        """Wait a moment, less where the worker is asked to stop meanwhile."""
-        self._stop.wait(seconds)
-
     @contextmanager
     def write(self, **values: Any) -> Generator[Session, None, None]:
         """Open a transaction that holds only while the lease is ours; it renews the lease and sets columns.
@@ -118,32 +111,14 @@ class Lease:
             raise
         self._renewed = began
 
-    def insist(self, action: Callable[[], T]) -> T:
-        """Repeat `action` while the database is away. Raises LeaseLost once it was away for too long."""
-        while True:
-            self.check()
-            try:
-                return action()
-            except Unavailable as error:
-                log.warning("%s: %s Trying again.", self.job_id, error.message)
-                time.sleep(self._settings.poll_seconds)
+    def tell(self, message: str, once_key: str) -> None:
+        """Write an event of the job. Raises LeaseLost."""
 
-    def patiently(self, action: Callable[[], T]) -> T:
-        """Repeat `action` a few times, ever later, while the blob store is away. Raises StorageUnavailable."""
-        for attempt in range(1, _STORAGE_TRIES):
-            self.check()
-            try:
-                return action()
-            except StorageUnavailable as error:
-                log.warning("%s: %s Trying again.", self.job_id, error)
-                time.sleep(self._settings.poll_seconds * 2**attempt)
-        return action()
+        def write() -> None:
+            with self.write() as session:
+                repository.add_event(session, self.job_id, message, once_key=f"{once_key}:{self.token}")
 
-    def watched(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Pass chunks on as long as the job is ours. Raises LeaseLost."""
-        for chunk in chunks:
-            self.check()
-            yield chunk
+        self.insist(write)
 
     def _too_old(self) -> bool:
         return time.monotonic() - self._renewed > self._settings.lease_seconds * SAFE_SHARE

@@ -13,7 +13,7 @@ from service.jobs.tables import Job
 from service.kit.errors import ServiceError, Unavailable
 from service.storage.errors import BlobNotFound, StorageError
 from service.worker.errors import AttemptFailed, JobFailed
-from service.worker.lease import Lease
+from service.worker.hold import Hold
 from service.worker.transfer import Damaged, fetch_folder
 from trainer.result import Manifest
 from trainer.spec import BaseModelRef, ParentModel, RewardModelRef
@@ -27,35 +27,35 @@ Bases = Callable[[str], tuple[BaseModelRef, Path | None]]
 """Makes a base ready by its id; `prepared_base` with everything else filled in."""
 
 
-def fetch_start(context: Context, job: Job, lease: Lease, target: Path) -> ParentModel | None:
+def fetch_start(context: Context, job: Job, hold: Hold, target: Path) -> ParentModel | None:
     """Fetch the adapter that a job goes on from. None where it starts from its base alone.
 
     Raises JobFailed where it was deleted, AttemptFailed, LeaseLost, and OSError where the disk is full.
     """
-    result = _parent(context, job.start_job, job.start_step, lease, _MODEL)
+    result = _parent(context, job.start_job, job.start_step, hold, _MODEL)
     if result is None or result.kind == "model":
         return None
-    manifest = _fetch(context, result, target, lease, param=_MODEL, wanted=_ADAPTER_FILES.__contains__)
+    manifest = _fetch(context, result, target, hold, param=_MODEL, wanted=_ADAPTER_FILES.__contains__)
     return ParentModel(id=result.name, job_id=result.job.id, sha256=_weights(manifest))
 
 
-def fetch_reward(context: Context, job: Job, lease: Lease, target: Path, bases: Bases) -> RewardModelRef | None:
+def fetch_reward(context: Context, job: Job, hold: Hold, target: Path, bases: Bases) -> RewardModelRef | None:
     """Fetch the reward model that a job asks, and link its base beside it where that is another than the job's.
 
     Raises JobFailed where it was deleted, AttemptFailed, LeaseLost, and OSError where the disk is full.
     """
     param = f"method.{job.method['type']}.hyperparameters.reward.model"
-    result = _parent(context, job.reward_job, job.reward_step, lease, param)
+    result = _parent(context, job.reward_job, job.reward_step, hold, param)
     if result is None:
         return None
-    manifest = _fetch(context, result, target, lease, param=param, wanted=_of_reward)
+    manifest = _fetch(context, result, target, hold, param=param, wanted=_of_reward)
     base, folder = bases(result.job.base)
     if result.job.base != job.base and folder is not None:
         target.with_name("reward_base").symlink_to(folder, target_is_directory=True)
     return RewardModelRef(id=result.name, job_id=result.job.id, sha256=_weights(manifest), base=base)
 
 
-def find_base(context: Context, project_id: str, name: str, lease: Lease) -> tuple[Result, Stored]:
+def find_base(context: Context, project_id: str, name: str, hold: Hold) -> tuple[Result, Stored]:
     """Return the whole model that serves as a base, and where it lies. Raises JobFailed where it was deleted."""
 
     def find() -> tuple[Result, Stored | None]:
@@ -66,7 +66,7 @@ def find_base(context: Context, project_id: str, name: str, lease: Lease) -> tup
             return result, references.stored(session, result.job.id, result.step)
 
     try:
-        result, stored = lease.insist(find)
+        result, stored = hold.insist(find)
     except Unavailable:
         raise
     except ServiceError as error:
@@ -76,12 +76,12 @@ def find_base(context: Context, project_id: str, name: str, lease: Lease) -> tup
     return result, stored
 
 
-def fetch_base(context: Context, result: Result, stored: Stored, target: Path, lease: Lease) -> None:
+def fetch_base(context: Context, result: Result, stored: Stored, target: Path, hold: Hold) -> None:
     """Fetch a whole model into a new folder. Raises like `fetch_start`."""
-    _fetch_stored(context, result.name, stored, target, lease, param=_MODEL, wanted=_of_model)
+    _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=_of_model)
 
 
-def _parent(context: Context, job_id: str | None, step: int | None, lease: Lease, param: str) -> Result | None:
+def _parent(context: Context, job_id: str | None, step: int | None, hold: Hold, param: str) -> Result | None:
     if job_id is None:
         return None
 
@@ -89,7 +89,7 @@ def _parent(context: Context, job_id: str | None, step: int | None, lease: Lease
         with context.db.read() as session:
             return repository.by_id(session, job_id)
 
-    parent = lease.insist(find)
+    parent = hold.insist(find)
     if parent is None:
         raise _deleted(job_id, param)
     name = parent.fine_tuned_model or references.model_name(parent, context.settings.organization)
@@ -97,16 +97,16 @@ def _parent(context: Context, job_id: str | None, step: int | None, lease: Lease
 
 
 def _fetch(
-    context: Context, result: Result, target: Path, lease: Lease, *, param: str, wanted: Callable[[str], bool]
+    context: Context, result: Result, target: Path, hold: Hold, *, param: str, wanted: Callable[[str], bool]
 ) -> Manifest:
     def find() -> Stored | None:
         with context.db.read() as session:
             return references.stored(session, result.job.id, result.step)
 
-    stored = lease.insist(find)
+    stored = hold.insist(find)
     if stored is None:
         raise _deleted(result.name, param)
-    return _fetch_stored(context, result.name, stored, target, lease, param=param, wanted=wanted)
+    return _fetch_stored(context, result.name, stored, target, hold, param=param, wanted=wanted)
 
 
 def _fetch_stored(
@@ -114,14 +114,14 @@ def _fetch_stored(
     name: str,
     stored: Stored,
     target: Path,
-    lease: Lease,
+    hold: Hold,
     *,
     param: str,
     wanted: Callable[[str], bool],
 ) -> Manifest:
     shutil.rmtree(target, ignore_errors=True)
     try:
-        return fetch_folder(context.storage, stored.prefix, stored.manifest_sha256, target, lease, wanted=wanted)
+        return fetch_folder(context.storage, stored.prefix, stored.manifest_sha256, target, hold, wanted=wanted)
     except BlobNotFound as error:
         raise _deleted(name, param) from error
     except Damaged as error:

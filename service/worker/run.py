@@ -68,7 +68,7 @@ def run_job(runtime: WorkerRuntime, job_id: str) -> None:
 def _attempt(runtime: WorkerRuntime, job: Job, lease: Lease) -> None:
     context = runtime.context
     with work_folder(context.settings.work, job.id, lease.token) as folder:
-        bases = partial(prepared_base, context, job, lease, workdir=folder, command=runtime.prepare_command)
+        bases = partial(prepared_base, context, job.project_id, lease, workdir=folder, command=runtime.prepare_command)
         stage(context, job, lease, folder=folder, bases=bases)
         lease.check_all()
         supervise(

@@ -1,4 +1,4 @@
-"""Files between the work folder and the blob store: streamed, hashed, and given up as soon as the lease is lost."""
+"""Files between the work folder and the blob store: streamed, hashed, and given up as soon as the hold is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from service.storage import Storage, StoredBlob
 from service.storage.base import CHUNK_SIZE
 from service.storage.keys import is_key
-from service.worker.lease import Lease
+from service.worker.hold import Hold
 from trainer.result import MANIFEST_NAME, FileEntry, Manifest
 
 
@@ -23,14 +23,14 @@ def job_prefix(job_id: str, token: int) -> str:
     return f"jobs/{job_id}/attempt-{token}"
 
 
-def download(storage: Storage, key: str, target: Path, lease: Lease) -> str:
+def download(storage: Storage, key: str, target: Path, hold: Hold) -> str:
     """Write a blob to a file and return its SHA-256. Raises BlobNotFound, StorageUnavailable, OSError, LeaseLost."""
-    return lease.patiently(lambda: _download(storage, key, target, lease))
+    return hold.patiently(lambda: _download(storage, key, target, hold))
 
 
-def upload(storage: Storage, key: str, source: Path, entry: FileEntry, lease: Lease) -> StoredBlob:
+def upload(storage: Storage, key: str, source: Path, entry: FileEntry, hold: Hold) -> StoredBlob:
     """Store a file of a manifest. Raises Damaged where other bytes were stored than the manifest states."""
-    stored = lease.patiently(lambda: storage.put(key, lease.watched(_chunks(source))))
+    stored = hold.patiently(lambda: storage.put(key, hold.watched(_chunks(source))))
     if (stored.sha256, stored.bytes) != (entry.sha256, entry.bytes):
         raise Damaged(f"{entry.path} does not have the SHA-256 and size that the manifest states")
     return stored
@@ -50,7 +50,7 @@ def fetch_folder(
     prefix: str,
     manifest_sha256: str | None,
     target: Path,
-    lease: Lease,
+    hold: Hold,
     *,
     wanted: Callable[[str], bool] = lambda _: True,
 ) -> Manifest:
@@ -61,7 +61,7 @@ def fetch_folder(
     """
     target.mkdir(mode=0o700)
     path = target / MANIFEST_NAME
-    found = download(storage, f"{prefix}/{MANIFEST_NAME}", path, lease)
+    found = download(storage, f"{prefix}/{MANIFEST_NAME}", path, hold)
     if manifest_sha256 is not None and found != manifest_sha256:
         raise Damaged("its manifest does not have the SHA-256 that the database states")
     try:
@@ -71,12 +71,12 @@ def fetch_folder(
     for entry in filter(lambda entry: wanted(entry.path), checked_entries(manifest)):
         file = target / entry.path
         file.parent.mkdir(parents=True, exist_ok=True)
-        if download(storage, f"{prefix}/{entry.path}", file, lease) != entry.sha256:
+        if download(storage, f"{prefix}/{entry.path}", file, hold) != entry.sha256:
             raise Damaged(f"{entry.path} does not have the SHA-256 that the manifest states")
     return manifest
 
 
-def store_folder(storage: Storage, folder: Path, prefix: str, lease: Lease) -> str:
+def store_folder(storage: Storage, folder: Path, prefix: str, hold: Hold) -> str:
     """Store a folder, its manifest last, and return the manifest's SHA-256.
 
     Raises Damaged, StorageFull, StorageUnavailable, OSError or LeaseLost.
@@ -87,14 +87,14 @@ def store_folder(storage: Storage, folder: Path, prefix: str, lease: Lease) -> s
     except ValueError as error:
         raise Damaged("its manifest cannot be read") from error
     for entry in checked_entries(manifest):
-        upload(storage, f"{prefix}/{entry.path}", folder / entry.path, entry, lease)
-    return lease.patiently(lambda: storage.put(f"{prefix}/{MANIFEST_NAME}", [data])).sha256
+        upload(storage, f"{prefix}/{entry.path}", folder / entry.path, entry, hold)
+    return hold.patiently(lambda: storage.put(f"{prefix}/{MANIFEST_NAME}", [data])).sha256
 
 
-def _download(storage: Storage, key: str, target: Path, lease: Lease) -> str:
+def _download(storage: Storage, key: str, target: Path, hold: Hold) -> str:
     digest = hashlib.sha256()
     with closing(storage.read(key)) as chunks, target.open("wb") as file:
-        for chunk in lease.watched(chunks):
+        for chunk in hold.watched(chunks):
             digest.update(chunk)
             file.write(chunk)
     return digest.hexdigest()

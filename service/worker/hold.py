@@ -1,0 +1,89 @@
+"""The right to go on working: what long work on models and blobs asks on its way, and how it waits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from service.kit.errors import Unavailable
+from service.storage.errors import StorageUnavailable
+from service.worker.errors import WorkerStopping
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_STORAGE_TRIES = 5
+
+
+class Hold(ABC):
+    """A lease on a job, or `Unleased`."""
+
+    def __init__(self, subject: str, *, stop: threading.Event, poll_seconds: float) -> None:
+        self._subject = subject
+        self._stop = stop
+        self._poll_seconds = poll_seconds
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise where nothing more may be done."""
+
+    @abstractmethod
+    def check_all(self) -> None:
+        """Raise as `check`, or where the work should rather stop here."""
+
+    @abstractmethod
+    def tell(self, message: str, once_key: str) -> None:
+        """Let the owner know what takes long, once a key."""
+
+    def pause(self, seconds: float) -> None:
+        """Wait a moment, less where the process is asked to stop meanwhile."""
+        self._stop.wait(seconds)
+
+    def insist(self, action: Callable[[], T]) -> T:
+        """Repeat `action` while the database is away, as long as `check` allows."""
+        while True:
+            self.check()
+            try:
+                return action()
+            except Unavailable as error:
+                log.warning("%s: %s Trying again.", self._subject, error.message)
+                time.sleep(self._poll_seconds)
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Repeat `action` a few times, ever later, while the blob store is away. Raises StorageUnavailable."""
+        for attempt in range(1, _STORAGE_TRIES):
+            self.check()
+            try:
+                return action()
+            except StorageUnavailable as error:
+                log.warning("%s: %s Trying again.", self._subject, error)
+                time.sleep(self._poll_seconds * 2**attempt)
+        return action()
+
+    def watched(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass chunks on as long as `check` allows."""
+        for chunk in chunks:
+            self.check()
+            yield chunk
+
+
+class Unleased(Hold):
+    """Work that belongs to no job: it goes on until the process is asked to stop."""
+
+    def check(self) -> None:
+        """Raise WorkerStopping where the process is being stopped."""
+        if self._stop.is_set():
+            raise WorkerStopping
+
+    def check_all(self) -> None:
+        """Raise WorkerStopping where the process is being stopped."""
+        self.check()
+
+    def tell(self, message: str, once_key: str) -> None:  # noqa: ARG002 - the log takes it each time
+        """Write it into the log."""
+        log.info("%s: %s", self._subject, message)

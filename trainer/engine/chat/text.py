@@ -1,0 +1,59 @@
+"""Tokens as text while they come: whole characters only, and nothing that may turn out to be a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenizers.decoders import DecodeStream
+from transformers import PreTrainedTokenizerBase
+
+
+class TextStream:
+    """Turns an answer's tokens into text that can be shown at once.
+
+    Characters of several tokens wait until they are whole; text that may be the beginning of one of `stops` waits
+    until it is not. After a stop was found, `stopped` is true and nothing more comes; the stop itself is left out.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> None:
+        self.stopped = False
+        self._backend = tokenizer.backend_tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._stops = tuple(stop for stop in stops if stop)
+        self._tokens: list[int] = []
+        self._decoded = 0
+        self._held = ""
+
+    def add(self, token: int) -> str:
+        """Take a token; return the text that can be shown now."""
+        self._tokens.append(token)
+        text = self._stream.step(self._backend, token) or ""
+        self._decoded += len(text)
+        return self._released(text)
+
+    def finish(self) -> str:
+        """Return what is left at the end of the answer."""
+        whole = self._backend.decode(self._tokens, skip_special_tokens=True)
+        text = self._released(whole[self._decoded :])
+        rest, self._held = self._held, ""
+        return text + ("" if self.stopped else rest)
+
+    def _released(self, text: str) -> str:
+        if self.stopped:
+            return ""
+        self._held += text
+        found = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            shown, self._held = self._held[: min(found)], ""
+            return shown
+        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        cut = len(self._held) - keep
+        shown, self._held = self._held[:cut], self._held[cut:]
+        return shown
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Return how many of the last characters of `text` are the first of `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
