@@ -73,6 +73,21 @@ def worker(name: str | None) -> None:
 
 
 @cli.command()
+@click.option("--socket", type=click.Path(path_type=Path, dir_okay=False), help="A unix socket to listen on.")
+@click.option("--host", default="127.0.0.1", help="The address to listen on, where there is no --socket.")
+@click.option("--port", type=_PORT, default=8100)
+def engine(socket: Path | None, host: str, port: int) -> None:
+    """Answer chats for the API: one base in memory, the jobs' adapters on it."""
+    from service.cli.checks import check_port
+    from service.engine.main import run_engine
+    from service.kit.settings import load_settings
+
+    if socket is None:
+        check_port(host, port)
+    sys.exit(run_engine(load_settings(), uds=socket, host=host, port=port))
+
+
+@cli.command()
 def migrate() -> None:
     """Bring the database's schema to this version."""
     from service import migrations

@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
+from functools import partial
 from typing import TextIO
 
 from trainer.__main__ import ENVIRONMENT
@@ -71,7 +72,7 @@ def main() -> int:
     orders = Orders(sys.stdin)
     while (ask := orders.next()) is not None:
         try:
-            for event in answer(models, ask, lambda: orders.cancelled(ask.id)):
+            for event in answer(models, ask, partial(orders.cancelled, ask.id)):
                 _tell(told, event)
         except FloatingPointError as error:
             _tell(told, _refused(ask.id, not_finite(error)))

@@ -33,7 +33,7 @@ class Sampling(Frozen):
     seed: int | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
-    logit_bias: dict[int, float] = Field(default_factory=dict)
+    logit_bias: dict[int, float] = Field(default_factory=dict[int, float])
     top_logprobs: int | None = Field(None, ge=0, le=20)
     """How many likeliest tokens are told beside each drawn one; None tells no log-probabilities."""
 

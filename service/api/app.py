@@ -11,6 +11,7 @@ from service.api.docs import add_docs
 from service.api.errors import ErrorAnswer, add_error_handlers
 from service.api.guards import refuse_nul
 from service.api.middleware import JsonBodyLimit, RequestId
+from service.chat import endpoints as chat
 from service.context import Context
 from service.files import endpoints as files
 from service.files.service import storage_errors
@@ -31,7 +32,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     409: {"model": ErrorAnswer, "description": "The object's state forbids it"},
     413: {"model": ErrorAnswer, "description": "The body is too large"},
     416: {"model": ErrorAnswer, "description": "The range lies outside the download"},
+    429: {"model": ErrorAnswer, "description": "Too many at the same time"},
     500: {"model": ErrorAnswer, "description": "The service made an error"},
+    502: {"model": ErrorAnswer, "description": "The model's answer broke off"},
     503: {"model": ErrorAnswer, "description": "A part of the service does not answer"},
     507: {"model": ErrorAnswer, "description": "There is no room left"},
 }
@@ -60,7 +63,7 @@ def create_app(context: Context | None) -> FastAPI:
     app.add_middleware(JsonBodyLimit)
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    routed = (files, uploads, jobs, permissions, models, webhooks, keys)
+    routed = (files, uploads, jobs, permissions, models, chat, webhooks, keys)
     for router in (domain.router for domain in routed):
         app.include_router(router, responses=_ERRORS)
     add_docs(app)

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from service.kit.errors import ServiceError, TooLarge
 
 _log = logging.getLogger(__name__)
+_UNION_TAGS = frozenset({"str", "int", "float", "bool", "constrained-str"})
 _NO_OBJECT = frozenset({"missing", "model_type", "model_attributes_type", "dict_type"})
 
 
@@ -85,7 +86,7 @@ async def _validation_error(_request: Request, error: Exception) -> JSONResponse
 def _problem(item: dict[str, Any]) -> tuple[str, str]:
     """Name the field as the caller wrote it, and what is wrong with it."""
     location: Sequence[Any] = item["loc"]
-    source, path = location[0], [str(part) for part in location[1:] if part != "[key]"]
+    source, path = location[0], [str(part) for part in location[1:] if not _is_tag(part)]
     if item["type"] == "json_invalid":
         return "", f"The body is not valid JSON: {item['ctx']['error']} at character {location[-1]}"
     if source == "body" and not path and item["type"] in _NO_OBJECT:
@@ -95,6 +96,11 @@ def _problem(item: dict[str, Any]) -> tuple[str, str]:
     if item["type"] == "missing":
         return ".".join(path), "required, but it is missing"
     return ".".join(path), item["msg"].removeprefix("Value error, ")
+
+
+def _is_tag(part: Any) -> bool:
+    """Tell what pydantic puts into a place for the members of unions and the keys of objects."""
+    return isinstance(part, str) and (part in _UNION_TAGS or "[" in part)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from service.cli.errors import CommandFailed
 from service.cli.processes import Child, stop_in_order
 from service.context import open_context
 from service.kit.settings import Settings, load_settings
-from service.queue.embedded import EmbeddedValkey
+from service.queue.embedded import MAX_SOCKET_PATH, EmbeddedValkey
 from service.webhooks.target import configured_target
 
 READY_SECONDS = 120.0
@@ -64,10 +65,13 @@ def run_up(data: Path | None, *, host: str, port: int, workers: int) -> int:
         if warning := checks.low_space(settings.data):
             _say(f"Warning: {warning}")
         signals = Signals()
-        with _queue(settings) as (valkey, redis_url):
+        with _queue(settings) as (valkey, redis_url), _engine_socket(settings) as engine_socket:
             migrations.upgrade(settings)
             environment = {**os.environ, "BURNISH_DATA": str(settings.data), "BURNISH_REDIS_URL": redis_url}
-            groups = _children(settings, environment, host=host, port=port, workers=workers)
+            environment.setdefault("BURNISH_ENGINE_URL", f"unix://{engine_socket}")
+            groups = _children(
+                settings, environment, host=host, port=port, workers=workers, engine_socket=engine_socket
+            )
             children = [child for group in groups for child in group]
             try:
                 _serve(settings, signals, children, valkey, url=_url(host, port))
@@ -106,9 +110,15 @@ def _await_ready(url: str, signals: Signals, children: Sequence[Child]) -> bool:
             if _is_ready(client, url):
                 return True
             if time.monotonic() > deadline:
-                raise CommandFailed(f"The API did not answer within {READY_SECONDS:.0f} s; its log: {children[-1].log}")
+                raise CommandFailed(
+                    f"The API did not answer within {READY_SECONDS:.0f} s; its log: {_api_log(children)}"
+                )
             time.sleep(_LOOK_SECONDS)
     return False
+
+
+def _api_log(children: Sequence[Child]) -> Path:
+    return next(child.log for child in children if child.role == "api")
 
 
 def _is_ready(client: httpx.Client, url: str) -> bool:
@@ -133,9 +143,9 @@ def _welcome(settings: Settings, url: str) -> None:
 
 
 def _children(
-    settings: Settings, environment: dict[str, str], *, host: str, port: int, workers: int
+    settings: Settings, environment: dict[str, str], *, host: str, port: int, workers: int, engine_socket: Path
 ) -> list[list[Child]]:
-    """Return the processes in the order of their stop: workers, controller, API."""
+    """Return the processes in the order of their stop: workers, controller, API, and the engine that it asks."""
     logs = settings.data / "logs"
 
     def child(role: str, *arguments: str, patience: float = _PATIENCE) -> Child:
@@ -147,7 +157,20 @@ def _children(
         [child(name, "worker", "--name", name, patience=patience) for name in names],
         [child("controller", "controller")],
         [child("api", "api", "--host", host, "--port", str(port))],
+        [] if settings.engine_url else [child("engine", "engine", "--socket", str(engine_socket))],
     ]
+
+
+@contextmanager
+def _engine_socket(settings: Settings) -> Generator[Path]:
+    """Give the path of the engine's socket: in the data folder, or in a private temporary one if that is too long."""
+    path = settings.data / "engine" / "engine.sock"
+    path.unlink(missing_ok=True)
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="burnish-") as folder:
+        yield Path(folder) / path.name
 
 
 @contextmanager

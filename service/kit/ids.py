@@ -21,6 +21,8 @@ WEBHOOK_ENDPOINT = "whe_"
 WEBHOOK_ATTEMPT = "whatt_"
 PROJECT = "proj_"
 KEY = "key_"
+CHAT = "chatcmpl-"
+TOOL_CALL = "call_"
 
 
 def new_id(prefix: str) -> str:

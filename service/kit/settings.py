@@ -46,6 +46,21 @@ class Settings(BaseSettings):
     webhook_allowed_networks: str = ""
     """Networks (CIDR) and host names that projects' webhooks may go to although they are not public; by commas."""
 
+    engine_url: str | None = Field(None, pattern=r"^(unix:///|https?://)\S+$")
+    """Where the engine for chat listens: `unix:///path` or `http://host:port`. `burnish-server up` starts one."""
+    engine_waiting: int = Field(32, ge=1)
+    """How many conversations may wait for the engine; more are answered by 429."""
+    engine_idle_seconds: float = Field(900.0, gt=0)
+    """After so long without a conversation the engine frees its model's memory."""
+    engine_max_tokens: int = Field(1024, ge=1)
+    """The most tokens of an answer where the request names no limit."""
+    inference_url: str | None = Field(None, pattern=r"^https?://\S+$")
+    """An OpenAI-compatible inference server such as vLLM (its URL up to `/v1`): the engine
+    asks it, and loads no model itself."""
+    inference_key: SecretStr | None = None
+    inference_adapters: Path | None = None
+    """A folder that the engine and the inference server share: adapters are put there for it to load."""
+
     organization: str = Field("burnish", pattern=r"^[a-z0-9-]{1,32}$")
     """Stands in `ft:{base}:{organization}:{suffix}:{id}` and as `organization_id`."""
     max_file_bytes: int = Field(1 << 30, gt=0)
@@ -71,6 +86,11 @@ class Settings(BaseSettings):
     def _readable_networks(cls, value: str) -> str:
         AllowedNetworks.parse(value)
         return value
+
+    @field_validator("inference_adapters")
+    @classmethod
+    def _absolute_adapters(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().resolve()
 
     @field_validator("database_url")
     @classmethod

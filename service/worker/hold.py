@@ -84,6 +84,10 @@ class Unleased(Hold):
         """Raise WorkerStopping where the process is being stopped."""
         self.check()
 
+    def insist(self, action: Callable[[], T]) -> T:
+        """Try once: whoever waits for the work can ask again. Raises Unavailable."""
+        return action()
+
     def tell(self, message: str, once_key: str) -> None:  # noqa: ARG002 - the log takes it each time
         """Write it into the log."""
         log.info("%s: %s", self._subject, message)

@@ -32,10 +32,12 @@ def fetch_start(context: Context, job: Job, hold: Hold, target: Path) -> ParentM
 
     Raises JobFailed where it was deleted, AttemptFailed, LeaseLost, and OSError where the disk is full.
     """
-    result = _parent(context, job.start_job, job.start_step, hold, _MODEL)
-    if result is None or result.kind == "model":
+    if job.start_job is None:
         return None
-    manifest = _fetch(context, result, target, hold, param=_MODEL, wanted=_ADAPTER_FILES.__contains__)
+    result = result_of(context, job.start_job, job.start_step, hold, _MODEL)
+    if result.kind == "model":
+        return None
+    manifest = fetch_adapter(context, result, find_stored(context, result, hold, _MODEL), target, hold)
     return ParentModel(id=result.name, job_id=result.job.id, sha256=_weights(manifest))
 
 
@@ -45,10 +47,11 @@ def fetch_reward(context: Context, job: Job, hold: Hold, target: Path, bases: Ba
     Raises JobFailed where it was deleted, AttemptFailed, LeaseLost, and OSError where the disk is full.
     """
     param = f"method.{job.method['type']}.hyperparameters.reward.model"
-    result = _parent(context, job.reward_job, job.reward_step, hold, param)
-    if result is None:
+    if job.reward_job is None:
         return None
-    manifest = _fetch(context, result, target, hold, param=param, wanted=_of_reward)
+    result = result_of(context, job.reward_job, job.reward_step, hold, param)
+    stored = find_stored(context, result, hold, param)
+    manifest = _fetch_stored(context, result.name, stored, target, hold, param=param, wanted=_of_reward)
     base, folder = bases(result.job.base)
     if result.job.base != job.base and folder is not None:
         target.with_name("reward_base").symlink_to(folder, target_is_directory=True)
@@ -81,9 +84,13 @@ def fetch_base(context: Context, result: Result, stored: Stored, target: Path, h
     _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=_of_model)
 
 
-def _parent(context: Context, job_id: str | None, step: int | None, hold: Hold, param: str) -> Result | None:
-    if job_id is None:
-        return None
+def fetch_adapter(context: Context, result: Result, stored: Stored, target: Path, hold: Hold) -> Manifest:
+    """Fetch an adapter into a new folder. Raises like `fetch_start`."""
+    return _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=_ADAPTER_FILES.__contains__)
+
+
+def result_of(context: Context, job_id: str, step: int | None, hold: Hold, param: str) -> Result:
+    """Return what a job leaves at its end, or at a checkpoint. Raises JobFailed where the job was deleted."""
 
     def find() -> Job | None:
         with context.db.read() as session:
@@ -96,9 +103,9 @@ def _parent(context: Context, job_id: str | None, step: int | None, hold: Hold, 
     return Result(parent, step, name if step is None else f"{name}:ckpt-step-{step}")
 
 
-def _fetch(
-    context: Context, result: Result, target: Path, hold: Hold, *, param: str, wanted: Callable[[str], bool]
-) -> Manifest:
+def find_stored(context: Context, result: Result, hold: Hold, param: str) -> Stored:
+    """Return where a result lies. Raises JobFailed where it was deleted."""
+
     def find() -> Stored | None:
         with context.db.read() as session:
             return references.stored(session, result.job.id, result.step)
@@ -106,7 +113,7 @@ def _fetch(
     stored = hold.insist(find)
     if stored is None:
         raise _deleted(result.name, param)
-    return _fetch_stored(context, result.name, stored, target, hold, param=param, wanted=wanted)
+    return stored
 
 
 def _fetch_stored(

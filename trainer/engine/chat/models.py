@@ -51,10 +51,10 @@ class LoadedBase:
         if adapter.name not in self._adapters:
             self._load(adapter)
             self._adapters[adapter.name] = None
-            if len(self._adapters) > MAX_ADAPTERS:
-                self._model.delete_adapter(self._adapters.popitem(last=False)[0])
         self._adapters.move_to_end(adapter.name)
         self._model.set_adapter(adapter.name)
+        while len(self._adapters) > MAX_ADAPTERS:
+            self._model.delete_adapter(self._adapters.popitem(last=False)[0])
 
     def _load(self, adapter: AdapterRef) -> None:
         try:

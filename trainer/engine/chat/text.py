@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase
 
@@ -17,7 +18,7 @@ class TextStream:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> None:
         self.stopped = False
-        self._backend = tokenizer.backend_tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+        self._backend: Tokenizer = tokenizer.backend_tokenizer  # pyright: ignore[reportAttributeAccessIssue]
         self._stream = DecodeStream(skip_special_tokens=True)
         self._stops = tuple(stop for stop in stops if stop)
         self._tokens: list[int] = []

@@ -1,0 +1,86 @@
+"""The route of chat completions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from service.chat import gather
+from service.chat.engine import Engine
+from service.chat.protocol import Question, Source
+from service.chat.schemas import ChatCompletion, ChatCompletionRequest, Chunk
+from service.chat.service import open_engine, resolve, until_first
+from service.keys.auth import ContextDep, PrincipalDep
+from service.kit.errors import ServiceError
+
+router = APIRouter(prefix="/v1/chat", tags=["Chat"])
+
+T = TypeVar("T")
+_LOOK_SECONDS = 0.5
+_UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The completion; with `stream: true`, its chunks as server-sent events that end with `[DONE]`.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+
+def get_engine(context: ContextDep) -> Engine:
+    """Return who answers. Raises ChatUnavailable."""
+    return open_engine(context)
+
+
+@router.post("/completions", response_model=ChatCompletion, responses=_STREAM)
+async def create_chat_completion(
+    body: ChatCompletionRequest,
+    request: Request,
+    context: ContextDep,
+    principal: PrincipalDep,
+    engine: Annotated[Engine, Depends(get_engine)],
+) -> Any:
+    """Answer a conversation with a base, a fine-tuned model, a checkpoint, or the result of a job."""
+
+    def find() -> Source:
+        with context.db.read() as session:
+            return resolve(session, principal, context, body.model)
+
+    question = Question(source=await run_in_threadpool(find), request=body)
+    chunks = engine.answers(question)
+    if body.stream:
+        chunks = await _attended(request, until_first(chunks))
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        return StreamingResponse(_events(chunks, usage=usage), media_type="text/event-stream", headers=_UNBUFFERED)
+    return await _attended(request, gather.completion(chunks))
+
+
+async def _events(chunks: AsyncIterator[Chunk], *, usage: bool) -> AsyncIterator[bytes]:
+    """Write chunks; an error after the first becomes an event, as the status has been sent."""
+    try:
+        async for chunk in chunks:
+            if chunk.choices or usage:
+                yield gather.event(chunk if usage else chunk.model_copy(update={"usage": None}))
+    except ServiceError as error:
+        told = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+        yield f"data: {json.dumps({'error': told}, ensure_ascii=False)}\n\n".encode()
+        return
+    yield gather.DONE
+
+
+async def _attended(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Wait for `work`, and give it up when the caller hangs up. Raises ClientDisconnect then."""
+    task = asyncio.create_task(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=_LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()

@@ -1,0 +1,50 @@
+"""Errors of chat."""
+
+from __future__ import annotations
+
+from service.kit.errors import Conflict, ServiceError, Unavailable
+
+
+class ChatUnavailable(Unavailable):
+    """No engine is configured, or it does not answer."""
+
+    code = "chat_unavailable"
+
+    def __init__(self, message: str, *, retry: bool = True) -> None:
+        super().__init__(message)
+        self.shown = message
+        self.retry = retry
+
+
+class EngineBusy(ServiceError):
+    """As many conversations wait as the engine takes."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "engine_overloaded"
+
+
+class AnswerFailed(ServiceError):
+    """The engine broke off: its machine's fault, or the model's."""
+
+    status = 502
+    code = "answer_failed"
+
+
+class EngineRefused(ServiceError):
+    """What the engine, in another process, answers with a status of its own."""
+
+    def __init__(self, message: str, *, status: int, kind: str, retry: bool, param: str | None, code: str | None):
+        super().__init__(message, param=param, code=code)
+        self.status = status
+        self.type = kind
+        self.retry = retry
+        self.shown = message
+        if status == EngineBusy.status:
+            self.headers = {"Retry-After": "2"}
+
+
+class ModelNotReady(Conflict):
+    """The job that makes the model has not ended."""
+
+    code = "model_not_ready"

@@ -1,0 +1,80 @@
+"""A stream's chunks: joined into one completion, or written as server-sent events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from service.chat.errors import AnswerFailed
+from service.chat.schemas import (
+    AnswerMessage,
+    CalledFunction,
+    ChatCompletion,
+    Choice,
+    Chunk,
+    ChunkChoice,
+    FinishReason,
+    Logprobs,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+)
+
+DONE = b"data: [DONE]\n\n"
+
+
+async def completion(chunks: AsyncIterator[Chunk]) -> ChatCompletion:
+    """Join a stream that counts its tokens. Raises AnswerFailed where it ends early."""
+    answers: dict[int, _Answer] = {}
+    last: Chunk | None = None
+    usage: Usage | None = None
+    async for chunk in chunks:
+        last, usage = chunk, chunk.usage or usage
+        for piece in chunk.choices:
+            answers.setdefault(piece.index, _Answer()).add(piece)
+    if last is None or usage is None:
+        raise AnswerFailed("The answer broke off before its end. Ask again.")
+    choices = [answers[index].choice(index) for index in sorted(answers)]
+    return ChatCompletion(id=last.id, created=last.created, model=last.model, choices=choices, usage=usage)
+
+
+def event(chunk: Chunk) -> bytes:
+    """Write a chunk as OpenAI does: what is null is left out, except for `finish_reason`."""
+    data = chunk.model_dump(exclude_none=True)
+    for choice in data["choices"]:
+        choice.setdefault("finish_reason", None)
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+@dataclass
+class _Answer:
+    text: list[str] = field(default_factory=list[str])
+    calls: dict[int, ToolCall] = field(default_factory=dict[int, ToolCall])
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    told: bool = False
+    reason: FinishReason | None = None
+
+    def add(self, piece: ChunkChoice) -> None:
+        self.text.append(piece.delta.content or "")
+        self.reason = piece.finish_reason or self.reason
+        if piece.logprobs is not None:
+            self.told = True
+            self.logprobs += piece.logprobs.content or []
+        for delta in piece.delta.tool_calls or ():
+            call = self.calls.setdefault(
+                delta.index, ToolCall(id=delta.id or "", function=CalledFunction(name="", arguments=""))
+            )
+            function = delta.function
+            call.id = delta.id or call.id
+            call.function.name += (function and function.name) or ""
+            call.function.arguments += (function and function.arguments) or ""
+
+    def choice(self, index: int) -> Choice:
+        if self.reason is None:
+            raise AnswerFailed("The answer broke off before its end. Ask again.")
+        text = "".join(self.text)
+        calls = [self.calls[number] for number in sorted(self.calls)]
+        message = AnswerMessage(content=text if text or not calls else None, tool_calls=calls or None)
+        logprobs = Logprobs(content=self.logprobs) if self.told else None
+        return Choice(index=index, message=message, finish_reason=self.reason, logprobs=logprobs)

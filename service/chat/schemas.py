@@ -1,0 +1,229 @@
+"""OpenAI's chat completions: the request, the answer, and the chunks of a stream."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from trainer.rows import Message
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+MAX_STOPS = 4
+MAX_ANSWERS = 16
+StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class StreamOptions(BaseModel):
+    """What a stream has besides the answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_usage: bool = False
+    """Whether one last chunk, without choices, counts the tokens."""
+    include_obfuscation: bool = False
+    """Known to OpenAI's clients; changes nothing here."""
+
+
+class ToolFunction(BaseModel):
+    """A function that the model may call."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(BaseModel):
+    """A tool; functions are the only kind."""
+
+    type: Literal["function"]
+    function: ToolFunction
+
+
+class ChatCompletionRequest(BaseModel):
+    """The body of a chat completion. `user`, `metadata`, `store` and the like are taken and change nothing."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "smollm2-135m-instruct",
+                    "messages": [{"role": "user", "content": "你好, how are you?"}],
+                    "max_tokens": 64,
+                    "temperature": 0.7,
+                }
+            ]
+        },
+    )
+
+    model: str = Field(min_length=1, max_length=256, description="A base of the catalog, `ft:…`, a checkpoint, a job.")
+    messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=2048)]
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
+    max_tokens: int | None = Field(None, ge=1, le=1 << 20)
+    max_completion_tokens: int | None = Field(None, ge=1, le=1 << 20)
+    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
+    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    user: str | None = Field(None, max_length=512)
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        wrong = next((key for key in value or () if not (key.isascii() and key.isdigit() and len(key) < 10)), None)
+        if wrong is not None:
+            raise ValueError(f"its keys are token ids, whole numbers; {wrong[:32]!r} is none")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> ChatCompletionRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream: true")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stops as a tuple."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def most_tokens(self) -> int | None:
+        """The most tokens of an answer, by the newer or the older name."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+class TopLogprob(BaseModel):
+    """One of the likeliest tokens in a place."""
+
+    token: str
+    bytes: list[int] | None
+    logprob: float
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer with its natural log-probability."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(BaseModel):
+    """The log-probabilities of an answer's tokens."""
+
+    content: list[TokenLogprob] | None
+    refusal: list[TokenLogprob] | None = None
+
+
+class CalledFunction(BaseModel):
+    """The function that the model calls, with its arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    """A call that the model asks for."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class AnswerMessage(BaseModel):
+    """What the model says."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class Choice(BaseModel):
+    """One answer."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: FinishReason
+    logprobs: Logprobs | None = None
+
+
+class Usage(BaseModel):
+    """Tokens of the prompt and of all answers."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatCompletion(BaseModel):
+    """OpenAI's chat completion."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+
+
+class FunctionDelta(BaseModel):
+    """A piece of a call's function."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(BaseModel):
+    """A piece of a call."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta | None = None
+
+
+class Delta(BaseModel):
+    """What a chunk adds to an answer."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+
+
+class ChunkChoice(BaseModel):
+    """The piece of one answer in a chunk."""
+
+    index: int
+    delta: Delta
+    finish_reason: FinishReason | None = None
+    logprobs: Logprobs | None = None
+
+
+class Chunk(BaseModel):
+    """OpenAI's chat completion chunk."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None

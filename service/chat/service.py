@@ -1,0 +1,68 @@
+"""The rules of chat: which model a name means, and who answers for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+from sqlalchemy.orm import Session
+
+from service.chat.engine import Engine
+from service.chat.errors import ChatUnavailable, ModelNotReady
+from service.chat.protocol import Source
+from service.chat.schemas import Chunk
+from service.context import Context
+from service.jobs import references
+from service.keys.service import Principal
+from service.kit.errors import InvalidRequest
+from service.models.errors import ModelNotFound
+
+_EARLIER = ("ft:", "ftjob-")
+
+
+def resolve(session: Session, principal: Principal, context: Context, name: str) -> Source:
+    """Return what a model's name means. Raises ModelNotFound, ModelNotReady, ParentFailed or InvalidRequest."""
+    bases = [entry.id for entry in context.catalog.models]
+    if name in bases:
+        return Source(base=name, project_id=principal.project_id)
+    if not name.startswith(_EARLIER):
+        raise ModelNotFound(name, bases)
+    organization = context.settings.organization
+    result = references.find(session, principal.project_id, name, organization=organization, param="model", bases=bases)
+    job = result.job
+    if result.waits:
+        raise ModelNotReady(
+            f"The job {job.id} that makes {result.name} has not ended ({job.state}): ask one of its checkpoints, or "
+            "wait for its end.",
+            param="model",
+        )
+    if result.kind == "reward":
+        raise InvalidRequest(f"{result.name} is a reward model: it scores answers and writes none.", param="model")
+    if result.kind == "model":
+        return Source(base=result.name, project_id=job.project_id)
+    return Source(base=job.base, project_id=job.project_id, job_id=job.id, step=result.step)
+
+
+def open_engine(context: Context) -> Engine:
+    """Return the engine's client. Raises ChatUnavailable where none is configured."""
+    if context.settings.engine_url is None:
+        raise ChatUnavailable(
+            "This service has no engine for chat: its operator starts `burnish-server engine` and sets "
+            "BURNISH_ENGINE_URL.",
+            retry=False,
+        )
+    return Engine(context.settings.engine_url, context.hmac_key)
+
+
+async def until_first(chunks: AsyncGenerator[Chunk]) -> AsyncIterator[Chunk]:
+    """Wait for the first chunk, so that a refusal comes before any answer; return the whole stream."""
+    first = await anext(chunks, None)
+
+    async def whole() -> AsyncIterator[Chunk]:
+        async with aclosing(chunks) as rest:
+            if first is not None:
+                yield first
+                async for chunk in rest:
+                    yield chunk
+
+    return whole()

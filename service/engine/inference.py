@@ -1,0 +1,156 @@
+"""An OpenAI-compatible inference server as the one who answers, with vLLM's calls for loading LoRA adapters.
+
+vLLM needs `--enable-lora`, `--served-model-name` with the catalog's id of the base, and
+`VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`; it reads adapters from the folder that both share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from service.chat.errors import AnswerFailed, ChatUnavailable, EngineBusy
+from service.chat.protocol import Question
+from service.chat.schemas import Chunk
+from service.engine.weights import Weights
+from service.kit.errors import InvalidRequest
+from service.kit.settings import Settings
+from trainer.chat_messages import AdapterRef
+
+log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 5.0
+_LOAD_SECONDS = 120.0
+_NOT_PASSED_ON = {"user", "metadata", "store", "service_tier", "prompt_cache_key", "safety_identifier"}
+
+
+class _Unknown(Exception):
+    """The server does not know the model, or has forgotten the adapter."""
+
+
+class InferenceServer:
+    """A `Backend`."""
+
+    def __init__(self, settings: Settings, weights: Weights, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        assert settings.inference_url is not None
+        key = settings.inference_key
+        self._most_tokens = settings.engine_max_tokens
+        self._weights = weights
+        self._loaded: set[str] = set()
+        self._loading = asyncio.Lock()
+        self._client = httpx.AsyncClient(
+            base_url=settings.inference_url.rstrip("/"),
+            headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
+            timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
+            transport=transport,
+            trust_env=False,
+        )
+
+    async def answers(self, question: Question) -> AsyncGenerator[Chunk]:
+        """Yield the server's chunks under the caller's name of the model.
+
+        Raises InvalidRequest, EngineBusy, ChatUnavailable or AnswerFailed.
+        """
+        adapter = await asyncio.to_thread(self._weights.adapter, question.source)
+        served = question.source.base if adapter is None else adapter.name
+        for last_try in (False, True):
+            if adapter is not None:
+                await self._load(adapter, again=last_try)
+            try:
+                async with aclosing(self._asked(question, served)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk.model_copy(update={"model": question.request.model})
+                return
+            except _Unknown as error:
+                if last_try or adapter is None:
+                    raise ChatUnavailable(
+                        f"The inference server behind this service does not serve {question.source.base}.", retry=False
+                    ) from error
+            except httpx.HTTPError as error:
+                raise ChatUnavailable(
+                    "The inference server behind this service does not answer. Try again in a few seconds."
+                ) from error
+
+    async def tend(self) -> None:
+        """Nothing to do: the server keeps its own memory."""
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _load(self, adapter: AdapterRef, *, again: bool) -> None:
+        async with self._loading:
+            if adapter.name in self._loaded and not again:
+                return
+            body = {"lora_name": adapter.name, "lora_path": str(adapter.path)}
+            try:
+                answer = await self._client.post("/load_lora_adapter", json=body, timeout=_LOAD_SECONDS)
+            except httpx.HTTPError as error:
+                raise ChatUnavailable("The inference server does not load the adapter: it does not answer.") from error
+            # A server that was asked by another engine has it already, and says so with 400.
+            if answer.is_error and "already" not in answer.text:
+                log.error("The inference server answers %d to an adapter: %s", answer.status_code, answer.text[:500])
+                raise ChatUnavailable(
+                    f"The inference server refused the adapter with status {answer.status_code}; the engine's log has "
+                    "its words.",
+                    retry=answer.is_server_error,
+                )
+            self._loaded.add(adapter.name)
+
+    async def _asked(self, question: Question, served: str) -> AsyncGenerator[Chunk]:
+        async with self._client.stream("POST", "/chat/completions", json=self._body(question, served)) as response:
+            if response.is_error:
+                raise _refusal(response.status_code, await response.aread())
+            async for line in response.aiter_lines():
+                data = line.removeprefix("data:").strip()
+                if line.startswith("data:") and data != "[DONE]":
+                    yield _chunk(data)
+
+    def _body(self, question: Question, served: str) -> dict[str, Any]:
+        body = question.request.model_dump(mode="json", exclude_none=True, exclude=_NOT_PASSED_ON)
+        limit = question.request.most_tokens or self._most_tokens
+        body.pop("max_completion_tokens", None)
+        return body | {
+            "model": served,
+            "max_tokens": limit,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+
+
+def _chunk(data: str) -> Chunk:
+    try:
+        return Chunk.model_validate_json(data)
+    except ValidationError as error:
+        raise AnswerFailed(f"The inference server broke the answer off: {_message(data.encode())}") from error
+
+
+def _refusal(status: int, body: bytes) -> Exception:
+    said = _message(body)
+    if status == HTTPStatus.NOT_FOUND:
+        return _Unknown(said)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return EngineBusy("The inference server has too much to do. Try again in a few seconds.")
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return ChatUnavailable("The inference server refuses this service's key (BURNISH_INFERENCE_KEY).", retry=False)
+    if 400 <= status < 500:
+        return InvalidRequest(f"The inference server refuses the request: {said}")
+    return AnswerFailed(f"The inference server failed with status {status}: {said}")
+
+
+def _message(body: bytes) -> str:
+    """Return an error's sentence: OpenAI's form, the older form of vLLM, or the beginning of whatever it is."""
+    try:
+        told: Any = json.loads(body)
+        inner = told.get("error", told)
+        return str(inner["message"])[:1000]
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return body.decode("utf-8", "replace")[:200] or "no reason given"

@@ -1,0 +1,72 @@
+"""The engine process: uvicorn on a unix socket or a port."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from service.context import open_context
+from service.engine.app import create_engine_app
+from service.engine.backend import Backend
+from service.engine.inference import InferenceServer
+from service.engine.local import LocalEngine
+from service.engine.speaker import CHAT_COMMAND, Speaker
+from service.engine.weights import Weights
+from service.kit.log import set_up_logging
+from service.kit.settings import Settings
+from service.worker.bases import PREPARE_COMMAND
+
+
+def run_engine(
+    settings: Settings,
+    *,
+    uds: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    chat_command: Sequence[str] = CHAT_COMMAND,
+    prepare_command: Sequence[str] = PREPARE_COMMAND,
+) -> int:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError where a setting is wrong."""
+    set_up_logging("engine")
+    context = open_context(settings)
+    stop = threading.Event()
+    folder = settings.data / "engine"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    weights = Weights(context, stop, prepare_command=prepare_command)
+
+    def open_backend() -> Backend:
+        if settings.inference_url is not None:
+            return InferenceServer(settings, weights)
+        return LocalEngine(settings, weights, Speaker(settings, folder=folder, command=chat_command))
+
+    app = create_engine_app(context.hmac_key, open_backend)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        uds=None if uds is None else str(uds),
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = _Server(config, stop)
+    server.run()
+    context.db.close()
+    return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Lets threads know that the process is to end, as soon as it is asked to."""
+
+    def __init__(self, config: uvicorn.Config, stop: threading.Event) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop as uvicorn does, and let threads know first."""
+        self._stop.set()
+        await super().shutdown(sockets)

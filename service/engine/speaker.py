@@ -1,0 +1,120 @@
+"""The program that answers, as a child process: started when it is first needed, ended when it is idle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from service.kit.settings import Settings
+from service.kit.tether import tethered
+from service.worker.child import trainer_environment
+from trainer.chat_messages import TOLD, Ask, Began, Cancel, Done, Ended, Piece, Refused
+from trainer.methods.base import Frozen
+
+log = logging.getLogger(__name__)
+
+CHAT_COMMAND = (sys.executable, "-m", "trainer.chat")
+_LINE_BYTES = 16 << 20
+_END_SECONDS = 10.0
+_LOG_NAME = "chat.log"
+
+Told = Began | Piece | Ended | Done | Refused
+
+
+class Speaker:
+    """Asks one conversation at a time. All of it runs in the event loop of the main thread (see `kit/tether.py`)."""
+
+    def __init__(self, settings: Settings, *, folder: Path, command: Sequence[str] = CHAT_COMMAND) -> None:
+        self._folder = folder
+        self._command = command
+        self._environment = trainer_environment(settings, folder)
+        self._process: asyncio.subprocess.Process | None = None
+        self._ending: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the program is in memory."""
+        return self._process is not None and self._process.returncode is None
+
+    async def ask(self, ask: Ask) -> AsyncGenerator[Told]:
+        """Yield what the program tells, to `Done` or `Refused`. Leaving earlier cancels the answer."""
+        if self._ending is not None:
+            await asyncio.wait({self._ending})
+        process = await self._started()
+        ended = False
+        try:
+            await self._send(process, ask)
+            while not ended:
+                event = await self._next(process, ask.id)
+                ended = isinstance(event, Done | Refused)
+                yield event
+        finally:
+            if not ended:  # a task of its own, because this one may be cancelled itself
+                self._ending = asyncio.create_task(self._cancel(process, ask.id))
+
+    async def stop(self) -> None:
+        """End the program, by force where it takes long."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _END_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        if self._process is not None and self._process.returncode is None:
+            return self._process
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._folder / _LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *tethered(self._command),
+                cwd=self._folder,
+                env=self._environment,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=descriptor,
+                start_new_session=True,
+                limit=_LINE_BYTES,
+            )
+        finally:
+            os.close(descriptor)
+        log.info("Started the program that answers, process %d", self._process.pid)
+        return self._process
+
+    async def _send(self, process: asyncio.subprocess.Process, order: Frozen) -> None:
+        assert process.stdin is not None
+        with suppress(ConnectionError):  # its end is seen at the next read
+            process.stdin.write(order.model_dump_json().encode() + b"\n")
+            await process.stdin.drain()
+
+    async def _next(self, process: asyncio.subprocess.Process, ask_id: str) -> Told:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            event = TOLD.validate_json(line)
+            if event.id == ask_id:
+                return event
+        status = await process.wait()
+        log.error("The program that answers ended with status %d; its log: %s", status, self._folder / _LOG_NAME)
+        return Refused(
+            id=ask_id,
+            code="engine_died",
+            message="The program that answers ended by itself, most likely for lack of memory. It is started again "
+            "for the next request.",
+            fault=True,
+        )
+
+    async def _cancel(self, process: asyncio.subprocess.Process, ask_id: str) -> None:
+        """Tell it to stop answering and read on to the end of it, so that the next answer begins with its own."""
+        await self._send(process, Cancel(id=ask_id))
+        while not isinstance(await self._next(process, ask_id), Done | Refused):
+            pass

@@ -1,0 +1,71 @@
+"""Calls of tools in an answer's text, in the Hermes form: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
+
+It is the form in which training data's calls are written for models whose template knows none, and which open
+models share (see `trainer/engine/template.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from service.chat.schemas import CalledFunction, ToolCall
+from service.kit import ids
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+
+
+class CallReader:
+    """Splits a stream of text into what is said and what is called. A call that cannot be read stays text."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def add(self, text: str) -> tuple[str, list[ToolCall]]:
+        """Take text; return what can be shown of it, and the calls that are complete now."""
+        self._held += text
+        said, calls = "", list[ToolCall]()
+        while True:
+            before, opened, rest = self._held.partition(_OPEN)
+            if not opened:
+                cut = len(before) - _overlap(before)
+                self._held = before[cut:]
+                return said + before[:cut], calls
+            said += before
+            body, closed, after = rest.partition(_CLOSE)
+            if not closed:
+                self._held = opened + rest
+                return said, calls
+            call = _read(body)
+            if call is None:
+                said += opened + body + closed
+            else:
+                calls.append(call)
+            self._held = after
+
+    def finish(self) -> tuple[str, list[ToolCall]]:
+        """Return what is left at the end; a model may end its turn in place of the closing mark."""
+        held, self._held = self._held, ""
+        before, opened, body = held.partition(_OPEN)
+        call = _read(body) if opened else None
+        return (held, []) if call is None else (before, [call])
+
+
+def _read(body: str) -> ToolCall | None:
+    try:
+        value: Any = json.loads(body)
+    except ValueError:
+        return None
+    if not isinstance(value, dict):
+        return None
+    call = cast(dict[str, Any], value)
+    name, arguments = call.get("name"), call.get("arguments", {})
+    if not isinstance(name, str) or not name:
+        return None
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(id=ids.new_id(ids.TOOL_CALL), function=CalledFunction(name=name, arguments=text))
+
+
+def _overlap(text: str) -> int:
+    """Return how many of the last characters may begin a call."""
+    return next((size for size in range(len(_OPEN) - 1, 0, -1) if text.endswith(_OPEN[:size])), 0)

@@ -1,0 +1,101 @@
+"""Weights for answering: bases prepared as for training, adapters fetched once and kept while they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.chat.errors import AnswerFailed
+from service.chat.protocol import Source
+from service.context import Context
+from service.kit.errors import InvalidRequest
+from service.worker import results
+from service.worker.bases import PREPARE_COMMAND, prepared_base
+from service.worker.errors import AttemptFailed, JobFailed, WorkerStopping
+from service.worker.hold import Unleased
+from trainer.chat_messages import AdapterRef
+
+MAX_ADAPTERS = 64
+"""How many adapters stay on disk; those unused for the longest go first."""
+
+
+class Weights:
+    """This machine's weights. Call `ready` from one thread, which lives as long as the process."""
+
+    def __init__(
+        self, context: Context, stop: threading.Event, *, prepare_command: Sequence[str] = PREPARE_COMMAND
+    ) -> None:
+        self._context = context
+        self._hold = Unleased("chat", stop=stop, poll_seconds=context.settings.poll_seconds)
+        self._folder = context.settings.data / "engine"
+        self._adapters = context.settings.inference_adapters or self._folder / "adapters"
+        self._prepare_command = prepare_command
+
+    def ready(self, source: Source) -> tuple[Path, AdapterRef | None]:
+        """Return the folders of base and adapter.
+
+        Raises InvalidRequest where they can never be had, AnswerFailed where another try may help, Unavailable, or
+        OSError where the disk is full.
+        """
+        with _as_answers():
+            return self._base(source), self._adapter(source)
+
+    def adapter(self, source: Source) -> AdapterRef | None:
+        """Return the adapter's folder alone, None where the base answers. Raises as `ready` does."""
+        with _as_answers():
+            return self._adapter(source)
+
+    def _base(self, source: Source) -> Path:
+        workdir = self._folder / "prepare"
+        shutil.rmtree(workdir, ignore_errors=True)
+        workdir.mkdir(mode=0o700, parents=True)
+        _, folder = prepared_base(
+            self._context,
+            source.project_id,
+            self._hold,
+            source.base,
+            workdir=workdir,
+            command=self._prepare_command,
+        )
+        assert folder is not None, "chat with nothing is refused by the API"
+        return folder
+
+    def _adapter(self, source: Source) -> AdapterRef | None:
+        if source.job_id is None:
+            return None
+        result = results.result_of(self._context, source.job_id, source.step, self._hold, "model")
+        stored = results.find_stored(self._context, result, self._hold, "model")
+        fingerprint = stored.manifest_sha256 or hashlib.sha256(stored.prefix.encode()).hexdigest()
+        name = f"{source.job_id}-{'end' if source.step is None else source.step}-{fingerprint[:12]}"
+        target = self._adapters / name
+        if not target.is_dir():
+            partial = target.with_name(f".{name}.partial")
+            partial.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            results.fetch_adapter(self._context, result, stored, partial, self._hold)
+            partial.rename(target)
+            self._forget_old()
+        os.utime(target)
+        return AdapterRef(name=name, path=target)
+
+    def _forget_old(self) -> None:
+        folders = sorted(self._adapters.iterdir(), key=lambda folder: folder.stat().st_mtime)
+        for folder in folders[:-MAX_ADAPTERS]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _as_answers() -> Generator[None]:
+    """Turn the ends of a worker's attempt into what the caller of a chat is told."""
+    try:
+        yield
+    except JobFailed as error:
+        raise InvalidRequest(error.error.message, param="model", code=error.error.code) from error
+    except AttemptFailed as error:
+        raise AnswerFailed(error.error.message, param="model", code=error.error.code) from error
+    except WorkerStopping as error:
+        raise AnswerFailed("The engine for chat is stopping. Ask again in a few seconds.") from error
