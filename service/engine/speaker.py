@@ -41,6 +41,11 @@ class Speaker:
         """Whether the program is in memory."""
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def pid(self) -> int | None:
+        """The program's process id, None before its first start."""
+        return None if self._process is None else self._process.pid
+
     async def ask(self, ask: Ask) -> AsyncGenerator[Told]:
         """Yield what the program tells, to `Done` or `Refused`. Leaving earlier cancels the answer."""
         if self._ending is not None:

@@ -1,0 +1,158 @@
+"""The API and a real engine on loopback, with the tiny base and results of jobs in the blob store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from sqlalchemy import select
+
+from service.chat.protocol import PATH
+from service.context import Context
+from service.engine.app import create_engine_app
+from service.engine.backend import Backend
+from service.engine.local import LocalEngine
+from service.engine.speaker import Speaker
+from service.engine.weights import Weights
+from service.jobs import references
+from service.jobs.states import JobState
+from service.jobs.tables import Job, JobCheckpoint
+from service.keys.tables import Project
+from service.kit import ids
+from service.models.tables import FineTunedModel
+from tests.fixtures.adapters import make_adapter
+from tests.fixtures.processes import free_port
+from tests.fixtures.service import RunningApi, make_context, run_api, write_catalog
+from trainer.result import MANIFEST_NAME
+
+PROJECT = "desk"
+
+
+@dataclass
+class ChatWorld:
+    """A running API and engine; models are made by `result`."""
+
+    api: RunningApi
+    context: Context
+    base: Path
+    folder: Path
+
+    def client(self, project: str = PROJECT) -> httpx.Client:
+        return self.api.client(project)
+
+    def adapter(self, seed: int) -> Path:
+        folder = self.folder / f"adapter-{seed}"
+        return folder if folder.exists() else make_adapter(self.base, folder, seed=seed)
+
+    def result(
+        self, seed: int, *, state: JobState = JobState.SUCCEEDED, step: int | None = None, **columns: Any
+    ) -> tuple[str, str]:
+        """Make a job whose result, or checkpoint, is a random adapter; return the job's id and the model's name."""
+        self.client().close()  # its key makes the project
+        job_id = ids.new_id(ids.JOB)
+        prefix = f"jobs/{job_id}/attempt-1/{'output/adapter' if step is None else f'checkpoints/step-{step}'}"
+        manifest = self._store(self.adapter(seed), prefix)
+        with self.context.db.write() as session:
+            project = session.scalars(select(Project).where(Project.name == PROJECT)).one()
+            given: dict[str, Any] = {
+                "model": "tiny",
+                "base": "tiny",
+                "method": {"type": "supervised", "supervised": {"hyperparameters": {}}},
+                "training_file": "file-x",
+                "seed": 1,
+                "suffix": f"客服{seed}" if columns.pop("chinese", False) else f"s{seed}",
+            }
+            job = Job(id=job_id, project_id=project.id, state=state, **(given | columns))
+            session.add(job)
+            session.flush()
+            name = references.model_name(job, self.context.settings.organization)
+            if step is not None:
+                session.add(
+                    JobCheckpoint(
+                        id=ids.new_id(ids.CHECKPOINT),
+                        job_id=job_id,
+                        step=step,
+                        metrics={},
+                        blob_prefix=prefix,
+                        manifest_sha256=manifest,
+                    )
+                )
+                return job_id, f"{name}:ckpt-step-{step}"
+            job.fine_tuned_model = name
+            kind = "reward" if job.method["type"] == "reward" else "adapter"
+            model = FineTunedModel(
+                id=name,
+                project_id=project.id,
+                base="tiny",
+                kind=kind,
+                job_id=job_id,
+                blob_prefix=prefix,
+                manifest_sha256=manifest,
+            )
+            session.add(model)
+        return job_id, name
+
+    def _store(self, folder: Path, prefix: str) -> str:
+        for path in folder.iterdir():
+            stored = self.context.storage.put(f"{prefix}/{path.name}", [path.read_bytes()])
+            if path.name == MANIFEST_NAME:
+                manifest = stored.sha256
+        return manifest
+
+
+@contextmanager
+def serving(app: Any) -> Generator[str, None, None]:
+    """Serve an application by uvicorn in a thread; give its URL."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+
+
+@contextmanager
+def running_chat(
+    folder: Path, base: Path, backend: Callable[[Context], Backend] | None = None, **settings: Any
+) -> Generator[ChatWorld, None, None]:
+    """Serve engine and API. The engine has a context of its own, as in another process."""
+    catalog = write_catalog(folder, base)
+    engine_context = make_context(folder, catalog=catalog, **settings)
+    stop = threading.Event()
+
+    def local() -> Backend:
+        own = engine_context.settings
+        return LocalEngine(own, Weights(engine_context, stop), Speaker(own, folder=folder / "engine"))
+
+    app = create_engine_app(engine_context.hmac_key, local if backend is None else lambda: backend(engine_context))
+    with serving(app) as url:
+        context = make_context(folder, catalog=catalog, engine_url=url, **settings)
+        with run_api(context) as api:
+            assert httpx.post(url + PATH, json={}).status_code in (401, 422)
+            yield ChatWorld(api, context, base, folder)
+    engine_context.db.close()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Generator[ChatWorld, None, None]:
+    with running_chat(tmp_path_factory.mktemp("chat"), tiny_base, engine_waiting=1, engine_max_tokens=16) as made:
+        yield made
+
+
+@pytest.fixture
+def client(world: ChatWorld) -> Generator[httpx.Client, None, None]:
+    with world.client() as made:
+        yield made
