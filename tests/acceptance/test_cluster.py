@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from openai import OpenAI
 
 from burnish import Burnish
 from tests.fixtures.compose import compose_commands
@@ -49,12 +50,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Genera
             return done
 
         commands = {name: words[1:] for name, words in compose_commands().items()}
-        at_port = {"8000": str(port), "0.0.0.0": "127.0.0.1"}
-        commands["api"] = [at_port.get(word, word) for word in commands["api"]]
+        engine_port = free_port()
+        here = {"8000": str(port), "8100": str(engine_port), "0.0.0.0": "127.0.0.1"}
+        for name in ("api", "engine"):
+            commands[name] = [here.get(word, word) for word in commands[name]]
+        environment["BURNISH_ENGINE_URL"] = f"http://127.0.0.1:{engine_port}"
         run("migrate", *commands["migrate"])
         made = run("keys", "keys", "create", "--project", "default", "--name", "test")
         key = next(word for word in made.stdout.split() if word.startswith("burnish-"))
-        for name in ("api", "controller", "worker"):
+        for name in ("api", "controller", "worker", "engine"):
             data = folder / name
             data.mkdir()
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
@@ -90,6 +94,20 @@ def test_a_job_goes_through_the_cluster(cluster: Burnish, tmp_path: Path) -> Non
     assert ended.status == "succeeded"
     adapter = cluster.jobs.download_adapter(job.id, tmp_path / "adapter", extract=True)
     assert json.loads((adapter / "adapter_config.json").read_text())["r"] == 2
+    _chats(cluster, ended.fine_tuned_model)
     assert [listed.id for listed in cluster.jobs.list(metadata={"团队": "客服"})] == [job.id]
     cluster.files.delete(file.id)
     assert file.id not in {listed.id for listed in cluster.files.list()}
+
+
+def _chats(cluster: Burnish, model: str | None) -> None:
+    """The engine, in a process of its own, fetches the adapter from S3."""
+    with OpenAI(base_url=cluster.base_url, api_key=cluster.api_key, _strict_response_validation=True) as official:
+        said = [
+            official.chat.completions.create(
+                model=name or "", messages=[{"role": "user", "content": "你好"}], max_tokens=4, temperature=0
+            )
+            for name in ("tiny", model)
+        ]
+    assert [answer.model for answer in said] == ["tiny", model]
+    assert all(answer.usage and answer.usage.completion_tokens >= 1 for answer in said)

@@ -133,6 +133,7 @@ def test_openais_client_trains_a_model_and_gets_everything(
         headers, body = notices[0]
         notice = official.webhooks.unwrap(body, headers)
         assert (notice.type, notice.data.id) == ("fine_tuning.job.succeeded", job.id)
+        _chats(official, job.fine_tuned_model)
 
     adapter = client.jobs.download_adapter(job.id, tmp_path / "adapter", extract=True)
     assert read_manifest(adapter).verify(adapter) == []
@@ -142,6 +143,24 @@ def test_openais_client_trains_a_model_and_gets_everything(
     page = client.jobs.report_html(job.id)
     assert page.lstrip().lower().startswith("<!doctype html>")
     assert "这是" in page
+
+
+def _chats(official: OpenAI, model: str) -> None:
+    """The result answers, whole and streamed, otherwise than its base; so does its first checkpoint."""
+
+    def ask(name: str) -> str:
+        answer = official.chat.completions.create(
+            model=name, messages=[{"role": "user", "content": "你好"}], max_tokens=24, temperature=0
+        )
+        return answer.choices[0].message.content or ""
+
+    tuned = ask(model)
+    assert tuned != ask("tiny")
+    assert ask(f"{model}:ckpt-step-12") == tuned
+    with official.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": "你好"}], max_tokens=24, temperature=0, stream=True
+    ) as stream:
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == tuned
 
 
 def _loads_in_plain_peft(base: Path, adapter: Path) -> None:
@@ -230,6 +249,11 @@ def test_openais_client_pauses_and_resumes_a_training(server: Server, client: Bu
         wait_until(lambda: client.jobs.retrieve(job_id).phase == "paused", what="the pause")
         assert not [process for process in trainers if process.is_running()], "a paused job holds no trainer"
         at = max(checkpoint.step_number for checkpoint in client.jobs.checkpoints(job_id))
+        checkpoint = official.fine_tuning.jobs.checkpoints.list(job_id).data[0].fine_tuned_model_checkpoint
+        answer = official.chat.completions.create(
+            model=checkpoint, messages=[{"role": "user", "content": "好"}], max_tokens=3
+        )
+        assert answer.model == checkpoint, "a paused job's checkpoint can be chatted with"
         told = official.fine_tuning.jobs.list_events(job_id, limit=1).data[0].message
         assert told == f"The job is paused at the checkpoint of step {at}; resume it to go on"
         assert official.fine_tuning.jobs.resume(job_id).status in ("queued", "running")

@@ -13,6 +13,8 @@ from pydantic import AliasChoices
 
 from service.__main__ import cli
 from service.api.app import create_app
+from service.engine.app import create_engine_app
+from service.engine.local import LocalEngine
 from service.kit.settings import Settings
 from service.storage import open_storage
 from tests.fixtures.compose import DEPLOY, OWN_SERVICES, ROOT, compose_commands, compose_file
@@ -158,17 +160,23 @@ def test_only_the_api_has_a_port_and_only_on_loopback() -> None:
 
 
 def test_health_checks_ask_paths_that_the_api_has() -> None:
-    assert {name for name, said in SERVICES.items() if "healthcheck" in said} == {"api", *SERVERS}
+    assert {name for name, said in SERVICES.items() if "healthcheck" in said} == {"api", "engine", *SERVERS}
     script = SERVICES["api"]["healthcheck"]["test"][-1]
     compile(script, "healthcheck", "exec")
     paths = set(create_app(None).openapi()["paths"])
     assert "http://127.0.0.1:8000/readyz" in script
     assert {"/healthz", "/readyz"} <= paths
+    of_engine = SERVICES["engine"]["healthcheck"]["test"][-1]
+    compile(of_engine, "healthcheck", "exec")
+    address = SERVICES["api"]["environment"]["BURNISH_ENGINE_URL"]
+    assert f"{address}/healthz".replace("engine", "127.0.0.1") in of_engine
+    engine = create_engine_app(b"", LocalEngine)  # pyright: ignore[reportArgumentType] - opened when it is served
+    assert "/healthz" in {getattr(route, "path", None) for route in engine.routes}
 
 
 def test_the_servers_and_the_schema_come_first() -> None:
     finished, healthy = "service_completed_successfully", "service_healthy"
-    for service in ("api", "controller", "worker"):
+    for service in ("api", "controller", "worker", "engine"):
         conditions = {name: said["condition"] for name, said in SERVICES[service]["depends_on"].items()}
         assert conditions == {"migrate": finished, "bucket": finished, **dict.fromkeys(SERVERS, healthy)}
     assert SERVICES["migrate"]["depends_on"] == {"database": {"condition": healthy}}
@@ -187,7 +195,8 @@ def test_the_worker_keeps_its_data_and_has_time_for_a_checkpoint() -> None:
 def test_a_gpu_is_opt_in() -> None:
     assert "nvidia" not in json.dumps(SERVICES)
     override = compose_file("compose.gpu.yaml")["services"]
-    assert list(override) == ["worker"]
+    assert list(override) == ["worker", "engine"]
+    assert override["engine"] == override["worker"]
     (device,) = override["worker"]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
 
