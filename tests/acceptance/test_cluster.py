@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Generator[Burnish, None, None]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Generator[tuple[Burnish, OpenAI], None, None]:
     folder = tmp_path_factory.mktemp("cluster")
     port = free_port()
     with ExitStack() as stack:
@@ -78,36 +78,37 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Genera
                 return False
 
         wait_until(ready, what=f"the API: {(folder / 'api.log').read_text()}")
-        client = stack.enter_context(Burnish(base_url=f"http://127.0.0.1:{port}/v1", api_key=key))
-        yield client
+        url = f"http://127.0.0.1:{port}/v1"
+        client = stack.enter_context(Burnish(base_url=url, api_key=key))
+        yield client, stack.enter_context(OpenAI(base_url=url, api_key=key, _strict_response_validation=True))
 
 
-def test_a_job_goes_through_the_cluster(cluster: Burnish, tmp_path: Path) -> None:
-    file = cluster.files.create(file=jsonl(rows(12)), filename="训练.jsonl")
-    job = cluster.jobs.create(
+def test_a_job_goes_through_the_cluster(cluster: tuple[Burnish, OpenAI], tmp_path: Path) -> None:
+    client, official = cluster
+    file = client.files.create(file=jsonl(rows(12)), filename="训练.jsonl")
+    job = client.jobs.create(
         model="tiny",
         training_file=file.id,
         hyperparameters={"n_epochs": 1, "batch_size": 4, "lora": {"rank": 2, "alpha": 4}},
         metadata={"团队": "客服"},
     )
-    ended = cluster.jobs.wait(job.id, timeout=300)
+    ended = client.jobs.wait(job.id, timeout=300)
     assert ended.status == "succeeded"
-    adapter = cluster.jobs.download_adapter(job.id, tmp_path / "adapter", extract=True)
+    adapter = client.jobs.download_adapter(job.id, tmp_path / "adapter", extract=True)
     assert json.loads((adapter / "adapter_config.json").read_text())["r"] == 2
-    _chats(cluster, ended.fine_tuned_model)
-    assert [listed.id for listed in cluster.jobs.list(metadata={"团队": "客服"})] == [job.id]
-    cluster.files.delete(file.id)
-    assert file.id not in {listed.id for listed in cluster.files.list()}
+    _chats(official, ended.fine_tuned_model)
+    assert [listed.id for listed in client.jobs.list(metadata={"团队": "客服"})] == [job.id]
+    client.files.delete(file.id)
+    assert file.id not in {listed.id for listed in client.files.list()}
 
 
-def _chats(cluster: Burnish, model: str | None) -> None:
+def _chats(official: OpenAI, model: str | None) -> None:
     """The engine, in a process of its own, fetches the adapter from S3."""
-    with OpenAI(base_url=cluster.base_url, api_key=cluster.api_key, _strict_response_validation=True) as official:
-        said = [
-            official.chat.completions.create(
-                model=name or "", messages=[{"role": "user", "content": "你好"}], max_tokens=4, temperature=0
-            )
-            for name in ("tiny", model)
-        ]
+    said = [
+        official.chat.completions.create(
+            model=name or "", messages=[{"role": "user", "content": "你好"}], max_tokens=4, temperature=0
+        )
+        for name in ("tiny", model)
+    ]
     assert [answer.model for answer in said] == ["tiny", model]
     assert all(answer.usage and answer.usage.completion_tokens >= 1 for answer in said)

@@ -146,21 +146,23 @@ def test_openais_client_trains_a_model_and_gets_everything(
 
 
 def _chats(official: OpenAI, model: str) -> None:
-    """The result answers, whole and streamed, otherwise than its base; so does its first checkpoint."""
+    """The result answers, whole and streamed, otherwise than its base; so does its last checkpoint."""
 
-    def ask(name: str) -> str:
+    def ask(name: str) -> tuple[str | None, list[float]]:
         answer = official.chat.completions.create(
-            model=name, messages=[{"role": "user", "content": "你好"}], max_tokens=24, temperature=0
+            model=name, messages=[{"role": "user", "content": "你好"}], max_tokens=24, temperature=0, logprobs=True
         )
-        return answer.choices[0].message.content or ""
+        logprobs = answer.choices[0].logprobs
+        return answer.choices[0].message.content, [token.logprob for token in (logprobs and logprobs.content) or ()]
 
     tuned = ask(model)
+    assert tuned[1]
     assert tuned != ask("tiny")
     assert ask(f"{model}:ckpt-step-12") == tuned
     with official.chat.completions.create(
         model=model, messages=[{"role": "user", "content": "你好"}], max_tokens=24, temperature=0, stream=True
     ) as stream:
-        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == tuned
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == tuned[0]
 
 
 def _loads_in_plain_peft(base: Path, adapter: Path) -> None:
