@@ -323,7 +323,8 @@ def test_up_from_the_first_start_to_ctrl_c_and_again(tmp_path: Path) -> None:
         assert stat.S_IMODE(data.stat().st_mode) == 0o700
         headers = {"Authorization": f"Bearer {first['api_key']}"}
         assert httpx.get(f"{first['base_url']}/models", headers=headers).status_code == 200
-        assert {path.name for path in (data / "logs").iterdir()} == {"api.log", "controller.log", "worker-1.log"}
+        roles = {path.stem for path in (data / "logs").iterdir()}
+        assert roles == {"api", "controller", "engine", "worker-1"}
 
         second = up("--data", str(data), "--port", str(free_port()))
         assert second.returncode == 1
