@@ -49,10 +49,11 @@ openapi: install ## write openapi/openapi.json from the code
 faults: install ## run the tests that kill and starve processes
 	$(BIN)/pytest -m faults
 
-bench: install ## measure the trainer against plain TRL, the dataset check against plain json, large uploads
+bench: install ## measure the trainer against plain TRL, the dataset check against plain json, large uploads, chats
 	$(BIN)/python -m tests.benchmarks.trainer_against_trl
 	$(BIN)/python -m tests.benchmarks.dataset_check
 	$(BIN)/python -m tests.benchmarks.uploads
+	$(BIN)/python -m tests.benchmarks.chat
 
 proof: install ## make the tables and plots of docs/proof anew
 	$(BIN)/python -m tests.benchmarks.proof

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tests.benchmarks import (
+    chat,
     dataset_check,
     dpo_against_ppo,
     exact_answers,
@@ -53,6 +54,11 @@ PAGES: dict[str, Page] = {
         uploads,
         "Large uploads",
         "What a large file costs the API: its speed, and whether memory stays flat.",
+    ),
+    "chat": Page(
+        chat,
+        "The engine for chats",
+        "How fast one conversation is answered on two cores, beside plain transformers.",
     ),
     "exact": Page(
         exact_answers,
