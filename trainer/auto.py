@@ -107,6 +107,23 @@ def resolve(
     )
 
 
+def with_steps(resolved: Resolved, asked: CommonHyperparameters, total: int) -> Resolved:
+    """Return the numbers for another count of steps; what is relative to the whole run follows."""
+    an_epoch = max(1, resolved.total_steps // resolved.n_epochs)
+    fifth = max(1, math.ceil(total / 5))
+    settings = resolved.settings
+    return resolved.model_copy(
+        update={
+            "total_steps": total,
+            "n_epochs": math.ceil(total / an_epoch),
+            "warmup_steps": math.ceil(total * asked.warmup_ratio),
+            "eval_steps": fifth if asked.eval_steps == "auto" else asked.eval_steps,
+            "checkpoint_steps": min(100, fifth) if asked.checkpoint_steps == "auto" else asked.checkpoint_steps,
+            "settings": {**settings, "iterations": total} if "iterations" in settings else settings,
+        }
+    )
+
+
 def learning_rate_factor(kind: str, step: int, *, warmup: int, total: int) -> float:
     """Return what the learning rate is multiplied by at a step, counted from 0.
 

@@ -22,6 +22,11 @@ class Progress(BaseModel):
     tokens_seen: int = 0
     train_seconds: float = 0.0
 
+    @property
+    def last_step(self) -> int:
+        """The number of the last step, 0 before the first."""
+        return self.steps[-1].step if self.steps else 0
+
     def save(self, folder: Path) -> None:
         """Write `progress.json` into a checkpoint's folder."""
         (folder / PROGRESS_NAME).write_text(self.model_dump_json(), encoding="utf-8")

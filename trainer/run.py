@@ -67,9 +67,11 @@ class _Job:
 
     def run(self) -> None:
         """Go through the whole job."""
-        self.spec = spec = _read_spec(self.workdir)
+        self.spec = spec = read_spec(self.workdir)
         self._clear_leftovers()
-        recipe = spec.method.recipe(JobContext(self.workdir, spec, self.sink, self.stop, self._warn))
+        job = JobContext(self.workdir, spec, self.sink, self.stop, self._warn)
+        self.meter = job.meter
+        recipe = spec.method.recipe(job)
         with self.phases.enter("tokenizing", "Reading the rows and turning them into tokens"):
             recipe.read()
         with self.phases.enter("loading", f"Loading {spec.start.id if spec.start else spec.base.id}"):
@@ -80,6 +82,8 @@ class _Job:
             base, base_answers = self._measure_base(recipe)
         with self.phases.enter("training", f"Training for {recipe.resolved.total_steps} steps"):
             loop.fit(self.workdir / "checkpoint" if spec.resume else None)
+        if ended := self.meter.finish(loop.progress.last_step):
+            self._warn(ended)
         with self.phases.enter("evaluating", "Measuring the tuned model and answering prompts"):
             tuned = getattr(loop, "final", None) or recipe.measure()
             samples = side_by_side(recipe.questions, base_answers, recipe.answers())
@@ -101,6 +105,8 @@ class _Job:
     def _build(self, recipe: Recipe) -> Loop:
         resume = verified_checkpoint(self.workdir / "checkpoint") if self.spec.resume else None
         loop = recipe.make_loop(Progress.load(resume) if resume else Progress())
+        if self.meter.planned:
+            self._warn(self.meter.planned)
         resolved, training = recipe.resolved, recipe.training
         trained, total = recipe.parameters()
         self.counts = {
@@ -173,7 +179,13 @@ class _Job:
         shutil.rmtree(self.workdir / INCOMING_FOLDER, ignore_errors=True)
         output = self.workdir / OUTPUT_FOLDER
         files = entries_of(self.workdir, (path for path in output.rglob("*") if path.is_file()))
-        facts = {"kind": recipe.kind, "verdict": report.verdict.outcome, **progress.metrics()}
+        facts = {
+            "kind": recipe.kind,
+            "verdict": report.verdict.outcome,
+            "ended_by": "budget" if self.meter.spent else None,
+            "train_seconds": progress.train_seconds,
+            **progress.metrics(),
+        }
         write_manifest(self.workdir, Manifest(files=files, trained_tokens=progress.tokens_seen, facts=facts))
 
     def _warn(self, message: str) -> None:
@@ -181,7 +193,8 @@ class _Job:
         self.sink.emit(WarningEvent(message=message))
 
 
-def _read_spec(workdir: Path) -> JobSpec:
+def read_spec(workdir: Path) -> JobSpec:
+    """Read `job.json`. Raises TrainerError (`invalid_job`)."""
     try:
         return JobSpec.model_validate_json((workdir / "job.json").read_bytes())
     except FileNotFoundError as error:

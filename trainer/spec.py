@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainer.methods import Method
-from trainer.methods.base import Frozen
+from trainer.methods.base import Exact, Frozen
 
 FROM_SCRATCH = "from-scratch"
 """The id of the base that a new model is made from: nothing."""
@@ -64,6 +64,23 @@ class LineageEntry(Frozen):
     validation_sha256: str | None = None
 
 
+class Budget(Exact):
+    """What the training may use up; whatever is used up first ends it, with the model trained so far as the result."""
+
+    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Steps as the job's events count them."""
+    max_tokens: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    """Tokens as `trained_tokens` counts them: prompts included, padding left out, every epoch anew."""
+    max_gpu_minutes: Annotated[float, Field(gt=0, le=10_000_000)] | None = None
+    """Minutes on a worker, all attempts together; a CPU's count like a GPU's."""
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Budget:
+        if not self.model_fields_set or all(value is None for value in self.model_dump().values()):
+            raise ValueError("a budget needs max_steps, max_tokens or max_gpu_minutes")
+        return self
+
+
 class JobSpec(Frozen):
     """Everything that decides a training run. The same spec and the same data give the same adapter."""
 
@@ -78,6 +95,9 @@ class JobSpec(Frozen):
     training: DataFile
     validation: DataFile | None = None
     seed: Annotated[int, Field(ge=0, le=2147483647)]
+    budget: Budget | None = None
+    used_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """How long the job has run before this trainer started, all attempts together."""
     resume: bool = False
     """Whether `checkpoint/` holds a checkpoint to go on from."""
     sample_count: Annotated[int, Field(ge=0, le=64)] = 8

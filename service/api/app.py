@@ -21,6 +21,7 @@ from service.keys import endpoints as keys
 from service.keys.auth import ContextDep
 from service.kit.version import VERSION
 from service.models import endpoints as models
+from service.previews import endpoints as previews
 from service.uploads import endpoints as uploads
 from service.webhooks import endpoints as webhooks
 
@@ -63,7 +64,7 @@ def create_app(context: Context | None) -> FastAPI:
     app.add_middleware(JsonBodyLimit)
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    routed = (files, uploads, jobs, permissions, models, chat, webhooks, keys)
+    routed = (files, uploads, previews, jobs, permissions, models, chat, webhooks, keys)
     for router in (domain.router for domain in routed):
         app.include_router(router, responses=_ERRORS)
     add_docs(app)

@@ -13,14 +13,17 @@ from service.jobs.tables import Job
 from service.keys import repository as keys
 from service.keys.service import KEPT_SECONDS
 from service.kit import outbox
+from service.previews import repository as previews
 from service.queue.base import JobQueue
 from service.storage.errors import InvalidKey
 from service.uploads import service as uploads
 from service.webhooks import repository as webhooks
+from service.workers import repository as workers
 
 _log = logging.getLogger(__name__)
 _ABANDONED_AFTER = timedelta(days=1)
 _NOTICES_KEPT = timedelta(days=30)
+_PREVIEWS_KEPT = timedelta(hours=1)
 _JOBS_A_PASS = 20
 
 
@@ -64,6 +67,8 @@ def remove_abandoned(context: Context, _queue: JobQueue) -> int:
         keys.forget_answers(session, age=KEPT_SECONDS)
         queries.forget_done(session, age=_NOTICES_KEPT.total_seconds())
         webhooks.forget(session, age=_NOTICES_KEPT.total_seconds())
+        previews.forget_old(session, age=_PREVIEWS_KEPT.total_seconds())
+        workers.forget_silent(session, age=_PREVIEWS_KEPT.total_seconds())
     return context.storage.remove_abandoned(_ABANDONED_AFTER)
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 from service import migrations
 from service.context import Context, open_context
-from service.controller import dispatch, garbage, leases, validation, waiting
+from service.controller import dispatch, fitting, garbage, leases, timeouts, validation, waiting
 from service.controller.loop import Outages, Step, run_steps, run_until_it_works
 from service.controller.webhooks import WebhookStep
 from service.kit.log import set_up_logging
@@ -59,6 +59,8 @@ def steps_of(context: Context, queue: JobQueue) -> list[Step]:
         ("dispatch", poll, dispatch.dispatch),
         ("refill", _REFILL_SECONDS, dispatch.refill),
         ("leases", poll, leases.end_expired_leases),
+        ("timeouts", poll, timeouts.end_overdue),
+        ("unfit jobs", _SWEEP_SECONDS, fitting.tell_unfit),
         ("blobs", poll, garbage.delete_blobs),
         ("expired files", _SWEEP_SECONDS, garbage.delete_expired_files),
         ("expired uploads", _SWEEP_SECONDS, garbage.end_expired_uploads),

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from burnish.datasets import ROW_FORMATS, DatasetSummary, check_file, describe
 from service.context import Context
-from service.files import repository as files
-from service.files.tables import File
 from service.jobs import lifecycle, repository
+from service.jobs.datasets import BadFile, check_dataset
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError
 from service.jobs.states import JobState
 from service.jobs.tables import Job
 from service.kit.errors import Unavailable
 from service.queue.base import JobQueue
-from service.storage.errors import BlobNotFound, StorageFull, StorageUnavailable
+from service.storage.errors import StorageFull, StorageUnavailable
 
 _log = logging.getLogger(__name__)
 _BATCH = 20
-
-
-@dataclass(frozen=True)
-class BadFile:
-    """A dataset that no job can train on."""
-
-    error: JobError
-    problems: dict[str, Any] | None = None
-    """What the event shows: the file and its problems, line by line."""
 
 
 def validate_jobs(context: Context, _queue: JobQueue) -> int:
@@ -48,7 +35,7 @@ def validate_jobs(context: Context, _queue: JobQueue) -> int:
 def _check_job(context: Context, job: Job) -> list[BadFile]:
     try:
         named = {"training_file": job.training_file, "validation_file": job.validation_file}
-        checked = [_check_file(context, job, param, file_id) for param, file_id in named.items() if file_id]
+        checked = [check_dataset(context, job, param, file_id) for param, file_id in named.items() if file_id]
         return [bad for bad in checked if bad is not None]
     except (Unavailable, StorageUnavailable, StorageFull):
         raise
@@ -71,34 +58,3 @@ def _decide(context: Context, job: Job, bad_files: Sequence[BadFile]) -> None:
             lifecycle.fail(session, job.id, bad_files[0].error)
     except StaleLease:
         _log.info("%s was cancelled while its files were checked", job.id)
-
-
-def _check_file(context: Context, job: Job, param: str, file_id: str) -> BadFile | None:
-    role = param.replace("_", " ")
-    with context.db.read() as session:
-        file = files.get(session, job.project_id, file_id)
-    if file is None:
-        return _bad(param, f"The {role} {file_id} was deleted before it could be checked: upload it again.")
-    try:
-        summary = _check_rows(context, file, str(job.method["type"]))
-    except BlobNotFound:
-        return _bad(param, f"The bytes of the {role} {file.filename} ({file.id}) are gone: upload it again.")
-    if summary.ok:
-        return None
-    problems = {
-        "file": file.id,
-        "filename": file.filename,
-        "param": param,
-        "problems": [{"line": problem.line, "reason": problem.reason} for problem in summary.problems],
-        "more_problems": summary.more_problems,
-    }
-    return _bad(param, describe(file.filename, summary), problems)
-
-
-def _check_rows(context: Context, file: File, method: str) -> DatasetSummary:
-    chunks = context.storage.read(file.blob_key)
-    return check_file(file.filename, chunks, ROW_FORMATS[method], max_line_bytes=context.settings.max_line_bytes)
-
-
-def _bad(param: str, message: str, problems: dict[str, Any] | None = None) -> BadFile:
-    return BadFile(JobError(f"invalid_{param}", message, param), problems)

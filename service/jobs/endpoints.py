@@ -7,15 +7,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.files.downloads import PARTIAL, Attachment, download
 from service.files.service import storage_errors
 from service.jobs import repository, service
+from service.jobs.queueing import explained
 from service.jobs.references import model_name
 from service.jobs.schemas import CheckpointObject, JobCreate, JobDeleted, JobEventObject, JobObject
 from service.jobs.stream import follow
-from service.jobs.tables import JobArtifact
+from service.jobs.tables import Job, JobArtifact
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.errors import InvalidRequest
 from service.kit.pagination import BoundedListPage, ListPage
@@ -34,7 +36,7 @@ def create_job(
     """Create a job. Its files are checked next, then it waits for a worker."""
 
     def create() -> JobObject:
-        return JobObject.of(service.create(session, principal, context, body), context.settings.organization)
+        return _shown(session, context, service.create(session, principal, context, body))
 
     return idempotency.once(session, body.model_dump(), JobObject, create)
 
@@ -52,13 +54,15 @@ def list_jobs(
     rows, has_more = repository.page(
         session, principal.project_id, metadata=_metadata_filter(request), after=after, limit=limit
     )
-    return ListPage(data=[JobObject.of(row, context.settings.organization) for row in rows], has_more=has_more)
+    waits = explained(session, context.settings, rows)
+    data = [JobObject.of(row, context.settings.organization, waits[row.id]) for row in rows]
+    return ListPage(data=data, has_more=has_more)
 
 
 @router.get("/{job_id}")
 def get_job(job_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Return a job."""
-    return JobObject.of(service.find(session, principal, job_id), context.settings.organization)
+    return _shown(session, context, service.find(session, principal, job_id))
 
 
 @router.delete("/{job_id}")
@@ -71,19 +75,19 @@ def delete_job(job_id: str, session: WriteSession, context: ContextDep, principa
 @router.post("/{job_id}/cancel")
 def cancel_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Cancel a job at once; its trainer is stopped."""
-    return JobObject.of(service.cancel(session, principal, job_id), context.settings.organization)
+    return _shown(session, context, service.cancel(session, principal, job_id))
 
 
 @router.post("/{job_id}/pause")
 def pause_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Pause a job. A running one keeps a checkpoint first; then its `phase` is `paused` and its worker is free."""
-    return JobObject.of(service.pause(session, principal, job_id), context.settings.organization)
+    return _shown(session, context, service.pause(session, principal, job_id))
 
 
 @router.post("/{job_id}/resume")
 def resume_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Let a paused job go on, from the step of its last checkpoint."""
-    return JobObject.of(service.resume(session, principal, job_id), context.settings.organization)
+    return _shown(session, context, service.resume(session, principal, job_id))
 
 
 @router.get(
@@ -202,6 +206,11 @@ def get_report(
 def _prefers_html(accept: str) -> bool:
     html, json_ = accept.find("text/html"), accept.find("application/json")
     return html >= 0 and (json_ < 0 or html < json_)
+
+
+def _shown(session: Session, context: Context, job: Job) -> JobObject:
+    queue = explained(session, context.settings, [job])[job.id]
+    return JobObject.of(job, context.settings.organization, queue)
 
 
 def _metadata_filter(request: Request) -> dict[str, str]:

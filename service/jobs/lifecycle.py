@@ -13,11 +13,13 @@ from service.files.tables import File
 from service.jobs import repository
 from service.jobs.errors import StaleLease
 from service.jobs.references import model_name
+from service.jobs.resources import Resources
 from service.jobs.states import TERMINAL, JobState
 from service.jobs.tables import Job, JobArtifact
 from service.kit import ids, outbox
 from service.kit.db import db_now
 from service.models.tables import FineTunedModel
+from service.workers.capacity import Capacity
 from trainer.methods.base import Kinds
 
 
@@ -85,6 +87,17 @@ def start(session: Session, job_id: str, *, owner: str, lease_seconds: float) ->
     return job
 
 
+def start_next(session: Session, *, capacity: Capacity, owner: str, lease_seconds: float) -> Job | None:
+    """Claim the queued job that is first in turn among those that this worker can run. None where there is none."""
+    for job_id, resources in repository.in_turn(session):
+        if resources is not None and Resources.model_validate(resources).lacking(capacity):
+            continue
+        job = start(session, job_id, owner=owner, lease_seconds=lease_seconds)
+        if job is not None:  # else another worker was faster
+            return job
+    return None
+
+
 def give_back(session: Session, job_id: str, token: int, *, reason: str) -> None:
     """The worker is being stopped: running → queued without counting a failure. Raises StaleLease."""
     message = f"Job moved back to the queue: {reason}"
@@ -140,6 +153,16 @@ def retry_or_fail(session: Session, job: Job, *, token: int, error: JobError, ma
     _let_go(session, job.id, token, message=message, failures=failures)
 
 
+def time_out(session: Session, job_id: str, *, token: int) -> None:
+    """End a job that has run for as long as it may; its checkpoints stay. Raises StaleLease."""
+    job = repository.by_id(session, job_id)
+    checkpoint = repository.latest_checkpoint(session, job_id)
+    limit = job.timeout_seconds if job else None
+    kept = f"its checkpoint at step {checkpoint.step} is kept" if checkpoint else "it had kept no checkpoint yet"
+    error = JobError("timeout", f"The job ran for its timeout of {limit} seconds; {kept}.", "timeout")
+    fail(session, job_id, error, token=token)
+
+
 def fail(session: Session, job_id: str, error: JobError, *, token: int | None = None, **values: Any) -> None:
     """End a job with an error that its owner can act on. Raises StaleLease."""
     if not repository.move(
@@ -186,6 +209,8 @@ def succeed(
     result_csv: PublishedFile,
     artifacts: Sequence[PublishedFile],
     organization: str,
+    train_seconds: float | None = None,
+    ended_by: str | None = None,
 ) -> str:
     """Publish a result in one transaction and return the model's name. Raises StaleLease: then nothing is published."""
     name = model_name(job, organization)
@@ -207,6 +232,8 @@ def succeed(
         lease_expires_at=None,
         estimated_finish=None,
         trained_tokens=trained_tokens,
+        train_seconds=train_seconds,
+        ended_by=ended_by,
         fine_tuned_model=name,
         result_file=result.id,
     ):
@@ -231,8 +258,14 @@ def succeed(
 
 
 def _let_go(session: Session, job_id: str, token: int, *, message: str, **values: Any) -> None:
-    """An attempt is over and the job is not: running → paused where its owner asked for that, else → queued."""
+    """An attempt is over and the job is not: running → paused where its owner asked for that, else → queued.
+
+    A job that has used up its timeout meanwhile → failed.
+    """
     job = repository.lock(session, job_id)
+    if repository.is_out_of_time(session, job_id):
+        time_out(session, job_id, token=token)
+        return
     pausing = job is not None and job.pause_requested
     target = JobState.PAUSED if pausing else JobState.QUEUED
     cleared: dict[str, Any] = {"lease_expires_at": None, "estimated_finish": None, "pause_requested": False}

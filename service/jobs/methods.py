@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from service.jobs.schemas import JobCreate
 from service.kit.errors import InvalidRequest
 from trainer.methods import METHODS, Method
-from trainer.methods.base import Frozen
+from trainer.methods.base import Frozen, LoraParameters
 
 METHOD: TypeAdapter[Method] = TypeAdapter(Method)
 TYPES = tuple(method.model_fields["type"].default for method in METHODS)
@@ -28,6 +28,8 @@ def parse(body: JobCreate) -> Method:
         block = body.method.get(kind) if isinstance(kind, str) else None
         block = {} if block is None else block
         place = f"method.{kind}"
+    if body.lora is not None:
+        block = _with_lora(block, body.lora, place if body.method is None else f"{place}.hyperparameters")
     if kind not in TYPES:
         raise InvalidRequest(
             f"`method.type` is {kind!r}; this service trains: {', '.join(TYPES)}.", param="method.type"
@@ -36,6 +38,20 @@ def parse(body: JobCreate) -> Method:
         return METHOD.validate_python({"type": kind, kind: block})
     except ValidationError as error:
         raise _invalid(error.errors(include_url=False, include_input=False), kind, place) from error
+
+
+def _with_lora(block: Any, lora: LoraParameters, place: str) -> Any:
+    """Put the top-level `lora` among the hyperparameters. Raises InvalidRequest where one is there already."""
+    if not isinstance(block, dict):
+        return block  # the method's own check tells what is wrong with it
+    given = cast("dict[str, Any]", block)
+    hyperparameters = given.get("hyperparameters")
+    if hyperparameters is not None and not isinstance(hyperparameters, dict):
+        return given
+    own = cast("dict[str, Any]", hyperparameters or {})
+    if "lora" in own:
+        raise InvalidRequest(f"lora is given twice, here and as {place}.lora: leave one of them out.", param="lora")
+    return {**given, "hyperparameters": {**own, "lora": lora.model_dump(exclude_unset=True)}}
 
 
 def stored(method: Mapping[str, Any]) -> Method:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, func, or_, select, type_coerce, update
+from sqlalchemy import ColumnElement, Row, case, delete, exists, func, or_, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -14,6 +14,9 @@ from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
 from service.kit import ids
 from service.kit.db import db_now
 from service.kit.pagination import Order, fetch_page
+
+_READY = (Job.state == JobState.QUEUED, Job.waits_for.is_(None))
+_TURN = (Job.priority.desc(), Job.seq)
 
 
 def get(session: Session, project_id: str, job_id: str) -> Job | None:
@@ -61,9 +64,28 @@ def in_state(session: Session, state: JobState, *, limit: int = 1000) -> Sequenc
 
 
 def ready(session: Session, *, limit: int = 1000) -> Sequence[Job]:
-    """Return queued jobs that wait for no other, oldest first."""
-    query = select(Job).where(Job.state == JobState.QUEUED, Job.waits_for.is_(None))
-    return session.scalars(query.order_by(Job.seq).limit(limit)).all()
+    """Return queued jobs that wait for no other, in the order in which workers take them."""
+    return session.scalars(select(Job).where(*_READY).order_by(*_TURN).limit(limit)).all()
+
+
+def in_turn(session: Session) -> Sequence[Row[str, dict[str, Any] | None]]:
+    """Return id and `resources` of each queued job that waits for no other, in the order in which workers take them."""
+    return session.execute(select(Job.id, Job.resources).where(*_READY).order_by(*_TURN)).all()
+
+
+def places(session: Session, *, limit: int) -> Sequence[Row[str, int]]:
+    """Return id and priority of the queued jobs that wait for no other, in the order in which workers take them."""
+    return session.execute(select(Job.id, Job.priority).where(*_READY).order_by(*_TURN).limit(limit)).all()
+
+
+def speeds(
+    session: Session, base: str, *, limit: int
+) -> Sequence[Row[dict[str, Any], int | None, float | None, float]]:
+    """Return method, tokens, seconds of training and seconds of running of the last jobs on a base that succeeded."""
+    query = select(Job.method, Job.trained_tokens, Job.train_seconds, Job.running_seconds).where(
+        Job.state == JobState.SUCCEEDED, Job.base == base, Job.train_seconds > 0, Job.trained_tokens > 0
+    )
+    return session.execute(query.order_by(Job.seq.desc()).limit(limit)).all()
 
 
 def waiting(session: Session) -> Sequence[Job]:
@@ -116,8 +138,26 @@ def move(session: Session, job_id: str, target: JobState, *, token: int | None =
     query = update(Job).where(Job.id == job_id, Job.state.in_(sources_of(target)))
     if token is not None:
         query = query.where(Job.lease_token == token)
-    result = session.execute(query.values(state=target, **values).returning(Job.id))
+    result = session.execute(query.values(state=target, running_seconds=ran(), **values).returning(Job.id))
     return result.first() is not None
+
+
+def ran() -> ColumnElement[float]:
+    """How long a job has run, all attempts together. A worker that fell silent ran until its lease expired."""
+    end = case((Job.lease_expires_at < db_now(), Job.lease_expires_at), else_=db_now())
+    running = (Job.state == JobState.RUNNING) & Job.started_at.is_not(None)
+    return case((running, Job.running_seconds + (end - Job.started_at)), else_=Job.running_seconds)
+
+
+def out_of_time(session: Session, *, grace: float) -> Sequence[Job]:
+    """Return running jobs that are over their timeout by more than `grace` seconds."""
+    query = select(Job).where(Job.state == JobState.RUNNING, Job.timeout_seconds.is_not(None))
+    return session.scalars(query.where(ran() > Job.timeout_seconds + grace).order_by(Job.seq)).all()
+
+
+def is_out_of_time(session: Session, job_id: str) -> bool:
+    """Tell whether a job has used up its timeout."""
+    return bool(session.scalar(select(exists().where(Job.id == job_id, ran() >= Job.timeout_seconds))))
 
 
 def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) -> Job | None:

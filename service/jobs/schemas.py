@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from service.jobs.resources import Resources
 from service.jobs.states import WIRE_STATUS, JobState
 from service.jobs.tables import Job, JobCheckpoint, JobEvent
-from trainer.spec import LineageEntry
+from trainer.methods.base import LoraParameters
+from trainer.spec import Budget, LineageEntry
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+
+PRIORITIES = {"low": -10, "normal": 0, "high": 10}
+
+
+def _as_number(value: Any) -> Any:
+    return PRIORITIES.get(value, value) if isinstance(value, str) else value
+
+
+Priority = Annotated[
+    int,
+    BeforeValidator(_as_number, json_schema_input_type=int | Literal["low", "normal", "high"]),
+    Field(ge=-100, le=100, strict=True),
+]
 
 
 class JobCreate(BaseModel):
@@ -31,6 +46,19 @@ class JobCreate(BaseModel):
     suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int | None = Field(None, ge=0, le=2147483647)
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    lora: LoraParameters | None = Field(
+        None, description="The adapter's shape: the same as `lora` among the method's hyperparameters."
+    )
+    priority: Priority | None = Field(
+        None, description="-100 to 100, or low (-10), normal (0), high (10): which queued job starts first."
+    )
+    timeout: Annotated[int, Field(ge=1, le=365 * 86400, strict=True)] | None = Field(
+        None, description="Seconds that the job may run, all attempts together; then it fails with the code timeout."
+    )
+    budget: Budget | None = Field(
+        None, description="What the training may use up; then it ends in order, with a model."
+    )
+    resources: Resources | None = Field(None, description="What the worker must have.")
 
 
 class JobDeleted(BaseModel):
@@ -57,9 +85,18 @@ class JobHyperparameters(BaseModel):
     learning_rate_multiplier: Literal["auto"] | float
 
 
+class JobQueueObject(BaseModel):
+    """Why a job does not run yet. `position` counts from 1 among the queued jobs that wait for a worker alone."""
+
+    position: int | None
+    reason: Literal["validating", "paused", "waits_for_jobs", "no_worker", "no_fitting_worker", "workers_busy"]
+    message: str
+
+
 class JobObject(BaseModel):
     """OpenAI's job object; its own members
-    are `phase`, `pause_requested`, `attempt`, `started_at`, `base_model`, `lineage` and `waits_for`.
+    are `phase`, `pause_requested`, `attempt`, `started_at`, `running_seconds`, `base_model`, `lineage`, `waits_for`,
+    `queue`, `lora`, `priority`, `timeout`, `budget`, `resources` and `ended_by`.
     """
 
     id: str
@@ -89,9 +126,19 @@ class JobObject(BaseModel):
     integrations: list[Any] = []
     lineage: list[LineageEntry]
     waits_for: list[str]
+    queue: JobQueueObject | None = Field(None, description="Why the job does not run yet; null once it has started.")
+    lora: LoraParameters | Literal["auto"] | None = Field(
+        None, description="The adapter's shape, in numbers once the training began; null where all weights are trained."
+    )
+    priority: int = 0
+    timeout: int | None = None
+    budget: Budget | None = None
+    resources: Resources | None = None
+    running_seconds: float = Field(0.0, description="How long the attempts that are over ran, together.")
+    ended_by: Literal["budget"] | None = Field(None, description="What ended the training before its last epoch.")
 
     @classmethod
-    def of(cls, job: Job, organization: str) -> JobObject:
+    def of(cls, job: Job, organization: str, queue: JobQueueObject | None = None) -> JobObject:
         """Show a row, with the resolved hyperparameters once the trainer has them."""
         kind: str = job.method["type"]
         hyperparameters: dict[str, Any] = job.resolved or job.method[kind]["hyperparameters"]
@@ -121,6 +168,14 @@ class JobObject(BaseModel):
             metadata=job.user_metadata,
             lineage=[LineageEntry.model_validate(entry) for entry in job.lineage],
             waits_for=(job.waits_for or "").split(),
+            queue=queue,
+            lora=None if hyperparameters.get("weights") == "full" else hyperparameters.get("lora"),
+            priority=job.priority,
+            timeout=job.timeout_seconds,
+            budget=None if job.budget is None else Budget.model_validate(job.budget),
+            resources=None if job.resources is None else Resources.model_validate(job.resources),
+            running_seconds=round(job.running_seconds, 3),
+            ended_by=job.ended_by,  # type: ignore[arg-type] - the trainer's own word
         )
 
 

@@ -33,6 +33,17 @@ from service.models import repository as models
 
 def create(session: Session, principal: Principal, context: Context, body: JobCreate) -> Job:
     """Create a job in `validating`: the controller checks its files next. Raises InvalidRequest, Conflict, NotFound."""
+    job = draft(session, principal, context, body)
+    session.add(job)
+    session.flush()
+    session.refresh(job)
+    repository.add_event(session, job.id, f"Created fine-tuning job: {job.id}")
+    repository.add_event(session, job.id, f"Validating training file: {job.training_file}")
+    return job
+
+
+def draft(session: Session, principal: Principal, context: Context, body: JobCreate) -> Job:
+    """Return the job that a creation asks for, checked and not stored. Raises InvalidRequest, Conflict, NotFound."""
     refuse_unstorable(body.model_dump(exclude_none=True))
     method = methods.parse(body)
     start = starts.resolve(session, principal, context, body.model, method)
@@ -40,7 +51,7 @@ def create(session: Session, principal: Principal, context: Context, body: JobCr
     validation = None
     if body.validation_file is not None:
         validation = _check_file(session, principal, body.validation_file, "validation_file")
-    job = Job(
+    return Job(
         id=ids.new_id(ids.JOB),
         project_id=principal.project_id,
         state=JobState.VALIDATING,
@@ -54,13 +65,11 @@ def create(session: Session, principal: Principal, context: Context, body: JobCr
         suffix=body.suffix,
         seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
         user_metadata=body.metadata,
+        priority=body.priority or 0,
+        timeout_seconds=body.timeout,
+        budget=body.budget and body.budget.model_dump(exclude_none=True),
+        resources=body.resources and body.resources.model_dump(),
     )
-    session.add(job)
-    session.flush()
-    session.refresh(job)
-    repository.add_event(session, job.id, f"Created fine-tuning job: {job.id}")
-    repository.add_event(session, job.id, f"Validating training file: {job.training_file}")
-    return job
 
 
 def find(session: Session, principal: Principal, job_id: str) -> Job:

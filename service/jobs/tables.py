@@ -46,14 +46,28 @@ class Job(Base):
     seed: Mapped[int] = mapped_column(Integer)
     user_metadata: Mapped[dict[str, str] | None] = mapped_column("metadata", Json)
 
+    priority: Mapped[int] = mapped_column(Integer, default=0)
+    """Of the queued jobs that a worker can run, it takes one of the highest priority, of these the oldest."""
+    timeout_seconds: Mapped[int | None] = mapped_column(Integer)
+    """How long the job may run, all attempts together."""
+    budget: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    resources: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """What a worker must have: `jobs.resources.Resources`."""
+
     state: Mapped[str] = mapped_column(String(16))
     pause_requested: Mapped[bool] = mapped_column(default=False)
     """Whether the job is to be `paused` at its next stand-still: once validated, or once its worker has let go."""
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     started_at: Mapped[float | None] = mapped_column(Double)
     finished_at: Mapped[float | None] = mapped_column(Double)
+    running_seconds: Mapped[float] = mapped_column(Double, default=0.0)
+    """How long the attempts that are over ran, together."""
     estimated_finish: Mapped[float | None] = mapped_column(Double)
     trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    train_seconds: Mapped[float | None] = mapped_column(Double)
+    """What the training steps alone took, of a job that succeeded."""
+    ended_by: Mapped[str | None] = mapped_column(String(16))
+    """What ended the training before its time; null where nothing did."""
     fine_tuned_model: Mapped[str | None] = mapped_column(String(255))
     result_file: Mapped[str | None] = mapped_column(String(40))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,9 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.kit.networks import AllowedNetworks
+
+LABEL = r"[A-Za-z0-9][A-Za-z0-9._=/-]{0,62}"
+"""The form of a worker's label."""
 
 
 class SettingsError(Exception):
@@ -76,6 +80,15 @@ class Settings(BaseSettings):
     trainer_threads: int | None = Field(None, ge=1)
     """CPU threads of one trainer; by default, the machine's cores."""
 
+    worker_gpus: int | None = Field(None, ge=0, le=1024)
+    """How many GPUs a worker says it has; by default, those that `nvidia-smi` lists for it."""
+    worker_gpu_memory_gb: float | None = Field(None, gt=0)
+    """The memory of its GPU in GB (10⁹ bytes); by default, what `nvidia-smi` says."""
+    worker_labels: str = ""
+    """Words that jobs may ask for in `resources.labels`; by commas."""
+    preview_seconds: float = Field(60.0, gt=0, le=600)
+    """How long a preview of a job may take."""
+
     @field_validator("data")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -91,6 +104,16 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute_adapters(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().resolve()
+
+    @field_validator("worker_labels")
+    @classmethod
+    def _readable_labels(cls, value: str) -> str:
+        for label in filter(None, (part.strip() for part in value.split(","))):
+            if not re.fullmatch(LABEL, label):
+                raise ValueError(
+                    f"{label[:70]!r} is no label: use 1 to 63 letters, digits, . _ = / -, and commas between labels"
+                )
+        return value
 
     @field_validator("database_url")
     @classmethod
@@ -129,6 +152,11 @@ class Settings(BaseSettings):
     def valkey_socket(self) -> Path:
         """Where the embedded Valkey listens: in a folder that only its owner may enter."""
         return self.data / "valkey" / "valkey.sock"
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels of this machine's workers."""
+        return frozenset(filter(None, (part.strip() for part in self.worker_labels.split(","))))
 
     @property
     def bases(self) -> Path:

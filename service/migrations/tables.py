@@ -7,8 +7,10 @@ from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
 from service.keys.tables import ApiKey, IdempotentAnswer, Project
 from service.kit.outbox import OutboxRow
 from service.models.tables import CheckpointPermission, FineTunedModel
+from service.previews.tables import Preview
 from service.uploads.tables import Upload, UploadPart
 from service.webhooks.tables import WebhookAttempt, WebhookEndpoint, WebhookEvent
+from service.workers.tables import Worker
 
 TABLES = (
     Project,
@@ -27,4 +29,6 @@ TABLES = (
     WebhookEndpoint,
     WebhookEvent,
     WebhookAttempt,
+    Worker,
+    Preview,
 )

@@ -26,24 +26,30 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_V
 _HUB = ("HF_TOKEN", "HF_ENDPOINT", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE")
 
 
-def trainer_environment(settings: Settings, scratch: Path, *, hub: bool = False) -> dict[str, str]:
+def trainer_environment(settings: Settings, scratch: Path, *, hub: bool = False, gpu: bool = True) -> dict[str, str]:
     """Return the whole environment of a trainer: built from a short list, so that no secret slips through.
 
-    With `hub`, the child may download from the Hugging Face hub, with the worker's token for it.
+    With `hub`, the child may download from the Hugging Face hub, with the worker's token for it; without `gpu` it sees
+    no GPU.
     """
     names = _PASSED_ON + (_HUB if hub else ())
     passed = {name: os.environ[name] for name in names if name in os.environ}
-    return passed | {
-        "PYTHONPATH": str(Path(trainer.__file__).resolve().parents[1]),
-        "PYTHONSAFEPATH": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONUTF8": "1",
-        "TMPDIR": str(scratch),
-        "OMP_NUM_THREADS": str(settings.trainer_threads or os.cpu_count() or 1),
-        "HF_HUB_OFFLINE": "0" if hub else "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    hidden = {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
+    return (
+        passed
+        | hidden
+        | {
+            "PYTHONPATH": str(Path(trainer.__file__).resolve().parents[1]),
+            "PYTHONSAFEPATH": "1",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONUTF8": "1",
+            "TMPDIR": str(scratch),
+            "OMP_NUM_THREADS": str(settings.trainer_threads or os.cpu_count() or 1),
+            "HF_HUB_OFFLINE": "0" if hub else "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+    )
 
 
 class Child:

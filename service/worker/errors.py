@@ -4,6 +4,7 @@ AttemptEnd
 ├── JobFailed       the user's to mend: the job ends, another attempt would end the same way
 ├── AttemptFailed   ours or the machine's: the job is tried again while its budget lasts
 ├── JobPaused       its owner paused the job: it stands still at its last checkpoint
+├── JobTimedOut     it has run for as long as it may: the job ends
 ├── WorkerStopping  this worker is being stopped: the job goes back to the queue, uncounted
 └── LeaseLost       the job is no longer ours, or may not be: nothing more is written
 """
@@ -33,6 +34,10 @@ class AttemptFailed(_WithReason):
 
 class JobPaused(AttemptEnd):
     """The job's owner asked to pause it."""
+
+
+class JobTimedOut(AttemptEnd):
+    """The job has used up its timeout."""
 
 
 class WorkerStopping(AttemptEnd):

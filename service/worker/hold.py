@@ -37,7 +37,7 @@ class Hold(ABC):
         """Raise as `check`, or where the work should rather stop here."""
 
     @abstractmethod
-    def tell(self, message: str, once_key: str) -> None:
+    def tell(self, message: str, once_key: str, *, level: str = "info") -> None:
         """Let the owner know what takes long, once a key."""
 
     def pause(self, seconds: float) -> None:
@@ -88,6 +88,6 @@ class Unleased(Hold):
         """Try once: whoever waits for the work can ask again. Raises Unavailable."""
         return action()
 
-    def tell(self, message: str, once_key: str) -> None:  # noqa: ARG002 - the log takes it each time
+    def tell(self, message: str, once_key: str, *, level: str = "info") -> None:  # noqa: ARG002 - the log takes all
         """Write it into the log."""
         log.info("%s: %s", self._subject, message)

@@ -17,7 +17,7 @@ from service.jobs.errors import StaleLease
 from service.kit.db import Database
 from service.kit.errors import Unavailable
 from service.kit.settings import Settings
-from service.worker.errors import JobPaused, LeaseLost, WorkerStopping
+from service.worker.errors import JobPaused, JobTimedOut, LeaseLost, WorkerStopping
 from service.worker.hold import Hold
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ SAFE_SHARE = 5 / 6
 class Lease(Hold):
     """A context manager around one attempt. `lost` is decided by a clock as well, so it cannot come too late.
 
-    `since` is `time.monotonic()` from before the claim.
+    `since` is `time.monotonic()` from before the claim, `time_left` the seconds that the job may run from there on.
     """
 
     def __init__(
@@ -41,8 +41,11 @@ class Lease(Hold):
         token: int,
         stop: threading.Event,
         since: float,
+        time_left: float | None = None,
     ) -> None:
         super().__init__(job_id, stop=stop, poll_seconds=settings.poll_seconds)
+        self.since = since
+        self._until = None if time_left is None else since + time_left
         self.job_id = job_id
         self.token = token
         self._db = db
@@ -73,6 +76,11 @@ class Lease(Hold):
         """Whether the job's owner asked to pause it."""
         return self._pause.is_set()
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether the job has run for as long as it may."""
+        return self._until is not None and time.monotonic() >= self._until
+
     def check(self) -> None:
         """Raise LeaseLost where the job is not ours any more."""
         if self._stale.is_set():
@@ -81,8 +89,10 @@ class Lease(Hold):
             raise LeaseLost(f"the lease on {self.job_id} could not be renewed in time")
 
     def check_all(self) -> None:
-        """Raise LeaseLost, WorkerStopping where this worker is being stopped, or JobPaused."""
+        """Raise LeaseLost, JobTimedOut, WorkerStopping where this worker is being stopped, or JobPaused."""
         self.check()
+        if self.timed_out:
+            raise JobTimedOut
         if self._stop.is_set():
             raise WorkerStopping
         if self.pause_wanted:
@@ -111,12 +121,13 @@ class Lease(Hold):
             raise
         self._renewed = began
 
-    def tell(self, message: str, once_key: str) -> None:
+    def tell(self, message: str, once_key: str, *, level: str = "info") -> None:
         """Write an event of the job. Raises LeaseLost."""
 
         def write() -> None:
             with self.write() as session:
-                repository.add_event(session, self.job_id, message, once_key=f"{once_key}:{self.token}")
+                once = f"{once_key}:{self.token}"
+                repository.add_event(session, self.job_id, message, once_key=once, level=level)
 
         self.insist(write)
 

@@ -32,9 +32,12 @@ from service.kit import ids
 from service.kit.settings import Settings
 from service.queue.rq import AWAY, FUNCTION, QUEUE_NAME, address_of, connect
 from service.worker.bases import PREPARE_COMMAND
+from service.worker.presence import Presence
+from service.worker.previews import Previewer
 from service.worker.run import WorkerRuntime, run_job
 from service.worker.stage import sweep
 from service.worker.supervise import TRAINER_COMMAND
+from service.workers.capacity import own_capacity
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +67,15 @@ def run_worker(
         stop=stop,
         trainer_command=trainer_command,
         prepare_command=prepare_command,
+        capacity=own_capacity(settings),
     )
+    present = Presence(context, name=name, capacity=runtime.capacity)
+    previewer = Previewer(context, worker_id=present.worker_id, prepare_command=prepare_command)
     try:
         worker = _IdWorker(settings.redis, name=name, stop=stop, run=partial(run_job, runtime))
         log.info("Worker %s listens on the queue at %s", name, address_of(settings.redis))
-        worker.work()
+        with present, previewer:
+            worker.work()
     finally:
         context.db.close()
     log.info("Worker %s has stopped", name)

@@ -167,6 +167,8 @@ def _succeed(
             job,
             token=lease.token,
             trained_tokens=manifest.trained_tokens,
+            train_seconds=manifest.facts.get("train_seconds"),
+            ended_by=manifest.facts.get("ended_by"),
             kind=kind,
             blob_prefix=f"{prefix}/{Path(_KINDS[kind].folder).name}",
             manifest_sha256=next(entry.sha256 for entry in manifest.files if entry.path == own_manifest),

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from sqlalchemy.orm import Session
@@ -18,12 +18,13 @@ from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
 from service.worker.bases import PREPARE_COMMAND, prepared_base
-from service.worker.errors import AttemptFailed, JobFailed, JobPaused, LeaseLost, WorkerStopping
+from service.worker.errors import AttemptFailed, JobFailed, JobPaused, JobTimedOut, LeaseLost, WorkerStopping
 from service.worker.lease import Lease
 from service.worker.messages import without_nul
 from service.worker.publish import publish
-from service.worker.stage import stage, work_folder
+from service.worker.stage import stage, uses_gpu, work_folder
 from service.worker.supervise import TRAINER_COMMAND, supervise
+from service.workers.capacity import Capacity
 
 log = logging.getLogger(__name__)
 
@@ -39,22 +40,35 @@ class WorkerRuntime:
     stop: threading.Event
     trainer_command: Sequence[str] = TRAINER_COMMAND
     prepare_command: Sequence[str] = PREPARE_COMMAND
+    capacity: Capacity = field(default_factory=Capacity)
 
 
-def run_job(runtime: WorkerRuntime, job_id: str) -> None:
-    """Claim a job and bring this attempt at it to an end. Returns at once where it is not there to be claimed.
+def run_job(runtime: WorkerRuntime, ticket: str) -> None:
+    """Claim a job and bring this attempt at it to an end. Returns at once where there is none to be claimed.
 
+    The id that the queue brought says that there is work, no more: SQL says which job's turn it is.
     Raises Unavailable where the database does not answer to the claim.
     """
     context, settings = runtime.context, runtime.context.settings
     since = time.monotonic()
     with context.db.write() as session:
-        job = lifecycle.start(session, job_id, owner=runtime.owner, lease_seconds=settings.lease_seconds)
+        job = lifecycle.start_next(
+            session, capacity=runtime.capacity, owner=runtime.owner, lease_seconds=settings.lease_seconds
+        )
     if job is None:
-        log.info("%s is not queued: another worker has it, or it has ended", job_id)
+        log.info("Called for %s: no queued job is left that this worker can run", ticket)
         return
+    job_id = job.id
     log.info("%s claimed with token %d", job_id, job.lease_token)
-    lease = Lease(context.db, settings, job_id=job_id, token=job.lease_token, stop=runtime.stop, since=since)
+    lease = Lease(
+        context.db,
+        settings,
+        job_id=job_id,
+        token=job.lease_token,
+        stop=runtime.stop,
+        since=since,
+        time_left=None if job.timeout_seconds is None else job.timeout_seconds - job.running_seconds,
+    )
     with lease:
         try:
             _attempt(runtime, job, lease)
@@ -69,7 +83,7 @@ def _attempt(runtime: WorkerRuntime, job: Job, lease: Lease) -> None:
     context = runtime.context
     with work_folder(context.settings.work, job.id, lease.token) as folder:
         bases = partial(prepared_base, context, job.project_id, lease, workdir=folder, command=runtime.prepare_command)
-        stage(context, job, lease, folder=folder, bases=bases)
+        stage(context, job, lease, folder=folder, bases=bases, since=lease.since)
         lease.check_all()
         supervise(
             context.storage,
@@ -77,6 +91,7 @@ def _attempt(runtime: WorkerRuntime, job: Job, lease: Lease) -> None:
             lease,
             runtime.stop,
             folder=folder,
+            gpu=uses_gpu(job),
             command=runtime.trainer_command,
         )
         publish(context, job, lease, folder=folder)
@@ -104,6 +119,9 @@ def _change_of(runtime: WorkerRuntime, job: Job, token: int, error: Exception) -
         case JobPaused():
             log.info("%s is paused by its owner", job.id)
             return lambda session: lifecycle.stand_still(session, job.id, token)
+        case JobTimedOut():
+            log.info("%s has used up its timeout", job.id)
+            return lambda session: lifecycle.time_out(session, job.id, token=token)
         case JobFailed():
             log.info("%s failed: %s", job.id, error)
             return lambda session: lifecycle.fail(session, job.id, _clean(error.error), token=token)

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,10 +19,10 @@ from service.jobs.references import model_name
 from service.jobs.tables import Job, JobCheckpoint
 from service.storage.errors import BlobNotFound, StorageError
 from service.worker.errors import AttemptFailed, JobFailed
-from service.worker.lease import Lease
+from service.worker.hold import Hold
 from service.worker.results import Bases, fetch_reward, fetch_start
 from service.worker.transfer import Damaged, download, fetch_folder
-from trainer.spec import DataFile, JobSpec, LineageEntry
+from trainer.spec import Budget, DataFile, JobSpec, LineageEntry
 
 log = logging.getLogger(__name__)
 
@@ -62,51 +63,56 @@ def sweep(root: Path) -> int:
     return count
 
 
-def stage(context: Context, job: Job, lease: Lease, *, folder: Path, bases: Bases) -> JobSpec:
-    """Fill the folder and return what went into `job.json`.
+def stage(context: Context, job: Job, hold: Hold, *, folder: Path, bases: Bases, since: float) -> JobSpec:
+    """Fill the folder and return what went into `job.json`; `since` is `time.monotonic()` of the attempt's beginning.
 
     Raises JobFailed, AttemptFailed, LeaseLost, and OSError where the disk is full.
     """
     base, base_folder = bases(job.base)
-    lease.check_all()
+    hold.check_all()
     if base_folder is not None:
         (folder / "base").symlink_to(base_folder, target_is_directory=True)
     (folder / "data").mkdir()
-    training = _fetch_file(context, job, job.training_file, "training_file", folder, _TRAINING, lease)
+    training = _fetch_file(context, job, job.training_file, "training_file", folder, _TRAINING, hold)
     validation = None
     if job.validation_file is not None:
-        validation = _fetch_file(context, job, job.validation_file, "validation_file", folder, _VALIDATION, lease)
+        validation = _fetch_file(context, job, job.validation_file, "validation_file", folder, _VALIDATION, hold)
     spec = JobSpec(
         job_id=job.id,
         model_name=model_name(job, context.settings.organization),
         base=base,
         method=methods.stored(job.method),
-        start=fetch_start(context, job, lease, folder / "start"),
-        reward=fetch_reward(context, job, lease, folder / "reward", bases),
+        start=fetch_start(context, job, hold, folder / "start"),
+        reward=fetch_reward(context, job, hold, folder / "reward", bases),
         lineage=tuple(LineageEntry.model_validate(entry) for entry in job.lineage),
         training=training,
         validation=validation,
         seed=job.seed,
-        resume=_fetch_checkpoint(context, folder / _CHECKPOINT, lease),
+        budget=None if job.budget is None else Budget.model_validate(job.budget),
+        used_seconds=max(0.0, job.running_seconds + time.monotonic() - since),
+        resume=_fetch_checkpoint(context, job.id, folder / _CHECKPOINT, hold),
     )
-    lease.check_all()
+    hold.check_all()
     (folder / "job.json").write_text(spec.model_dump_json(indent=1), encoding="utf-8")
     return spec
 
 
-def _fetch_file(
-    context: Context, job: Job, file_id: str, param: str, folder: Path, stem: str, lease: Lease
-) -> DataFile:
+def uses_gpu(job: Job) -> bool:
+    """Whether the job's trainer may see the worker's GPU."""
+    return (job.resources or {}).get("gpus") != 0
+
+
+def _fetch_file(context: Context, job: Job, file_id: str, param: str, folder: Path, stem: str, hold: Hold) -> DataFile:
     def find() -> File | None:
         with context.db.read() as session:
             return files.get(session, job.project_id, file_id)
 
-    file = lease.insist(find)
+    file = hold.insist(find)
     if file is None:
         raise _deleted(file_id, param)
     path = stem + (".txt" if file.filename.endswith(".txt") else ".jsonl")
     try:
-        sha256 = download(context.storage, file.blob_key, folder / path, lease)
+        sha256 = download(context.storage, file.blob_key, folder / path, hold)
     except BlobNotFound as error:
         raise _deleted(file_id, param) from error
     except StorageError as error:
@@ -129,36 +135,29 @@ def _deleted(file_id: str, param: str) -> JobFailed:
     )
 
 
-def _fetch_checkpoint(context: Context, target: Path, lease: Lease) -> bool:
+def _fetch_checkpoint(context: Context, job_id: str, target: Path, hold: Hold) -> bool:
     def find() -> JobCheckpoint | None:
         with context.db.read() as session:
-            return repository.latest_checkpoint(session, lease.job_id)
+            return repository.latest_checkpoint(session, job_id)
 
-    checkpoint = lease.insist(find)
+    checkpoint = hold.insist(find)
     if checkpoint is None:
         return False
     try:
-        fetch_folder(context.storage, checkpoint.blob_prefix, checkpoint.manifest_sha256, target, lease)
+        fetch_folder(context.storage, checkpoint.blob_prefix, checkpoint.manifest_sha256, target, hold)
     except (Damaged, BlobNotFound) as error:
-        log.warning("%s: the checkpoint at step %d is damaged: %s", lease.job_id, checkpoint.step, error)
+        log.warning("%s: the checkpoint at step %d is damaged: %s", job_id, checkpoint.step, error)
         shutil.rmtree(target, ignore_errors=True)
-        step = checkpoint.step
-        lease.insist(lambda: _tell_damaged(lease, step))
+        hold.tell(
+            f"The checkpoint at step {checkpoint.step} is damaged and cannot be used; training starts from the "
+            "beginning",
+            "damaged",
+            level="warn",
+        )
         return False
     except StorageError as error:
         raise AttemptFailed("storage_unavailable", str(error)) from error
     return True
-
-
-def _tell_damaged(lease: Lease, step: int) -> None:
-    with lease.write() as session:
-        repository.add_event(
-            session,
-            lease.job_id,
-            f"The checkpoint at step {step} is damaged and cannot be used; training starts from the beginning",
-            level="warn",
-            once_key=f"damaged:{lease.token}",
-        )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from service.kit.settings import Settings
 from service.storage import Storage
 from service.worker.child import Child, trainer_environment
-from service.worker.errors import AttemptFailed, JobFailed, JobPaused, WorkerStopping
+from service.worker.errors import AttemptEnd, AttemptFailed, JobFailed, JobPaused, JobTimedOut, WorkerStopping
 from service.worker.lease import Lease
 from service.worker.relay import Relay
 from trainer.result import ExitCode
@@ -31,11 +31,14 @@ def supervise(
     stop: threading.Event,
     *,
     folder: Path,
+    gpu: bool = True,
     command: Sequence[str] = TRAINER_COMMAND,
 ) -> None:
     """Run the trainer in `folder` and return once it has left a result. Call it from the main thread.
 
-    Raises JobFailed, AttemptFailed, JobPaused, WorkerStopping or LeaseLost, as the trainer ended.
+    Without `gpu` it sees none.
+
+    Raises JobFailed, AttemptFailed, JobPaused, JobTimedOut, WorkerStopping or LeaseLost, as the trainer ended.
     """
     scratch = folder / "tmp"
     scratch.mkdir()
@@ -44,7 +47,7 @@ def supervise(
         (*command, str(folder)),
         folder=folder,
         log_file=folder / LOG_NAME,
-        environment=trainer_environment(settings, scratch),
+        environment=trainer_environment(settings, scratch, gpu=gpu),
     )
     log.info("%s: trainer started with pid %d", lease.job_id, child.pid)
     try:
@@ -56,7 +59,7 @@ def supervise(
         raise
     child.close()
     relay.drain()
-    _judge(status, relay, child, stopping=stop.is_set())
+    _judge(status, relay, child, lease, stop)
 
 
 def _watch(child: Child, relay: Relay, lease: Lease, stop: threading.Event, settings: Settings) -> int:
@@ -66,25 +69,30 @@ def _watch(child: Child, relay: Relay, lease: Lease, stop: threading.Event, sett
         lease.check()
         if relay.failure is not None:
             raise relay.failure
-        if deadline is None and (stop.is_set() or lease.pause_wanted):
+        if deadline is None and (stop.is_set() or lease.pause_wanted or lease.timed_out):
             log.info("%s: asking the trainer to stop", lease.job_id)
             child.ask_to_stop()
             deadline = time.monotonic() + settings.stop_seconds
         if deadline is not None and time.monotonic() > deadline:
             log.warning("%s: the trainer did not stop in time and is killed", lease.job_id)
-            raise WorkerStopping if stop.is_set() else JobPaused
+            raise _interruption(lease, stop)
     return status
 
 
-def _judge(status: int, relay: Relay, child: Child, *, stopping: bool) -> None:
+def _interruption(lease: Lease, stop: threading.Event) -> AttemptEnd:
+    """Return why the trainer was asked to stop."""
+    if lease.timed_out:
+        return JobTimedOut()
+    return WorkerStopping() if stop.is_set() else JobPaused()
+
+
+def _judge(status: int, relay: Relay, child: Child, lease: Lease, stop: threading.Event) -> None:
     if status == ExitCode.DONE:
         return
     if status == ExitCode.BAD_INPUT and relay.error is not None:
         raise JobFailed(relay.error.code, relay.error.message, relay.error.param)
-    if stopping:
-        raise WorkerStopping
-    if child.asked_to_stop:
-        raise JobPaused
+    if child.asked_to_stop or stop.is_set():
+        raise _interruption(lease, stop)
     log.error("The trainer ended with status %d. The end of its output:\n%s", status, child.tail())
     if relay.error is not None:
         raise AttemptFailed(relay.error.code, relay.error.message, relay.error.param)

@@ -28,13 +28,19 @@ class FlowCallback(TrainerCallback):
     def on_step_end(
         self,
         args: TrainingArguments,  # noqa: ARG002 - the signature is the loop's
-        state: TrainerState,  # noqa: ARG002
+        state: TrainerState,
         control: TrainerControl,
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
-        """Where a stop was asked for, write a checkpoint and leave the loop."""
-        if self._trainer.recipe.job.stop():
+        """Where a stop was asked for, or the budget is used up, write a checkpoint and leave the loop."""
+        job = self._trainer.recipe.job
+        if job.stop():
             control.should_evaluate = False
+            control.should_save = True
+            control.should_training_stop = True
+        elif state.global_step < state.max_steps and job.meter.check(
+            state.global_step, self._trainer.progress.tokens_seen
+        ):
             control.should_save = True
             control.should_training_stop = True
 

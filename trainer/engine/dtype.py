@@ -53,17 +53,17 @@ def choose_dtype(asked: str, config: PreTrainedConfig) -> DtypeChoice:
     if device().type == "cuda":
         fits = torch.cuda.is_bf16_supported()
         return DtypeChoice(dtype="bfloat16" if fits else "float32", reason="what the GPU supports")
-    shape = config.get_text_config()
-    hidden = int(shape.hidden_size)
-    intermediate = int(getattr(shape, "intermediate_size", None) or 4 * hidden)
-    seconds = {name: _seconds(hidden, intermediate, dtype) for name, dtype in DTYPES.items()}
+    seconds = {name: layer_seconds(config, name) for name in DTYPES}
     best = min(seconds, key=lambda name: seconds[name])
     reason = f"fastest of {', '.join(seconds)} for one layer, forward and backward, on {TOKENS} tokens"
     return DtypeChoice(dtype=best, reason=reason, seconds=seconds)
 
 
-def _seconds(hidden: int, intermediate: int, dtype: torch.dtype) -> float:
-    """Return the best time of a few passes, after one to warm up."""
+def layer_seconds(config: PreTrainedConfig, name: str) -> float:
+    """Return how long one layer takes for `TOKENS` tokens, forward and backward: the best of a few, after a warm-up."""
+    shape, dtype = config.get_text_config(), DTYPES[name]
+    hidden = int(shape.hidden_size)
+    intermediate = int(getattr(shape, "intermediate_size", None) or 4 * hidden)
     with torch.random.fork_rng(devices=[]):
         layer = _Layer(hidden, intermediate, dtype)
         x = torch.randn(TOKENS, hidden, dtype=dtype, requires_grad=True)

@@ -69,6 +69,10 @@ class LabelledRecipe(Recipe):
         """Return the prompts with their answers, whatever their labels."""
         return [conversation(row.input, row.output, row.line) for row in self._rows]
 
+    def parts(self, row: Labelled) -> list[tuple[str, TokenizedRow]]:
+        """Return the answer."""
+        return [("wanted" if row.label else "unwanted", row.answer)]
+
     def lengths(self) -> list[int]:
         """Return the tokens of each training row."""
         return [len(row.answer.input_ids) for row in self.training.rows]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader
+
+from trainer.methods.base import Resolved
 
 # Rows are sorted by length within windows of this many batches: little padding, and yet a shuffled order.
 WINDOW_BATCHES = 8
@@ -22,6 +25,18 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
         batches += [rows[place : place + batch_size] for place in range(0, len(rows), batch_size)]
     shuffled: list[int] = torch.randperm(len(batches), generator=generator).tolist()
     return [batches[number] for number in shuffled]
+
+
+def steps_of(lengths: Sequence[int], resolved: Resolved) -> Iterator[list[int]]:
+    """Yield the row numbers of each optimizer step of a run, to its end."""
+    done = 0
+    for epoch in count():
+        batches = epoch_batches(lengths, resolved.batch_size, resolved.seed, epoch)
+        for start in range(0, len(batches), resolved.gradient_accumulation_steps):
+            if done == resolved.total_steps:
+                return
+            yield [row for batch in batches[start : start + resolved.gradient_accumulation_steps] for row in batch]
+            done += 1
 
 
 class EpochBatchSampler(BatchSampler):

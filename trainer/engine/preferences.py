@@ -155,6 +155,10 @@ class PreferenceRecipe(Recipe):
         """Return the prompts with the answers that are preferred."""
         return [conversation(row.input, row.chosen, row.line) for row in self._rows]
 
+    def parts(self, row: Pair) -> list[tuple[str, TokenizedRow]]:
+        """Return both continuations."""
+        return [("preferred", row.chosen), ("non_preferred", row.rejected)]
+
     def lengths(self) -> list[int]:
         """Return the tokens of each training pair, both rows together."""
         return [pair.tokens for pair in self.training.rows]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -12,11 +13,13 @@ from peft import PeftModel
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from trainer.auto import Workload, resolve, resolve_max_length
+from trainer.budget import Meter
 from trainer.engine.adapters import adapter_shape, add_adapter
 from trainer.engine.data import TokenizedRow
 from trainer.engine.dtype import DtypeChoice, choose_dtype
 from trainer.engine.export import Verification, export_adapter, verify_export
 from trainer.engine.models import context_length, device, hidden_size, load_config, load_model, load_tokenizer
+from trainer.engine.order import steps_of
 from trainer.engine.samples import Question, answer, questions_of
 from trainer.engine.template import ChatTemplate
 from trainer.errors import TrainerError
@@ -44,6 +47,11 @@ class JobContext:
     sink: EventSink
     stop: StopFlag
     warn: Callable[[str], None]
+
+    @cached_property
+    def meter(self) -> Meter:
+        """What the job may still use up; its clock starts at the first look."""
+        return Meter(self.spec.budget, self.spec.used_seconds)
 
     @property
     def base(self) -> Path:
@@ -160,10 +168,18 @@ class Recipe(ABC):
 
     def load(self) -> None:
         """Load the base with its adapter, and turn every `auto` into a number."""
-        self.dtype = choose_dtype(self.hyperparameters.dtype, self.config)
-        self.resolved = self.resolve()
+        self.settle()
         base = load_model(self.job.base, self.dtype.dtype, self.resolved.quantization)
         self.model = add_adapter(base, self.resolved, start=self.job.start)
+
+    def settle(self) -> None:
+        """Choose the number format and turn every `auto` into a number, without the weights; after `read`."""
+        self.dtype = self.pick_dtype()
+        self.resolved = self.plan()
+
+    def pick_dtype(self) -> DtypeChoice:
+        """Return the number format of the frozen weights."""
+        return choose_dtype(self.hyperparameters.dtype, self.config)
 
     def resolve(self) -> Resolved:
         """Turn every `auto` into a number."""
@@ -175,6 +191,28 @@ class Recipe(ABC):
             max_length=self.max_length,
         )
         return resolve(self.hyperparameters, workload, self.job.spec.seed, lora=self.lora())
+
+    def plan(self) -> Resolved:
+        """Turn every `auto` into a number, and keep within the budget. Raises TrainerError (`budget_too_small`)."""
+        resolved = self.resolve()
+        return self.job.meter.plan(resolved, self.hyperparameters, self.step_tokens(resolved))
+
+    def parts(self, row: Any) -> Sequence[tuple[str, TokenizedRow]]:
+        """Return what a training row shows in a preview: its parts by name, each with the mask that training uses."""
+        return [("conversation", row)]
+
+    def sizes(self) -> Sequence[int]:
+        """Return each training row's tokens as the loop counts them."""
+        return self.lengths()
+
+    def step_tokens(self, resolved: Resolved) -> Iterator[int] | None:
+        """Yield the tokens of each optimizer step to the run's end; None where they are not known beforehand."""
+        sizes = self.sizes()
+        return (sum(sizes[row] for row in rows) for rows in steps_of(self.lengths(), resolved))
+
+    def most_tokens(self) -> int:
+        """Return the most tokens of a run whose steps' tokens are not known beforehand."""
+        raise NotImplementedError
 
     def lora(self) -> LoraParameters:
         """Return the adapter's shape: as asked, the start adapter's, or the default.

@@ -33,6 +33,7 @@ from burnish.errors import (
     WaitTimeoutError,
     WebhookVerificationError,
 )
+from burnish.preview_schemas import JobPreview
 from burnish.schemas import (
     Checkpoint,
     File,
@@ -70,6 +71,7 @@ __all__ = [
     "JobError",
     "JobEvent",
     "JobFailed",
+    "JobPreview",
     "Model",
     "NotFoundError",
     "PermissionDeniedError",

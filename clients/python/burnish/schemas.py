@@ -99,6 +99,14 @@ class UploadState(WireModel):
     parts: list[UploadPart] = Field(default_factory=list[UploadPart])
 
 
+class JobQueue(WireModel):
+    """Why a job does not run yet; `position` counts from 1."""
+
+    position: int | None = None
+    reason: str
+    message: str
+
+
 class Job(WireModel):
     """A fine-tuning job. `phase` tells more than `status`: it knows `paused`."""
 
@@ -125,6 +133,14 @@ class Job(WireModel):
     base_model: str | None = None
     lineage: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     waits_for: list[str] = Field(default_factory=list)
+    queue: JobQueue | None = None
+    lora: dict[str, Any] | Literal["auto"] | None = None
+    priority: int = 0
+    timeout: int | None = None
+    budget: dict[str, Any] | None = None
+    resources: dict[str, Any] | None = None
+    running_seconds: float = 0.0
+    ended_by: str | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -280,13 +296,30 @@ class Hyperparameters(TypedDict, total=False):
     result: Literal["last", "best"]
 
 
+class Budget(TypedDict, total=False):
+    """What the training may use up; then it ends in order, with a model."""
+
+    max_steps: int
+    max_tokens: int
+    max_gpu_minutes: float
+
+
+class Resources(TypedDict, total=False):
+    """What the worker must have: a GPU (1) or none in use (0), its memory in GB, words of its settings."""
+
+    gpus: Literal[0, 1]
+    gpu_memory_gb: float
+    labels: list[str]
+
+
 class CreateJob(TypedDict, total=False):
     """The arguments of `jobs.create`.
 
     `model` is a base's name, an earlier outcome's (`ft:…`, or a checkpoint `ft:…:ckpt-step-N`), or the id of a job
     that this one waits for and goes on from (`ftjob-…`); the files are ids. `method` names the method (default
     `supervised`) that `hyperparameters` are for, or is the wire's whole block, as for OpenAI's client. `suffix`
-    becomes a part of the new model's name.
+    becomes a part of the new model's name. `lora` is the same as among the hyperparameters. `priority` (-100 to 100)
+    decides whose turn it is; `timeout` is in seconds of running, after which the job fails.
     """
 
     model: Required[str]
@@ -297,4 +330,9 @@ class CreateJob(TypedDict, total=False):
     suffix: str | None
     seed: int | None
     metadata: dict[str, str] | None
+    lora: Lora | dict[str, Any] | None
+    priority: int | Literal["low", "normal", "high"] | None
+    timeout: int | None
+    budget: Budget | dict[str, Any] | None
+    resources: Resources | dict[str, Any] | None
     idempotency_key: str | None

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+from sqlalchemy import update
 
 from service.jobs import lifecycle, repository
 from service.jobs.states import JobState
+from service.jobs.tables import Job
 from service.keys.idempotency import Idempotency
-from service.kit.db import Base
+from service.kit.db import Base, db_now
+from service.previews import repository as previews
+from service.previews.tables import Preview
 from service.worker.messages import without_nul
+from service.workers.capacity import Capacity
 from tests.fixtures.postgres import PostgresServer, run_postgres
 from tests.service.worker.world import PROJECT, World
 
@@ -56,6 +61,62 @@ def test_of_several_claims_at_once_one_succeeds(world: World) -> None:
     for thread in threads:
         thread.join()
     assert sorted(tokens, key=str) == [1, *[None] * 5]
+
+
+def test_several_workers_that_ask_at_once_share_the_queue_in_its_order(world: World) -> None:
+    jobs = [world.job(priority=priority) for priority in (0, 5, -5, 5)]
+    taken: list[str | None] = []
+    barrier = threading.Barrier(6)
+
+    def ask(number: int) -> None:
+        barrier.wait()
+        with world.db.write() as session:
+            job = lifecycle.start_next(session, capacity=Capacity(), owner=f"worker-{number}", lease_seconds=60)
+            taken.append(job and job.id)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken, key=str) == sorted([*jobs, None, None], key=str)
+    with world.db.write() as session:
+        for job_id in jobs:
+            lifecycle.give_back(session, job_id, 1, reason="a test")
+    with world.db.read() as session:
+        assert [row.id for row in repository.in_turn(session)] == [jobs[1], jobs[3], jobs[0], jobs[2]]
+
+
+def test_time_is_added_up_by_the_databases_clock(world: World) -> None:
+    job_id = world.job(timeout_seconds=100)
+    with world.db.write() as session:
+        job = lifecycle.start(session, job_id, owner="w", lease_seconds=60)
+        assert job is not None
+        session.execute(update(Job).where(Job.id == job_id).values(started_at=db_now() - 70))
+    with world.db.write() as session:
+        assert not repository.is_out_of_time(session, job_id)
+        assert repository.out_of_time(session, grace=-40)
+        lifecycle.give_back(session, job_id, 1, reason="a test")
+    assert 70 <= world.row(job_id).running_seconds < 100
+    with world.db.read() as session:
+        assert not repository.out_of_time(session, grace=-100)  # it runs no more
+
+
+def test_a_preview_is_counted_by_one_worker_and_keeps_every_text(world: World) -> None:
+    with world.db.write() as session:
+        session.add(Preview(id="ftpreview-1", project_id=PROJECT, job={"词": None}, rows_shown=3))
+    with world.db.write() as session:
+        taken = previews.take(session, worker_id="w.1", within=60)
+        assert taken is not None
+        assert previews.take(session, worker_id="w.2", within=60) is None
+        previews.note(session, taken.id, "忙")
+        previews.finish(session, taken.id, {"text": "汉␀"})
+        previews.finish(session, "ftpreview-2", {})
+    with world.db.write() as session:
+        kept = previews.by_id(session, "ftpreview-1")
+        assert kept is not None
+        assert (kept.result, kept.note, kept.taken_by) == ({"text": "汉␀"}, "忙", "w.1")
+        assert previews.forget_old(session, age=-1) == 1
 
 
 def test_only_the_newest_token_moves_a_job(world: World) -> None:

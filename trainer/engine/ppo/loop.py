@@ -57,7 +57,7 @@ class OnPolicyLoop:
         done = self._restore(checkpoint) if checkpoint else 0
         self._first, self._saved, self._started = done, done, time.perf_counter()
         ended = False
-        while done < resolved.total_steps and not ended:
+        while done < resolved.total_steps and not ended and not self._spent(done):
             started = time.perf_counter()
             prompts = self._prompts(done)
             answers = self.recipe.algorithm.collect(prompts, done, self.recipe.job.stop)
@@ -73,6 +73,9 @@ class OnPolicyLoop:
         self._save(done)
         if self._best and resolved.result == "best" and not self.recipe.job.stop():
             self._take_best(self._best, done)
+
+    def _spent(self, done: int) -> bool:
+        return self.recipe.job.meter.check(done, self.progress.tokens_seen)
 
     @property
     def _state_name(self) -> str:

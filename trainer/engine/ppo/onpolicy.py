@@ -16,7 +16,14 @@ from trainer.engine.data import TokenizedRow
 from trainer.engine.models import context_length, device, load_model, load_tokenizer
 from trainer.engine.ppo.answers import Answers
 from trainer.engine.ppo.loop import OnPolicyLoop
-from trainer.engine.ppo.prompts import TokenizedPrompt, as_conversation, derived_seed, stop_ids, tokenize_prompts
+from trainer.engine.ppo.prompts import (
+    TokenizedPrompt,
+    as_conversation,
+    derived_seed,
+    prompts_of_iteration,
+    stop_ids,
+    tokenize_prompts,
+)
 from trainer.engine.ppo.roles import RewardModel, Roles, load_reward
 from trainer.engine.ppo.rollout import Sampling
 from trainer.engine.ppo.scorers import Scorer, function_scorer, model_scorer
@@ -133,6 +140,22 @@ class OnPolicyRecipe(Recipe):
                 "settings": {**resolved.settings, "iterations": total},
             }
         )
+
+    def parts(self, row: TokenizedPrompt) -> list[tuple[str, TokenizedRow]]:
+        """Return the prompt: what is trained on is written by the model later."""
+        return [("prompt", TokenizedRow(row.line, row.input_ids, (False,) * len(row.input_ids)))]
+
+    def step_tokens(self, resolved: Resolved) -> None:
+        """Return None: how long the answers will be is not known."""
+
+    def most_tokens(self) -> int:
+        """Return the tokens of a run whose answers are all as long as they may be."""
+        lengths, given, resolved = self.lengths(), self.given, self.resolved
+        iterations = (
+            prompts_of_iteration(len(lengths), given.rollout_prompts, resolved.seed, iteration)
+            for iteration in range(resolved.total_steps)
+        )
+        return sum(lengths[number] for numbers in iterations for number in numbers) * given.answers_a_prompt
 
     def lengths(self) -> list[int]:
         """Return each prompt's tokens with the longest answer."""

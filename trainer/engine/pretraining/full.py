@@ -64,8 +64,7 @@ class FullPretrainingRecipe(PretrainingRecipe):
 
     def load(self) -> None:
         """Load the base, or make the new model."""
-        self.dtype = self._choose_dtype()
-        self.resolved = self.resolve()
+        self.settle()
         if self.hyperparameters.architecture is not None:
             self.model = make_model(cast(Phi3Config, self.config), self.resolved.seed)
         else:
@@ -135,7 +134,8 @@ class FullPretrainingRecipe(PretrainingRecipe):
         )
         (folder / BASE_NAME).write_text(info.model_dump_json(indent=1), encoding="utf-8")
 
-    def _choose_dtype(self) -> DtypeChoice:
+    def pick_dtype(self) -> DtypeChoice:
+        """Return the format of the matrix products."""
         asked = self.hyperparameters.dtype
         if asked != "auto":
             return DtypeChoice(dtype=asked, reason="as asked")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, cast
 
+from trainer.auto import with_steps
 from trainer.engine.data import TokenizedRow
 from trainer.engine.models import context_length, load_config, load_tokenizer
 from trainer.engine.pretraining.continuations import continuations, openings
 from trainer.engine.pretraining.loop import PretrainingLoop
-from trainer.engine.pretraining.packing import Stream, Windows, auto_length, chain
+from trainer.engine.pretraining.packing import Stream, Window, Windows, auto_length, chain
 from trainer.engine.pretraining.scoring import keeps_apart, score_windows, subset
 from trainer.engine.pretraining.text import read_documents
 from trainer.engine.pretraining.tokenizers import UNKNOWN, document_ends, tokenize
@@ -84,6 +84,10 @@ class PretrainingRecipe(Recipe):
         whole = full and self.validation is not None
         return score_windows(self.model, windows if whole else subset(windows), self.pad_id)
 
+    def parts(self, row: Window) -> list[tuple[str, TokenizedRow]]:
+        """Return what is to be predicted: every token of the window."""
+        return [("window", TokenizedRow(row.line, tuple(row.targets.tolist()), (True,) * len(row)))]
+
     def lengths(self) -> list[int]:
         """Return each training window's tokens."""
         return cast(Windows, self.training.rows).lengths
@@ -95,7 +99,7 @@ class PretrainingRecipe(Recipe):
             resolved = resolved.model_copy(update={"learning_rate": asked.learning_rate})
         settings = {**resolved.settings, "learning_rate": resolved.learning_rate, **self.chosen()}
         resolved = resolved.model_copy(update={"settings": settings})
-        return resolved if asked.max_steps is None else _with_steps(resolved, asked, asked.max_steps)
+        return resolved if asked.max_steps is None else with_steps(resolved, asked, asked.max_steps)
 
     def chosen(self) -> dict[str, Any]:
         """Return what this method's own `auto` came to."""
@@ -171,18 +175,3 @@ class PretrainingRecipe(Recipe):
         missing = int((stream.targets == self.tokenizer.convert_tokens_to_ids(UNKNOWN)).sum())
         if missing:
             self.job.warn(f"{filename}: {missing} character(s) are not in the training file and count as unknown.")
-
-
-def _with_steps(resolved: Resolved, asked: PretrainingHyperparameters, total: int) -> Resolved:
-    """Return the numbers for another count of steps; what is relative to the whole run follows."""
-    an_epoch = max(1, resolved.total_steps // resolved.n_epochs)
-    fifth = max(1, math.ceil(total / 5))
-    return resolved.model_copy(
-        update={
-            "total_steps": total,
-            "n_epochs": math.ceil(total / an_epoch),
-            "warmup_steps": math.ceil(total * asked.warmup_ratio),
-            "eval_steps": fifth if asked.eval_steps == "auto" else asked.eval_steps,
-            "checkpoint_steps": min(100, fifth) if asked.checkpoint_steps == "auto" else asked.checkpoint_steps,
-        }
-    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
 from trainer.engine.data import TokenizedRow
-from trainer.engine.dtype import choose_dtype
 from trainer.engine.evaluate import SUBSET_TOKENS, evaluating
 from trainer.engine.export import TOLERANCE, VERIFIED_ROWS, Verification
 from trainer.engine.models import load_tokenizer
@@ -73,10 +73,20 @@ class RewardRecipe(Recipe):
         """Return each ranking's tokens with the padding up to its longest response."""
         return [len(row.responses) * max(len(r.input_ids) for r in row.responses) for row in self.training.rows]
 
+    def parts(self, row: Ranking) -> list[tuple[str, TokenizedRow]]:
+        """Return the responses; each is scored at its last token, which is all that the loss looks at."""
+        return [
+            (f"response of rank {rank}", replace(response, trained=(*[False] * (len(response.input_ids) - 1), True)))
+            for rank, response in zip(row.ranks, row.responses, strict=True)
+        ]
+
+    def sizes(self) -> list[int]:
+        """Return each ranking's tokens, padding left out."""
+        return [row.tokens for row in self.training.rows]
+
     def load(self) -> None:
         """Load the base with a score head, and with the start adapter's weights where the job goes on from one."""
-        self.dtype = choose_dtype(self.hyperparameters.dtype, self.config)
-        self.resolved = self.resolve()
+        self.settle()
         base = load_classifier(self.job.base, self.dtype.dtype, self.pad_id, self.resolved.quantization)
         self.model = new_reward_model(base, self.resolved, self.job.start)
 

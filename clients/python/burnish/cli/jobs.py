@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from burnish.cli.files import send
-from burnish.cli.hyperparameters import hyperparameter_options, pack
+from burnish.cli.hyperparameters import pack
+from burnish.cli.job_options import order_options, pack_limits
 from burnish.cli.output import (
     json_option,
     limit_option,
@@ -21,10 +22,11 @@ from burnish.cli.output import (
     transfer_bar,
     when,
 )
+from burnish.cli.preview import print_preview
 from burnish.client import Burnish
 from burnish.errors import ConflictError, JobFailed
 from burnish.progress import JobProgress
-from burnish.schemas import Job
+from burnish.schemas import CreateJob, Job
 
 
 @click.group()
@@ -33,34 +35,32 @@ def jobs() -> None:
 
 
 @jobs.command()
-@click.option("--model", required=True, help="A base's name, an earlier outcome's (ft:…), or a job's id (ftjob-…).")
-@click.option("--training-file", required=True, help="A path, which is uploaded, or a file's id.")
-@click.option("--validation-file", help="Held-out rows: a path or a file's id.")
-@click.option("--method", help="How to train (default supervised).")
-@click.option("--suffix", help="Becomes a part of the new model's name.")
-@click.option("--seed", type=int, help="The same seed and data give the same adapter.")
-@click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="A note on the job; may be repeated.")
-@hyperparameter_options
+@order_options
 @click.option("--watch", "watched", is_flag=True, help="Follow the job to its end.")
 @json_option
-def create(training_file: str, validation_file: str | None, watched: bool, as_json: bool, **options: Any) -> None:
+def create(watched: bool, as_json: bool, **options: Any) -> None:
     """Order a training run."""
-    hyperparameters = pack(options)
-    metadata = dict(_pair(item) for item in options.pop("metadata")) or None
-    files = [_existing(training_file), _existing(validation_file)]
     with Burnish() as client:
-        training, validation = (send(client, item).id if isinstance(item, Path) else item for item in files)
-        job = client.jobs.create(
-            training_file=training or "",
-            validation_file=validation,
-            metadata=metadata,
-            hyperparameters=hyperparameters,
-            **options,
-        )
+        job = client.jobs.create(**_order(client, options))
         if watched:
             _watch(client, job.id, as_json)
             return
     print_json(job) if as_json else click.echo(job.id)
+
+
+@jobs.command()
+@order_options
+@click.option("--rows", type=click.IntRange(0, 50), default=3, show_default=True, help="Rows to show as tokens.")
+@json_option
+def preview(rows: int, as_json: bool, **options: Any) -> None:
+    """Tell what a job would come to, and create none: tokens, masks, time, memory, its place in the queue."""
+    with Burnish() as client:
+        order = _order(client, options)
+        found = client.jobs.preview(rows=rows, **order)
+    if as_json:
+        print_json(found)
+        return
+    print_preview(found, training_file=order["training_file"])
 
 
 @jobs.command("list")
@@ -238,6 +238,17 @@ def _watch(client: Burnish, job_id: str, as_json: bool) -> None:
 def _summary(job: Job) -> str:
     tokens = f", {job.trained_tokens:,} tokens trained" if job.trained_tokens else ""
     return f"{job.id} succeeded: {job.fine_tuned_model}{tokens}"
+
+
+def _order(client: Burnish, options: dict[str, Any]) -> CreateJob:
+    """Return the arguments of an order; files that are paths are uploaded."""
+    options["hyperparameters"] = pack(options)
+    options["metadata"] = dict(_pair(item) for item in options["metadata"]) or None
+    pack_limits(options)
+    files = {name: _existing(options[name]) for name in ("training_file", "validation_file")}
+    for name, item in files.items():
+        options[name] = send(client, item).id if isinstance(item, Path) else item
+    return cast("CreateJob", options)
 
 
 def _existing(value: str | None) -> Path | str | None:

@@ -17,12 +17,15 @@ from burnish._request import Request, content, creating, parser_of, query, segme
 from burnish._stream import AsyncJobStream, Feed, JobStream
 from burnish._upload import Progress
 from burnish.errors import JobFailed
+from burnish.preview_schemas import JobPreview
 from burnish.schemas import Checkpoint, CreateJob, Deleted, Job, JobEvent, PageData
 
 if TYPE_CHECKING:
     from burnish.client import AsyncBurnish, Burnish, Finish
 
 _JOBS = "/fine_tuning/jobs"
+_PREVIEW_SECONDS = 660.0
+"""No server takes longer than ten minutes, which its settings allow at most."""
 OnEvent = Callable[[JobEvent], object]
 
 
@@ -30,7 +33,7 @@ def _path(job_id: str, *rest: str) -> str:
     return "/".join((_JOBS, segment(job_id), *rest))
 
 
-def _create(arguments: CreateJob) -> Request[Job]:
+def _body(arguments: CreateJob) -> dict[str, Any]:
     body: dict[str, Any] = {
         name: value
         for name, value in arguments.items()
@@ -42,8 +45,18 @@ def _create(arguments: CreateJob) -> Request[Job]:
     elif method is not None or hyperparameters is not None:
         kind = method or "supervised"
         body["method"] = {"type": kind, kind: {"hyperparameters": hyperparameters or {}}}
+    return body
+
+
+def _create(arguments: CreateJob) -> Request[Job]:
     headers = creating(arguments.get("idempotency_key"))
-    return Request("POST", _JOBS, parser_of(Job), headers=headers, json=body)
+    return Request("POST", _JOBS, parser_of(Job), headers=headers, json=_body(arguments))
+
+
+def _preview(arguments: CreateJob, rows: int | None) -> Request[JobPreview]:
+    params = query(rows=rows)
+    more: dict[str, Any] = {"params": params, "read_timeout": _PREVIEW_SECONDS}
+    return Request("POST", f"{_JOBS}/preview", parser_of(JobPreview), json=_body(arguments), **more)
 
 
 def _list(after: str | None, limit: int | None, metadata: dict[str, str] | None) -> Request[PageData[Job]]:
@@ -122,6 +135,13 @@ class Jobs:
     def create(self, **arguments: Unpack[CreateJob]) -> Job:
         """Order a training run. The arguments are those of `burnish.schemas.CreateJob`."""
         return self._client.send(_create(arguments))
+
+    def preview(self, *, rows: int | None = None, **arguments: Unpack[CreateJob]) -> JobPreview:
+        """Tell what such a job would come to, with `rows` of its rows as tokens; nothing is created.
+
+        The arguments are those of `create`. Takes some seconds. Raises BadRequestError where the job would fail.
+        """
+        return self._client.send(_preview(arguments, rows))
 
     def list(
         self, *, after: str | None = None, limit: int | None = None, metadata: dict[str, str] | None = None
@@ -228,6 +248,10 @@ class AsyncJobs:
     async def create(self, **arguments: Unpack[CreateJob]) -> Job:
         """Order a training run."""
         return await self._client.send(_create(arguments))
+
+    async def preview(self, *, rows: int | None = None, **arguments: Unpack[CreateJob]) -> JobPreview:
+        """Tell what such a job would come to; nothing is created."""
+        return await self._client.send(_preview(arguments, rows))
 
     async def list(
         self, *, after: str | None = None, limit: int | None = None, metadata: dict[str, str] | None = None

@@ -1,0 +1,79 @@
+"""How a preview looks in a terminal: tables, and the sample with its trained spans coloured."""
+
+from __future__ import annotations
+
+import sys
+from itertools import groupby
+
+import click
+
+from burnish.cli.output import print_fields, print_table, size
+from burnish.preview_schemas import DataPreview, JobPreview, SampleRow
+from burnish.progress import printable
+
+
+def print_preview(found: JobPreview, *, training_file: str) -> None:
+    """Print everything; trained spans are green in a terminal and between ⟦ and ⟧ elsewhere."""
+    files = [_row("training", found.training)]
+    if found.validation is not None:
+        files.append(_row("validation", found.validation))
+    print_table(("file", "name", "rows", "used", "tokens", "in the loss", "cut", "dropped"), files)
+    time, memory = found.estimates.time, found.estimates.memory
+    click.echo()
+    print_fields(
+        {
+            "training file": training_file,
+            "steps": found.steps,
+            "trained tokens": f"{'' if found.trained_tokens_exact else 'at most '}{found.trained_tokens:,}",
+            "time": f"{_duration(time.seconds)}. {time.method}",
+            "memory": f"{size(memory.bytes)}. {memory.method}",
+            "queue": found.queue.message,
+        }
+    )
+    for warning in found.warnings:
+        click.echo(click.style("warning: ", fg="yellow") + printable(warning))
+    for row in found.sample:
+        click.echo()
+        click.echo(click.style(f"line {row.line}, {row.part}, {len(row.tokens) + row.left_out} tokens", bold=True))
+        click.echo(_coloured(row))
+
+
+def _row(role: str, data: DataPreview) -> tuple[object, ...]:
+    counts = (data.rows, data.used, data.tokens, data.trained_tokens)
+    return (
+        role,
+        data.filename,
+        *(f"{count:,}" for count in counts),
+        _lines(data.cut, data.cut_lines),
+        _lines(data.dropped, data.dropped_lines),
+    )
+
+
+def _lines(count: int, lines: list[int]) -> str:
+    if not count:
+        return "0"
+    shown = ", ".join(map(str, lines[:5]))
+    return f"{count} (line {shown}{', …' if count > 5 else ''})"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _coloured(row: SampleRow) -> str:
+    plain = not sys.stdout.isatty()
+    parts: list[str] = []
+    for trained, tokens in groupby(row.tokens, key=lambda token: token.trained):
+        lines = "".join(token.text for token in tokens).split("\n")
+        text = "\n".join(printable(line) for line in lines)
+        parts.append(_marked(text, plain) if trained else text)
+    return "".join(parts) + (f" … {row.left_out} more tokens" if row.left_out else "")
+
+
+def _marked(text: str, plain: bool) -> str:
+    return f"⟦{text}⟧" if plain else click.style(text, fg="green")

@@ -1,0 +1,83 @@
+"""What `jobs.preview` answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from burnish.schemas import JobQueue, WireModel
+
+
+class DataPreview(WireModel):
+    """What becomes of a data file: `tokens` of one pass, `trained_tokens` of them in the loss, lines of the file."""
+
+    filename: str
+    rows: int
+    used: int
+    tokens: int
+    trained_tokens: int
+    cut: int = 0
+    cut_lines: list[int] = Field(default_factory=list[int])
+    dropped: int = 0
+    dropped_lines: list[int] = Field(default_factory=list[int])
+
+
+class SampleToken(WireModel):
+    """One token; `text` is empty where a later one completes the character."""
+
+    id: int
+    text: str
+    trained: bool
+
+
+class SampleRow(WireModel):
+    """A training row, or a part of one, as tokens; `left_out` more follow."""
+
+    line: int
+    part: str
+    tokens: list[SampleToken]
+    left_out: int = 0
+
+
+class MemoryEstimate(WireModel):
+    """The trainer's peak memory in bytes, and how it was estimated."""
+
+    bytes: int
+    parts: dict[str, int] = Field(default_factory=dict[str, int])
+    method: str
+
+
+class TimeEstimate(WireModel):
+    """The running time; `earlier_jobs` is how many the speed was measured on, 0 where it is assumed."""
+
+    seconds: float | None
+    tokens_per_second: float | None
+    earlier_jobs: int
+    method: str
+
+
+class Estimates(WireModel):
+    """What the job would take."""
+
+    memory: MemoryEstimate
+    time: TimeEstimate
+
+
+class JobPreview(WireModel):
+    """What a job would come to; nothing was created. `trained_tokens` is what the job would report at its end."""
+
+    object: str = "fine_tuning.job.preview"
+    model: str
+    base_model: str
+    method: dict[str, Any]
+    training: DataPreview
+    validation: DataPreview | None = None
+    steps: int
+    trained_tokens: int
+    trained_tokens_exact: bool
+    ended_by: str | None = None
+    warnings: list[str] = Field(default_factory=list[str])
+    estimates: Estimates
+    queue: JobQueue
+    sample: list[SampleRow] = Field(default_factory=list[SampleRow])

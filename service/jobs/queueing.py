@@ -1,0 +1,86 @@
+"""Why jobs do not run yet: whose turn it is, and which of the living workers could run them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from service.jobs import repository
+from service.jobs.resources import Resources
+from service.jobs.schemas import JobQueueObject
+from service.jobs.states import JobState
+from service.jobs.tables import Job
+from service.kit.settings import Settings
+from service.workers import repository as workers
+from service.workers.tables import Worker
+
+COUNTED = 1000
+"""How far positions are told."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The queue at one moment: the ids in the order in which they are taken, and the workers that live."""
+
+    turn: dict[str, int]
+    priorities: Sequence[int]
+    workers: Sequence[Worker]
+
+    @classmethod
+    def now(cls, session: Session, settings: Settings) -> Queue:
+        """Read it."""
+        rows = repository.places(session, limit=COUNTED)
+        return cls(
+            turn={row.id: place for place, row in enumerate(rows, start=1)},
+            priorities=[row.priority for row in rows],
+            workers=workers.alive(session, within=settings.lease_seconds),
+        )
+
+    def explain(self, job: Job) -> JobQueueObject | None:
+        """Return why a job does not run yet; None where it runs or has ended."""
+        match job.state:
+            case JobState.VALIDATING:
+                return JobQueueObject(position=None, reason="validating", message="Its files are being checked.")
+            case JobState.PAUSED:
+                return JobQueueObject(position=None, reason="paused", message="It is paused; resume it to go on.")
+            case JobState.QUEUED if job.waits_for:
+                message = f"It waits for {job.waits_for.replace(' ', ' and ')} to succeed."
+                return JobQueueObject(position=None, reason="waits_for_jobs", message=message)
+            case JobState.QUEUED:
+                return self._waits(job, self.turn.get(job.id))
+            case _:
+                return None
+
+    def explain_new(self, job: Job) -> JobQueueObject:
+        """Return where a job would stand that was queued now."""
+        ahead = sum(priority >= job.priority for priority in self.priorities)
+        return self._waits(job, ahead + 1 if ahead < COUNTED else None)
+
+    def _waits(self, job: Job, position: int | None) -> JobQueueObject:
+        if not self.workers:
+            message = "No worker is running: start one with `burnish-server worker`."
+            return JobQueueObject(position=position, reason="no_worker", message=message)
+        lacking = unfit(job, self.workers)
+        fitting = len(self.workers) - len(lacking)
+        if not fitting:
+            message = f"No running worker can run it: {'; '.join(lacking[:5])}."
+            return JobQueueObject(position=position, reason="no_fitting_worker", message=message)
+        ahead = f"more than {COUNTED}" if position is None else str(position - 1)
+        message = f"{ahead} queued job(s) are ahead of it; {fitting} running worker(s) can run it."
+        return JobQueueObject(position=position, reason="workers_busy", message=message)
+
+
+def explained(session: Session, settings: Settings, jobs: Sequence[Job]) -> dict[str, JobQueueObject | None]:
+    """Return why each of some jobs does not run yet, by id, with the queue read only where that is needed."""
+    queued = any(job.state == JobState.QUEUED and not job.waits_for for job in jobs)
+    queue = Queue.now(session, settings) if queued else Queue({}, (), ())
+    return {job.id: queue.explain(job) for job in jobs}
+
+
+def unfit(job: Job, living: Sequence[Worker]) -> list[str]:
+    """Return a part of a sentence for each worker that lacks what a job needs."""
+    needs = Resources.model_validate(job.resources or {})
+    found = ((worker.name, needs.lacking(workers.capacity_of(worker))) for worker in living)
+    return [f"{name} has {lacking}" for name, lacking in found if lacking]

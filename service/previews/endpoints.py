@@ -1,0 +1,42 @@
+"""The route of previews."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated
+
+from anyio import CancelScope, to_thread
+from fastapi import APIRouter, Query
+
+from service.jobs.schemas import JobCreate
+from service.keys.auth import ContextDep, PrincipalDep
+from service.previews import service
+from service.previews.schemas import PreviewObject
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
+
+
+@router.post("/preview")
+async def preview_job(
+    body: JobCreate,
+    context: ContextDep,
+    principal: PrincipalDep,
+    rows: Annotated[int, Query(ge=0, le=50, description="How many training rows to show as tokens.")] = 3,
+) -> PreviewObject:
+    """Tell what a job with this body would come to, and create nothing: rows, tokens, masks, time, memory, queue.
+
+    A worker counts with the training's own code; that takes some seconds. A job that would fail is refused here as
+    its creation would be, or with the sentence that it would end with.
+    """
+    deadline = time.monotonic() + context.settings.preview_seconds
+    preview_id = await to_thread.run_sync(lambda: service.ask(context, principal, body, rows=rows))
+    try:
+        while (found := await to_thread.run_sync(service.answer, context, preview_id)) is None:
+            if time.monotonic() > deadline:
+                raise await to_thread.run_sync(service.give_up, context, preview_id)
+            await asyncio.sleep(context.settings.poll_seconds)
+        return found
+    finally:
+        with CancelScope(shield=True):  # where the caller has gone away, too
+            await to_thread.run_sync(service.forget, context, preview_id)

@@ -1,0 +1,75 @@
+"""Errors of previews."""
+
+from __future__ import annotations
+
+from service.kit.errors import Conflict, InvalidRequest, Unavailable
+from trainer.counted import Failed
+
+
+class TooManyPreviews(Conflict):
+    """The project has enough previews under way."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"{most} previews of this project are being counted already: wait for one of them.",
+            code="too_many_previews",
+        )
+        self.retry = True
+
+
+class StartNotReady(Conflict):
+    """What the job would start from does not exist yet."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"The job that makes {model} has not ended, so there is no tokenizer to count with yet: ask again then.",
+            param="model",
+            code="model_not_ready",
+        )
+
+
+class NoWorker(Conflict):
+    """Nobody can count."""
+
+    code = "no_worker"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No worker is running, and only workers have the models' tokenizers: start one with "
+            "`burnish-server worker`, then ask again."
+        )
+
+
+class PreviewTimeout(Unavailable):
+    """The counting took too long."""
+
+    shown = None
+    code = "preview_timeout"
+    retry = False
+
+    def __init__(self, seconds: float, note: str | None, *, taken: bool) -> None:
+        if note is not None:
+            why = f"{note}. Ask again in a minute"
+        elif taken:
+            why = "preview a smaller file with the same kind of rows, or raise BURNISH_PREVIEW_SECONDS"
+        else:
+            why = "every worker is busy with another preview. Ask again in a minute"
+        super().__init__(f"The preview was not ready within {seconds:g} seconds: {why}.")
+
+
+class CannotPreview(Unavailable):
+    """The worker failed to count."""
+
+    shown = None
+    retry = False
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message, param=failed.param, code=failed.code)
+
+
+class WouldFail(InvalidRequest):
+    """A job like this one would fail; the sentence is the one that the job would end with."""
+
+    def __init__(self, failed: Failed) -> None:
+        extra = {} if failed.details is None else {"problems": failed.details}
+        super().__init__(failed.message, param=failed.param, code=failed.code, extra=extra)

@@ -1,0 +1,138 @@
+"""The rules of previews: a request is written down, a worker counts, the answer is read and forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from service.context import Context
+from service.jobs import service as jobs
+from service.jobs.queueing import Queue
+from service.jobs.schemas import JobCreate
+from service.jobs.tables import Job
+from service.keys.service import Principal
+from service.kit import ids
+from service.previews import repository
+from service.previews.errors import (
+    CannotPreview,
+    NoWorker,
+    PreviewTimeout,
+    StartNotReady,
+    TooManyPreviews,
+    WouldFail,
+)
+from service.previews.estimates import estimate_time
+from service.previews.schemas import PreviewEstimates, PreviewObject
+from service.previews.tables import Preview
+from service.workers import repository as workers
+from trainer.counted import Counted, Outcome
+
+MOST_OPEN = 4
+"""Previews of one project at a time."""
+_COLUMNS = (
+    "project_id",
+    "model",
+    "base",
+    "start_job",
+    "start_step",
+    "lineage",
+    "method",
+    "training_file",
+    "training_sha256",
+    "validation_file",
+    "validation_sha256",
+    "suffix",
+    "seed",
+    "priority",
+    "timeout_seconds",
+    "budget",
+    "resources",
+)
+
+
+def ask(context: Context, principal: Principal, body: JobCreate, *, rows: int) -> str:
+    """Write the request down for the workers; return its id.
+
+    Raises what a creation of the job raises; NoWorker, TooManyPreviews, StartNotReady.
+    """
+    seconds = context.settings.preview_seconds
+    with context.db.write() as session:
+        job = jobs.draft(session, principal, context, body)
+        if job.waits_for and job.base.startswith("ft:"):
+            raise StartNotReady(job.model)
+        if not workers.alive(session, within=context.settings.lease_seconds):
+            raise NoWorker
+        if repository.open_ones(session, principal.project_id, within=seconds) >= MOST_OPEN:
+            raise TooManyPreviews(MOST_OPEN)
+        columns: dict[str, Any] = {name: getattr(job, name) for name in _COLUMNS}
+        if job.waits_for:  # the adapter is not there yet; the base alone decides what is counted
+            columns.update(start_job=None, start_step=None)
+        preview = Preview(id=ids.new_id(ids.PREVIEW), project_id=principal.project_id, job=columns, rows_shown=rows)
+        session.add(preview)
+        return preview.id
+
+
+def answer(context: Context, preview_id: str) -> PreviewObject | None:
+    """Return what was counted; None while it is not there yet.
+
+    Raises WouldFail where such a job would fail, CannotPreview where the worker failed.
+    """
+    with context.db.read() as session:
+        preview = repository.by_id(session, preview_id)
+        if preview is None or preview.result is None:
+            return None
+        outcome = Outcome.model_validate(preview.result)
+        if outcome.failed is not None:
+            raise (CannotPreview if outcome.failed.fault else WouldFail)(outcome.failed)
+        assert outcome.counted is not None
+        job = job_of(preview)
+        time = estimate_time(session, job, outcome.counted)
+        queue = Queue.now(session, context.settings).explain_new(job)
+    counted, kind = outcome.counted, job.method["type"]
+    return PreviewObject(
+        model=job.model,
+        base_model=job.base,
+        method={"type": kind, kind: {**job.method[kind], "hyperparameters": counted.hyperparameters}},
+        training=counted.training,
+        validation=counted.validation,
+        steps=counted.steps,
+        trained_tokens=counted.tokens,
+        trained_tokens_exact=counted.tokens_exact,
+        ended_by=counted.ended_by,
+        warnings=[*counted.warnings, *_of_time(job, counted, time.seconds)],
+        estimates=PreviewEstimates(memory=counted.memory, time=time),
+        queue=queue,
+        sample=list(counted.sample),
+    )
+
+
+def give_up(context: Context, preview_id: str) -> PreviewTimeout:
+    """Return why there is no answer yet."""
+    with context.db.read() as session:
+        preview = repository.by_id(session, preview_id)
+    note = preview.note if preview else None
+    return PreviewTimeout(context.settings.preview_seconds, note, taken=bool(preview and preview.taken_by))
+
+
+def forget(context: Context, preview_id: str) -> None:
+    """Remove a request that nobody waits for any more."""
+    with context.db.write() as session:
+        repository.remove(session, preview_id)
+
+
+def job_of(preview: Preview) -> Job:
+    """Return the job that was asked about, which is in no table."""
+    return Job(id=preview.id, running_seconds=0.0, **preview.job)
+
+
+def _of_time(job: Job, counted: Counted, seconds: float | None) -> Sequence[str]:
+    """Return warnings about limits that the estimated time passes."""
+    limits = {"timeout": job.timeout_seconds}
+    minutes = (job.budget or {}).get("max_gpu_minutes")
+    limits["budget"] = None if minutes is None else minutes * 60
+    return [
+        f"The {name} of {limit:g} seconds is shorter than the {seconds:g} seconds that {counted.steps} steps are "
+        "estimated to take."
+        for name, limit in limits.items()
+        if limit is not None and seconds is not None and seconds > limit
+    ]

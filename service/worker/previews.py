@@ -1,0 +1,177 @@
+"""Counts previews beside the training, in a thread and a process of their own: one at a time, with little priority."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from service.context import Context
+from service.jobs.datasets import check_dataset
+from service.jobs.lifecycle import JobError
+from service.jobs.tables import Job
+from service.kit.errors import ServiceError, Unavailable
+from service.previews import repository
+from service.previews.service import job_of
+from service.previews.tables import Preview
+from service.worker.bases import PREPARE_COMMAND, prepared_base
+from service.worker.child import Child, trainer_environment
+from service.worker.errors import AttemptEnd, AttemptFailed, JobFailed
+from service.worker.hold import Hold, Unleased
+from service.worker.messages import without_nul
+from service.worker.stage import stage, uses_gpu, work_folder
+from trainer.counted import PREVIEW_NAME, Counted, Failed, Outcome
+
+log = logging.getLogger(__name__)
+
+PREVIEW_COMMAND = (sys.executable, "-m", "trainer.preview")
+LOG_NAME = "preview.log"
+_NICENESS = ("nice", "-n", "10")
+
+
+class Previewer:
+    """A context manager around the thread."""
+
+    def __init__(self, context: Context, *, worker_id: str, prepare_command: Sequence[str] = PREPARE_COMMAND) -> None:
+        self._context = context
+        self._worker_id = worker_id
+        self._prepare_command = prepare_command
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="previews", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    def _work(self) -> None:
+        # Children die with the thread that starts them: this one lives as long as the worker.
+        while not self._stop.wait(self._context.settings.poll_seconds):
+            try:
+                while not self._stop.is_set() and self.count_next():
+                    pass
+            except Unavailable as error:
+                log.warning("Previews wait: %s", error.message)
+            except Exception:  # the next one may be another matter
+                log.exception("A preview could not be counted")
+
+    def count_next(self) -> bool:
+        """Count the oldest preview that waits; False where none does. Raises Unavailable."""
+        settings = self._context.settings
+        with self._context.db.write() as session:
+            preview = repository.take(session, worker_id=self._worker_id, within=settings.preview_seconds)
+        if preview is None:
+            return False
+        outcome = self._outcome(preview)
+        with self._context.db.write() as session:
+            repository.finish(session, preview.id, outcome.model_dump(mode="json"))
+        return True
+
+    def _outcome(self, preview: Preview) -> Outcome:
+        job, hold = job_of(preview), PreviewHold(self._context, preview.id, self._stop)
+        try:
+            self._check(job)
+            return Outcome(counted=self._count(job, hold, preview.rows_shown))
+        except _Told as told:
+            return Outcome(failed=told.failed)
+        except JobFailed as error:
+            return Outcome(failed=_failed(error.error, fault=False))
+        except AttemptFailed as error:
+            return Outcome(failed=_failed(error.error, fault=True))
+        except Unavailable:
+            raise
+        except (AttemptEnd, ServiceError, OSError) as error:
+            log.warning("%s: %s", preview.id, error)
+            reason = f"The worker could not count the preview ({type(error).__name__}); its log has the details."
+            return Outcome(failed=_failed(JobError("worker_error", reason), fault=True))
+
+    def _check(self, job: Job) -> None:
+        """Check the files as those of a job that was created. Raises _Told."""
+        files = {"training_file": job.training_file, "validation_file": job.validation_file}
+        for param, file_id in files.items():
+            bad = check_dataset(self._context, job, param, file_id) if file_id else None
+            if bad is not None:
+                details = bad.problems["problems"] if bad.problems else None
+                raise _Told(_failed(bad.error, fault=False, details=details))
+
+    def _count(self, job: Job, hold: Hold, rows: int) -> Counted:
+        settings = self._context.settings
+        with work_folder(settings.work, job.id, 0) as folder:
+            bases = partial(
+                prepared_base, self._context, job.project_id, hold, workdir=folder, command=self._prepare_command
+            )
+            stage(self._context, job, hold, folder=folder, bases=bases, since=time.monotonic())
+            scratch = folder / "tmp"
+            scratch.mkdir()
+            child = Child(
+                (*_NICENESS, *PREVIEW_COMMAND, str(folder), str(rows)),
+                folder=folder,
+                log_file=folder / LOG_NAME,
+                environment=trainer_environment(settings, scratch, gpu=uses_gpu(job)),
+            )
+            self._wait(child, hold)
+            return _read(folder, child)
+
+    def _wait(self, child: Child, hold: Hold) -> None:
+        """Wait for the end, or end it in time. Raises AttemptFailed, WorkerStopping."""
+        seconds = self._context.settings.preview_seconds
+        deadline = time.monotonic() + seconds
+        try:
+            while child.wait(self._context.settings.poll_seconds) is None:
+                hold.check_all()
+                if time.monotonic() > deadline:
+                    raise AttemptFailed("preview_timeout", f"The counting took more than {seconds:g} seconds.")
+        except BaseException:
+            child.kill()
+            raise
+        child.close()
+
+
+class PreviewHold(Unleased):
+    """Goes on until the worker stops: a base that is being prepared is finished, though its first preview gives up."""
+
+    def __init__(self, context: Context, preview_id: str, stop: threading.Event) -> None:
+        super().__init__(preview_id, stop=stop, poll_seconds=context.settings.poll_seconds)
+        self._db = context.db
+
+    def tell(self, message: str, once_key: str, *, level: str = "info") -> None:  # noqa: ARG002 - the last one counts
+        """Keep the sentence for the caller, who may not wait until the end."""
+        with self._db.write() as session:
+            repository.note(session, self._subject, message)
+
+
+class _Told(Exception):
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message)
+        self.failed = failed
+
+
+def _failed(error: JobError, *, fault: bool, details: list[dict[str, object]] | None = None) -> Failed:
+    message = without_nul(error.message)
+    return Failed(code=error.code, message=message, param=error.param, fault=fault, details=details)
+
+
+def _read(folder: Path, child: Child) -> Counted:
+    """Return what the child left. Raises _Told, AttemptFailed."""
+    try:
+        outcome = Outcome.model_validate_json((folder / PREVIEW_NAME).read_bytes())
+    except (OSError, ValueError) as error:
+        log.error("A preview ended without a result. The end of its output:\n%s", child.tail())
+        raise AttemptFailed("trainer_crashed", "The program that counts ended without a result.") from error
+    if outcome.failed is not None:
+        if outcome.failed.fault:
+            log.error("A preview failed. The end of its output:\n%s", child.tail())
+        raise _Told(outcome.failed)
+    assert outcome.counted is not None
+    return outcome.counted

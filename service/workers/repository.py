@@ -1,0 +1,50 @@
+"""SQL of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from service.kit.db import db_now
+from service.workers.capacity import Capacity
+from service.workers.tables import Worker
+
+
+def report(session: Session, worker_id: str, *, name: str, capacity: Capacity) -> None:
+    """Note that a worker lives, and what it has."""
+    seen = session.execute(
+        update(Worker).where(Worker.id == worker_id).values(seen_at=db_now()).returning(Worker.id)
+    ).first()
+    if seen is None:
+        session.add(
+            Worker(
+                id=worker_id,
+                name=name,
+                gpus=capacity.gpus,
+                gpu_memory=capacity.gpu_memory,
+                labels=sorted(capacity.labels),
+            )
+        )
+
+
+def remove(session: Session, worker_id: str) -> None:
+    """Forget a worker that ends."""
+    session.execute(delete(Worker).where(Worker.id == worker_id))
+
+
+def forget_silent(session: Session, *, age: float) -> int:
+    """Forget the workers that have not been seen for `age` seconds; return how many."""
+    gone = session.execute(delete(Worker).where(Worker.seen_at < db_now() - age).returning(Worker.id))
+    return len(gone.all())
+
+
+def alive(session: Session, *, within: float) -> Sequence[Worker]:
+    """Return the workers seen in the last `within` seconds, by name."""
+    return session.scalars(select(Worker).where(Worker.seen_at >= db_now() - within).order_by(Worker.name)).all()
+
+
+def capacity_of(worker: Worker) -> Capacity:
+    """Return what a worker said that it has."""
+    return Capacity(gpus=worker.gpus, gpu_memory=worker.gpu_memory, labels=frozenset(worker.labels))

@@ -1,0 +1,23 @@
+"""Workers that are alive."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Double, Integer, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.kit.db import Base, Json, db_now
+
+
+class Worker(Base):
+    """One worker process. It renews `seen_at`; a row that has grown old is of one that died."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Of this process alone: a worker that is started again under its name is another."""
+    name: Mapped[str] = mapped_column(String(128))
+    seen_at: Mapped[float] = mapped_column(Double, default=db_now())
+    gpus: Mapped[int] = mapped_column(Integer)
+    gpu_memory: Mapped[int | None] = mapped_column(BigInteger)
+    """In bytes, of the GPU that trainers use; null where it is not known."""
+    labels: Mapped[list[str]] = mapped_column(Json)
