@@ -10,14 +10,17 @@ from service.migrations.tables import TABLES
 
 def _run() -> None:
     engine: Engine = context.config.attributes["engine"]
-    with engine.execution_options(burnish_writes=True).begin() as connection:
-        context.configure(
-            connection=connection,
-            target_metadata=TABLES[0].metadata,
-            render_as_batch=connection.dialect.name == "sqlite",
-        )
-        with context.begin_transaction():
-            context.run_migrations()
+    with engine.execution_options(burnish_writes=True).connect() as connection:
+        sqlite = connection.dialect.name == "sqlite"
+        if sqlite:
+            # A change of a table copies and drops it, and with the keys on that would delete the rows of others.
+            connection.connection.cursor().execute("PRAGMA foreign_keys=OFF")
+        with connection.begin():
+            context.configure(connection=connection, target_metadata=TABLES[0].metadata, render_as_batch=sqlite)
+            with context.begin_transaction():
+                context.run_migrations()
+            if sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all()):
+                raise RuntimeError(f"The migration left rows that refer to nothing: {broken[:5]}")
 
 
 _run()

@@ -23,19 +23,21 @@ def by_id(session: Session, preview_id: str) -> Preview | None:
     return session.scalar(query.execution_options(populate_existing=True))
 
 
-def take(session: Session, *, worker_id: str, within: float) -> Preview | None:
-    """Take the oldest preview that nobody counts and that is still waited for. None where there is none."""
+def oldest(session: Session, *, within: float) -> str | None:
+    """Return the id of the oldest preview that nobody counts and that is still waited for. None where there is none."""
     query = select(Preview.id).where(Preview.taken_by.is_(None), Preview.created_at >= db_now() - within)
-    for preview_id in session.scalars(query.order_by(Preview.seq).limit(10)).all():
-        taken = session.execute(
-            update(Preview)
-            .where(Preview.id == preview_id, Preview.taken_by.is_(None))
-            .values(taken_by=worker_id)
-            .returning(Preview.id)
-        )
-        if taken.first() is not None:
-            return by_id(session, preview_id)
-    return None
+    return session.scalar(query.order_by(Preview.seq).limit(1))
+
+
+def take(session: Session, preview_id: str, *, worker_id: str) -> Preview | None:
+    """Take a preview for a worker. None where another was faster, or nobody waits for it any more."""
+    taken = session.execute(
+        update(Preview)
+        .where(Preview.id == preview_id, Preview.taken_by.is_(None))
+        .values(taken_by=worker_id)
+        .returning(Preview.id)
+    )
+    return None if taken.first() is None else by_id(session, preview_id)
 
 
 def note(session: Session, preview_id: str, message: str) -> None:

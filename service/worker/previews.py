@@ -68,11 +68,14 @@ class Previewer:
 
     def count_next(self) -> bool:
         """Count the oldest preview that waits; False where none does. Raises Unavailable."""
-        settings = self._context.settings
-        with self._context.db.write() as session:
-            preview = repository.take(session, worker_id=self._worker_id, within=settings.preview_seconds)
-        if preview is None:
+        with self._context.db.read() as session:
+            preview_id = repository.oldest(session, within=self._context.settings.preview_seconds)
+        if preview_id is None:
             return False
+        with self._context.db.write() as session:
+            preview = repository.take(session, preview_id, worker_id=self._worker_id)
+        if preview is None:
+            return True
         outcome = self._outcome(preview)
         with self._context.db.write() as session:
             repository.finish(session, preview.id, outcome.model_dump(mode="json"))
@@ -120,22 +123,29 @@ class Previewer:
                 log_file=folder / LOG_NAME,
                 environment=trainer_environment(settings, scratch, gpu=uses_gpu(job)),
             )
-            self._wait(child, hold)
+            self._wait(child, hold, job.id)
             return _read(folder, child)
 
-    def _wait(self, child: Child, hold: Hold) -> None:
+    def _wait(self, child: Child, hold: Hold, preview_id: str) -> None:
         """Wait for the end, or end it in time. Raises AttemptFailed, WorkerStopping."""
         seconds = self._context.settings.preview_seconds
         deadline = time.monotonic() + seconds
         try:
             while child.wait(self._context.settings.poll_seconds) is None:
                 hold.check_all()
+                self._check_wanted(preview_id)
                 if time.monotonic() > deadline:
                     raise AttemptFailed("preview_timeout", f"The counting took more than {seconds:g} seconds.")
         except BaseException:
             child.kill()
             raise
         child.close()
+
+    def _check_wanted(self, preview_id: str) -> None:
+        """Raise AttemptFailed where nobody waits for the answer any more."""
+        with self._context.db.read() as session:
+            if repository.by_id(session, preview_id) is None:
+                raise AttemptFailed("preview_given_up", "Nobody waits for the preview any more.")
 
 
 class PreviewHold(Unleased):

@@ -8,7 +8,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, select, text
 
 from service import migrations
-from service.jobs.tables import Job
+from service.jobs.tables import Job, JobEvent
 from service.kit.db import Database
 from service.kit.errors import Unavailable
 from service.kit.outbox import OutboxRow
@@ -66,6 +66,7 @@ def test_jobs_of_the_first_schema_are_kept(tmp_path: Path) -> None:
         assert (job.base, job.lineage, job.waits_for, job.start_job) == ("tiny", [], None, None)
         assert (job.training_sha256, job.validation_sha256) == ("a" * 64, None)
         assert (model.kind, model.manifest_sha256) == ("adapter", None)
+        assert session.scalars(select(JobEvent)).one().message == "事件"
     database.close()
 
 
@@ -88,6 +89,33 @@ def test_notices_of_the_second_schema_are_still_told(tmp_path: Path) -> None:
     database.close()
 
 
+def test_jobs_of_the_sixth_schema_keep_their_events_and_have_no_limits(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path)
+    migrations.upgrade(settings, "0006")
+    database = Database(settings.database)
+    with database.write() as session:
+        for statement in SIXTH_SCHEMA:
+            session.execute(text(statement))
+    migrations.upgrade(settings)
+    with database.read() as session:
+        job = session.scalars(select(Job)).one()
+        assert (job.priority, job.running_seconds, job.timeout_seconds, job.budget, job.resources) == (
+            0,
+            0,
+            *[None] * 3,
+        )
+        assert session.scalars(select(JobEvent)).one().message == "事件"
+    database.close()
+
+
+SIXTH_SCHEMA = (
+    "INSERT INTO projects (id, name, created_at) VALUES ('proj_a', 'p', 0)",
+    "INSERT INTO jobs (id, project_id, created_at, model, base, lineage, method, training_file, seed, state, "
+    "lease_token, failures, preemptions, pause_requested) VALUES ('ftjob-a', 'proj_a', 0, 'tiny', 'tiny', '[]', "
+    "'{\"type\": \"supervised\"}', 'file-a', 1, 'succeeded', 1, 0, 0, 0)",
+    "INSERT INTO job_events (id, job_id, created_at, level, type, message) "
+    "VALUES ('ftevent-a', 'ftjob-a', 0, 'info', 'message', '事件')",
+)
 SECOND_SCHEMA = (
     "INSERT INTO outbox (topic, payload, attempts, due_at) VALUES ('send_webhook', '{\"event_id\": \"evt_a\"}', 3, 0)",
     "INSERT INTO outbox (topic, payload, attempts, due_at, done_at) VALUES ('send_webhook', '{}', 1, 0, 1)",
@@ -101,6 +129,8 @@ FIRST_SCHEMA = (
     "INSERT INTO jobs (id, project_id, created_at, model, method, training_file, seed, state, lease_token, failures, "
     "preemptions) VALUES ('ftjob-a', 'proj_a', 0, 'tiny', '{\"type\": \"supervised\"}', 'file-a', 1, 'succeeded', "
     "1, 0, 0)",
+    "INSERT INTO job_events (id, job_id, created_at, level, type, message) "
+    "VALUES ('ftevent-a', 'ftjob-a', 0, 'info', 'message', '事件')",
     "INSERT INTO fine_tuned_models (id, project_id, base, job_id, blob_prefix, created_at) "
     "VALUES ('ft:tiny:o::a', 'proj_a', 'tiny', 'ftjob-a', 'jobs/a', 0)",
 )
