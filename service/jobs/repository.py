@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, case, delete, exists, func, or_, select, type_coerce, update
@@ -16,6 +17,7 @@ from service.kit.db import db_now
 from service.kit.pagination import Order, fetch_page
 
 _READY = (Job.state == JobState.QUEUED, Job.waits_for.is_(None))
+_PAGE = 200
 _TURN = (Job.priority.desc(), Job.seq)
 
 
@@ -68,9 +70,14 @@ def ready(session: Session, *, limit: int = 1000) -> Sequence[Job]:
     return session.scalars(select(Job).where(*_READY).order_by(*_TURN).limit(limit)).all()
 
 
-def in_turn(session: Session) -> Sequence[Row[str, dict[str, Any] | None]]:
-    """Return id and `resources` of each queued job that waits for no other, in the order in which workers take them."""
-    return session.execute(select(Job.id, Job.resources).where(*_READY).order_by(*_TURN)).all()
+def in_turn(session: Session) -> Iterator[Row[str, dict[str, Any] | None]]:
+    """Yield id and `resources` of each queued job that waits for no other, in the order in which workers take them."""
+    query = select(Job.id, Job.resources).where(*_READY).order_by(*_TURN).limit(_PAGE)
+    for page in count():
+        rows = session.execute(query.offset(page * _PAGE)).all()
+        yield from rows
+        if len(rows) < _PAGE:
+            return
 
 
 def places(session: Session, *, limit: int) -> Sequence[Row[str, int]]:
