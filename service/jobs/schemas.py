@@ -19,7 +19,11 @@ PRIORITIES = {"low": -10, "normal": 0, "high": 10}
 
 
 def _as_number(value: Any) -> Any:
-    return PRIORITIES.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if value not in PRIORITIES:
+        raise ValueError(f"must be {', '.join(PRIORITIES)}, or a number from -100 to 100")
+    return PRIORITIES[value]
 
 
 Priority = Annotated[

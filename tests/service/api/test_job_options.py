@@ -57,7 +57,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "rank": ({"lora": {"rank": 0}}, "lora.rank", "greater than or equal to 1"),
     "unknown": ({"lora": {"r": 4}}, "lora.r", "unknown argument"),
     "text": ({"lora": {"rank": "8"}}, "lora.rank", "valid integer"),
-    "a word": ({"priority": "urgent"}, "priority", "valid integer"),
+    "a word": ({"priority": "urgent"}, "priority", "must be low, normal, high, or a number from -100 to 100"),
     "too high": ({"priority": 101}, "priority", "100"),
     "a truth": ({"priority": True}, "priority", "valid integer"),
     "no time": ({"timeout": 0}, "timeout", "greater than or equal to 1"),
