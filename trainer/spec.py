@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from trainer.methods import Method
 from trainer.methods.base import Exact, Frozen
@@ -66,6 +66,8 @@ class LineageEntry(Frozen):
 
 class Budget(Exact):
     """What the training may use up; whatever is used up first ends it, with the model trained so far as the result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, json_schema_extra={"minProperties": 1})
 
     max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Steps as the job's events count them."""

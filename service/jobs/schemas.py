@@ -26,10 +26,9 @@ def _as_number(value: Any) -> Any:
     return PRIORITIES[value]
 
 
+_InRange = Annotated[int, Field(ge=-100, le=100, strict=True)]
 Priority = Annotated[
-    int,
-    BeforeValidator(_as_number, json_schema_input_type=int | Literal["low", "normal", "high"]),
-    Field(ge=-100, le=100, strict=True),
+    _InRange, BeforeValidator(_as_number, json_schema_input_type=_InRange | Literal["low", "normal", "high"])
 ]
 
 
