@@ -179,6 +179,34 @@ def _loads_in_plain_peft(base: Path, adapter: Path) -> None:
     assert not torch.equal(before, after)
 
 
+def test_an_order_with_limits_does_what_its_preview_said(server: Server, client: Burnish, training_file: str) -> None:
+    asked: dict[str, Any] = {"n_epochs": 3, "batch_size": 2, "dtype": "float32"}
+    more: dict[str, Any] = {
+        "lora": {"rank": 2},
+        "priority": "high",
+        "timeout": 600,
+        "budget": {"max_tokens": 2000},
+        "resources": {"gpus": 0},
+    }
+    told = client.jobs.preview(model="tiny", training_file=training_file, hyperparameters=asked, seed=3, **more)
+    assert told.ended_by == "budget"
+    assert told.queue.position == 1
+    credentials = json.loads((server.data / "client.json").read_text())
+    with OpenAI(**credentials, _strict_response_validation=True) as official:
+        job = official.fine_tuning.jobs.create(
+            model="tiny",
+            training_file=training_file,
+            method={"type": "supervised", "supervised": {"hyperparameters": asked}},  # type: ignore[typeddict-unknown-key]
+            seed=3,
+            extra_body=more,
+        )
+    ended = client.jobs.wait(job.id, timeout=300)
+    assert (ended.status, ended.ended_by) == ("succeeded", "budget"), server.log()
+    assert ended.trained_tokens == told.trained_tokens <= 2000
+    assert ended.method == told.method
+    assert (ended.priority, ended.timeout, ended.queue) == (10, 600, None)
+
+
 def test_a_bad_dataset_fails_with_its_lines(
     client: Burnish, training_file: str, received: tuple[str, Received]
 ) -> None:
