@@ -387,6 +387,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/fine_tuning/jobs/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview Job
+         * @description Tell what a job with this body would come to, and create nothing: rows, tokens, masks, time, memory, queue.
+         *
+         *     A worker counts with the training's own code; that takes some seconds. A job that would fail is refused here as
+         *     its creation would be, or with the sentence that it would end with.
+         */
+        post: operations["preview_job_v1_fine_tuning_jobs_preview_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/models": {
         parameters: {
             query?: never;
@@ -906,6 +929,18 @@ export interface components {
             object?: "list";
         };
         /**
+         * Budget
+         * @description What the training may use up; whatever is used up first ends it, with the model trained so far as the result.
+         */
+        Budget: {
+            /** Max Gpu Minutes */
+            max_gpu_minutes?: number | null;
+            /** Max Steps */
+            max_steps?: number | null;
+            /** Max Tokens */
+            max_tokens?: number | null;
+        };
+        /**
          * CalledFunction
          * @description The function that the model calls, with its arguments as JSON text.
          */
@@ -1055,6 +1090,30 @@ export interface components {
             index: number;
             logprobs?: components["schemas"]["Logprobs"] | null;
             message: components["schemas"]["AnswerMessage"];
+        };
+        /**
+         * DataPreview
+         * @description What becomes of a data file. Lines are numbers in the file, the first thousand of each list.
+         */
+        DataPreview: {
+            /** Cut */
+            cut: number;
+            /** Cut Lines */
+            cut_lines: number[];
+            /** Dropped */
+            dropped: number;
+            /** Dropped Lines */
+            dropped_lines: number[];
+            /** Filename */
+            filename: string;
+            /** Rows */
+            rows: number;
+            /** Tokens */
+            tokens: number;
+            /** Trained Tokens */
+            trained_tokens: number;
+            /** Used */
+            used: number;
         };
         /**
          * DeliveryObject
@@ -1385,6 +1444,8 @@ export interface components {
          * @description The body of a creation. Blocks of `method` that its `type` does not select are ignored, as OpenAI does.
          */
         JobCreate: {
+            /** @description What the training may use up; then it ends in order, with a model. */
+            budget?: components["schemas"]["Budget"] | null;
             /**
              * Hyperparameters
              * @deprecated
@@ -1392,6 +1453,8 @@ export interface components {
             hyperparameters?: {
                 [key: string]: unknown;
             } | null;
+            /** @description The adapter's shape: the same as `lora` among the method's hyperparameters. */
+            lora?: components["schemas"]["LoraParameters"] | null;
             /** Metadata */
             metadata?: {
                 [key: string]: string;
@@ -1416,10 +1479,22 @@ export interface components {
              * @example smollm2-135m-instruct
              */
             model: string;
+            /**
+             * Priority
+             * @description -100 to 100, or low (-10), normal (0), high (10): which queued job starts first.
+             */
+            priority?: number | ("low" | "normal" | "high") | null;
+            /** @description What the worker must have. */
+            resources?: components["schemas"]["Resources"] | null;
             /** Seed */
             seed?: number | null;
             /** Suffix */
             suffix?: string | null;
+            /**
+             * Timeout
+             * @description Seconds that the job may run, all attempts together; then it fails with the code timeout.
+             */
+            timeout?: number | null;
             /**
              * Training File
              * @example file-abc123
@@ -1507,15 +1582,22 @@ export interface components {
         /**
          * JobObject
          * @description OpenAI's job object; its own members
-         *     are `phase`, `pause_requested`, `attempt`, `started_at`, `base_model`, `lineage` and `waits_for`.
+         *     are `phase`, `pause_requested`, `attempt`, `started_at`, `running_seconds`, `base_model`, `lineage`, `waits_for`,
+         *     `queue`, `lora`, `priority`, `timeout`, `budget`, `resources` and `ended_by`.
          */
         JobObject: {
             /** Attempt */
             attempt: number;
             /** Base Model */
             base_model: string;
+            budget?: components["schemas"]["Budget"] | null;
             /** Created At */
             created_at: number;
+            /**
+             * Ended By
+             * @description What ended the training before its last epoch.
+             */
+            ended_by?: "budget" | null;
             error: components["schemas"]["JobErrorObject"] | null;
             /** Estimated Finish */
             estimated_finish: number | null;
@@ -1533,6 +1615,11 @@ export interface components {
             integrations?: unknown[];
             /** Lineage */
             lineage: components["schemas"]["LineageEntry"][];
+            /**
+             * Lora
+             * @description The adapter's shape, in numbers once the training began; null where all weights are trained.
+             */
+            lora?: components["schemas"]["LoraParameters"] | "auto" | null;
             /** Metadata */
             metadata: {
                 [key: string]: string;
@@ -1554,8 +1641,22 @@ export interface components {
             /** Pause Requested */
             pause_requested: boolean;
             phase: components["schemas"]["JobState"];
+            /**
+             * Priority
+             * @default 0
+             */
+            priority?: number;
+            /** @description Why the job does not run yet; null once it has started. */
+            queue?: components["schemas"]["JobQueueObject"] | null;
+            resources?: components["schemas"]["Resources"] | null;
             /** Result Files */
             result_files: string[];
+            /**
+             * Running Seconds
+             * @description How long the attempts that are over ran, together.
+             * @default 0
+             */
+            running_seconds?: number;
             /** Seed */
             seed: number;
             /** Started At */
@@ -1567,6 +1668,8 @@ export interface components {
             status: "validating_files" | "queued" | "running" | "succeeded" | "failed" | "cancelled";
             /** Suffix */
             suffix: string | null;
+            /** Timeout */
+            timeout?: number | null;
             /** Trained Tokens */
             trained_tokens: number | null;
             /** Training File */
@@ -1575,6 +1678,21 @@ export interface components {
             validation_file: string | null;
             /** Waits For */
             waits_for: string[];
+        };
+        /**
+         * JobQueueObject
+         * @description Why a job does not run yet. `position` counts from 1 among the queued jobs that wait for a worker alone.
+         */
+        JobQueueObject: {
+            /** Message */
+            message: string;
+            /** Position */
+            position: number | null;
+            /**
+             * Reason
+             * @enum {string}
+             */
+            reason: "validating" | "paused" | "waits_for_jobs" | "no_worker" | "no_fitting_worker" | "workers_busy";
         };
         /**
          * JobState
@@ -1718,6 +1836,59 @@ export interface components {
             content: components["schemas"]["TokenLogprob"][] | null;
             /** Refusal */
             refusal?: components["schemas"]["TokenLogprob"][] | null;
+        };
+        /**
+         * LoraParameters
+         * @description Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + (alpha / rank) · B·A on the target modules.
+         *
+         *     `use_rslora` scales by alpha / √rank (Kalajdzievski 2023, arXiv 2312.03732); `use_dora` trains magnitude and
+         *     direction apart (Liu et al. 2024, arXiv 2402.09353).
+         */
+        LoraParameters: {
+            /**
+             * Alpha
+             * @default 32
+             */
+            alpha?: number;
+            /**
+             * Dropout
+             * @default 0
+             */
+            dropout?: number;
+            /**
+             * Rank
+             * @default 16
+             */
+            rank?: number;
+            /**
+             * Target Modules
+             * @default all-linear
+             */
+            target_modules?: "all-linear" | string[];
+            /**
+             * Use Dora
+             * @default false
+             */
+            use_dora?: boolean;
+            /**
+             * Use Rslora
+             * @default false
+             */
+            use_rslora?: boolean;
+        };
+        /**
+         * MemoryEstimate
+         * @description The trainer's peak memory in bytes, by its parts, and how it was estimated.
+         */
+        MemoryEstimate: {
+            /** Bytes */
+            bytes: number;
+            /** Method */
+            method: string;
+            /** Parts */
+            parts: {
+                [key: string]: number;
+            };
         };
         /**
          * Message
@@ -1891,6 +2062,59 @@ export interface components {
             project_id: string;
         };
         /**
+         * PreviewEstimates
+         * @description What the job would take.
+         */
+        PreviewEstimates: {
+            memory: components["schemas"]["MemoryEstimate"];
+            time: components["schemas"]["TimeEstimate"];
+        };
+        /**
+         * PreviewObject
+         * @description What a job with this body would come to. Nothing was created.
+         */
+        PreviewObject: {
+            /** Base Model */
+            base_model: string;
+            /** Ended By */
+            ended_by: "budget" | null;
+            estimates: components["schemas"]["PreviewEstimates"];
+            /**
+             * Method
+             * @description With every `auto` as the number that it would become.
+             */
+            method: {
+                [key: string]: unknown;
+            };
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @default fine_tuning.job.preview
+             * @constant
+             */
+            object?: "fine_tuning.job.preview";
+            queue: components["schemas"]["JobQueueObject"];
+            /** Sample */
+            sample: components["schemas"]["SampleRow"][];
+            /** Steps */
+            steps: number;
+            /**
+             * Trained Tokens
+             * @description All tokens of the run, every epoch, prompts included: what the job would report at its end.
+             */
+            trained_tokens: number;
+            /**
+             * Trained Tokens Exact
+             * @description False where the model's own answers are trained on: then `trained_tokens` is the most it can be.
+             */
+            trained_tokens_exact: boolean;
+            training: components["schemas"]["DataPreview"];
+            validation: components["schemas"]["DataPreview"] | null;
+            /** Warnings */
+            warnings: string[];
+        };
+        /**
          * ProjectCreate
          * @description The body of a project's creation.
          */
@@ -1960,6 +2184,57 @@ export interface components {
             webhook_endpoint_id: string;
         };
         /**
+         * Resources
+         * @description What the worker must have. Left out, the job runs on any worker and uses its GPU where there is one.
+         */
+        Resources: {
+            /**
+             * Gpu Memory Gb
+             * @description The least memory of the worker's GPU, in GB (10⁹ bytes); asks for a GPU.
+             */
+            gpu_memory_gb?: number | null;
+            /**
+             * Gpus
+             * @description 1: only on a worker with a GPU; 0: on the CPU, whatever the worker has. A job uses one at most.
+             */
+            gpus?: number | null;
+            /**
+             * Labels
+             * @description Words that the worker's BURNISH_WORKER_LABELS must all have.
+             * @default []
+             */
+            labels?: string[];
+        };
+        /**
+         * SampleRow
+         * @description A training row, or one of its parts, as tokens; `left_out` are those behind the last one shown.
+         */
+        SampleRow: {
+            /**
+             * Left Out
+             * @default 0
+             */
+            left_out?: number;
+            /** Line */
+            line: number;
+            /** Part */
+            part: string;
+            /** Tokens */
+            tokens: components["schemas"]["SampleToken"][];
+        };
+        /**
+         * SampleToken
+         * @description One token. `text` is empty where it is a part of a character that a later token completes.
+         */
+        SampleToken: {
+            /** Id */
+            id: number;
+            /** Text */
+            text: string;
+            /** Trained */
+            trained: boolean;
+        };
+        /**
          * SecretRotate
          * @description The body of a rotation.
          */
@@ -1985,6 +2260,26 @@ export interface components {
              * @default false
              */
             include_usage?: boolean;
+        };
+        /**
+         * TimeEstimate
+         * @description How long the job would run once it has a worker, and where the number comes from.
+         */
+        TimeEstimate: {
+            /**
+             * Earlier Jobs
+             * @description How many jobs of this service the speed was measured on; 0: it is assumed.
+             */
+            earlier_jobs: number;
+            /** Method */
+            method: string;
+            /**
+             * Seconds
+             * @description null where nothing can be said
+             */
+            seconds: number | null;
+            /** Tokens Per Second */
+            tokens_per_second: number | null;
         };
         /**
          * TokenLogprob
@@ -5148,6 +5443,150 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["JobObject"];
+                };
+            };
+            /** @description The request is wrong */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description There is no valid API key */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks a scope */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description There is no such object in the key's project */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The object's state forbids it */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The range lies outside the download */
+            416: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too many at the same time */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The model's answer broke off */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description A part of the service does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description There is no room left */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    preview_job_v1_fine_tuning_jobs_preview_post: {
+        parameters: {
+            query?: {
+                /** @description How many training rows to show as tokens. */
+                rows?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobCreate"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreviewObject"];
                 };
             };
             /** @description The request is wrong */
