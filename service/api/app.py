@@ -13,6 +13,7 @@ from service.api.guards import refuse_nul
 from service.api.middleware import JsonBodyLimit, RequestId
 from service.chat import endpoints as chat
 from service.context import Context
+from service.exports import endpoints as exports
 from service.files import endpoints as files
 from service.files.service import storage_errors
 from service.jobs import endpoints as jobs
@@ -64,7 +65,7 @@ def create_app(context: Context | None) -> FastAPI:
     app.add_middleware(JsonBodyLimit)
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    routed = (files, uploads, previews, jobs, permissions, models, chat, webhooks, keys)
+    routed = (files, uploads, previews, jobs, permissions, models, exports, chat, webhooks, keys)
     for router in (domain.router for domain in routed):
         app.include_router(router, responses=_ERRORS)
     add_docs(app)

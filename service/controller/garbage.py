@@ -102,7 +102,7 @@ def _sweep(context: Context, job: Job) -> int:
     folders = tuple(f"{prefix.rstrip('/')}/" for prefix in prefixes)
     deleted = 0
     for blob in list(context.storage.list(f"jobs/{job.id}")):
-        if blob.key.split("/")[2] in kept or blob.key in keys or blob.key.startswith(folders):
+        if blob.key.split("/")[2] in (*kept, "exports") or blob.key in keys or blob.key.startswith(folders):
             continue
         context.storage.delete(blob.key)
         deleted += 1

@@ -10,7 +10,17 @@ from types import FrameType
 
 from service import migrations
 from service.context import Context, open_context
-from service.controller import dispatch, fitting, garbage, leases, timeouts, validation, waiting
+from service.controller import (
+    dispatch,
+    exports,
+    fitting,
+    garbage,
+    leases,
+    retention,
+    timeouts,
+    validation,
+    waiting,
+)
 from service.controller.loop import Outages, Step, run_steps, run_until_it_works
 from service.controller.webhooks import WebhookStep
 from service.kit.log import set_up_logging
@@ -61,8 +71,11 @@ def steps_of(context: Context, queue: JobQueue) -> list[Step]:
         ("leases", poll, leases.end_expired_leases),
         ("timeouts", poll, timeouts.end_overdue),
         ("unfit jobs", _SWEEP_SECONDS, fitting.tell_unfit),
+        ("leases of exports", poll, exports.end_expired_leases),
+        ("superfluous exports", poll, exports.remove_superfluous),
         ("blobs", poll, garbage.delete_blobs),
         ("expired files", _SWEEP_SECONDS, garbage.delete_expired_files),
+        ("retention", _SWEEP_SECONDS, retention.Retention()),
         ("expired uploads", _SWEEP_SECONDS, garbage.end_expired_uploads),
         ("attempts", _SWEEP_SECONDS, garbage.AttemptSweeper()),
         ("abandoned uploads", _HOUR, garbage.remove_abandoned),

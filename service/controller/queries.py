@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import delete, exists, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from service.files.tables import File
@@ -50,3 +50,26 @@ def published_blobs(session: Session, job: Job) -> tuple[frozenset[str], frozens
 def forget_done(session: Session, *, age: float) -> None:
     """Drop outbox rows that were done `age` seconds ago."""
     session.execute(delete(OutboxRow).where(OutboxRow.done_at < db_now() - age))
+
+
+def expired_checkpoints(session: Session, *, after: int, limit: int) -> Sequence[JobCheckpoint]:
+    """Return checkpoints whose time is over, from a place in their order on."""
+    query = select(JobCheckpoint).where(JobCheckpoint.expires_at <= db_now(), JobCheckpoint.seq > after)
+    return session.scalars(query.order_by(JobCheckpoint.seq).limit(limit)).all()
+
+
+def expired_results(session: Session, *, after: int, limit: int) -> Sequence[tuple[int, str]]:
+    """Return places and ids of jobs whose results' time is over, from a place on."""
+    artifact = exists(select(1).where(JobArtifact.job_id == Job.id, JobArtifact.expires_at <= db_now()))
+    model = exists(select(1).where(FineTunedModel.job_id == Job.id, FineTunedModel.expires_at <= db_now()))
+    query = select(Job.seq, Job.id).where(artifact | model, Job.seq > after).order_by(Job.seq).limit(limit)
+    return [(row.seq, row.id) for row in session.execute(query)]
+
+
+def with_more_checkpoints(session: Session, *, after: int, limit: int) -> Sequence[tuple[int, str]]:
+    """Return places and ids of jobs that have more checkpoints than they asked to keep, from a place on."""
+    count = select(func.count()).where(JobCheckpoint.job_id == Job.id).scalar_subquery()
+    query = select(Job.seq, Job.id).where(
+        Job.keep_checkpoints.is_not(None), count > Job.keep_checkpoints, Job.seq > after
+    )
+    return [(row.seq, row.id) for row in session.execute(query.order_by(Job.seq).limit(limit))]

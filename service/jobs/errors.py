@@ -69,6 +69,17 @@ class ArtifactNotReady(Conflict):
         )
 
 
+class ResultsExpired(NotFound):
+    """The job's results were kept for as long as it asked, and deleted then."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"The results of job {job_id} were deleted when their time was over (expires_after.artifacts).",
+            param="id",
+            code="expired",
+        )
+
+
 class OtherResult(Conflict):
     """The job leaves a whole model where an adapter is asked for, or the other way round."""
 

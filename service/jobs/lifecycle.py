@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.files.service import RESULT_PURPOSE
 from service.files.tables import File
-from service.jobs import repository
+from service.jobs import repository, retention
 from service.jobs.errors import StaleLease
 from service.jobs.references import model_name
 from service.jobs.resources import Resources
@@ -214,6 +214,8 @@ def succeed(
 ) -> str:
     """Publish a result in one transaction and return the model's name. Raises StaleLease: then nothing is published."""
     name = model_name(job, organization)
+    lasting = retention.seconds(job, "artifacts")
+    expires_at = None if lasting is None else db_now() + lasting
     result = File(
         id=ids.new_id(ids.FILE),
         project_id=job.project_id,
@@ -222,6 +224,7 @@ def succeed(
         bytes=result_csv.bytes,
         sha256=result_csv.sha256,
         blob_key=result_csv.blob_key,
+        expires_at=expires_at,
     )
     if not repository.move(
         session,
@@ -248,9 +251,10 @@ def succeed(
             job_id=job.id,
             blob_prefix=blob_prefix,
             manifest_sha256=manifest_sha256,
+            expires_at=expires_at,
         )
     )
-    session.add_all(JobArtifact(job_id=job.id, **vars(artifact)) for artifact in artifacts)
+    session.add_all(JobArtifact(job_id=job.id, expires_at=expires_at, **vars(artifact)) for artifact in artifacts)
     repository.add_event(session, job.id, f"New fine-tuned model created: {name}")
     repository.add_event(session, job.id, "The job has successfully completed")
     _notify(session, job.id, "succeeded")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from service.jobs.resources import Resources
 from service.jobs.states import WIRE_STATUS, JobState
 from service.jobs.tables import Job, JobCheckpoint, JobEvent
+from service.kit.expiry import ExpiresAfter
 from trainer.methods.base import LoraParameters
 from trainer.spec import Budget, LineageEntry
 
@@ -30,6 +31,17 @@ _InRange = Annotated[int, Field(ge=-100, le=100, strict=True)]
 Priority = Annotated[
     _InRange, BeforeValidator(_as_number, json_schema_input_type=_InRange | Literal["low", "normal", "high"])
 ]
+
+
+class JobExpiry(BaseModel):
+    """How long what a job leaves is kept, counted from when each was made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoints: ExpiresAfter | None = None
+    artifacts: ExpiresAfter | None = Field(
+        None, description="The model, its archive, the report and the result file, all at once."
+    )
 
 
 class JobCreate(BaseModel):
@@ -62,6 +74,10 @@ class JobCreate(BaseModel):
         None, description="What the training may use up; then it ends in order, with a model."
     )
     resources: Resources | None = Field(None, description="What the worker must have.")
+    expires_after: JobExpiry | None = Field(None, description="When checkpoints and results are deleted.")
+    keep_checkpoints: int | None = Field(
+        None, ge=1, le=1000, strict=True, description="Keep the last so many checkpoints, and the best one."
+    )
 
 
 class JobDeleted(BaseModel):
@@ -99,7 +115,8 @@ class JobQueueObject(BaseModel):
 class JobObject(BaseModel):
     """OpenAI's job object; its own members
     are `phase`, `pause_requested`, `attempt`, `started_at`, `running_seconds`, `base_model`, `lineage`, `waits_for`,
-    `queue`, `lora`, `priority`, `timeout`, `budget`, `resources` and `ended_by`.
+    `queue`, `lora`, `priority`, `timeout`, `budget`, `resources`, `ended_by`, `expires_after` and
+    `keep_checkpoints`.
     """
 
     id: str
@@ -139,6 +156,8 @@ class JobObject(BaseModel):
     resources: Resources | None = None
     running_seconds: float = Field(0.0, description="How long the attempts that are over ran, together.")
     ended_by: Literal["budget"] | None = Field(None, description="What ended the training before its last epoch.")
+    expires_after: JobExpiry | None = None
+    keep_checkpoints: int | None = None
 
     @classmethod
     def of(cls, job: Job, organization: str, queue: JobQueueObject | None = None) -> JobObject:
@@ -179,6 +198,8 @@ class JobObject(BaseModel):
             resources=None if job.resources is None else Resources.model_validate(job.resources),
             running_seconds=round(job.running_seconds, 3),
             ended_by=job.ended_by,  # type: ignore[arg-type] - the trainer's own word
+            expires_after=None if job.expires_after is None else JobExpiry.model_validate(job.expires_after),
+            keep_checkpoints=job.keep_checkpoints,
         )
 
 
@@ -218,6 +239,7 @@ class CheckpointObject(BaseModel):
     fine_tuning_job_id: str
     step_number: int
     metrics: dict[str, float]
+    expires_at: int | None = None
 
     @classmethod
     def of(cls, checkpoint: JobCheckpoint, model: str) -> CheckpointObject:
@@ -229,6 +251,7 @@ class CheckpointObject(BaseModel):
             fine_tuning_job_id=checkpoint.job_id,
             step_number=checkpoint.step,
             metrics={"step": float(checkpoint.step), **checkpoint.metrics},
+            expires_at=_seconds(checkpoint.expires_at),
         )
 
 

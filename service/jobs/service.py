@@ -20,6 +20,7 @@ from service.jobs.errors import (
     JobNotPaused,
     JobRunsStill,
     OtherResult,
+    ResultsExpired,
 )
 from service.jobs.schemas import JobCreate
 from service.jobs.states import TERMINAL, WIRE_STATUS, JobState
@@ -69,6 +70,8 @@ def draft(session: Session, principal: Principal, context: Context, body: JobCre
         timeout_seconds=body.timeout,
         budget=body.budget and body.budget.model_dump(exclude_none=True),
         resources=body.resources and body.resources.model_dump(),
+        expires_after=body.expires_after and body.expires_after.model_dump(mode="json"),
+        keep_checkpoints=body.keep_checkpoints,
     )
 
 
@@ -139,7 +142,7 @@ def delete(session: Session, principal: Principal, context: Context, job_id: str
 
 
 def artifact(session: Session, principal: Principal, job_id: str, name: str) -> JobArtifact:
-    """Return a result of a succeeded job. Raises JobNotFound, ArtifactNotReady, or OtherResult for another kind."""
+    """Return a result of a succeeded job. Raises JobNotFound, ArtifactNotReady, ResultsExpired, or OtherResult."""
     job = find(session, principal, job_id)
     found = repository.artifact(session, job_id, name)
     if found is not None:
@@ -147,6 +150,8 @@ def artifact(session: Session, principal: Principal, job_id: str, name: str) -> 
     made = "model" if methods.stored(job.method).hyperparameters.result_kind == "model" else "adapter"
     if name in ("adapter", "model") and name != made:
         raise OtherResult(job_id, name, made)
+    if job.state == JobState.SUCCEEDED:
+        raise ResultsExpired(job_id)
     raise ArtifactNotReady(job_id, name.partition(".")[0], WIRE_STATUS[JobState(job.state)])
 
 

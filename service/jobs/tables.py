@@ -45,6 +45,9 @@ class Job(Base):
     suffix: Mapped[str | None] = mapped_column(String(64))
     seed: Mapped[int] = mapped_column(Integer)
     user_metadata: Mapped[dict[str, str] | None] = mapped_column("metadata", Json)
+    expires_after: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """How long checkpoints and results are kept: `jobs.schemas.JobExpiry`."""
+    keep_checkpoints: Mapped[int | None] = mapped_column(Integer)
 
     priority: Mapped[int] = mapped_column(Integer, default=0)
     """Of the queued jobs that a worker can run, it takes one of the highest priority, of these the oldest."""
@@ -110,6 +113,7 @@ class JobCheckpoint(Base):
     metrics: Mapped[dict[str, float]] = mapped_column(Json)
     blob_prefix: Mapped[str] = mapped_column(String(255))
     manifest_sha256: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[float | None] = mapped_column(Double, index=True)
 
 
 class JobArtifact(Base):
@@ -126,3 +130,4 @@ class JobArtifact(Base):
     blob_key: Mapped[str] = mapped_column(String(255))
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[float | None] = mapped_column(Double, index=True)

@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     max_file_bytes: int = Field(1 << 30, gt=0)
     max_line_bytes: int = Field(8 << 20, gt=0)
 
+    export_seconds: int = Field(7 * 86400, ge=3600)
+    """How long an exported model is kept where its request does not say."""
+
     heartbeat_seconds: float = Field(10.0, gt=0)
     lease_seconds: float = Field(60.0, gt=0)
     poll_seconds: float = Field(0.5, gt=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.exports.tables import ModelExport
 from service.files.tables import File
 from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
 from service.keys.tables import ApiKey, IdempotentAnswer, Project
@@ -25,6 +26,7 @@ TABLES = (
     JobEvent,
     JobCheckpoint,
     JobArtifact,
+    ModelExport,
     OutboxRow,
     WebhookEndpoint,
     WebhookEvent,

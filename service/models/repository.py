@@ -33,7 +33,7 @@ def all_of(session: Session, project_id: str) -> Sequence[FineTunedModel]:
 
 def remove(session: Session, model: FineTunedModel) -> None:
     """Delete a model's row, and with it what was shared of it."""
-    session.execute(delete(CheckpointPermission).where(CheckpointPermission.model == model.id))
+    unshare(session, model.id)
     session.execute(delete(FineTunedModel).where(FineTunedModel.seq == model.seq))
 
 
@@ -41,6 +41,11 @@ def remove_of_job(session: Session, job_id: str) -> None:
     """Delete what a job left: its model, and what was shared of that and of its checkpoints."""
     session.execute(delete(FineTunedModel).where(FineTunedModel.job_id == job_id))
     session.execute(delete(CheckpointPermission).where(CheckpointPermission.job_id == job_id))
+
+
+def unshare(session: Session, name: str) -> None:
+    """End all permissions for a model or checkpoint."""
+    session.execute(delete(CheckpointPermission).where(CheckpointPermission.model == name))
 
 
 def share(session: Session, job_id: str, name: str, project_id: str) -> CheckpointPermission:

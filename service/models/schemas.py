@@ -17,6 +17,7 @@ class ModelObject(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
+    expires_at: int | None = None
 
     @classmethod
     def of_base(cls, entry: BaseModelEntry) -> ModelObject:
@@ -26,7 +27,8 @@ class ModelObject(BaseModel):
     @classmethod
     def of_result(cls, model: FineTunedModel) -> ModelObject:
         """Show a fine-tuned model."""
-        return cls(id=model.id, created=int(model.created_at), owned_by=model.project_id)
+        expires_at = None if model.expires_at is None else int(model.expires_at)
+        return cls(id=model.id, created=int(model.created_at), owned_by=model.project_id, expires_at=expires_at)
 
 
 class ModelList(BaseModel):

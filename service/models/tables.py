@@ -24,6 +24,7 @@ class FineTunedModel(Base):
     manifest_sha256: Mapped[str | None] = mapped_column(String(64))
     """The SHA-256 of `manifest.json` under the prefix; null for results of releases that did not keep it."""
     created_at: Mapped[float] = mapped_column(Double, default=db_now())
+    expires_at: Mapped[float | None] = mapped_column(Double, index=True)
 
 
 class CheckpointPermission(Base):

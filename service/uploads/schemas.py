@@ -7,19 +7,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.files.schemas import FileObject
+from service.kit.expiry import ExpiresAfter
 from service.uploads.tables import Upload, UploadPart
 
 MAX_PARTS = 10_000
 PartId = Annotated[str, StringConstraints(max_length=64)]
-
-
-class ExpiresAfter(BaseModel):
-    """When a file is to be deleted."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    anchor: Literal["created_at"]
-    seconds: int = Field(ge=3600, le=2592000)
 
 
 class UploadCreate(BaseModel):

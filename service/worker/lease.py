@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from sqlalchemy.orm import Session
 
@@ -24,6 +24,18 @@ log = logging.getLogger(__name__)
 
 SAFE_SHARE = 5 / 6
 """A holder gives up after this share of the lease without a renewal, so that no successor starts beside it."""
+
+
+class Rows(Protocol):
+    """The SQL of what is leased: `jobs.repository`, or that of another kind of work."""
+
+    def renew(self, session: Session, job_id: str, token: int, /, *, lease_seconds: float, **values: Any) -> bool:
+        """Prolong the lease, writing further columns with it. False where the token is stale."""
+        ...
+
+    def pause_wanted(self, session: Session, job_id: str, token: int, /) -> bool | None:
+        """Tell whether the work is to be paused; None where it is not the token's any more."""
+        ...
 
 
 class Lease(Hold):
@@ -42,6 +54,7 @@ class Lease(Hold):
         stop: threading.Event,
         since: float,
         time_left: float | None = None,
+        rows: Rows = repository,
     ) -> None:
         super().__init__(job_id, stop=stop, poll_seconds=settings.poll_seconds)
         self.since = since
@@ -49,6 +62,7 @@ class Lease(Hold):
         self.job_id = job_id
         self.token = token
         self._db = db
+        self._rows = rows
         self._settings = settings
         self._renewed = since
         self._stale = threading.Event()
@@ -107,7 +121,7 @@ class Lease(Hold):
         began = time.monotonic()
         try:
             with self._db.write() as session:
-                if not repository.renew(
+                if not self._rows.renew(
                     session,
                     self.job_id,
                     self.token,
@@ -151,7 +165,7 @@ class Lease(Hold):
             with self.write():
                 return
         with self._db.read() as session:
-            wanted = repository.pause_wanted(session, self.job_id, self.token)
+            wanted = self._rows.pause_wanted(session, self.job_id, self.token)
         if wanted is None:
             raise StaleLease(self.job_id)
         (self._pause.set if wanted else self._pause.clear)()

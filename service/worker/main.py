@@ -32,6 +32,7 @@ from service.kit import ids
 from service.kit.settings import Settings
 from service.queue.rq import AWAY, FUNCTION, QUEUE_NAME, address_of, connect
 from service.worker.bases import PREPARE_COMMAND
+from service.worker.exporter import EXPORT_COMMAND, Exporter
 from service.worker.presence import Presence
 from service.worker.previews import Previewer
 from service.worker.run import WorkerRuntime, run_job
@@ -52,6 +53,7 @@ def run_worker(
     name: str,
     trainer_command: Sequence[str] = TRAINER_COMMAND,
     prepare_command: Sequence[str] = PREPARE_COMMAND,
+    export_command: Sequence[str] = EXPORT_COMMAND,
 ) -> int:
     """Work until SIGTERM or SIGINT; return 0 then, 1 where the worker ended by itself.
 
@@ -71,10 +73,11 @@ def run_worker(
     )
     present = Presence(context, name=name, capacity=runtime.capacity)
     previewer = Previewer(context, worker_id=present.worker_id, prepare_command=prepare_command)
+    exporter = Exporter(context, owner=name, command=export_command, prepare_command=prepare_command)
     try:
         worker = _IdWorker(settings.redis, name=name, stop=stop, run=partial(run_job, runtime))
         log.info("Worker %s listens on the queue at %s", name, address_of(settings.redis))
-        with present, previewer:
+        with present, previewer, exporter:
             worker.work()
     finally:
         context.db.close()

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.jobs import repository
+from service.jobs import repository, retention
 from service.jobs.errors import StaleLease
 from service.kit.db import db_now
 from service.kit.errors import Unavailable
@@ -159,6 +159,7 @@ class Relay:
     ) -> None:
         with self._lease.write() as session:
             if event is not None:
+                job = repository.by_id(session, self._lease.job_id)
                 repository.add_checkpoint(
                     session,
                     self._lease.job_id,
@@ -166,6 +167,7 @@ class Relay:
                     metrics=finite(event.metrics),
                     blob_prefix=prefix,
                     manifest_sha256=manifest_sha256,
+                    expires_in=retention.seconds(job, "checkpoints") if job else None,
                 )
             repository.add_event(session, self._lease.job_id, **row)
 

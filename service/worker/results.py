@@ -89,6 +89,12 @@ def fetch_adapter(context: Context, result: Result, stored: Stored, target: Path
     return _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=_ADAPTER_FILES.__contains__)
 
 
+def fetch_result(context: Context, result: Result, stored: Stored, target: Path, hold: Hold) -> Manifest:
+    """Fetch what a job left, or its checkpoint, without what only training needs. Raises like `fetch_start`."""
+    wanted = _of_model if result.kind == "model" else _of_adapter
+    return _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=wanted)
+
+
 def result_of(context: Context, job_id: str, step: int | None, hold: Hold, param: str) -> Result:
     """Return what a job leaves at its end, or at a checkpoint. Raises JobFailed where the job was deleted."""
 
@@ -144,6 +150,11 @@ def _weights(manifest: Manifest) -> str:
 def _of_reward(path: str) -> bool:
     """Choose the adapter and its tokenizer, by which the trainer sees that both models read the same tokens."""
     return path in _ADAPTER_FILES or path.endswith(_TOKENIZER_SUFFIXES)
+
+
+def _of_adapter(path: str) -> bool:
+    """Choose the adapter, its tokenizer and its model card."""
+    return _of_reward(path) or path == "README.md"
 
 
 def _of_model(path: str) -> bool:

@@ -1,0 +1,38 @@
+"""Steps: exports whose worker fell silent are made again; those whose time or model is over are deleted."""
+
+from __future__ import annotations
+
+import logging
+
+from service.context import Context
+from service.exports import lifecycle, repository
+from service.jobs.lifecycle import JobError
+from service.queue.base import JobQueue
+
+_log = logging.getLogger(__name__)
+_LOST = JobError("worker_lost", "The worker that made the export stopped answering.")
+
+
+def end_expired_leases(context: Context, _queue: JobQueue) -> int:
+    """Take exports from workers that did not renew in time; return how many. Raises Unavailable."""
+    with context.db.read() as session:
+        if not repository.with_expired_lease(session):
+            return 0
+    with context.db.write() as session:
+        expired = repository.with_expired_lease(session)
+        for export in expired:
+            _log.warning("the worker %s stopped answering: it made %s", export.lease_owner, export.id)
+            lifecycle.retry_or_fail(session, export, context.settings, token=export.lease_token, error=_LOST)
+    return len(expired)
+
+
+def remove_superfluous(context: Context, _queue: JobQueue) -> int:
+    """Delete exports that expired, or whose model or checkpoint is gone; return how many. Raises Unavailable."""
+    with context.db.read() as session:
+        if not repository.superfluous(session, limit=1):
+            return 0
+    with context.db.write() as session:
+        found = repository.superfluous(session)
+        for export in found:
+            lifecycle.remove(session, export, context.settings)
+    return len(found)

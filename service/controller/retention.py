@@ -1,0 +1,58 @@
+"""Step: checkpoints and results whose time is over, and checkpoints beyond those to keep, are deleted."""
+
+from __future__ import annotations
+
+import logging
+
+from service.context import Context
+from service.controller import queries
+from service.jobs import retention
+from service.queue.base import JobQueue
+
+_log = logging.getLogger(__name__)
+_BATCH = 100
+
+
+class Retention:
+    """Walks through what is due, a batch a pass: what is still needed holds up nothing behind it."""
+
+    def __init__(self) -> None:
+        self._checkpoints = self._results = self._jobs = 0
+
+    def __call__(self, context: Context, _queue: JobQueue) -> int:
+        """Look at the next ones; return how many were deleted. Raises Unavailable."""
+        deleted = self._expire_checkpoints(context) + self._expire_results(context) + self._prune(context)
+        if deleted:
+            _log.info("%d checkpoints and results were deleted: they were kept for as long as was asked", deleted)
+        return deleted
+
+    def _expire_checkpoints(self, context: Context) -> int:
+        with context.db.read() as session:
+            due = queries.expired_checkpoints(session, after=self._checkpoints, limit=_BATCH)
+        self._checkpoints = due[-1].seq if len(due) == _BATCH else 0
+        deleted = 0
+        for checkpoint in due:
+            with context.db.write() as session:
+                organization = context.settings.organization
+                deleted += retention.drop_expired_checkpoint(session, checkpoint, organization=organization)
+        return deleted
+
+    def _expire_results(self, context: Context) -> int:
+        with context.db.read() as session:
+            due = queries.expired_results(session, after=self._results, limit=_BATCH)
+        self._results = due[-1][0] if len(due) == _BATCH else 0
+        deleted = 0
+        for _, job_id in due:
+            with context.db.write() as session:
+                deleted += retention.drop_expired_results(session, job_id)
+        return deleted
+
+    def _prune(self, context: Context) -> int:
+        with context.db.read() as session:
+            due = queries.with_more_checkpoints(session, after=self._jobs, limit=_BATCH)
+        self._jobs = due[-1][0] if len(due) == _BATCH else 0
+        deleted = 0
+        for _, job_id in due:
+            with context.db.write() as session:
+                deleted += retention.prune(session, job_id, organization=context.settings.organization)
+        return deleted

@@ -1,0 +1,142 @@
+"""The rules of exports: what can be exported as what, and that the same is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from service.context import Context
+from service.exports import lifecycle, repository
+from service.exports.errors import ExportNotFound, ExportNotReady, ModelNotReady
+from service.exports.schemas import ExportCreate
+from service.exports.tables import AS_STORED, ExportStatus, ModelExport
+from service.files.downloads import Attachment
+from service.jobs import references
+from service.jobs.references import Result
+from service.keys.service import Principal
+from service.kit import ids
+from service.kit.errors import InvalidRequest
+from service.models.errors import ModelNotFound
+from trainer.methods.base import Kinds
+
+_DEFAULTS = {"merged": "bf16", "gguf": "f16"}
+_PRECISIONS = {"merged": ("f32", "f16", "bf16"), "gguf": ("f32", "f16", "bf16", "q8_0")}
+
+
+def create(session: Session, principal: Principal, context: Context, name: str, body: ExportCreate) -> ModelExport:
+    """Ask for an export; one that is there already is returned and kept longer, one that failed is made anew.
+
+    Raises ModelNotFound, ModelNotReady or InvalidRequest.
+    """
+    result = find_model(session, principal, context, name)
+    precision = _checked(result.kind, body)
+    if references.stored(session, result.job.id, result.step) is None:
+        raise ModelNotFound(name, (base.id for base in context.catalog.models))
+    expires_in = body.expires_after.seconds if body.expires_after else context.settings.export_seconds
+    found = repository.same(session, result.name, body.format, precision)
+    if found is not None and found.status == ExportStatus.FAILED:
+        lifecycle.remove(session, found, context.settings)
+        found = None
+    if found is None:
+        repository.add(
+            session,
+            expires_in=expires_in,
+            id=ids.new_id(ids.EXPORT),
+            project_id=principal.project_id,
+            model=result.name,
+            job_id=result.job.id,
+            step=result.step,
+            format=body.format,
+            precision=precision,
+            filename=_filename(result.name, body.format, precision),
+        )
+        found = repository.same(session, result.name, body.format, precision)
+        assert found is not None
+    repository.prolong(session, found, expires_in=expires_in)
+    return found
+
+
+def find_model(session: Session, principal: Principal, context: Context, name: str) -> Result:
+    """Return a fine-tuned model or checkpoint of the project's own. Raises ModelNotFound, ModelNotReady,
+    ParentFailed, or InvalidRequest for a base model or an unknown checkpoint.
+    """
+    if context.catalog.find(name) is not None:
+        raise InvalidRequest(
+            f"{name} is a base model of the catalog; fine-tuned models and their checkpoints are exported.",
+            param="model",
+        )
+    result = references.find_own(
+        session,
+        principal.project_id,
+        name,
+        organization=context.settings.organization,
+        param="model",
+        bases=[base.id for base in context.catalog.models],
+    )
+    if result.waits:
+        raise ModelNotReady(result.name, result.job.id, result.job.state)
+    return result
+
+
+def page(
+    session: Session, principal: Principal, context: Context, name: str, *, after: str | None, limit: int
+) -> tuple[Sequence[ModelExport], bool]:
+    """Return one page of a model's exports. Raises as `find_model` does."""
+    result = find_model(session, principal, context, name)
+    return repository.page(session, principal.project_id, result.name, after=after, limit=limit)
+
+
+def find(session: Session, principal: Principal, context: Context, name: str, export_id: str) -> ModelExport:
+    """Return an export. Raises ExportNotFound, and as `find_model` does."""
+    result = find_model(session, principal, context, name)
+    export = repository.get(session, principal.project_id, result.name, export_id)
+    if export is None:
+        raise ExportNotFound(export_id)
+    return export
+
+
+def delete(session: Session, principal: Principal, context: Context, name: str, export_id: str) -> None:
+    """Delete an export, and end the making of it. Raises as `find` does."""
+    lifecycle.remove(session, find(session, principal, context, name, export_id), context.settings)
+
+
+def attachment(export: ModelExport) -> Attachment:
+    """Return an export as it is downloaded. Raises ExportNotReady."""
+    if export.status != ExportStatus.READY:
+        raise ExportNotReady(export.id, export.status, (export.error or {}).get("message"))
+    assert export.blob_key is not None
+    assert export.bytes is not None
+    assert export.sha256 is not None
+    media_type = "application/octet-stream" if export.format == "gguf" else "application/zip"
+    return Attachment(export.blob_key, export.filename, media_type, export.bytes, export.sha256)
+
+
+def _checked(kind: Kinds, body: ExportCreate) -> str:
+    """Return the precision. Raises InvalidRequest where the model has no such form."""
+    if body.format == "adapter":
+        if kind == "model":
+            raise InvalidRequest(
+                "The job trained all weights, so there is no adapter: export it as merged or gguf.", param="format"
+            )
+        if body.precision is not None:
+            raise InvalidRequest("An adapter is packed as it was trained: leave precision out.", param="precision")
+        return AS_STORED
+    if body.format == "gguf" and kind == "reward":
+        raise InvalidRequest(
+            "A reward model has a score head, which GGUF's readers do not know: export it as merged or adapter.",
+            param="format",
+        )
+    precision = body.precision or _DEFAULTS[body.format]
+    if precision not in _PRECISIONS[body.format]:
+        raise InvalidRequest(
+            f"{precision} is for gguf alone: choose {', '.join(_PRECISIONS[body.format])}.", param="precision"
+        )
+    return precision
+
+
+def _filename(name: str, kind: str, precision: str) -> str:
+    stem = name.replace(":", "-")
+    if kind == "adapter":
+        return f"{stem}-adapter.zip"
+    return f"{stem}-{precision}.{'gguf' if kind == 'gguf' else 'zip'}"

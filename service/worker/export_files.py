@@ -1,0 +1,140 @@
+"""The files of an export: laid out for the trainer's program, packed, stored, and published in one transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from service.context import Context
+from service.exports import lifecycle, repository
+from service.exports.lifecycle import attempt_folder
+from service.exports.tables import ExportStatus, ModelExport
+from service.jobs import references
+from service.jobs import repository as jobs
+from service.jobs.references import Result, Stored
+from service.kit.errors import Unavailable
+from service.storage.errors import StorageError, StorageFull
+from service.worker.bases import prepared_base
+from service.worker.errors import AttemptFailed, JobFailed
+from service.worker.lease import Lease
+from service.worker.publish import write_zip
+from service.worker.results import fetch_result
+from service.worker.transfer import Damaged, upload
+from trainer.exports import BASE_FOLDER, OUTPUT_FOLDER, RESULT_NAME, SOURCE_FOLDER, SPEC_NAME, ExportCheck, ExportSpec
+from trainer.result import MANIFEST_NAME, Manifest, entries_of, read_manifest, write_manifest
+
+log = logging.getLogger(__name__)
+
+
+def lay_out(
+    context: Context, export: ModelExport, lease: Lease, folder: Path, *, prepare_command: Sequence[str]
+) -> Result:
+    """Fetch the model, and make its base ready where it lies on one. Raises JobFailed, AttemptFailed, LeaseLost."""
+    result, stored = lease.insist(lambda: _find(context, export))
+    fetch_result(context, result, stored, folder / SOURCE_FOLDER, lease)
+    if export.format == "adapter":
+        return result
+    if result.kind != "model":
+        _, base = prepared_base(
+            context, export.project_id, lease, result.job.base, workdir=folder, command=prepare_command
+        )
+        if base is not None:
+            (folder / BASE_FOLDER).symlink_to(base, target_is_directory=True)
+    spec = ExportSpec.model_validate(
+        {
+            "name": export.model,
+            "kind": result.kind,
+            "format": export.format,
+            "precision": export.precision,
+            "filename": export.filename,
+        }
+    )
+    (folder / SPEC_NAME).write_text(spec.model_dump_json(indent=1), encoding="utf-8")
+    return result
+
+
+def pack(export: ModelExport, folder: Path, result: Result) -> tuple[Path, dict[str, Any] | None]:
+    """Return the one file to store, and what was verified of it. Raises AttemptFailed where it is not there."""
+    if export.format == "adapter":
+        return _zip(folder / SOURCE_FOLDER, folder / export.filename, facts={"base": result.job.base}), None
+    try:
+        check = ExportCheck.model_validate_json((folder / RESULT_NAME).read_bytes()).model_dump(mode="json")
+        if export.format == "gguf":
+            (file,) = (folder / OUTPUT_FOLDER).iterdir()
+            return file, check
+        manifest = read_manifest(folder / OUTPUT_FOLDER)
+        return _zip(folder / OUTPUT_FOLDER, folder / export.filename, facts=manifest.facts), check
+    except (OSError, ValueError) as error:
+        raise AttemptFailed("result_damaged", "The program that makes exports left no result.") from error
+
+
+def store(context: Context, export: ModelExport, lease: Lease, file: Path, verification: dict[str, Any] | None) -> None:
+    """Upload a file and end the export as ready.
+
+    Raises AttemptFailed where it cannot be stored, and StaleLease or LeaseLost where the export is not ours any more.
+    """
+    (entry,) = entries_of(file.parent, [file])
+    key = f"{attempt_folder(export, lease.token)}/{export.filename}"
+
+    def publish() -> None:
+        with context.db.write() as session:
+            lifecycle.publish(
+                session,
+                export,
+                token=lease.token,
+                blob_key=key,
+                size=entry.bytes,
+                sha256=entry.sha256,
+                verification=verification,
+            )
+
+    try:
+        upload(context.storage, key, file, entry, lease)
+        lease.insist(publish)
+    except BaseException as error:
+        published = _published(context, export, lease.token)
+        if published:
+            return  # an earlier try succeeded, whose answer got lost
+        if published is False:
+            _discard(context, key)
+        if isinstance(error, Damaged | StorageError):
+            code = "storage_full" if isinstance(error, StorageFull) else "storage_unavailable"
+            raise AttemptFailed(code, str(error)) from error
+        raise
+
+
+def _find(context: Context, export: ModelExport) -> tuple[Result, Stored]:
+    with context.db.read() as session:
+        job = jobs.by_id(session, export.job_id)
+        stored = references.stored(session, export.job_id, export.step)
+    if job is None or stored is None:
+        raise JobFailed("model_deleted", f"The model {export.model} was deleted before it was exported.", "model")
+    return Result(job, export.step, export.model), stored
+
+
+def _zip(source: Path, target: Path, *, facts: dict[str, Any]) -> Path:
+    """Pack a folder, with a manifest of what is in it: a checkpoint's own lists what only training needs."""
+    files = [path for path in source.rglob("*") if path.is_file() and path != source / MANIFEST_NAME]
+    write_manifest(source, Manifest(files=entries_of(source, files), facts=facts))
+    packed = [*files, source / MANIFEST_NAME]
+    write_zip(target, ((path.relative_to(source).as_posix(), path) for path in packed))
+    return target
+
+
+def _published(context: Context, export: ModelExport, token: int) -> bool | None:
+    """Tell whether this attempt is published. None where the database does not say."""
+    try:
+        with context.db.read() as session:
+            found = repository.by_id(session, export.id)
+    except Unavailable:
+        return None
+    return found is not None and found.status == ExportStatus.READY and found.lease_token == token
+
+
+def _discard(context: Context, key: str) -> None:
+    try:
+        context.storage.delete(key)
+    except StorageError as error:
+        log.warning("What was stored under %s could not be removed: %s", key, error)

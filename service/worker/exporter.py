@@ -1,0 +1,191 @@
+"""Makes exports beside the training, in a thread and processes of their own: one at a time, without the GPU."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy.orm import Session
+
+from service.context import Context
+from service.exports import lifecycle, repository
+from service.exports.tables import ModelExport
+from service.jobs.errors import StaleLease
+from service.jobs.lifecycle import JobError
+from service.kit.errors import Unavailable
+from service.worker.bases import PREPARE_COMMAND
+from service.worker.child import Child, trainer_environment
+from service.worker.errors import AttemptFailed, JobFailed, LeaseLost, WorkerStopping
+from service.worker.export_files import lay_out, pack, store
+from service.worker.lease import Lease
+from service.worker.messages import without_nul
+from service.worker.stage import work_folder
+from trainer.result import ExitCode
+
+log = logging.getLogger(__name__)
+
+EXPORT_COMMAND = (sys.executable, "-m", "trainer.export")
+LOG_NAME = "export.log"
+_NICENESS = ("nice", "-n", "10")
+_SENTENCE = re.compile(r"([a-z_]+): (.+)")
+
+
+class Exporter:
+    """A context manager around the thread."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        owner: str,
+        command: Sequence[str] = EXPORT_COMMAND,
+        prepare_command: Sequence[str] = PREPARE_COMMAND,
+    ) -> None:
+        self._context = context
+        self._owner = owner
+        self._command = command
+        self._prepare_command = prepare_command
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="exports", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    def _work(self) -> None:
+        # Children die with the thread that starts them: this one lives as long as the worker.
+        while not self._stop.wait(self._context.settings.poll_seconds):
+            try:
+                while not self._stop.is_set() and self.make_next():
+                    pass
+            except Unavailable as error:
+                log.warning("Exports wait: %s", error.message)
+            except Exception:  # the next one may be another matter
+                log.exception("An export could not be made")
+
+    def make_next(self) -> bool:
+        """Make the oldest export that waits; False where none does. Raises Unavailable."""
+        settings = self._context.settings
+        with self._context.db.read() as session:
+            if not repository.waits(session):
+                return False
+        since = time.monotonic()
+        with self._context.db.write() as session:
+            export = lifecycle.start(session, owner=self._owner, lease_seconds=settings.lease_seconds)
+        if export is None:
+            return False
+        log.info("%s claimed with token %d", export.id, export.lease_token)
+        lease = ExportLease(
+            self._context.db,
+            settings,
+            job_id=export.id,
+            token=export.lease_token,
+            stop=self._stop,
+            since=since,
+            rows=repository,
+        )
+        with lease:
+            try:
+                self._attempt(export, lease)
+                log.info("%s is ready", export.id)
+            except (LeaseLost, StaleLease) as error:
+                log.warning("Stopped: %s", error)
+            except Exception as error:  # noqa: BLE001 - every end of an attempt becomes the export's next status
+                self._end(export, lease, error)
+        return True
+
+    def _attempt(self, export: ModelExport, lease: Lease) -> None:
+        context = self._context
+        with work_folder(context.settings.work, export.id, lease.token) as folder:
+            result = lay_out(context, export, lease, folder, prepare_command=self._prepare_command)
+            lease.check_all()
+            if export.format != "adapter":
+                self._convert(folder, lease)
+            file, verification = pack(export, folder, result)
+            store(context, export, lease, file, verification)
+
+    def _convert(self, folder: Path, lease: Lease) -> None:
+        """Let the trainer's program write the files. Raises JobFailed, AttemptFailed, LeaseLost, WorkerStopping."""
+        settings = self._context.settings
+        scratch = folder / "tmp"
+        scratch.mkdir()
+        child = Child(
+            (*_NICENESS, *self._command, str(folder)),
+            folder=folder,
+            log_file=folder / LOG_NAME,
+            environment=trainer_environment(settings, scratch, gpu=False),
+        )
+        try:
+            while (status := child.wait(settings.poll_seconds)) is None:
+                lease.check_all()
+        except BaseException:
+            child.kill()
+            raise
+        child.close()
+        if status != ExitCode.DONE:
+            raise _failure(status, child.tail())
+
+    def _end(self, export: ModelExport, lease: Lease, error: Exception) -> None:
+        change = self._change_of(export, lease.token, error)
+
+        def write() -> None:
+            with self._context.db.write() as session:
+                change(session)
+
+        try:
+            lease.insist(write)
+        except (LeaseLost, StaleLease) as lost:
+            log.warning("Stopped: %s", lost)
+
+    def _change_of(self, export: ModelExport, token: int, error: Exception) -> Callable[[Session], None]:
+        settings = self._context.settings
+        match error:
+            case WorkerStopping():
+                log.info("%s waits for another worker: this one stops", export.id)
+                return lambda session: lifecycle.give_back(session, export, settings, token=token)
+            case JobFailed():
+                log.info("%s failed: %s", export.id, error)
+                return lambda session: lifecycle.fail(session, export, settings, token=token, error=_clean(error.error))
+            case AttemptFailed():
+                log.error("%s: this attempt failed: %s", export.id, error)
+                reason = _clean(error.error)
+            case _:
+                log.error("%s: unexpected error in the worker", export.id, exc_info=error)
+                text = f"The worker failed unexpectedly ({type(error).__name__}); the details are in its log."
+                reason = JobError("worker_error", text)
+        return lambda session: lifecycle.retry_or_fail(session, export, settings, token=token, error=reason)
+
+
+class ExportLease(Lease):
+    """The lease on an export, which has no events."""
+
+    def tell(self, message: str, once_key: str) -> None:  # noqa: ARG002 - the log takes it each time
+        """Write to the worker's log."""
+        log.info("%s: %s", self.job_id, message)
+
+
+def _failure(status: int, tail: str) -> JobFailed | AttemptFailed:
+    last = tail.splitlines()[-1] if tail else ""
+    log.error("The making of an export ended with status %d. The end of its output:\n%s", status, tail)
+    match = _SENTENCE.fullmatch(last)
+    if match is None or status not in (ExitCode.BAD_INPUT, ExitCode.FAULT):
+        return AttemptFailed("trainer_crashed", f"The program that makes exports ended with status {status}.")
+    kind = JobFailed if status == ExitCode.BAD_INPUT else AttemptFailed
+    return kind(match[1], match[2][:1000])
+
+
+def _clean(error: JobError) -> JobError:
+    return JobError(code=error.code, message=without_nul(error.message), param=error.param)
