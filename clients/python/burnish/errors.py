@@ -15,7 +15,8 @@ BurnishError
 │       ├── RateLimitError            429
 │       └── InternalServerError       500 and above
 ├── JobFailed                   a job ended without a model
-├── WaitTimeoutError            a job did not end in the time given
+├── ExportFailed                a model could not be exported
+├── WaitTimeoutError            a job or an export did not end in the time given
 ├── DownloadCorrupt             a download is not what the server said it is
 ├── UploadError                 a file cannot be sent as it is
 │   └── UploadInterrupted       a large file broke off and can go on
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import httpx
 
 if TYPE_CHECKING:
-    from burnish.schemas import Job
+    from burnish.schemas import Job, ModelExport
 
 
 class Problem(NamedTuple):
@@ -130,8 +131,17 @@ class JobFailed(BurnishError):
         self.job = job
 
 
+class ExportFailed(BurnishError):
+    """An export failed; `export` is its last state, `export.error` the reason."""
+
+    def __init__(self, *, export: ModelExport) -> None:
+        reason = export.error.message if export.error else "the server gave no reason."
+        super().__init__(f"The export {export.id} of {export.model} failed: {reason}")
+        self.export = export
+
+
 class WaitTimeoutError(BurnishError):
-    """A job had not ended when the time given to `wait` was over; the job itself goes on."""
+    """A job, or an export, had not ended when the time given to `wait` was over; it goes on."""
 
 
 class DownloadCorrupt(BurnishError):

@@ -141,6 +141,8 @@ class Job(WireModel):
     resources: dict[str, Any] | None = None
     running_seconds: float = 0.0
     ended_by: str | None = None
+    expires_after: dict[str, Any] | None = None
+    keep_checkpoints: int | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -170,6 +172,7 @@ class Checkpoint(WireModel):
     fine_tuning_job_id: str
     step_number: int
     metrics: dict[str, Any] = Field(default_factory=dict)
+    expires_at: int | None = None
 
 
 class Model(WireModel):
@@ -179,6 +182,27 @@ class Model(WireModel):
     object: str = "model"
     created: int = 0
     owned_by: str = ""
+    expires_at: int | None = None
+
+
+class ModelExport(WireModel):
+    """A model in another format. `bytes` and `sha256` are there once its `status` is `ready`."""
+
+    id: str
+    object: str = "model.export"
+    model: str
+    fine_tuning_job_id: str | None = None
+    format: str
+    precision: str | None = None
+    status: Literal["queued", "running", "ready", "failed"] | str
+    filename: str
+    bytes: int | None = None
+    sha256: str | None = None
+    created_at: int
+    finished_at: int | None = None
+    expires_at: int | None = None
+    error: JobError | None = None
+    verification: dict[str, Any] | None = None
 
 
 class PageData(WireModel, Generic[T]):
@@ -320,6 +344,8 @@ class CreateJob(TypedDict, total=False):
     `supervised`) that `hyperparameters` are for, or is the wire's whole block, as for OpenAI's client. `suffix`
     becomes a part of the new model's name. `lora` is the same as among the hyperparameters. `priority` (-100 to 100)
     decides whose turn it is; `timeout` is in seconds of running, after which the job fails.
+    `expires_after` is `{"checkpoints": {"anchor": "created_at", "seconds": n}, "artifacts": …}`; `keep_checkpoints`
+    keeps the last so many and the best.
     """
 
     model: Required[str]
@@ -335,4 +361,6 @@ class CreateJob(TypedDict, total=False):
     timeout: int | None
     budget: Budget | dict[str, Any] | None
     resources: Resources | dict[str, Any] | None
+    expires_after: dict[str, Any] | None
+    keep_checkpoints: int | None
     idempotency_key: str | None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
-from burnish.cli.output import json_option, print_json, print_table
+from burnish.cli.output import json_option, print_json, print_table, size, transfer_bar, when
 from burnish.client import Burnish
+from burnish.schemas import ModelExport
 
 
 @click.group()
@@ -33,3 +37,62 @@ def delete(model: str, as_json: bool) -> None:
     with Burnish() as client:
         gone = client.models.delete(model)
     print_json(gone) if as_json else click.echo(f"Deleted {gone.id}.")
+
+
+@models.command()
+@click.argument("model")
+@click.option("--format", required=True, type=click.Choice(["adapter", "merged", "gguf"]), help="What to make of it.")
+@click.option(
+    "--precision",
+    type=click.Choice(["f32", "f16", "bf16", "q8_0"]),
+    help="Of the weights: by default bf16 for merged, f16 for gguf; q8_0 is for gguf alone.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="A file or a folder.")
+@click.option("--extract", is_flag=True, help="Unpack the zip of adapter or merged as the new folder OUTPUT.")
+@json_option
+def export(model: str, output: Path, extract: bool, as_json: bool, **asked: Any) -> None:
+    """Have a tuned model (or ft:…:ckpt-step-N) exported, and download it, checked by its hash."""
+    with Burnish() as client:
+        told = _Told()
+        made = client.models.exports.create_and_wait(model, on_status=told, **asked)
+        with transfer_bar(made.filename) as tell:
+            place = Path(Path(made.filename).stem) if extract and output == Path() else output
+            path = client.models.exports.download(model, made.id, place, extract=extract, on_progress=tell)
+    print_json({**made.model_dump(mode="json"), "path": str(path)}) if as_json else click.echo(path)
+
+
+@models.command()
+@click.argument("model")
+@json_option
+def exports(model: str, as_json: bool) -> None:
+    """List the exports of a tuned model."""
+    with Burnish() as client:
+        found = list(client.models.exports.list(model))
+    if as_json:
+        print_json(found)
+        return
+    rows = [(e.id, e.format, e.precision, e.status, _size(e), _until(e)) for e in found]
+    print_table(("id", "format", "precision", "status", "size", "kept until"), rows)
+
+
+class _Told:
+    """Tells on stderr what an export waits for, once a status."""
+
+    def __init__(self) -> None:
+        self._status = ""
+
+    def __call__(self, export: ModelExport) -> None:
+        if export.status == self._status:
+            return
+        self._status = export.status
+        words = {"queued": "waits for a worker", "running": "is being made", "ready": f"is ready, {_size(export)}"}
+        if export.status in words:
+            click.echo(f"{export.id} {words[export.status]}", err=True)
+
+
+def _size(export: ModelExport) -> str:
+    return "" if export.bytes is None else size(export.bytes)
+
+
+def _until(export: ModelExport) -> str:
+    return "" if export.expires_at is None else when(export.expires_at)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from burnish._pages import AsyncPage, Page
 from burnish._request import Request, parser_of, segment
+from burnish.resources.exports import AsyncExports, Exports
 from burnish.schemas import Deleted, Model, PageData
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Models:
 
     def __init__(self, client: Burnish) -> None:
         self._client = client
+        self.exports = Exports(client)
 
     def list(self) -> Page[Model]:
         """List all models."""
@@ -46,6 +48,7 @@ class AsyncModels:
 
     def __init__(self, client: AsyncBurnish) -> None:
         self._client = client
+        self.exports = AsyncExports(client)
 
     async def list(self) -> AsyncPage[Model]:
         """List all models."""
