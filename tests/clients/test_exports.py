@@ -38,9 +38,7 @@ def an_export(status: str = "ready", **more: Any) -> dict[str, Any]:
         "created_at": 1700000000,
         "finished_at": None,
         "expires_at": 1700600000,
-        "error": {"code": "unsupported_export", "message": "词表不支持。", "param": None}
-        if status == "failed"
-        else None,
+        "error": reason if status == "failed" else None,
         "verification": {"rounding_error": 0.01} if ready else None,
         "a_field_of_the_future": 1,
         **more,
