@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, exists, func, select, tuple_
+from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from service.files.tables import File
@@ -60,9 +60,9 @@ def expired_checkpoints(session: Session, *, after: int, limit: int) -> Sequence
 
 def expired_results(session: Session, *, after: int, limit: int) -> Sequence[tuple[int, str]]:
     """Return places and ids of jobs whose results' time is over, from a place on."""
-    artifact = exists(select(1).where(JobArtifact.job_id == Job.id, JobArtifact.expires_at <= db_now()))
-    model = exists(select(1).where(FineTunedModel.job_id == Job.id, FineTunedModel.expires_at <= db_now()))
-    query = select(Job.seq, Job.id).where(artifact | model, Job.seq > after).order_by(Job.seq).limit(limit)
+    artifacts = select(JobArtifact.job_id).where(JobArtifact.expires_at <= db_now())
+    due = artifacts.union(select(FineTunedModel.job_id).where(FineTunedModel.expires_at <= db_now()))
+    query = select(Job.seq, Job.id).where(Job.id.in_(due), Job.seq > after).order_by(Job.seq).limit(limit)
     return [(row.seq, row.id) for row in session.execute(query)]
 
 

@@ -47,7 +47,7 @@ class Job(Base):
     user_metadata: Mapped[dict[str, str] | None] = mapped_column("metadata", Json)
     expires_after: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """How long checkpoints and results are kept: `jobs.schemas.JobExpiry`."""
-    keep_checkpoints: Mapped[int | None] = mapped_column(Integer)
+    keep_checkpoints: Mapped[int | None] = mapped_column(Integer, index=True)
 
     priority: Mapped[int] = mapped_column(Integer, default=0)
     """Of the queued jobs that a worker can run, it takes one of the highest priority, of these the oldest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from service.worker.errors import AttemptFailed, JobFailed, LeaseLost, WorkerSto
 from service.worker.export_files import lay_out, pack, store
 from service.worker.lease import Lease
 from service.worker.messages import without_nul
+from service.worker.run import FULL
 from service.worker.stage import work_folder
 from trainer.result import ExitCode
 
@@ -34,6 +36,10 @@ log = logging.getLogger(__name__)
 EXPORT_COMMAND = (sys.executable, "-m", "trainer.export")
 LOG_NAME = "export.log"
 _NICENESS = ("nice", "-n", "10")
+_NO_MEMORY = (
+    "The making of the export was killed, most likely because the worker ran out of memory: it needs about 10 bytes a "
+    "weight, beside the training."
+)
 _SENTENCE = re.compile(r"([a-z_]+): (.+)")
 
 
@@ -162,6 +168,9 @@ class Exporter:
             case AttemptFailed():
                 log.error("%s: this attempt failed: %s", export.id, error)
                 reason = _clean(error.error)
+            case OSError() if error.errno in FULL:
+                log.error("%s: the disk is full: %s", export.id, error)
+                reason = JobError("disk_full", "The disk of the worker is full: free some space there.")
             case _:
                 log.error("%s: unexpected error in the worker", export.id, exc_info=error)
                 text = f"The worker failed unexpectedly ({type(error).__name__}); the details are in its log."
@@ -178,6 +187,8 @@ class ExportLease(Lease):
 
 
 def _failure(status: int, tail: str) -> JobFailed | AttemptFailed:
+    if status == -signal.SIGKILL:
+        return AttemptFailed("out_of_memory", _NO_MEMORY)
     last = tail.splitlines()[-1] if tail else ""
     log.error("The making of an export ended with status %d. The end of its output:\n%s", status, tail)
     match = _SENTENCE.fullmatch(last)

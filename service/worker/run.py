@@ -28,7 +28,7 @@ from service.workers.capacity import Capacity
 
 log = logging.getLogger(__name__)
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _change_of(runtime: WorkerRuntime, job: Job, token: int, error: Exception) -
         case AttemptFailed():
             log.error("%s: this attempt failed: %s", job.id, error)
             reason = error.error
-        case OSError() if error.errno in _FULL:
+        case OSError() if error.errno in FULL:
             log.error("%s: the disk is full: %s", job.id, error)
             reason = JobError("disk_full", "The disk of the worker is full: free some space there.")
         case _:

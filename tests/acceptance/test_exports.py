@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Generator[Server, None, None]:
     folder = tmp_path_factory.mktemp("up")
-    with running_server(folder / "data", BURNISH_CATALOG=str(write_catalog(folder, tiny_base))) as running:
+    catalog = str(write_catalog(folder, tiny_base))
+    with running_server(folder / "data", BURNISH_CATALOG=catalog, BURNISH_STOP_SECONDS="10") as running:
         yield running
 
 

@@ -54,6 +54,7 @@ def upgrade() -> None:
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("expires_after", _JSON, nullable=True))
         batch_op.add_column(sa.Column("keep_checkpoints", sa.Integer(), nullable=True))
+        batch_op.create_index(batch_op.f("ix_jobs_keep_checkpoints"), ["keep_checkpoints"], unique=False)
     for table in ("job_checkpoints", "job_artifacts", "fine_tuned_models"):
         with op.batch_alter_table(table, schema=None) as batch_op:
             batch_op.add_column(sa.Column("expires_at", sa.Double(), nullable=True))
@@ -67,6 +68,7 @@ def downgrade() -> None:
             batch_op.drop_index(batch_op.f(f"ix_{table}_expires_at"))
             batch_op.drop_column("expires_at")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_jobs_keep_checkpoints"))
         batch_op.drop_column("keep_checkpoints")
         batch_op.drop_column("expires_after")
     op.drop_table("model_exports")

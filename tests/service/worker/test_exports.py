@@ -122,7 +122,9 @@ def test_what_cannot_be_exported_fails_at_once_with_its_reason(world: World) -> 
     assert export.error == {"code": "unsupported_export", "message": "这个模型不能写成 GGUF。", "param": None}
 
 
-@pytest.mark.parametrize(("mode", "code"), [("fault", "export_mismatch"), ("killed", "trainer_crashed")])
+@pytest.mark.parametrize(
+    ("mode", "code"), [("fault", "export_mismatch"), ("killed", "out_of_memory"), ("mute", "trainer_crashed")]
+)
 def test_a_fault_is_tried_again_and_nothing_is_published(world: World, mode: str, code: str) -> None:
     export_id = ask(world, trained(world), "gguf")
     made = exporter(world, mode)

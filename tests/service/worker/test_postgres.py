@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import update
+from sqlalchemy import select, update
 
+from service.controller.exports import end_expired_leases, remove_superfluous
+from service.controller.retention import Retention
+from service.exports import lifecycle as exports
+from service.exports.tables import ModelExport
 from service.jobs import lifecycle, repository
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import Job, JobArtifact, JobCheckpoint
 from service.keys.idempotency import Idempotency
 from service.kit.db import Base, db_now
 from service.previews import repository as previews
 from service.previews.tables import Preview
+from service.queue.memory import MemoryJobQueue
 from service.worker.messages import without_nul
 from service.workers.capacity import Capacity
 from tests.fixtures.postgres import PostgresServer, run_postgres
+from tests.service.worker.test_exports import ask, exporter, row
 from tests.service.worker.world import PROJECT, World
 
 pytestmark = pytest.mark.integration
@@ -212,3 +218,49 @@ def test_of_several_equal_creations_at_once_one_is_carried_out(world: World) -> 
         thread.join()
     assert len(made) == 1
     assert answers == made * 6
+
+
+def test_an_export_is_asked_for_at_once_made_once_and_collected(world: World) -> None:
+    job_id = world.job()
+    world.run(job_id, "checkpoint")
+    barrier = threading.Barrier(4)
+
+    def together(act: Callable[[], object]) -> None:
+        def wait_and_act() -> None:
+            barrier.wait()
+            act()
+
+        threads = [threading.Thread(target=wait_and_act) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    together(lambda: ask(world, job_id, "gguf"))
+    with world.db.read() as session:
+        (export_id,) = session.scalars(select(ModelExport.id)).all()
+    together(exporter(world).make_next)
+    found = row(world, export_id)
+    assert (found.status, found.lease_token) == ("ready", 1)
+    queue = MemoryJobQueue()
+    assert remove_superfluous(world.context, queue) == 0
+    assert end_expired_leases(world.context, queue) == 0
+    with world.db.write() as session:
+        session.execute(update(JobCheckpoint).values(expires_at=db_now() - 1))
+        session.execute(update(JobArtifact).values(expires_at=db_now() - 1))
+        session.execute(update(Job).values(keep_checkpoints=1))
+    assert Retention()(world.context, queue) == 2
+    assert remove_superfluous(world.context, queue) == 1
+    assert world.artifacts(job_id) == {}
+
+
+def test_an_export_of_a_dead_worker_goes_on(world: World) -> None:
+    job_id = world.job()
+    world.run(job_id)
+    export_id = ask(world, job_id, "gguf")
+    with world.db.write() as session:
+        assert exports.start(session, owner="dead", lease_seconds=-1) is not None
+    assert end_expired_leases(world.context, MemoryJobQueue()) == 1
+    exporter(world).make_next()
+    found = row(world, export_id)
+    assert (found.status, found.lease_token, found.failures) == ("ready", 2, 1)
