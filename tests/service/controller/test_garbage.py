@@ -195,3 +195,12 @@ def test_uploads_that_were_never_ended_and_old_outbox_rows_go(context: Context, 
         assert len(session.scalars(select(OutboxRow)).all()) == 1
     assert under_way.commit().bytes == 11
     abandoned.abort()
+
+
+def test_exports_are_no_leftovers_of_attempts(context: Context, queue: MemoryJobQueue, make_job: MakeJob) -> None:
+    job_id = make_job(state=JobState.FAILED)
+    ended_long_ago(context, job_id)
+    export = f"jobs/{job_id}/exports/ftexport-1/1/m.gguf"
+    put(context, export, f"jobs/{job_id}/attempt-1/output/x")
+    AttemptSweeper()(context, queue)
+    assert keys_of(context, f"jobs/{job_id}") == {export}
