@@ -37,7 +37,7 @@ EXPORT_COMMAND = (sys.executable, "-m", "trainer.export")
 LOG_NAME = "export.log"
 _NICENESS = ("nice", "-n", "10")
 _NO_MEMORY = (
-    "The making of the export was killed, most likely because the worker ran out of memory: it needs about 10 bytes a "
+    "The making of the export was killed, most likely because the worker ran out of memory: it needs about 11 bytes a "
     "weight, beside the training."
 )
 _SENTENCE = re.compile(r"([a-z_]+): (.+)")
@@ -69,7 +69,7 @@ class Exporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(self._context.settings.stop_seconds)  # an upload may be at its end
 
     def _work(self) -> None:
         # Children die with the thread that starts them: this one lives as long as the worker.
