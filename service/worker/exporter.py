@@ -181,7 +181,7 @@ class Exporter:
 class ExportLease(Lease):
     """The lease on an export, which has no events."""
 
-    def tell(self, message: str, once_key: str) -> None:  # noqa: ARG002 - the log takes it each time
+    def tell(self, message: str, once_key: str, *, level: str = "info") -> None:  # noqa: ARG002 - all go to the log
         """Write to the worker's log."""
         log.info("%s: %s", self.job_id, message)
 
