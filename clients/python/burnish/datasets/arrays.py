@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from burnish.datasets.errors import UnreadableError
-from burnish.datasets.jsonl import MAX_LINE_BYTES
+from burnish.datasets.lines import MAX_LINE_BYTES
 
 _STRUCTURE = re.compile(rb'["\[\]{},]')
 _IN_STRING = re.compile(rb'["\\]')

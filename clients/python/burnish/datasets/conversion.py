@@ -12,7 +12,8 @@ from burnish.datasets.converters import CONVERTERS, PLAIN_TEXT, detect
 from burnish.datasets.converters.targets import rows_of
 from burnish.datasets.errors import NotConvertibleError, UnreadableError
 from burnish.datasets.files import TEXT_SUFFIX
-from burnish.datasets.jsonl import MAX_LINE_BYTES, MAX_PROBLEMS
+from burnish.datasets.jsonl import MAX_PROBLEMS
+from burnish.datasets.lines import MAX_LINE_BYTES
 from burnish.datasets.reading import Item, read_documents, read_items
 from burnish.datasets.wording import shown
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from burnish.datasets.base import DatasetSummary, Problem, RowFormat
-from burnish.datasets.jsonl import MAX_LINE_BYTES, LineChecker
+from burnish.datasets.jsonl import LineChecker
+from burnish.datasets.lines import MAX_LINE_BYTES
 from burnish.datasets.text import TextChecker
 
 ROWS_SUFFIX, TEXT_SUFFIX = ".jsonl", ".txt"

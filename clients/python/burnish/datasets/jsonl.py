@@ -6,60 +6,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 
 from burnish.datasets.base import DatasetSummary, Problem, Row, RowFormat
 from burnish.datasets.errors import InvalidLineError
-from burnish.datasets.parsing import OTHER_FILE_BYTES, RefusedError, other_file, parse_row
+from burnish.datasets.lines import MAX_LINE_BYTES, Block, BlockSplitter, LineSplitter, lines_of
+from burnish.datasets.parsing import RefusedError, other_file, parse_row
+from burnish.datasets.quick import good_rows
 
-MAX_LINE_BYTES = 8 << 20
 MAX_PROBLEMS = 20
 MAX_PROBLEMS_PER_ROW = 5
-_STEP = 1 << 20
 
 OnRow = Callable[[int, Row], None]
-
-
-class LineSplitter:
-    """Cuts chunks of bytes, however they fall, into numbered lines; keeps one line at most."""
-
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        self._max = max_line_bytes
-        self._number = 0
-        self._tail = bytearray()
-        self._tail_bytes = 0
-
-    def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes, int]]:
-        """Yield number (from 1), content and length in bytes of each line that the chunk completes.
-
-        The content is without its newline; of a line that is too long perhaps only the first bytes are left.
-        """
-        for start in range(0, len(chunk), _STEP):
-            first, *others = chunk[start : start + _STEP].split(b"\n")
-            self._hold(first)
-            if others:
-                yield self._take()
-                last = others.pop()
-                for line in others:
-                    self._number += 1
-                    yield self._number, line, len(line)
-                self._hold(last)
-
-    def finish(self) -> Iterator[tuple[int, bytes, int]]:
-        """Yield the last line, if it lacks its newline."""
-        if self._tail_bytes:
-            yield self._take()
-
-    def _hold(self, piece: bytes) -> None:
-        self._tail_bytes += len(piece)
-        if self._tail_bytes <= self._max:
-            self._tail += piece
-        else:
-            self._tail += piece[:OTHER_FILE_BYTES]
-            del self._tail[OTHER_FILE_BYTES:]
-
-    def _take(self) -> tuple[int, bytes, int]:
-        self._number += 1
-        line, length = bytes(self._tail), self._tail_bytes
-        self._tail.clear()
-        self._tail_bytes = 0
-        return self._number, line, length
 
 
 class LineChecker:
@@ -80,7 +34,7 @@ class LineChecker:
     ) -> None:
         self._format, self._on_row = row_format, on_row
         self._min_rows, self._max_line_bytes, self._max_problems = min_rows, max_line_bytes, max_problems
-        self._splitter = LineSplitter(max_line_bytes)
+        self._splitter = BlockSplitter(max_line_bytes)
         self._problems: list[Problem] = []
         self._problem_count = 0
         self._lines = 0
@@ -102,13 +56,33 @@ class LineChecker:
             self._add(0, f"it has {self._lines} row{'s' * (self._lines != 1)}; at least {self._min_rows} are needed")
         return DatasetSummary(self._rows, tuple(self._problems), self._problem_count - len(self._problems))
 
-    def _check(self, lines: Iterator[tuple[int, bytes, int]]) -> None:
-        for number, line, length in lines:
-            if number == 1 and (reason := other_file(line)):
+    def _check(self, blocks: Iterator[Block]) -> None:
+        for block in blocks:
+            if block.first == 1 and (reason := other_file(block.data)):
                 # Nothing after this can be read as lines: one problem says it all.
                 self._lines, self._hopeless = 1, True
-                self._add(number, reason)
+                self._add(1, reason)
                 return
+            if not self._is_good(block):
+                self._check_lines(block)
+
+    def _is_good(self, block: Block) -> bool:
+        """Take a block as a whole, if it is good beyond doubt."""
+        if block.length > self._max_line_bytes and any(length > self._max_line_bytes for *_, length in lines_of(block)):
+            return False
+        rows = good_rows(block, self._format)
+        if rows is None:
+            return False
+        self._lines += len(rows)
+        self._rows += len(rows)
+        if self._on_row:
+            numbers = (number for number, line, _ in lines_of(block) if line)
+            for number, row in zip(numbers, rows, strict=True):
+                self._on_row(number, row)
+        return True
+
+    def _check_lines(self, block: Block) -> None:
+        for number, line, length in lines_of(block):
             if length > self._max_line_bytes:
                 self._lines += 1
                 self._add(number, f"is {length} bytes long; a row may have {self._max_line_bytes}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from burnish.datasets.base import Row
 from burnish.datasets.messages import unknown_keys
-from burnish.datasets.turns import check_input, check_output
+from burnish.datasets.turns import check_input, check_output, plain_input, plain_output
 from burnish.datasets.wording import kind
 
 
@@ -31,3 +31,11 @@ class LabelledRows:
             problems.append(f"label: must be true (a good output) or false (a bad one), not {kind(row['label'])}")
         problems.extend(unknown_keys("", row, ("input", "output", "label")))
         return problems
+
+    def plain(self, row: Row, texts: list[str]) -> int:
+        """Count the strings of a plain row; see `RowFormat.plain`."""
+        prompt = plain_input(row, texts)
+        output = plain_output(row.get("output"), texts)
+        if not prompt or not output or len(row) != 3 or type(row.get("label")) is not bool:
+            return 0
+        return prompt + output + 2

@@ -16,6 +16,7 @@ import orjson
 from burnish.datasets.wording import kind, quoted, shown
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+_SPEAKERS = ("user", "assistant", "system", "developer")
 _ROLES_IN_WORDS = "use system, developer, user, assistant or tool"
 _COMMON_KEYS = frozenset({"role", "content", "name"})
 _KEYS = dict.fromkeys(ROLES, _COMMON_KEYS) | {
@@ -61,6 +62,28 @@ def check_messages(place: str, value: object, problems: list[str]) -> Conversati
         for index, message in enumerate(cast("list[object]", value)):
             check_message(f"{place}[{index}]", message, seen, problems)
     return seen
+
+
+def plain_messages(value: Any, texts: list[str]) -> tuple[int, str]:
+    """Count the strings of good messages that have a role and a text alone, and return the last role, too.
+
+    The texts are added to `texts`. (0, "") for anything else: `check_messages` must look at it.
+    """
+    messages: list[Any] = value
+    if type(messages) is not list:
+        return 0, ""
+    role = ""
+    try:
+        for message in messages:
+            role, content = message["role"], message["content"]
+            if role not in _SPEAKERS or type(content) is not str or len(message) != 2 or not content:
+                return 0, ""
+            if content.isspace():
+                return 0, ""
+            texts.append(content)
+    except (KeyError, TypeError):
+        return 0, ""
+    return 4 * len(messages), role
 
 
 def check_message(place: str, value: object, seen: Conversation, problems: list[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from burnish.datasets.base import Row
 from burnish.datasets.messages import Conversation, unknown_keys
-from burnish.datasets.turns import check_input, check_output, spoken
+from burnish.datasets.turns import check_input, check_output, plain_input, plain_output, spoken
 
 PREFERRED, NON_PREFERRED = "preferred_output", "non_preferred_output"
 _OLDER = {PREFERRED: "preferred_completion", NON_PREFERRED: "non_preferred_completion"}
@@ -34,6 +34,15 @@ class PairRows:
             problems.append(f"{names[0]} and {names[1]}: are the same; a pair needs a better output and a worse one")
         problems.extend(unknown_keys("", {key: row[key] for key in row if key not in PAIR_KEYS}, _KEYS))
         return problems
+
+    def plain(self, row: Row, texts: list[str]) -> int:
+        """Count the strings of a plain row, whose two outputs differ; see `RowFormat.plain`."""
+        prompt = plain_input(row, texts)
+        better = plain_output(row.get(PREFERRED), texts)
+        worse = plain_output(row.get(NON_PREFERRED), texts)
+        if not prompt or not better or not worse or len(row) != 3 or texts[-1].strip() == texts[-2].strip():
+            return 0
+        return prompt + better + worse + 2
 
 
 def _check_side(row: Row, key: str, prompt: Conversation, problems: list[str]) -> str | None:

@@ -75,11 +75,14 @@ def parse_row(line: bytes) -> Row:
     if b"\\u00" in line:
         escaped_quotes = line.count(b"\\u0022")
         _check_nuls(row)
-    if line.count(b'"') + escaped_quotes != orjson.dumps(row).count(b'"') or _LONG_NUMBER in line.translate(
-        _DIGITS_TO_ZERO
-    ):
+    if line.count(b'"') + escaped_quotes != orjson.dumps(row).count(b'"') or has_long_number(line):
         _check_slowly(line)
     return row
+
+
+def has_long_number(data: bytes) -> bool:
+    """Tell whether there are digits for a number beyond 64 bits, be it in a text."""
+    return _LONG_NUMBER in data.translate(_DIGITS_TO_ZERO)
 
 
 def _reason(line: bytes, error: orjson.JSONDecodeError) -> str:

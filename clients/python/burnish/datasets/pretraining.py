@@ -25,3 +25,11 @@ class TextRows:
             problems.append("text: is empty")
         problems.extend(unknown_keys("", row, ("text",)))
         return problems
+
+    def plain(self, row: Row, texts: list[str]) -> int:
+        """Count the strings of a good row: always two; see `RowFormat.plain`."""
+        text = row.get("text")
+        if len(row) != 1 or type(text) is not str or not text or text.isspace():
+            return 0
+        texts.append(text)
+        return 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from burnish.datasets.base import Row
 from burnish.datasets.messages import unknown_keys
-from burnish.datasets.turns import check_input
+from burnish.datasets.turns import check_input, plain_input
 from burnish.datasets.wording import kind
 
 
@@ -31,3 +31,14 @@ class PromptRows:
             problems.append("reference: is empty; leave the key out where there is none")
         problems.extend(unknown_keys("", row, ("input", "reference")))
         return problems
+
+    def plain(self, row: Row, texts: list[str]) -> int:
+        """Count the strings of a plain row, with a reference or without; see `RowFormat.plain`."""
+        strings = plain_input(row, texts)
+        if len(row) == 1:
+            return strings
+        reference = row.get("reference")
+        if not strings or len(row) != 2 or type(reference) is not str or not reference or reference.isspace():
+            return 0
+        texts.append(reference)
+        return strings + 2

@@ -40,6 +40,10 @@ class RankingRows:
         problems.extend(unknown_keys("", row, ("input", "responses")))
         return problems
 
+    def plain(self, row: Row, texts: list[str]) -> int:
+        """Count the strings of a plain pair; see `RowFormat.plain`."""
+        return self._pairs.plain(row, texts)
+
 
 def _check_responses(value: object, prompt: Conversation, problems: list[str]) -> None:
     if not isinstance(value, list):

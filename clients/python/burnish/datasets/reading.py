@@ -10,7 +10,7 @@ from itertools import chain
 from burnish.datasets.arrays import ArraySplitter
 from burnish.datasets.base import Row
 from burnish.datasets.errors import UnreadableError
-from burnish.datasets.jsonl import MAX_LINE_BYTES, LineSplitter
+from burnish.datasets.lines import MAX_LINE_BYTES, LineSplitter
 from burnish.datasets.parsing import OTHER_FILE_BYTES, RefusedError, other_file, parse_row
 from burnish.datasets.text import TextChecker
 

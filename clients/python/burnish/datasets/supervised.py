@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from burnish.datasets.base import Row
-from burnish.datasets.messages import Conversation, check_messages, check_options, unknown_keys
+from burnish.datasets.messages import Conversation, check_messages, check_options, plain_messages, unknown_keys
 
 _KEYS = frozenset({"messages", "tools", "parallel_tool_calls"})
 
@@ -29,6 +29,11 @@ class SupervisedRows:
         check_options("", row, problems)
         problems.extend(unknown_keys("", row, _KEYS))
         return problems
+
+    def plain(self, row: Row, texts: list[str]) -> int:
+        """Count the strings of a plain row, whose last message is the assistant's; see `RowFormat.plain`."""
+        strings, last = plain_messages(row.get("messages"), texts)
+        return strings + 1 if len(row) == 1 and last == "assistant" else 0
 
 
 def _check_lesson(seen: Conversation, problems: list[str]) -> None:

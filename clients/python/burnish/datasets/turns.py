@@ -10,7 +10,14 @@ from typing import Any, cast
 import orjson
 
 from burnish.datasets.base import Row
-from burnish.datasets.messages import Conversation, check_message, check_messages, check_options, unknown_keys
+from burnish.datasets.messages import (
+    Conversation,
+    check_message,
+    check_messages,
+    check_options,
+    plain_messages,
+    unknown_keys,
+)
 from burnish.datasets.wording import kind
 
 _INPUT_KEYS = frozenset({"messages", "tools", "parallel_tool_calls"})
@@ -36,6 +43,21 @@ def check_input(row: Row, problems: list[str]) -> Conversation:
     check_options("input", prompt, problems)
     problems.extend(unknown_keys("input", prompt, _INPUT_KEYS))
     return seen
+
+
+def plain_input(row: Row, texts: list[str]) -> int:
+    """Count the strings of a good prompt that ends with a user's message, its key among them; 0 for anything else."""
+    prompt = row.get("input")
+    if type(prompt) is not dict or len(cast("Row", prompt)) != 1:
+        return 0
+    strings, last = plain_messages(cast("Row", prompt).get("messages"), texts)
+    return strings + 2 if last == "user" else 0
+
+
+def plain_output(value: object, texts: list[str]) -> int:
+    """Count the strings of an output that is one message of the assistant; 0 for anything else."""
+    strings, last = plain_messages(value, texts)
+    return strings if last == "assistant" and len(cast("list[Row]", value)) == 1 else 0
 
 
 def check_output(place: str, value: object, prompt: Conversation, problems: list[str]) -> bool:
