@@ -42,7 +42,11 @@ _UPLOAD_BODY = {
 async def upload_file(
     request: Request, context: ContextDep, principal: PrincipalDep, idempotency: IdempotencyDep
 ) -> FileObject:
-    """Store a dataset. It is read as a stream and checked on the way; a file with problems is not stored."""
+    """Store a dataset: JSON Lines or text, also in gzip or zstd, or Parquet.
+
+    It is read as a stream and checked on the way; a file with problems is not stored. What its bytes are packed in is
+    seen by themselves, whatever the name. The rows of Parquet are checked with the first job that uses them.
+    """
     with service.FileUpload(context, idempotency, principal, request.headers.get("content-type", "")) as upload:
         async for chunk in request.stream():
             await to_thread.run_sync(upload.feed, chunk)
@@ -76,10 +80,10 @@ def get_file(file_id: str, session: ReadSession, principal: PrincipalDep) -> Fil
 def get_file_content(
     file_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep
 ) -> Response:
-    """Return a file's bytes."""
+    """Return a file's bytes as they were uploaded."""
     file = service.find(session, principal, file_id)
-    media_type = "text/csv; charset=utf-8" if file.filename.endswith(".csv") else "application/jsonl"
-    return download(context, request, Attachment(file.blob_key, file.filename, media_type, file.bytes, file.sha256))
+    attachment = Attachment(file.blob_key, file.filename, service.media_type(file), file.bytes, file.sha256)
+    return download(context, request, attachment)
 
 
 @router.delete("/{file_id}")

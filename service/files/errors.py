@@ -15,7 +15,7 @@ class FileNotFound(NotFound):
 
 
 class InvalidFile(InvalidRequest):
-    """The bytes are neither JSON Lines nor text; every one of the first problems is named with its line."""
+    """The bytes are no dataset of a known form; every one of the first problems is named with its line."""
 
     def __init__(self, filename: str, summary: DatasetSummary) -> None:
         problems = [{"line": problem.line, "reason": problem.reason} for problem in summary.problems]

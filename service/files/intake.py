@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 
-from burnish.datasets.files import SUFFIXES, checker_for
+from burnish.datasets import PackedChecker, is_dataset_name
 from service.context import Context
+from service.files.content import limits_of
 from service.files.errors import InvalidFile
 from service.files.tables import File
 from service.kit import ids
@@ -24,7 +25,9 @@ class Intake:
         self._filename = checked_filename(filename)
         self._limit = context.settings.max_file_bytes
         self._bytes = 0
-        self._checker = checker_for(self._filename, max_line_bytes=context.settings.max_line_bytes)
+        self._checker = PackedChecker(
+            self._filename, max_line_bytes=context.settings.max_line_bytes, limits=limits_of(context.settings)
+        )
         self._writer = context.storage.writer(f"files/{self.file_id}")
 
     def write(self, chunk: bytes) -> None:
@@ -54,7 +57,8 @@ class Intake:
             bytes=blob.bytes,
             sha256=blob.sha256,
             blob_key=blob.key,
-            rows=summary.rows,
+            rows=None if self._checker.packing == "parquet" else summary.rows,
+            packing=self._checker.packing,
             expires_at=None if expiry is None else db_now() + expiry,
         )
 
@@ -71,10 +75,10 @@ def checked_filename(filename: str, *, param: str = "file") -> str:
         raise InvalidRequest(
             f"{what} needs a file name of 1 to 255 characters without control characters.", param=param
         )
-    if not name.endswith(SUFFIXES):
+    if not is_dataset_name(name):
         raise InvalidRequest(
             f"'{name}' is neither a .jsonl file (JSON Lines: one JSON object a line, in UTF-8) nor a .txt file "
-            "(plain text for pretraining, in UTF-8).",
+            "(plain text for pretraining, in UTF-8) nor a .parquet file, with .gz or .zst after it or without.",
             param=param,
         )
     return name

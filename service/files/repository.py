@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
-from service.files.tables import File
+from service.files.tables import File, FileContent
 from service.kit.db import db_now
 from service.kit.pagination import Order, fetch_page
 
@@ -27,9 +29,32 @@ def page(
     return fetch_page(session, query, seq=File.seq, public_id=File.id, after=after, limit=limit, order=order)
 
 
-def remove(session: Session, file: File) -> None:
-    """Delete a file's row."""
-    session.execute(delete(File).where(File.seq == file.seq))
+def remove(session: Session, file: File) -> bool:
+    """Delete a file's row; False where somebody else has."""
+    return session.scalar(delete(File).where(File.seq == file.seq).returning(File.seq)) is not None
+
+
+def share_content(session: Session, file: File) -> str:
+    """Count a file with these bytes in and return where its project has them: under the file's key if it is the first.
+
+    The row is locked until the transaction ends, so that a deletion of the last other file waits, or has happened.
+    """
+    insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgresql_insert
+    counted = (
+        insert(FileContent)
+        .values(blob_key=file.blob_key, project_id=file.project_id, sha256=file.sha256, files=1)
+        .on_conflict_do_update(index_elements=["project_id", "sha256"], set_={"files": FileContent.files + 1})
+    )
+    return session.scalars(counted.returning(FileContent.blob_key)).one()
+
+
+def release_content(session: Session, blob_key: str) -> bool:
+    """Count one file less and tell whether no file has these bytes any more."""
+    query = update(FileContent).where(FileContent.blob_key == blob_key).values(files=FileContent.files - 1)
+    left = session.scalar(query.returning(FileContent.files))
+    if left == 0:
+        session.execute(delete(FileContent).where(FileContent.blob_key == blob_key))
+    return not left
 
 
 def expired(session: Session, *, limit: int = 100) -> Sequence[File]:

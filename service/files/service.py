@@ -23,6 +23,7 @@ from service.kit.multipart import StreamedForm
 from service.storage.errors import BlobNotFound, StorageFull, StorageUnavailable
 
 RESULT_PURPOSE = "fine-tune-results"
+_PACKED_TYPES = {"gzip": "application/gzip", "zstd": "application/zstd", "parquet": "application/vnd.apache.parquet"}
 
 
 class FileUpload:
@@ -69,7 +70,11 @@ class FileUpload:
 
 
 def add(session: Session, file: File) -> FileObject:
-    """Add the row of a committed blob."""
+    """Add the row of a committed blob. Where the project has the same bytes already, those are the file's."""
+    own = file.blob_key
+    file.blob_key = repository.share_content(session, file)
+    if file.blob_key != own:
+        outbox.add(session, outbox.Topic.DELETE_BLOBS, key=own)
     session.add(file)
     session.flush()
     session.refresh(file)
@@ -112,10 +117,19 @@ def find(session: Session, principal: Principal, file_id: str, *, param: str | N
     return file
 
 
+def media_type(file: File) -> str:
+    """Return the media type of a file's bytes."""
+    if file.packing != "none":
+        return _PACKED_TYPES[file.packing]
+    if file.filename.endswith(".csv"):
+        return "text/csv; charset=utf-8"
+    return "text/plain; charset=utf-8" if file.filename.endswith(".txt") else "application/jsonl"
+
+
 def delete(session: Session, file: File) -> None:
-    """Delete a file: its row now, its bytes once this transaction has committed."""
-    repository.remove(session, file)
-    outbox.add(session, outbox.Topic.DELETE_BLOBS, key=file.blob_key)
+    """Delete a file: its row now, its bytes (if no other file has them) once this transaction has committed."""
+    if repository.remove(session, file) and repository.release_content(session, file.blob_key):
+        outbox.add(session, outbox.Topic.DELETE_BLOBS, key=file.blob_key)
 
 
 def delete_expired(session: Session) -> int:

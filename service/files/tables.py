@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Double, ForeignKey, Integer, String
+from sqlalchemy import BigInteger, Double, ForeignKey, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.kit.db import Base, db_now
@@ -22,5 +22,20 @@ class File(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     blob_key: Mapped[str] = mapped_column(String(255))
     rows: Mapped[int | None] = mapped_column(Integer)
+    """None where only a job's check reads them (Parquet)."""
+    packing: Mapped[str] = mapped_column(String(16), default="none", server_default="none")
+    """What the bytes are packed in, by themselves and not by the name: `none`, `gzip`, `zstd` or `parquet`."""
     created_at: Mapped[float] = mapped_column(Double, default=db_now())
     expires_at: Mapped[float | None] = mapped_column(Double, index=True)
+
+
+class FileContent(Base):
+    """Uploaded bytes that a project has stored once, and how many of its files they are the bytes of."""
+
+    __tablename__ = "file_contents"
+    __table_args__ = (UniqueConstraint("project_id", "sha256"),)
+
+    blob_key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    sha256: Mapped[str] = mapped_column(String(64))
+    files: Mapped[int] = mapped_column(Integer)

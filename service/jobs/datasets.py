@@ -8,6 +8,7 @@ from typing import Any
 from burnish.datasets import ROW_FORMATS, DatasetSummary, check_file, describe
 from service.context import Context
 from service.files import repository as files
+from service.files.content import packing_of_row, read_blob
 from service.files.tables import File
 from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
@@ -47,8 +48,13 @@ def check_dataset(context: Context, job: Job, param: str, file_id: str) -> BadFi
 
 
 def _check_rows(context: Context, file: File, method: str) -> DatasetSummary:
-    chunks = context.storage.read(file.blob_key)
-    return check_file(file.filename, chunks, ROW_FORMATS[method], max_line_bytes=context.settings.max_line_bytes)
+    return check_file(
+        file.filename,
+        read_blob(context, file),
+        ROW_FORMATS[method],
+        packing=packing_of_row(file),
+        max_line_bytes=context.settings.max_line_bytes,
+    )
 
 
 def _bad(param: str, message: str, problems: dict[str, Any] | None = None) -> BadFile:

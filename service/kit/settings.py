@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     """Stands in `ft:{base}:{organization}:{suffix}:{id}` and as `organization_id`."""
     max_file_bytes: int = Field(1 << 30, gt=0)
     max_line_bytes: int = Field(8 << 20, gt=0)
+    max_unpacked_bytes: int = Field(8 << 30, gt=0)
+    """The most that a file in gzip, zstd or Parquet may hold."""
+    max_unpacked_ratio: int = Field(200, ge=1)
+    """The most that it may hold as a multiple of its own size; 32 MiB always pass."""
 
     export_seconds: int = Field(7 * 86400, ge=3600)
     """How long an exported model is kept where its request does not say."""

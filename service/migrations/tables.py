@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.exports.tables import ModelExport
-from service.files.tables import File
+from service.files.tables import File, FileContent
 from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
 from service.keys.tables import ApiKey, IdempotentAnswer, Project
 from service.kit.outbox import OutboxRow
@@ -18,6 +18,7 @@ TABLES = (
     ApiKey,
     IdempotentAnswer,
     File,
+    FileContent,
     Upload,
     UploadPart,
     FineTunedModel,

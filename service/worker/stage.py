@@ -11,8 +11,11 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from burnish.datasets import is_text
+from burnish.datasets.errors import UnreadableError
 from service.context import Context
 from service.files import repository as files
+from service.files.content import limits_of, packing_of_row, read_local
 from service.files.tables import File
 from service.jobs import methods, repository
 from service.jobs.references import model_name
@@ -110,9 +113,10 @@ def _fetch_file(context: Context, job: Job, file_id: str, param: str, folder: Pa
     file = hold.insist(find)
     if file is None:
         raise _deleted(file_id, param)
-    path = stem + (".txt" if file.filename.endswith(".txt") else ".jsonl")
+    path = stem + (".txt" if is_text(file.filename, packing_of_row(file)) else ".jsonl")
+    uploaded = folder / (path if file.packing == "none" else f"{stem}.{file.packing}")
     try:
-        sha256 = download(context.storage, file.blob_key, folder / path, hold)
+        sha256 = download(context.storage, file.blob_key, uploaded, hold)
     except BlobNotFound as error:
         raise _deleted(file_id, param) from error
     except StorageError as error:
@@ -124,7 +128,20 @@ def _fetch_file(context: Context, job: Job, file_id: str, param: str, folder: Pa
             "Upload the file again and create a new job.",
             param,
         )
+    if uploaded != folder / path:
+        _unpack(context, file, uploaded, folder / path, hold)
     return DataFile(path=path, filename=file.filename, sha256=file.sha256)
+
+
+def _unpack(context: Context, file: File, source: Path, target: Path, hold: Hold) -> None:
+    """Write what a file holds, as the trainer reads it, in place of the file."""
+    try:
+        with source.open("rb") as packed, target.open("wb") as plain:
+            for piece in hold.watched(read_local(packed, packing_of_row(file), limits_of(context.settings))):
+                plain.write(piece)
+    except UnreadableError as error:
+        raise JobFailed("file_unreadable", f"The file {file.filename} ({file.id}) cannot be read: {error}.") from error
+    source.unlink()
 
 
 def _deleted(file_id: str, param: str) -> JobFailed:

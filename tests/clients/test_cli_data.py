@@ -90,7 +90,8 @@ def test_what_is_no_dataset_is_told(run: Run, tmp_path: Path) -> None:
     status, _, err = run("check", write(tmp_path / "a.json", ROW))
     assert (status, err) == (
         1,
-        "Error: a.json is neither .jsonl nor .txt: other formats go through burnish data convert.\n",
+        "Error: a.json is neither .jsonl nor .txt nor .parquet, with .gz or .zst or .zstd or without: "
+        "other formats go through burnish data convert.\n",
     )
     status, _, err = run("check", write(tmp_path / "a.jsonl", {"问": 1}))
     assert status == 1

@@ -16,17 +16,21 @@ from burnish.datasets import (
     ROW_FORMATS,
     DatasetSummary,
     InvalidLineError,
+    Packing,
     RowFormat,
     check_file,
     guess_format,
+    is_dataset_name,
+    is_text,
     iter_rows,
+    open_dataset,
 )
 from burnish.datasets.conversion import Conversion
 from burnish.datasets.converters import CONVERTERS
-from burnish.datasets.files import SUFFIXES, TEXT_SUFFIX
+from burnish.datasets.errors import UnreadableError
+from burnish.datasets.files import PACKED_SUFFIXES, SUFFIXES
 from burnish.progress import printable
 
-_CHUNK = 1 << 20
 _LARGE = 8 << 20
 
 _existing = click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
@@ -47,11 +51,14 @@ def data() -> None:
 def check(context: click.Context, path: Path, method: str | None, as_json: bool) -> None:
     """Check every row of FILE, as the server will; - reads from a pipe. Exit 1: there are problems."""
     name = "standard input" if str(path) == "-" else path.name
-    if str(path) != "-" and path.suffix not in SUFFIXES:
-        raise ValueError(f"{name} is neither {' nor '.join(SUFFIXES)}: other formats go through burnish data convert.")
+    if str(path) != "-" and not is_dataset_name(name):
+        raise ValueError(
+            f"{name} is neither {' nor '.join(SUFFIXES)}, with {' or '.join(PACKED_SUFFIXES)} or without: "
+            "other formats go through burnish data convert."
+        )
     row_format = ROW_FORMATS[method] if method else _guessed(path, name)
-    with _chunks(path, name) as chunks:
-        summary = check_file(name, chunks, row_format)
+    with _opened(path, name) as (packing, chunks):
+        summary = check_file(name, chunks, row_format, packing=packing)
     if as_json:
         _print_summary(name, row_format.name, summary)
     else:
@@ -67,14 +74,14 @@ def check(context: click.Context, path: Path, method: str | None, as_json: bool)
 @click.option("-o", "--output", type=_new, required=True, help="The .jsonl file to write; - for a pipe.")
 @click.option("--strict", is_flag=True, help="Write nothing unless every row can be converted.")
 def convert(path: Path, method: str, source: str | None, output: Path, strict: bool) -> None:
-    """Convert FILE (JSONL, a JSON array, or plain text in a .txt) into rows for a method; - reads from a pipe.
+    """Convert FILE (JSONL, a JSON array, Parquet, or plain text in a .txt) into rows for a method; - reads from a pipe.
 
-    Rows that cannot be converted are told and left out.
+    FILE may be compressed by gzip or zstd. Rows that cannot be converted are told and left out.
     """
     name = "standard input" if str(path) == "-" else path.name
     conversion = Conversion(method, source)
     try:
-        with _chunks(path, name) as chunks, _written(output) as file:
+        with _opened(path, name) as (_, chunks), _written(output) as file:
             for line in conversion.lines(name, chunks):
                 file.write(line)
             if not conversion.written or (strict and conversion.refused_count):
@@ -93,12 +100,13 @@ class _NothingWritten(Exception):
 def _guessed(path: Path, name: str) -> RowFormat:
     if str(path) == "-":
         raise click.UsageError("Name the --method: what comes through a pipe is read only once.")
-    if path.suffix == TEXT_SUFFIX:
-        return ROW_FORMATS["pretraining"]
     with path.open("rb") as file:
+        packing, chunks = open_dataset(file)
+        if is_text(name, packing):
+            return ROW_FORMATS["pretraining"]
         try:
-            row = next((row for _, row in iter_rows(_read(file))), None)
-        except InvalidLineError:
+            row = next((row for _, row in iter_rows(chunks)), None)
+        except (InvalidLineError, UnreadableError):
             row = None
     # Without a good first row the file is in no format, and any check will say so.
     found = guess_format(row) if row is not None else ROW_FORMATS["supervised"]
@@ -110,27 +118,23 @@ def _guessed(path: Path, name: str) -> RowFormat:
     return found
 
 
-def _read(file: BinaryIO) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK):
-        yield chunk
-
-
 @contextmanager
-def _chunks(path: Path, name: str) -> Generator[Iterator[bytes], None, None]:
-    """Open a file or a pipe, with a bar where that takes long."""
+def _opened(path: Path, name: str) -> Generator[tuple[Packing, Iterator[bytes]], None, None]:
+    """Open a file or a pipe and tell its packing and what it holds, with a bar where reading takes long."""
     if str(path) == "-":
-        yield _read(sys.stdin.buffer)
+        yield open_dataset(sys.stdin.buffer)
         return
     size = path.stat().st_size
     with path.open("rb") as file, transfer_bar(name) if size > _LARGE else nullcontext() as tell:
+        packing, chunks = open_dataset(file)
 
         def told() -> Iterator[bytes]:
-            for chunk in _read(file):
+            for chunk in chunks:
                 yield chunk
                 if tell:
                     tell(file.tell(), size)
 
-        yield told()
+        yield packing, told()
 
 
 @contextmanager
@@ -166,12 +170,13 @@ def _print_summary(name: str, method: str, summary: DatasetSummary) -> None:
 
 def _tell(name: str, method: str, summary: DatasetSummary) -> None:
     if summary.ok:
-        good = "is good text" if name.endswith(TEXT_SUFFIX) else f"has {_count(summary.rows, 'good row')}"
+        good = "is good text" if is_text(name) else f"has {_count(summary.rows, 'good row')}"
         click.echo(printable(f"{name} {good} for {method}."))
         return
     count = len(summary.problems) + summary.more_problems
     click.echo(printable(f"{name} has {_count(count, 'problem')} for {method}:"))
-    print_table(("line", "problem"), [(problem.line or "", problem.reason) for problem in summary.problems])
+    unit = next((problem.unit for problem in summary.problems), "line")
+    print_table((unit, "problem"), [(problem.line or "", problem.reason) for problem in summary.problems])
     if summary.more_problems:
         click.echo(f"and {summary.more_problems:,} more")
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from burnish.datasets.base import DatasetSummary, Problem, Row, RowFormat, describe
 from burnish.datasets.errors import InvalidLineError
-from burnish.datasets.files import FileChecker, check_file, checker_for
+from burnish.datasets.files import FileChecker, PackedChecker, check_file, is_dataset_name, is_text, open_dataset
 from burnish.datasets.jsonl import LineChecker, check_rows, iter_rows
 from burnish.datasets.labelled import LabelledRows
+from burnish.datasets.packing import Limits, Packing
 from burnish.datasets.pairs import PairRows
 from burnish.datasets.pretraining import TextRows
 from burnish.datasets.prompts import PromptRows
@@ -22,17 +23,22 @@ __all__ = [
     "DatasetSummary",
     "FileChecker",
     "InvalidLineError",
+    "Limits",
     "LineChecker",
+    "PackedChecker",
+    "Packing",
     "Problem",
     "Row",
     "RowFormat",
     "TextChecker",
     "check_file",
     "check_rows",
-    "checker_for",
     "describe",
     "guess_format",
+    "is_dataset_name",
+    "is_text",
     "iter_rows",
+    "open_dataset",
 ]
 
 ROW_FORMATS: dict[str, RowFormat] = {

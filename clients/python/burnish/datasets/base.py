@@ -42,9 +42,11 @@ class Problem:
 
     line: int
     reason: str
+    unit: str = "line"
+    """`row` where the file has no lines (Parquet)."""
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.reason}" if self.line else self.reason
+        return f"{self.unit} {self.line}: {self.reason}" if self.line else self.reason
 
 
 @dataclass(frozen=True, slots=True)

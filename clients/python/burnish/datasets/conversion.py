@@ -11,7 +11,7 @@ from burnish.datasets.base import Row
 from burnish.datasets.converters import CONVERTERS, PLAIN_TEXT, detect
 from burnish.datasets.converters.targets import rows_of
 from burnish.datasets.errors import NotConvertibleError, UnreadableError
-from burnish.datasets.files import TEXT_SUFFIX
+from burnish.datasets.files import is_text
 from burnish.datasets.jsonl import MAX_PROBLEMS
 from burnish.datasets.lines import MAX_LINE_BYTES
 from burnish.datasets.reading import Item, read_documents, read_items
@@ -35,9 +35,9 @@ class Conversion:
     def lines(self, filename: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the lines to write. Raises UnreadableError where the file cannot be read on, or is of no known format.
 
-        A name that ends with `.txt` is plain text, read as documents.
+        A name that ends with `.txt` (before `.gz` or `.zst`) is plain text, read as documents.
         """
-        plain = filename.endswith(TEXT_SUFFIX)
+        plain = is_text(filename)
         if plain:
             if self.source not in (None, PLAIN_TEXT):
                 raise UnreadableError(f"{filename} is plain text, not rows of {self.source}")

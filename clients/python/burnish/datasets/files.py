@@ -1,17 +1,27 @@
-"""Which check a file gets, by the end of its name: `.jsonl` rows, or `.txt` text."""
+"""Which check a file gets: of rows or of text, by the end of its name, once its first bytes have told its packing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
+from typing import BinaryIO, Protocol
 
+from burnish.datasets import parquet
 from burnish.datasets.base import DatasetSummary, Problem, RowFormat
+from burnish.datasets.errors import UnreadableError
 from burnish.datasets.jsonl import LineChecker
 from burnish.datasets.lines import MAX_LINE_BYTES
+from burnish.datasets.packing import MAGIC_BYTES, Limits, Packing, Unpacker, grown, packing_of, unpacked
 from burnish.datasets.text import TextChecker
 
-ROWS_SUFFIX, TEXT_SUFFIX = ".jsonl", ".txt"
-SUFFIXES = (ROWS_SUFFIX, TEXT_SUFFIX)
+ROWS_SUFFIX, TEXT_SUFFIX, PARQUET_SUFFIX = ".jsonl", ".txt", ".parquet"
+SUFFIXES = (ROWS_SUFFIX, TEXT_SUFFIX, PARQUET_SUFFIX)
+PACKED_SUFFIXES = (".gz", ".zst", ".zstd")
+_CHUNK = 1 << 20
+_TAIL_BYTES = 8
 
 
 class FileChecker(Protocol):
@@ -26,23 +36,141 @@ class FileChecker(Protocol):
         ...
 
 
+def is_dataset_name(filename: str) -> bool:
+    """Tell whether a dataset may have this name: `.jsonl`, `.txt`, `.parquet`, perhaps with `.gz`, `.zst`, `.zstd`."""
+    return _inner(filename).endswith(SUFFIXES)
+
+
+def is_text(filename: str, packing: Packing = "none") -> bool:
+    """Tell whether a file is plain text: its name says so, and it is no Parquet."""
+    return packing != "parquet" and _inner(filename).endswith(TEXT_SUFFIX)
+
+
 def checker_for(
     filename: str, row_format: RowFormat | None = None, *, max_line_bytes: int = MAX_LINE_BYTES
 ) -> FileChecker:
-    """Return the check of a file with this name: of text for `.txt`, else of rows."""
-    if filename.endswith(TEXT_SUFFIX):
+    """Return the check of what a file with this name holds, unpacked: of text for `.txt`, else of rows."""
+    if is_text(filename):
         return TextChecker()
     return LineChecker(row_format, max_line_bytes=max_line_bytes)
 
 
+class PackedChecker:
+    """Checks a file as it is sent, packed or not: all of its lines, but of Parquet only that it is whole.
+
+    Parquet begins at its end, so that its rows can be read when all of it is there.
+    """
+
+    def __init__(self, filename: str, *, max_line_bytes: int = MAX_LINE_BYTES, limits: Limits | None = None) -> None:
+        self.packing: Packing = "none"
+        """Known when four bytes have come."""
+        self._limits = limits or Limits()
+        self._inner = checker_for(filename, max_line_bytes=max_line_bytes)
+        self._unpacker = Unpacker("none", self._limits)
+        self._start: bytes | None = b""
+        self._size, self._tail = 0, b""
+        self._problem: str | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes. Raises nothing."""
+        if self._start is None:
+            self._take(chunk)
+            return
+        self._start += chunk
+        if len(self._start) >= MAGIC_BYTES:
+            self._begin(self._start)
+
+    def finish(self) -> DatasetSummary:
+        """Return the outcome; call it once. The rows of Parquet are not counted."""
+        if self._start is not None:
+            self._begin(self._start)
+        if self.packing == "parquet":
+            self._problem = parquet.check_ends(self._size, self._tail)
+            return self._failed() if self._problem else DatasetSummary(0)
+        if self._problem is None:
+            try:
+                self._unpacker.finish()
+            except UnreadableError as error:
+                self._problem = str(error)
+        return self._failed() if self._problem else self._inner.finish()
+
+    def _begin(self, start: bytes) -> None:
+        self._start = None
+        self.packing = packing_of(start)
+        self._unpacker = Unpacker(self.packing, self._limits)
+        self._take(start)
+
+    def _take(self, chunk: bytes) -> None:
+        if self.packing == "parquet":
+            self._size += len(chunk)
+            self._tail = (self._tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+        elif self._problem is None:
+            try:
+                for piece in self._unpacker.feed(chunk):
+                    self._inner.feed(piece)
+            except UnreadableError as error:
+                self._problem = str(error)
+
+    def _failed(self) -> DatasetSummary:
+        return DatasetSummary(0, (Problem(0, self._problem or ""),))
+
+
 def check_file(
-    filename: str, chunks: Iterable[bytes], row_format: RowFormat, *, max_line_bytes: int = MAX_LINE_BYTES
+    filename: str,
+    chunks: Iterable[bytes],
+    row_format: RowFormat,
+    *,
+    packing: Packing = "none",
+    max_line_bytes: int = MAX_LINE_BYTES,
 ) -> DatasetSummary:
-    """Check a whole file for a method; one that the method cannot read at all is not looked into."""
-    if filename.endswith(TEXT_SUFFIX) and not row_format.plain_text:
+    """Check what a file holds, unpacked, for a method; one that the method cannot read at all is not looked into.
+
+    Of Parquet, the problems have the numbers of rows. Where reading breaks off, that is a problem of the file.
+    """
+    if is_text(filename, packing) and not row_format.plain_text:
         reason = f"it is plain text, which only pretraining reads; {row_format.name} needs {ROWS_SUFFIX} rows"
         return DatasetSummary(0, (Problem(0, reason),))
-    checker = checker_for(filename, row_format, max_line_bytes=max_line_bytes)
-    for chunk in chunks:
-        checker.feed(chunk)
-    return checker.finish()
+    if packing == "parquet":
+        checker: FileChecker = LineChecker(row_format, max_line_bytes=max_line_bytes)
+    else:
+        checker = checker_for(filename, row_format, max_line_bytes=max_line_bytes)
+    try:
+        for chunk in chunks:
+            checker.feed(chunk)
+    except UnreadableError as error:
+        return DatasetSummary(0, (Problem(0, str(error)),))
+    summary = checker.finish()
+    if packing != "parquet":
+        return summary
+    return replace(summary, problems=tuple(replace(problem, unit="row") for problem in summary.problems))
+
+
+def open_dataset(file: BinaryIO, limits: Limits | None = None) -> tuple[Packing, Iterator[bytes]]:
+    """Return a file's packing and what it holds: text in UTF-8, or rows as JSON lines. It may be a pipe.
+
+    The iterator raises UnreadableError. A pipe of Parquet is put into a temporary file first.
+    """
+    start = b""
+    while len(start) < MAGIC_BYTES and (piece := file.read(MAGIC_BYTES - len(start))):
+        start += piece
+    packing = packing_of(start)
+    if packing == "parquet":
+        whole = _seekable(start, file)
+        size = whole.seek(0, 2)
+        return packing, grown(size, parquet.read_lines(whole), limits or Limits())
+    chunks = chain((start,), iter(lambda: file.read(_CHUNK), b""))
+    return packing, unpacked(packing, chunks, limits or Limits())
+
+
+def _seekable(start: bytes, file: BinaryIO) -> BinaryIO:
+    if file.seekable():
+        return file
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed when nobody reads it any more
+    copy.write(start)
+    shutil.copyfileobj(file, copy, _CHUNK)
+    return copy
+
+
+def _inner(filename: str) -> str:
+    """Return a name without the ending of its packing."""
+    return next((filename.removesuffix(end) for end in PACKED_SUFFIXES if filename.endswith(end)), filename)

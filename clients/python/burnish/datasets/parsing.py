@@ -24,10 +24,10 @@ _LONG_NUMBER = b"0" * 19
 _INTEGERS = range(-(2**63), 2**63)
 
 _OTHER_FILES = {
-    b"\x1f\x8b": "the file is compressed with gzip: upload it uncompressed",
-    b"\xfd7zXZ\x00": "the file is compressed with xz: upload it uncompressed",
-    b"\x28\xb5\x2f\xfd": "the file is compressed with zstd: upload it uncompressed",
-    b"BZh91AY&SY": "the file is compressed with bzip2: upload it uncompressed",
+    b"\x1f\x8b": "gzip data stands where the rows should begin: compress the file once",
+    b"\xfd7zXZ\x00": "the file is compressed with xz: use gzip or zstd, or upload it uncompressed",
+    b"\x28\xb5\x2f\xfd": "zstd data stands where the rows should begin: compress the file once",
+    b"BZh91AY&SY": "the file is compressed with bzip2: use gzip or zstd, or upload it uncompressed",
     b"PK\x03\x04": "the file is a zip archive (or an office document): upload the file inside it, or its text",
     b"%PDF-": "the file is a PDF: upload its text",
     b"{\\rtf": "the file is RTF: save it as plain text",
@@ -35,7 +35,7 @@ _OTHER_FILES = {
     b"\xff\xd8\xff": "the file is an image",
     b"\x7fELF": "the file is a program",
     b"SQLite format 3\x00": "the file is an SQLite database: export it as JSONL",
-    b"PAR1": "the file is Parquet: convert it to JSONL",
+    b"PAR1": "Parquet data stands where the rows should begin: upload the Parquet file itself",
     b"ARROW1": "the file is Arrow: convert it to JSONL",
     b"\xff\xfe": "the file is UTF-16: save it as UTF-8",
     b"\xfe\xff": "the file is UTF-16: save it as UTF-8",

@@ -1,0 +1,199 @@
+"""What a dataset comes packed in, by its first bytes and never by its name: gzip, zstd, Parquet, or nothing.
+
+gzip and zstd are unpacked as a stream. What grows beyond all reason (a "bomb") is refused while it grows.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+from burnish.datasets.errors import UnreadableError
+
+Packing = Literal["none", "gzip", "zstd", "parquet"]
+
+_MAGIC: dict[bytes, Packing] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PAR1": "parquet"}
+_SKIPPABLE = range(0x184D2A50, 0x184D2A60)
+"""Frames that may precede those of zstd (RFC 8878, 3.1.2), as `pzstd` writes them."""
+MAGIC_BYTES = 4
+"""How many first bytes tell the packing."""
+_PIECE = 1 << 18
+_BITE = 1 << 14
+"""Bytes taken at once: the decoders copy what they leave, once for each of perhaps very many tiny frames."""
+_ALWAYS = 32 << 20
+"""So many bytes may come out whatever their ratio is: they fit everywhere."""
+_WINDOW_LOG = 23
+"""8 MiB, what RFC 8878 has every decoder support: a frame says how much memory it takes, and anybody writes frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far a packed file may grow: in bytes, and as a multiple of its own size."""
+
+    max_bytes: int = 8 << 30
+    max_ratio: int = 200
+
+
+def packing_of(start: bytes) -> Packing:
+    """Tell a file's packing by its first four bytes."""
+    if int.from_bytes(start[:MAGIC_BYTES], "little") in _SKIPPABLE:
+        return "zstd"
+    found: Packing = "none"
+    for magic, packing in _MAGIC.items():
+        found = packing if start.startswith(magic) else found
+    return found
+
+
+def unpacked(packing: Packing, chunks: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
+    """Yield what a gzip or zstd file holds, or the chunks themselves. Raises UnreadableError."""
+    unpacker = Unpacker(packing, limits)
+    for chunk in chunks:
+        yield from unpacker.feed(chunk)
+    unpacker.finish()
+
+
+def grown(size: int, pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
+    """Yield what a file of `size` bytes turned out to hold, within the limits. Raises UnreadableError."""
+    written = 0
+    for piece in pieces:
+        written += len(piece)
+        _check_growth(size, written, limits)
+        yield piece
+
+
+class Unpacker:
+    """Unpacks bytes that are pushed in, in pieces of at most 256 KiB; one frame or member may follow another."""
+
+    def __init__(self, packing: Packing, limits: Limits) -> None:
+        self._packing: Packing = packing
+        self._limits = limits
+        self._frame: _Frame | None = None
+        self._frames = 0
+        self._read = self._written = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield what the next bytes hold. Raises UnreadableError."""
+        if self._packing == "none":
+            yield chunk
+            return
+        for start in range(0, len(chunk), _BITE):
+            yield from self._feed(chunk[start : start + _BITE])
+
+    def _feed(self, rest: bytes) -> Iterator[bytes]:
+        self._read += len(rest)
+        while rest or (self._frame is not None and not self._frame.hungry):
+            if self._frame is None:
+                rest = rest.lstrip(b"\0") if self._frames else rest  # tapes and block devices pad with zeros
+                if not rest:
+                    return
+                self._frame = _open(self._packing)
+                self._frames += 1
+            try:
+                piece, rest = self._frame.next(rest)
+            except (zlib.error, _zstd_error()) as error:
+                raise UnreadableError(self._fault(error)) from None
+            if self._frame.ended:
+                self._frame = None
+            if piece:
+                self._written += len(piece)
+                _check_growth(self._read, self._written, self._limits)
+                yield piece
+
+    def finish(self) -> None:
+        """Say that nothing follows. Raises UnreadableError for a file that was cut short."""
+        if self._frame is not None:
+            raise UnreadableError(f"the {self._packing} data ends too early: the file was cut short; send it again")
+
+    def _fault(self, error: Exception) -> str:
+        if "memory" in str(error) or "window" in str(error).lower():
+            return "its zstd frames need more than 8 MiB of memory: compress it with level 19 or lower, without --long"
+        return f"the {self._packing} data is damaged ({error}): compress it again, or send it uncompressed"
+
+
+def _check_growth(read: int, written: int, limits: Limits) -> None:
+    if written > limits.max_bytes:
+        raise UnreadableError(
+            f"it unpacks to more than {limits.max_bytes} bytes, the most that is read: split it into several files"
+        )
+    if written > max(_ALWAYS, limits.max_ratio * read):
+        raise UnreadableError(
+            f"it unpacks to more than {limits.max_ratio} times its own size, as decompression bombs do: "
+            "if it is a dataset, send it uncompressed"
+        )
+
+
+class _Frame(Protocol):
+    """One gzip member or zstd frame."""
+
+    @property
+    def ended(self) -> bool: ...
+
+    @property
+    def hungry(self) -> bool:
+        """Whether nothing more comes without further bytes."""
+        ...
+
+    def next(self, data: bytes) -> tuple[bytes, bytes]:
+        """Take bytes and return a piece of what they hold, and what of the bytes is left to be taken."""
+        ...
+
+
+class _GzipMember:
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+        self.hungry = True
+
+    @property
+    def ended(self) -> bool:
+        return self._inner.eof
+
+    def next(self, data: bytes) -> tuple[bytes, bytes]:
+        piece = self._inner.decompress(data, _PIECE)
+        # A full piece may have left some inside, which the next call gives without further bytes.
+        self.hungry = self._inner.eof or (len(piece) < _PIECE and not self._inner.unconsumed_tail)
+        return piece, self._inner.unused_data if self._inner.eof else self._inner.unconsumed_tail
+
+
+class _ZstdFrame:
+    def __init__(self) -> None:
+        zstd = _zstd()
+        self._inner = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._inner.eof)
+
+    @property
+    def hungry(self) -> bool:
+        return bool(self._inner.eof or self._inner.needs_input)
+
+    def next(self, data: bytes) -> tuple[bytes, bytes]:
+        piece = cast("bytes", self._inner.decompress(data, _PIECE))
+        return piece, cast("bytes", self._inner.unused_data) if self._inner.eof else b""
+
+
+def _open(packing: Packing) -> _Frame:
+    return _GzipMember() if packing == "gzip" else _ZstdFrame()
+
+
+def _zstd() -> Any:
+    """Return Python's zstd module: the standard library's from 3.14 on, before that its backport."""
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd  # pyright: ignore
+        else:
+            from backports import zstd
+    except ImportError:
+        raise UnreadableError(
+            'it is compressed with zstd, which needs a package more: pip install "burnish[formats]"'
+        ) from None
+    return cast("Any", zstd)
+
+
+def _zstd_error() -> type[Exception]:
+    """Return zstd's error where zstd is loaded."""
+    module = sys.modules.get("compression.zstd") or sys.modules.get("backports.zstd")
+    return cast("type[Exception]", module.ZstdError) if module else zlib.error

@@ -1,0 +1,109 @@
+"""Parquet as JSON lines: row by row, a batch in memory at a time. A null in a row or an object means: no such key."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
+
+import orjson
+
+from burnish.datasets.errors import UnreadableError
+from burnish.datasets.parsing import MAX_DEPTH
+from burnish.datasets.wording import shown
+
+_BATCH_ROWS = 64
+_BUFFER_BYTES = 1 << 20
+_END = b"PAR1"
+_TAIL_BYTES = 8
+_LISTS = ("is_list", "is_large_list", "is_fixed_size_list")
+_PLAIN = ("is_string", "is_large_string", "is_boolean", "is_integer", "is_floating", "is_null")
+
+
+def check_ends(size: int, tail: bytes) -> str | None:
+    """Say what is wrong with a file that begins as Parquet, by its size and its last eight bytes."""
+    if size < len(_END) + _TAIL_BYTES or tail[-4:] != _END:
+        return "the Parquet file has no end: it was cut short; send it again"
+    if int.from_bytes(tail[:4], "little") > size - len(_END) - _TAIL_BYTES:
+        return "the Parquet file is damaged: its footer is said to be longer than the file"
+    return None
+
+
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the rows of a Parquet file, which must be seekable, as JSON lines, several at once.
+
+    Raises UnreadableError, with the row where there is one.
+    """
+    arrow, parquet = _load("pyarrow"), _load("pyarrow.parquet")
+    try:
+        source = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        _check_type("", list(source.schema_arrow), arrow.types, depth=1)
+        number = 0
+        for batch in source.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
+            yield b"".join(_line(batch, index, number + index + 1) for index in range(batch.num_rows))
+            number += batch.num_rows
+    except arrow.ArrowMemoryError:
+        raise UnreadableError("one piece of the Parquet file takes more memory than reading it may") from None
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, UnreadableError):
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise UnreadableError(f"the Parquet file cannot be read ({said}): write it again") from None
+
+
+def _load(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UnreadableError('it is Parquet, which needs a package more: pip install "burnish[formats]"') from None
+
+
+def _check_type(place: str, fields: list[Any], types: Any, *, depth: int) -> None:
+    """Refuse what no row can hold, and names given twice, before a row is read. Raises UnreadableError."""
+    if depth > MAX_DEPTH:
+        raise UnreadableError(f"its columns are nested deeper than {MAX_DEPTH} levels")
+    names = [field.name for field in fields]
+    for field in fields:
+        here = f"{place}.{shown(field.name)}" if place else shown(field.name)
+        if names.count(field.name) > 1:
+            raise UnreadableError(f"it has the column {here} twice")
+        _check_field(here, field.type, types, depth)
+
+
+def _check_field(place: str, kind: Any, types: Any, depth: int) -> None:
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    if types.is_struct(kind):
+        _check_type(place, list(kind), types, depth=depth + 1)
+    elif any(getattr(types, name)(kind) for name in _LISTS):
+        if depth > MAX_DEPTH:
+            raise UnreadableError(f"its columns are nested deeper than {MAX_DEPTH} levels")
+        _check_field(f"{place}[]", kind.value_type, types, depth + 1)
+    elif not any(getattr(types, name)(kind) for name in _PLAIN):
+        raise UnreadableError(
+            f"its column {place} has the type {str(kind)[:60]}: a row holds texts, numbers, true and false, lists "
+            "and objects (structs)"
+        )
+
+
+def _line(batch: Any, index: int, number: int) -> bytes:
+    try:
+        row = {name: batch.column(place)[index].as_py() for place, name in enumerate(batch.schema.names)}
+        return orjson.dumps(_without_nulls(row, number), option=orjson.OPT_APPEND_NEWLINE)
+    except UnicodeDecodeError:
+        raise UnreadableError(f"row {number}: has text that is not UTF-8") from None
+    except orjson.JSONEncodeError as error:
+        raise UnreadableError(f"row {number}: cannot be written as JSON ({error})") from None
+
+
+def _without_nulls(value: Any, number: int) -> Any:
+    """Leave out the keys of objects whose value is null: every object of a column has all the column's keys."""
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value).items()
+        return {key: _without_nulls(child, number) for key, child in items if child is not None}
+    if isinstance(value, list):
+        return [_without_nulls(child, number) for child in cast("list[Any]", value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UnreadableError(f"row {number}: has NaN or Infinity, which are not JSON: use null")
+    return value

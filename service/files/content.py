@@ -1,0 +1,128 @@
+"""What a stored file holds, unpacked as a stream: JSON lines or text, whatever it was uploaded as."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import burnish.datasets
+import service
+from burnish.datasets import Limits, Packing
+from burnish.datasets.errors import UnreadableError
+from burnish.datasets.packing import grown, unpacked
+from service.context import Context
+from service.files.parquet_reader import UNREADABLE
+from service.files.tables import File
+from service.kit.settings import Settings
+from service.kit.tether import tethered
+from service.storage.base import CHUNK_SIZE
+from service.storage.errors import StorageFull
+
+_PIECE = 1 << 18
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return how far an uploaded file may grow when it is unpacked."""
+    return Limits(max_bytes=settings.max_unpacked_bytes, max_ratio=settings.max_unpacked_ratio)
+
+
+def read_blob(context: Context, file: File) -> Iterator[bytes]:
+    """Yield what a stored file holds, and close the result if you leave it early.
+
+    Raises UnreadableError, and the blob store's errors; StorageFull where there is no room for a copy of Parquet,
+    which can only be read from a file of this machine.
+    """
+    packing = packing_of_row(file)
+    chunks = context.storage.read(file.blob_key)
+    if packing != "parquet":
+        return unpacked(packing, chunks, limits_of(context.settings))
+    return _copied(chunks, limits_of(context.settings))
+
+
+def read_local(source: BinaryIO, packing: Packing, limits: Limits) -> Iterator[bytes]:
+    """Yield what an open file of this machine holds. Raises UnreadableError."""
+    if packing == "parquet":
+        return _parquet(source, limits)
+    return unpacked(packing, iter(lambda: source.read(CHUNK_SIZE), b""), limits)
+
+
+def packing_of_row(file: File) -> Packing:
+    """Return a file's packing, as it was recognised at its upload."""
+    return cast("Packing", file.packing)
+
+
+def _copied(chunks: Generator[bytes, None, None], limits: Limits) -> Iterator[bytes]:
+    with _room(), tempfile.TemporaryFile(prefix="burnish-") as copy:
+        with closing(chunks):
+            for chunk in chunks:
+                copy.write(chunk)
+        copy.flush()
+        yield from _parquet(cast("BinaryIO", copy), limits)
+
+
+@contextmanager
+def _room() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StorageFull(
+            f"There is no room in {tempfile.gettempdir()} to read a Parquet file: free some, or set TMPDIR."
+        ) from error
+
+
+def _parquet(source: BinaryIO, limits: Limits) -> Iterator[bytes]:
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    with tempfile.TemporaryFile() as said, _reader(source, cast("BinaryIO", said)) as process:
+        assert process.stdout is not None
+        pipe = process.stdout.fileno()
+        yield from grown(size, iter(lambda: os.read(pipe, _PIECE), b""), limits)
+        status = process.wait()
+        if status == UNREADABLE:
+            said.seek(0)
+            raise UnreadableError(said.read(2000).decode("utf-8", "replace"))
+        if status:
+            raise UnreadableError("the Parquet file breaks its reader: it is damaged, or made for that; write it again")
+
+
+@contextmanager
+def _reader(source: BinaryIO, errors: BinaryIO) -> Generator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        tethered([sys.executable, "-m", "service.files.parquet_reader"]),
+        stdin=source,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env=_environment(),
+        start_new_session=True,
+    )
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+    finally:
+        process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Return the reader's whole environment: no secret of the service is in it."""
+    homes = (Path(service.__file__).resolve().parents[1], Path(burnish.datasets.__file__).resolve().parents[2])
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return passed | {
+        "PYTHONPATH": os.pathsep.join(map(str, homes)),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUTF8": "1",
+        "OMP_NUM_THREADS": "1",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+    }
