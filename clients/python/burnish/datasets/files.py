@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -155,20 +156,19 @@ def open_dataset(file: BinaryIO, limits: Limits | None = None) -> tuple[Packing,
         start += piece
     packing = packing_of(start)
     if packing == "parquet":
-        whole = _seekable(start, file)
-        size = whole.seek(0, 2)
-        return packing, grown(size, parquet.read_lines(whole), limits or Limits())
+        return packing, _parquet(start, file, limits or Limits())
     chunks = chain((start,), iter(lambda: file.read(_CHUNK), b""))
     return packing, unpacked(packing, chunks, limits or Limits())
 
 
-def _seekable(start: bytes, file: BinaryIO) -> BinaryIO:
+def _parquet(start: bytes, file: BinaryIO, limits: Limits) -> Iterator[bytes]:
     if file.seekable():
-        return file
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed when nobody reads it any more
-    copy.write(start)
-    shutil.copyfileobj(file, copy, _CHUNK)
-    return copy
+        yield from grown(file.seek(0, os.SEEK_END), parquet.read_lines(file), limits)
+        return
+    with tempfile.TemporaryFile() as copy:
+        copy.write(start)
+        shutil.copyfileobj(file, copy, _CHUNK)
+        yield from grown(copy.tell(), parquet.read_lines(copy), limits)
 
 
 def _inner(filename: str) -> str:

@@ -5,6 +5,7 @@ gzip and zstd are unpacked as a stream. What grows beyond all reason (a "bomb") 
 
 from __future__ import annotations
 
+import importlib
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ Packing = Literal["none", "gzip", "zstd", "parquet"]
 _MAGIC: dict[bytes, Packing] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PAR1": "parquet"}
 _SKIPPABLE = range(0x184D2A50, 0x184D2A60)
 """Frames that may precede those of zstd (RFC 8878, 3.1.2), as `pzstd` writes them."""
+_ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 MAGIC_BYTES = 4
 """How many first bytes tell the packing."""
 _PIECE = 1 << 18
@@ -182,18 +184,14 @@ def _open(packing: Packing) -> _Frame:
 def _zstd() -> Any:
     """Return Python's zstd module: the standard library's from 3.14 on, before that its backport."""
     try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd  # pyright: ignore
-        else:
-            from backports import zstd
+        return importlib.import_module(_ZSTD)
     except ImportError:
         raise UnreadableError(
             'it is compressed with zstd, which needs a package more: pip install "burnish[formats]"'
         ) from None
-    return cast("Any", zstd)
 
 
 def _zstd_error() -> type[Exception]:
     """Return zstd's error where zstd is loaded."""
-    module = sys.modules.get("compression.zstd") or sys.modules.get("backports.zstd")
+    module = sys.modules.get(_ZSTD)
     return cast("type[Exception]", module.ZstdError) if module else zlib.error

@@ -14,6 +14,7 @@ from burnish.datasets.parsing import MAX_DEPTH
 from burnish.datasets.wording import shown
 
 _BATCH_ROWS = 64
+_PIECE_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 20
 _END = b"PAR1"
 _TAIL_BYTES = 8
@@ -39,10 +40,15 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
     try:
         source = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         _check_type("", list(source.schema_arrow), arrow.types, depth=1)
-        number = 0
+        number, held = 0, bytearray()
         for batch in source.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-            yield b"".join(_line(batch, index, number + index + 1) for index in range(batch.num_rows))
-            number += batch.num_rows
+            for index in range(batch.num_rows):
+                number += 1
+                held += _line(batch, index, number)
+                if len(held) >= _PIECE_BYTES:
+                    yield bytes(held)
+                    held.clear()
+        yield bytes(held)
     except arrow.ArrowMemoryError:
         raise UnreadableError("one piece of the Parquet file takes more memory than reading it may") from None
     except (arrow.ArrowException, OSError, ValueError) as error:
