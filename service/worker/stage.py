@@ -129,18 +129,19 @@ def _fetch_file(context: Context, job: Job, file_id: str, param: str, folder: Pa
             param,
         )
     if uploaded != folder / path:
-        _unpack(context, file, uploaded, folder / path, hold)
+        _unpack(context, file, param, uploaded, folder / path, hold)
     return DataFile(path=path, filename=file.filename, sha256=file.sha256)
 
 
-def _unpack(context: Context, file: File, source: Path, target: Path, hold: Hold) -> None:
+def _unpack(context: Context, file: File, param: str, source: Path, target: Path, hold: Hold) -> None:
     """Write what a file holds, as the trainer reads it, in place of the file."""
     try:
         with source.open("rb") as packed, target.open("wb") as plain:
             for piece in hold.watched(read_local(packed, packing_of_row(file), limits_of(context.settings))):
                 plain.write(piece)
     except UnreadableError as error:
-        raise JobFailed("file_unreadable", f"The file {file.filename} ({file.id}) cannot be read: {error}.") from error
+        sentence = f"The file {file.filename} ({file.id}) cannot be read: {error}."
+        raise JobFailed("file_unreadable", sentence, param) from error
     source.unlink()
 
 

@@ -71,8 +71,8 @@ class World:
         with self.db.write() as session:
             session.add(Project(id=PROJECT, name="tests"))
 
-    def file(self, text: str = ROWS, filename: str = "训练.jsonl") -> str:
-        data, file_id = text.encode(), ids.new_id(ids.FILE)
+    def file(self, content: str | bytes = ROWS, filename: str = "训练.jsonl", **columns: Any) -> str:
+        data, file_id = content.encode() if isinstance(content, str) else content, ids.new_id(ids.FILE)
         self.storage.put(f"files/{file_id}", [data])
         with self.db.write() as session:
             session.add(
@@ -84,6 +84,7 @@ class World:
                     bytes=len(data),
                     sha256=hashlib.sha256(data).hexdigest(),
                     blob_key=f"files/{file_id}",
+                    **columns,
                 )
             )
         return file_id
