@@ -121,7 +121,8 @@ def _notes(found: dict[str, list[Any]], rows: tuple[int, ...]) -> tuple[str, ...
     return (
         "The peers only parse. The check also cuts lines out of chunks of 1 MiB, refuses keys given twice, integers "
         "beyond 64 bits, escaped NULs and deep nesting, keeps line numbers, and in the supervised format looks at "
-        "every message; it parses by orjson, so orjson.loads is its upper limit.",
+        "every message; it parses by orjson, so orjson.loads is its upper limit. Lines are looked at in blocks of "
+        "64 KiB, and one by one where a block is not good beyond doubt: a file full of problems is slower.",
         f"The files hold {', '.join(f'{count:,}' for count in rows)} rows (English and Chinese, as UTF-8; {DISTINCT:,} "
         "distinct ones), all good, and lie in the page cache. Every program read every row.",
         "Peak memory is that of the whole process, Python and the imported packages included.",

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from burnish.cli import main
+from tests.clients.datasets.test_quick import GOOD_ROWS
+from tests.fixtures.packed import PACKINGS
 
 Run = Callable[..., tuple[int, str, str]]
 ROW = {"prompt": "首都?", "chosen": "باريس 😀", "rejected": "里昂"}
@@ -184,3 +186,35 @@ def test_a_large_file_shows_a_bar_on_a_terminal_only(tmp_path: Path) -> None:
     os.close(near)
     assert b"a.txt" in shown
     assert b"MB" in shown
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_packed_files_are_checked_and_converted(run: Run, tmp_path: Path, packing: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(PACKINGS[packing](GOOD_ROWS["dpo"]))
+    assert run("check", path) == (0, "a.jsonl has 2 good rows for dpo.\n", "")
+    path.write_bytes(PACKINGS[packing]([{"instruction": "法国的首都?", "input": "", "output": "巴黎"}] * 3))
+    status, _, err = run("convert", path, "--to", "supervised", "-o", tmp_path / "b.jsonl")
+    assert status == 0, err
+    assert len((tmp_path / "b.jsonl").read_bytes().splitlines()) == 3
+
+
+def test_problems_of_parquet_are_told_by_row(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(PACKINGS["parquet"]([*GOOD_ROWS["supervised"], {"messages": [{"role": "用户", "content": "x"}]}]))
+    status, out, _ = run("check", path)
+    assert status == 1
+    assert out.splitlines()[1].split() == ["row", "problem"]
+    assert out.splitlines()[2].startswith("3 ")
+
+
+def test_a_file_that_cannot_be_unpacked_is_one_sentence(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(b"\x1f\x8b\x08\x00")
+    status, out, _ = run("check", path)
+    assert status == 1
+    assert "the gzip data ends too early" in out
+    status, _, err = run("convert", path, "--to", "supervised", "-o", tmp_path / "b.jsonl")
+    assert status == 1
+    assert "the gzip data ends too early" in err
+    assert not (tmp_path / "b.jsonl").exists()

@@ -8,6 +8,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, select, text
 
 from service import migrations
+from service.files import service as files
+from service.files.tables import File, FileContent
 from service.jobs.tables import Job, JobEvent
 from service.kit.db import Database
 from service.kit.errors import Unavailable
@@ -116,6 +118,37 @@ SIXTH_SCHEMA = (
     "INSERT INTO job_events (id, job_id, created_at, level, type, message) "
     "VALUES ('ftevent-a', 'ftjob-a', 0, 'info', 'message', '事件')",
 )
+
+
+def test_files_that_were_stored_twice_keep_their_own_bytes(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path)
+    migrations.upgrade(settings, "0006")
+    database = Database(settings.database)
+    facts = "'proj_a', 'f.jsonl', 'fine-tune', 1"
+    with database.write() as session:
+        session.execute(text(FIRST_SCHEMA[0]))
+        for name in ("a", "b"):
+            session.execute(
+                text(
+                    "INSERT INTO files (id, project_id, filename, purpose, bytes, sha256, blob_key, created_at) "
+                    f"VALUES ('file-{name}', {facts}, '{'a' * 64}', 'files/file-{name}', 0)"
+                )
+            )
+    migrations.upgrade(settings)
+    with database.write() as session:
+        first, second = session.scalars(select(File).order_by(File.seq)).all()
+        assert (first.packing, second.packing) == ("none", "none")
+        (content,) = session.scalars(select(FileContent)).all()
+        assert (content.blob_key, content.files) == ("files/file-a", 1)
+        for file in (second, first):
+            files.delete(session, file)
+        session.flush()
+        asked = session.scalars(select(OutboxRow).order_by(OutboxRow.seq)).all()
+        assert [row.payload["key"] for row in asked] == ["files/file-b", "files/file-a"]
+        assert session.scalars(select(FileContent)).all() == []
+    database.close()
+
+
 SECOND_SCHEMA = (
     "INSERT INTO outbox (topic, payload, attempts, due_at) VALUES ('send_webhook', '{\"event_id\": \"evt_a\"}', 3, 0)",
     "INSERT INTO outbox (topic, payload, attempts, due_at, done_at) VALUES ('send_webhook', '{}', 1, 0, 1)",
