@@ -285,6 +285,26 @@ _BODIES = [
     post(PERMISSIONS, "project_ids", {"project_ids": []}),
     post(PERMISSIONS, "project_ids", {"project_ids": "x"}),
 ]
+_CHAT = [
+    post("/chat/completions", "JSON", "{"),
+    post("/chat/completions", "model", {"messages": [{"role": "user", "content": "x"}]}),
+    post("/chat/completions", "messages", {"model": "tiny"}),
+    post("/chat/completions", "messages", {"model": "tiny", "messages": []}),
+    post("/chat/completions", "messages", {"model": "tiny", "messages": "hi"}),
+    post("/chat/completions", "role", {"model": "tiny", "messages": [{"role": "robot", "content": "x"}]}),
+    post("/chat/completions", "gpt-4o", {"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}, 404),
+    post(
+        "/chat/completions",
+        "temperature",
+        {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "temperature": 9},
+    ),
+    post(
+        "/chat/completions",
+        "max_tokens",
+        {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": -1},
+    ),
+    Bad("GET", "/chat/completions", 405, "GET"),
+]
 _GOOD_JOB = json.dumps({"model": "tiny", "training_file": "{file}"})
 _HEADERS = [
     Bad("GET", FILES, 401, "", headers={"Authorization": ""}),
@@ -314,4 +334,4 @@ _STATES = [
     post(PROJECTS, "name", {"name": "{name}"}, 409),
 ]
 
-REQUESTS = [*_UNKNOWN, *_METHODS, *_LISTS, *_UPLOADS, *_BODIES, *_HEADERS, *_STATES]
+REQUESTS = [*_UNKNOWN, *_METHODS, *_LISTS, *_UPLOADS, *_BODIES, *_CHAT, *_HEADERS, *_STATES]

@@ -17,7 +17,11 @@ from tests.fixtures.postgres import run_postgres
 from tests.fixtures.service import RunningApi, make_context, run_api, upload
 from tests.service.api.bad_input import REQUESTS, Bad
 
-SETTINGS: dict[str, Any] = {"max_file_bytes": 2_000_000, "webhook_allowed_networks": "127.0.0.1/32"}
+SETTINGS: dict[str, Any] = {
+    "max_file_bytes": 2_000_000,
+    "webhook_allowed_networks": "127.0.0.1/32",
+    "engine_url": "http://127.0.0.1:9",
+}
 
 assert len(REQUESTS) >= 150
 
