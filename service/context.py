@@ -1,4 +1,4 @@
-"""What a process holds open while it lives: settings, SQL and the blob store."""
+"""What a process holds open while it lives: settings, SQL, the blob store, and the count of requests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from service.catalog import Catalog, load_catalog
 from service.kit.db import Database
 from service.kit.settings import Settings
+from service.queue.base import RateLimiter
+from service.queue.rates import RedisRates
 from service.storage import open_storage
 from service.storage.base import Storage
 
@@ -20,6 +22,7 @@ class Context:
     storage: Storage
     hmac_key: bytes
     catalog: Catalog
+    rates: RateLimiter
 
 
 def open_context(settings: Settings) -> Context:
@@ -36,4 +39,5 @@ def open_context(settings: Settings) -> Context:
         storage=storage,
         hmac_key=settings.hmac_key(),
         catalog=load_catalog(settings.catalog),
+        rates=RedisRates(settings.redis),
     )

@@ -6,13 +6,17 @@ from typing import Any, Literal
 
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from service.api.docs import add_docs
 from service.api.errors import ErrorAnswer, add_error_handlers
 from service.api.guards import refuse_nul
 from service.api.middleware import JsonBodyLimit, RequestId
+from service.audit import endpoints as audit
+from service.audit.service import record
 from service.chat import endpoints as chat
 from service.context import Context
+from service.erasure import endpoints as erasure
 from service.exports import endpoints as exports
 from service.files import endpoints as files
 from service.files.service import storage_errors
@@ -20,7 +24,11 @@ from service.jobs import endpoints as jobs
 from service.jobs import permission_endpoints as permissions
 from service.keys import endpoints as keys
 from service.keys.auth import ContextDep
+from service.keys.service import require_live
+from service.kit.call import CALL
 from service.kit.version import VERSION
+from service.limits import endpoints as limits
+from service.limits.rates import RateBook, count_request
 from service.models import endpoints as models
 from service.previews import endpoints as previews
 from service.uploads import endpoints as uploads
@@ -34,7 +42,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     409: {"model": ErrorAnswer, "description": "The object's state forbids it"},
     413: {"model": ErrorAnswer, "description": "The body is too large"},
     416: {"model": ErrorAnswer, "description": "The range lies outside the download"},
-    429: {"model": ErrorAnswer, "description": "Too many at the same time"},
+    429: {"model": ErrorAnswer, "description": "A rate limit or a quota of the project is reached, or too many wait"},
     500: {"model": ErrorAnswer, "description": "The service made an error"},
     502: {"model": ErrorAnswer, "description": "The model's answer broke off"},
     503: {"model": ErrorAnswer, "description": "A part of the service does not answer"},
@@ -62,16 +70,44 @@ def create_app(context: Context | None) -> FastAPI:
         dependencies=[Depends(refuse_nul)],
     )
     app.state.context = context
+    app.state.rate_book = RateBook()
+    if context is not None:
+        context.db.before_commit = watch_change
     app.add_middleware(JsonBodyLimit)
     app.add_middleware(RequestId)
     add_error_handlers(app)
-    routed = (files, uploads, previews, jobs, permissions, models, exports, chat, webhooks, keys)
+    routed = (
+        files,
+        uploads,
+        previews,
+        jobs,
+        permissions,
+        models,
+        exports,
+        chat,
+        webhooks,
+        keys,
+        erasure,
+        limits,
+        audit,
+    )
     for router in (domain.router for domain in routed):
-        app.include_router(router, responses=_ERRORS)
+        app.include_router(router, responses=_ERRORS, dependencies=[Depends(count_request)])
     add_docs(app)
     app.get("/healthz", tags=["Health"])(healthz)
     app.get("/readyz", tags=["Health"], responses={503: _ERRORS[503]})(readyz)
     return app
+
+
+def watch_change(session: Session) -> None:
+    """Look at a transaction before it is committed: the caller's project must still be there, and the log is told.
+
+    Raises Unauthenticated.
+    """
+    call = CALL.get()
+    if call is not None and call.key_id is not None and call.project_id is not None:
+        require_live(session, call.project_id)
+        record(session, call)
 
 
 def healthz() -> Health:

@@ -1,4 +1,4 @@
-"""What happens to every request: its id, a limit on JSON bodies, and an answer to errors that nobody foresaw."""
+"""What happens to every request: its id, its place in the audit log, a limit on JSON bodies, unforeseen errors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import re
 import secrets
 import time
 
+from anyio import to_thread
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import unforeseen_error
+from service.audit.service import record_failure
+from service.context import Context
+from service.kit.call import CALL, Call
 from service.kit.log import REQUEST_ID
 
 _log = logging.getLogger(__name__)
@@ -36,12 +40,18 @@ class RequestId:
         request_id = given if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", given) else f"req_{secrets.token_hex(16)}"
         began = time.perf_counter()
         REQUEST_ID.set(request_id)
+        client = scope.get("client")
+        call = Call(request_id, scope["method"], address=client[0][:64] if client else None)
+        CALL.set(call)
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if message["status"] >= 400:
+                    await _record(scope, call, message["status"])
                 headers = MutableHeaders(scope=message)
+                headers.update(call.headers)
                 headers["x-request-id"] = request_id
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - began) * 1000))
             await send(message)
@@ -55,6 +65,13 @@ class RequestId:
             if started:
                 raise
             await unforeseen_error(request_id)(scope, receive, send_with_id)
+
+
+async def _record(scope: Scope, call: Call, status: int) -> None:
+    """Write a refused call to the audit log before it is answered."""
+    context: Context | None = scope["app"].state.context
+    if context is not None and call.key_id is not None and call.method != "GET":
+        await to_thread.run_sync(record_failure, context.db, call, status)
 
 
 class JsonBodyLimit:

@@ -42,7 +42,10 @@ def delete_blobs(context: Context, _queue: JobQueue) -> int:
             error = str(refused)
             _log.error("a deletion is given up: %s", error)
         with context.db.write() as session:
-            outbox.mark_done(session, row.seq, error=error)
+            if error is None:
+                outbox.remove(session, row.seq)
+            else:
+                outbox.mark_done(session, row.seq, error=error)
     return len(rows)
 
 

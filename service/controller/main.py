@@ -12,9 +12,11 @@ from service import migrations
 from service.context import Context, open_context
 from service.controller import (
     dispatch,
+    erasure,
     exports,
     fitting,
     garbage,
+    holding,
     leases,
     retention,
     timeouts,
@@ -66,6 +68,7 @@ def steps_of(context: Context, queue: JobQueue) -> list[Step]:
     repeated = (
         ("validation", poll, validation.validate_jobs),
         ("waiting jobs", poll, waiting.release_waiting),
+        ("limits", poll, holding.hold_jobs),
         ("dispatch", poll, dispatch.dispatch),
         ("refill", _REFILL_SECONDS, dispatch.refill),
         ("leases", poll, leases.end_expired_leases),
@@ -77,6 +80,7 @@ def steps_of(context: Context, queue: JobQueue) -> list[Step]:
         ("expired files", _SWEEP_SECONDS, garbage.delete_expired_files),
         ("retention", _SWEEP_SECONDS, retention.Retention()),
         ("expired uploads", _SWEEP_SECONDS, garbage.end_expired_uploads),
+        ("erasure", poll, erasure.erase_projects),
         ("attempts", _SWEEP_SECONDS, garbage.AttemptSweeper()),
         ("abandoned uploads", _HOUR, garbage.remove_abandoned),
     )

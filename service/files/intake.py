@@ -12,18 +12,22 @@ from service.files.tables import File
 from service.kit import ids
 from service.kit.db import db_now
 from service.kit.errors import InvalidRequest, TooLarge
+from service.limits.errors import NoRoom
 
 UPLOAD_PURPOSES = ("fine-tune",)
 _MIN_EXPIRY, _MAX_EXPIRY = 3600, 2592000
 
 
 class Intake:
-    """Takes the bytes of one file. `abort`, after a `commit` too late to count, leaves nothing behind."""
+    """Takes the bytes of one file, up to `room` (None: any). `abort`, after a `commit` too late to count, leaves
+    nothing behind.
+    """
 
-    def __init__(self, context: Context, filename: str) -> None:
+    def __init__(self, context: Context, filename: str, *, room: int | None = None) -> None:
         self.file_id = ids.new_id(ids.FILE)
         self._filename = checked_filename(filename)
         self._limit = context.settings.max_file_bytes
+        self._room = room
         self._bytes = 0
         self._checker = PackedChecker(
             self._filename, max_line_bytes=context.settings.max_line_bytes, limits=limits_of(context.settings)
@@ -31,12 +35,14 @@ class Intake:
         self._writer = context.storage.writer(f"files/{self.file_id}")
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes. Raises TooLarge, or the blob store's errors."""
+        """Take the next bytes. Raises TooLarge, QuotaExceeded, or the blob store's errors."""
         self._bytes += len(chunk)
         if self._bytes > self._limit:
             raise TooLarge(
                 f"'{self._filename}' is larger than {self._limit} bytes, the most this service accepts.", param="file"
             )
+        if self._room is not None and self._bytes > self._room:
+            raise NoRoom(f"'{self._filename}'", self._room)
         self._checker.feed(chunk)
         self._writer.write(chunk)
 

@@ -20,6 +20,8 @@ from service.keys.service import Principal
 from service.kit import outbox
 from service.kit.errors import NoSpace, NotFound, Unavailable
 from service.kit.multipart import StreamedForm
+from service.limits import service as limits
+from service.limits.values import Limits
 from service.storage.errors import BlobNotFound, StorageFull, StorageUnavailable
 
 RESULT_PURPOSE = "fine-tune-results"
@@ -35,6 +37,7 @@ class FileUpload:
         self._principal = principal
         self._intake: Intake | None = None
         self._form = StreamedForm(content_type, self._open)
+        self._defaults = Limits.of(context.settings)
 
     def __enter__(self) -> Self:
         return self
@@ -44,12 +47,13 @@ class FileUpload:
             self._intake.abort()
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes of the body. Raises InvalidRequest, TooLarge or NoSpace."""
+        """Take the next bytes of the body. Raises InvalidRequest, TooLarge, QuotaExceeded or NoSpace."""
         with storage_errors():
             self._form.feed(chunk)
 
     def complete(self) -> FileObject:
-        """Store the file and its row. Raises InvalidFile with every problem found, InvalidRequest, NoSpace, Conflict.
+        """Store the file and its row. Raises InvalidFile with every problem found, InvalidRequest, NoSpace, Conflict,
+        QuotaExceeded.
 
         An upload that was sent before, with the same idempotency key, is not stored again.
         """
@@ -62,15 +66,22 @@ class FileUpload:
             file = self._intake.commit(project_id=self._principal.project_id, purpose=purpose, expiry=expiry)
         sent = {"filename": file.filename, "purpose": purpose, "sha256": file.sha256, "expiry": expiry}
         with kept_if_used(self._context, file), self._context.db.write() as session:
-            return self._idempotency.once(session, sent, FileObject, lambda: add(session, file))
+            return self._idempotency.once(session, sent, FileObject, lambda: add(session, file, self._defaults))
 
     def _open(self, filename: str) -> Intake:
-        self._intake = Intake(self._context, filename)
+        with self._context.db.read() as session:
+            room = limits.room(session, self._defaults, self._principal.project_id)
+        self._intake = Intake(self._context, filename, room=room)
         return self._intake
 
 
-def add(session: Session, file: File) -> FileObject:
-    """Add the row of a committed blob. Where the project has the same bytes already, those are the file's."""
+def add(session: Session, file: File, defaults: Limits) -> FileObject:
+    """Add the row of a committed blob. Where the project has the same bytes already, those are the file's.
+
+    `defaults` are the limits of projects that have none of their own. Raises QuotaExceeded where the project has no
+    room for it.
+    """
+    limits.require_room(session, defaults, file.project_id, what=f"'{file.filename}'", size=file.bytes)
     own = file.blob_key
     file.blob_key = repository.share_content(session, file)
     if file.blob_key != own:

@@ -18,6 +18,9 @@ from service.jobs.states import TERMINAL, JobState
 from service.jobs.tables import Job, JobArtifact
 from service.kit import ids, outbox
 from service.kit.db import db_now
+from service.limits import service as limits
+from service.limits.service import Hold
+from service.limits.values import UNLIMITED, Limits
 from service.models.tables import FineTunedModel
 from service.workers.capacity import Capacity
 from trainer.methods.base import Kinds
@@ -78,8 +81,20 @@ def release(session: Session, job_id: str) -> bool:
     return True
 
 
-def start(session: Session, job_id: str, *, owner: str, lease_seconds: float) -> Job | None:
-    """Claim a queued job for a worker. None where it is not queued: another has it, or it was cancelled."""
+def start(
+    session: Session, job_id: str, *, owner: str, lease_seconds: float, defaults: Limits = UNLIMITED
+) -> Job | None:
+    """Claim a queued job for a worker. None where it is not queued (another has it, or it was cancelled), or is held.
+
+    `defaults` are the limits of projects that have none of their own.
+    """
+    waiting = repository.lock(session, job_id)
+    if waiting is None or waiting.state != JobState.QUEUED:
+        return None
+    why = limits.hold_of(session, defaults, waiting.project_id)
+    if why is not None:
+        hold(session, waiting, why)
+        return None
     job = repository.claim(session, job_id, owner=owner, lease_seconds=lease_seconds)
     if job is not None:
         verb = "started" if job.lease_token == 1 else f"started again (attempt {job.lease_token})"
@@ -87,15 +102,31 @@ def start(session: Session, job_id: str, *, owner: str, lease_seconds: float) ->
     return job
 
 
-def start_next(session: Session, *, capacity: Capacity, owner: str, lease_seconds: float) -> Job | None:
+def start_next(
+    session: Session, *, capacity: Capacity, owner: str, lease_seconds: float, defaults: Limits = UNLIMITED
+) -> Job | None:
     """Claim the queued job that is first in turn among those that this worker can run. None where there is none."""
     for job_id, resources in repository.in_turn(session):
         if resources is not None and Resources.model_validate(resources).lacking(capacity):
             continue
-        job = start(session, job_id, owner=owner, lease_seconds=lease_seconds)
-        if job is not None:  # else another worker was faster
+        job = start(session, job_id, owner=owner, lease_seconds=lease_seconds, defaults=defaults)
+        if job is not None:  # else another worker was faster, or a limit holds it
             return job
     return None
+
+
+def hold(session: Session, job: Job, why: Hold) -> None:
+    """Keep a queued job from starting for a limit of its project; told once for each reason."""
+    if job.held_by != why.reason:
+        repository.hold(session, job.id, why.reason)
+        repository.add_event(session, job.id, f"{why.message}.", level="warn", data={"held_by": why.reason})
+
+
+def unhold(session: Session, job_id: str) -> None:
+    """The limits allow a held job to start: send it to the queue. The job is locked."""
+    repository.hold(session, job_id, None)
+    repository.add_event(session, job_id, "The project's limits allow the job to start")
+    outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
 
 
 def give_back(session: Session, job_id: str, token: int, *, reason: str) -> None:
@@ -211,8 +242,12 @@ def succeed(
     organization: str,
     train_seconds: float | None = None,
     ended_by: str | None = None,
+    size: int = 0,
 ) -> str:
-    """Publish a result in one transaction and return the model's name. Raises StaleLease: then nothing is published."""
+    """Publish a result in one transaction and return the model's name. Raises StaleLease: then nothing is published.
+
+    `size` is the bytes of the model's own files.
+    """
     name = model_name(job, organization)
     lasting = retention.seconds(job, "artifacts")
     expires_at = None if lasting is None else db_now() + lasting
@@ -252,6 +287,7 @@ def succeed(
             blob_prefix=blob_prefix,
             manifest_sha256=manifest_sha256,
             expires_at=expires_at,
+            bytes=size,
         )
     )
     session.add_all(JobArtifact(job_id=job.id, expires_at=expires_at, **vars(artifact)) for artifact in artifacts)

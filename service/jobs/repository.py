@@ -15,8 +15,9 @@ from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
 from service.kit import ids
 from service.kit.db import db_now
 from service.kit.pagination import Order, fetch_page
+from service.limits import repository as limits
 
-_READY = (Job.state == JobState.QUEUED, Job.waits_for.is_(None))
+_READY = (Job.state == JobState.QUEUED, Job.waits_for.is_(None), Job.held_by.is_(None))
 _PAGE = 200
 _TURN = (Job.priority.desc(), Job.seq)
 
@@ -66,7 +67,7 @@ def in_state(session: Session, state: JobState, *, limit: int = 1000) -> Sequenc
 
 
 def ready(session: Session, *, limit: int = 1000) -> Sequence[Job]:
-    """Return queued jobs that wait for no other, in the order in which workers take them."""
+    """Return queued jobs that wait for no other and are not held, in the order in which workers take them."""
     return session.scalars(select(Job).where(*_READY).order_by(*_TURN).limit(limit)).all()
 
 
@@ -93,6 +94,23 @@ def speeds(
         Job.state == JobState.SUCCEEDED, Job.base == base, Job.train_seconds > 0, Job.trained_tokens > 0
     )
     return session.execute(query.order_by(Job.seq.desc()).limit(limit)).all()
+
+
+def count_ready(session: Session, project_id: str) -> int:
+    """Return how many jobs of a project wait for a worker alone."""
+    query = select(func.count()).select_from(Job).where(Job.project_id == project_id, *_READY)
+    return session.scalar(query) or 0
+
+
+def held(session: Session) -> Sequence[Job]:
+    """Return queued jobs that a limit of their project keeps from starting, the first in turn first."""
+    query = select(Job).where(Job.state == JobState.QUEUED, Job.held_by.is_not(None))
+    return session.scalars(query.order_by(*_TURN)).all()
+
+
+def hold(session: Session, job_id: str, reason: str | None) -> None:
+    """Write for what a queued job is held, None for nothing."""
+    session.execute(update(Job).where(Job.id == job_id, Job.state == JobState.QUEUED).values(held_by=reason))
 
 
 def waiting(session: Session) -> Sequence[Job]:
@@ -142,11 +160,24 @@ def move(session: Session, job_id: str, target: JobState, *, token: int | None =
 
     With `token`, only the holder of that lease succeeds.
     """
+    ran_until = _ran_until(session, job_id)
     query = update(Job).where(Job.id == job_id, Job.state.in_(sources_of(target)))
     if token is not None:
         query = query.where(Job.lease_token == token)
-    result = session.execute(query.values(state=target, running_seconds=ran(), **values).returning(Job.id))
-    return result.first() is not None
+    result = session.execute(
+        query.values(state=target, held_by=None, running_seconds=ran(), **values).returning(Job.id)
+    )
+    moved = result.first() is not None
+    if moved and ran_until is not None:
+        limits.end_span(session, job_id, at=ran_until)
+    return moved
+
+
+def _ran_until(session: Session, job_id: str) -> float | None:
+    """Return until when an attempt that runs has run: a worker that fell silent, until its lease was over."""
+    expired = Job.lease_expires_at < db_now()
+    query = select(case((expired, Job.lease_expires_at), else_=db_now()))
+    return session.scalar(query.where(Job.id == job_id, Job.state == JobState.RUNNING).with_for_update())
 
 
 def ran() -> ColumnElement[float]:
@@ -177,6 +208,7 @@ def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) ->
         .where(Job.id == job_id, Job.state.in_(sources_of(JobState.RUNNING)), Job.waits_for.is_(None))
         .values(
             state=JobState.RUNNING,
+            held_by=None,
             lease_token=Job.lease_token + 1,
             lease_owner=owner,
             lease_expires_at=db_now() + lease_seconds,
@@ -186,7 +218,10 @@ def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) ->
     )
     if result.first() is None:
         return None
-    return session.scalar(select(Job).where(Job.id == job_id).execution_options(populate_existing=True))
+    job = session.scalar(select(Job).where(Job.id == job_id).execution_options(populate_existing=True))
+    if job is not None:
+        limits.begin_span(session, job.project_id, job_id)
+    return job
 
 
 def renew(session: Session, job_id: str, token: int, *, lease_seconds: float, **values: Any) -> bool:
@@ -269,8 +304,12 @@ def add_checkpoint(
     blob_prefix: str,
     manifest_sha256: str,
     expires_in: float | None = None,
+    size: int = 0,
 ) -> None:
-    """Record a checkpoint that lies complete in the blob store; a later attempt's copy replaces an earlier one."""
+    """Record a checkpoint of `size` bytes that lies complete in the blob store.
+
+    A later attempt's copy replaces an earlier one.
+    """
     existing = checkpoint_at(session, job_id, step)
     if existing is None:
         expires_at = None if expires_in is None else db_now() + expires_in
@@ -279,6 +318,7 @@ def add_checkpoint(
     existing.metrics = dict(metrics)
     existing.blob_prefix = blob_prefix
     existing.manifest_sha256 = manifest_sha256
+    existing.bytes = size
     session.flush()
 
 

@@ -115,7 +115,7 @@ class JobQueueObject(BaseModel):
 class JobObject(BaseModel):
     """OpenAI's job object; its own members
     are `phase`, `pause_requested`, `attempt`, `started_at`, `running_seconds`, `base_model`, `lineage`, `waits_for`,
-    `queue`, `lora`, `priority`, `timeout`, `budget`, `resources`, `ended_by`, `expires_after` and
+    `queue`, `held_by`, `lora`, `priority`, `timeout`, `budget`, `resources`, `ended_by`, `expires_after` and
     `keep_checkpoints`.
     """
 
@@ -146,6 +146,9 @@ class JobObject(BaseModel):
     integrations: list[Any] = []
     lineage: list[LineageEntry]
     waits_for: list[str]
+    held_by: Literal["running_jobs", "training_minutes"] | None = Field(
+        None, description="The limit of its project for which the queued job does not start."
+    )
     queue: JobQueueObject | None = Field(None, description="Why the job does not run yet; null once it has started.")
     lora: LoraParameters | Literal["auto"] | None = Field(
         None, description="The adapter's shape, in numbers once the training began; null where all weights are trained."
@@ -190,6 +193,7 @@ class JobObject(BaseModel):
             metadata=job.user_metadata,
             lineage=[LineageEntry.model_validate(entry) for entry in job.lineage],
             waits_for=(job.waits_for or "").split(),
+            held_by=job.held_by,  # type: ignore[arg-type] - `limits.service.HoldReason`
             queue=queue,
             lora=None if hyperparameters.get("weights") == "full" else hyperparameters.get("lora"),
             priority=job.priority,

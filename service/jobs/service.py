@@ -29,11 +29,17 @@ from service.keys.service import Principal
 from service.kit import ids, outbox
 from service.kit.errors import InvalidRequest
 from service.kit.text import refuse_unstorable
+from service.limits import service as limits
+from service.limits.values import Limits
 from service.models import repository as models
 
 
 def create(session: Session, principal: Principal, context: Context, body: JobCreate) -> Job:
-    """Create a job in `validating`: the controller checks its files next. Raises InvalidRequest, Conflict, NotFound."""
+    """Create a job in `validating`: the controller checks its files next.
+
+    Raises InvalidRequest, Conflict, NotFound or QuotaExceeded.
+    """
+    limits.require_job(session, Limits.of(context.settings), principal.project_id)
     job = draft(session, principal, context, body)
     session.add(job)
     session.flush()

@@ -60,6 +60,8 @@ class Job(Base):
     state: Mapped[str] = mapped_column(String(16))
     pause_requested: Mapped[bool] = mapped_column(default=False)
     """Whether the job is to be `paused` at its next stand-still: once validated, or once its worker has let go."""
+    held_by: Mapped[str | None] = mapped_column(String(32))
+    """The limit of its project for which a queued job does not start: `limits.service.HoldReason`."""
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     started_at: Mapped[float | None] = mapped_column(Double)
     finished_at: Mapped[float | None] = mapped_column(Double)
@@ -114,6 +116,8 @@ class JobCheckpoint(Base):
     blob_prefix: Mapped[str] = mapped_column(String(255))
     manifest_sha256: Mapped[str] = mapped_column(String(64))
     expires_at: Mapped[float | None] = mapped_column(Double, index=True)
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Of all files under the prefix; 0 for those of releases that did not count them."""
 
 
 class JobArtifact(Base):

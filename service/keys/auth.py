@@ -13,6 +13,7 @@ from service.context import Context
 from service.keys import repository
 from service.keys.idempotency import Idempotency
 from service.keys.service import USE_NOTED_EVERY, Principal, authenticate
+from service.kit.call import CALL
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer YOUR_KEY`.")
 
@@ -35,8 +36,16 @@ def get_principal(
     if not noted:
         with context.db.write() as session:
             repository.note_use(session, principal.key_id)
+    _tell_call(request, principal)
     principal.require("read" if request.method in ("GET", "HEAD") else "write")
     return principal
+
+
+def _tell_call(request: Request, principal: Principal) -> None:
+    call = CALL.get()
+    if call is not None:
+        call.key_id, call.project_id = principal.key_id, principal.project_id
+        call.route, call.params = request.scope["route"].path, request.path_params
 
 
 def get_admin(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
@@ -79,8 +88,11 @@ def get_idempotency(
 ) -> Idempotency:
     """Read the header. Raises InvalidRequest where it cannot be a key."""
 
-    def tell() -> None:
+    def tell(object_id: str | None) -> None:
         response.headers["Idempotent-Replayed"] = "true"
+        call = CALL.get()
+        if call is not None:
+            call.replayed, call.object_id = True, object_id
 
     return Idempotency(principal.project_id, idempotency_key, request.url.path, tell)
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service.keys import repository, service
 from service.keys.auth import AdminDep, ContextDep, ReadSession, WriteSession
 from service.keys.errors import KeyNotFound, ProjectNotFound
-from service.keys.schemas import KeyCreate, KeyDeleted, KeyObject, NewKey, ProjectCreate, ProjectObject
+from service.keys.schemas import KeyCreate, KeyDeleted, KeyObject, NewKey, ProjectCreate, ProjectObject, ProjectUpdate
 from service.keys.tables import Project
 from service.kit.pagination import BoundedListPage
 from service.kit.text import refuse_unstorable
@@ -39,6 +39,16 @@ def create_project(body: ProjectCreate, session: WriteSession, _admin: AdminDep)
 def get_project(project_id: str, session: ReadSession, _admin: AdminDep) -> ProjectObject:
     """Return a project."""
     return ProjectObject.of(_project(session, project_id))
+
+
+@router.post("/{project_id}")
+def update_project(project_id: str, body: ProjectUpdate, session: WriteSession, _admin: AdminDep) -> ProjectObject:
+    """Give a project another name."""
+    refuse_unstorable(body.model_dump())
+    project = _project(session, project_id)
+    if body.name is not None:
+        service.rename_project(session, project, body.name)
+    return ProjectObject.of(project)
 
 
 @router.get("/{project_id}/api_keys")

@@ -38,8 +38,8 @@ class Idempotency:
     project_id: str
     key: str | None
     path: str
-    replayed: Callable[[], None]
-    """Called where the answer is an earlier one."""
+    replayed: Callable[[str | None], None]
+    """Called, with the object's id, where the answer is an earlier one."""
 
     def __post_init__(self) -> None:
         key = self.key
@@ -65,5 +65,5 @@ class Idempotency:
         kept = repository.kept_answer(session, self.project_id, self.key)
         if kept is None or kept.fingerprint != fingerprint:
             raise IdempotencyKeyReused(self.key)
-        self.replayed()
+        self.replayed((kept.answer or {}).get("id"))
         return model.model_validate(kept.answer)

@@ -16,7 +16,7 @@ from service.kit.pagination import fetch_page
 
 def project_by_name(session: Session, name: str) -> Project | None:
     """Return the project of this name, if there is one."""
-    return session.scalar(select(Project).where(Project.name == name))
+    return session.scalar(select(Project).where(Project.name == name, Project.deleted_at.is_(None)))
 
 
 def live_key(session: Session, digest: str) -> ApiKey | None:
@@ -43,14 +43,46 @@ def note_use(session: Session, key_id: str) -> None:
 
 
 def project(session: Session, project_id: str) -> Project | None:
-    """Return a project."""
-    return session.scalar(select(Project).where(Project.id == project_id))
+    """Return a project, unless it was deleted."""
+    return session.scalar(select(Project).where(Project.id == project_id, Project.deleted_at.is_(None)))
+
+
+def is_live(session: Session, project_id: str) -> bool:
+    """Tell whether a project was not deleted, and keep it so until the transaction ends."""
+    query = select(Project.seq).where(Project.id == project_id, Project.deleted_at.is_(None))
+    return session.scalar(query.with_for_update(read=True)) is not None
+
+
+def mark_deleted(session: Session, project_id: str) -> bool:
+    """Close a project: no key of it works any more, its name is free. False where it is deleted already."""
+    marked = session.execute(
+        update(Project)
+        .where(Project.id == project_id, Project.deleted_at.is_(None))
+        .values(deleted_at=db_now(), name=project_id)
+        .returning(Project.id)
+    )
+    if marked.first() is None:
+        return False
+    query = update(ApiKey).where(ApiKey.project_id == project_id, ApiKey.revoked_at.is_(None))
+    session.execute(query.values(revoked_at=db_now()))
+    return True
+
+
+def projects(session: Session) -> Sequence[Project]:
+    """Return all projects, the oldest first."""
+    return session.scalars(select(Project).where(Project.deleted_at.is_(None)).order_by(Project.seq)).all()
 
 
 def project_page(session: Session, *, after: str | None, limit: int) -> tuple[Sequence[Project], bool]:
     """Return one page of the projects, the oldest first."""
     return fetch_page(
-        session, select(Project), seq=Project.seq, public_id=Project.id, after=after, limit=limit, order="asc"
+        session,
+        select(Project).where(Project.deleted_at.is_(None)),
+        seq=Project.seq,
+        public_id=Project.id,
+        after=after,
+        limit=limit,
+        order="asc",
     )
 
 
@@ -67,19 +99,19 @@ def key_of(session: Session, project_id: str, key_id: str) -> ApiKey | None:
 
 def list_keys(session: Session) -> Sequence[tuple[ApiKey, Project]]:
     """Return all keys with their projects, oldest first."""
-    query = select(ApiKey, Project).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.seq)
-    return [(key, project) for key, project in session.execute(query)]
+    query = select(ApiKey, Project).join(Project, Project.id == ApiKey.project_id).where(Project.deleted_at.is_(None))
+    return [(key, project) for key, project in session.execute(query.order_by(ApiKey.seq))]
 
 
-def revoke(session: Session, key_id: str) -> bool:
-    """Mark a key as revoked; False where no live key has this id."""
+def revoke(session: Session, key_id: str) -> str | None:
+    """Mark a key as revoked and return its project; None where no live key has this id."""
     result = session.execute(
         update(ApiKey)
         .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
         .values(revoked_at=db_now())
-        .returning(ApiKey.id)
+        .returning(ApiKey.project_id)
     )
-    return result.first() is not None
+    return result.scalar()
 
 
 def reserve_answer(session: Session, project_id: str, key: str, fingerprint: str) -> bool:

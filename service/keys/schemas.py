@@ -29,6 +29,14 @@ class ProjectCreate(BaseModel):
     name: Name = Field(examples=["support desk"])
 
 
+class ProjectUpdate(BaseModel):
+    """The body of a project's change."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name | None = Field(None, examples=["support desk"])
+
+
 class ProjectObject(BaseModel):
     """OpenAI's project."""
 

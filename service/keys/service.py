@@ -66,7 +66,7 @@ def create_key(
 def create_project(session: Session, name: str) -> Project:
     """Make a project. Raises Conflict where the name is taken."""
     if repository.project_by_name(session, name) is not None:
-        raise Conflict(f"There is a project '{name}' already; choose another name.", param="name")
+        raise _taken(name)
     project = Project(id=ids.new_id(ids.PROJECT), name=name)
     session.add(project)
     session.flush()
@@ -114,6 +114,28 @@ def authenticate(session: Session, hmac_key: bytes, authorization: str | None) -
             "The API key provided has expired. `burnish-server keys create` makes a new one.", code="expired_api_key"
         )
     return Principal(project_id=key.project_id, key_id=key.id, scopes=frozenset(key.scopes.split()))
+
+
+def require_live(session: Session, project_id: str) -> None:
+    """Raise Unauthenticated where a key's project was deleted since the key was checked.
+
+    A change that is committed after this is seen by whoever deletes the project.
+    """
+    if not repository.is_live(session, project_id):
+        raise Unauthenticated("The project of this API key was deleted.")
+
+
+def rename_project(session: Session, project: Project, name: str) -> None:
+    """Give a project another name. Raises Conflict where it is taken."""
+    other = repository.project_by_name(session, name)
+    if other is not None and other.id != project.id:
+        raise _taken(name)
+    project.name = name
+    session.flush()
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"There is a project '{name}' already; choose another name.", param="name")
 
 
 def _digest(hmac_key: bytes, token: str) -> str:

@@ -19,6 +19,8 @@ class Project(Base):
     id: Mapped[str] = mapped_column(String(40), unique=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[float] = mapped_column(Double, default=db_now())
+    deleted_at: Mapped[float | None] = mapped_column(Double)
+    """Once set the project is gone for everybody; the controller erases what it owns, and this row last."""
 
 
 class ApiKey(Base):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import JSON, Double, Engine, MetaData, create_engine, event, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -18,6 +18,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from service.kit.errors import NoSpace, Unavailable
 
 _WRITES = "burnish_writes"
+_MADE = "burnish_made"
 
 Json = JSON().with_variant(JSONB(), "postgresql")
 
@@ -60,6 +61,9 @@ class Database:
         self.engine = _make_engine(url)
         self._read = sessionmaker(self.engine, expire_on_commit=False)
         self._write = sessionmaker(self.engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
+        self.before_commit: Callable[[Session], None] | None = None
+        """Called at the end of every `write`, inside its transaction."""
+        event.listen(self._write, "after_flush", _note_made)
 
     @contextmanager
     def read(self) -> Generator[Session]:
@@ -75,6 +79,8 @@ class Database:
         """
         with _told(self.engine), self._write.begin() as session:
             yield session
+            if self.before_commit is not None:
+                self.before_commit(session)
 
     def check(self) -> None:
         """Raise Unavailable unless the database answers."""
@@ -84,6 +90,17 @@ class Database:
     def close(self) -> None:
         """Close all pooled connections."""
         self.engine.dispose()
+
+
+def made_ids(session: Session) -> Sequence[str]:
+    """Return the public ids of the objects that the session has added so far."""
+    session.flush()
+    return cast("list[str]", session.info.get(_MADE, []))
+
+
+def _note_made(session: Session, _flush: object) -> None:
+    made = cast("list[str]", session.info.setdefault(_MADE, []))
+    made.extend(item.id for item in session.new if isinstance(getattr(item, "id", None), str))
 
 
 @contextmanager

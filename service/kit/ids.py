@@ -23,6 +23,7 @@ WEBHOOK_ENDPOINT = "whe_"
 WEBHOOK_ATTEMPT = "whatt_"
 PROJECT = "proj_"
 KEY = "key_"
+AUDIT = "audit_log-"
 CHAT = "chatcmpl-"
 TOOL_CALL = "call_"
 

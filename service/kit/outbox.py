@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Double, Integer, String, Text, select, update
+from sqlalchemy import Double, Integer, String, Text, delete, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from service.kit.db import Base, Json, db_now
@@ -24,6 +24,7 @@ class Topic(StrEnum):
     SEND_WEBHOOK = "send_webhook"
     """One event to one receiver."""
     DELETE_BLOBS = "delete_blobs"
+    ERASE_PROJECT = "erase_project"
 
 
 class OutboxRow(Base):
@@ -65,6 +66,11 @@ def mark_done(session: Session, seq: int, *, error: str | None = None) -> None:
         .where(OutboxRow.seq == seq)
         .values(done_at=db_now(), error=error, attempts=OutboxRow.attempts + 1)
     )
+
+
+def remove(session: Session, seq: int) -> None:
+    """Forget a row whose effect has happened."""
+    session.execute(delete(OutboxRow).where(OutboxRow.seq == seq))
 
 
 def mark_failed(session: Session, seq: int, *, error: str, retry_in: float) -> None:

@@ -77,6 +77,17 @@ class Settings(BaseSettings):
     export_seconds: int = Field(7 * 86400, ge=3600)
     """How long an exported model is kept where its request does not say."""
 
+    quota_stored_bytes: int | None = Field(None, ge=0)
+    """The quotas and rates of a project whose administrator has set no other; None is unlimited."""
+    quota_running_jobs: int | None = Field(None, ge=0)
+    quota_queued_jobs: int | None = Field(None, ge=0)
+    """Jobs that have not started or are paused."""
+    quota_training_minutes: int | None = Field(None, ge=0)
+    """Minutes a calendar month (UTC) that attempts at jobs may run, together."""
+    rate_requests_per_minute: int | None = Field(None, ge=1)
+    rate_tokens_per_minute: int | None = Field(None, ge=1)
+    """Tokens of chat completions, questions and answers together."""
+
     heartbeat_seconds: float = Field(10.0, gt=0)
     lease_seconds: float = Field(60.0, gt=0)
     poll_seconds: float = Field(0.5, gt=0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from service.audit.tables import AuditRow
 from service.exports.tables import ModelExport
 from service.files.tables import File, FileContent
 from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
 from service.keys.tables import ApiKey, IdempotentAnswer, Project
 from service.kit.outbox import OutboxRow
+from service.limits.tables import ProjectLimit, TrainingSpan
 from service.models.tables import CheckpointPermission, FineTunedModel
 from service.previews.tables import Preview
 from service.uploads.tables import Upload, UploadPart
@@ -32,6 +34,9 @@ TABLES = (
     WebhookEndpoint,
     WebhookEvent,
     WebhookAttempt,
+    ProjectLimit,
+    TrainingSpan,
+    AuditRow,
     Worker,
     Preview,
 )

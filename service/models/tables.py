@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Double, ForeignKey, Integer, String, UniqueConstraint
+from sqlalchemy import BigInteger, Double, ForeignKey, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.kit.db import Base, db_now
@@ -21,6 +21,8 @@ class FineTunedModel(Base):
     """`adapter`, `reward` or `model`."""
     job_id: Mapped[str] = mapped_column(String(40), unique=True)
     blob_prefix: Mapped[str] = mapped_column(String(255))
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Of all files under the prefix; 0 for results of releases that did not count them."""
     manifest_sha256: Mapped[str | None] = mapped_column(String(64))
     """The SHA-256 of `manifest.json` under the prefix; null for results of releases that did not keep it."""
     created_at: Mapped[float] = mapped_column(Double, default=db_now())

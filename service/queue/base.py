@@ -1,8 +1,13 @@
-"""The contract of the queue: it carries job ids, nothing else, and may lose or repeat them; SQL is the truth."""
+"""The contracts of what Valkey does: a queue and a count of requests.
+
+The queue carries job ids, nothing else, and may lose or repeat them; SQL is the truth.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -21,6 +26,34 @@ class JobQueue(Protocol):
         """Return the ids that wait for a worker. Raises QueueUnavailable."""
         ...
 
+    def remove(self, job_ids: Collection[str]) -> None:
+        """Take ids out that wait, and whatever is kept of them. Raises QueueUnavailable."""
+        ...
+
     def check(self) -> None:
         """Raise QueueUnavailable unless the server answers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What came of taking from a bucket. Times are in seconds from now."""
+
+    allowed: bool
+    remaining: int
+    full_in: float
+    """When nothing will be missing from the bucket."""
+    wait: float
+    """When there would be enough in it, where it was not allowed."""
+
+
+class RateLimiter(Protocol):
+    """Buckets that fill in a minute, shared by all processes. Safe to use from any thread."""
+
+    def take(self, key: str, *, limit: int, cost: int = 1, force: bool = False) -> Taken | None:
+        """Take `cost` out of the bucket that holds `limit` (at least 1): all of it or nothing.
+
+        With `force` it is taken even where there is less; a negative cost puts back. None where the server does not
+        answer: then nothing is counted.
+        """
         ...

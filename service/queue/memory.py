@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 
 
@@ -29,6 +30,11 @@ class MemoryJobQueue:
         """Return the ids that wait; see `JobQueue.waiting`."""
         with self._lock:
             return frozenset(self._ids)
+
+    def remove(self, job_ids: Collection[str]) -> None:
+        """Take ids out; see `JobQueue.remove`."""
+        with self._lock:
+            self._ids = deque(waiting for waiting in self._ids if waiting not in job_ids)
 
     def check(self) -> None:
         """Return: memory always answers."""

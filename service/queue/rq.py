@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Any
@@ -32,18 +32,18 @@ _TIMEOUT_SECONDS = 5
 _RECORD_SECONDS = 60
 
 
-def connect(url: str, *, retries: int) -> Redis:
+def connect(url: str, *, retries: int, timeout: float = _TIMEOUT_SECONDS) -> Redis:
     """Return a client that repeats a command up to `retries` times, at most 5 s apart, while the server is away.
 
-    Raises SettingsError where the URL is none.
+    `timeout` is how many seconds a connection or an answer may take. Raises SettingsError where the URL is none.
     """
     try:
         return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
             url,
             retry=Retry(ExponentialBackoff(cap=5, base=0.2), retries),
             retry_on_error=list(AWAY),
-            socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
             health_check_interval=30,
         )
     except ValueError as error:
@@ -93,6 +93,13 @@ class RqJobQueue:
             entries: list[bytes] = self._redis.lrange(self._queue.key, 0, -1)
         texts = (entry.decode("utf-8", "replace") for entry in entries)
         return frozenset(text for text in texts if ids.is_id(text, ids.JOB))
+
+    def remove(self, job_ids: Collection[str]) -> None:
+        """Take ids out, with their RQ jobs; see `JobQueue.remove`. Raises QueueUnavailable."""
+        with self._translated():
+            for job_id in job_ids:
+                self._redis.lrem(self._queue.key, 0, job_id)
+                self._redis.delete(Job.key_for(job_id))
 
     def check(self) -> None:
         """Raise QueueUnavailable unless the server answers."""

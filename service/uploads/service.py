@@ -19,6 +19,8 @@ from service.kit import ids, outbox
 from service.kit.errors import InvalidRequest, TooLarge
 from service.kit.multipart import StreamedForm
 from service.kit.text import refuse_unstorable
+from service.limits import service as limits
+from service.limits.values import Limits
 from service.storage.base import BlobWriter
 from service.uploads import repository
 from service.uploads.errors import PartTooMuch, UploadNotFound, UploadNotPending
@@ -31,13 +33,15 @@ _SPARE = 2
 
 
 def create(session: Session, principal: Principal, context: Context, body: UploadCreate) -> UploadObject:
-    """Announce a file. Raises InvalidRequest or TooLarge."""
+    """Announce a file; its room is kept from now on. Raises InvalidRequest, TooLarge or QuotaExceeded."""
     refuse_unstorable(body.model_dump(exclude_none=True))
     filename = checked_filename(body.filename, param="filename")
     purpose = checked_purpose(body.purpose)
     limit = context.settings.max_file_bytes
     if body.bytes > limit:
         raise TooLarge(f"'{filename}' is larger than {limit} bytes, the most this service accepts.", param="bytes")
+    defaults = Limits.of(context.settings)
+    limits.require_room(session, defaults, principal.project_id, what=f"'{filename}'", size=body.bytes)
     upload = Upload(
         id=ids.new_id(ids.UPLOAD),
         project_id=principal.project_id,
@@ -119,7 +123,7 @@ class PartUpload:
         self._writer.write(chunk)
 
     def complete(self) -> PartObject:
-        """Store the part and its row. Raises InvalidRequest, UploadNotPending, NoSpace."""
+        """Store the part and its row. Raises InvalidRequest, UploadNotPending, QuotaExceeded, NoSpace."""
         self._form.finish()
         assert self._writer is not None
         if not self._bytes:
@@ -156,6 +160,10 @@ class PartUpload:
                 f"The parts of upload {upload.id} have {total + size} bytes now, far more than the {upload.bytes} that "
                 "were announced: cancel it and create one of the right size."
             )
+        # What was announced has its room already.
+        beyond = total + size - max(upload.bytes, total)
+        defaults = Limits.of(self._context.settings)
+        limits.require_room(session, defaults, upload.project_id, what="What the part adds", size=beyond)
 
 
 def complete(
@@ -176,7 +184,7 @@ def complete(
     def finish() -> UploadObject:
         if not _end(session, upload_id, "completed", file_id=file.id):
             raise UploadNotPending(upload_id, "no longer pending", None)
-        shown = files.add(session, file)
+        shown = files.add(session, file, Limits.of(context.settings))
         return UploadObject.of(find(session, principal, upload_id), shown)
 
     with files.kept_if_used(context, file), context.db.write() as session:

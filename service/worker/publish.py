@@ -171,6 +171,7 @@ def _succeed(
             ended_by=manifest.facts.get("ended_by"),
             kind=kind,
             blob_prefix=f"{prefix}/{Path(_KINDS[kind].folder).name}",
+            size=sum(entry.bytes for entry in manifest.files if entry.path.startswith(f"{_KINDS[kind].folder}/")),
             manifest_sha256=next(entry.sha256 for entry in manifest.files if entry.path == own_manifest),
             result_csv=files["csv"],
             artifacts=[file for name, file in files.items() if name != "csv"],

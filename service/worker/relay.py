@@ -20,7 +20,7 @@ from service.storage.errors import StorageError
 from service.worker.errors import LeaseLost
 from service.worker.lease import Lease
 from service.worker.messages import Row, finite, row_of
-from service.worker.transfer import Damaged, job_prefix, store_folder
+from service.worker.transfer import Damaged, StoredFolder, job_prefix, store_folder
 from trainer import events
 from trainer.result import CHECKPOINTS_FOLDER
 
@@ -137,7 +137,7 @@ class Relay:
         name = f"step-{event.step}"
         prefix = f"{job_prefix(self._lease.job_id, self._lease.token)}/checkpoints/{name}"
         try:
-            sha256 = store_folder(self._storage, self._folder / CHECKPOINTS_FOLDER / name, prefix, self._lease)
+            stored = store_folder(self._storage, self._folder / CHECKPOINTS_FOLDER / name, prefix, self._lease)
         except FileNotFoundError:
             log.info("%s: the trainer has removed its checkpoint at step %d already", self._lease.job_id, event.step)
             return
@@ -152,13 +152,13 @@ class Relay:
             self._lease.insist(lambda: self._record(row))
             return
         row = Row(message=f"Checkpoint created at step {event.step}", once_key=f"checkpoint:{event.step}")
-        self._lease.insist(lambda: self._record(row, event, prefix, sha256))
+        self._lease.insist(lambda: self._record(row, event, prefix, stored))
 
     def _record(
-        self, row: Row, event: events.Checkpoint | None = None, prefix: str = "", manifest_sha256: str = ""
+        self, row: Row, event: events.Checkpoint | None = None, prefix: str = "", stored: StoredFolder | None = None
     ) -> None:
         with self._lease.write() as session:
-            if event is not None:
+            if event is not None and stored is not None:
                 job = repository.by_id(session, self._lease.job_id)
                 repository.add_checkpoint(
                     session,
@@ -166,7 +166,8 @@ class Relay:
                     step=event.step,
                     metrics=finite(event.metrics),
                     blob_prefix=prefix,
-                    manifest_sha256=manifest_sha256,
+                    manifest_sha256=stored.manifest_sha256,
+                    size=stored.bytes,
                     expires_in=retention.seconds(job, "checkpoints") if job else None,
                 )
             repository.add_event(session, self._lease.job_id, **row)

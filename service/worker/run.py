@@ -17,6 +17,7 @@ from service.jobs import lifecycle
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
+from service.limits.values import Limits
 from service.worker.bases import PREPARE_COMMAND, prepared_base
 from service.worker.errors import AttemptFailed, JobFailed, JobPaused, JobTimedOut, LeaseLost, WorkerStopping
 from service.worker.lease import Lease
@@ -53,10 +54,14 @@ def run_job(runtime: WorkerRuntime, ticket: str) -> None:
     since = time.monotonic()
     with context.db.write() as session:
         job = lifecycle.start_next(
-            session, capacity=runtime.capacity, owner=runtime.owner, lease_seconds=settings.lease_seconds
+            session,
+            capacity=runtime.capacity,
+            owner=runtime.owner,
+            lease_seconds=settings.lease_seconds,
+            defaults=Limits.of(settings),
         )
     if job is None:
-        log.info("Called for %s: no queued job is left that this worker can run", ticket)
+        log.info("Called for %s: no queued job is left that this worker can and may run", ticket)
         return
     job_id = job.id
     log.info("%s claimed with token %d", job_id, job.lease_token)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from service.storage import Storage, StoredBlob
 from service.storage.base import CHUNK_SIZE
@@ -76,8 +77,15 @@ def fetch_folder(
     return manifest
 
 
-def store_folder(storage: Storage, folder: Path, prefix: str, hold: Hold) -> str:
-    """Store a folder, its manifest last, and return the manifest's SHA-256.
+class StoredFolder(NamedTuple):
+    """The SHA-256 of the manifest of a folder that was stored, and the bytes of all its files."""
+
+    manifest_sha256: str
+    bytes: int
+
+
+def store_folder(storage: Storage, folder: Path, prefix: str, hold: Hold) -> StoredFolder:
+    """Store a folder, its manifest last.
 
     Raises Damaged, StorageFull, StorageUnavailable, OSError or LeaseLost.
     """
@@ -88,7 +96,8 @@ def store_folder(storage: Storage, folder: Path, prefix: str, hold: Hold) -> str
         raise Damaged("its manifest cannot be read") from error
     for entry in checked_entries(manifest):
         upload(storage, f"{prefix}/{entry.path}", folder / entry.path, entry, hold)
-    return hold.patiently(lambda: storage.put(f"{prefix}/{MANIFEST_NAME}", [data])).sha256
+    stored = hold.patiently(lambda: storage.put(f"{prefix}/{MANIFEST_NAME}", [data]))
+    return StoredFolder(stored.sha256, stored.bytes + sum(entry.bytes for entry in manifest.files))
 
 
 def _download(storage: Storage, key: str, target: Path, hold: Hold) -> str:

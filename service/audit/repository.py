@@ -1,0 +1,90 @@
+"""SQL of the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from service.audit.tables import AuditRow
+from service.keys.tables import Project
+from service.kit import ids
+from service.kit.errors import InvalidRequest
+from service.kit.pagination import fetch_page
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a list is narrowed to; an empty sequence narrows nothing. Times are unix seconds."""
+
+    types: Sequence[str] = ()
+    project_ids: Sequence[str] = ()
+    key_ids: Sequence[str] = ()
+    object_ids: Sequence[str] = ()
+    after_time: float | None = None
+    from_time: float | None = None
+    before_time: float | None = None
+    until_time: float | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Return it as SQL."""
+        among = (
+            (AuditRow.type, self.types),
+            (AuditRow.project_id, self.project_ids),
+            (AuditRow.key_id, self.key_ids),
+            (AuditRow.object_id, self.object_ids),
+        )
+        found: list[ColumnElement[bool]] = [column.in_(values) for column, values in among if values]
+        # The wire's times are whole seconds, as it shows them; a row's has a fraction.
+        if self.after_time is not None:
+            found.append(AuditRow.at >= self.after_time + 1)
+        if self.from_time is not None:
+            found.append(AuditRow.at >= self.from_time)
+        if self.before_time is not None:
+            found.append(AuditRow.at < self.before_time)
+        if self.until_time is not None:
+            found.append(AuditRow.at < self.until_time + 1)
+        return found
+
+
+def add(session: Session, **values: Any) -> None:
+    """Append a row."""
+    session.add(AuditRow(id=ids.new_id(ids.AUDIT), **values))
+    session.flush()
+
+
+def page(
+    session: Session, wanted: Filter, *, after: str | None, before: str | None, limit: int
+) -> tuple[Sequence[AuditRow], bool]:
+    """Return one page, newest first. `before` gives the page that ends just before an id.
+
+    Raises InvalidRequest for an `after` or `before` that is not in the log.
+    """
+    query = select(AuditRow).where(*wanted.conditions())
+    if before is None:
+        return _fetch(session, query, after, limit, newest_first=True)
+    if after is not None:
+        raise InvalidRequest("Give either after or before, not both.", param="before")
+    try:
+        rows, has_more = _fetch(session, query, before, limit, newest_first=False)
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, param="before") from error
+    return rows[::-1], has_more
+
+
+def _fetch(
+    session: Session, query: Any, place: str | None, limit: int, *, newest_first: bool
+) -> tuple[Sequence[AuditRow], bool]:
+    order = "desc" if newest_first else "asc"
+    return fetch_page(session, query, seq=AuditRow.seq, public_id=AuditRow.id, after=place, limit=limit, order=order)
+
+
+def project_names(session: Session, project_ids: Sequence[str]) -> dict[str, str]:
+    """Return the names of those projects that are still there."""
+    rows = session.execute(
+        select(Project.id, Project.name).where(Project.id.in_(project_ids), Project.deleted_at.is_(None))
+    )
+    return {row.id: row.name for row in rows}

@@ -1,0 +1,92 @@
+"""What the wire shows of the audit log, after OpenAI's administration API."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from service.audit.tables import AuditRow
+
+
+class AuditKey(BaseModel):
+    """The API key that was used."""
+
+    id: str
+    type: Literal["service_account"] = "service_account"
+
+
+class AuditUser(BaseModel):
+    """The operating system's name of the operator."""
+
+    id: str
+
+
+class AuditSession(BaseModel):
+    """A session on the server itself, by the command `burnish-server`."""
+
+    user: AuditUser
+    ip_address: str | None = None
+
+
+class AuditActor(BaseModel):
+    """Who did it: an API key, or an operator on the server."""
+
+    type: Literal["api_key", "session"]
+    api_key: AuditKey | None = None
+    session: AuditSession | None = None
+
+
+class AuditProject(BaseModel):
+    """The project that it was about; `name` is null once the project is deleted."""
+
+    id: str
+    name: str | None
+
+
+class AuditLogObject(BaseModel):
+    """OpenAI's entry of the audit log. A member with the name of the `type` has the object's `id`, as there.
+
+    `outcome`, `status_code`, `object_id`, `request_id` and `ip_address` are Burnish's. `actor` is null for what the
+    service did of its own accord.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: Literal["organization.audit_log"] = "organization.audit_log"
+    type: str
+    effective_at: int
+    actor: AuditActor | None
+    project: AuditProject | None
+    outcome: Literal["succeeded", "replayed", "failed"]
+    status_code: int | None
+    object_id: str | None
+    request_id: str | None
+    ip_address: str | None
+
+    @classmethod
+    def of(cls, row: AuditRow, names: dict[str, str]) -> AuditLogObject:
+        """Show a row; `names` are those of projects."""
+        shown: dict[str, Any] = {
+            "id": row.id,
+            "type": row.type,
+            "effective_at": int(row.at),
+            "actor": _actor(row),
+            "project": row.project_id and AuditProject(id=row.project_id, name=names.get(row.project_id)),
+            "outcome": row.outcome,
+            "status_code": row.status_code,
+            "object_id": row.object_id,
+            "request_id": row.request_id,
+            "ip_address": row.address,
+            row.type: {"id": row.object_id},
+        }
+        return cls.model_validate(shown)
+
+
+def _actor(row: AuditRow) -> AuditActor | None:
+    if row.key_id is not None:
+        return AuditActor(type="api_key", api_key=AuditKey(id=row.key_id))
+    if row.operator is not None:
+        return AuditActor(type="session", session=AuditSession(user=AuditUser(id=row.operator)))
+    return None

@@ -1,0 +1,67 @@
+"""Step: queued jobs that a limit of their project keeps from starting are held, and sent on once it allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from service.context import Context
+from service.jobs import lifecycle, repository
+from service.jobs.states import JobState
+from service.jobs.tables import Job
+from service.limits import repository as limits_repository
+from service.limits import service as limits
+from service.limits.values import UNLIMITED, Limits
+from service.queue.base import JobQueue
+
+
+def hold_jobs(context: Context, _queue: JobQueue) -> int:
+    """Hold and release what has to be; return how many jobs changed. Raises Unavailable.
+
+    A claim looks at the limits itself: this step is what tells the owners, and what sends the jobs again.
+    """
+    defaults = Limits.of(context.settings)
+    with context.db.read() as session:
+        held = repository.held(session)
+        limited = defaults != UNLIMITED or limits_repository.any_override(session)
+        ready = repository.ready(session) if limited else ()
+    changed = sum(_hold(context, defaults, project_id, found) for project_id, found in _by_project(ready).items())
+    return changed + sum(_release(context, defaults, found) for found in _by_project(held).values())
+
+
+def _by_project(found: Iterable[Job]) -> dict[str, list[Job]]:
+    grouped: dict[str, list[Job]] = {}
+    for job in found:
+        grouped.setdefault(job.project_id, []).append(job)
+    return grouped
+
+
+def _hold(context: Context, defaults: Limits, project_id: str, ready: list[Job]) -> int:
+    with context.db.read() as session:
+        own = limits.limits_of(session, defaults, project_id)
+        why = limits.why_held(session, own, project_id)
+    if why is None:
+        return 0
+    changed = 0
+    for job in ready:
+        with context.db.write() as session:
+            now = repository.lock(session, job.id)
+            if now is not None and now.state == JobState.QUEUED and now.held_by is None:
+                lifecycle.hold(session, now, why)
+                changed += 1
+    return changed
+
+
+def _release(context: Context, defaults: Limits, held: list[Job]) -> int:
+    """Release jobs of one project, the oldest first: as many as may run."""
+    for count, job in enumerate(held):
+        with context.db.write() as session:
+            now = repository.lock(session, job.id)
+            if now is None or now.state != JobState.QUEUED or now.held_by is None:
+                continue
+            own = limits.limits_of(session, defaults, job.project_id)
+            why = limits.why_held(session, own, job.project_id, waiting=repository.count_ready(session, job.project_id))
+            if why is not None:
+                lifecycle.hold(session, now, why)
+                return count
+            lifecycle.unhold(session, job.id)
+    return len(held)

@@ -1,0 +1,1 @@
+"""Deletion of a project with everything it owns."""
