@@ -11,7 +11,6 @@ from service.audit import repository
 from service.audit.actions import Action, action_of
 from service.kit.call import Call
 from service.kit.db import Database, made_ids
-from service.kit.errors import ServiceError
 
 _log = logging.getLogger(__name__)
 _MOST_ID, _MOST_OBJECT = 40, 320
@@ -33,11 +32,12 @@ def record_failure(db: Database, call: Call, status: int) -> None:
     action = action_of(call)
     if action is None or call.key_id is None or call.unrecorded:
         return
+    call.recorded = True
     try:
         with db.write() as session:
             _add(session, call, action, _object_of(call, action), outcome="failed", status_code=status)
-    except ServiceError as error:
-        _log.error("a refused call could not be written to the audit log: %s", error.message)
+    except Exception as error:  # noqa: BLE001 - the caller gets the answer that was decided, whatever fails here
+        _log.error("a refused call could not be written to the audit log: %s", error)
 
 
 def record_operator(session: Session, type_: str, *, object_id: str, project_id: str | None = None) -> None:
