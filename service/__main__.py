@@ -9,6 +9,7 @@ import click
 
 from service.cli.errors import Commands
 from service.cli.keys import keys
+from service.cli.projects import projects
 
 _PORT = click.IntRange(1, 65535)
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -111,6 +112,7 @@ def openapi() -> None:
 
 
 cli.add_command(keys)
+cli.add_command(projects)
 
 
 def main() -> None:

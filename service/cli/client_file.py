@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
+from service.audit.service import record_operator
 from service.context import Context
 from service.keys.service import SCOPES, authenticate, create_key
 from service.kit.errors import Unauthenticated
@@ -26,7 +27,8 @@ def write_client_file(context: Context, base_url: str) -> str | None:
             _replace(path, base_url, token)
         return None
     with context.db.write() as session:
-        _, token = create_key(session, context.hmac_key, project=PROJECT, name=_KEY_NAME, scopes=SCOPES)
+        key, token = create_key(session, context.hmac_key, project=PROJECT, name=_KEY_NAME, scopes=SCOPES)
+        record_operator(session, "api_key.created", object_id=key.id, project_id=key.project_id)
     _replace(path, base_url, token)
     return token
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
+from service.cli.database import open_database
+
 if TYPE_CHECKING:
     from service.keys.service import Scope
     from service.keys.tables import ApiKey
-    from service.kit.db import Database
 
 MAX_NAME = 64
 
@@ -58,14 +57,14 @@ def keys() -> None:
 @click.option("--expires-in", callback=checked_days, metavar="DAYS", help="After how many days it ends; never if left.")
 def create(project: str, name: str, scopes: tuple[Scope, ...], expires_in: float | None) -> None:
     """Make a key and print it; it is kept as a hash and cannot be shown again."""
+    from service.audit.service import record_operator
     from service.keys.service import create_key
-    from service.kit.settings import load_settings
 
-    settings = load_settings()
-    with _database() as database, database.write() as session:
+    with open_database() as (database, settings), database.write() as session:
         key, token = create_key(
             session, settings.hmac_key(), project=project, name=name, scopes=scopes, expires_in=expires_in
         )
+        record_operator(session, "api_key.created", object_id=key.id, project_id=key.project_id)
     click.echo(f"Key {key.id} of the project {project}; it is shown only now:", err=True)
     click.echo(token)
 
@@ -75,7 +74,7 @@ def list_keys() -> None:
     """List all keys, the oldest first."""
     from service.keys.repository import list_keys as rows
 
-    with _database() as database, database.read() as session:
+    with open_database() as (database, _), database.read() as session:
         for key, project in rows(session):
             used = "never used" if key.last_used_at is None else f"used {_day(key.last_used_at)}"
             columns = (key.id, project.name, key.name, key.hint, key.scopes, _day(key.created_at), used, _state(key))
@@ -86,28 +85,16 @@ def list_keys() -> None:
 @click.argument("key_id", metavar="ID")
 def revoke(key_id: str) -> None:
     """Revoke a key at once and for ever."""
+    from service.audit.service import record_operator
     from service.keys.repository import revoke as revoke_key
     from service.kit.errors import NotFound
 
-    with _database() as database, database.write() as session:
-        if not revoke_key(session, key_id):
+    with open_database() as (database, _), database.write() as session:
+        project_id = revoke_key(session, key_id)
+        if project_id is None:
             raise NotFound(f"There is no live key '{key_id}'; `burnish-server keys list` shows all.")
+        record_operator(session, "api_key.deleted", object_id=key_id, project_id=project_id)
     click.echo(f"Key {key_id} is revoked.")
-
-
-@contextmanager
-def _database() -> Generator[Database]:
-    from service import migrations
-    from service.kit.db import Database
-    from service.kit.settings import load_settings
-
-    settings = load_settings()
-    migrations.check(settings)
-    database = Database(settings.database)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def _state(key: ApiKey) -> str:

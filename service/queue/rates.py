@@ -44,12 +44,13 @@ return {allowed, math.max(math.floor(level), 0), full, math.ceil(wait)}
 
 
 class RedisRates:
-    """A `RateLimiter`. It connects with the first call."""
+    """A `RateLimiter`. It connects with the first call. Raises SettingsError where the URL is none."""
 
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url
         self._lock = threading.Lock()
-        self._script: Any = None
+        client: Any = connect(redis_url, retries=0, timeout=_PATIENCE)
+        self._script: Any = client.register_script(_TAKE)
         self._away_until = 0.0
         self._told = False
 
@@ -58,21 +59,13 @@ class RedisRates:
         if time.monotonic() < self._away_until:
             return None
         try:
-            script = self._connected()
-            answer = script(keys=[_PREFIX + key], args=[limit, cost, int(force)])
+            answer = self._script(keys=[_PREFIX + key], args=[limit, cost, int(force)])
         except RedisError as error:
             self._failed(error)
             return None
         self._works()
         allowed, remaining, full, wait = cast("list[int]", answer)
         return Taken(bool(allowed), remaining, full / 1000, wait / 1000)
-
-    def _connected(self) -> Any:
-        with self._lock:
-            if self._script is None:
-                client: Any = connect(self._url, retries=0, timeout=_PATIENCE)
-                self._script = client.register_script(_TAKE)
-            return self._script
 
     def _failed(self, error: RedisError) -> None:
         with self._lock:

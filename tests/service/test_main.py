@@ -15,14 +15,17 @@ import httpx
 import psutil
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import select
 
 from service.__main__ import cli
 from service.api.app import openapi_document
+from service.audit.tables import AuditRow
 from service.cli import checks
 from service.cli.client_file import write_client_file
 from service.cli.errors import CommandFailed, sentence_of
 from service.cli.processes import Child
 from service.context import Context
+from service.kit.db import Database
 from tests.fixtures.processes import Server, clean_environment, free_port, running_server, wait_until
 from tests.fixtures.service import make_context
 
@@ -362,3 +365,34 @@ def _lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_projects_are_listed_limited_and_deleted_and_it_is_told(run: Run, tmp_path: Path) -> None:
+    run("migrate")
+    run("keys", "create", "--project", "团队 A", "--name", "n")
+    ((project_id, name, _),) = [line.split("\t") for line in run("projects", "list").output.splitlines()]
+    assert name == "团队 A"
+    shown = run("projects", "limits", "团队 A", "--stored-bytes", "1000", "--running-jobs", "none").output
+    assert "stored_bytes\t0 of 1000\t(project)\nrunning_jobs\t0 of none\t(project)\n" in shown
+    assert "queued_jobs\t0 of none\t(default)" in shown
+    back = run("projects", "limits", project_id, "--stored-bytes", "default").output
+    assert "stored_bytes\t0 of none\t(default)" in back
+    for wrong in (("--stored-bytes", "much"), ("--stored-bytes", "-1")):
+        assert run("projects", "limits", project_id, *wrong).exit_code == 2
+    zero = run("projects", "limits", project_id, "--requests-per-minute", "0")
+    assert (zero.exit_code, zero.output.startswith("burnish-server: --requests-per-minute:")) == (1, True)
+    assert run("projects", "delete", "nobody's", "--yes").exit_code == 1
+    assert run("projects", "delete", project_id).exit_code == 1, "it asks first"
+    deleted = run("projects", "delete", project_id, "--yes")
+    assert deleted.exit_code == 0, deleted.output
+    assert run("projects", "list").output == ""
+    assert run("keys", "list").output == ""
+    with Database(f"sqlite:///{tmp_path / 'data' / 'burnish.db'}").read() as session:
+        told = session.scalars(select(AuditRow).order_by(AuditRow.seq)).all()
+    assert [row.type for row in told] == [
+        "api_key.created",
+        "project.limits.updated",
+        "project.limits.updated",
+        "project.deleted",
+    ]
+    assert all(row.actor == "operator" and row.operator and row.project_id == project_id for row in told)

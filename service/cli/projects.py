@@ -1,0 +1,121 @@
+"""`burnish-server projects`: the projects, their limits, and their deletion."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from service.cli.database import open_database
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from service.keys.tables import Project
+
+_LIMITS = (
+    "stored_bytes",
+    "running_jobs",
+    "queued_jobs",
+    "training_minutes",
+    "requests_per_minute",
+    "tokens_per_minute",
+)
+
+
+@click.group()
+def projects() -> None:
+    """List projects, show and set their limits, delete them."""
+
+
+@projects.command("list")
+def list_projects() -> None:
+    """List all projects, the oldest first."""
+    from service.keys.repository import projects as rows
+
+    with open_database() as (database, _), database.read() as session:
+        for project in rows(session):
+            made = datetime.fromtimestamp(project.created_at, UTC).strftime("%Y-%m-%d")
+            click.echo(f"{project.id}\t{project.name}\t{made}")
+
+
+def _value(_ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    if value is None or value in ("none", "default"):
+        return value
+    if not (value.isascii() and value.isdigit()):
+        raise click.BadParameter("use a whole number, none (no limit) or default (the setting's)", param=param)
+    return int(value)
+
+
+def _with_limits(command: Any) -> Any:
+    for name in reversed(_LIMITS):
+        option = f"--{name.replace('_', '-')}"
+        command = click.option(option, name, callback=_value, metavar="NUMBER|none|default")(command)
+    return command
+
+
+@projects.command("limits")
+@click.argument("project")
+@_with_limits
+def limits(project: str, **given: int | str | None) -> None:
+    """Show what PROJECT (its id or name) may use and uses; with options, set limits first."""
+    from service.audit.service import record_operator
+    from service.limits import service
+    from service.limits.schemas import LimitsUpdate
+    from service.limits.values import Limits
+
+    changes = {name: None if value == "none" else value for name, value in given.items() if value is not None}
+    with open_database() as (database, settings), database.write() as session:
+        project_id = _named(session, project).id
+        if changes:
+            service.change(session, project_id, _checked(LimitsUpdate, changes))
+            record_operator(session, "project.limits.updated", object_id=project_id, project_id=project_id)
+        shown = service.show(session, Limits.of(settings), project_id).model_dump()
+    for name in _LIMITS:
+        limit = "none" if shown[name]["limit"] is None else str(shown[name]["limit"])
+        used = f"{shown[name]['used']:g}" if "used" in shown[name] else "—"
+        click.echo(f"{name}\t{used} of {limit}\t({shown[name]['source']})")
+
+
+@projects.command("delete")
+@click.argument("project")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(project: str, yes: bool) -> None:
+    """Delete PROJECT (its id or name) with everything it owns; the audit log alone keeps what was done in it."""
+    from service.audit.service import record_operator
+    from service.erasure.service import close
+
+    with open_database() as (database, settings):
+        with database.read() as session:
+            found = _named(session, project)
+        if not yes:
+            click.confirm(f"Delete {found.name} ({found.id}) with all its files, jobs, models and keys?", abort=True)
+        with database.write() as session:
+            close(session, settings, found.id)
+            record_operator(session, "project.deleted", object_id=found.id, project_id=found.id)
+    click.echo(f"Project {found.name} ({found.id}) is deleted; the controller erases what it owns in some minutes.")
+
+
+def _named(session: Session, text: str) -> Project:
+    """Return a project by its id or its name. Raises NotFound."""
+    from service.keys.repository import project, project_by_name
+    from service.kit.errors import NotFound
+
+    found = project(session, text) or project_by_name(session, text)
+    if found is None:
+        raise NotFound(f"There is no project '{text}'; `burnish-server projects list` shows all.")
+    return found
+
+
+def _checked(model: Any, values: dict[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    from service.kit.errors import InvalidRequest
+
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise InvalidRequest(f"--{name}: {first['msg']}.") from error
