@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Generic, TypeVar
@@ -18,7 +18,7 @@ from burnish._upload import Upload
 
 T = TypeVar("T")
 Parser = Callable[[httpx.Response], T]
-Params = Mapping[str, str | int]
+Params = Mapping[str, "str | int | Sequence[str]"]
 
 
 @dataclass(frozen=True)

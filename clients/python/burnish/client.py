@@ -18,12 +18,15 @@ from burnish import config
 from burnish._download import Download
 from burnish._request import Call, Request, parser_of
 from burnish._retry import RetryPolicy
+from burnish.resources import limits
+from burnish.resources.audit_logs import AsyncAuditLogs, AuditLogs
 from burnish.resources.files import AsyncFiles, Files
 from burnish.resources.jobs import AsyncFineTuning, AsyncJobs, FineTuning, Jobs
 from burnish.resources.models import AsyncModels, Models
 from burnish.resources.projects import AsyncProjects, Projects
 from burnish.resources.uploads import AsyncUploads, Uploads
 from burnish.resources.webhooks import AsyncWebhooks, Webhooks
+from burnish.schemas import ProjectLimits
 
 __version__ = "0.1.0"
 
@@ -87,6 +90,7 @@ class Burnish(_Base):
         self.fine_tuning = FineTuning(self.jobs)
         self.models = Models(self)
         self.projects = Projects(self)
+        self.audit_logs = AuditLogs(self)
         self.webhooks = Webhooks(self)
 
     def __enter__(self) -> Self:
@@ -106,6 +110,10 @@ class Burnish(_Base):
     def readyz(self) -> dict[str, Any]:
         """Return the state of the server's parts. Raises InternalServerError where one is not ready."""
         return self.send(_READY)
+
+    def limits(self) -> ProjectLimits:
+        """Return what the key's project may use and uses."""
+        return self.send(limits.OWN)
 
     def send(self, request: Request[T]) -> T:
         """Carry out a request, repeating it where the rules say so. Raises APIError."""
@@ -178,6 +186,7 @@ class AsyncBurnish(_Base):
         self.fine_tuning = AsyncFineTuning(self.jobs)
         self.models = AsyncModels(self)
         self.projects = AsyncProjects(self)
+        self.audit_logs = AsyncAuditLogs(self)
         self.webhooks = AsyncWebhooks(self)
 
     async def __aenter__(self) -> Self:
@@ -197,6 +206,10 @@ class AsyncBurnish(_Base):
     async def readyz(self) -> dict[str, Any]:
         """Return the state of the server's parts. Raises InternalServerError where one is not ready."""
         return await self.send(_READY)
+
+    async def limits(self) -> ProjectLimits:
+        """Return what the key's project may use and uses."""
+        return await self.send(limits.OWN)
 
     async def send(self, request: Request[T]) -> T:
         """Carry out a request, repeating it where the rules say so. Raises APIError."""

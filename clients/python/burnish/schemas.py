@@ -73,6 +73,53 @@ class ApiKey(WireModel):
     value: str | None = Field(None, repr=False)
 
 
+class Limit(WireModel):
+    """What a project may use of something (`limit` None: as much as it likes), and what it uses where that is counted.
+
+    `source` is `project` where an administrator set it, else `default`.
+    """
+
+    limit: int | None = None
+    source: str = "default"
+    used: float | None = None
+    resets_at: int | None = None
+
+
+class ProjectLimits(WireModel):
+    """All limits of a project."""
+
+    object: str = "organization.project.limits"
+    project_id: str
+    stored_bytes: Limit
+    running_jobs: Limit
+    queued_jobs: Limit
+    training_minutes: Limit
+    requests_per_minute: Limit
+    tokens_per_minute: Limit
+
+
+class AuditLog(WireModel):
+    """Something that was changed, or refused. `actor` is None for what the service did of its own accord."""
+
+    id: str
+    type: str
+    effective_at: int
+    actor: dict[str, Any] | None = None
+    project: dict[str, Any] | None = None
+    outcome: str = "succeeded"
+    status_code: int | None = None
+    object_id: str | None = None
+    request_id: str | None = None
+    ip_address: str | None = None
+
+    @property
+    def who(self) -> str:
+        """The key's id, the operator's name, or `service`."""
+        actor = self.actor or {}
+        key, session = actor.get("api_key"), actor.get("session")
+        return str(key["id"] if key else session["user"]["id"] if session else "service")
+
+
 class UploadPart(WireModel):
     """A part of an upload that the server has."""
 
@@ -143,6 +190,7 @@ class Job(WireModel):
     ended_by: str | None = None
     expires_after: dict[str, Any] | None = None
     keep_checkpoints: int | None = None
+    held_by: str | None = None
 
     @property
     def is_terminal(self) -> bool:

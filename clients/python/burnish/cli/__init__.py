@@ -7,6 +7,7 @@ from enum import IntEnum
 
 import click
 
+from burnish.cli.administration import audit, limits
 from burnish.cli.data import data
 from burnish.cli.files import files
 from burnish.cli.jobs import jobs
@@ -40,7 +41,7 @@ def cli() -> None:
     """
 
 
-for command in (login, data, files, jobs, models, score, webhooks, projects, keys):
+for command in (login, data, files, jobs, models, score, webhooks, projects, keys, limits, audit):
     cli.add_command(command)
 
 

@@ -40,6 +40,20 @@ def create_project(name: str, as_json: bool) -> None:
     print_json(project) if as_json else click.echo(project.id)
 
 
+@projects.command("delete")
+@click.argument("project_id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def delete_project(project_id: str, yes: bool, as_json: bool) -> None:
+    """Delete a project with all its files, jobs, models and keys; the server erases the data some minutes later."""
+    with Burnish() as client:
+        project = client.projects.retrieve(project_id)
+        if not yes:
+            click.confirm(f"Delete {project.name} ({project.id}) with everything it owns?", abort=True, err=True)
+        gone = client.projects.delete(project_id)
+    print_json(gone) if as_json else click.echo(f"{gone.id}: deleted")
+
+
 @click.group()
 def keys() -> None:
     """Make, list and revoke a project's API keys; needs a key with the scope admin."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import Unpack
+
 from burnish._pages import AsyncPage, Page
 from burnish._request import Request, parser_of, query, segment
-from burnish.schemas import ApiKey, Deleted, PageData, Project
+from burnish.resources import limits
+from burnish.resources.limits import LimitChanges
+from burnish.schemas import ApiKey, Deleted, PageData, Project, ProjectLimits
 
 if TYPE_CHECKING:
     from burnish.client import AsyncBurnish, Burnish
@@ -25,6 +29,22 @@ def _list(after: str | None, limit: int | None) -> Request[PageData[Project]]:
 
 def _create(name: str) -> Request[Project]:
     return Request("POST", _PROJECTS, parser_of(Project), json={"name": name})
+
+
+def _one(project_id: str) -> str:
+    return f"{_PROJECTS}/{segment(project_id)}"
+
+
+def _retrieve(project_id: str) -> Request[Project]:
+    return Request("GET", _one(project_id), parser_of(Project))
+
+
+def _update(project_id: str, name: str) -> Request[Project]:
+    return Request("POST", _one(project_id), parser_of(Project), json={"name": name})
+
+
+def _delete(project_id: str) -> Request[Deleted]:
+    return Request("DELETE", _one(project_id), parser_of(Deleted))
 
 
 def _list_keys(project_id: str, after: str | None, limit: int | None) -> Request[PageData[ApiKey]]:
@@ -58,6 +78,26 @@ class Projects:
         """Make a project. Raises ConflictError where the name is taken."""
         return self._client.send(_create(name))
 
+    def retrieve(self, project_id: str) -> Project:
+        """Return a project."""
+        return self._client.send(_retrieve(project_id))
+
+    def update(self, project_id: str, *, name: str) -> Project:
+        """Give a project another name. Raises ConflictError where it is taken."""
+        return self._client.send(_update(project_id, name))
+
+    def delete(self, project_id: str) -> Deleted:
+        """Delete a project with everything it owns: its keys stop at once, its data is erased some minutes later."""
+        return self._client.send(_delete(project_id))
+
+    def limits(self, project_id: str) -> ProjectLimits:
+        """Return what a project may use and uses."""
+        return self._client.send(limits.retrieve(project_id))
+
+    def update_limits(self, project_id: str, **changes: Unpack[LimitChanges]) -> ProjectLimits:
+        """Set limits: a number, None for no limit, `default` for the service's setting. Others stay."""
+        return self._client.send(limits.update(project_id, changes))
+
     def list_keys(self, project_id: str, *, after: str | None = None, limit: int | None = None) -> Page[ApiKey]:
         """List a project's keys, revoked ones too."""
         return Page(self._client, _list_keys(project_id, after, limit))
@@ -86,6 +126,26 @@ class AsyncProjects:
     async def create(self, *, name: str) -> Project:
         """Make a project."""
         return await self._client.send(_create(name))
+
+    async def retrieve(self, project_id: str) -> Project:
+        """Return a project."""
+        return await self._client.send(_retrieve(project_id))
+
+    async def update(self, project_id: str, *, name: str) -> Project:
+        """Give a project another name."""
+        return await self._client.send(_update(project_id, name))
+
+    async def delete(self, project_id: str) -> Deleted:
+        """Delete a project with everything it owns."""
+        return await self._client.send(_delete(project_id))
+
+    async def limits(self, project_id: str) -> ProjectLimits:
+        """Return what a project may use and uses."""
+        return await self._client.send(limits.retrieve(project_id))
+
+    async def update_limits(self, project_id: str, **changes: Unpack[LimitChanges]) -> ProjectLimits:
+        """Set limits; others stay."""
+        return await self._client.send(limits.update(project_id, changes))
 
     async def list_keys(
         self, project_id: str, *, after: str | None = None, limit: int | None = None

@@ -1,0 +1,118 @@
+"""`burnish limits` and `burnish audit`."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from burnish.cli.output import json_option, limit_option, print_json, print_table, text, when
+
+if TYPE_CHECKING:
+    from burnish.resources.limits import LimitChanges
+
+_LIMITS = (
+    "stored_bytes",
+    "running_jobs",
+    "queued_jobs",
+    "training_minutes",
+    "requests_per_minute",
+    "tokens_per_minute",
+)
+
+
+class _Amount(click.ParamType):
+    name = "NUMBER|none|default"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value in ("none", "default"):
+            return cast("str", value)
+        if not (str(value).isascii() and str(value).isdigit()):
+            self.fail("use a whole number, none (no limit) or default (the service's setting)", param, ctx)
+        return int(value)
+
+
+def _with_limits(command: Any) -> Any:
+    for name in reversed(_LIMITS):
+        command = click.option(f"--{name.replace('_', '-')}", name, type=_Amount())(command)
+    return command
+
+
+@click.command()
+@click.argument("project_id", required=False)
+@_with_limits
+@json_option
+def limits(project_id: str | None, as_json: bool, **given: int | str | None) -> None:
+    """Show what a project may use and uses: the key's own, or PROJECT_ID's. With options, set PROJECT_ID's first.
+
+    Another project than one's own, and setting, need a key with the scope admin.
+    """
+    from burnish.client import Burnish
+
+    changes = {name: None if value == "none" else value for name, value in given.items() if value is not None}
+    if changes and project_id is None:
+        raise click.UsageError("Name the project whose limits are to be set: `burnish projects list` shows all.")
+    with Burnish() as client:
+        if project_id is None:
+            shown = client.limits()
+        elif changes:
+            shown = client.projects.update_limits(project_id, **cast("LimitChanges", changes))
+        else:
+            shown = client.projects.limits(project_id)
+    if as_json:
+        print_json(shown)
+        return
+    rows: list[tuple[object, ...]] = []
+    for name in _LIMITS:
+        limit = getattr(shown, name)
+        most = "no limit" if limit.limit is None else limit.limit
+        rows.append((name, "" if limit.used is None else f"{limit.used:g}", most, limit.source))
+    print_table(("limit of", "used", "most", "set by"), rows)
+    if shown.training_minutes.resets_at is not None:
+        click.echo(f"training_minutes begin anew at {when(shown.training_minutes.resets_at)}.")
+
+
+@click.command()
+@click.option("--type", "event_types", multiple=True, help="Only events of this type; give it once for each.")
+@click.option("--project", "project_ids", multiple=True, metavar="ID", help="Only events of this project.")
+@click.option("--key", "actor_ids", multiple=True, metavar="ID", help="Only what was done with this API key.")
+@click.option("--object", "resource_ids", multiple=True, metavar="ID", help="Only what was done to this object.")
+@limit_option
+@json_option
+def audit(
+    event_types: tuple[str, ...],
+    project_ids: tuple[str, ...],
+    actor_ids: tuple[str, ...],
+    resource_ids: tuple[str, ...],
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Show what was changed, by whom, and what was refused, the newest first; needs a key with the scope admin."""
+    from burnish.client import Burnish
+
+    with Burnish() as client:
+        page = client.audit_logs.list(
+            event_types=event_types,
+            project_ids=project_ids,
+            actor_ids=actor_ids,
+            resource_ids=resource_ids,
+            limit=min(limit, 100),
+        )
+        found = list(islice(page, limit))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            when(entry.effective_at),
+            entry.type,
+            text(entry.object_id),
+            f"{entry.outcome} {entry.status_code or ''}".strip(),
+            entry.who,
+            text(entry.ip_address),
+            text(entry.request_id),
+        )
+        for entry in found
+    ]
+    print_table(("when", "what", "id", "outcome", "who", "from", "request"), rows)

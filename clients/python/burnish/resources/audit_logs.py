@@ -1,0 +1,63 @@
+"""`/v1/organization/audit_logs`: what was changed, by whom, and what was refused; for keys with the scope `admin`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from typing_extensions import TypedDict, Unpack
+
+from burnish._pages import AsyncPage, Page
+from burnish._request import Request, parser_of
+from burnish.schemas import AuditLog, PageData
+
+if TYPE_CHECKING:
+    from burnish.client import AsyncBurnish, Burnish
+
+
+class AuditFilter(TypedDict, total=False):
+    """What a list is narrowed to. `since` and `until` are unix seconds, both included."""
+
+    event_types: Sequence[str]
+    project_ids: Sequence[str]
+    actor_ids: Sequence[str]
+    resource_ids: Sequence[str]
+    since: int
+    until: int
+    after: str
+    limit: int
+
+
+_NAMES = {"since": "effective_at[gte]", "until": "effective_at[lte]"}
+
+
+def _list(wanted: AuditFilter) -> Request[PageData[AuditLog]]:
+    params: dict[str, str | int | Sequence[str]] = {}
+    for name, value in wanted.items():
+        if isinstance(value, (str, int)):
+            params[_NAMES.get(name, name)] = value
+        elif isinstance(value, Sequence):
+            params[f"{name}[]"] = [str(item) for item in value]
+    return Request("GET", "/organization/audit_logs", parser_of(PageData[AuditLog]), params=params)
+
+
+class AuditLogs:
+    """`client.audit_logs`."""
+
+    def __init__(self, client: Burnish) -> None:
+        self._client = client
+
+    def list(self, **wanted: Unpack[AuditFilter]) -> Page[AuditLog]:
+        """List the log's entries, the newest first."""
+        return Page(self._client, _list(wanted))
+
+
+class AsyncAuditLogs:
+    """`client.audit_logs`, awaited."""
+
+    def __init__(self, client: AsyncBurnish) -> None:
+        self._client = client
+
+    async def list(self, **wanted: Unpack[AuditFilter]) -> AsyncPage[AuditLog]:
+        """List the log's entries, the newest first."""
+        return await AsyncPage[AuditLog].fetch(self._client, _list(wanted))
