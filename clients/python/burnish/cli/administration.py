@@ -22,7 +22,7 @@ _LIMITS = (
 )
 
 
-class _Amount(click.ParamType):
+class _Amount(click.ParamType[int | str]):
     name = "NUMBER|none|default"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:

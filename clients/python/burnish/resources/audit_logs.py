@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from typing_extensions import TypedDict, Unpack
 
@@ -32,12 +32,10 @@ _NAMES = {"since": "effective_at[gte]", "until": "effective_at[lte]"}
 
 
 def _list(wanted: AuditFilter) -> Request[PageData[AuditLog]]:
-    params: dict[str, str | int | Sequence[str]] = {}
-    for name, value in wanted.items():
-        if isinstance(value, (str, int)):
-            params[_NAMES.get(name, name)] = value
-        elif isinstance(value, Sequence):
-            params[f"{name}[]"] = [str(item) for item in value]
+    given = cast("dict[str, str | int | Sequence[str]]", wanted)
+    params = {
+        _NAMES.get(name, name if isinstance(value, (str, int)) else f"{name}[]"): value for name, value in given.items()
+    }
     return Request("GET", "/organization/audit_logs", parser_of(PageData[AuditLog]), params=params)
 
 
