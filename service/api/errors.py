@@ -86,7 +86,8 @@ async def _validation_error(_request: Request, error: Exception) -> JSONResponse
 def _problem(item: dict[str, Any]) -> tuple[str, str]:
     """Name the field as the caller wrote it, and what is wrong with it."""
     location: Sequence[Any] = item["loc"]
-    source, path = location[0], [str(part) for part in location[1:] if not _is_tag(part)]
+    source = location[0]
+    path = [str(part) for part in location[1:] if source != "body" or not _is_tag(part)]
     if item["type"] == "json_invalid":
         return "", f"The body is not valid JSON: {item['ctx']['error']} at character {location[-1]}"
     if source == "body" and not path and item["type"] in _NO_OBJECT:

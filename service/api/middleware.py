@@ -69,8 +69,8 @@ class RequestId:
 
 async def _record(scope: Scope, call: Call, status: int) -> None:
     """Write a refused call to the audit log before it is answered."""
-    context: Context | None = scope["app"].state.context
-    if context is not None and call.key_id is not None and call.method != "GET":
+    if call.key_id is not None:
+        context: Context = scope["app"].state.context
         await to_thread.run_sync(record_failure, context.db, call, status)
 
 

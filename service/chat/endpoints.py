@@ -14,11 +14,13 @@ from starlette.requests import ClientDisconnect
 
 from service.chat import gather
 from service.chat.engine import Engine
+from service.chat.metering import Meter
 from service.chat.protocol import Question, Source
 from service.chat.schemas import ChatCompletion, ChatCompletionRequest, Chunk
 from service.chat.service import open_engine, resolve, until_first
 from service.keys.auth import ContextDep, PrincipalDep
 from service.kit.errors import ServiceError
+from service.limits.rates import RateBookDep
 
 router = APIRouter(prefix="/v1/chat", tags=["Chat"])
 
@@ -45,6 +47,7 @@ async def create_chat_completion(
     context: ContextDep,
     principal: PrincipalDep,
     engine: Annotated[Engine, Depends(get_engine)],
+    book: RateBookDep,
 ) -> Any:
     """Answer a conversation with a base, a fine-tuned model, a checkpoint, or the result of a job."""
 
@@ -53,7 +56,9 @@ async def create_chat_completion(
             return resolve(session, principal, context, body.model)
 
     question = Question(source=await run_in_threadpool(find), request=body)
-    chunks = engine.answers(question)
+    meter = Meter(context, principal, book)
+    taken = await meter.take(body)
+    chunks = meter.metered(engine.answers(question), taken)
     if body.stream:
         chunks = await _attended(request, until_first(chunks))
         usage = body.stream_options is not None and body.stream_options.include_usage

@@ -22,20 +22,18 @@ _LIMITS = (
 )
 
 
-class _Amount(click.ParamType[int | str]):
-    name = "NUMBER|none|default"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value in ("none", "default"):
-            return cast("str", value)
-        if not (str(value).isascii() and str(value).isdigit()):
-            self.fail("use a whole number, none (no limit) or default (the service's setting)", param, ctx)
-        return int(value)
+def _amount(_ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    if value is None or value in ("none", "default"):
+        return value
+    if not (value.isascii() and value.isdigit()):
+        raise click.BadParameter("use a whole number, none (no limit) or default (the service's setting)", param=param)
+    return int(value)
 
 
 def _with_limits(command: Any) -> Any:
     for name in reversed(_LIMITS):
-        command = click.option(f"--{name.replace('_', '-')}", name, type=_Amount())(command)
+        option = f"--{name.replace('_', '-')}"
+        command = click.option(option, name, callback=_amount, metavar="NUMBER|none|default")(command)
     return command
 
 

@@ -1,0 +1,48 @@
+"""Tokens of chat completions, counted for the project's rate: an estimate first, what was used afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+
+from service.chat.schemas import ChatCompletionRequest, Chunk
+from service.context import Context
+from service.keys.service import Principal
+from service.limits.rates import RateBook, settle_tokens, take_tokens
+
+_BYTES_A_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Counts for one caller."""
+
+    context: Context
+    principal: Principal
+    book: RateBook
+
+    async def take(self, body: ChatCompletionRequest) -> int:
+        """Take the tokens that a request may use; return how many. Raises RateLimited."""
+        longest = body.most_tokens or self.context.settings.engine_max_tokens
+        question = body.model_dump_json(include={"messages", "tools"}, exclude_none=True).encode()
+        tokens = len(question) // _BYTES_A_TOKEN + longest * (body.n or 1)
+        await run_in_threadpool(take_tokens, self.context, self.principal, self.book, tokens)
+        return tokens
+
+    async def metered(self, chunks: AsyncGenerator[Chunk], taken: int) -> AsyncGenerator[Chunk]:
+        """Pass an answer on; at its end settle what it used: nothing where it never began."""
+        used: int | None = 0
+        try:
+            async with aclosing(chunks) as rest:
+                async for chunk in rest:
+                    used = chunk.usage.total_tokens if chunk.usage else None
+                    yield chunk
+        finally:
+            # What an answer that broke off used is not known: the estimate stands.
+            await run_in_threadpool(self._settle, taken, taken if used is None else used)
+
+    def _settle(self, taken: int, used: int) -> None:
+        settle_tokens(self.context, self.principal, self.book, taken=taken, used=used)
