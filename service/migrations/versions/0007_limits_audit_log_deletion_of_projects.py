@@ -28,7 +28,7 @@ def upgrade() -> None:
     """Apply. The last attempt at each job is counted as the time that it has run."""
     op.add_column("projects", sa.Column("deleted_at", sa.Double(), nullable=True))
     op.add_column("jobs", sa.Column("held_by", sa.String(length=32), nullable=True))
-    # The defaults stay: to drop them SQLite would make the table anew, and empty those that refer to it.
+    # The defaults stay: to drop them SQLite would write the whole tables anew.
     op.add_column("job_checkpoints", sa.Column("bytes", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("fine_tuned_models", sa.Column("bytes", sa.BigInteger(), nullable=False, server_default="0"))
     _make_limits()

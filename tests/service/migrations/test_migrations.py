@@ -10,11 +10,12 @@ from sqlalchemy import inspect, select, text
 from service import migrations
 from service.files import service as files
 from service.files.tables import File, FileContent
-from service.jobs.tables import Job, JobEvent
+from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
 from service.kit.db import Database
 from service.kit.errors import Unavailable
 from service.kit.outbox import OutboxRow
 from service.kit.settings import Settings, SettingsError
+from service.limits.tables import TrainingSpan
 from service.migrations.tables import TABLES
 from service.models.tables import FineTunedModel
 from service.webhooks.tables import WebhookAttempt
@@ -149,6 +150,34 @@ def test_files_that_were_stored_twice_keep_their_own_bytes(tmp_path: Path) -> No
     database.close()
 
 
+def test_what_belongs_to_jobs_outlives_every_migration(tmp_path: Path) -> None:
+    """SQLite makes a table anew to change it; what refers to its rows must not go with the old one."""
+    settings = Settings(data=tmp_path)
+    migrations.upgrade(settings, "0001")
+    database = Database(settings.database)
+    with database.write() as session:
+        for statement in (*FIRST_SCHEMA, *OF_A_JOB):
+            session.execute(text(statement))
+    migrations.upgrade(settings)
+    with database.read() as session:
+        assert session.scalar(select(JobEvent.message)) == "开始"
+        assert session.scalar(select(JobCheckpoint.bytes)) == 0
+        assert session.scalar(select(JobArtifact.name)) == "adapter"
+        span = session.scalars(select(TrainingSpan)).one()
+        assert (span.job_id, span.started_at, span.ended_at) == ("ftjob-a", 5, 65)
+        assert session.scalar(text("PRAGMA foreign_keys")) == 1
+    database.close()
+
+
+OF_A_JOB = (
+    "UPDATE jobs SET started_at = 5, finished_at = 65",
+    "INSERT INTO job_events (id, job_id, created_at, level, type, message) "
+    "VALUES ('ftevent-a', 'ftjob-a', 0, 'info', 'message', '开始')",
+    "INSERT INTO job_checkpoints (id, job_id, created_at, step, metrics, blob_prefix, manifest_sha256) "
+    "VALUES ('ftckpt_a', 'ftjob-a', 0, 1, '{}', 'jobs/a', 'x')",
+    "INSERT INTO job_artifacts (job_id, name, filename, media_type, blob_key, bytes, sha256) "
+    "VALUES ('ftjob-a', 'adapter', 'a.zip', 'application/zip', 'jobs/a/a.zip', 1, 'x')",
+)
 SECOND_SCHEMA = (
     "INSERT INTO outbox (topic, payload, attempts, due_at) VALUES ('send_webhook', '{\"event_id\": \"evt_a\"}', 3, 0)",
     "INSERT INTO outbox (topic, payload, attempts, due_at, done_at) VALUES ('send_webhook', '{}', 1, 0, 1)",

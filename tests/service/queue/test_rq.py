@@ -178,3 +178,22 @@ def _gone(pid: int) -> bool:
         return " (" in (text := Path(f"/proc/{pid}/stat").read_text()) and text.rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+def test_what_is_removed_waits_no_more_and_leaves_nothing(any_queue: JobQueue) -> None:
+    gone, stays = [ids.new_id(ids.JOB) for _ in range(3)], ids.new_id(ids.JOB)
+    for job_id in (*gone, stays):
+        any_queue.push(job_id)
+    any_queue.remove([*gone, ids.new_id(ids.JOB)])
+    any_queue.remove([])
+    assert any_queue.waiting() == {stays}
+    any_queue.push(gone[0])
+    assert any_queue.waiting() == {stays, gone[0]}
+
+
+def test_removal_leaves_no_record(queue: RqJobQueue, redis: Redis) -> None:
+    job_id = ids.new_id(ids.JOB)
+    before = set(redis.keys())
+    queue.push(job_id)
+    queue.remove([job_id])
+    assert set(redis.keys()) - before <= {b"rq:queues"}
