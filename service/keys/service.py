@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.keys import repository
@@ -68,8 +70,8 @@ def create_project(session: Session, name: str) -> Project:
     if repository.project_by_name(session, name) is not None:
         raise _taken(name)
     project = Project(id=ids.new_id(ids.PROJECT), name=name)
-    session.add(project)
-    session.flush()
+    with _one_of_the_name(session, name):
+        session.add(project)
     session.refresh(project)
     return project
 
@@ -130,8 +132,19 @@ def rename_project(session: Session, project: Project, name: str) -> None:
     other = repository.project_by_name(session, name)
     if other is not None and other.id != project.id:
         raise _taken(name)
-    project.name = name
-    session.flush()
+    with _one_of_the_name(session, name):
+        project.name = name
+
+
+@contextmanager
+def _one_of_the_name(session: Session, name: str) -> Generator[None]:
+    """Write what the block changes. Raises Conflict where another took the name at the same time."""
+    try:
+        with session.begin_nested():
+            yield
+            session.flush()
+    except IntegrityError as error:
+        raise _taken(name) from error
 
 
 def _taken(name: str) -> Conflict:

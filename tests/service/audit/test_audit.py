@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -242,3 +243,17 @@ def test_a_log_that_is_away_refuses_no_answer(
     assert "could not be written to the audit log" in caplog.text
     with api.context.db.read() as session:
         assert session.scalars(select(AuditRow).where(AuditRow.key_id == key_of(client))).all() == []
+
+
+def test_of_projects_of_one_name_at_the_same_time_one_is_made(client: httpx.Client) -> None:
+    name = f"同名 {project_of(client)[-8:]}"
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: client.post(PROJECTS, json={"name": name}), range(6)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 5
+    made = next(answer.json()["id"] for answer in answers if answer.is_success)
+    others = [client.post(PROJECTS, json={"name": f"{name} {n}"}).json()["id"] for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        renamed = list(pool.map(lambda one: client.post(f"{PROJECTS}/{one}", json={"name": f"{name}!"}), others))
+    assert sorted(answer.status_code for answer in renamed) == [200] + [409] * 3
+    told = [entry for entry in log_of(client) if entry["outcome"] == "succeeded" and entry["object_id"] == made]
+    assert [entry["type"] for entry in told] == ["project.created"]
