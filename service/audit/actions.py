@@ -50,7 +50,7 @@ ACTIONS: dict[tuple[str, str], Action] = {
     ("POST", f"{_PROJECTS}/{{project_id}}/api_keys"): Action("api_key.created", ids.KEY),
     ("DELETE", f"{_PROJECTS}/{{project_id}}/api_keys/{{key_id}}"): Action("api_key.deleted"),
 }
-CHANGES_NOTHING = frozenset({("POST", "/v1/chat/completions")})
+CHANGES_NOTHING = frozenset({("POST", "/v1/chat/completions"), ("POST", f"{_JOBS}/preview")})
 """Operations that take a body and keep nothing of it."""
 
 

@@ -48,6 +48,9 @@ class Queue:
             case JobState.QUEUED if job.waits_for:
                 message = f"It waits for {job.waits_for.replace(' ', ' and ')} to succeed."
                 return JobQueueObject(position=None, reason="waits_for_jobs", message=message)
+            case JobState.QUEUED if job.held_by:
+                message = f"It waits for a limit of its project, {job.held_by}; GET /v1/limits shows what is used."
+                return JobQueueObject(position=None, reason="project_limit", message=message)
             case JobState.QUEUED:
                 return self._waits(job, self.turn.get(job.id))
             case _:

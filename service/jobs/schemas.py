@@ -108,7 +108,9 @@ class JobQueueObject(BaseModel):
     """Why a job does not run yet. `position` counts from 1 among the queued jobs that wait for a worker alone."""
 
     position: int | None
-    reason: Literal["validating", "paused", "waits_for_jobs", "no_worker", "no_fitting_worker", "workers_busy"]
+    reason: Literal[
+        "validating", "paused", "waits_for_jobs", "project_limit", "no_worker", "no_fitting_worker", "workers_busy"
+    ]
     message: str
 
 

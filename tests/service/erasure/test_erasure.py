@@ -31,7 +31,7 @@ JOBS = "/fine_tuning/jobs"
 PROJECTS = "/organization/projects"
 COVERED_OTHERWISE = {"projects", "outbox", "webhook_attempts"}
 """Tables without a project's id that `erase` empties by what their rows are about."""
-NOBODYS: set[str] = set()
+NOBODYS = {"workers"}
 """Tables whose rows belong to no project."""
 
 

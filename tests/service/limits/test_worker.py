@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from service.controller.holding import hold_jobs
 from service.jobs import lifecycle
 from service.jobs.states import JobState
 from service.limits import repository, service
 from service.limits.schemas import LimitsUpdate
 from service.limits.values import Limits
+from service.queue.memory import MemoryJobQueue
 from tests.service.worker.world import PROJECT, World
 
 pytestmark = pytest.mark.integration
@@ -30,6 +32,7 @@ def test_a_worker_takes_no_job_beyond_the_setting(world: World) -> None:
     assert (world.row(job_id).state, world.row(job_id).held_by) == (JobState.QUEUED, "running_jobs")
     with world.db.write() as session:
         service.change(session, PROJECT, LimitsUpdate(running_jobs=1))
+    assert hold_jobs(world.context, MemoryJobQueue()) == 1
     world.run(job_id)
     assert world.row(job_id).state == JobState.SUCCEEDED
 
