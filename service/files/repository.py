@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.files.tables import File, FileContent
 from service.kit.db import db_now
-from service.kit.pagination import Order, fetch_page
+from service.kit.pagination import Order, Scope, fetch_page
 
 
 def get(session: Session, project_id: str, file_id: str) -> File | None:
@@ -23,10 +23,12 @@ def page(
     session: Session, project_id: str, *, purpose: str | None, after: str | None, limit: int, order: Order
 ) -> tuple[Sequence[File], bool]:
     """Return one page of a project's files."""
-    query = select(File).where(File.project_id == project_id)
+    scope: Scope = [(File.project_id, project_id)]
     if purpose is not None:
-        query = query.where(File.purpose == purpose)
-    return fetch_page(session, query, seq=File.seq, public_id=File.id, after=after, limit=limit, order=order)
+        scope.append((File.purpose, purpose))
+    return fetch_page(
+        session, select(File), scope=scope, seq=File.seq, public_id=File.id, after=after, limit=limit, order=order
+    )
 
 
 def remove(session: Session, file: File) -> bool:

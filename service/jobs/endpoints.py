@@ -213,15 +213,23 @@ def _shown(session: Session, context: Context, job: Job) -> JobObject:
     return JobObject.of(job, context.settings.organization, queue)
 
 
-def _metadata_filter(request: Request) -> dict[str, str]:
+def _metadata_filter(request: Request) -> dict[str, str] | None:
+    """Return the pairs that are asked for; None where jobs without metadata are. Raises InvalidRequest."""
     pairs: dict[str, str] = {}
+    bare = False
     for name, value in request.query_params.multi_items():
         match = re.fullmatch(r"metadata\[(.{1,64})\]", name, re.DOTALL)
         if match:
-            pairs[match[1]] = value
-        elif name.startswith("metadata["):
+            if pairs.setdefault(match[1], value) != value:
+                raise InvalidRequest(f"'{name}' is given twice; a job has one value for a key.", param="metadata")
+        elif name == "metadata" and value == "null":
+            bare = True
+        elif name.startswith("metadata"):
             raise InvalidRequest(
-                f"'{name[:80]}' is no filter; it looks like metadata[key]=value, the key with 1 to 64 characters.",
+                f"'{name[:80]}={value[:80]}' is no filter; it looks like metadata[key]=value, the key with 1 to 64 "
+                "characters, or metadata=null for jobs without any.",
                 param="metadata",
             )
-    return pairs
+    if bare and pairs:
+        raise InvalidRequest("metadata=null and metadata[key]=value exclude each other.", param="metadata")
+    return None if bare else pairs

@@ -6,16 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, case, delete, exists, func, or_, select, type_coerce, update
+from sqlalchemy import ColumnElement, Row, case, delete, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from service.jobs.states import TERMINAL, JobState, sources_of
-from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
+from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent, JobMetadata
 from service.kit import ids
 from service.kit.db import db_now
-from service.kit.pagination import Order, fetch_page
+from service.kit.pagination import Order, Scope, fetch_page
 from service.limits import repository as limits
+
+_BARE = {"": ""}
+"""How `JobMetadata` has a job without metadata."""
 
 _READY = (Job.state == JobState.QUEUED, Job.waits_for.is_(None), Job.held_by.is_(None))
 _PAGE = 200
@@ -38,27 +41,43 @@ def by_id_end(session: Session, project_id: str, end: str) -> Sequence[Job]:
     return session.scalars(query.limit(10)).all()
 
 
+def add_metadata(session: Session, job: Job) -> None:
+    """Make a new job's metadata searchable."""
+    for key, value in (job.user_metadata or _BARE).items():
+        session.add(JobMetadata(project_id=job.project_id, key=key, value=value, job_seq=job.seq))
+    session.flush()
+
+
 def page(
     session: Session,
     project_id: str,
     *,
-    metadata: Mapping[str, str],
+    metadata: Mapping[str, str] | None,
     after: str | None,
     limit: int,
 ) -> tuple[Sequence[Job], bool]:
-    """Return one page of a project's jobs, newest first, those whose metadata has all the given pairs."""
-    query = select(Job).where(Job.project_id == project_id)
-    for key, value in metadata.items():
-        query = query.where(_has_pair(session, key, value))
-    return fetch_page(session, query, seq=Job.seq, public_id=Job.id, after=after, limit=limit, order="desc")
+    """Return one page of a project's jobs, newest first.
 
-
-def _has_pair(session: Session, key: str, value: str) -> ColumnElement[bool]:
-    """Compare key and value as they are: a path into the JSON would give quotes in a key a meaning."""
-    if session.get_bind().dialect.name == "postgresql":
-        return type_coerce(Job.user_metadata, postgresql.JSONB).contains({key: value})
-    pair = func.json_each(Job.user_metadata).table_valued("key", "value")
-    return exists(select(1).select_from(pair).where(pair.c.key == key, pair.c.value == value))
+    Those whose metadata has all the given pairs (all jobs, for an empty mapping), or those without any, for None.
+    """
+    wanted = _BARE if metadata is None else metadata
+    query = select(Job)
+    if not wanted:
+        scope: Scope = [(Job.project_id, project_id)]
+        return fetch_page(
+            session, query, scope=scope, seq=Job.seq, public_id=Job.id, after=after, limit=limit, order="desc"
+        )
+    # The first pair's index leads: its order is the page's. Further pairs are looked up job by job.
+    (first, *others) = wanted.items()
+    query = query.join(JobMetadata, JobMetadata.job_seq == Job.seq)
+    for key, value in others:
+        pair = aliased(JobMetadata)
+        same = (pair.project_id == project_id, pair.key == key, pair.value == value)
+        query = query.where(exists().where(pair.job_seq == JobMetadata.job_seq, *same))
+    columns = (JobMetadata.project_id, JobMetadata.key, JobMetadata.value)
+    scope = list(zip(columns, (project_id, *first), strict=True))
+    seq = JobMetadata.job_seq
+    return fetch_page(session, query, scope=scope, seq=seq, public_id=Job.id, after=after, limit=limit, order="desc")
 
 
 def in_state(session: Session, state: JobState, *, limit: int = 1000) -> Sequence[Job]:
@@ -280,8 +299,11 @@ def event_page(
     session: Session, job_id: str, *, after: str | None, limit: int, order: Order
 ) -> tuple[Sequence[JobEvent], bool]:
     """Return one page of a job's events."""
-    query = select(JobEvent).where(JobEvent.job_id == job_id)
-    return fetch_page(session, query, seq=JobEvent.seq, public_id=JobEvent.id, after=after, limit=limit, order=order)
+    scope: Scope = [(JobEvent.job_id, job_id)]
+    seq, public_id = JobEvent.seq, JobEvent.id
+    return fetch_page(
+        session, select(JobEvent), scope=scope, seq=seq, public_id=public_id, after=after, limit=limit, order=order
+    )
 
 
 def events_since(session: Session, job_id: str, seq: int, *, limit: int = 500) -> Sequence[JobEvent]:
@@ -364,10 +386,10 @@ def checkpoint_page(
     session: Session, job_id: str, *, after: str | None, limit: int
 ) -> tuple[Sequence[JobCheckpoint], bool]:
     """Return one page of a job's checkpoints, newest first."""
-    query = select(JobCheckpoint).where(JobCheckpoint.job_id == job_id)
     return fetch_page(
         session,
-        query,
+        select(JobCheckpoint),
+        scope=[(JobCheckpoint.job_id, job_id)],
         seq=JobCheckpoint.seq,
         public_id=JobCheckpoint.id,
         after=after,

@@ -44,6 +44,7 @@ def create(session: Session, principal: Principal, context: Context, body: JobCr
     session.add(job)
     session.flush()
     session.refresh(job)
+    repository.add_metadata(session, job)
     repository.add_event(session, job.id, f"Created fine-tuning job: {job.id}")
     repository.add_event(session, job.id, f"Validating training file: {job.training_file}")
     return job

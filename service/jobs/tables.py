@@ -14,7 +14,10 @@ class Job(Base):
     """One fine-tuning job: what was asked, where it stands, who holds its lease."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_project_seq", "project_id", "seq"), Index("ix_jobs_state", "state", "seq"))
+    __table_args__ = (
+        Index("ix_jobs_project_seq", "project_id", "seq"),
+        Index("ix_jobs_state", "state", "seq"),
+    )
 
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(40), unique=True)
@@ -45,6 +48,7 @@ class Job(Base):
     suffix: Mapped[str | None] = mapped_column(String(64))
     seed: Mapped[int] = mapped_column(Integer)
     user_metadata: Mapped[dict[str, str] | None] = mapped_column("metadata", Json)
+    """What the wire shows; `JobMetadata` has the same for the search."""
     expires_after: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """How long checkpoints and results are kept: `jobs.schemas.JobExpiry`."""
     keep_checkpoints: Mapped[int | None] = mapped_column(Integer, index=True)
@@ -82,6 +86,23 @@ class Job(Base):
     lease_expires_at: Mapped[float | None] = mapped_column(Double)
     failures: Mapped[int] = mapped_column(Integer, default=0)
     preemptions: Mapped[int] = mapped_column(Integer, default=0)
+
+
+class JobMetadata(Base):
+    """One pair of a job's metadata, or two empty texts for a job without any, which no pair can be.
+
+    Its primary key is the index that a filtered list is read from, at any depth.
+    """
+
+    __tablename__ = "job_metadata"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it so
+
+    project_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(512), primary_key=True)
+    job_seq: Mapped[int] = mapped_column(
+        ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True, index=True, autoincrement=False
+    )
 
 
 class JobEvent(Base):

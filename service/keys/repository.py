@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.keys.tables import ApiKey, IdempotentAnswer, Project
 from service.kit.db import db_now
-from service.kit.pagination import fetch_page
+from service.kit.pagination import Scope, fetch_page
 
 
 def project_by_name(session: Session, name: str) -> Project | None:
@@ -78,6 +78,7 @@ def project_page(session: Session, *, after: str | None, limit: int) -> tuple[Se
     return fetch_page(
         session,
         select(Project).where(Project.deleted_at.is_(None)),
+        scope=[],
         seq=Project.seq,
         public_id=Project.id,
         after=after,
@@ -88,8 +89,11 @@ def project_page(session: Session, *, after: str | None, limit: int) -> tuple[Se
 
 def key_page(session: Session, project_id: str, *, after: str | None, limit: int) -> tuple[Sequence[ApiKey], bool]:
     """Return one page of a project's keys, the oldest first."""
-    query = select(ApiKey).where(ApiKey.project_id == project_id)
-    return fetch_page(session, query, seq=ApiKey.seq, public_id=ApiKey.id, after=after, limit=limit, order="asc")
+    scope: Scope = [(ApiKey.project_id, project_id)]
+    seq, public_id = ApiKey.seq, ApiKey.id
+    return fetch_page(
+        session, select(ApiKey), scope=scope, seq=seq, public_id=public_id, after=after, limit=limit, order="asc"
+    )
 
 
 def key_of(session: Session, project_id: str, key_id: str) -> ApiKey | None:

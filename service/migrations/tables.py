@@ -5,7 +5,7 @@ from __future__ import annotations
 from service.audit.tables import AuditRow
 from service.exports.tables import ModelExport
 from service.files.tables import File, FileContent
-from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
+from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent, JobMetadata
 from service.keys.tables import ApiKey, IdempotentAnswer, Project
 from service.kit.outbox import OutboxRow
 from service.limits.tables import ProjectLimit, TrainingSpan
@@ -26,6 +26,7 @@ TABLES = (
     FineTunedModel,
     CheckpointPermission,
     Job,
+    JobMetadata,
     JobEvent,
     JobCheckpoint,
     JobArtifact,

@@ -8,7 +8,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from service.kit import ids
-from service.kit.pagination import Order, fetch_page
+from service.kit.pagination import Order, Scope, fetch_page
 from service.models.tables import CheckpointPermission, FineTunedModel
 
 
@@ -85,11 +85,12 @@ def permission_page(
     session: Session, name: str, *, project_id: str | None, after: str | None, limit: int, order: Order
 ) -> tuple[Sequence[CheckpointPermission], bool]:
     """Return one page of the permissions for a model or checkpoint."""
-    query = select(CheckpointPermission).where(CheckpointPermission.model == name)
+    query = select(CheckpointPermission)
     if project_id is not None:
         query = query.where(CheckpointPermission.project_id == project_id)
+    scope: Scope = [(CheckpointPermission.model, name)]
     seq, public_id = CheckpointPermission.seq, CheckpointPermission.id
-    return fetch_page(session, query, seq=seq, public_id=public_id, after=after, limit=limit, order=order)
+    return fetch_page(session, query, scope=scope, seq=seq, public_id=public_id, after=after, limit=limit, order=order)
 
 
 def withdraw(session: Session, name: str, permission_id: str) -> bool:

@@ -39,7 +39,8 @@ def page(
     """Return one page of a project's endpoints. Raises InvalidRequest for an `after` that is not among them."""
     return fetch_page(
         session,
-        select(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id),
+        select(WebhookEndpoint),
+        scope=[(WebhookEndpoint.project_id, project_id)],
         seq=WebhookEndpoint.seq,
         public_id=WebhookEndpoint.id,
         after=after,
@@ -181,7 +182,8 @@ def page_of_attempts(
     """Return one page of an endpoint's deliveries. Raises InvalidRequest for an `after` that is not among them."""
     return fetch_page(
         session,
-        select(WebhookAttempt).where(WebhookAttempt.endpoint_id == endpoint_id),
+        select(WebhookAttempt),
+        scope=[(WebhookAttempt.endpoint_id, endpoint_id)],
         seq=WebhookAttempt.seq,
         public_id=WebhookAttempt.id,
         after=after,

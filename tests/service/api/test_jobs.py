@@ -124,6 +124,13 @@ def test_jobs_are_pages_and_filtered_by_metadata(client: httpx.Client, file_id: 
     assert ([job["id"] for job in rest["data"]], rest["has_more"]) == (ids[1::-1], False)
     odd = client.get("/fine_tuning/jobs", params={"metadata[n]": "1"}).json()
     assert [job["id"] for job in odd["data"]] == [ids[3], ids[1]]
+    bare = [create(client, file_id, metadata=metadata).json()["id"] for metadata in (None, {})]
+    without = client.get("/fine_tuning/jobs", params={"metadata": "null"}).json()
+    assert [job["id"] for job in without["data"]] == bare[::-1]
+    both = {"metadata": "null", "metadata[n]": "1"}
+    for wrong in (both, {"metadata": "x"}, {"metadata[n]": ["1", "2"]}, {"metadata.n": "1"}):
+        refused = client.get("/fine_tuning/jobs", params=wrong)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "metadata")
     assert client.get("/fine_tuning/jobs", params={"after": "ftjob-nope"}).status_code == 400
     assert client.get("/fine_tuning/jobs", params={"limit": 0}).status_code == 400
 

@@ -10,6 +10,7 @@ from sqlalchemy import inspect, select, text
 from service import migrations
 from service.files import service as files
 from service.files.tables import File, FileContent
+from service.jobs import repository as jobs
 from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
 from service.kit.db import Database
 from service.kit.errors import Unavailable
@@ -64,12 +65,15 @@ def test_jobs_of_the_first_schema_are_kept(tmp_path: Path) -> None:
             session.execute(text(statement))
     migrations.upgrade(settings)
     with database.read() as session:
-        job = session.scalars(select(Job)).one()
+        job, tagged = session.scalars(select(Job).order_by(Job.seq)).all()
         model = session.scalars(select(FineTunedModel)).one()
         assert (job.base, job.lineage, job.waits_for, job.start_job) == ("tiny", [], None, None)
         assert (job.training_sha256, job.validation_sha256) == ("a" * 64, None)
         assert (model.kind, model.manifest_sha256) == ("adapter", None)
         assert session.scalars(select(JobEvent)).one().message == "事件"
+        assert tagged.user_metadata == {"团队": "客服"}
+        for metadata, found in ((None, [job]), ({"团队": "客服"}, [tagged]), ({"团队": "x"}, []), ({}, [tagged, job])):
+            assert jobs.page(session, "proj_a", metadata=metadata, after=None, limit=9) == (found, False)
     database.close()
 
 
@@ -191,6 +195,9 @@ FIRST_SCHEMA = (
     "1, 0, 0)",
     "INSERT INTO job_events (id, job_id, created_at, level, type, message) "
     "VALUES ('ftevent-a', 'ftjob-a', 0, 'info', 'message', '事件')",
+    "INSERT INTO jobs (id, project_id, created_at, model, method, training_file, seed, state, lease_token, failures, "
+    "preemptions, metadata) VALUES ('ftjob-b', 'proj_a', 0, 'tiny', '{\"type\": \"supervised\"}', 'file-a', 1, "
+    '1, 0, 0, \'{"团队": "客服"}\')',
     "INSERT INTO fine_tuned_models (id, project_id, base, job_id, blob_prefix, created_at) "
     "VALUES ('ft:tiny:o::a', 'proj_a', 'tiny', 'ftjob-a', 'jobs/a', 0)",
 )
