@@ -9,9 +9,10 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service.api.docs import add_docs
-from service.api.errors import ErrorAnswer, add_error_handlers
+from service.api.errors import add_error_handlers
 from service.api.guards import refuse_nul
 from service.api.middleware import JsonBodyLimit, RequestId
+from service.api.reference import TAGS, describe, operation_id
 from service.audit import endpoints as audit
 from service.audit.service import record
 from service.chat import endpoints as chat
@@ -26,6 +27,8 @@ from service.keys import endpoints as keys
 from service.keys.auth import ContextDep
 from service.keys.service import require_live
 from service.kit.call import CALL
+from service.kit.declared import refuses
+from service.kit.errors import Unavailable
 from service.kit.version import VERSION
 from service.limits import endpoints as limits
 from service.limits.rates import RateBook, count_request
@@ -33,21 +36,6 @@ from service.models import endpoints as models
 from service.previews import endpoints as previews
 from service.uploads import endpoints as uploads
 from service.webhooks import endpoints as webhooks
-
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorAnswer, "description": "The request is wrong"},
-    401: {"model": ErrorAnswer, "description": "There is no valid API key"},
-    403: {"model": ErrorAnswer, "description": "The API key lacks a scope"},
-    404: {"model": ErrorAnswer, "description": "There is no such object in the key's project"},
-    409: {"model": ErrorAnswer, "description": "The object's state forbids it"},
-    413: {"model": ErrorAnswer, "description": "The body is too large"},
-    416: {"model": ErrorAnswer, "description": "The range lies outside the download"},
-    429: {"model": ErrorAnswer, "description": "A rate limit or a quota of the project is reached, or too many wait"},
-    500: {"model": ErrorAnswer, "description": "The service made an error"},
-    502: {"model": ErrorAnswer, "description": "The model's answer broke off"},
-    503: {"model": ErrorAnswer, "description": "A part of the service does not answer"},
-    507: {"model": ErrorAnswer, "description": "There is no room left"},
-}
 
 
 class Health(BaseModel):
@@ -67,6 +55,8 @@ def create_app(context: Context | None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        openapi_tags=TAGS,
+        generate_unique_id_function=operation_id,
         dependencies=[Depends(refuse_nul)],
     )
     app.state.context = context
@@ -92,10 +82,13 @@ def create_app(context: Context | None) -> FastAPI:
         audit,
     )
     for router in (domain.router for domain in routed):
-        app.include_router(router, responses=_ERRORS, dependencies=[Depends(count_request)])
+        app.include_router(router, dependencies=[Depends(count_request)])
     add_docs(app)
-    app.get("/healthz", tags=["Health"])(healthz)
-    app.get("/readyz", tags=["Health"], responses={503: _ERRORS[503]})(readyz)
+    app.get("/healthz", name="check_health", tags=["Health"])(healthz)
+    app.get(
+        "/readyz", name="check_readiness", tags=["Health"], responses=refuses(Unavailable("A part does not answer."))
+    )(readyz)
+    describe(app)
     return app
 
 

@@ -49,31 +49,25 @@ def _answer(
     param: str | None = None,
     code: str | None = None,
     retry: bool = False,
-    extra: dict[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    error = {"message": message, "type": kind, "param": param, "code": code, **(extra or {})}
+    return _render(status, {"error": {"message": message, "type": kind, "param": param, "code": code}}, retry=retry)
+
+
+def _render(
+    status: int, body: dict[str, Any], *, retry: bool, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     # The official client retries 409 and 5xx by itself unless it is told not to.
     answered = {"x-should-retry": "true" if retry else "false", **(headers or {})}
     if status == 401:
         answered["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": error}, status_code=status, headers=answered)
+    return JSONResponse(body, status_code=status, headers=answered)
 
 
 async def _service_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
     if error.status >= 500:
         _log.error("%s", error.message)
-    return _answer(
-        error.status,
-        error.shown or error.message,
-        kind=error.type,
-        param=error.param,
-        code=error.code,
-        retry=error.retry,
-        extra=error.extra,
-        headers=error.headers,
-    )
+    return _render(error.status, error.body(), retry=error.retry, headers=error.headers)
 
 
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
@@ -122,9 +116,10 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 def unforeseen_error(request_id: str) -> JSONResponse:
     """Answer for an error of ours: nothing of it is shown but the id under which the log has it."""
-    return _answer(
-        500,
-        f"The service made an error. Its log has the details under the request id {request_id}.",
-        kind="server_error",
-        retry=True,
-    )
+    return _render(500, unforeseen_body(request_id), retry=True)
+
+
+def unforeseen_body(request_id: str) -> dict[str, Any]:
+    """Return that answer's body."""
+    message = f"The service made an error. Its log has the details under the request id {request_id}."
+    return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}

@@ -14,13 +14,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import unforeseen_error
+from service.api.guards import MAX_JSON_BYTES, BodyTooLarge
 from service.audit.service import record_failure
 from service.context import Context
 from service.kit.call import CALL, Call
 from service.kit.log import REQUEST_ID
 
 _log = logging.getLogger(__name__)
-_MAX_JSON_BYTES = 1 << 20
 _STREAMED_PATHS = re.compile(r"/v1/files|/v1/uploads/[^/]+/parts")
 
 
@@ -94,8 +94,8 @@ class JsonBodyLimit:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > _MAX_JSON_BYTES:
-                raise HTTPException(413, f"The body is larger than {_MAX_JSON_BYTES} bytes, the most for a request.")
+            if seen > MAX_JSON_BYTES:
+                raise HTTPException(413, BodyTooLarge().message)
             return message
 
         await self._app(scope, counted, send)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -13,15 +14,58 @@ from fastapi.responses import Response, StreamingResponse
 
 from service.context import Context
 from service.files.service import storage_errors
+from service.kit.declared import Responses, refuses
 from service.kit.errors import RangeNotSatisfiable
 
-PARTIAL: dict[int | str, dict[str, Any]] = {
-    206: {
-        "description": "The range asked for",
-        "content": {"application/octet-stream": {"schema": {"type": "string"}}},
-    },
-    304: {"description": "The ETag in If-None-Match is still right"},
+_SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+def _header(description: str, example: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}, "example": example}
+
+
+_FACTS = {
+    "ETag": _header("The strong entity tag: the SHA-256 of all bytes.", f'"{_SHA}"'),
+    "Repr-Digest": _header(
+        "The digest of all bytes (RFC 9530).", "sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:"
+    ),
+    "Content-Disposition": _header("The file's name.", "attachment; filename*=UTF-8''train.jsonl"),
+    "Accept-Ranges": _header("Ranges of bytes can be asked for.", "bytes"),
+    "X-Content-Type-Options": _header("The media type is what it says.", "nosniff"),
 }
+_RANGE = {"Content-Range": _header("The bytes of this part, and how many there are.", "bytes 0-1023/52428")}
+
+
+def downloads(media_types: Mapping[str, str | None]) -> Responses:
+    """Return a route's `responses` for a download of these media types, each with an example where text is sent."""
+    whole = {**_FACTS, "Content-Digest": _header("The digest of the bytes sent (RFC 9530).", "sha-256=:n4bQgYhM…=:")}
+    content: dict[str, Any] = {
+        media_type: {"schema": {"type": "string", **({} if text else {"format": "binary"})}}
+        | ({"example": text} if text else {})
+        for media_type, text in media_types.items()
+    }
+    refused = refuses(RangeNotSatisfiable(52428))
+    refused[416]["headers"] = {"Content-Range": _header("How many bytes there are.", "bytes */52428")}
+    return {
+        200: {"description": "All bytes", "content": content, "headers": whole},
+        206: {"description": "The range asked for", "content": content, "headers": _FACTS | _RANGE},
+        304: {"description": "The ETag in If-None-Match is still right", "headers": _FACTS},
+        **refused,
+    }
+
+
+def _condition(name: str, description: str, example: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, **_header(description, example)}
+
+
+CONDITIONS = {
+    "parameters": [
+        _condition("Range", "The bytes to send, one range; all without it.", "bytes=0-1023"),
+        _condition("If-Range", "Send the range only if the ETag is still this one, else all.", f'"{_SHA}"'),
+        _condition("If-None-Match", "Send nothing if the ETag is still one of these.", f'"{_SHA}"'),
+    ]
+}
+"""A download route's `openapi_extra`: the headers that `download` reads."""
 
 
 @dataclass(frozen=True)

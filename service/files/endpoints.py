@@ -9,14 +9,20 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from service.files import repository, service
-from service.files.downloads import PARTIAL, Attachment, download
+from service.files.downloads import CONDITIONS, Attachment, download, downloads
+from service.files.errors import SAMPLE_INVALID, SAMPLE_TOO_LARGE, FileNotFound
 from service.files.intake import UPLOAD_PURPOSES
 from service.files.schemas import FileDeleted, FileObject
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
+from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage, Order
 
 router = APIRouter(prefix="/v1/files", tags=["Files"])
 
+_CONTENT = {
+    "application/jsonl": '{"messages":[{"role":"user","content":"Hello"},{"role":"assistant","content":"你好"}]}\n',
+    "text/csv": "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,0.52,0.81,,\n",
+}
 _UPLOAD_BODY = {
     "requestBody": {
         "required": True,
@@ -26,7 +32,7 @@ _UPLOAD_BODY = {
                     "type": "object",
                     "required": ["file", "purpose"],
                     "properties": {
-                        "file": {"type": "string", "format": "binary"},
+                        "file": {"type": "string", "format": "binary", "examples": [_CONTENT["application/jsonl"]]},
                         "purpose": {"type": "string", "enum": list(UPLOAD_PURPOSES)},
                         "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
                         "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2592000},
@@ -36,9 +42,10 @@ _UPLOAD_BODY = {
         },
     }
 }
+_NO_FILE = refuses(FileNotFound("file-abc123"))
 
 
-@router.post("", openapi_extra=_UPLOAD_BODY)
+@router.post("", openapi_extra=_UPLOAD_BODY, responses=refuses(SAMPLE_INVALID, SAMPLE_TOO_LARGE))
 async def upload_file(
     request: Request, context: ContextDep, principal: PrincipalDep, idempotency: IdempotencyDep
 ) -> FileObject:
@@ -70,13 +77,18 @@ def list_files(
     return BoundedListPage[FileObject].of(data, has_more)
 
 
-@router.get("/{file_id}")
+@router.get("/{file_id}", responses=_NO_FILE)
 def get_file(file_id: str, session: ReadSession, principal: PrincipalDep) -> FileObject:
     """Return a file's facts."""
     return FileObject.of(service.find(session, principal, file_id))
 
 
-@router.get("/{file_id}/content", response_class=StreamingResponse, responses=PARTIAL)
+@router.get(
+    "/{file_id}/content",
+    response_class=StreamingResponse,
+    responses={**_NO_FILE, **downloads(_CONTENT)},
+    openapi_extra=CONDITIONS,
+)
 def get_file_content(
     file_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep
 ) -> Response:
@@ -86,7 +98,7 @@ def get_file_content(
     return download(context, request, attachment)
 
 
-@router.delete("/{file_id}")
+@router.delete("/{file_id}", responses=_NO_FILE)
 def delete_file(file_id: str, session: WriteSession, principal: PrincipalDep) -> FileDeleted:
     """Delete a file."""
     service.delete(session, service.find(session, principal, file_id))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from burnish.datasets import describe
-from burnish.datasets.base import DatasetSummary
-from service.kit.errors import InvalidRequest, NotFound
+from burnish.datasets.base import DatasetSummary, Problem
+from service.kit.errors import InvalidRequest, NotFound, TooLarge
 
 
 class FileNotFound(NotFound):
@@ -22,3 +22,15 @@ class InvalidFile(InvalidRequest):
         super().__init__(
             describe(filename, summary), param="file", code="invalid_file_format", extra={"problems": problems}
         )
+
+
+class FileTooLarge(TooLarge):
+    """The file is larger than the service accepts."""
+
+    def __init__(self, filename: str, limit: int, *, param: str) -> None:
+        super().__init__(f"'{filename}' is larger than {limit} bytes, the most this service accepts.", param=param)
+
+
+SAMPLE_TOO_LARGE = FileTooLarge("train.jsonl", 1 << 30, param="file")
+SAMPLE_INVALID = InvalidFile("train.jsonl", DatasetSummary(1, (Problem(2, "it is no JSON object"),)))
+"""Both are for the API's description."""

@@ -7,11 +7,11 @@ import unicodedata
 from burnish.datasets import PackedChecker, is_dataset_name
 from service.context import Context
 from service.files.content import limits_of
-from service.files.errors import InvalidFile
+from service.files.errors import FileTooLarge, InvalidFile
 from service.files.tables import File
 from service.kit import ids
 from service.kit.db import db_now
-from service.kit.errors import InvalidRequest, TooLarge
+from service.kit.errors import InvalidRequest
 from service.limits.errors import NoRoom
 
 UPLOAD_PURPOSES = ("fine-tune",)
@@ -38,9 +38,7 @@ class Intake:
         """Take the next bytes. Raises TooLarge, QuotaExceeded, or the blob store's errors."""
         self._bytes += len(chunk)
         if self._bytes > self._limit:
-            raise TooLarge(
-                f"'{self._filename}' is larger than {self._limit} bytes, the most this service accepts.", param="file"
-            )
+            raise FileTooLarge(self._filename, self._limit, param="file")
         if self._room is not None and self._bytes > self._room:
             raise NoRoom(f"'{self._filename}'", self._room)
         self._checker.feed(chunk)

@@ -3,31 +3,54 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Body, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.files.downloads import PARTIAL, Attachment, download
+from service.files.downloads import CONDITIONS, Attachment, download, downloads
+from service.files.errors import FileNotFound
 from service.files.service import storage_errors
 from service.jobs import repository, service
+from service.jobs.errors import (
+    ArtifactNotReady,
+    JobHasEnded,
+    JobInUse,
+    JobNotFound,
+    JobNotPaused,
+    JobRunsStill,
+    OtherResult,
+    ParentFailed,
+)
+from service.jobs.examples import CREATIONS, METADATA_PARAMETER, REPORT, SAMPLE_JOB, STREAM
 from service.jobs.queueing import explained
 from service.jobs.references import model_name
 from service.jobs.schemas import CheckpointObject, JobCreate, JobDeleted, JobEventObject, JobObject
 from service.jobs.stream import follow
 from service.jobs.tables import Job, JobArtifact
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
+from service.kit.declared import refuses
 from service.kit.errors import InvalidRequest
 from service.kit.pagination import BoundedListPage, ListPage
+from service.models.errors import ModelNotFound
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
 
+_UNKNOWN = JobNotFound(SAMPLE_JOB)
+_NO_MODEL = ModelNotFound("gpt-9", ["smollm2-135m-instruct"])
+_FAILED = ParentFailed("ftjob-def456", "failed", param="model")
+_ZIP = {"application/zip": None}
 
-@router.post("")
+
+def _not_ready(what: str) -> ArtifactNotReady:
+    return ArtifactNotReady(SAMPLE_JOB, what, "running")
+
+
+@router.post("", responses=refuses(FileNotFound("file-abc123", param="training_file"), _NO_MODEL, _FAILED))
 def create_job(
-    body: JobCreate,
+    body: Annotated[JobCreate, Body(openapi_examples=CREATIONS)],
     session: WriteSession,
     context: ContextDep,
     principal: PrincipalDep,
@@ -41,7 +64,7 @@ def create_job(
     return idempotency.once(session, body.model_dump(), JobObject, create)
 
 
-@router.get("")
+@router.get("", openapi_extra=METADATA_PARAMETER)
 def list_jobs(
     request: Request,
     session: ReadSession,
@@ -59,32 +82,38 @@ def list_jobs(
     return ListPage(data=data, has_more=has_more)
 
 
-@router.get("/{job_id}")
+@router.get("/{job_id}", responses=refuses(_UNKNOWN))
 def get_job(job_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Return a job."""
     return _shown(session, context, service.find(session, principal, job_id))
 
 
-@router.delete("/{job_id}")
+@router.delete(
+    "/{job_id}",
+    responses=refuses(_UNKNOWN, JobRunsStill(SAMPLE_JOB, "running"), JobInUse(SAMPLE_JOB, ["ftjob-def456"])),
+)
 def delete_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobDeleted:
     """Delete an ended job with everything it owns: events, checkpoints, results, its model."""
     service.delete(session, principal, context, job_id)
     return JobDeleted(id=job_id)
 
 
-@router.post("/{job_id}/cancel")
+@router.post("/{job_id}/cancel", responses=refuses(_UNKNOWN, JobHasEnded(SAMPLE_JOB, "succeeded", "cancelled")))
 def cancel_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Cancel a job at once; its trainer is stopped."""
     return _shown(session, context, service.cancel(session, principal, job_id))
 
 
-@router.post("/{job_id}/pause")
+@router.post("/{job_id}/pause", responses=refuses(_UNKNOWN, JobHasEnded(SAMPLE_JOB, "succeeded", "paused")))
 def pause_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Pause a job. A running one keeps a checkpoint first; then its `phase` is `paused` and its worker is free."""
     return _shown(session, context, service.pause(session, principal, job_id))
 
 
-@router.post("/{job_id}/resume")
+@router.post(
+    "/{job_id}/resume",
+    responses=refuses(_UNKNOWN, JobHasEnded(SAMPLE_JOB, "failed", "resumed"), JobNotPaused(SAMPLE_JOB, "running")),
+)
 def resume_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Let a paused job go on, from the step of its last checkpoint."""
     return _shown(session, context, service.resume(session, principal, job_id))
@@ -93,7 +122,7 @@ def resume_job(job_id: str, session: WriteSession, context: ContextDep, principa
 @router.get(
     "/{job_id}/events",
     response_model=ListPage[JobEventObject],
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": STREAM}}, **refuses(_UNKNOWN)},
 )
 def list_events(
     job_id: str,
@@ -130,7 +159,7 @@ def list_events(
     return ListPage(data=[JobEventObject.of(row) for row in rows], has_more=has_more)
 
 
-@router.get("/{job_id}/checkpoints")
+@router.get("/{job_id}/checkpoints", responses=refuses(_UNKNOWN))
 def list_checkpoints(
     job_id: str,
     session: ReadSession,
@@ -147,13 +176,15 @@ def list_checkpoints(
     return BoundedListPage[CheckpointObject].of(data, has_more)
 
 
-_ZIP: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}},
-    **PARTIAL,
-}
-
-
-@router.get("/{job_id}/adapter", response_class=StreamingResponse, responses=_ZIP)
+@router.get(
+    "/{job_id}/adapter",
+    response_class=StreamingResponse,
+    responses={
+        **downloads(_ZIP),
+        **refuses(_UNKNOWN, _not_ready("adapter"), OtherResult(SAMPLE_JOB, "adapter", "model")),
+    },
+    openapi_extra=CONDITIONS,
+)
 def download_adapter(
     job_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep
 ) -> Response:
@@ -161,7 +192,15 @@ def download_adapter(
     return _zip(context, request, service.artifact(session, principal, job_id, "adapter"))
 
 
-@router.get("/{job_id}/model", response_class=StreamingResponse, responses=_ZIP)
+@router.get(
+    "/{job_id}/model",
+    response_class=StreamingResponse,
+    responses={
+        **downloads(_ZIP),
+        **refuses(_UNKNOWN, _not_ready("model"), OtherResult(SAMPLE_JOB, "model", "adapter")),
+    },
+    openapi_extra=CONDITIONS,
+)
 def download_model(
     job_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep
 ) -> Response:
@@ -177,14 +216,7 @@ def _zip(context: Context, request: Request, artifact: JobArtifact) -> Response:
 @router.get(
     "/{job_id}/report",
     response_class=Response,
-    responses={
-        200: {
-            "content": {
-                "application/json": {"schema": {"type": "object"}},
-                "text/html": {"schema": {"type": "string"}},
-            }
-        }
-    },
+    responses={200: REPORT, **refuses(_UNKNOWN, _not_ready("report"))},
 )
 def get_report(
     job_id: str,

@@ -7,15 +7,21 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 
 from service.jobs import permissions
-from service.jobs.permissions import PermissionCreate, PermissionDeleted, PermissionObject
+from service.jobs.errors import ParentFailed
+from service.jobs.permissions import PermissionCreate, PermissionDeleted, PermissionNotFound, PermissionObject
 from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
+from service.keys.errors import ProjectNotFound
+from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage
+from service.models.errors import ModelNotFound
 
 router = APIRouter(prefix="/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions", tags=["Fine-tuning"])
+_UNKNOWN = ModelNotFound("ft:tiny:burnish::abc12345", ["tiny"], param="fine_tuned_model_checkpoint")
+_ENDED = ParentFailed("ftjob-abc123", "failed", param="fine_tuned_model_checkpoint")
 _Page = BoundedListPage[PermissionObject]
 
 
-@router.get("")
+@router.get("", responses=refuses(_UNKNOWN, _ENDED))
 def list_permissions(
     fine_tuned_model_checkpoint: str,
     session: ReadSession,
@@ -40,7 +46,7 @@ def list_permissions(
     return _Page.of(data, has_more)
 
 
-@router.post("")
+@router.post("", responses=refuses(_UNKNOWN, ProjectNotFound("proj_abc123"), _ENDED))
 def create_permissions(
     fine_tuned_model_checkpoint: str,
     body: PermissionCreate,
@@ -53,7 +59,7 @@ def create_permissions(
     return _Page.of(data, has_more=False)
 
 
-@router.delete("/{permission_id}")
+@router.delete("/{permission_id}", responses=refuses(_UNKNOWN, PermissionNotFound("cp_abc123"), _ENDED))
 def delete_permission(
     fine_tuned_model_checkpoint: str,
     permission_id: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
@@ -14,6 +15,7 @@ from service.keys import repository
 from service.keys.idempotency import Idempotency
 from service.keys.service import USE_NOTED_EVERY, Principal, authenticate
 from service.kit.call import CALL
+from service.kit.errors import Unavailable
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer YOUR_KEY`.")
 
@@ -34,7 +36,8 @@ def get_principal(
         principal = authenticate(session, context.hmac_key, request.headers.get("authorization"))
         noted = repository.used_lately(session, principal.key_id, within=USE_NOTED_EVERY)
     if not noted:
-        with context.db.write() as session:
+        # A database that takes no writes, because its disk is full, is still there for reading.
+        with suppress(Unavailable), context.db.write() as session:
             repository.note_use(session, principal.key_id)
     _tell_call(request, principal)
     principal.require("read" if request.method in ("GET", "HEAD") else "write")

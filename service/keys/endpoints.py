@@ -9,13 +9,15 @@ from sqlalchemy.orm import Session
 
 from service.keys import repository, service
 from service.keys.auth import AdminDep, ContextDep, ReadSession, WriteSession
-from service.keys.errors import KeyNotFound, ProjectNotFound
+from service.keys.errors import KeyNotFound, NameTaken, ProjectNotFound
 from service.keys.schemas import KeyCreate, KeyDeleted, KeyObject, NewKey, ProjectCreate, ProjectObject, ProjectUpdate
 from service.keys.tables import Project
+from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage
 from service.kit.text import refuse_unstorable
 
 router = APIRouter(prefix="/v1/organization/projects", tags=["Administration"])
+_UNKNOWN = ProjectNotFound("proj_abc123")
 _Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -28,20 +30,20 @@ def list_projects(
     return BoundedListPage[ProjectObject].of([ProjectObject.of(row) for row in rows], has_more)
 
 
-@router.post("")
+@router.post("", responses=refuses(NameTaken("support desk")))
 def create_project(body: ProjectCreate, session: WriteSession, _admin: AdminDep) -> ProjectObject:
     """Make a project."""
     refuse_unstorable(body.model_dump())
     return ProjectObject.of(service.create_project(session, body.name))
 
 
-@router.get("/{project_id}")
+@router.get("/{project_id}", responses=refuses(_UNKNOWN))
 def get_project(project_id: str, session: ReadSession, _admin: AdminDep) -> ProjectObject:
     """Return a project."""
     return ProjectObject.of(_project(session, project_id))
 
 
-@router.post("/{project_id}")
+@router.post("/{project_id}", responses=refuses(_UNKNOWN, NameTaken("desk")))
 def update_project(project_id: str, body: ProjectUpdate, session: WriteSession, _admin: AdminDep) -> ProjectObject:
     """Give a project another name."""
     refuse_unstorable(body.model_dump())
@@ -51,7 +53,7 @@ def update_project(project_id: str, body: ProjectUpdate, session: WriteSession, 
     return ProjectObject.of(project)
 
 
-@router.get("/{project_id}/api_keys")
+@router.get("/{project_id}/api_keys", responses=refuses(_UNKNOWN))
 def list_keys(
     project_id: str, session: ReadSession, _admin: AdminDep, after: str | None = None, limit: _Limit = 20
 ) -> BoundedListPage[KeyObject]:
@@ -61,7 +63,7 @@ def list_keys(
     return BoundedListPage[KeyObject].of([KeyObject.of(row) for row in rows], has_more)
 
 
-@router.post("/{project_id}/api_keys")
+@router.post("/{project_id}/api_keys", responses=refuses(_UNKNOWN))
 def create_key(
     project_id: str, body: KeyCreate, session: WriteSession, context: ContextDep, _admin: AdminDep
 ) -> NewKey:
@@ -74,7 +76,7 @@ def create_key(
     return NewKey(**KeyObject.of(key).model_dump(), value=token)
 
 
-@router.delete("/{project_id}/api_keys/{key_id}")
+@router.delete("/{project_id}/api_keys/{key_id}", responses=refuses(_UNKNOWN, KeyNotFound("key_abc123")))
 def revoke_key(project_id: str, key_id: str, session: WriteSession, _admin: AdminDep) -> KeyDeleted:
     """Revoke a key, at once and for ever. It stays in the list."""
     project = _project(session, project_id)

@@ -14,10 +14,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.keys import repository
+from service.keys.errors import NameTaken, NoKey, ScopeMissing, WrongKey
 from service.keys.tables import ApiKey, Project
 from service.kit import ids
 from service.kit.db import db_now
-from service.kit.errors import Conflict, PermissionDenied, Unauthenticated
+from service.kit.errors import Unauthenticated
 
 Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
@@ -40,12 +41,9 @@ class Principal:
     scopes: frozenset[str] = frozenset(DEFAULT_SCOPES)
 
     def require(self, scope: Scope) -> None:
-        """Raise PermissionDenied unless the key has the scope."""
+        """Raise ScopeMissing unless the key has the scope."""
         if scope not in self.scopes:
-            raise PermissionDenied(
-                f"This API key has the scopes {' and '.join(sorted(self.scopes))}; this request needs '{scope}'. "
-                f"Use another key, or have one made by `burnish-server keys create --scope {scope}`."
-            )
+            raise ScopeMissing(self.scopes, scope)
 
 
 def create_key(
@@ -68,7 +66,7 @@ def create_key(
 def create_project(session: Session, name: str) -> Project:
     """Make a project. Raises Conflict where the name is taken."""
     if repository.project_by_name(session, name) is not None:
-        raise _taken(name)
+        raise NameTaken(name)
     project = Project(id=ids.new_id(ids.PROJECT), name=name)
     with _one_of_the_name(session, name):
         session.add(project)
@@ -100,17 +98,11 @@ def authenticate(session: Session, hmac_key: bytes, authorization: str | None) -
     """Turn an `Authorization` header into a principal. Raises Unauthenticated with what to do."""
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthenticated(
-            "You didn't provide an API key. Send it as the header `Authorization: Bearer YOUR_KEY`; the embedded "
-            "service writes the first key to client.json in its data folder."
-        )
+        raise NoKey
     digest = _digest(hmac_key, token.strip())
     key = repository.live_key(session, digest)
     if key is None or not hmac.compare_digest(key.digest, digest):
-        raise Unauthenticated(
-            "Incorrect API key provided: it is unknown here or was revoked. "
-            "`burnish-server keys create` makes a new one."
-        )
+        raise WrongKey
     if repository.is_expired(session, key):
         raise Unauthenticated(
             "The API key provided has expired. `burnish-server keys create` makes a new one.", code="expired_api_key"
@@ -131,7 +123,7 @@ def rename_project(session: Session, project: Project, name: str) -> None:
     """Give a project another name. Raises Conflict where it is taken."""
     other = repository.project_by_name(session, name)
     if other is not None and other.id != project.id:
-        raise _taken(name)
+        raise NameTaken(name)
     with _one_of_the_name(session, name):
         project.name = name
 
@@ -144,11 +136,7 @@ def _one_of_the_name(session: Session, name: str) -> Generator[None]:
             yield
             session.flush()
     except IntegrityError as error:
-        raise _taken(name) from error
-
-
-def _taken(name: str) -> Conflict:
-    return Conflict(f"There is a project '{name}' already; choose another name.", param="name")
+        raise NameTaken(name) from error
 
 
 def _digest(hmac_key: bytes, token: str) -> str:

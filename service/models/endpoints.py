@@ -5,10 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
+from service.kit.declared import refuses
 from service.models import service
+from service.models.errors import CatalogModel, ModelNotFound
 from service.models.schemas import ModelDeleted, ModelList, ModelObject
 
 router = APIRouter(prefix="/v1/models", tags=["Models"])
+_UNKNOWN = ModelNotFound("ft:tiny:burnish::abc12345", ["smollm2-135m-instruct"])
 
 
 @router.get("")
@@ -17,13 +20,13 @@ def list_models(session: ReadSession, context: ContextDep, principal: PrincipalD
     return ModelList(data=service.list_models(session, principal, context.catalog))
 
 
-@router.get("/{model}")
+@router.get("/{model}", responses=refuses(_UNKNOWN))
 def get_model(model: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> ModelObject:
     """Return one model."""
     return service.find(session, principal, context.catalog, model)
 
 
-@router.delete("/{model}")
+@router.delete("/{model}", responses=refuses(_UNKNOWN, CatalogModel("smollm2-135m-instruct")))
 def delete_model(model: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> ModelDeleted:
     """Delete a fine-tuned model."""
     service.delete(session, principal, context.catalog, model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from service.kit.errors import NotFound
+from service.kit.errors import Conflict, NotFound
 
 
 class ModelNotFound(NotFound):
@@ -16,4 +16,13 @@ class ModelNotFound(NotFound):
             f"Base models of this service: {', '.join(bases) or 'none'}.",
             param=param,
             code="model_not_found",
+        )
+
+
+class CatalogModel(Conflict):
+    """The model is a base of the catalog, which the operator keeps."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"'{name}' is a base model of the catalog; only fine-tuned models can be deleted.", param="model"
         )

@@ -6,9 +6,8 @@ from sqlalchemy.orm import Session
 
 from service.catalog import Catalog
 from service.keys.service import Principal
-from service.kit.errors import Conflict
 from service.models import repository
-from service.models.errors import ModelNotFound
+from service.models.errors import CatalogModel, ModelNotFound
 from service.models.schemas import ModelObject
 from service.models.tables import FineTunedModel
 
@@ -35,9 +34,7 @@ def find(session: Session, principal: Principal, catalog: Catalog, name: str) ->
 def delete(session: Session, principal: Principal, catalog: Catalog, name: str) -> None:
     """Take a fine-tuned model off the list; its job and artifacts stay. Raises Conflict for a base, ModelNotFound."""
     if catalog.find(name) is not None:
-        raise Conflict(
-            f"'{name}' is a base model of the catalog; only fine-tuned models can be deleted.", param="model"
-        )
+        raise CatalogModel(name)
     repository.remove(session, _find_result(session, principal, catalog, name))
 
 

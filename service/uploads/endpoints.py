@@ -5,8 +5,11 @@ from __future__ import annotations
 from anyio import to_thread
 from fastapi import APIRouter, Request
 
+from service.files.errors import SAMPLE_INVALID, SAMPLE_TOO_LARGE
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
+from service.kit.declared import refuses
 from service.uploads import repository, service
+from service.uploads.errors import PartTooMuch, UploadNotFound, UploadNotPending
 from service.uploads.schemas import PartObject, UploadComplete, UploadCreate, UploadObject, UploadWithParts
 
 router = APIRouter(prefix="/v1/uploads", tags=["Uploads"])
@@ -19,15 +22,18 @@ _PART_BODY = {
                 "schema": {
                     "type": "object",
                     "required": ["data"],
-                    "properties": {"data": {"type": "string", "format": "binary"}},
+                    "properties": {"data": {"type": "string", "format": "binary", "examples": ['{"messages":[…']}},
                 }
             }
         },
     }
 }
+_UNKNOWN = UploadNotFound("upload_abc123")
+_ENDED = UploadNotPending("upload_abc123", "completed", "file-abc123")
+_TOO_MUCH = PartTooMuch("A part may have 67108864 bytes (64 MiB): send more, smaller ones.")
 
 
-@router.post("")
+@router.post("", responses=refuses(SAMPLE_TOO_LARGE))
 def create_upload(
     body: UploadCreate,
     session: WriteSession,
@@ -41,7 +47,7 @@ def create_upload(
     )
 
 
-@router.get("/{upload_id}")
+@router.get("/{upload_id}", responses=refuses(_UNKNOWN))
 def get_upload(upload_id: str, session: ReadSession, principal: PrincipalDep) -> UploadWithParts:
     """Return an upload with the parts that have come: what is needed to go on with it."""
     upload = UploadObject.of(service.find(session, principal, upload_id))
@@ -49,7 +55,7 @@ def get_upload(upload_id: str, session: ReadSession, principal: PrincipalDep) ->
     return UploadWithParts(**upload.model_dump(), parts=parts)
 
 
-@router.post("/{upload_id}/parts", openapi_extra=_PART_BODY)
+@router.post("/{upload_id}/parts", openapi_extra=_PART_BODY, responses=refuses(_TOO_MUCH, _UNKNOWN, _ENDED))
 async def add_part(upload_id: str, request: Request, context: ContextDep, principal: PrincipalDep) -> PartObject:
     """Add a part of at most 64 MiB. Parts may come in parallel and in any order."""
     upload = await to_thread.run_sync(_find_pending, context, principal, upload_id)
@@ -59,7 +65,7 @@ async def add_part(upload_id: str, request: Request, context: ContextDep, princi
         return await to_thread.run_sync(part.complete)
 
 
-@router.post("/{upload_id}/complete")
+@router.post("/{upload_id}/complete", responses=refuses(SAMPLE_INVALID, SAMPLE_TOO_LARGE, _UNKNOWN, _ENDED))
 def complete_upload(
     upload_id: str, body: UploadComplete, context: ContextDep, principal: PrincipalDep, idempotency: IdempotencyDep
 ) -> UploadObject:
@@ -67,7 +73,7 @@ def complete_upload(
     return service.complete(context, principal, idempotency, upload_id, body)
 
 
-@router.post("/{upload_id}/cancel")
+@router.post("/{upload_id}/cancel", responses=refuses(_UNKNOWN, _ENDED))
 def cancel_upload(upload_id: str, session: WriteSession, principal: PrincipalDep) -> UploadObject:
     """Give an upload up; its parts are deleted."""
     return service.cancel(session, principal, upload_id)

@@ -10,13 +10,14 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.files import service as files
+from service.files.errors import FileTooLarge
 from service.files.intake import Intake, checked_filename, checked_purpose
 from service.files.service import storage_errors
 from service.files.tables import File
 from service.keys.idempotency import Idempotency
 from service.keys.service import Principal
 from service.kit import ids, outbox
-from service.kit.errors import InvalidRequest, TooLarge
+from service.kit.errors import InvalidRequest
 from service.kit.multipart import StreamedForm
 from service.kit.text import refuse_unstorable
 from service.limits import service as limits
@@ -39,7 +40,7 @@ def create(session: Session, principal: Principal, context: Context, body: Uploa
     purpose = checked_purpose(body.purpose)
     limit = context.settings.max_file_bytes
     if body.bytes > limit:
-        raise TooLarge(f"'{filename}' is larger than {limit} bytes, the most this service accepts.", param="bytes")
+        raise FileTooLarge(filename, limit, param="bytes")
     defaults = Limits.of(context.settings)
     limits.require_room(session, defaults, principal.project_id, what=f"'{filename}'", size=body.bytes)
     upload = Upload(

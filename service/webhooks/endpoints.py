@@ -12,9 +12,10 @@ from service.context import Context
 from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
 from service.keys.service import Principal
 from service.kit import ids
+from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage, ListPage, Order
 from service.webhooks import repository, service
-from service.webhooks.errors import NoAnswer
+from service.webhooks.errors import EndpointDisabled, EndpointNotFound, EventNotFound, NoAnswer, TooManyEndpoints
 from service.webhooks.guard import guard_of, guarded_client
 from service.webhooks.message import EVENT_TYPES, body_of
 from service.webhooks.post import Outcome, post
@@ -38,6 +39,7 @@ from service.webhooks.vault import Vault
 
 router = APIRouter(prefix="/v1", tags=["Webhooks"])
 
+_UNKNOWN = EndpointNotFound("whe_abc123")
 _SAMPLE_JOB = ids.JOB + "sample"
 
 
@@ -47,7 +49,7 @@ def list_webhook_event_types(_principal: PrincipalDep) -> EventTypeList:
     return EventTypeList(data=list(EVENT_TYPES))
 
 
-@router.post("/webhook_endpoints")
+@router.post("/webhook_endpoints", responses=refuses(TooManyEndpoints(100)))
 async def create_webhook_endpoint(
     body: EndpointCreate, context: ContextDep, principal: PrincipalDep
 ) -> EndpointWithSecret:
@@ -77,13 +79,13 @@ def list_webhook_endpoints(
     return BoundedListPage(data=data, has_more=has_more, first_id=first_id, last_id=last_id)
 
 
-@router.get("/webhook_endpoints/{webhook_endpoint_id}")
+@router.get("/webhook_endpoints/{webhook_endpoint_id}", responses=refuses(_UNKNOWN))
 def get_webhook_endpoint(webhook_endpoint_id: str, session: ReadSession, principal: PrincipalDep) -> EndpointObject:
     """Return an endpoint."""
     return EndpointObject.of(service.find(session, principal, webhook_endpoint_id))
 
 
-@router.post("/webhook_endpoints/{webhook_endpoint_id}")
+@router.post("/webhook_endpoints/{webhook_endpoint_id}", responses=refuses(_UNKNOWN))
 async def update_webhook_endpoint(
     webhook_endpoint_id: str, body: EndpointUpdate, context: ContextDep, principal: PrincipalDep
 ) -> EndpointObject:
@@ -98,7 +100,7 @@ async def update_webhook_endpoint(
     return await to_thread.run_sync(update)
 
 
-@router.delete("/webhook_endpoints/{webhook_endpoint_id}")
+@router.delete("/webhook_endpoints/{webhook_endpoint_id}", responses=refuses(_UNKNOWN))
 def delete_webhook_endpoint(
     webhook_endpoint_id: str, session: WriteSession, principal: PrincipalDep
 ) -> EndpointDeleted:
@@ -107,7 +109,7 @@ def delete_webhook_endpoint(
     return EndpointDeleted(id=webhook_endpoint_id)
 
 
-@router.post("/webhook_endpoints/{webhook_endpoint_id}/rotate_secret")
+@router.post("/webhook_endpoints/{webhook_endpoint_id}/rotate_secret", responses=refuses(_UNKNOWN))
 def rotate_webhook_secret(
     webhook_endpoint_id: str,
     session: WriteSession,
@@ -121,7 +123,10 @@ def rotate_webhook_secret(
     return EndpointWithSecret.showing(made.endpoint, made.secret)
 
 
-@router.post("/webhook_endpoints/{webhook_endpoint_id}/test")
+@router.post(
+    "/webhook_endpoints/{webhook_endpoint_id}/test",
+    responses=refuses(_UNKNOWN, NoAnswer("https://example.com/hooks/burnish", "connection refused")),
+)
 async def test_webhook_endpoint(
     webhook_endpoint_id: str, body: EndpointTest, context: ContextDep, principal: PrincipalDep
 ) -> EndpointTested:
@@ -140,7 +145,7 @@ async def test_webhook_endpoint(
     )
 
 
-@router.get("/webhook_endpoints/{webhook_endpoint_id}/deliveries")
+@router.get("/webhook_endpoints/{webhook_endpoint_id}/deliveries", responses=refuses(_UNKNOWN))
 def list_webhook_deliveries(
     webhook_endpoint_id: str,
     session: ReadSession,
@@ -155,7 +160,10 @@ def list_webhook_deliveries(
     return ListPage(data=[DeliveryObject.of(endpoint.id, row) for row in rows], has_more=has_more)
 
 
-@router.post("/webhook_endpoints/{webhook_endpoint_id}/replay")
+@router.post(
+    "/webhook_endpoints/{webhook_endpoint_id}/replay",
+    responses=refuses(_UNKNOWN, EventNotFound("evt_abc123"), EndpointDisabled("whe_abc123")),
+)
 def replay_webhook_events(
     webhook_endpoint_id: str, body: Replay, session: WriteSession, principal: PrincipalDep
 ) -> Replayed:

@@ -37,7 +37,7 @@ class EndpointCreate(_Body):
 class EndpointUpdate(_Body):
     """The body of an update: what is left out stays. An update enables a disabled endpoint again."""
 
-    name: EndpointName | None = None
+    name: EndpointName | None = Field(None, examples=["Billing, second try"])
     url: Url | None = None
     event_types: list[str] | None = Field(None, min_length=1, max_length=64)
 
@@ -69,7 +69,7 @@ class Replay(_Body):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    event_ids: list[str] | None = Field(None, min_length=1, max_length=1000)
+    event_ids: list[str] | None = Field(None, min_length=1, max_length=1000, examples=[["evt_abc123"]])
     begin: float | None = Field(None, alias="from", ge=0, le=1e12, description="Unix seconds, included.")
     end: float | None = Field(None, alias="to", ge=0, le=1e12, description="Unix seconds, not included.")
 
@@ -158,7 +158,7 @@ class EventTypeList(BaseModel):
     """The events that endpoints can subscribe to."""
 
     object: Literal["list"] = "list"
-    data: list[str]
+    data: list[str] = Field(examples=[list(EVENT_TYPES)])
 
 
 class DeliveryObject(BaseModel):

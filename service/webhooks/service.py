@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from service.keys.service import Principal
 from service.kit import ids
-from service.kit.errors import Conflict, InvalidRequest
+from service.kit.errors import InvalidRequest
 from service.kit.text import refuse_unstorable
 from service.webhooks import health, repository
-from service.webhooks.errors import EndpointNotFound, EventNotFound
+from service.webhooks.errors import EndpointDisabled, EndpointNotFound, EventNotFound, TooManyEndpoints
 from service.webhooks.fan_out import send_to
 from service.webhooks.guard import AddressRefused, Guard, Unresolvable
 from service.webhooks.schedule import KEEP_OLD_SECRET
@@ -58,7 +58,7 @@ def create(session: Session, principal: Principal, vault: Vault, body: EndpointC
     """Make an endpoint; its URL was checked. Raises Conflict where the project has the most that it may have."""
     refuse_unstorable(body.model_dump())
     if repository.count(session, principal.project_id) >= _MOST_ENDPOINTS:
-        raise Conflict(f"The project has {_MOST_ENDPOINTS} webhook endpoints, the most that there may be: delete one.")
+        raise TooManyEndpoints(_MOST_ENDPOINTS)
     endpoint_id, secret = ids.new_id(ids.WEBHOOK_ENDPOINT), new_secret()
     endpoint = WebhookEndpoint(
         id=endpoint_id,
@@ -119,9 +119,7 @@ def replay(session: Session, principal: Principal, endpoint_id: str, body: Repla
     """
     endpoint = find(session, principal, endpoint_id, lock=True)
     if endpoint.disabled_at is not None:
-        raise Conflict(
-            f"The webhook endpoint {endpoint_id} is disabled: enable it by POST /v1/webhook_endpoints/{endpoint_id}."
-        )
+        raise EndpointDisabled(endpoint_id)
     events = _chosen(session, endpoint, body)
     waiting = {row.payload["event_id"]: row.seq for row in repository.pending(session, endpoint.id)}
     for event in events:

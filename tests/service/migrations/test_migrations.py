@@ -197,7 +197,7 @@ FIRST_SCHEMA = (
     "VALUES ('ftevent-a', 'ftjob-a', 0, 'info', 'message', '事件')",
     "INSERT INTO jobs (id, project_id, created_at, model, method, training_file, seed, state, lease_token, failures, "
     "preemptions, metadata) VALUES ('ftjob-b', 'proj_a', 0, 'tiny', '{\"type\": \"supervised\"}', 'file-a', 1, "
-    '1, 0, 0, \'{"团队": "客服"}\')',
+    "'queued', 1, 0, 0, '{\"团队\": \"客服\"}')",
     "INSERT INTO fine_tuned_models (id, project_id, base, job_id, blob_prefix, created_at) "
     "VALUES ('ft:tiny:o::a', 'proj_a', 'tiny', 'ftjob-a', 'jobs/a', 0)",
 )

@@ -1,0 +1,213 @@
+"""The API's description, completed: what every operation answers beside its own, headers, examples, methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from service.api.errors import ErrorAnswer, ErrorObject, unforeseen_body
+from service.api.examples import ANSWERS, Examples
+from service.api.guards import BodyTooLarge, NulInUrl
+from service.keys.errors import NoKey, ScopeMissing, WrongKey
+from service.keys.idempotency import IdempotencyKeyReused
+from service.kit.declared import refuses
+from service.kit.errors import NoSpace, ServiceError, Unavailable
+from trainer.methods import METHODS
+
+Json = dict[str, Any]
+_REF = "#/components/schemas/{model}"
+
+TAGS: list[Json] = [
+    {"name": "Files", "description": "Datasets, uploaded as one stream and checked on the way; results of jobs."},
+    {"name": "Uploads", "description": "Large files that come in parts, in parallel, and can be gone on with."},
+    {"name": "Fine-tuning", "description": "Jobs with their events, checkpoints and results; sharing of models."},
+    {"name": "Models", "description": "The base models of the catalog, and what jobs made of them."},
+    {"name": "Webhooks", "description": "Receivers that are told how jobs end, and the log of what was delivered."},
+    {"name": "Administration", "description": "Projects and keys, for keys with the scope `admin`."},
+    {"name": "Health", "description": "Whether the process lives, and whether it can work. They need no key."},
+]
+_HEADERS: Json = {
+    "RequestId": {
+        "description": "The request's id, which the service's log has too: the caller's own where it sent one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"},
+        "example": "req_5f0d1c2b3a49586778695a4b3c2d1e0f",
+    },
+    "ProcessingMs": {
+        "description": "How long the answer took to begin, in milliseconds.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        "example": "4",
+    },
+    "ShouldRetry": {
+        "description": "Whether the same request may succeed later; OpenAI's clients obey it.",
+        "required": True,
+        "schema": {"type": "string", "enum": ["true", "false"]},
+        "example": "false",
+    },
+    "Authenticate": {
+        "description": "How to say who asks (RFC 9110).",
+        "required": True,
+        "schema": {"type": "string", "const": "Bearer"},
+        "example": "Bearer",
+    },
+    "Replayed": {
+        "description": "`true` where this is the earlier answer to the same `Idempotency-Key`.",
+        "schema": {"type": "string", "const": "true"},
+        "example": "true",
+    },
+}
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return an operation's id: its function's name, which stays when paths move."""
+    return route.name
+
+
+def describe(app: FastAPI) -> None:
+    """Make `app` describe itself completely."""
+    generate = app.openapi
+
+    def complete() -> Json:
+        if app.openapi_schema is None:
+            _complete(generate())
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = complete
+
+
+def _complete(document: Json) -> None:
+    components = document["components"]["schemas"]
+    for framework in ("HTTPValidationError", "ValidationError"):
+        components.pop(framework, None)
+    _add_schema(components, "ErrorAnswer", ErrorAnswer.model_json_schema(ref_template=_REF))
+    _add_methods(components)
+    document["components"]["headers"] = _HEADERS
+    document["components"]["securitySchemes"]["HTTPBearer"]["bearerFormat"] = "burnish-…"
+    examples = Examples(components)
+    for path, operation in _operations(document):
+        operation["summary"] = operation["summary"].capitalize()
+        operation.setdefault("security", [])
+        _add_errors(path, operation)
+        _add_headers(operation)
+        _add_examples(operation, examples)
+
+
+def _operations(document: Json) -> Iterator[tuple[str, Json]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            operation["x-method"] = method
+            yield path, operation
+
+
+def _add_schema(components: Json, name: str, schema: Json) -> None:
+    """Add a schema, and those that it defines inside of it."""
+    components.update(schema.pop("$defs", {}))
+    components[name] = schema
+
+
+def _add_methods(components: Json) -> None:
+    """Describe `method`, which the request's model takes as it comes: blocks of other types are ignored there."""
+    types: list[str] = []
+    for method in METHODS:
+        kind = method.model_fields["type"].default
+        schema = method.model_json_schema(ref_template=_REF)
+        block = {"anyOf": [schema["properties"][kind], {"type": "null"}]}
+        schema |= {"additionalProperties": True, "required": ["type"]}
+        schema["properties"] = {"type": {"const": kind, "type": "string"}, kind: block}
+        _add_schema(components, method.__name__, schema)
+        types.append(method.__name__)
+    asked = components["JobCreate"]["properties"]
+    refs = [{"$ref": _REF.format(model=name)} for name in types]
+    mapping = {method.model_fields["type"].default: ref["$ref"] for method, ref in zip(METHODS, refs, strict=True)}
+    components["Method"] = {"oneOf": refs, "discriminator": {"propertyName": "type", "mapping": mapping}}
+    asked["method"]["anyOf"] = [{"$ref": _REF.format(model="Method")}, {"type": "null"}]
+    supervised = {"$ref": _REF.format(model="SupervisedHyperparameters")}
+    asked["hyperparameters"]["anyOf"] = [supervised, {"type": "null"}]
+
+
+def _add_errors(path: str, operation: Json) -> None:
+    """Declare what any operation may answer, in front of what the route declares itself."""
+    answers: Json = operation["responses"]
+    answers.pop("422", None)
+    for status, answer in refuses(*_common(path, operation)).items():
+        own = answers.get(str(status))
+        if own is None:
+            answers[str(status)] = answer
+        else:
+            own["description"] = f"{own['description']}; or: {answer['description']}"
+            shown = own["content"]["application/json"]["examples"]
+            shown.update(answer["content"]["application/json"]["examples"])
+    answers["500"] = {
+        "description": "The service made an error",
+        "content": {"application/json": {"examples": {"unforeseen": {"value": unforeseen_body("req_abc123")}}}},
+    }
+    for status, answer in answers.items():
+        if int(status) >= 400:
+            _complete_error(answer["content"]["application/json"])
+    operation["responses"] = dict(sorted(answers.items()))
+
+
+def _complete_error(content: Json) -> None:
+    content["schema"] = {"$ref": _REF.format(model="ErrorAnswer")}
+    for example in content["examples"].values():
+        # FastAPI leaves members that are null out of what a route declares.
+        error = example["value"]["error"]
+        example["value"] = {"error": {name: error.get(name) for name in ErrorObject.model_fields} | error}
+
+
+def _common(path: str, operation: Json) -> list[ServiceError]:
+    errors: list[ServiceError] = [NulInUrl()]
+    if not path.startswith("/v1"):
+        return errors
+    scope = "read" if operation["x-method"] == "get" else "write"
+    scope = "admin" if path.startswith("/v1/organization") else scope
+    errors += [NoKey(), WrongKey(), ScopeMissing({"read"} if scope == "write" else {"write"}, scope), Unavailable("")]
+    if operation["x-method"] != "get":
+        errors.append(NoSpace("The disk of the database is full: nothing was kept. Free some space and try again."))
+    if "application/json" in operation.get("requestBody", {}).get("content", {}):
+        errors.append(BodyTooLarge())
+    if _takes_idempotency_key(operation):
+        errors.append(IdempotencyKeyReused("6f1c2d3e"))
+    return errors
+
+
+def _takes_idempotency_key(operation: Json) -> bool:
+    return any(parameter["name"].lower() == "idempotency-key" for parameter in operation.get("parameters", []))
+
+
+def _add_headers(operation: Json) -> None:
+    for status, answer in operation["responses"].items():
+        headers = answer.setdefault("headers", {})
+        headers["x-request-id"] = _header("RequestId")
+        headers["openai-processing-ms"] = _header("ProcessingMs")
+        if int(status) >= 400:
+            headers["x-should-retry"] = _header("ShouldRetry")
+        if status == "401":
+            headers["WWW-Authenticate"] = _header("Authenticate")
+        if status == "200" and _takes_idempotency_key(operation):
+            headers["Idempotent-Replayed"] = _header("Replayed")
+    operation.pop("x-method")
+
+
+def _header(name: str) -> Json:
+    return {"$ref": f"#/components/headers/{name}"}
+
+
+def _add_examples(operation: Json, examples: Examples) -> None:
+    """Show an example of every body that has none."""
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        if not content.keys() & {"example", "examples"}:
+            content["example"] = examples.of(content["schema"], optional=False)
+    answer = operation["responses"]["200"]
+    if answer["description"] == "Successful Response":
+        answer["description"] = "Done"
+    for media_type, content in answer.get("content", {}).items():
+        if media_type == "application/json" and not content.keys() & {"example", "examples"}:
+            content["example"] = examples.of(content["schema"])
+            if operation["operationId"] in ANSWERS:
+                content["example"] |= ANSWERS[operation["operationId"]]
