@@ -87,7 +87,12 @@ _NAMED: dict[str, Any] = {
     "webhook_endpoint_id": "whe_abc123",
 }
 """What a field of this name holds, where its schema gives no example of its own."""
-_UNFINISHED: dict[str, Any] = {"fine_tuned_model": None, "finished_at": None, "result_files": [], "trained_tokens": None}
+_UNFINISHED: dict[str, Any] = {
+    "fine_tuned_model": None,
+    "finished_at": None,
+    "result_files": [],
+    "trained_tokens": None,
+}
 ANSWERS: dict[str, dict[str, Any]] = {
     "create_job": _UNFINISHED | {"status": "validating_files", "phase": "validating", "started_at": None, "attempt": 0},
     "cancel_job": _UNFINISHED | {"status": "cancelled", "phase": "cancelled", "finished_at": 1764000900},
@@ -144,7 +149,7 @@ class Examples:
 
     def _built(self, schema: dict[str, Any], name: str, kind: str, optional: bool) -> Any:
         choices = schema.get("anyOf") or schema.get("oneOf")
-        if choices:
+        if choices and "properties" not in schema:
             nothing = {"type": "null"} in choices
             return None if nothing else self.of(choices[0], name=name, kind=kind, optional=optional)
         if "enum" in schema:

@@ -251,7 +251,7 @@ def _metadata_filter(request: Request) -> dict[str, str] | None:
     bare = False
     for name, value in request.query_params.multi_items():
         match = re.fullmatch(r"metadata\[(.{1,64})\]", name, re.DOTALL)
-        if match:
+        if match and len(value) <= 512:
             if pairs.setdefault(match[1], value) != value:
                 raise InvalidRequest(f"'{name}' is given twice; a job has one value for a key.", param="metadata")
         elif name == "metadata" and value == "null":
@@ -259,7 +259,7 @@ def _metadata_filter(request: Request) -> dict[str, str] | None:
         elif name.startswith("metadata"):
             raise InvalidRequest(
                 f"'{name[:80]}={value[:80]}' is no filter; it looks like metadata[key]=value, the key with 1 to 64 "
-                "characters, or metadata=null for jobs without any.",
+                "characters, the value with 512 at most; or metadata=null for jobs without any.",
                 param="metadata",
             )
     if bare and pairs:

@@ -45,7 +45,6 @@ METADATA_PARAMETER: dict[str, Any] = {
             "without any.",
             "schema": {
                 "type": "object",
-                "maxProperties": 16,
                 "propertyNames": {"minLength": 1, "maxLength": 64},
                 "additionalProperties": {"type": "string", "maxLength": 512},
             },
@@ -54,9 +53,26 @@ METADATA_PARAMETER: dict[str, Any] = {
     ]
 }
 STREAM: dict[str, Any] = {
-    "schema": {"type": "string"},
-    "example": 'id: ftevent-abc123\nevent: fine_tuning.job.event\ndata: {"id":"ftevent-abc123", "level":"info", …}\n\n'
-    'event: done\ndata: {"id":"ftjob-abc123", "status":"succeeded", …}\n\n',
+    "schema": {
+        "description": "Each event of the stream.",
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {
+            "id": {"type": "string", "description": "For `Last-Event-ID`; `done` has none."},
+            "event": {"type": "string", "enum": ["fine_tuning.job.event", "done"]},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "description": "A job's event, or with `done` the job.",
+            },
+        },
+    },
+    "example": {
+        "id": "ftevent-abc123",
+        "event": "fine_tuning.job.event",
+        "data": '{"id":"ftevent-abc123","object":"fine_tuning.job.event","created_at":1764000000,"level":"info",'
+        '"message":"Step 12/12: training loss=0.52","type":"metrics","data":{"step":12,"train_loss":0.52}}',
+    },
 }
 REPORT: dict[str, Any] = {
     "description": "The report",

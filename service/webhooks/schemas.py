@@ -67,7 +67,11 @@ class EndpointTest(_Body):
 class Replay(_Body):
     """The body of a replay: the events to deliver again, by their ids or by when they happened."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+        json_schema_extra={"anyOf": [{"required": ["event_ids"]}, {"required": ["from", "to"]}]},
+    )
 
     event_ids: list[str] | None = Field(None, min_length=1, max_length=1000, examples=[["evt_abc123"]])
     begin: float | None = Field(None, alias="from", ge=0, le=1e12, description="Unix seconds, included.")
