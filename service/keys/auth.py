@@ -13,34 +13,49 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.keys import repository
 from service.keys.idempotency import Idempotency
-from service.keys.service import USE_NOTED_EVERY, Principal, authenticate
+from service.keys.service import Principal, authenticate
 from service.kit.call import CALL
 from service.kit.errors import Unavailable
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer YOUR_KEY`.")
 
 
-def get_context(request: Request) -> Context:
+async def get_context(request: Request) -> Context:
     """Return what the process holds open."""
     context: Context = request.app.state.context
     return context
 
 
+def get_read_session(context: Annotated[Context, Depends(get_context)]) -> Iterator[Session]:
+    """Open a session for reading, for the length of the request's function."""
+    with context.db.read() as session:
+        yield session
+
+
+ReadSession = Annotated[Session, Depends(get_read_session, scope="function")]
+
+
 def get_principal(
     request: Request,
     context: Annotated[Context, Depends(get_context)],
+    session: ReadSession,
     _documented: Annotated[object, Depends(_bearer)],
 ) -> Principal:
-    """Return who asks. Raises Unauthenticated, or PermissionDenied where the key may not do what is asked."""
-    with context.db.read() as session:
-        principal = authenticate(session, context.hmac_key, request.headers.get("authorization"))
-        noted = repository.used_lately(session, principal.key_id, within=USE_NOTED_EVERY)
-    if not noted:
+    """Return who asks. Raises Unauthenticated, or PermissionDenied where the key may not do what is asked.
+
+    A request that reads goes on in the same session. Any other gives its connection back here, before it takes one
+    for writing: two at once for each request could leave all of them waiting.
+    """
+    principal = authenticate(session, context.hmac_key, request.headers.get("authorization"))
+    reads = request.method in ("GET", "HEAD")
+    if not (reads and principal.use_noted):
+        session.close()
+    if not principal.use_noted:
         # A database that takes no writes, because its disk is full, is still there for reading.
-        with suppress(Unavailable), context.db.write() as session:
-            repository.note_use(session, principal.key_id)
+        with suppress(Unavailable), context.db.write() as writing:
+            repository.note_use(writing, principal.key_id)
     _tell_call(request, principal)
-    principal.require("read" if request.method in ("GET", "HEAD") else "write")
+    principal.require("read" if reads else "write")
     return principal
 
 
@@ -51,16 +66,10 @@ def _tell_call(request: Request, principal: Principal) -> None:
         call.route, call.params = request.scope["route"].path, request.path_params
 
 
-def get_admin(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
+async def get_admin(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
     """Return who asks, who may manage projects and keys. Raises Unauthenticated or PermissionDenied."""
     principal.require("admin")
     return principal
-
-
-def get_read_session(context: Annotated[Context, Depends(get_context)]) -> Iterator[Session]:
-    """Open a session for reading, for the length of the request's function."""
-    with context.db.read() as session:
-        yield session
 
 
 def get_write_session(
@@ -77,11 +86,10 @@ def get_write_session(
 ContextDep = Annotated[Context, Depends(get_context)]
 PrincipalDep = Annotated[Principal, Depends(get_principal)]
 AdminDep = Annotated[Principal, Depends(get_admin)]
-ReadSession = Annotated[Session, Depends(get_read_session, scope="function")]
 WriteSession = Annotated[Session, Depends(get_write_session, scope="function")]
 
 
-def get_idempotency(
+async def get_idempotency(
     request: Request,
     response: Response,
     principal: PrincipalDep,

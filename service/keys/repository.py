@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Double, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -19,22 +19,35 @@ def project_by_name(session: Session, name: str) -> Project | None:
     return session.scalar(select(Project).where(Project.name == name, Project.deleted_at.is_(None)))
 
 
-def live_key(session: Session, digest: str) -> ApiKey | None:
-    """Return the key with this HMAC unless it was revoked; an expired one is returned."""
-    return session.scalar(select(ApiKey).where(ApiKey.digest == digest, ApiKey.revoked_at.is_(None)))
+class LiveKey(NamedTuple):
+    """What a request's check needs of a key, by the database's clock."""
+
+    id: str
+    project_id: str
+    digest: str
+    scopes: str
+    expired: bool | None
+    used_lately: bool | None
 
 
-def is_expired(session: Session, key: ApiKey) -> bool:
-    """Tell whether a key's time is over, by the database's clock."""
-    return key.expires_at is not None and bool(
-        session.scalar(select(ApiKey.expires_at <= db_now()).where(ApiKey.seq == key.seq))
-    )
+_LIVE_KEY = select(
+    ApiKey.id,
+    ApiKey.project_id,
+    ApiKey.digest,
+    ApiKey.scopes,
+    (ApiKey.expires_at <= db_now()).label("expired"),
+    (ApiKey.last_used_at > db_now() - bindparam("lately", type_=Double())).label("used_lately"),
+).where(ApiKey.digest == bindparam("digest"), ApiKey.revoked_at.is_(None))
+# Put together once: every request asks it.
 
 
-def used_lately(session: Session, key_id: str, *, within: float) -> bool:
-    """Tell whether a use of the key was written in the last `within` seconds."""
-    query = select(ApiKey.seq).where(ApiKey.id == key_id, ApiKey.last_used_at > db_now() - within)
-    return session.scalar(query) is not None
+def live_key(session: Session, digest: str, *, lately: float) -> LiveKey | None:
+    """Return the key with this HMAC unless it was revoked; an expired one is returned.
+
+    Used lately it was, if its use was written in the last `lately` seconds.
+    """
+    row = session.execute(_LIVE_KEY, {"digest": digest, "lately": lately}).first()
+    return None if row is None else LiveKey(*row)
 
 
 def note_use(session: Session, key_id: str) -> None:

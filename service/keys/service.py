@@ -7,7 +7,7 @@ import hmac
 import secrets
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sqlalchemy.exc import IntegrityError
@@ -39,6 +39,8 @@ class Principal:
     project_id: str
     key_id: str
     scopes: frozenset[str] = frozenset(DEFAULT_SCOPES)
+    use_noted: bool = field(default=True, compare=False)
+    """Whether a use of the key was written lately, so that this one need not be."""
 
     def require(self, scope: Scope) -> None:
         """Raise ScopeMissing unless the key has the scope."""
@@ -100,14 +102,19 @@ def authenticate(session: Session, hmac_key: bytes, authorization: str | None) -
     if scheme.lower() != "bearer" or not token.strip():
         raise NoKey
     digest = _digest(hmac_key, token.strip())
-    key = repository.live_key(session, digest)
+    key = repository.live_key(session, digest, lately=USE_NOTED_EVERY)
     if key is None or not hmac.compare_digest(key.digest, digest):
         raise WrongKey
-    if repository.is_expired(session, key):
+    if key.expired:
         raise Unauthenticated(
             "The API key provided has expired. `burnish-server keys create` makes a new one.", code="expired_api_key"
         )
-    return Principal(project_id=key.project_id, key_id=key.id, scopes=frozenset(key.scopes.split()))
+    return Principal(
+        project_id=key.project_id,
+        key_id=key.id,
+        scopes=frozenset(key.scopes.split()),
+        use_noted=bool(key.used_lately),
+    )
 
 
 def require_live(session: Session, project_id: str) -> None:

@@ -28,6 +28,7 @@ GOAL_MS = 250
 _ROWS = (
     b'{"messages":[{"role":"user","content":"Hello"},{"role":"assistant","content":"\xe4\xbd\xa0\xe5\xa5\xbd"}]}\n' * 20
 )
+_PATIENCE = 30.0
 _BOUNDARY = "burnish-benchmark"
 
 
@@ -195,8 +196,9 @@ async def _drive(roles: Roles, calls: _Calls, *, reads: int, creates: int, secon
 
     async def one(at: float, call: Call) -> None:
         try:
-            status, _ = await connections.send(call)
-        except (OSError, EOFError):
+            async with asyncio.timeout(_PATIENCE):
+                status, _ = await connections.send(call)
+        except (OSError, EOFError):  # a timeout is an OSError too
             status = 0
         seen.note(call, status, time.perf_counter() - began - at)
 

@@ -19,6 +19,8 @@ from tests.benchmarks import (
     dpo_against_ppo,
     exact_answers,
     from_scratch,
+    listing,
+    load,
     ppo_memory,
     real_preferences,
     trainer_against_trl,
@@ -59,6 +61,17 @@ PAGES: dict[str, Page] = {
         chat,
         "The engine for chats",
         "How fast one conversation is answered on two cores, beside plain transformers.",
+    ),
+    "load": Page(
+        load,
+        "The API under load",
+        "Mixed reads and creations at fixed rates, on one machine that runs the API, the controller, the database and "
+        "the load itself.",
+    ),
+    "listing": Page(
+        listing,
+        "Long lists",
+        "What a page deep in a list costs: a list is read from an index, from where the page begins.",
     ),
     "exact": Page(
         exact_answers,
