@@ -14,7 +14,7 @@ from service.api.guards import BodyTooLarge, NulInUrl
 from service.keys.errors import NoKey, ScopeMissing, WrongKey
 from service.keys.idempotency import IdempotencyKeyReused
 from service.kit.declared import refuses
-from service.kit.errors import NoSpace, ServiceError, Unavailable
+from service.kit.errors import InvalidRequest, NoSpace, ServiceError, Unavailable
 from trainer.methods import METHODS
 
 Json = dict[str, Any]
@@ -25,10 +25,13 @@ TAGS: list[Json] = [
     {"name": "Uploads", "description": "Large files that come in parts, in parallel, and can be gone on with."},
     {"name": "Fine-tuning", "description": "Jobs with their events, checkpoints and results; sharing of models."},
     {"name": "Models", "description": "The base models of the catalog, and what jobs made of them."},
+    {"name": "Chat", "description": "Conversations with bases, and with what jobs made of them."},
     {"name": "Webhooks", "description": "Receivers that are told how jobs end, and the log of what was delivered."},
     {"name": "Administration", "description": "Projects and keys, for keys with the scope `admin`."},
     {"name": "Health", "description": "Whether the process lives, and whether it can work. They need no key."},
 ]
+_KEEP_NOTHING = frozenset({"create_chat_completion"})
+"""Operations that do not only read, but write nothing either."""
 _HEADERS: Json = {
     "RequestId": {
         "description": "The request's id, which the service's log has too: the caller's own where it sent one.",
@@ -164,10 +167,12 @@ def _common(path: str, operation: Json) -> list[ServiceError]:
     errors: list[ServiceError] = [NulInUrl()]
     if not path.startswith("/v1"):
         return errors
+    if operation.get("parameters") or "requestBody" in operation:
+        errors.insert(0, InvalidRequest("limit: Input should be greater than or equal to 1.", param="limit"))
     scope = "read" if operation["x-method"] == "get" else "write"
     scope = "admin" if path.startswith("/v1/organization") else scope
     errors += [NoKey(), WrongKey(), ScopeMissing({"read"} if scope == "write" else {"write"}, scope), Unavailable("")]
-    if operation["x-method"] != "get":
+    if operation["x-method"] != "get" and operation["operationId"] not in _KEEP_NOTHING:
         errors.append(NoSpace("The disk of the database is full: nothing was kept. Free some space and try again."))
     if "application/json" in operation.get("requestBody", {}).get("content", {}):
         errors.append(BodyTooLarge())

@@ -14,24 +14,51 @@ from starlette.requests import ClientDisconnect
 
 from service.chat import gather
 from service.chat.engine import Engine
+from service.chat.errors import AnswerFailed, ChatUnavailable, EngineBusy, ModelNotReady
 from service.chat.metering import Meter
 from service.chat.protocol import Question, Source
 from service.chat.schemas import ChatCompletion, ChatCompletionRequest, Chunk
 from service.chat.service import open_engine, resolve, until_first
 from service.keys.auth import ContextDep, PrincipalDep
+from service.kit.declared import Responses, refuses
 from service.kit.errors import ServiceError
 from service.limits.rates import RateBookDep
+from service.models.errors import ModelNotFound
 
 router = APIRouter(prefix="/v1/chat", tags=["Chat"])
 
 T = TypeVar("T")
 _LOOK_SECONDS = 0.5
 _UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-_STREAM: dict[int | str, dict[str, Any]] = {
+_CHUNK = (
+    '{"id":"chatcmpl-abc123","object":"chat.completion.chunk","created":1764000000,"model":"smollm2-135m-instruct",'
+    '"choices":[{"index":0,"delta":{"content":"你好"},"finish_reason":null}]}'
+)
+_STREAM: Responses = {
     200: {
         "description": "The completion; with `stream: true`, its chunks as server-sent events that end with `[DONE]`.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    }
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "description": "Each event of the stream.",
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": {"data": {"type": "string", "description": "A chunk as JSON; at the end `[DONE]`."}},
+                },
+                "example": {"data": _CHUNK},
+            }
+        },
+    },
+    **refuses(
+        ModelNotFound("gpt-9", ["smollm2-135m-instruct"]),
+        ModelNotReady("The job ftjob-abc123 is running: its model can be asked once it has succeeded.", param="model"),
+        EngineBusy("32 conversations wait already. Try again in a few seconds."),
+        AnswerFailed("The answer broke off before its end. Ask again."),
+        ChatUnavailable("The engine for chat does not answer at the moment. Try again in a few seconds."),
+    ),
+}
+_STREAM[429]["headers"] = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}, "example": "2"}
 }
 
 

@@ -38,24 +38,21 @@ ReadSession = Annotated[Session, Depends(get_read_session, scope="function")]
 def get_principal(
     request: Request,
     context: Annotated[Context, Depends(get_context)],
-    session: ReadSession,
     _documented: Annotated[object, Depends(_bearer)],
 ) -> Principal:
     """Return who asks. Raises Unauthenticated, or PermissionDenied where the key may not do what is asked.
 
-    A request that reads goes on in the same session. Any other gives its connection back here, before it takes one
-    for writing: two at once for each request could leave all of them waiting.
+    The connection is given back here: a request that held one while it waits for its next turn among the threads
+    could wait for threads that all wait for a connection.
     """
-    principal = authenticate(session, context.hmac_key, request.headers.get("authorization"))
-    reads = request.method in ("GET", "HEAD")
-    if not (reads and principal.use_noted):
-        session.close()
+    with context.db.read() as session:
+        principal = authenticate(session, context.hmac_key, request.headers.get("authorization"))
     if not principal.use_noted:
         # A database that takes no writes, because its disk is full, is still there for reading.
         with suppress(Unavailable), context.db.write() as writing:
             repository.note_use(writing, principal.key_id)
     _tell_call(request, principal)
-    principal.require("read" if reads else "write")
+    principal.require("read" if request.method in ("GET", "HEAD") else "write")
     return principal
 
 

@@ -121,7 +121,8 @@ def _told(engine: Engine) -> Generator[None]:
 def _make_engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
+        # A connection for every thread that serves requests: one here costs little.
+        engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=40)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine

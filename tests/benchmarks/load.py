@@ -168,22 +168,31 @@ class _Connections:
     def __init__(self, url: str) -> None:
         self._host, _, port = url.removeprefix("http://").partition(":")
         self._port = int(port)
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def send(self, call: Call) -> tuple[int, bytes]:
         """Return the answer's status and body. Raises OSError or EOFError where the connection breaks."""
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
+        reader, writer = self._kept() or await asyncio.open_connection(self._host, self._port)
         writer.write(call.data)
         head = await reader.readuntil(b"\r\n\r\n")
         length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         body = await reader.readexactly(int(length.partition(b":")[2]))
-        self._idle.append((reader, writer))
+        self._idle.append((time.monotonic(), reader, writer))
         return int(head.split(b" ", 2)[1]), body
 
     def close(self) -> None:
         """Close those that are idle."""
-        for _, writer in self._idle:
+        for _, _, writer in self._idle:
             writer.close()
+
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """Return a connection that the server has not closed yet: it does after 5 s without a request."""
+        while self._idle:
+            since, reader, writer = self._idle.pop()
+            if time.monotonic() - since < 3:
+                return reader, writer
+            writer.close()
+        return None
 
 
 async def _drive(roles: Roles, calls: _Calls, *, reads: int, creates: int, seconds: int) -> tuple[Seen, float]:

@@ -70,7 +70,7 @@ def test_an_operations_answers_are_declared(name: str) -> None:
     assert "422" not in answers
     if path.startswith("/v1"):
         assert {"401", "403", "503"} <= set(answers)
-        assert ("507" in answers) == (method != "get")
+        assert ("507" in answers) == (method != "get" and name != "create_chat_completion")
         assert "404" in answers or "{" not in path
     json_body = "application/json" in operation.get("requestBody", {}).get("content", {})
     assert ("413" in answers) == (json_body or name == "upload_file")

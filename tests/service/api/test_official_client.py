@@ -1,0 +1,98 @@
+"""What OpenAI's client has for files, uploads, jobs, models and sharing, with strict validation of every answer.
+
+Its webhooks are in test_webhook_endpoints.py, its chat in tests/service/chat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+from openai import ConflictError, OpenAI
+
+from tests.fixtures.objects import Objects, make_objects
+from tests.fixtures.service import GOOD_JSONL, RunningApi, make_context, run_api
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningApi, None, None]:
+    folder = tmp_path_factory.mktemp("official")
+    with run_api(make_context(folder, webhook_allowed_networks="127.0.0.0/8")) as running:
+        yield running
+
+
+@pytest.fixture
+def objects(api: RunningApi, request: pytest.FixtureRequest) -> Objects:
+    return make_objects(api, project=request.node.name[:64])
+
+
+@pytest.fixture
+def official(api: RunningApi, objects: Objects) -> Generator[OpenAI, None, None]:
+    with OpenAI(base_url=api.url, api_key=objects.key, max_retries=0, _strict_response_validation=True) as client:
+        yield client
+
+
+def test_files_and_uploads(official: OpenAI) -> None:
+    file = official.files.create(file=("训练.jsonl", GOOD_JSONL), purpose="fine-tune")
+    assert official.files.retrieve(file.id) == file
+    assert file.id in [item.id for item in official.files.list(purpose="fine-tune", limit=1)]
+    assert official.files.content(file.id).content == GOOD_JSONL
+    upload = official.uploads.create(
+        filename="b.jsonl", purpose="fine-tune", bytes=len(GOOD_JSONL), mime_type="text/jsonl"
+    )
+    middle = len(GOOD_JSONL) // 2
+    parts = [official.uploads.parts.create(upload.id, data=data) for data in (GOOD_JSONL[middle:], GOOD_JSONL[:middle])]
+    done = official.uploads.complete(upload.id, part_ids=[parts[1].id, parts[0].id])
+    assert done.file is not None
+    assert official.files.content(done.file.id).content == GOOD_JSONL
+    other = official.uploads.create(filename="c.jsonl", purpose="fine-tune", bytes=9, mime_type="text/jsonl")
+    assert official.uploads.cancel(other.id).status == "cancelled"
+    assert official.files.delete(file.id).deleted
+
+
+def test_jobs_from_creation_to_their_end(official: OpenAI, objects: Objects) -> None:
+    jobs = official.fine_tuning.jobs
+    file_id = objects.ids["file_id"]
+    supervised = jobs.create(
+        model="tiny",
+        training_file=file_id,
+        method={
+            "type": "supervised",
+            "supervised": {"hyperparameters": {"n_epochs": 2}},
+            "dpo": {"hyperparameters": {"beta": "auto"}},
+        },
+        suffix="desk",
+        seed=7,
+        metadata={"团队": "客服"},
+    )
+    assert supervised.method is not None
+    assert supervised.method.supervised is not None
+    assert supervised.method.supervised.hyperparameters.n_epochs == 2  # type: ignore[union-attr]
+    preferences = jobs.create(
+        model="tiny", training_file=file_id, method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}}
+    )
+    assert preferences.method.dpo.hyperparameters.beta == 0.2  # type: ignore[union-attr]
+    assert [job.id for job in jobs.list(limit=1)][:2] == [preferences.id, supervised.id]
+    assert [job.id for job in jobs.list(metadata={"团队": "客服"})][0] == supervised.id
+    assert jobs.retrieve(supervised.id).seed == 7
+    assert jobs.cancel(preferences.id).status == "cancelled"
+    with pytest.raises(ConflictError):
+        jobs.cancel(preferences.id)
+    assert jobs.pause(objects.open_job).status == "queued"
+    assert jobs.resume(objects.open_job).status in ("validating_files", "queued")
+    messages = [event.message for event in jobs.list_events(objects.ids["job_id"], limit=1)]
+    assert messages[0] == "第一步"
+    assert len(messages) == 3
+    (checkpoint,) = jobs.checkpoints.list(objects.ids["job_id"])
+    assert (checkpoint.step_number, checkpoint.metrics.full_valid_loss) == (3, 0.25)
+
+
+def test_models_and_whom_they_are_shared_with(official: OpenAI, objects: Objects) -> None:
+    name = objects.ids["model"]
+    assert [model.id for model in official.models.list()] == ["tiny", name]
+    assert official.models.retrieve(name).owned_by == objects.ids["project_id"]
+    permissions = official.fine_tuning.checkpoints.permissions
+    (shared,) = permissions.create(name, project_ids=[objects.ids["other_project"]])
+    assert [permission.id for permission in permissions.list(name)] == [shared.id]
+    assert permissions.delete(shared.id, fine_tuned_model_checkpoint=name).deleted
+    assert official.models.delete(name).deleted
