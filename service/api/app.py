@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from anyio import CapacityLimiter
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service.api.docs import add_docs
 from service.api.errors import add_error_handlers
-from service.api.guards import refuse_nul
+from service.api.guards import TURNS, refuse_nul, take_turn
 from service.api.middleware import JsonBodyLimit, RequestId
 from service.api.reference import TAGS, describe, operation_id
 from service.audit import endpoints as audit
@@ -57,10 +58,11 @@ def create_app(context: Context | None) -> FastAPI:
         openapi_url="/openapi.json",
         openapi_tags=TAGS,
         generate_unique_id_function=operation_id,
-        dependencies=[Depends(refuse_nul)],
+        dependencies=[Depends(refuse_nul), Depends(take_turn, scope="function")],
     )
     app.state.context = context
     app.state.rate_book = RateBook()
+    app.state.turns = CapacityLimiter(TURNS)
     if context is not None:
         context.db.before_commit = watch_change
     app.add_middleware(JsonBodyLimit)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import AsyncIterator
 from urllib.parse import unquote_to_bytes
 
+from anyio import CapacityLimiter
 from fastapi import Request
 
 from service.kit.errors import InvalidRequest, TooLarge
 
 MAX_JSON_BYTES = 1 << 20
+TURNS = 16
+"""How many requests work with the database at once: fewer than the pool has connections, and there are threads."""
 
 
 class NulInUrl(InvalidRequest):
@@ -29,3 +34,18 @@ async def refuse_nul(request: Request) -> None:
     """Raise InvalidRequest for a NUL in the path or the query: PostgreSQL has no text with it."""
     if "\0" in request.scope["path"] or b"\0" in unquote_to_bytes(request.scope["query_string"]):
         raise NulInUrl
+
+
+async def take_turn(request: Request) -> AsyncIterator[None]:
+    """Let a request in once fewer than `TURNS` others are at work; it is over before the answer is sent.
+
+    An endpoint that is no coroutine has a connection from its first query until after the answer's validation, for
+    which FastAPI wants a thread again. With more requests than connections, all threads could come to wait for
+    connections, whose owners wait for threads.
+    """
+    if inspect.iscoroutinefunction(request.scope["endpoint"]):
+        yield
+        return
+    turns: CapacityLimiter = request.app.state.turns
+    async with turns:
+        yield

@@ -36,7 +36,7 @@ _LIVE_KEY = select(
     ApiKey.digest,
     ApiKey.scopes,
     (ApiKey.expires_at <= db_now()).label("expired"),
-    (ApiKey.last_used_at > db_now() - bindparam("lately", type_=Double())).label("used_lately"),
+    (ApiKey.last_used_at > db_now() - bindparam("lately", type_=Double[float]())).label("used_lately"),
 ).where(ApiKey.digest == bindparam("digest"), ApiKey.revoked_at.is_(None))
 # Put together once: every request asks it.
 

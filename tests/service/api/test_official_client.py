@@ -73,7 +73,7 @@ def test_jobs_from_creation_to_their_end(official: OpenAI, objects: Objects) -> 
     )
     assert preferences.method.dpo.hyperparameters.beta == 0.2  # type: ignore[union-attr]
     assert [job.id for job in jobs.list(limit=1)][:2] == [preferences.id, supervised.id]
-    assert [job.id for job in jobs.list(metadata={"团队": "客服"})][0] == supervised.id
+    assert jobs.list(metadata={"团队": "客服"}).data[0].id == supervised.id
     assert jobs.retrieve(supervised.id).seed == 7
     assert jobs.cancel(preferences.id).status == "cancelled"
     with pytest.raises(ConflictError):
