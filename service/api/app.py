@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.api.docs import add_docs
 from service.api.errors import add_error_handlers
-from service.api.guards import TURNS, refuse_nul, take_turn
+from service.api.guards import READING, WRITING, refuse_nul, take_turn
 from service.api.middleware import JsonBodyLimit, RequestId
 from service.api.reference import TAGS, describe, operation_id
 from service.audit import endpoints as audit
@@ -62,7 +62,7 @@ def create_app(context: Context | None) -> FastAPI:
     )
     app.state.context = context
     app.state.rate_book = RateBook()
-    app.state.turns = CapacityLimiter(TURNS)
+    app.state.reading, app.state.writing = CapacityLimiter(READING), CapacityLimiter(WRITING)
     if context is not None:
         context.db.before_commit = watch_change
     app.add_middleware(JsonBodyLimit)

@@ -12,8 +12,11 @@ from fastapi import Request
 from service.kit.errors import InvalidRequest, TooLarge
 
 MAX_JSON_BYTES = 1 << 20
-TURNS = 16
-"""How many requests work with the database at once: fewer than the pool has connections, and there are threads."""
+READING, WRITING = 10, 6
+"""How many requests read, and write, at once: together fewer than the pool has connections, and there are threads.
+
+Apart, so that no reading waits behind a queue for SQLite's one writer.
+"""
 
 
 class NulInUrl(InvalidRequest):
@@ -37,7 +40,7 @@ async def refuse_nul(request: Request) -> None:
 
 
 async def take_turn(request: Request) -> AsyncIterator[None]:
-    """Let a request in once fewer than `TURNS` others are at work; it is over before the answer is sent.
+    """Let a request in once few enough of its kind are at work; it is over before the answer is sent.
 
     An endpoint that is no coroutine has a connection from its first query until after the answer's validation, for
     which FastAPI wants a thread again. With more requests than connections, all threads could come to wait for
@@ -46,6 +49,7 @@ async def take_turn(request: Request) -> AsyncIterator[None]:
     if inspect.iscoroutinefunction(request.scope["endpoint"]):
         yield
         return
-    turns: CapacityLimiter = request.app.state.turns
-    async with turns:
+    reading: CapacityLimiter = request.app.state.reading
+    writing: CapacityLimiter = request.app.state.writing
+    async with reading if request.method in ("GET", "HEAD") else writing:
         yield

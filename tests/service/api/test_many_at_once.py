@@ -1,4 +1,4 @@
-"""More requests at once than there are threads and connections: every one is answered, none waits for the others' end."""
+"""More requests at once than there are threads and connections: every one is answered in time."""
 
 from __future__ import annotations
 
