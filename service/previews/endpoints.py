@@ -9,15 +9,30 @@ from typing import Annotated
 from anyio import CancelScope, to_thread
 from fastapi import APIRouter, Query
 
+from service.files.errors import FileNotFound
+from service.jobs.errors import ParentFailed
 from service.jobs.schemas import JobCreate
 from service.keys.auth import ContextDep, PrincipalDep
+from service.kit.declared import refuses
+from service.models.errors import ModelNotFound
 from service.previews import service
+from service.previews.errors import NoWorker, StartNotReady, TooManyPreviews
 from service.previews.schemas import PreviewObject
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
 
 
-@router.post("/preview")
+@router.post(
+    "/preview",
+    responses=refuses(
+        FileNotFound("file-abc123", param="training_file"),
+        ModelNotFound("gpt-9", ["smollm2-135m-instruct"]),
+        ParentFailed("ftjob-def456", "failed", param="model"),
+        StartNotReady("ftjob-def456"),
+        TooManyPreviews(4),
+        NoWorker(),
+    ),
+)
 async def preview_job(
     body: JobCreate,
     context: ContextDep,
