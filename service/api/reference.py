@@ -15,6 +15,7 @@ from service.keys.errors import NoKey, ScopeMissing, WrongKey
 from service.keys.idempotency import IdempotencyKeyReused
 from service.kit.declared import refuses
 from service.kit.errors import InvalidRequest, NoSpace, ServiceError, Unavailable
+from service.limits.errors import RateLimited
 from trainer.methods import METHODS
 
 Json = dict[str, Any]
@@ -172,6 +173,8 @@ def _common(path: str, operation: Json) -> list[ServiceError]:
     scope = "read" if operation["x-method"] == "get" else "write"
     scope = "admin" if path.startswith("/v1/organization") else scope
     errors += [NoKey(), WrongKey(), ScopeMissing({"read"} if scope == "write" else {"write"}, scope), Unavailable("")]
+    too_many = "This project sends more than 600 requests a minute. The next one is let through in 2 seconds."
+    errors.append(RateLimited(too_many, kind="requests", seconds=2))
     if operation["x-method"] != "get" and operation["operationId"] not in _KEEP_NOTHING:
         errors.append(NoSpace("The disk of the database is full: nothing was kept. Free some space and try again."))
     if "application/json" in operation.get("requestBody", {}).get("content", {}):

@@ -7,22 +7,31 @@ from fastapi import APIRouter
 from service.erasure import service
 from service.erasure.schemas import ProjectDeleted
 from service.keys.auth import AdminDep, ContextDep, WriteSession
+from service.keys.errors import ProjectNotFound
+from service.kit.declared import refuses
 from service.kit.errors import Conflict
 
 router = APIRouter(prefix="/v1/organization/projects", tags=["Administration"])
 
 
-@router.delete("/{project_id}")
+class OwnProject(Conflict):
+    """A key cannot delete its own project."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This API key belongs to the project itself: delete it with a key of another project, or by "
+            "`burnish-server projects delete`.",
+            param="project_id",
+        )
+
+
+@router.delete("/{project_id}", responses=refuses(ProjectNotFound("proj_abc123"), OwnProject()))
 def delete_project(project_id: str, session: WriteSession, context: ContextDep, admin: AdminDep) -> ProjectDeleted:
     """Delete a project: its keys stop and its jobs are cancelled at once, all that it owns is erased minutes later.
 
     The audit log alone keeps what was done in it.
     """
     if project_id == admin.project_id:
-        raise Conflict(
-            "This API key belongs to the project itself: delete it with a key of another project, or by "
-            "`burnish-server projects delete`.",
-            param="project_id",
-        )
+        raise OwnProject
     service.close(session, context.settings, project_id)
     return ProjectDeleted(id=project_id)

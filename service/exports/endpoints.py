@@ -8,16 +8,21 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from service.exports import service
+from service.exports.errors import ExportNotFound, ExportNotReady, ModelNotReady
 from service.exports.schemas import ExportCreate, ExportDeleted, ExportObject
-from service.files.downloads import PARTIAL, download
+from service.files.downloads import CONDITIONS, download, downloads
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
+from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage
+from service.models.errors import ModelNotFound
 
 router = APIRouter(prefix="/v1/models/{model}/exports", tags=["Models"])
-_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_SAMPLE = "ft:smollm2-135m-instruct:burnish:desk:abc12345"
+_NO_MODEL = ModelNotFound("gpt-9", ["smollm2-135m-instruct"])
+_UNKNOWN = refuses(_NO_MODEL, ExportNotFound("export_abc123"))
 
 
-@router.post("")
+@router.post("", responses=refuses(_NO_MODEL, ModelNotReady(_SAMPLE, "ftjob-abc123", "running")))
 def create_export(
     model: str,
     body: ExportCreate,
@@ -37,7 +42,7 @@ def create_export(
     return idempotency.once(session, body.model_dump(), ExportObject, create)
 
 
-@router.get("")
+@router.get("", responses=refuses(_NO_MODEL))
 def list_exports(
     model: str,
     session: ReadSession,
@@ -51,7 +56,7 @@ def list_exports(
     return BoundedListPage[ExportObject].of([ExportObject.of(row) for row in rows], has_more)
 
 
-@router.get("/{export_id}")
+@router.get("/{export_id}", responses=_UNKNOWN)
 def get_export(
     model: str, export_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep
 ) -> ExportObject:
@@ -59,7 +64,7 @@ def get_export(
     return ExportObject.of(service.find(session, principal, context, model, export_id))
 
 
-@router.delete("/{export_id}")
+@router.delete("/{export_id}", responses=_UNKNOWN)
 def delete_export(
     model: str, export_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep
 ) -> ExportDeleted:
@@ -71,7 +76,12 @@ def delete_export(
 @router.get(
     "/{export_id}/content",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/octet-stream": _BYTES, "application/zip": _BYTES}}, **PARTIAL},
+    responses={
+        **_UNKNOWN,
+        **refuses(ExportNotReady("export_abc123", "running", None)),
+        **downloads({"application/octet-stream": None, "application/zip": None}),
+    },
+    openapi_extra=CONDITIONS,
 )
 def download_export(
     model: str, export_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep

@@ -8,12 +8,14 @@ from sqlalchemy.orm import Session
 from service.keys import repository as keys
 from service.keys.auth import AdminDep, ContextDep, PrincipalDep, ReadSession, WriteSession
 from service.keys.errors import ProjectNotFound
+from service.kit.declared import refuses
 from service.limits import service
 from service.limits.rates import RateBookDep
 from service.limits.schemas import LimitsObject, LimitsUpdate
 from service.limits.values import Limits
 
 router = APIRouter(prefix="/v1", tags=["Administration"])
+_UNKNOWN = refuses(ProjectNotFound("proj_abc123"))
 
 
 @router.get("/limits")
@@ -22,13 +24,13 @@ def get_own_limits(session: ReadSession, context: ContextDep, principal: Princip
     return service.show(session, Limits.of(context.settings), principal.project_id)
 
 
-@router.get("/organization/projects/{project_id}/limits")
+@router.get("/organization/projects/{project_id}/limits", responses=_UNKNOWN)
 def get_limits(project_id: str, session: ReadSession, context: ContextDep, _admin: AdminDep) -> LimitsObject:
     """Return the limits of a project and how much of each is used."""
     return service.show(session, Limits.of(context.settings), _known(session, project_id))
 
 
-@router.post("/organization/projects/{project_id}/limits")
+@router.post("/organization/projects/{project_id}/limits", responses=_UNKNOWN)
 def update_limits(
     project_id: str,
     body: LimitsUpdate,
