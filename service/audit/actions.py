@@ -19,6 +19,7 @@ class Action:
 _FILES, _UPLOADS = "/v1/files", "/v1/uploads"
 _JOBS = "/v1/fine_tuning/jobs"
 _SHARED = "/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions"
+_EXPORTS = "/v1/models/{model}/exports"
 _HOOKS = "/v1/webhook_endpoints"
 _PROJECTS = "/v1/organization/projects"
 
@@ -37,6 +38,8 @@ ACTIONS: dict[tuple[str, str], Action] = {
     ("POST", _SHARED): Action("checkpoint.permission.created"),
     ("DELETE", f"{_SHARED}/{{permission_id}}"): Action("checkpoint.permission.deleted"),
     ("DELETE", "/v1/models/{model}"): Action("model.deleted"),
+    ("POST", _EXPORTS): Action("model.export.created", ids.EXPORT),
+    ("DELETE", f"{_EXPORTS}/{{export_id}}"): Action("model.export.deleted"),
     ("POST", _HOOKS): Action("webhook_endpoint.created", ids.WEBHOOK_ENDPOINT),
     ("POST", f"{_HOOKS}/{{webhook_endpoint_id}}"): Action("webhook_endpoint.updated"),
     ("DELETE", f"{_HOOKS}/{{webhook_endpoint_id}}"): Action("webhook_endpoint.deleted"),

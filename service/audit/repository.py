@@ -78,8 +78,16 @@ def page(
 def _fetch(
     session: Session, query: Any, place: str | None, limit: int, *, newest_first: bool
 ) -> tuple[Sequence[AuditRow], bool]:
-    order = "desc" if newest_first else "asc"
-    return fetch_page(session, query, seq=AuditRow.seq, public_id=AuditRow.id, after=place, limit=limit, order=order)
+    return fetch_page(
+        session,
+        query,
+        scope=[],
+        seq=AuditRow.seq,
+        public_id=AuditRow.id,
+        after=place,
+        limit=limit,
+        order="desc" if newest_first else "asc",
+    )
 
 
 def project_names(session: Session, project_ids: Sequence[str]) -> dict[str, str]:

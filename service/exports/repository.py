@@ -42,9 +42,15 @@ def page(
     session: Session, project_id: str, model: str, *, after: str | None, limit: int
 ) -> tuple[Sequence[ModelExport], bool]:
     """Return one page of a model's exports, newest first."""
-    query = select(ModelExport).where(ModelExport.model == model, ModelExport.project_id == project_id)
     return fetch_page(
-        session, query, seq=ModelExport.seq, public_id=ModelExport.id, after=after, limit=limit, order="desc"
+        session,
+        select(ModelExport),
+        scope=[(ModelExport.project_id, project_id), (ModelExport.model, model)],
+        seq=ModelExport.seq,
+        public_id=ModelExport.id,
+        after=after,
+        limit=limit,
+        order="desc",
     )
 
 

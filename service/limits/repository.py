@@ -20,6 +20,7 @@ _PARTS = table("upload_parts", column("upload_id"), column("bytes"))
 _JOBS = table("jobs", column("id"), column("project_id"), column("state"))
 _OF_JOBS = tuple(table(name, column("job_id"), column("bytes")) for name in ("job_artifacts", "job_checkpoints"))
 _MODELS = table("fine_tuned_models", column("project_id"), column("bytes"))
+_EXPORTS = table("model_exports", column("project_id"), column("bytes"))
 
 
 def lock(session: Session, project_id: str) -> None:
@@ -56,7 +57,7 @@ def drop_overrides(session: Session, project_id: str, names: list[str]) -> None:
 
 
 def stored_bytes(session: Session, project_id: str) -> int:
-    """Return how much a project stores: files, models, results, checkpoints, and the uploads that are to come.
+    """Return how much a project stores: files, models, exports, results, checkpoints, and the uploads that are to come.
 
     A pending upload counts with the bytes that were announced, or with those of its parts where they are more.
     """
@@ -69,6 +70,7 @@ def stored_bytes(session: Session, project_id: str) -> int:
     totals = [
         _total(select(_FILES.c.bytes), _FILES.c.project_id == project_id),
         _total(select(_MODELS.c.bytes), _MODELS.c.project_id == project_id),
+        _total(select(_EXPORTS.c.bytes), _EXPORTS.c.project_id == project_id),
         _total(pending, _UPLOADS.c.project_id == project_id, _UPLOADS.c.status == "pending"),
         *of_jobs,
     ]

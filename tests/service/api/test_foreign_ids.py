@@ -73,6 +73,7 @@ def ids(api: RunningApi, owner: httpx.Client) -> Ids:
         "job_id": job_id,
         "model": model,
         "fine_tuned_model_checkpoint": model,
+        "export_id": owner.post(f"/models/{model}/exports", json={"format": "adapter"}).json()["id"],
         "permission_id": shared["data"][0]["id"],
         "webhook_endpoint_id": "whe_owner",
         "project_id": project_of(owner),

@@ -174,7 +174,7 @@ def test_what_belongs_to_jobs_outlives_every_migration(tmp_path: Path) -> None:
 
 
 OF_A_JOB = (
-    "UPDATE jobs SET started_at = 5, finished_at = 65",
+    "UPDATE jobs SET started_at = 5, finished_at = 65 WHERE id = 'ftjob-a'",
     "INSERT INTO job_checkpoints (id, job_id, created_at, step, metrics, blob_prefix, manifest_sha256) "
     "VALUES ('ftckpt_a', 'ftjob-a', 0, 1, '{}', 'jobs/a', 'x')",
     "INSERT INTO job_artifacts (job_id, name, filename, media_type, blob_key, bytes, sha256) "
