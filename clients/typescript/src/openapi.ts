@@ -12,10 +12,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Healthz
+         * Check health
          * @description Tell that the process lives.
          */
-        get: operations["healthz_healthz_get"];
+        get: operations["check_health"];
         put?: never;
         post?: never;
         delete?: never;
@@ -32,10 +32,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Readyz
+         * Check readiness
          * @description Tell that SQL and the blob store answer.
          */
-        get: operations["readyz_readyz_get"];
+        get: operations["check_readiness"];
         put?: never;
         post?: never;
         delete?: never;
@@ -54,10 +54,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Create Chat Completion
+         * Create chat completion
          * @description Answer a conversation with a base, a fine-tuned model, a checkpoint, or the result of a job.
          */
-        post: operations["create_chat_completion_v1_chat_completions_post"];
+        post: operations["create_chat_completion"];
         delete?: never;
         options?: never;
         head?: never;
@@ -72,16 +72,19 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Files
+         * List files
          * @description List files, newest first.
          */
-        get: operations["list_files_v1_files_get"];
+        get: operations["list_files"];
         put?: never;
         /**
-         * Upload File
-         * @description Store a dataset. It is read as a stream and checked on the way; a file with problems is not stored.
+         * Upload file
+         * @description Store a dataset: JSON Lines or text, also in gzip or zstd, or Parquet.
+         *
+         *     It is read as a stream and checked on the way; a file with problems is not stored. What its bytes are packed in is
+         *     seen by themselves, whatever the name. The rows of Parquet are checked with the first job that uses them.
          */
-        post: operations["upload_file_v1_files_post"];
+        post: operations["upload_file"];
         delete?: never;
         options?: never;
         head?: never;
@@ -96,17 +99,17 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get File
+         * Get file
          * @description Return a file's facts.
          */
-        get: operations["get_file_v1_files__file_id__get"];
+        get: operations["get_file"];
         put?: never;
         post?: never;
         /**
-         * Delete File
+         * Delete file
          * @description Delete a file.
          */
-        delete: operations["delete_file_v1_files__file_id__delete"];
+        delete: operations["delete_file"];
         options?: never;
         head?: never;
         patch?: never;
@@ -120,10 +123,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get File Content
-         * @description Return a file's bytes.
+         * Get file content
+         * @description Return a file's bytes as they were uploaded.
          */
-        get: operations["get_file_content_v1_files__file_id__content_get"];
+        get: operations["get_file_content"];
         put?: never;
         post?: never;
         delete?: never;
@@ -140,16 +143,16 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Permissions
+         * List permissions
          * @description List the projects that a model or a checkpoint is shared with.
          */
-        get: operations["list_permissions_v1_fine_tuning_checkpoints__fine_tuned_model_checkpoint__permissions_get"];
+        get: operations["list_permissions"];
         put?: never;
         /**
-         * Create Permissions
+         * Create permissions
          * @description Share a model or a checkpoint of one's own with other projects: their jobs may start from it.
          */
-        post: operations["create_permissions_v1_fine_tuning_checkpoints__fine_tuned_model_checkpoint__permissions_post"];
+        post: operations["create_permissions"];
         delete?: never;
         options?: never;
         head?: never;
@@ -167,10 +170,10 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Delete Permission
+         * Delete permission
          * @description End a permission. Jobs that started from the model meanwhile keep what they have.
          */
-        delete: operations["delete_permission_v1_fine_tuning_checkpoints__fine_tuned_model_checkpoint__permissions__permission_id__delete"];
+        delete: operations["delete_permission"];
         options?: never;
         head?: never;
         patch?: never;
@@ -184,16 +187,16 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Jobs
+         * List jobs
          * @description List jobs, newest first; `metadata[key]=value` narrows them.
          */
-        get: operations["list_jobs_v1_fine_tuning_jobs_get"];
+        get: operations["list_jobs"];
         put?: never;
         /**
-         * Create Job
+         * Create job
          * @description Create a job. Its files are checked next, then it waits for a worker.
          */
-        post: operations["create_job_v1_fine_tuning_jobs_post"];
+        post: operations["create_job"];
         delete?: never;
         options?: never;
         head?: never;
@@ -208,17 +211,17 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Job
+         * Get job
          * @description Return a job.
          */
-        get: operations["get_job_v1_fine_tuning_jobs__job_id__get"];
+        get: operations["get_job"];
         put?: never;
         post?: never;
         /**
-         * Delete Job
+         * Delete job
          * @description Delete an ended job with everything it owns: events, checkpoints, results, its model.
          */
-        delete: operations["delete_job_v1_fine_tuning_jobs__job_id__delete"];
+        delete: operations["delete_job"];
         options?: never;
         head?: never;
         patch?: never;
@@ -232,10 +235,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Download Adapter
+         * Download adapter
          * @description Download the adapter as a zip: PEFT's files, the tokenizer, a model card, `manifest.json` with hashes.
          */
-        get: operations["download_adapter_v1_fine_tuning_jobs__job_id__adapter_get"];
+        get: operations["download_adapter"];
         put?: never;
         post?: never;
         delete?: never;
@@ -254,10 +257,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Cancel Job
+         * Cancel job
          * @description Cancel a job at once; its trainer is stopped.
          */
-        post: operations["cancel_job_v1_fine_tuning_jobs__job_id__cancel_post"];
+        post: operations["cancel_job"];
         delete?: never;
         options?: never;
         head?: never;
@@ -272,10 +275,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Checkpoints
+         * List checkpoints
          * @description List a job's checkpoints, newest first.
          */
-        get: operations["list_checkpoints_v1_fine_tuning_jobs__job_id__checkpoints_get"];
+        get: operations["list_checkpoints"];
         put?: never;
         post?: never;
         delete?: never;
@@ -292,13 +295,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Events
+         * List events
          * @description List a job's events, newest first; or follow them, oldest first, as server-sent events.
          *
          *     A stream (`Accept: text/event-stream` or `stream=true`) starts after `Last-Event-ID` and ends, when the job
          *     has, with an event `done` that carries the job.
          */
-        get: operations["list_events_v1_fine_tuning_jobs__job_id__events_get"];
+        get: operations["list_events"];
         put?: never;
         post?: never;
         delete?: never;
@@ -315,10 +318,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Download Model
+         * Download model
          * @description Download the whole model of a job that trained all weights, as a zip: transformers' files and hashes.
          */
-        get: operations["download_model_v1_fine_tuning_jobs__job_id__model_get"];
+        get: operations["download_model"];
         put?: never;
         post?: never;
         delete?: never;
@@ -337,10 +340,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Pause Job
+         * Pause job
          * @description Pause a job. A running one keeps a checkpoint first; then its `phase` is `paused` and its worker is free.
          */
-        post: operations["pause_job_v1_fine_tuning_jobs__job_id__pause_post"];
+        post: operations["pause_job"];
         delete?: never;
         options?: never;
         head?: never;
@@ -355,10 +358,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Report
+         * Get report
          * @description Return the eval report: one self-contained page for `Accept: text/html`, else JSON.
          */
-        get: operations["get_report_v1_fine_tuning_jobs__job_id__report_get"];
+        get: operations["get_report"];
         put?: never;
         post?: never;
         delete?: never;
@@ -377,10 +380,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Resume Job
+         * Resume job
          * @description Let a paused job go on, from the step of its last checkpoint.
          */
-        post: operations["resume_job_v1_fine_tuning_jobs__job_id__resume_post"];
+        post: operations["resume_job"];
         delete?: never;
         options?: never;
         head?: never;
@@ -397,13 +400,33 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Preview Job
+         * Preview job
          * @description Tell what a job with this body would come to, and create nothing: rows, tokens, masks, time, memory, queue.
          *
          *     A worker counts with the training's own code; that takes some seconds. A job that would fail is refused here as
          *     its creation would be, or with the sentence that it would end with.
          */
-        post: operations["preview_job_v1_fine_tuning_jobs_preview_post"];
+        post: operations["preview_job"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get own limits
+         * @description Return the limits of the key's project and how much of each is used.
+         */
+        get: operations["get_own_limits"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -418,10 +441,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Models
+         * List models
          * @description List the base models and the project's fine-tuned ones.
          */
-        get: operations["list_models_v1_models_get"];
+        get: operations["list_models"];
         put?: never;
         post?: never;
         delete?: never;
@@ -438,17 +461,107 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Model
+         * Get model
          * @description Return one model.
          */
-        get: operations["get_model_v1_models__model__get"];
+        get: operations["get_model"];
         put?: never;
         post?: never;
         /**
-         * Delete Model
+         * Delete model
          * @description Delete a fine-tuned model.
          */
-        delete: operations["delete_model_v1_models__model__delete"];
+        delete: operations["delete_model"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/models/{model}/exports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List exports
+         * @description List a model's exports, newest first.
+         */
+        get: operations["list_exports"];
+        put?: never;
+        /**
+         * Create export
+         * @description Have a fine-tuned model, or a checkpoint, made into an adapter archive, merged weights or a GGUF file.
+         *
+         *     The answer comes at once; a worker makes the export. The same model, format and precision gives the same export.
+         */
+        post: operations["create_export"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/models/{model}/exports/{export_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get export
+         * @description Return an export: its status, and its size and hash once it is ready.
+         */
+        get: operations["get_export"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete export
+         * @description Delete an export, or end the making of it.
+         */
+        delete: operations["delete_export"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/models/{model}/exports/{export_id}/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download export
+         * @description Download a ready export: a zip with `manifest.json`, or the GGUF file.
+         */
+        get: operations["download_export"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/audit_logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List audit logs
+         * @description List what was changed, by whom, and what was refused; newest first, of all projects.
+         */
+        get: operations["list_audit_logs"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -462,16 +575,16 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Projects
+         * List projects
          * @description List all projects, the oldest first.
          */
-        get: operations["list_projects_v1_organization_projects_get"];
+        get: operations["list_projects"];
         put?: never;
         /**
-         * Create Project
+         * Create project
          * @description Make a project.
          */
-        post: operations["create_project_v1_organization_projects_post"];
+        post: operations["create_project"];
         delete?: never;
         options?: never;
         head?: never;
@@ -486,13 +599,23 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Project
+         * Get project
          * @description Return a project.
          */
-        get: operations["get_project_v1_organization_projects__project_id__get"];
+        get: operations["get_project"];
         put?: never;
-        post?: never;
-        delete?: never;
+        /**
+         * Update project
+         * @description Give a project another name.
+         */
+        post: operations["update_project"];
+        /**
+         * Delete project
+         * @description Delete a project: its keys stop and its jobs are cancelled at once, all that it owns is erased minutes later.
+         *
+         *     The audit log alone keeps what was done in it.
+         */
+        delete: operations["delete_project"];
         options?: never;
         head?: never;
         patch?: never;
@@ -506,16 +629,16 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Keys
+         * List keys
          * @description List a project's keys, the oldest first, revoked ones too.
          */
-        get: operations["list_keys_v1_organization_projects__project_id__api_keys_get"];
+        get: operations["list_keys"];
         put?: never;
         /**
-         * Create Key
+         * Create key
          * @description Make a key for a project. Its `value` is in this answer and nowhere else.
          */
-        post: operations["create_key_v1_organization_projects__project_id__api_keys_post"];
+        post: operations["create_key"];
         delete?: never;
         options?: never;
         head?: never;
@@ -533,10 +656,34 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Revoke Key
+         * Revoke key
          * @description Revoke a key, at once and for ever. It stays in the list.
          */
-        delete: operations["revoke_key_v1_organization_projects__project_id__api_keys__key_id__delete"];
+        delete: operations["revoke_key"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/projects/{project_id}/limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get limits
+         * @description Return the limits of a project and how much of each is used.
+         */
+        get: operations["get_limits"];
+        put?: never;
+        /**
+         * Update limits
+         * @description Set limits of a project in place of the service's defaults. Jobs that run go on whatever the limits are.
+         */
+        post: operations["update_limits"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -552,10 +699,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Create Upload
+         * Create upload
          * @description Announce a file that will come in parts. It must be completed within an hour.
          */
-        post: operations["create_upload_v1_uploads_post"];
+        post: operations["create_upload"];
         delete?: never;
         options?: never;
         head?: never;
@@ -570,10 +717,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Upload
+         * Get upload
          * @description Return an upload with the parts that have come: what is needed to go on with it.
          */
-        get: operations["get_upload_v1_uploads__upload_id__get"];
+        get: operations["get_upload"];
         put?: never;
         post?: never;
         delete?: never;
@@ -592,10 +739,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Cancel Upload
+         * Cancel upload
          * @description Give an upload up; its parts are deleted.
          */
-        post: operations["cancel_upload_v1_uploads__upload_id__cancel_post"];
+        post: operations["cancel_upload"];
         delete?: never;
         options?: never;
         head?: never;
@@ -612,10 +759,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Complete Upload
+         * Complete upload
          * @description Join the named parts, in this order, into a file. It is checked as any uploaded file is.
          */
-        post: operations["complete_upload_v1_uploads__upload_id__complete_post"];
+        post: operations["complete_upload"];
         delete?: never;
         options?: never;
         head?: never;
@@ -632,10 +779,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Add Part
+         * Add part
          * @description Add a part of at most 64 MiB. Parts may come in parallel and in any order.
          */
-        post: operations["add_part_v1_uploads__upload_id__parts_post"];
+        post: operations["add_part"];
         delete?: never;
         options?: never;
         head?: never;
@@ -650,16 +797,16 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Webhook Endpoints
+         * List webhook endpoints
          * @description List endpoints, newest first.
          */
-        get: operations["list_webhook_endpoints_v1_webhook_endpoints_get"];
+        get: operations["list_webhook_endpoints"];
         put?: never;
         /**
-         * Create Webhook Endpoint
+         * Create webhook endpoint
          * @description Create an endpoint. The answer alone shows its signing secret.
          */
-        post: operations["create_webhook_endpoint_v1_webhook_endpoints_post"];
+        post: operations["create_webhook_endpoint"];
         delete?: never;
         options?: never;
         head?: never;
@@ -674,21 +821,21 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Webhook Endpoint
+         * Get webhook endpoint
          * @description Return an endpoint.
          */
-        get: operations["get_webhook_endpoint_v1_webhook_endpoints__webhook_endpoint_id__get"];
+        get: operations["get_webhook_endpoint"];
         put?: never;
         /**
-         * Update Webhook Endpoint
+         * Update webhook endpoint
          * @description Change an endpoint, and enable it where it was disabled.
          */
-        post: operations["update_webhook_endpoint_v1_webhook_endpoints__webhook_endpoint_id__post"];
+        post: operations["update_webhook_endpoint"];
         /**
-         * Delete Webhook Endpoint
+         * Delete webhook endpoint
          * @description Delete an endpoint with the log of its deliveries; what was still to be delivered is dropped.
          */
-        delete: operations["delete_webhook_endpoint_v1_webhook_endpoints__webhook_endpoint_id__delete"];
+        delete: operations["delete_webhook_endpoint"];
         options?: never;
         head?: never;
         patch?: never;
@@ -702,10 +849,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Webhook Deliveries
+         * List webhook deliveries
          * @description List every try to deliver an event to an endpoint, newest first.
          */
-        get: operations["list_webhook_deliveries_v1_webhook_endpoints__webhook_endpoint_id__deliveries_get"];
+        get: operations["list_webhook_deliveries"];
         put?: never;
         post?: never;
         delete?: never;
@@ -724,10 +871,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Replay Webhook Events
+         * Replay webhook events
          * @description Deliver events again: those with the ids, or those of the endpoint's types that happened in a span.
          */
-        post: operations["replay_webhook_events_v1_webhook_endpoints__webhook_endpoint_id__replay_post"];
+        post: operations["replay_webhook_events"];
         delete?: never;
         options?: never;
         head?: never;
@@ -744,10 +891,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Rotate Webhook Secret
+         * Rotate webhook secret
          * @description Give an endpoint a new signing secret, which the answer alone shows.
          */
-        post: operations["rotate_webhook_secret_v1_webhook_endpoints__webhook_endpoint_id__rotate_secret_post"];
+        post: operations["rotate_webhook_secret"];
         delete?: never;
         options?: never;
         head?: never;
@@ -764,10 +911,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Test Webhook Endpoint
+         * Test webhook endpoint
          * @description Post a sample event to an endpoint now, once, even to one that is disabled.
          */
-        post: operations["test_webhook_endpoint_v1_webhook_endpoints__webhook_endpoint_id__test_post"];
+        post: operations["test_webhook_endpoint"];
         delete?: never;
         options?: never;
         head?: never;
@@ -782,10 +929,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Webhook Event Types
+         * List webhook event types
          * @description List the events that endpoints can subscribe to.
          */
-        get: operations["list_webhook_event_types_v1_webhook_event_types_get"];
+        get: operations["list_webhook_event_types"];
         put?: never;
         post?: never;
         delete?: never;
@@ -826,6 +973,136 @@ export interface components {
             /** Tool Calls */
             tool_calls?: components["schemas"]["ToolCall-Output"][] | null;
         };
+        /**
+         * Architecture
+         * @description The shape of a new model: Llama's layers (RMSNorm, rotary positions, SwiGLU), with Phi-3's dropout.
+         *
+         *     `context` is the most tokens that it attends to; `dropout` is for attention weights and residual branches.
+         */
+        Architecture: {
+            /** Context */
+            context: number;
+            /**
+             * Dropout
+             * @default 0
+             */
+            dropout?: number;
+            /** Heads */
+            heads: number;
+            /** Layers */
+            layers: number;
+            /** Width */
+            width: number;
+        };
+        /**
+         * AuditActor
+         * @description Who did it: an API key, or an operator on the server.
+         */
+        AuditActor: {
+            api_key?: components["schemas"]["AuditKey"] | null;
+            session?: components["schemas"]["AuditSession"] | null;
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "api_key" | "session";
+        };
+        /**
+         * AuditKey
+         * @description The API key that was used.
+         */
+        AuditKey: {
+            /** Id */
+            id: string;
+            /**
+             * Type
+             * @default service_account
+             * @constant
+             */
+            type?: "service_account";
+        };
+        /**
+         * AuditLogObject
+         * @description OpenAI's entry of the audit log. A member with the name of the `type` has the object's `id`, as there.
+         *
+         *     `outcome`, `status_code`, `object_id`, `request_id` and `ip_address` are Burnish's. `actor` is null for what the
+         *     service did of its own accord.
+         */
+        AuditLogObject: {
+            actor: components["schemas"]["AuditActor"] | null;
+            /** Effective At */
+            effective_at: number;
+            /** Id */
+            id: string;
+            /** Ip Address */
+            ip_address: string | null;
+            /**
+             * Object
+             * @default organization.audit_log
+             * @constant
+             */
+            object?: "organization.audit_log";
+            /** Object Id */
+            object_id: string | null;
+            /**
+             * Outcome
+             * @enum {string}
+             */
+            outcome: "succeeded" | "replayed" | "failed";
+            project: components["schemas"]["AuditProject"] | null;
+            /** Request Id */
+            request_id: string | null;
+            /** Status Code */
+            status_code: number | null;
+            /** Type */
+            type: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * AuditProject
+         * @description The project that it was about; `name` is null once the project is deleted.
+         */
+        AuditProject: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string | null;
+        };
+        /**
+         * AuditSession
+         * @description A session on the server itself, by the command `burnish-server`.
+         */
+        AuditSession: {
+            /** Ip Address */
+            ip_address?: string | null;
+            user: components["schemas"]["AuditUser"];
+        };
+        /**
+         * AuditUser
+         * @description The operating system's name of the operator.
+         */
+        AuditUser: {
+            /** Id */
+            id: string;
+        };
+        /** BoundedListPage[AuditLogObject] */
+        BoundedListPage_AuditLogObject_: {
+            /** Data */
+            data: components["schemas"]["AuditLogObject"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object?: "list";
+        };
         /** BoundedListPage[CheckpointObject] */
         BoundedListPage_CheckpointObject_: {
             /** Data */
@@ -847,6 +1124,23 @@ export interface components {
         BoundedListPage_EndpointObject_: {
             /** Data */
             data: components["schemas"]["EndpointObject"][];
+            /** First Id */
+            first_id: string | null;
+            /** Has More */
+            has_more: boolean;
+            /** Last Id */
+            last_id: string | null;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object?: "list";
+        };
+        /** BoundedListPage[ExportObject] */
+        BoundedListPage_ExportObject_: {
+            /** Data */
+            data: components["schemas"]["ExportObject"][];
             /** First Id */
             first_id: string | null;
             /** Has More */
@@ -1057,6 +1351,8 @@ export interface components {
         CheckpointObject: {
             /** Created At */
             created_at: number;
+            /** Expires At */
+            expires_at?: number | null;
             /** Fine Tuned Model Checkpoint */
             fine_tuned_model_checkpoint: string;
             /** Fine Tuning Job Id */
@@ -1146,6 +1442,142 @@ export interface components {
             url: string;
             /** Webhook Endpoint Id */
             webhook_endpoint_id: string;
+        };
+        /**
+         * DpoHyperparameters
+         * @description `beta` is the strength of the pull towards the model that the job starts from.
+         */
+        DpoHyperparameters: {
+            /**
+             * Batch Size
+             * @default auto
+             */
+            batch_size?: "auto" | number;
+            /**
+             * Beta
+             * @default auto
+             */
+            beta?: "auto" | number;
+            /**
+             * Checkpoint Steps
+             * @default auto
+             */
+            checkpoint_steps?: "auto" | number;
+            /**
+             * Dtype
+             * @default auto
+             */
+            dtype?: "auto" | ("float32" | "bfloat16");
+            /**
+             * Early Stopping Patience
+             * @default null
+             */
+            early_stopping_patience?: number | null;
+            /**
+             * Eval Steps
+             * @default auto
+             */
+            eval_steps?: "auto" | number;
+            /**
+             * Gradient Accumulation Steps
+             * @default auto
+             */
+            gradient_accumulation_steps?: "auto" | number;
+            /**
+             * Gradient Checkpointing
+             * @default auto
+             */
+            gradient_checkpointing?: "auto" | boolean;
+            /**
+             * Label Smoothing
+             * @default 0
+             */
+            label_smoothing?: number;
+            /**
+             * Learning Rate Multiplier
+             * @default auto
+             */
+            learning_rate_multiplier?: "auto" | number;
+            /**
+             * Length Normalised
+             * @default false
+             */
+            length_normalised?: boolean;
+            /**
+             * Lora
+             * @default auto
+             */
+            lora?: "auto" | components["schemas"]["LoraParameters"];
+            /**
+             * Loss
+             * @default sigmoid
+             * @enum {string}
+             */
+            loss?: "sigmoid" | "ipo" | "hinge" | "robust";
+            /**
+             * Lr Scheduler
+             * @default cosine
+             * @enum {string}
+             */
+            lr_scheduler?: "cosine" | "linear" | "constant";
+            /**
+             * Max Grad Norm
+             * @default 1
+             */
+            max_grad_norm?: number;
+            /**
+             * Max Length
+             * @default auto
+             */
+            max_length?: "auto" | number;
+            /**
+             * N Epochs
+             * @default auto
+             */
+            n_epochs?: "auto" | number;
+            /**
+             * Quantization
+             * @default none
+             * @enum {string}
+             */
+            quantization?: "none" | "4bit";
+            /**
+             * Result
+             * @default last
+             * @enum {string}
+             */
+            result?: "last" | "best";
+            /**
+             * Warmup Ratio
+             * @default 0.05
+             */
+            warmup_ratio?: number;
+            /**
+             * Weight Decay
+             * @default 0
+             */
+            weight_decay?: number;
+        };
+        /**
+         * DpoMethod
+         * @description `method: {type: "dpo", dpo: {hyperparameters: {…}}}`.
+         */
+        DpoMethod: {
+            dpo?: components["schemas"]["DpoParameters"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "dpo";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DpoParameters
+         * @description The block `dpo` of the wire's `method`.
+         */
+        DpoParameters: {
+            hyperparameters?: components["schemas"]["DpoHyperparameters"];
         };
         /**
          * EndpointCreate
@@ -1268,7 +1700,10 @@ export interface components {
         EndpointUpdate: {
             /** Event Types */
             event_types?: string[] | null;
-            /** Name */
+            /**
+             * Name
+             * @example Billing, second try
+             */
             name?: string | null;
             /** Url */
             url?: string | null;
@@ -1335,7 +1770,14 @@ export interface components {
          * @description The events that endpoints can subscribe to.
          */
         EventTypeList: {
-            /** Data */
+            /**
+             * Data
+             * @example [
+             *       "fine_tuning.job.succeeded",
+             *       "fine_tuning.job.failed",
+             *       "fine_tuning.job.cancelled"
+             *     ]
+             */
             data: string[];
             /**
              * Object
@@ -1346,7 +1788,7 @@ export interface components {
         };
         /**
          * ExpiresAfter
-         * @description When a file is to be deleted.
+         * @description When something is to be deleted: `seconds` after it was made.
          */
         ExpiresAfter: {
             /**
@@ -1357,6 +1799,108 @@ export interface components {
             /** Seconds */
             seconds: number;
         };
+        /**
+         * ExportCheck
+         * @description How close what was written comes to the model that was trained.
+         */
+        ExportCheck: {
+            /** File Difference */
+            file_difference: number;
+            /** Merge Difference */
+            merge_difference: number;
+            /** Rounding Error */
+            rounding_error: number;
+            /** Rows */
+            rows: number;
+            /** Tokenizer Rows */
+            tokenizer_rows: number;
+        };
+        /**
+         * ExportCreate
+         * @description The body of a creation.
+         */
+        ExportCreate: {
+            expires_after?: components["schemas"]["ExpiresAfter"] | null;
+            /**
+             * Format
+             * @description `adapter`: PEFT's files in a zip; `merged`: all weights in the layout of transformers, in a zip; `gguf`: one file for llama.cpp.
+             * @example gguf
+             * @enum {string}
+             */
+            format: "adapter" | "merged" | "gguf";
+            /**
+             * Precision
+             * @description `f32`, `f16` or `bf16`, and for gguf `q8_0` too. Without it, bf16 for merged and f16 for gguf.
+             * @example q8_0
+             */
+            precision?: ("f32" | "f16" | "bf16" | "q8_0") | null;
+        };
+        /**
+         * ExportDeleted
+         * @description The answer to a deletion.
+         */
+        ExportDeleted: {
+            /**
+             * Deleted
+             * @default true
+             * @constant
+             */
+            deleted?: true;
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default model.export
+             * @constant
+             */
+            object?: "model.export";
+        };
+        /**
+         * ExportObject
+         * @description An export: Burnish's own object. `bytes` and `sha256` are there once it is `ready`.
+         */
+        ExportObject: {
+            /** Bytes */
+            bytes: number | null;
+            /** Created At */
+            created_at: number;
+            error: components["schemas"]["JobErrorObject"] | null;
+            /** Expires At */
+            expires_at: number;
+            /** Filename */
+            filename: string;
+            /** Fine Tuning Job Id */
+            fine_tuning_job_id: string;
+            /** Finished At */
+            finished_at: number | null;
+            /**
+             * Format
+             * @enum {string}
+             */
+            format: "adapter" | "merged" | "gguf";
+            /** Id */
+            id: string;
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @default model.export
+             * @constant
+             */
+            object?: "model.export";
+            /** Precision */
+            precision: ("f32" | "f16" | "bf16" | "q8_0") | null;
+            /** Sha256 */
+            sha256: string | null;
+            status: components["schemas"]["ExportStatus"];
+            verification: components["schemas"]["ExportCheck"] | null;
+        };
+        /**
+         * ExportStatus
+         * @description Where an export stands. Only `exports.lifecycle` changes it.
+         * @enum {string}
+         */
+        ExportStatus: "queued" | "running" | "ready" | "failed";
         /**
          * FileDeleted
          * @description The answer to a deletion.
@@ -1423,6 +1967,223 @@ export interface components {
             name: string;
         };
         /**
+         * FunctionReward
+         * @description A programmatic reward from the trainer's list; `parameters` are that function's own.
+         */
+        FunctionReward: {
+            /**
+             * Function
+             * @enum {string}
+             */
+            function: "length" | "contains" | "lexicon" | "exact_match" | "json_valid";
+            /** Parameters */
+            parameters?: {
+                [key: string]: unknown;
+            };
+        };
+        /**
+         * GrpoHyperparameters
+         * @description One iteration samples `group_size` answers to each of `rollout_prompts` prompts.
+         *
+         *     It takes `grpo_epochs` · `minibatches` optimizer steps on them. Dr. GRPO (Liu et al. 2025, arXiv 2503.20783) is
+         *     `loss: "dr_grpo"` with `scale_rewards: "none"`.
+         */
+        GrpoHyperparameters: {
+            /**
+             * Batch Size
+             * @default auto
+             */
+            batch_size?: "auto" | number;
+            /**
+             * Checkpoint Steps
+             * @default auto
+             */
+            checkpoint_steps?: "auto" | number;
+            /**
+             * Clip Range
+             * @default 0.2
+             */
+            clip_range?: number;
+            /**
+             * Dtype
+             * @default auto
+             */
+            dtype?: "auto" | ("float32" | "bfloat16");
+            /**
+             * Early Stopping Patience
+             * @default null
+             */
+            early_stopping_patience?: number | null;
+            /**
+             * Eval Steps
+             * @default auto
+             */
+            eval_steps?: "auto" | number;
+            /**
+             * Gradient Accumulation Steps
+             * @default auto
+             */
+            gradient_accumulation_steps?: "auto" | number;
+            /**
+             * Gradient Checkpointing
+             * @default auto
+             */
+            gradient_checkpointing?: "auto" | boolean;
+            /**
+             * Group Size
+             * @default 8
+             */
+            group_size?: number;
+            /**
+             * Grpo Epochs
+             * @default 1
+             */
+            grpo_epochs?: number;
+            /**
+             * Iterations
+             * @default auto
+             */
+            iterations?: "auto" | number;
+            /**
+             * Kl Coef
+             * @default 0.04
+             */
+            kl_coef?: number;
+            /**
+             * Kl Correction
+             * @default true
+             */
+            kl_correction?: boolean;
+            /**
+             * Kl Max
+             * @default 50
+             */
+            kl_max?: number;
+            /**
+             * Kl Stop
+             * @default null
+             */
+            kl_stop?: number | null;
+            /**
+             * Learning Rate Multiplier
+             * @default auto
+             */
+            learning_rate_multiplier?: "auto" | number;
+            /**
+             * Lora
+             * @default auto
+             */
+            lora?: "auto" | components["schemas"]["LoraParameters"];
+            /**
+             * Loss
+             * @default grpo
+             * @enum {string}
+             */
+            loss?: "grpo" | "dapo" | "dr_grpo";
+            /**
+             * Lr Scheduler
+             * @default cosine
+             * @enum {string}
+             */
+            lr_scheduler?: "cosine" | "linear" | "constant";
+            /**
+             * Max Grad Norm
+             * @default 1
+             */
+            max_grad_norm?: number;
+            /**
+             * Max Length
+             * @default auto
+             */
+            max_length?: "auto" | number;
+            /**
+             * Max New Tokens
+             * @default 64
+             */
+            max_new_tokens?: number;
+            /**
+             * Minibatches
+             * @default 1
+             */
+            minibatches?: number;
+            /**
+             * Missing Eos Penalty
+             * @default null
+             */
+            missing_eos_penalty?: number | null;
+            /**
+             * N Epochs
+             * @default auto
+             */
+            n_epochs?: "auto" | number;
+            /**
+             * Quantization
+             * @default none
+             * @enum {string}
+             */
+            quantization?: "none" | "4bit";
+            /**
+             * Result
+             * @default last
+             * @enum {string}
+             */
+            result?: "last" | "best";
+            /** Reward */
+            reward: components["schemas"]["ModelReward"] | components["schemas"]["FunctionReward"];
+            /**
+             * Rollout Prompts
+             * @default 4
+             */
+            rollout_prompts?: number;
+            /**
+             * Scale Rewards
+             * @default group
+             * @enum {string}
+             */
+            scale_rewards?: "group" | "none";
+            /**
+             * Temperature
+             * @default 1
+             */
+            temperature?: number;
+            /**
+             * Top P
+             * @default 1
+             */
+            top_p?: number;
+            /**
+             * Warmup Ratio
+             * @default 0.05
+             */
+            warmup_ratio?: number;
+            /**
+             * Weight Decay
+             * @default 0
+             */
+            weight_decay?: number;
+        };
+        /**
+         * GrpoMethod
+         * @description `method: {type: "grpo", grpo: {hyperparameters: {…}}}`.
+         */
+        GrpoMethod: {
+            grpo?: components["schemas"]["GrpoParameters"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "grpo";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * GrpoParameters
+         * @description The block `grpo` of the wire's `method`.
+         */
+        GrpoParameters: {
+            hyperparameters: components["schemas"]["GrpoHyperparameters"];
+        };
+        /**
          * Health
          * @description The process answers, or (readiness) everything it needs does.
          */
@@ -1434,11 +2195,6 @@ export interface components {
              */
             status?: "ok";
         };
-        /** HTTPValidationError */
-        HTTPValidationError: {
-            /** Detail */
-            detail?: components["schemas"]["ValidationError"][];
-        };
         /**
          * JobCreate
          * @description The body of a creation. Blocks of `method` that its `type` does not select are ignored, as OpenAI does.
@@ -1446,13 +2202,18 @@ export interface components {
         JobCreate: {
             /** @description What the training may use up; then it ends in order, with a model. */
             budget?: components["schemas"]["Budget"] | null;
+            /** @description When checkpoints and results are deleted. */
+            expires_after?: components["schemas"]["JobExpiry"] | null;
             /**
              * Hyperparameters
              * @deprecated
              */
-            hyperparameters?: {
-                [key: string]: unknown;
-            } | null;
+            hyperparameters?: components["schemas"]["SupervisedHyperparameters"] | null;
+            /**
+             * Keep Checkpoints
+             * @description Keep the last so many checkpoints, and the best one.
+             */
+            keep_checkpoints?: number | null;
             /** @description The adapter's shape: the same as `lora` among the method's hyperparameters. */
             lora?: components["schemas"]["LoraParameters"] | null;
             /** Metadata */
@@ -1471,9 +2232,7 @@ export interface components {
              *       "type": "supervised"
              *     }
              */
-            method?: {
-                [key: string]: unknown;
-            } | null;
+            method?: components["schemas"]["Method"] | null;
             /**
              * Model
              * @example smollm2-135m-instruct
@@ -1568,6 +2327,15 @@ export interface components {
             type: "message" | "metrics";
         };
         /**
+         * JobExpiry
+         * @description How long what a job leaves is kept, counted from when each was made.
+         */
+        JobExpiry: {
+            /** @description The model, its archive, the report and the result file, all at once. */
+            artifacts?: components["schemas"]["ExpiresAfter"] | null;
+            checkpoints?: components["schemas"]["ExpiresAfter"] | null;
+        };
+        /**
          * JobHyperparameters
          * @description The three hyperparameters that OpenAI's job object shows at its top.
          */
@@ -1583,7 +2351,8 @@ export interface components {
          * JobObject
          * @description OpenAI's job object; its own members
          *     are `phase`, `pause_requested`, `attempt`, `started_at`, `running_seconds`, `base_model`, `lineage`, `waits_for`,
-         *     `queue`, `lora`, `priority`, `timeout`, `budget`, `resources` and `ended_by`.
+         *     `queue`, `held_by`, `lora`, `priority`, `timeout`, `budget`, `resources`, `ended_by`, `expires_after` and
+         *     `keep_checkpoints`.
          */
         JobObject: {
             /** Attempt */
@@ -1601,10 +2370,16 @@ export interface components {
             error: components["schemas"]["JobErrorObject"] | null;
             /** Estimated Finish */
             estimated_finish: number | null;
+            expires_after?: components["schemas"]["JobExpiry"] | null;
             /** Fine Tuned Model */
             fine_tuned_model: string | null;
             /** Finished At */
             finished_at: number | null;
+            /**
+             * Held By
+             * @description The limit of its project for which the queued job does not start.
+             */
+            held_by?: ("running_jobs" | "training_minutes") | null;
             hyperparameters: components["schemas"]["JobHyperparameters"];
             /** Id */
             id: string;
@@ -1613,6 +2388,8 @@ export interface components {
              * @default []
              */
             integrations?: unknown[];
+            /** Keep Checkpoints */
+            keep_checkpoints?: number | null;
             /** Lineage */
             lineage: components["schemas"]["LineageEntry"][];
             /**
@@ -1692,7 +2469,7 @@ export interface components {
              * Reason
              * @enum {string}
              */
-            reason: "validating" | "paused" | "waits_for_jobs" | "no_worker" | "no_fitting_worker" | "workers_busy";
+            reason: "validating" | "paused" | "waits_for_jobs" | "project_limit" | "no_worker" | "no_fitting_worker" | "workers_busy";
         };
         /**
          * JobState
@@ -1771,6 +2548,211 @@ export interface components {
             revoked_at: number | null;
             /** Scopes */
             scopes: ("read" | "write" | "admin")[];
+        };
+        /**
+         * KtoHyperparameters
+         * @description `beta` is the pull towards the model that the job starts from; the weights balance the two kinds of rows.
+         */
+        KtoHyperparameters: {
+            /**
+             * Batch Size
+             * @default auto
+             */
+            batch_size?: "auto" | number;
+            /**
+             * Beta
+             * @default auto
+             */
+            beta?: "auto" | number;
+            /**
+             * Checkpoint Steps
+             * @default auto
+             */
+            checkpoint_steps?: "auto" | number;
+            /**
+             * Desirable Weight
+             * @default auto
+             */
+            desirable_weight?: "auto" | number;
+            /**
+             * Dtype
+             * @default auto
+             */
+            dtype?: "auto" | ("float32" | "bfloat16");
+            /**
+             * Early Stopping Patience
+             * @default null
+             */
+            early_stopping_patience?: number | null;
+            /**
+             * Eval Steps
+             * @default auto
+             */
+            eval_steps?: "auto" | number;
+            /**
+             * Gradient Accumulation Steps
+             * @default auto
+             */
+            gradient_accumulation_steps?: "auto" | number;
+            /**
+             * Gradient Checkpointing
+             * @default auto
+             */
+            gradient_checkpointing?: "auto" | boolean;
+            /**
+             * Learning Rate Multiplier
+             * @default auto
+             */
+            learning_rate_multiplier?: "auto" | number;
+            /**
+             * Lora
+             * @default auto
+             */
+            lora?: "auto" | components["schemas"]["LoraParameters"];
+            /**
+             * Lr Scheduler
+             * @default cosine
+             * @enum {string}
+             */
+            lr_scheduler?: "cosine" | "linear" | "constant";
+            /**
+             * Max Grad Norm
+             * @default 1
+             */
+            max_grad_norm?: number;
+            /**
+             * Max Length
+             * @default auto
+             */
+            max_length?: "auto" | number;
+            /**
+             * N Epochs
+             * @default auto
+             */
+            n_epochs?: "auto" | number;
+            /**
+             * Quantization
+             * @default none
+             * @enum {string}
+             */
+            quantization?: "none" | "4bit";
+            /**
+             * Result
+             * @default last
+             * @enum {string}
+             */
+            result?: "last" | "best";
+            /**
+             * Undesirable Weight
+             * @default auto
+             */
+            undesirable_weight?: "auto" | number;
+            /**
+             * Warmup Ratio
+             * @default 0.05
+             */
+            warmup_ratio?: number;
+            /**
+             * Weight Decay
+             * @default 0
+             */
+            weight_decay?: number;
+        };
+        /**
+         * KtoMethod
+         * @description `method: {type: "kto", kto: {hyperparameters: {…}}}`.
+         */
+        KtoMethod: {
+            kto?: components["schemas"]["KtoParameters"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "kto";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * KtoParameters
+         * @description The block `kto` of the wire's `method`.
+         */
+        KtoParameters: {
+            hyperparameters?: components["schemas"]["KtoHyperparameters"];
+        };
+        /**
+         * LimitObject
+         * @description One limit; `limit` null is unlimited, `source` tells who set it.
+         */
+        LimitObject: {
+            /** Limit */
+            limit: number | null;
+            /**
+             * Source
+             * @enum {string}
+             */
+            source: "default" | "project";
+        };
+        /**
+         * LimitsObject
+         * @description All limits of a project, and how much of each is used.
+         */
+        LimitsObject: {
+            /**
+             * Object
+             * @default organization.project.limits
+             * @constant
+             */
+            object?: "organization.project.limits";
+            /** Project Id */
+            project_id: string;
+            queued_jobs: components["schemas"]["QuotaObject"];
+            requests_per_minute: components["schemas"]["LimitObject"];
+            running_jobs: components["schemas"]["QuotaObject"];
+            stored_bytes: components["schemas"]["QuotaObject"];
+            tokens_per_minute: components["schemas"]["LimitObject"];
+            training_minutes: components["schemas"]["MonthlyObject"];
+        };
+        /**
+         * LimitsUpdate
+         * @description The body of a change; what is left out stays as it is.
+         */
+        LimitsUpdate: {
+            /**
+             * Queued Jobs
+             * @description Jobs that may wait to run or be paused; null is unlimited, default the setting of the service.
+             * @example 20
+             */
+            queued_jobs?: number | "default" | null;
+            /**
+             * Requests Per Minute
+             * @description Requests a minute; null is unlimited, default the setting of the service.
+             * @example 600
+             */
+            requests_per_minute?: number | "default" | null;
+            /**
+             * Running Jobs
+             * @description Jobs that may run at the same time; null is unlimited, default the setting of the service.
+             * @example 2
+             */
+            running_jobs?: number | "default" | null;
+            /**
+             * Stored Bytes
+             * @description Bytes that the project may store; null is unlimited, default the setting of the service.
+             * @example 10000000000
+             */
+            stored_bytes?: number | "default" | null;
+            /**
+             * Tokens Per Minute
+             * @description Tokens a minute of chat completions; null is unlimited, default the setting of the service.
+             * @example 100000
+             */
+            tokens_per_minute?: number | "default" | null;
+            /**
+             * Training Minutes
+             * @description Minutes a calendar month (UTC) that attempts at jobs may run; null is unlimited, default the setting of the service.
+             * @example 6000
+             */
+            training_minutes?: number | "default" | null;
         };
         /**
          * LineageEntry
@@ -1911,6 +2893,7 @@ export interface components {
             /** Weight */
             weight?: (0 | 1) | null;
         };
+        Method: components["schemas"]["PretrainingMethod"] | components["schemas"]["SupervisedMethod"] | components["schemas"]["RewardMethod"] | components["schemas"]["DpoMethod"] | components["schemas"]["PpoMethod"] | components["schemas"]["GrpoMethod"] | components["schemas"]["KtoMethod"] | components["schemas"]["OrpoMethod"];
         /**
          * ModelDeleted
          * @description The answer to a deletion.
@@ -1952,6 +2935,8 @@ export interface components {
         ModelObject: {
             /** Created */
             created: number;
+            /** Expires At */
+            expires_at?: number | null;
             /** Id */
             id: string;
             /**
@@ -1962,6 +2947,31 @@ export interface components {
             object?: "model";
             /** Owned By */
             owned_by: string;
+        };
+        /**
+         * ModelReward
+         * @description The result of a reward job, by its name `ft:…` or its job's id.
+         */
+        ModelReward: {
+            /** Model */
+            model: string;
+        };
+        /**
+         * MonthlyObject
+         * @description A quota that begins anew with every calendar month of UTC.
+         */
+        MonthlyObject: {
+            /** Limit */
+            limit: number | null;
+            /** Resets At */
+            resets_at: number;
+            /**
+             * Source
+             * @enum {string}
+             */
+            source: "default" | "project";
+            /** Used */
+            used: number;
         };
         /**
          * NewKey
@@ -1992,6 +3002,126 @@ export interface components {
             scopes: ("read" | "write" | "admin")[];
             /** Value */
             value: string;
+        };
+        /**
+         * OrpoHyperparameters
+         * @description `beta` is the weight of the odds ratio beside the imitation of the preferred answer (λ in the paper).
+         */
+        OrpoHyperparameters: {
+            /**
+             * Batch Size
+             * @default auto
+             */
+            batch_size?: "auto" | number;
+            /**
+             * Beta
+             * @default auto
+             */
+            beta?: "auto" | number;
+            /**
+             * Checkpoint Steps
+             * @default auto
+             */
+            checkpoint_steps?: "auto" | number;
+            /**
+             * Dtype
+             * @default auto
+             */
+            dtype?: "auto" | ("float32" | "bfloat16");
+            /**
+             * Early Stopping Patience
+             * @default null
+             */
+            early_stopping_patience?: number | null;
+            /**
+             * Eval Steps
+             * @default auto
+             */
+            eval_steps?: "auto" | number;
+            /**
+             * Gradient Accumulation Steps
+             * @default auto
+             */
+            gradient_accumulation_steps?: "auto" | number;
+            /**
+             * Gradient Checkpointing
+             * @default auto
+             */
+            gradient_checkpointing?: "auto" | boolean;
+            /**
+             * Learning Rate Multiplier
+             * @default auto
+             */
+            learning_rate_multiplier?: "auto" | number;
+            /**
+             * Lora
+             * @default auto
+             */
+            lora?: "auto" | components["schemas"]["LoraParameters"];
+            /**
+             * Lr Scheduler
+             * @default cosine
+             * @enum {string}
+             */
+            lr_scheduler?: "cosine" | "linear" | "constant";
+            /**
+             * Max Grad Norm
+             * @default 1
+             */
+            max_grad_norm?: number;
+            /**
+             * Max Length
+             * @default auto
+             */
+            max_length?: "auto" | number;
+            /**
+             * N Epochs
+             * @default auto
+             */
+            n_epochs?: "auto" | number;
+            /**
+             * Quantization
+             * @default none
+             * @enum {string}
+             */
+            quantization?: "none" | "4bit";
+            /**
+             * Result
+             * @default last
+             * @enum {string}
+             */
+            result?: "last" | "best";
+            /**
+             * Warmup Ratio
+             * @default 0.05
+             */
+            warmup_ratio?: number;
+            /**
+             * Weight Decay
+             * @default 0
+             */
+            weight_decay?: number;
+        };
+        /**
+         * OrpoMethod
+         * @description `method: {type: "orpo", orpo: {hyperparameters: {…}}}`.
+         */
+        OrpoMethod: {
+            orpo?: components["schemas"]["OrpoParameters"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "orpo";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * OrpoParameters
+         * @description The block `orpo` of the wire's `method`.
+         */
+        OrpoParameters: {
+            hyperparameters?: components["schemas"]["OrpoHyperparameters"];
         };
         /**
          * PartObject
@@ -2062,6 +3192,375 @@ export interface components {
             project_id: string;
         };
         /**
+         * PpoHyperparameters
+         * @description One iteration samples `rollout_prompts` answers and takes `ppo_epochs` · `minibatches` optimizer steps.
+         */
+        PpoHyperparameters: {
+            /**
+             * Batch Size
+             * @default auto
+             */
+            batch_size?: "auto" | number;
+            /**
+             * Checkpoint Steps
+             * @default auto
+             */
+            checkpoint_steps?: "auto" | number;
+            /**
+             * Clip Range
+             * @default 0.2
+             */
+            clip_range?: number;
+            /**
+             * Dtype
+             * @default auto
+             */
+            dtype?: "auto" | ("float32" | "bfloat16");
+            /**
+             * Early Stopping Patience
+             * @default null
+             */
+            early_stopping_patience?: number | null;
+            /**
+             * Eval Steps
+             * @default auto
+             */
+            eval_steps?: "auto" | number;
+            /**
+             * Gamma
+             * @default 1
+             */
+            gamma?: number;
+            /**
+             * Gradient Accumulation Steps
+             * @default auto
+             */
+            gradient_accumulation_steps?: "auto" | number;
+            /**
+             * Gradient Checkpointing
+             * @default auto
+             */
+            gradient_checkpointing?: "auto" | boolean;
+            /**
+             * Iterations
+             * @default auto
+             */
+            iterations?: "auto" | number;
+            /**
+             * Kl Coef
+             * @default 0.05
+             */
+            kl_coef?: number;
+            /**
+             * Kl Max
+             * @default 50
+             */
+            kl_max?: number;
+            /**
+             * Kl Stop
+             * @default null
+             */
+            kl_stop?: number | null;
+            /**
+             * Kl Target
+             * @default null
+             */
+            kl_target?: number | null;
+            /**
+             * Lam
+             * @default 0.95
+             */
+            lam?: number;
+            /**
+             * Learning Rate Multiplier
+             * @default auto
+             */
+            learning_rate_multiplier?: "auto" | number;
+            /**
+             * Lora
+             * @default auto
+             */
+            lora?: "auto" | components["schemas"]["LoraParameters"];
+            /**
+             * Lr Scheduler
+             * @default cosine
+             * @enum {string}
+             */
+            lr_scheduler?: "cosine" | "linear" | "constant";
+            /**
+             * Max Grad Norm
+             * @default 1
+             */
+            max_grad_norm?: number;
+            /**
+             * Max Length
+             * @default auto
+             */
+            max_length?: "auto" | number;
+            /**
+             * Max New Tokens
+             * @default 64
+             */
+            max_new_tokens?: number;
+            /**
+             * Minibatches
+             * @default 1
+             */
+            minibatches?: number;
+            /**
+             * Missing Eos Penalty
+             * @default null
+             */
+            missing_eos_penalty?: number | null;
+            /**
+             * N Epochs
+             * @default auto
+             */
+            n_epochs?: "auto" | number;
+            /**
+             * Ppo Epochs
+             * @default 4
+             */
+            ppo_epochs?: number;
+            /**
+             * Quantization
+             * @default none
+             * @enum {string}
+             */
+            quantization?: "none" | "4bit";
+            /**
+             * Result
+             * @default last
+             * @enum {string}
+             */
+            result?: "last" | "best";
+            /** Reward */
+            reward: components["schemas"]["ModelReward"] | components["schemas"]["FunctionReward"];
+            /**
+             * Rollout Prompts
+             * @default 16
+             */
+            rollout_prompts?: number;
+            /**
+             * Temperature
+             * @default 1
+             */
+            temperature?: number;
+            /**
+             * Top P
+             * @default 1
+             */
+            top_p?: number;
+            /**
+             * Value Clip Range
+             * @default 0.2
+             */
+            value_clip_range?: number | null;
+            /**
+             * Value Coef
+             * @default 0.1
+             */
+            value_coef?: number;
+            /**
+             * Warmup Ratio
+             * @default 0.05
+             */
+            warmup_ratio?: number;
+            /**
+             * Weight Decay
+             * @default 0
+             */
+            weight_decay?: number;
+            /**
+             * Whiten Advantages
+             * @default true
+             */
+            whiten_advantages?: boolean;
+            /**
+             * Whiten Rewards
+             * @default false
+             */
+            whiten_rewards?: boolean;
+        };
+        /**
+         * PpoMethod
+         * @description `method: {type: "ppo", ppo: {hyperparameters: {…}}}`.
+         */
+        PpoMethod: {
+            ppo?: components["schemas"]["PpoParameters"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "ppo";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * PpoParameters
+         * @description The block `ppo` of the wire's `method`.
+         */
+        PpoParameters: {
+            hyperparameters: components["schemas"]["PpoHyperparameters"];
+        };
+        /**
+         * PretrainingHyperparameters
+         * @description Windows of `max_length` tokens, packed without padding.
+         */
+        PretrainingHyperparameters: {
+            /** @default null */
+            architecture?: components["schemas"]["Architecture"] | null;
+            /**
+             * Attend Across Documents
+             * @default false
+             */
+            attend_across_documents?: boolean;
+            /**
+             * Batch Size
+             * @default auto
+             */
+            batch_size?: "auto" | number;
+            /**
+             * Beta1
+             * @default 0.9
+             */
+            beta1?: number;
+            /**
+             * Beta2
+             * @default 0.95
+             */
+            beta2?: number;
+            /**
+             * Checkpoint Steps
+             * @default auto
+             */
+            checkpoint_steps?: "auto" | number;
+            /**
+             * Dtype
+             * @default auto
+             */
+            dtype?: "auto" | ("float32" | "bfloat16");
+            /**
+             * Early Stopping Patience
+             * @default null
+             */
+            early_stopping_patience?: number | null;
+            /**
+             * Eval Steps
+             * @default auto
+             */
+            eval_steps?: "auto" | number;
+            /**
+             * Gradient Accumulation Steps
+             * @default auto
+             */
+            gradient_accumulation_steps?: "auto" | number;
+            /**
+             * Gradient Checkpointing
+             * @default auto
+             */
+            gradient_checkpointing?: "auto" | boolean;
+            /**
+             * Learning Rate
+             * @default auto
+             */
+            learning_rate?: "auto" | number;
+            /**
+             * Learning Rate Multiplier
+             * @default auto
+             */
+            learning_rate_multiplier?: "auto" | number;
+            /**
+             * Lora
+             * @default auto
+             */
+            lora?: "auto" | components["schemas"]["LoraParameters"];
+            /**
+             * Lr Scheduler
+             * @default cosine
+             * @enum {string}
+             */
+            lr_scheduler?: "cosine" | "linear" | "constant";
+            /**
+             * Max Grad Norm
+             * @default 1
+             */
+            max_grad_norm?: number;
+            /**
+             * Max Length
+             * @default auto
+             */
+            max_length?: "auto" | number;
+            /**
+             * Max Steps
+             * @default null
+             */
+            max_steps?: number | null;
+            /**
+             * Min Learning Rate Ratio
+             * @default 0.1
+             */
+            min_learning_rate_ratio?: number;
+            /**
+             * N Epochs
+             * @default auto
+             */
+            n_epochs?: "auto" | number;
+            /**
+             * Quantization
+             * @default none
+             * @enum {string}
+             */
+            quantization?: "none" | "4bit";
+            /**
+             * Result
+             * @default last
+             * @enum {string}
+             */
+            result?: "last" | "best";
+            /**
+             * Tokenizer
+             * @default base
+             */
+            tokenizer?: ("base" | "byte" | "char") | components["schemas"]["TrainedTokenizer"];
+            /**
+             * Warmup Ratio
+             * @default 0.05
+             */
+            warmup_ratio?: number;
+            /**
+             * Weight Decay
+             * @default 0
+             */
+            weight_decay?: number;
+            /**
+             * Weights
+             * @default auto
+             */
+            weights?: "auto" | ("lora" | "full");
+        };
+        /**
+         * PretrainingMethod
+         * @description `method: {type: "pretraining", pretraining: {hyperparameters: {…}}}`.
+         */
+        PretrainingMethod: {
+            pretraining?: components["schemas"]["PretrainingParameters"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "pretraining";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * PretrainingParameters
+         * @description The block `pretraining` of the wire's `method`.
+         */
+        PretrainingParameters: {
+            hyperparameters?: components["schemas"]["PretrainingHyperparameters"];
+        };
+        /**
          * PreviewEstimates
          * @description What the job would take.
          */
@@ -2126,6 +3625,26 @@ export interface components {
             name: string;
         };
         /**
+         * ProjectDeleted
+         * @description The answer to a deletion.
+         */
+        ProjectDeleted: {
+            /**
+             * Deleted
+             * @default true
+             * @constant
+             */
+            deleted?: true;
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default organization.project.deleted
+             * @constant
+             */
+            object?: "organization.project.deleted";
+        };
+        /**
          * ProjectObject
          * @description OpenAI's project.
          */
@@ -2150,11 +3669,42 @@ export interface components {
             status?: "active";
         };
         /**
+         * ProjectUpdate
+         * @description The body of a project's change.
+         */
+        ProjectUpdate: {
+            /**
+             * Name
+             * @example support desk
+             */
+            name?: string | null;
+        };
+        /**
+         * QuotaObject
+         * @description A limit of something that is used up.
+         */
+        QuotaObject: {
+            /** Limit */
+            limit: number | null;
+            /**
+             * Source
+             * @enum {string}
+             */
+            source: "default" | "project";
+            /** Used */
+            used: number;
+        };
+        /**
          * Replay
          * @description The body of a replay: the events to deliver again, by their ids or by when they happened.
          */
         Replay: {
-            /** Event Ids */
+            /**
+             * Event Ids
+             * @example [
+             *       "evt_abc123"
+             *     ]
+             */
             event_ids?: string[] | null;
             /**
              * From
@@ -2166,7 +3716,7 @@ export interface components {
              * @description Unix seconds, not included.
              */
             to?: number | null;
-        };
+        } | unknown | unknown;
         /**
          * Replayed
          * @description The answer to a replay: the events that are on their way again.
@@ -2204,6 +3754,131 @@ export interface components {
              * @default []
              */
             labels?: string[];
+        };
+        /**
+         * RewardHyperparameters
+         * @description The pairwise loss over all pairs of a ranking.
+         */
+        RewardHyperparameters: {
+            /**
+             * Batch Size
+             * @default auto
+             */
+            batch_size?: "auto" | number;
+            /**
+             * Centering
+             * @default 0
+             */
+            centering?: number;
+            /**
+             * Checkpoint Steps
+             * @default auto
+             */
+            checkpoint_steps?: "auto" | number;
+            /**
+             * Dtype
+             * @default auto
+             */
+            dtype?: "auto" | ("float32" | "bfloat16");
+            /**
+             * Early Stopping Patience
+             * @default null
+             */
+            early_stopping_patience?: number | null;
+            /**
+             * Eval Steps
+             * @default auto
+             */
+            eval_steps?: "auto" | number;
+            /**
+             * Gradient Accumulation Steps
+             * @default auto
+             */
+            gradient_accumulation_steps?: "auto" | number;
+            /**
+             * Gradient Checkpointing
+             * @default auto
+             */
+            gradient_checkpointing?: "auto" | boolean;
+            /**
+             * Learning Rate Multiplier
+             * @default auto
+             */
+            learning_rate_multiplier?: "auto" | number;
+            /**
+             * Lora
+             * @default auto
+             */
+            lora?: "auto" | components["schemas"]["LoraParameters"];
+            /**
+             * Lr Scheduler
+             * @default cosine
+             * @enum {string}
+             */
+            lr_scheduler?: "cosine" | "linear" | "constant";
+            /**
+             * Margin
+             * @default false
+             */
+            margin?: boolean;
+            /**
+             * Max Grad Norm
+             * @default 1
+             */
+            max_grad_norm?: number;
+            /**
+             * Max Length
+             * @default auto
+             */
+            max_length?: "auto" | number;
+            /**
+             * N Epochs
+             * @default auto
+             */
+            n_epochs?: "auto" | number;
+            /**
+             * Quantization
+             * @default none
+             * @enum {string}
+             */
+            quantization?: "none" | "4bit";
+            /**
+             * Result
+             * @default last
+             * @enum {string}
+             */
+            result?: "last" | "best";
+            /**
+             * Warmup Ratio
+             * @default 0.05
+             */
+            warmup_ratio?: number;
+            /**
+             * Weight Decay
+             * @default 0
+             */
+            weight_decay?: number;
+        };
+        /**
+         * RewardMethod
+         * @description `method: {type: "reward", reward: {hyperparameters: {…}}}`.
+         */
+        RewardMethod: {
+            reward?: components["schemas"]["RewardParameters"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "reward";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * RewardParameters
+         * @description The block `reward` of the wire's `method`.
+         */
+        RewardParameters: {
+            hyperparameters?: components["schemas"]["RewardHyperparameters"];
         };
         /**
          * SampleRow
@@ -2260,6 +3935,121 @@ export interface components {
              * @default false
              */
             include_usage?: boolean;
+        };
+        /**
+         * SupervisedHyperparameters
+         * @description Nothing beyond the common ones.
+         */
+        SupervisedHyperparameters: {
+            /**
+             * Batch Size
+             * @default auto
+             */
+            batch_size?: "auto" | number;
+            /**
+             * Checkpoint Steps
+             * @default auto
+             */
+            checkpoint_steps?: "auto" | number;
+            /**
+             * Dtype
+             * @default auto
+             */
+            dtype?: "auto" | ("float32" | "bfloat16");
+            /**
+             * Early Stopping Patience
+             * @default null
+             */
+            early_stopping_patience?: number | null;
+            /**
+             * Eval Steps
+             * @default auto
+             */
+            eval_steps?: "auto" | number;
+            /**
+             * Gradient Accumulation Steps
+             * @default auto
+             */
+            gradient_accumulation_steps?: "auto" | number;
+            /**
+             * Gradient Checkpointing
+             * @default auto
+             */
+            gradient_checkpointing?: "auto" | boolean;
+            /**
+             * Learning Rate Multiplier
+             * @default auto
+             */
+            learning_rate_multiplier?: "auto" | number;
+            /**
+             * Lora
+             * @default auto
+             */
+            lora?: "auto" | components["schemas"]["LoraParameters"];
+            /**
+             * Lr Scheduler
+             * @default cosine
+             * @enum {string}
+             */
+            lr_scheduler?: "cosine" | "linear" | "constant";
+            /**
+             * Max Grad Norm
+             * @default 1
+             */
+            max_grad_norm?: number;
+            /**
+             * Max Length
+             * @default auto
+             */
+            max_length?: "auto" | number;
+            /**
+             * N Epochs
+             * @default auto
+             */
+            n_epochs?: "auto" | number;
+            /**
+             * Quantization
+             * @default none
+             * @enum {string}
+             */
+            quantization?: "none" | "4bit";
+            /**
+             * Result
+             * @default last
+             * @enum {string}
+             */
+            result?: "last" | "best";
+            /**
+             * Warmup Ratio
+             * @default 0.05
+             */
+            warmup_ratio?: number;
+            /**
+             * Weight Decay
+             * @default 0
+             */
+            weight_decay?: number;
+        };
+        /**
+         * SupervisedMethod
+         * @description `method: {type: "supervised", supervised: {hyperparameters: {…}}}`.
+         */
+        SupervisedMethod: {
+            supervised?: components["schemas"]["SupervisedParameters"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "supervised";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * SupervisedParameters
+         * @description The block `supervised` of the wire's `method`.
+         */
+        SupervisedParameters: {
+            hyperparameters?: components["schemas"]["SupervisedHyperparameters"];
         };
         /**
          * TimeEstimate
@@ -2364,6 +4154,19 @@ export interface components {
             logprob: number;
             /** Token */
             token: string;
+        };
+        /**
+         * TrainedTokenizer
+         * @description A byte-level BPE tokenizer, trained on the training file.
+         */
+        TrainedTokenizer: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "bpe";
+            /** Vocabulary */
+            vocabulary: number;
         };
         /**
          * UploadComplete
@@ -2479,29 +4282,42 @@ export interface components {
             /** Total Tokens */
             total_tokens: number;
         };
-        /** ValidationError */
-        ValidationError: {
-            /** Context */
-            ctx?: Record<string, never>;
-            /** Input */
-            input?: unknown;
-            /** Location */
-            loc: (string | number)[];
-            /** Message */
-            msg: string;
-            /** Error Type */
-            type: string;
-        };
     };
     responses: never;
     parameters: never;
     requestBodies: never;
-    headers: never;
+    headers: {
+        /**
+         * @description How to say who asks (RFC 9110).
+         * @example Bearer
+         */
+        Authenticate: "Bearer";
+        /**
+         * @description How long the answer took to begin, in milliseconds.
+         * @example 4
+         */
+        ProcessingMs: string;
+        /**
+         * @description `true` where this is the earlier answer to the same `Idempotency-Key`.
+         * @example true
+         */
+        Replayed: "true";
+        /**
+         * @description The request's id, which the service's log has too: the caller's own where it sent one.
+         * @example req_5f0d1c2b3a49586778695a4b3c2d1e0f
+         */
+        RequestId: string;
+        /**
+         * @description Whether the same request may succeed later; OpenAI's clients obey it.
+         * @example false
+         */
+        ShouldRetry: "true" | "false";
+    };
     pathItems: never;
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    healthz_healthz_get: {
+    check_health: {
         parameters: {
             query?: never;
             header?: never;
@@ -2510,144 +4326,28 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "status": "ok"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Health"];
                 };
             };
-        };
-    };
-    readyz_readyz_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Health"];
-                };
-            };
-            /** @description A part of the service does not answer */
-            503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    create_chat_completion_v1_chat_completions_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ChatCompletionRequest"];
-            };
-        };
-        responses: {
-            /** @description The completion; with `stream: true`, its chunks as server-sent events that end with `[DONE]`. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ChatCompletion"];
-                    "text/event-stream": string;
-                };
-            };
-            /** @description The request is wrong */
+            /** @description The URL has a NUL character */
             400: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no valid API key */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The API key lacks a scope */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no such object in the key's project */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
-            429: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2657,33 +4357,9 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
-            503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2692,7 +4368,270 @@ export interface operations {
             };
         };
     };
-    list_files_v1_files_get: {
+    check_readiness: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "status": "ok"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Health"];
+                };
+            };
+            /** @description The URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    create_chat_completion: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "max_tokens": 64,
+                 *       "messages": [
+                 *         {
+                 *           "content": "你好, how are you?",
+                 *           "role": "user"
+                 *         }
+                 *       ],
+                 *       "model": "smollm2-135m-instruct",
+                 *       "temperature": 0.7
+                 *     }
+                 */
+                "application/json": components["schemas"]["ChatCompletionRequest"];
+            };
+        };
+        responses: {
+            /** @description The completion; with `stream: true`, its chunks as server-sent events that end with `[DONE]`. */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "text",
+                     *       "object": "chat.completion",
+                     *       "created": 1764000000,
+                     *       "model": "smollm2-135m-instruct",
+                     *       "choices": [
+                     *         {
+                     *           "index": 1,
+                     *           "message": {
+                     *             "role": "assistant",
+                     *             "content": null,
+                     *             "refusal": null,
+                     *             "tool_calls": null
+                     *           },
+                     *           "finish_reason": "stop",
+                     *           "logprobs": null
+                     *         }
+                     *       ],
+                     *       "usage": {
+                     *         "prompt_tokens": 1,
+                     *         "completion_tokens": 1,
+                     *         "total_tokens": 1
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ChatCompletion"];
+                    /**
+                     * @example {
+                     *       "data": "{\"id\":\"chatcmpl-abc123\",\"object\":\"chat.completion.chunk\",\"created\":1764000000,\"model\":\"smollm2-135m-instruct\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"你好\"},\"finish_reason\":null}]}"
+                     *     }
+                     */
+                    "text/event-stream": {
+                        /** @description A chunk as JSON; at the end `[DONE]`. */
+                        data: string;
+                    };
+                };
+            };
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No base of the catalog and no fine-tuned model of this project has the name */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The job that makes the model has not ended */
+            409: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The body is larger than that of a request may be */
+            413: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description As many conversations wait as the engine takes; or: Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description Seconds to wait.
+                     * @example 2
+                     */
+                    "Retry-After"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The engine broke off: its machine's fault, or the model's */
+            502: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No engine is configured, or it does not answer; or: SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_files: {
         parameters: {
             query?: {
                 after?: string | null;
@@ -2706,90 +4645,81 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "file-abc123",
+                     *           "object": "file",
+                     *           "bytes": 52428,
+                     *           "created_at": 1764000000,
+                     *           "expires_at": 1764003600,
+                     *           "filename": "train.jsonl",
+                     *           "purpose": "fine-tune",
+                     *           "status": "processed",
+                     *           "status_details": null
+                     *         }
+                     *       ],
+                     *       "has_more": false,
+                     *       "first_id": "file-abc123",
+                     *       "last_id": "file-abc123"
+                     *     }
+                     */
                     "application/json": components["schemas"]["BoundedListPage_FileObject_"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2799,33 +4729,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2834,7 +4752,7 @@ export interface operations {
             };
         };
     };
-    upload_file_v1_files_post: {
+    upload_file: {
         parameters: {
             query?: never;
             header?: {
@@ -2846,11 +4764,20 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "file": "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"},{\"role\":\"assistant\",\"content\":\"你好\"}]}\n",
+                 *       "purpose": "fine-tune"
+                 *     }
+                 */
                 "multipart/form-data": {
                     /** @enum {string} */
                     "expires_after[anchor]"?: "created_at";
                     "expires_after[seconds]"?: number;
-                    /** Format: binary */
+                    /**
+                     * Format: binary
+                     * @example {"messages":[{"role":"user","content":"Hello"},{"role":"assistant","content":"你好"}]}
+                     */
                     file: string;
                     /** @enum {string} */
                     purpose: "fine-tune";
@@ -2858,90 +4785,98 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "file-abc123",
+                     *       "object": "file",
+                     *       "bytes": 52428,
+                     *       "created_at": 1764000000,
+                     *       "expires_at": 1764003600,
+                     *       "filename": "train.jsonl",
+                     *       "purpose": "fine-tune",
+                     *       "status": "processed",
+                     *       "status_details": null
+                     *     }
+                     */
                     "application/json": components["schemas"]["FileObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The bytes are no dataset of a known form; every one of the first problems is named with its line; or: The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The object's state forbids it */
+            /** @description The key stands for another request of the last 24 hours */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
+            /** @description The file is larger than the service accepts */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2951,33 +4886,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2986,7 +4921,7 @@ export interface operations {
             };
         };
     };
-    get_file_v1_files__file_id__get: {
+    get_file: {
         parameters: {
             query?: never;
             header?: never;
@@ -2997,90 +4932,85 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "file-abc123",
+                     *       "object": "file",
+                     *       "bytes": 52428,
+                     *       "created_at": 1764000000,
+                     *       "expires_at": 1764003600,
+                     *       "filename": "train.jsonl",
+                     *       "purpose": "fine-tune",
+                     *       "status": "processed",
+                     *       "status_details": null
+                     *     }
+                     */
                     "application/json": components["schemas"]["FileObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No file of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3090,33 +5020,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3125,7 +5043,7 @@ export interface operations {
             };
         };
     };
-    delete_file_v1_files__file_id__delete: {
+    delete_file: {
         parameters: {
             query?: never;
             header?: never;
@@ -3136,90 +5054,79 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "file-abc123",
+                     *       "object": "file",
+                     *       "deleted": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["FileDeleted"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No file of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3229,33 +5136,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3264,10 +5171,26 @@ export interface operations {
             };
         };
     };
-    get_file_content_v1_files__file_id__content_get: {
+    get_file_content: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Send nothing if the ETag is still one of these.
+                 * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                 */
+                "If-None-Match"?: string;
+                /**
+                 * @description Send the range only if the ETag is still this one, else all.
+                 * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                 */
+                "If-Range"?: string;
+                /**
+                 * @description The bytes to send, one range; all without it.
+                 * @example bytes=0-1023
+                 */
+                Range?: string;
+            };
             path: {
                 file_id: string;
             };
@@ -3275,104 +5198,206 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description All bytes */
             200: {
                 headers: {
+                    /**
+                     * @description Ranges of bytes can be asked for.
+                     * @example bytes
+                     */
+                    "Accept-Ranges"?: string;
+                    /**
+                     * @description The digest of the bytes sent (RFC 9530).
+                     * @example sha-256=:n4bQgYhM…=:
+                     */
+                    "Content-Digest"?: string;
+                    /**
+                     * @description The file's name.
+                     * @example attachment; filename*=UTF-8''train.jsonl
+                     */
+                    "Content-Disposition"?: string;
+                    /**
+                     * @description The strong entity tag: the SHA-256 of all bytes.
+                     * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description The digest of all bytes (RFC 9530).
+                     * @example sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:
+                     */
+                    "Repr-Digest"?: string;
+                    /**
+                     * @description The media type is what it says.
+                     * @example nosniff
+                     */
+                    "X-Content-Type-Options"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    /** @example {"messages":[{"role":"user","content":"Hello"},{"role":"assistant","content":"你好"}]} */
+                    "application/jsonl": string;
+                    /**
+                     * @example step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy
+                     *     1,0.52,0.81,,
+                     */
+                    "text/csv": string;
+                };
             };
             /** @description The range asked for */
             206: {
                 headers: {
+                    /**
+                     * @description Ranges of bytes can be asked for.
+                     * @example bytes
+                     */
+                    "Accept-Ranges"?: string;
+                    /**
+                     * @description The file's name.
+                     * @example attachment; filename*=UTF-8''train.jsonl
+                     */
+                    "Content-Disposition"?: string;
+                    /**
+                     * @description The bytes of this part, and how many there are.
+                     * @example bytes 0-1023/52428
+                     */
+                    "Content-Range"?: string;
+                    /**
+                     * @description The strong entity tag: the SHA-256 of all bytes.
+                     * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description The digest of all bytes (RFC 9530).
+                     * @example sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:
+                     */
+                    "Repr-Digest"?: string;
+                    /**
+                     * @description The media type is what it says.
+                     * @example nosniff
+                     */
+                    "X-Content-Type-Options"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/octet-stream": string;
+                    /** @example {"messages":[{"role":"user","content":"Hello"},{"role":"assistant","content":"你好"}]} */
+                    "application/jsonl": string;
+                    /**
+                     * @example step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy
+                     *     1,0.52,0.81,,
+                     */
+                    "text/csv": string;
                 };
             };
             /** @description The ETag in If-None-Match is still right */
             304: {
                 headers: {
+                    /**
+                     * @description Ranges of bytes can be asked for.
+                     * @example bytes
+                     */
+                    "Accept-Ranges"?: string;
+                    /**
+                     * @description The file's name.
+                     * @example attachment; filename*=UTF-8''train.jsonl
+                     */
+                    "Content-Disposition"?: string;
+                    /**
+                     * @description The strong entity tag: the SHA-256 of all bytes.
+                     * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description The digest of all bytes (RFC 9530).
+                     * @example sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:
+                     */
+                    "Repr-Digest"?: string;
+                    /**
+                     * @description The media type is what it says.
+                     * @example nosniff
+                     */
+                    "X-Content-Type-Options"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No file of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
+            /** @description The range asked for has no byte of the download */
             416: {
                 headers: {
+                    /**
+                     * @description How many bytes there are.
+                     * @example bytes *\/52428
+                     */
+                    "Content-Range"?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3382,33 +5407,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3417,7 +5430,7 @@ export interface operations {
             };
         };
     };
-    list_permissions_v1_fine_tuning_checkpoints__fine_tuned_model_checkpoint__permissions_get: {
+    list_permissions: {
         parameters: {
             query?: {
                 after?: string | null;
@@ -3433,90 +5446,100 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "cp_abc123",
+                     *           "object": "checkpoint.permission",
+                     *           "created_at": 1764000000,
+                     *           "project_id": "proj_abc123"
+                     *         }
+                     *       ],
+                     *       "has_more": false,
+                     *       "first_id": "cp_abc123",
+                     *       "last_id": "cp_abc123"
+                     *     }
+                     */
                     "application/json": components["schemas"]["BoundedListPage_PermissionObject_"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No base of the catalog and no fine-tuned model of this project has the name */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The job that the model would have come from ended without one */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3526,33 +5549,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3561,7 +5572,7 @@ export interface operations {
             };
         };
     };
-    create_permissions_v1_fine_tuning_checkpoints__fine_tuned_model_checkpoint__permissions_post: {
+    create_permissions: {
         parameters: {
             query?: never;
             header?: never;
@@ -3572,94 +5583,123 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "project_ids": [
+                 *         "proj_def456"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["PermissionCreate"];
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "cp_abc123",
+                     *           "object": "checkpoint.permission",
+                     *           "created_at": 1764000000,
+                     *           "project_id": "proj_abc123"
+                     *         }
+                     *       ],
+                     *       "has_more": false,
+                     *       "first_id": "cp_abc123",
+                     *       "last_id": "cp_abc123"
+                     *     }
+                     */
                     "application/json": components["schemas"]["BoundedListPage_PermissionObject_"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No base of the catalog and no fine-tuned model of this project has the name; or: no project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The job that the model would have come from ended without one */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
+            /** @description The body is larger than that of a request may be */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3669,33 +5709,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3704,7 +5744,7 @@ export interface operations {
             };
         };
     };
-    delete_permission_v1_fine_tuning_checkpoints__fine_tuned_model_checkpoint__permissions__permission_id__delete: {
+    delete_permission: {
         parameters: {
             query?: never;
             header?: never;
@@ -3716,90 +5756,91 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "cp_abc123",
+                     *       "object": "checkpoint.permission",
+                     *       "deleted": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["PermissionDeleted"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No base of the catalog and no fine-tuned model of this project has the name; or: the checkpoint has no such permission */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The job that the model would have come from ended without one */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3809,33 +5850,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3844,11 +5885,20 @@ export interface operations {
             };
         };
     };
-    list_jobs_v1_fine_tuning_jobs_get: {
+    list_jobs: {
         parameters: {
             query?: {
                 after?: string | null;
                 limit?: number;
+                /**
+                 * @description Pairs that a job's metadata must have: `metadata[key]=value`. `metadata=null` finds jobs without any.
+                 * @example {
+                 *       "team": "support"
+                 *     }
+                 */
+                metadata?: {
+                    [key: string]: string;
+                };
             };
             header?: never;
             path?: never;
@@ -3856,90 +5906,125 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "ftjob-abc123",
+                     *           "object": "fine_tuning.job",
+                     *           "created_at": 1764000000,
+                     *           "started_at": 1764000060,
+                     *           "finished_at": 1764001800,
+                     *           "estimated_finish": null,
+                     *           "model": "smollm2-135m-instruct",
+                     *           "base_model": "smollm2-135m-instruct",
+                     *           "fine_tuned_model": "ft:smollm2-135m-instruct:burnish:desk:abc12345",
+                     *           "organization_id": "burnish",
+                     *           "status": "succeeded",
+                     *           "phase": "succeeded",
+                     *           "pause_requested": false,
+                     *           "attempt": 1,
+                     *           "error": null,
+                     *           "hyperparameters": {
+                     *             "n_epochs": 3,
+                     *             "batch_size": 4,
+                     *             "learning_rate_multiplier": 1
+                     *           },
+                     *           "method": {
+                     *             "type": "supervised",
+                     *             "supervised": {
+                     *               "hyperparameters": {
+                     *                 "n_epochs": 3,
+                     *                 "batch_size": 4,
+                     *                 "learning_rate_multiplier": 1
+                     *               }
+                     *             }
+                     *           },
+                     *           "training_file": "file-abc123",
+                     *           "validation_file": null,
+                     *           "result_files": [
+                     *             "file-def456"
+                     *           ],
+                     *           "trained_tokens": 48210,
+                     *           "seed": 42,
+                     *           "suffix": "desk",
+                     *           "metadata": {
+                     *             "team": "support"
+                     *           },
+                     *           "integrations": [],
+                     *           "lineage": [],
+                     *           "waits_for": [],
+                     *           "held_by": null,
+                     *           "queue": null,
+                     *           "lora": null,
+                     *           "priority": 0,
+                     *           "timeout": null,
+                     *           "budget": null,
+                     *           "resources": null,
+                     *           "running_seconds": 0,
+                     *           "ended_by": null,
+                     *           "expires_after": null,
+                     *           "keep_checkpoints": null
+                     *         }
+                     *       ],
+                     *       "has_more": false
+                     *     }
+                     */
                     "application/json": components["schemas"]["ListPage_JobObject_"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3949,33 +6034,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3984,7 +6057,7 @@ export interface operations {
             };
         };
     };
-    create_job_v1_fine_tuning_jobs_post: {
+    create_job: {
         parameters: {
             query?: never;
             header?: {
@@ -4000,90 +6073,154 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "ftjob-abc123",
+                     *       "object": "fine_tuning.job",
+                     *       "created_at": 1764000000,
+                     *       "started_at": null,
+                     *       "finished_at": null,
+                     *       "estimated_finish": null,
+                     *       "model": "smollm2-135m-instruct",
+                     *       "base_model": "smollm2-135m-instruct",
+                     *       "fine_tuned_model": null,
+                     *       "organization_id": "burnish",
+                     *       "status": "validating_files",
+                     *       "phase": "validating",
+                     *       "pause_requested": false,
+                     *       "attempt": 0,
+                     *       "error": null,
+                     *       "hyperparameters": {
+                     *         "n_epochs": 3,
+                     *         "batch_size": 4,
+                     *         "learning_rate_multiplier": 1
+                     *       },
+                     *       "method": {
+                     *         "type": "supervised",
+                     *         "supervised": {
+                     *           "hyperparameters": {
+                     *             "n_epochs": 3,
+                     *             "batch_size": 4,
+                     *             "learning_rate_multiplier": 1
+                     *           }
+                     *         }
+                     *       },
+                     *       "training_file": "file-abc123",
+                     *       "validation_file": null,
+                     *       "result_files": [],
+                     *       "trained_tokens": null,
+                     *       "seed": 42,
+                     *       "suffix": "desk",
+                     *       "metadata": {
+                     *         "team": "support"
+                     *       },
+                     *       "integrations": [],
+                     *       "lineage": [],
+                     *       "waits_for": [],
+                     *       "held_by": null,
+                     *       "queue": null,
+                     *       "lora": null,
+                     *       "priority": 0,
+                     *       "timeout": null,
+                     *       "budget": null,
+                     *       "resources": null,
+                     *       "running_seconds": 0,
+                     *       "ended_by": null,
+                     *       "expires_after": null,
+                     *       "keep_checkpoints": null
+                     *     }
+                     */
                     "application/json": components["schemas"]["JobObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No file of this project has the id; or: no base of the catalog and no fine-tuned model of this project has the name */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The job that the model would have come from ended without one; or: The key stands for another request of the last 24 hours */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
+            /** @description The body is larger than that of a request may be */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4093,33 +6230,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4128,7 +6265,7 @@ export interface operations {
             };
         };
     };
-    get_job_v1_fine_tuning_jobs__job_id__get: {
+    get_job: {
         parameters: {
             query?: never;
             header?: never;
@@ -4139,90 +6276,131 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "ftjob-abc123",
+                     *       "object": "fine_tuning.job",
+                     *       "created_at": 1764000000,
+                     *       "started_at": 1764000060,
+                     *       "finished_at": 1764001800,
+                     *       "estimated_finish": null,
+                     *       "model": "smollm2-135m-instruct",
+                     *       "base_model": "smollm2-135m-instruct",
+                     *       "fine_tuned_model": "ft:smollm2-135m-instruct:burnish:desk:abc12345",
+                     *       "organization_id": "burnish",
+                     *       "status": "succeeded",
+                     *       "phase": "succeeded",
+                     *       "pause_requested": false,
+                     *       "attempt": 1,
+                     *       "error": null,
+                     *       "hyperparameters": {
+                     *         "n_epochs": 3,
+                     *         "batch_size": 4,
+                     *         "learning_rate_multiplier": 1
+                     *       },
+                     *       "method": {
+                     *         "type": "supervised",
+                     *         "supervised": {
+                     *           "hyperparameters": {
+                     *             "n_epochs": 3,
+                     *             "batch_size": 4,
+                     *             "learning_rate_multiplier": 1
+                     *           }
+                     *         }
+                     *       },
+                     *       "training_file": "file-abc123",
+                     *       "validation_file": null,
+                     *       "result_files": [
+                     *         "file-def456"
+                     *       ],
+                     *       "trained_tokens": 48210,
+                     *       "seed": 42,
+                     *       "suffix": "desk",
+                     *       "metadata": {
+                     *         "team": "support"
+                     *       },
+                     *       "integrations": [],
+                     *       "lineage": [],
+                     *       "waits_for": [],
+                     *       "held_by": null,
+                     *       "queue": null,
+                     *       "lora": null,
+                     *       "priority": 0,
+                     *       "timeout": null,
+                     *       "budget": null,
+                     *       "resources": null,
+                     *       "running_seconds": 0,
+                     *       "ended_by": null,
+                     *       "expires_after": null,
+                     *       "keep_checkpoints": null
+                     *     }
+                     */
                     "application/json": components["schemas"]["JobObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No job of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4232,33 +6410,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4267,7 +6433,7 @@ export interface operations {
             };
         };
     };
-    delete_job_v1_fine_tuning_jobs__job_id__delete: {
+    delete_job: {
         parameters: {
             query?: never;
             header?: never;
@@ -4278,90 +6444,91 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "ftjob-abc123",
+                     *       "object": "fine_tuning.job",
+                     *       "deleted": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["JobDeleted"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No job of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The job has not ended, so it cannot be deleted; or: other jobs need what this one left */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4371,33 +6538,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4406,10 +6573,26 @@ export interface operations {
             };
         };
     };
-    download_adapter_v1_fine_tuning_jobs__job_id__adapter_get: {
+    download_adapter: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Send nothing if the ETag is still one of these.
+                 * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                 */
+                "If-None-Match"?: string;
+                /**
+                 * @description Send the range only if the ETag is still this one, else all.
+                 * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                 */
+                "If-Range"?: string;
+                /**
+                 * @description The bytes to send, one range; all without it.
+                 * @example bytes=0-1023
+                 */
+                Range?: string;
+            };
             path: {
                 job_id: string;
             };
@@ -4417,9 +6600,41 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description All bytes */
             200: {
                 headers: {
+                    /**
+                     * @description Ranges of bytes can be asked for.
+                     * @example bytes
+                     */
+                    "Accept-Ranges"?: string;
+                    /**
+                     * @description The digest of the bytes sent (RFC 9530).
+                     * @example sha-256=:n4bQgYhM…=:
+                     */
+                    "Content-Digest"?: string;
+                    /**
+                     * @description The file's name.
+                     * @example attachment; filename*=UTF-8''train.jsonl
+                     */
+                    "Content-Disposition"?: string;
+                    /**
+                     * @description The strong entity tag: the SHA-256 of all bytes.
+                     * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description The digest of all bytes (RFC 9530).
+                     * @example sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:
+                     */
+                    "Repr-Digest"?: string;
+                    /**
+                     * @description The media type is what it says.
+                     * @example nosniff
+                     */
+                    "X-Content-Type-Options"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4429,94 +6644,162 @@ export interface operations {
             /** @description The range asked for */
             206: {
                 headers: {
+                    /**
+                     * @description Ranges of bytes can be asked for.
+                     * @example bytes
+                     */
+                    "Accept-Ranges"?: string;
+                    /**
+                     * @description The file's name.
+                     * @example attachment; filename*=UTF-8''train.jsonl
+                     */
+                    "Content-Disposition"?: string;
+                    /**
+                     * @description The bytes of this part, and how many there are.
+                     * @example bytes 0-1023/52428
+                     */
+                    "Content-Range"?: string;
+                    /**
+                     * @description The strong entity tag: the SHA-256 of all bytes.
+                     * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description The digest of all bytes (RFC 9530).
+                     * @example sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:
+                     */
+                    "Repr-Digest"?: string;
+                    /**
+                     * @description The media type is what it says.
+                     * @example nosniff
+                     */
+                    "X-Content-Type-Options"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/octet-stream": string;
+                    "application/zip": string;
                 };
             };
             /** @description The ETag in If-None-Match is still right */
             304: {
                 headers: {
+                    /**
+                     * @description Ranges of bytes can be asked for.
+                     * @example bytes
+                     */
+                    "Accept-Ranges"?: string;
+                    /**
+                     * @description The file's name.
+                     * @example attachment; filename*=UTF-8''train.jsonl
+                     */
+                    "Content-Disposition"?: string;
+                    /**
+                     * @description The strong entity tag: the SHA-256 of all bytes.
+                     * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description The digest of all bytes (RFC 9530).
+                     * @example sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:
+                     */
+                    "Repr-Digest"?: string;
+                    /**
+                     * @description The media type is what it says.
+                     * @example nosniff
+                     */
+                    "X-Content-Type-Options"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No job of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The job has no such result, at least not yet; or: the job leaves a whole model where an adapter is asked for, or the other way round */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
+            /** @description The range asked for has no byte of the download */
             416: {
                 headers: {
+                    /**
+                     * @description How many bytes there are.
+                     * @example bytes *\/52428
+                     */
+                    "Content-Range"?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4526,33 +6809,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4561,7 +6832,7 @@ export interface operations {
             };
         };
     };
-    cancel_job_v1_fine_tuning_jobs__job_id__cancel_post: {
+    cancel_job: {
         parameters: {
             query?: never;
             header?: never;
@@ -4572,90 +6843,141 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "ftjob-abc123",
+                     *       "object": "fine_tuning.job",
+                     *       "created_at": 1764000000,
+                     *       "started_at": 1764000060,
+                     *       "finished_at": 1764000900,
+                     *       "estimated_finish": null,
+                     *       "model": "smollm2-135m-instruct",
+                     *       "base_model": "smollm2-135m-instruct",
+                     *       "fine_tuned_model": null,
+                     *       "organization_id": "burnish",
+                     *       "status": "cancelled",
+                     *       "phase": "cancelled",
+                     *       "pause_requested": false,
+                     *       "attempt": 1,
+                     *       "error": null,
+                     *       "hyperparameters": {
+                     *         "n_epochs": 3,
+                     *         "batch_size": 4,
+                     *         "learning_rate_multiplier": 1
+                     *       },
+                     *       "method": {
+                     *         "type": "supervised",
+                     *         "supervised": {
+                     *           "hyperparameters": {
+                     *             "n_epochs": 3,
+                     *             "batch_size": 4,
+                     *             "learning_rate_multiplier": 1
+                     *           }
+                     *         }
+                     *       },
+                     *       "training_file": "file-abc123",
+                     *       "validation_file": null,
+                     *       "result_files": [],
+                     *       "trained_tokens": null,
+                     *       "seed": 42,
+                     *       "suffix": "desk",
+                     *       "metadata": {
+                     *         "team": "support"
+                     *       },
+                     *       "integrations": [],
+                     *       "lineage": [],
+                     *       "waits_for": [],
+                     *       "held_by": null,
+                     *       "queue": null,
+                     *       "lora": null,
+                     *       "priority": 0,
+                     *       "timeout": null,
+                     *       "budget": null,
+                     *       "resources": null,
+                     *       "running_seconds": 0,
+                     *       "ended_by": null,
+                     *       "expires_after": null,
+                     *       "keep_checkpoints": null
+                     *     }
+                     */
                     "application/json": components["schemas"]["JobObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No job of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The job has ended, so it cannot be cancelled, paused or resumed */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4665,33 +6987,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4700,7 +7022,7 @@ export interface operations {
             };
         };
     };
-    list_checkpoints_v1_fine_tuning_jobs__job_id__checkpoints_get: {
+    list_checkpoints: {
         parameters: {
             query?: {
                 after?: string | null;
@@ -4714,90 +7036,95 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "ftckpt_abc123",
+                     *           "object": "fine_tuning.job.checkpoint",
+                     *           "created_at": 1764000000,
+                     *           "fine_tuned_model_checkpoint": "ft:smollm2-135m-instruct:burnish:desk:abc12345:ckpt-step-12",
+                     *           "fine_tuning_job_id": "ftjob-abc123",
+                     *           "step_number": 12,
+                     *           "metrics": {
+                     *             "train_loss": 0.52,
+                     *             "train_mean_token_accuracy": 0.81
+                     *           },
+                     *           "expires_at": 1764003600
+                     *         }
+                     *       ],
+                     *       "has_more": false,
+                     *       "first_id": "ftckpt_abc123",
+                     *       "last_id": "ftckpt_abc123"
+                     *     }
+                     */
                     "application/json": components["schemas"]["BoundedListPage_CheckpointObject_"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No job of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4807,33 +7134,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4842,7 +7157,7 @@ export interface operations {
             };
         };
     };
-    list_events_v1_fine_tuning_jobs__job_id__events_get: {
+    list_events: {
         parameters: {
             query?: {
                 after?: string | null;
@@ -4860,91 +7175,108 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "ftevent-abc123",
+                     *           "object": "fine_tuning.job.event",
+                     *           "created_at": 1764000000,
+                     *           "level": "info",
+                     *           "message": "The job has successfully completed",
+                     *           "type": "message",
+                     *           "data": {
+                     *             "step": 12,
+                     *             "total_steps": 12,
+                     *             "train_loss": 0.52
+                     *           }
+                     *         }
+                     *       ],
+                     *       "has_more": false
+                     *     }
+                     */
                     "application/json": components["schemas"]["ListPage_JobEventObject_"];
-                    "text/event-stream": string;
+                    /**
+                     * @example {
+                     *       "id": "ftevent-abc123",
+                     *       "event": "fine_tuning.job.event",
+                     *       "data": "{\"id\":\"ftevent-abc123\",\"object\":\"fine_tuning.job.event\",\"created_at\":1764000000,\"level\":\"info\",\"message\":\"Step 12/12: training loss=0.52\",\"type\":\"metrics\",\"data\":{\"step\":12,\"train_loss\":0.52}}"
+                     *     }
+                     */
+                    "text/event-stream": {
+                        /** @description A job's event, or with `done` the job. */
+                        data: string;
+                        /** @enum {string} */
+                        event: "fine_tuning.job.event" | "done";
+                        /** @description For `Last-Event-ID`; `done` has none. */
+                        id?: string;
+                    };
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No job of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4954,33 +7286,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4989,10 +7309,26 @@ export interface operations {
             };
         };
     };
-    download_model_v1_fine_tuning_jobs__job_id__model_get: {
+    download_model: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Send nothing if the ETag is still one of these.
+                 * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                 */
+                "If-None-Match"?: string;
+                /**
+                 * @description Send the range only if the ETag is still this one, else all.
+                 * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                 */
+                "If-Range"?: string;
+                /**
+                 * @description The bytes to send, one range; all without it.
+                 * @example bytes=0-1023
+                 */
+                Range?: string;
+            };
             path: {
                 job_id: string;
             };
@@ -5000,9 +7336,41 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description All bytes */
             200: {
                 headers: {
+                    /**
+                     * @description Ranges of bytes can be asked for.
+                     * @example bytes
+                     */
+                    "Accept-Ranges"?: string;
+                    /**
+                     * @description The digest of the bytes sent (RFC 9530).
+                     * @example sha-256=:n4bQgYhM…=:
+                     */
+                    "Content-Digest"?: string;
+                    /**
+                     * @description The file's name.
+                     * @example attachment; filename*=UTF-8''train.jsonl
+                     */
+                    "Content-Disposition"?: string;
+                    /**
+                     * @description The strong entity tag: the SHA-256 of all bytes.
+                     * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description The digest of all bytes (RFC 9530).
+                     * @example sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:
+                     */
+                    "Repr-Digest"?: string;
+                    /**
+                     * @description The media type is what it says.
+                     * @example nosniff
+                     */
+                    "X-Content-Type-Options"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5012,94 +7380,162 @@ export interface operations {
             /** @description The range asked for */
             206: {
                 headers: {
+                    /**
+                     * @description Ranges of bytes can be asked for.
+                     * @example bytes
+                     */
+                    "Accept-Ranges"?: string;
+                    /**
+                     * @description The file's name.
+                     * @example attachment; filename*=UTF-8''train.jsonl
+                     */
+                    "Content-Disposition"?: string;
+                    /**
+                     * @description The bytes of this part, and how many there are.
+                     * @example bytes 0-1023/52428
+                     */
+                    "Content-Range"?: string;
+                    /**
+                     * @description The strong entity tag: the SHA-256 of all bytes.
+                     * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description The digest of all bytes (RFC 9530).
+                     * @example sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:
+                     */
+                    "Repr-Digest"?: string;
+                    /**
+                     * @description The media type is what it says.
+                     * @example nosniff
+                     */
+                    "X-Content-Type-Options"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/octet-stream": string;
+                    "application/zip": string;
                 };
             };
             /** @description The ETag in If-None-Match is still right */
             304: {
                 headers: {
+                    /**
+                     * @description Ranges of bytes can be asked for.
+                     * @example bytes
+                     */
+                    "Accept-Ranges"?: string;
+                    /**
+                     * @description The file's name.
+                     * @example attachment; filename*=UTF-8''train.jsonl
+                     */
+                    "Content-Disposition"?: string;
+                    /**
+                     * @description The strong entity tag: the SHA-256 of all bytes.
+                     * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description The digest of all bytes (RFC 9530).
+                     * @example sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:
+                     */
+                    "Repr-Digest"?: string;
+                    /**
+                     * @description The media type is what it says.
+                     * @example nosniff
+                     */
+                    "X-Content-Type-Options"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No job of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The job has no such result, at least not yet; or: the job leaves a whole model where an adapter is asked for, or the other way round */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
+            /** @description The range asked for has no byte of the download */
             416: {
                 headers: {
+                    /**
+                     * @description How many bytes there are.
+                     * @example bytes *\/52428
+                     */
+                    "Content-Range"?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5109,33 +7545,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5144,7 +7568,7 @@ export interface operations {
             };
         };
     };
-    pause_job_v1_fine_tuning_jobs__job_id__pause_post: {
+    pause_job: {
         parameters: {
             query?: never;
             header?: never;
@@ -5155,90 +7579,141 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "ftjob-abc123",
+                     *       "object": "fine_tuning.job",
+                     *       "created_at": 1764000000,
+                     *       "started_at": 1764000060,
+                     *       "finished_at": null,
+                     *       "estimated_finish": null,
+                     *       "model": "smollm2-135m-instruct",
+                     *       "base_model": "smollm2-135m-instruct",
+                     *       "fine_tuned_model": null,
+                     *       "organization_id": "burnish",
+                     *       "status": "queued",
+                     *       "phase": "paused",
+                     *       "pause_requested": false,
+                     *       "attempt": 1,
+                     *       "error": null,
+                     *       "hyperparameters": {
+                     *         "n_epochs": 3,
+                     *         "batch_size": 4,
+                     *         "learning_rate_multiplier": 1
+                     *       },
+                     *       "method": {
+                     *         "type": "supervised",
+                     *         "supervised": {
+                     *           "hyperparameters": {
+                     *             "n_epochs": 3,
+                     *             "batch_size": 4,
+                     *             "learning_rate_multiplier": 1
+                     *           }
+                     *         }
+                     *       },
+                     *       "training_file": "file-abc123",
+                     *       "validation_file": null,
+                     *       "result_files": [],
+                     *       "trained_tokens": null,
+                     *       "seed": 42,
+                     *       "suffix": "desk",
+                     *       "metadata": {
+                     *         "team": "support"
+                     *       },
+                     *       "integrations": [],
+                     *       "lineage": [],
+                     *       "waits_for": [],
+                     *       "held_by": null,
+                     *       "queue": null,
+                     *       "lora": null,
+                     *       "priority": 0,
+                     *       "timeout": null,
+                     *       "budget": null,
+                     *       "resources": null,
+                     *       "running_seconds": 0,
+                     *       "ended_by": null,
+                     *       "expires_after": null,
+                     *       "keep_checkpoints": null
+                     *     }
+                     */
                     "application/json": components["schemas"]["JobObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No job of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The job has ended, so it cannot be cancelled, paused or resumed */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5248,33 +7723,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5283,7 +7758,7 @@ export interface operations {
             };
         };
     };
-    get_report_v1_fine_tuning_jobs__job_id__report_get: {
+    get_report: {
         parameters: {
             query?: never;
             header?: {
@@ -5296,91 +7771,96 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description The report */
             200: {
                 headers: {
+                    /** @description The SHA-256 of the report. */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /** @description `Accept` decides about the form. */
+                    Vary?: string;
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "job_id": "ftjob-abc123",
+                     *       "measures": {}
+                     *     }
+                     */
                     "application/json": Record<string, never>;
+                    /** @example <!doctype html><html>…</html> */
                     "text/html": string;
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No job of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The job has no such result, at least not yet */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5390,33 +7870,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5425,7 +7893,7 @@ export interface operations {
             };
         };
     };
-    resume_job_v1_fine_tuning_jobs__job_id__resume_post: {
+    resume_job: {
         parameters: {
             query?: never;
             header?: never;
@@ -5436,90 +7904,141 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "ftjob-abc123",
+                     *       "object": "fine_tuning.job",
+                     *       "created_at": 1764000000,
+                     *       "started_at": 1764000060,
+                     *       "finished_at": null,
+                     *       "estimated_finish": null,
+                     *       "model": "smollm2-135m-instruct",
+                     *       "base_model": "smollm2-135m-instruct",
+                     *       "fine_tuned_model": null,
+                     *       "organization_id": "burnish",
+                     *       "status": "queued",
+                     *       "phase": "queued",
+                     *       "pause_requested": false,
+                     *       "attempt": 1,
+                     *       "error": null,
+                     *       "hyperparameters": {
+                     *         "n_epochs": 3,
+                     *         "batch_size": 4,
+                     *         "learning_rate_multiplier": 1
+                     *       },
+                     *       "method": {
+                     *         "type": "supervised",
+                     *         "supervised": {
+                     *           "hyperparameters": {
+                     *             "n_epochs": 3,
+                     *             "batch_size": 4,
+                     *             "learning_rate_multiplier": 1
+                     *           }
+                     *         }
+                     *       },
+                     *       "training_file": "file-abc123",
+                     *       "validation_file": null,
+                     *       "result_files": [],
+                     *       "trained_tokens": null,
+                     *       "seed": 42,
+                     *       "suffix": "desk",
+                     *       "metadata": {
+                     *         "team": "support"
+                     *       },
+                     *       "integrations": [],
+                     *       "lineage": [],
+                     *       "waits_for": [],
+                     *       "held_by": null,
+                     *       "queue": null,
+                     *       "lora": null,
+                     *       "priority": 0,
+                     *       "timeout": null,
+                     *       "budget": null,
+                     *       "resources": null,
+                     *       "running_seconds": 0,
+                     *       "ended_by": null,
+                     *       "expires_after": null,
+                     *       "keep_checkpoints": null
+                     *     }
+                     */
                     "application/json": components["schemas"]["JobObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No job of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The job has ended, so it cannot be cancelled, paused or resumed; or: the job is not paused, so there is nothing to resume */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5529,33 +8048,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5564,7 +8083,7 @@ export interface operations {
             };
         };
     };
-    preview_job_v1_fine_tuning_jobs_preview_post: {
+    preview_job: {
         parameters: {
             query?: {
                 /** @description How many training rows to show as tokens. */
@@ -5576,94 +8095,180 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "model": "smollm2-135m-instruct",
+                 *       "training_file": "file-abc123",
+                 *       "method": {
+                 *         "supervised": {
+                 *           "hyperparameters": {
+                 *             "n_epochs": 3
+                 *           }
+                 *         },
+                 *         "type": "supervised"
+                 *       }
+                 *     }
+                 */
                 "application/json": components["schemas"]["JobCreate"];
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "fine_tuning.job.preview",
+                     *       "model": "smollm2-135m-instruct",
+                     *       "base_model": "smollm2-135m-instruct",
+                     *       "method": {
+                     *         "type": "supervised",
+                     *         "supervised": {
+                     *           "hyperparameters": {
+                     *             "n_epochs": 3,
+                     *             "batch_size": 4,
+                     *             "learning_rate_multiplier": 1
+                     *           }
+                     *         }
+                     *       },
+                     *       "training": {
+                     *         "filename": "train.jsonl",
+                     *         "rows": 1,
+                     *         "used": 1,
+                     *         "tokens": 1,
+                     *         "trained_tokens": 48210,
+                     *         "cut": 1,
+                     *         "cut_lines": [],
+                     *         "dropped": 1,
+                     *         "dropped_lines": []
+                     *       },
+                     *       "validation": null,
+                     *       "steps": 1,
+                     *       "trained_tokens": 48210,
+                     *       "trained_tokens_exact": false,
+                     *       "ended_by": null,
+                     *       "warnings": [],
+                     *       "estimates": {
+                     *         "memory": {
+                     *           "bytes": 52428,
+                     *           "parts": {},
+                     *           "method": "text"
+                     *         },
+                     *         "time": {
+                     *           "seconds": null,
+                     *           "tokens_per_second": null,
+                     *           "earlier_jobs": 1,
+                     *           "method": "text"
+                     *         }
+                     *       },
+                     *       "queue": {
+                     *         "position": null,
+                     *         "reason": "validating",
+                     *         "message": "The job has successfully completed"
+                     *       },
+                     *       "sample": [
+                     *         {
+                     *           "line": 1,
+                     *           "part": "text",
+                     *           "tokens": [
+                     *             {
+                     *               "id": 1,
+                     *               "text": "text",
+                     *               "trained": false
+                     *             }
+                     *           ],
+                     *           "left_out": 0
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["PreviewObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No file of this project has the id; or: no base of the catalog and no fine-tuned model of this project has the name */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The job that the model would have come from ended without one; or: what the job would start from does not exist yet; or: the project has enough previews under way; or: nobody can count */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
+            /** @description The body is larger than that of a request may be */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5673,33 +8278,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5708,7 +8313,7 @@ export interface operations {
             };
         };
     };
-    list_models_v1_models_get: {
+    get_own_limits: {
         parameters: {
             query?: never;
             header?: never;
@@ -5717,81 +8322,204 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "organization.project.limits",
+                     *       "project_id": "proj_abc123",
+                     *       "stored_bytes": {
+                     *         "limit": null,
+                     *         "source": "default",
+                     *         "used": 1
+                     *       },
+                     *       "running_jobs": {
+                     *         "limit": null,
+                     *         "source": "default",
+                     *         "used": 1
+                     *       },
+                     *       "queued_jobs": {
+                     *         "limit": null,
+                     *         "source": "default",
+                     *         "used": 1
+                     *       },
+                     *       "training_minutes": {
+                     *         "limit": null,
+                     *         "source": "default",
+                     *         "used": 1,
+                     *         "resets_at": 1
+                     *       },
+                     *       "requests_per_minute": {
+                     *         "limit": null,
+                     *         "source": "default"
+                     *       },
+                     *       "tokens_per_minute": {
+                     *         "limit": null,
+                     *         "source": "default"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LimitsObject"];
+                };
+            };
+            /** @description The URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_models: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "ft:smollm2-135m-instruct:burnish:desk:abc12345",
+                     *           "object": "model",
+                     *           "created": 1764000000,
+                     *           "owned_by": "proj_abc123",
+                     *           "expires_at": 1764003600
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["ModelList"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5801,33 +8529,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5836,7 +8552,7 @@ export interface operations {
             };
         };
     };
-    get_model_v1_models__model__get: {
+    get_model: {
         parameters: {
             query?: never;
             header?: never;
@@ -5847,90 +8563,81 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "ft:smollm2-135m-instruct:burnish:desk:abc12345",
+                     *       "object": "model",
+                     *       "created": 1764000000,
+                     *       "owned_by": "proj_abc123",
+                     *       "expires_at": 1764003600
+                     *     }
+                     */
                     "application/json": components["schemas"]["ModelObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No base of the catalog and no fine-tuned model of this project has the name */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5940,33 +8647,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5975,7 +8670,7 @@ export interface operations {
             };
         };
     };
-    delete_model_v1_models__model__delete: {
+    delete_model: {
         parameters: {
             query?: never;
             header?: never;
@@ -5986,90 +8681,91 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "ft:smollm2-135m-instruct:burnish:desk:abc12345",
+                     *       "object": "model",
+                     *       "deleted": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["ModelDeleted"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No base of the catalog and no fine-tuned model of this project has the name */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The model is a base of the catalog, which the operator keeps */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6079,33 +8775,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6114,7 +8810,974 @@ export interface operations {
             };
         };
     };
-    list_projects_v1_organization_projects_get: {
+    list_exports: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "text",
+                     *           "object": "model.export",
+                     *           "model": "smollm2-135m-instruct",
+                     *           "fine_tuning_job_id": "ftjob-abc123",
+                     *           "format": "adapter",
+                     *           "precision": null,
+                     *           "status": "queued",
+                     *           "filename": "train.jsonl",
+                     *           "bytes": 52428,
+                     *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *           "created_at": 1764000000,
+                     *           "finished_at": 1764001800,
+                     *           "expires_at": 1764003600,
+                     *           "error": null,
+                     *           "verification": null
+                     *         }
+                     *       ],
+                     *       "has_more": false,
+                     *       "first_id": "text",
+                     *       "last_id": "text"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BoundedListPage_ExportObject_"];
+                };
+            };
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No base of the catalog and no fine-tuned model of this project has the name */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    create_export: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "format": "gguf",
+                 *       "precision": "q8_0"
+                 *     }
+                 */
+                "application/json": components["schemas"]["ExportCreate"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "text",
+                     *       "object": "model.export",
+                     *       "model": "smollm2-135m-instruct",
+                     *       "fine_tuning_job_id": "ftjob-abc123",
+                     *       "format": "adapter",
+                     *       "precision": null,
+                     *       "status": "queued",
+                     *       "filename": "train.jsonl",
+                     *       "bytes": 52428,
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "created_at": 1764000000,
+                     *       "finished_at": 1764001800,
+                     *       "expires_at": 1764003600,
+                     *       "error": null,
+                     *       "verification": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ExportObject"];
+                };
+            };
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No base of the catalog and no fine-tuned model of this project has the name */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The model does not exist yet; or: The key stands for another request of the last 24 hours */
+            409: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The body is larger than that of a request may be */
+            413: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The blob store has no room left */
+            507: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_export: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                export_id: string;
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "text",
+                     *       "object": "model.export",
+                     *       "model": "smollm2-135m-instruct",
+                     *       "fine_tuning_job_id": "ftjob-abc123",
+                     *       "format": "adapter",
+                     *       "precision": null,
+                     *       "status": "queued",
+                     *       "filename": "train.jsonl",
+                     *       "bytes": 52428,
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "created_at": 1764000000,
+                     *       "finished_at": 1764001800,
+                     *       "expires_at": 1764003600,
+                     *       "error": null,
+                     *       "verification": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ExportObject"];
+                };
+            };
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No base of the catalog and no fine-tuned model of this project has the name; or: the model has no such export */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_export: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                export_id: string;
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "text",
+                     *       "object": "model.export",
+                     *       "deleted": true
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ExportDeleted"];
+                };
+            };
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No base of the catalog and no fine-tuned model of this project has the name; or: the model has no such export */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The blob store has no room left */
+            507: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    download_export: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description Send nothing if the ETag is still one of these.
+                 * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                 */
+                "If-None-Match"?: string;
+                /**
+                 * @description Send the range only if the ETag is still this one, else all.
+                 * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                 */
+                "If-Range"?: string;
+                /**
+                 * @description The bytes to send, one range; all without it.
+                 * @example bytes=0-1023
+                 */
+                Range?: string;
+            };
+            path: {
+                export_id: string;
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All bytes */
+            200: {
+                headers: {
+                    /**
+                     * @description Ranges of bytes can be asked for.
+                     * @example bytes
+                     */
+                    "Accept-Ranges"?: string;
+                    /**
+                     * @description The digest of the bytes sent (RFC 9530).
+                     * @example sha-256=:n4bQgYhM…=:
+                     */
+                    "Content-Digest"?: string;
+                    /**
+                     * @description The file's name.
+                     * @example attachment; filename*=UTF-8''train.jsonl
+                     */
+                    "Content-Disposition"?: string;
+                    /**
+                     * @description The strong entity tag: the SHA-256 of all bytes.
+                     * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description The digest of all bytes (RFC 9530).
+                     * @example sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:
+                     */
+                    "Repr-Digest"?: string;
+                    /**
+                     * @description The media type is what it says.
+                     * @example nosniff
+                     */
+                    "X-Content-Type-Options"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                    "application/zip": string;
+                };
+            };
+            /** @description The range asked for */
+            206: {
+                headers: {
+                    /**
+                     * @description Ranges of bytes can be asked for.
+                     * @example bytes
+                     */
+                    "Accept-Ranges"?: string;
+                    /**
+                     * @description The file's name.
+                     * @example attachment; filename*=UTF-8''train.jsonl
+                     */
+                    "Content-Disposition"?: string;
+                    /**
+                     * @description The bytes of this part, and how many there are.
+                     * @example bytes 0-1023/52428
+                     */
+                    "Content-Range"?: string;
+                    /**
+                     * @description The strong entity tag: the SHA-256 of all bytes.
+                     * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description The digest of all bytes (RFC 9530).
+                     * @example sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:
+                     */
+                    "Repr-Digest"?: string;
+                    /**
+                     * @description The media type is what it says.
+                     * @example nosniff
+                     */
+                    "X-Content-Type-Options"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                    "application/zip": string;
+                };
+            };
+            /** @description The ETag in If-None-Match is still right */
+            304: {
+                headers: {
+                    /**
+                     * @description Ranges of bytes can be asked for.
+                     * @example bytes
+                     */
+                    "Accept-Ranges"?: string;
+                    /**
+                     * @description The file's name.
+                     * @example attachment; filename*=UTF-8''train.jsonl
+                     */
+                    "Content-Disposition"?: string;
+                    /**
+                     * @description The strong entity tag: the SHA-256 of all bytes.
+                     * @example "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     */
+                    ETag?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    /**
+                     * @description The digest of all bytes (RFC 9530).
+                     * @example sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:
+                     */
+                    "Repr-Digest"?: string;
+                    /**
+                     * @description The media type is what it says.
+                     * @example nosniff
+                     */
+                    "X-Content-Type-Options"?: string;
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No base of the catalog and no fine-tuned model of this project has the name; or: the model has no such export */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description There are no bytes to download, or not yet */
+            409: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The range asked for has no byte of the download */
+            416: {
+                headers: {
+                    /**
+                     * @description How many bytes there are.
+                     * @example bytes *\/52428
+                     */
+                    "Content-Range"?: string;
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_audit_logs: {
+        parameters: {
+            query?: {
+                "actor_ids[]"?: string[];
+                after?: string | null;
+                before?: string | null;
+                "effective_at[gt]"?: number | null;
+                "effective_at[gte]"?: number | null;
+                "effective_at[lt]"?: number | null;
+                "effective_at[lte]"?: number | null;
+                "event_types[]"?: string[];
+                limit?: number;
+                "project_ids[]"?: string[];
+                "resource_ids[]"?: string[];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "text",
+                     *           "object": "organization.audit_log",
+                     *           "type": "text",
+                     *           "effective_at": 1,
+                     *           "actor": null,
+                     *           "project": null,
+                     *           "outcome": "succeeded",
+                     *           "status_code": 204,
+                     *           "object_id": null,
+                     *           "request_id": null,
+                     *           "ip_address": null
+                     *         }
+                     *       ],
+                     *       "has_more": false,
+                     *       "first_id": "text",
+                     *       "last_id": "text"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BoundedListPage_AuditLogObject_"];
+                };
+            };
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_projects: {
         parameters: {
             query?: {
                 after?: string | null;
@@ -6126,90 +9789,77 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "proj_abc123",
+                     *           "object": "organization.project",
+                     *           "name": "support desk",
+                     *           "created_at": 1764000000,
+                     *           "status": "active"
+                     *         }
+                     *       ],
+                     *       "has_more": false,
+                     *       "first_id": "proj_abc123",
+                     *       "last_id": "proj_abc123"
+                     *     }
+                     */
                     "application/json": components["schemas"]["BoundedListPage_ProjectObject_"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6219,33 +9869,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6254,7 +9892,7 @@ export interface operations {
             };
         };
     };
-    create_project_v1_organization_projects_post: {
+    create_project: {
         parameters: {
             query?: never;
             header?: never;
@@ -6263,94 +9901,102 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "support desk"
+                 *     }
+                 */
                 "application/json": components["schemas"]["ProjectCreate"];
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "proj_abc123",
+                     *       "object": "organization.project",
+                     *       "name": "support desk",
+                     *       "created_at": 1764000000,
+                     *       "status": "active"
+                     *     }
+                     */
                     "application/json": components["schemas"]["ProjectObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The object's state forbids it */
+            /** @description A project of this name exists */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
+            /** @description The body is larger than that of a request may be */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6360,33 +10006,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6395,7 +10041,7 @@ export interface operations {
             };
         };
     };
-    get_project_v1_organization_projects__project_id__get: {
+    get_project: {
         parameters: {
             query?: never;
             header?: never;
@@ -6406,90 +10052,81 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "proj_abc123",
+                     *       "object": "organization.project",
+                     *       "name": "support desk",
+                     *       "created_at": 1764000000,
+                     *       "status": "active"
+                     *     }
+                     */
                     "application/json": components["schemas"]["ProjectObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6499,33 +10136,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6534,7 +10159,310 @@ export interface operations {
             };
         };
     };
-    list_keys_v1_organization_projects__project_id__api_keys_get: {
+    update_project: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "support desk"
+                 *     }
+                 */
+                "application/json": components["schemas"]["ProjectUpdate"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "proj_abc123",
+                     *       "object": "organization.project",
+                     *       "name": "support desk",
+                     *       "created_at": 1764000000,
+                     *       "status": "active"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ProjectObject"];
+                };
+            };
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No project has the id */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description A project of this name exists */
+            409: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The body is larger than that of a request may be */
+            413: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The blob store has no room left */
+            507: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_project: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "text",
+                     *       "object": "organization.project.deleted",
+                     *       "deleted": true
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ProjectDeleted"];
+                };
+            };
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No project has the id */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description A key cannot delete its own project */
+            409: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The blob store has no room left */
+            507: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_keys: {
         parameters: {
             query?: {
                 after?: string | null;
@@ -6548,90 +10476,96 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "key_abc123",
+                     *           "object": "organization.project.api_key",
+                     *           "name": "support desk",
+                     *           "redacted_value": "burnish-h2JpQx…",
+                     *           "created_at": 1764000000,
+                     *           "last_used_at": null,
+                     *           "scopes": [
+                     *             "read",
+                     *             "write"
+                     *           ],
+                     *           "expires_at": 1764003600,
+                     *           "revoked_at": null
+                     *         }
+                     *       ],
+                     *       "has_more": false,
+                     *       "first_id": "key_abc123",
+                     *       "last_id": "key_abc123"
+                     *     }
+                     */
                     "application/json": components["schemas"]["BoundedListPage_KeyObject_"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6641,33 +10575,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6676,7 +10598,7 @@ export interface operations {
             };
         };
     };
-    create_key_v1_organization_projects__project_id__api_keys_post: {
+    create_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -6687,94 +10609,110 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "ci"
+                 *     }
+                 */
                 "application/json": components["schemas"]["KeyCreate"];
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "key_abc123",
+                     *       "object": "organization.project.api_key",
+                     *       "name": "support desk",
+                     *       "redacted_value": "burnish-h2JpQx…",
+                     *       "created_at": 1764000000,
+                     *       "last_used_at": null,
+                     *       "scopes": [
+                     *         "read",
+                     *         "write"
+                     *       ],
+                     *       "expires_at": 1764003600,
+                     *       "revoked_at": null,
+                     *       "value": "burnish-h2JpQxVbT0m5s8yCzWk3rLd7fNaG1eUiOjP4qXv9wBt"
+                     *     }
+                     */
                     "application/json": components["schemas"]["NewKey"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
+            /** @description The body is larger than that of a request may be */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6784,33 +10722,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6819,7 +10757,7 @@ export interface operations {
             };
         };
     };
-    revoke_key_v1_organization_projects__project_id__api_keys__key_id__delete: {
+    revoke_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -6831,90 +10769,79 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "key_abc123",
+                     *       "object": "organization.project.api_key.deleted",
+                     *       "deleted": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["KeyDeleted"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No project has the id; or: no key of the project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6924,33 +10851,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6959,7 +10886,333 @@ export interface operations {
             };
         };
     };
-    create_upload_v1_uploads_post: {
+    get_limits: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "object": "organization.project.limits",
+                     *       "project_id": "proj_abc123",
+                     *       "stored_bytes": {
+                     *         "limit": null,
+                     *         "source": "default",
+                     *         "used": 1
+                     *       },
+                     *       "running_jobs": {
+                     *         "limit": null,
+                     *         "source": "default",
+                     *         "used": 1
+                     *       },
+                     *       "queued_jobs": {
+                     *         "limit": null,
+                     *         "source": "default",
+                     *         "used": 1
+                     *       },
+                     *       "training_minutes": {
+                     *         "limit": null,
+                     *         "source": "default",
+                     *         "used": 1,
+                     *         "resets_at": 1
+                     *       },
+                     *       "requests_per_minute": {
+                     *         "limit": null,
+                     *         "source": "default"
+                     *       },
+                     *       "tokens_per_minute": {
+                     *         "limit": null,
+                     *         "source": "default"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LimitsObject"];
+                };
+            };
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No project has the id */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    update_limits: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "stored_bytes": 10000000000,
+                 *       "running_jobs": 2,
+                 *       "queued_jobs": 20,
+                 *       "training_minutes": 6000,
+                 *       "requests_per_minute": 600,
+                 *       "tokens_per_minute": 100000
+                 *     }
+                 */
+                "application/json": components["schemas"]["LimitsUpdate"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "object": "organization.project.limits",
+                     *       "project_id": "proj_abc123",
+                     *       "stored_bytes": {
+                     *         "limit": null,
+                     *         "source": "default",
+                     *         "used": 1
+                     *       },
+                     *       "running_jobs": {
+                     *         "limit": null,
+                     *         "source": "default",
+                     *         "used": 1
+                     *       },
+                     *       "queued_jobs": {
+                     *         "limit": null,
+                     *         "source": "default",
+                     *         "used": 1
+                     *       },
+                     *       "training_minutes": {
+                     *         "limit": null,
+                     *         "source": "default",
+                     *         "used": 1,
+                     *         "resets_at": 1
+                     *       },
+                     *       "requests_per_minute": {
+                     *         "limit": null,
+                     *         "source": "default"
+                     *       },
+                     *       "tokens_per_minute": {
+                     *         "limit": null,
+                     *         "source": "default"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LimitsObject"];
+                };
+            };
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No project has the id */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The body is larger than that of a request may be */
+            413: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The blob store has no room left */
+            507: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    create_upload: {
         parameters: {
             query?: never;
             header?: {
@@ -6971,94 +11224,110 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "filename": "train.jsonl",
+                 *       "purpose": "fine-tune",
+                 *       "bytes": 1024,
+                 *       "mime_type": "text/jsonl"
+                 *     }
+                 */
                 "application/json": components["schemas"]["UploadCreate"];
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "upload_abc123",
+                     *       "object": "upload",
+                     *       "created_at": 1764000000,
+                     *       "expires_at": 1764003600,
+                     *       "filename": "train.jsonl",
+                     *       "purpose": "fine-tune",
+                     *       "bytes": 52428,
+                     *       "status": "pending",
+                     *       "file": null
+                     *     }
+                     */
                     "application/json": components["schemas"]["UploadObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The object's state forbids it */
+            /** @description The key stands for another request of the last 24 hours */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
+            /** @description The file is larger than the service accepts; or: The body is larger than that of a request may be */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7068,33 +11337,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7103,7 +11372,7 @@ export interface operations {
             };
         };
     };
-    get_upload_v1_uploads__upload_id__get: {
+    get_upload: {
         parameters: {
             query?: never;
             header?: never;
@@ -7114,90 +11383,86 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "upload_abc123",
+                     *       "object": "upload",
+                     *       "created_at": 1764000000,
+                     *       "expires_at": 1764003600,
+                     *       "filename": "train.jsonl",
+                     *       "purpose": "fine-tune",
+                     *       "bytes": 52428,
+                     *       "status": "pending",
+                     *       "file": null,
+                     *       "parts": []
+                     *     }
+                     */
                     "application/json": components["schemas"]["UploadWithParts"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No upload of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7207,33 +11472,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7242,7 +11495,7 @@ export interface operations {
             };
         };
     };
-    cancel_upload_v1_uploads__upload_id__cancel_post: {
+    cancel_upload: {
         parameters: {
             query?: never;
             header?: never;
@@ -7253,90 +11506,97 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "upload_abc123",
+                     *       "object": "upload",
+                     *       "created_at": 1764000000,
+                     *       "expires_at": 1764003600,
+                     *       "filename": "train.jsonl",
+                     *       "purpose": "fine-tune",
+                     *       "bytes": 52428,
+                     *       "status": "cancelled",
+                     *       "file": null
+                     *     }
+                     */
                     "application/json": components["schemas"]["UploadObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No upload of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The upload has ended, so nothing can be added to it */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7346,33 +11606,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7381,7 +11641,7 @@ export interface operations {
             };
         };
     };
-    complete_upload_v1_uploads__upload_id__complete_post: {
+    complete_upload: {
         parameters: {
             query?: never;
             header?: {
@@ -7395,94 +11655,131 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "part_ids": [
+                 *         "part_abc123",
+                 *         "part_def456"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["UploadComplete"];
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "upload_abc123",
+                     *       "object": "upload",
+                     *       "created_at": 1764000000,
+                     *       "expires_at": 1764003600,
+                     *       "filename": "train.jsonl",
+                     *       "purpose": "fine-tune",
+                     *       "bytes": 52428,
+                     *       "status": "completed",
+                     *       "file": {
+                     *         "id": "file-abc123",
+                     *         "object": "file",
+                     *         "bytes": 52428,
+                     *         "created_at": 1764000300,
+                     *         "expires_at": null,
+                     *         "filename": "train.jsonl",
+                     *         "purpose": "fine-tune",
+                     *         "status": "processed"
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["UploadObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The bytes are no dataset of a known form; every one of the first problems is named with its line; or: The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No upload of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The upload has ended, so nothing can be added to it; or: The key stands for another request of the last 24 hours */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
+            /** @description The file is larger than the service accepts; or: The body is larger than that of a request may be */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7492,33 +11789,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7527,7 +11824,7 @@ export interface operations {
             };
         };
     };
-    add_part_v1_uploads__upload_id__parts_post: {
+    add_part: {
         parameters: {
             query?: never;
             header?: never;
@@ -7538,97 +11835,109 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "data": "{\"messages\":[…"
+                 *     }
+                 */
                 "multipart/form-data": {
-                    /** Format: binary */
+                    /**
+                     * Format: binary
+                     * @example {"messages":[…
+                     */
                     data: string;
                 };
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "part_abc123",
+                     *       "object": "upload.part",
+                     *       "created_at": 1764000000,
+                     *       "upload_id": "upload_abc123",
+                     *       "bytes": 52428,
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     *     }
+                     */
                     "application/json": components["schemas"]["PartObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description A part is larger than a part may be, or there are too many of them; or: The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No upload of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The upload has ended, so nothing can be added to it */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7638,33 +11947,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7673,7 +11982,7 @@ export interface operations {
             };
         };
     };
-    list_webhook_endpoints_v1_webhook_endpoints_get: {
+    list_webhook_endpoints: {
         parameters: {
             query?: {
                 after?: string | null;
@@ -7686,90 +11995,87 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "whe_abc123",
+                     *           "object": "webhook_endpoint",
+                     *           "name": "support desk",
+                     *           "url": "https://example.com/hooks/burnish",
+                     *           "event_types": [
+                     *             "fine_tuning.job.succeeded",
+                     *             "fine_tuning.job.failed"
+                     *           ],
+                     *           "created_at": 1764000000,
+                     *           "updated_at": 1764000000,
+                     *           "signing_secret_hint": "whsec_…LaSw",
+                     *           "enabled": true,
+                     *           "disabled_at": null,
+                     *           "disabled_reason": null,
+                     *           "failing_since": null
+                     *         }
+                     *       ],
+                     *       "has_more": false,
+                     *       "first_id": "whe_abc123",
+                     *       "last_id": "whe_abc123"
+                     *     }
+                     */
                     "application/json": components["schemas"]["BoundedListPage_EndpointObject_"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7779,33 +12085,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7814,7 +12108,7 @@ export interface operations {
             };
         };
     };
-    create_webhook_endpoint_v1_webhook_endpoints_post: {
+    create_webhook_endpoint: {
         parameters: {
             query?: never;
             header?: never;
@@ -7823,94 +12117,119 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "Billing",
+                 *       "url": "https://example.com/hooks/burnish",
+                 *       "event_types": [
+                 *         "fine_tuning.job.succeeded",
+                 *         "fine_tuning.job.failed",
+                 *         "fine_tuning.job.cancelled"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["EndpointCreate"];
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "whe_abc123",
+                     *       "object": "webhook_endpoint",
+                     *       "name": "support desk",
+                     *       "url": "https://example.com/hooks/burnish",
+                     *       "event_types": [
+                     *         "fine_tuning.job.succeeded",
+                     *         "fine_tuning.job.failed"
+                     *       ],
+                     *       "created_at": 1764000000,
+                     *       "updated_at": 1764000000,
+                     *       "signing_secret_hint": "whsec_…LaSw",
+                     *       "enabled": true,
+                     *       "disabled_at": null,
+                     *       "disabled_reason": null,
+                     *       "failing_since": null,
+                     *       "signing_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+                     *     }
+                     */
                     "application/json": components["schemas"]["EndpointWithSecret"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The object's state forbids it */
+            /** @description The project has as many endpoints as it may have */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
+            /** @description The body is larger than that of a request may be */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7920,33 +12239,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7955,7 +12274,7 @@ export interface operations {
             };
         };
     };
-    get_webhook_endpoint_v1_webhook_endpoints__webhook_endpoint_id__get: {
+    get_webhook_endpoint: {
         parameters: {
             query?: never;
             header?: never;
@@ -7966,90 +12285,91 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "whe_abc123",
+                     *       "object": "webhook_endpoint",
+                     *       "name": "support desk",
+                     *       "url": "https://example.com/hooks/burnish",
+                     *       "event_types": [
+                     *         "fine_tuning.job.succeeded",
+                     *         "fine_tuning.job.failed"
+                     *       ],
+                     *       "created_at": 1764000000,
+                     *       "updated_at": 1764000000,
+                     *       "signing_secret_hint": "whsec_…LaSw",
+                     *       "enabled": true,
+                     *       "disabled_at": null,
+                     *       "disabled_reason": null,
+                     *       "failing_since": null
+                     *     }
+                     */
                     "application/json": components["schemas"]["EndpointObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No endpoint of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8059,33 +12379,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8094,7 +12402,7 @@ export interface operations {
             };
         };
     };
-    update_webhook_endpoint_v1_webhook_endpoints__webhook_endpoint_id__post: {
+    update_webhook_endpoint: {
         parameters: {
             query?: never;
             header?: never;
@@ -8105,94 +12413,112 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "Billing, second try"
+                 *     }
+                 */
                 "application/json": components["schemas"]["EndpointUpdate"];
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "whe_abc123",
+                     *       "object": "webhook_endpoint",
+                     *       "name": "support desk",
+                     *       "url": "https://example.com/hooks/burnish",
+                     *       "event_types": [
+                     *         "fine_tuning.job.succeeded",
+                     *         "fine_tuning.job.failed"
+                     *       ],
+                     *       "created_at": 1764000000,
+                     *       "updated_at": 1764000000,
+                     *       "signing_secret_hint": "whsec_…LaSw",
+                     *       "enabled": true,
+                     *       "disabled_at": null,
+                     *       "disabled_reason": null,
+                     *       "failing_since": null
+                     *     }
+                     */
                     "application/json": components["schemas"]["EndpointObject"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No endpoint of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
+            /** @description The body is larger than that of a request may be */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8202,33 +12528,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8237,7 +12563,7 @@ export interface operations {
             };
         };
     };
-    delete_webhook_endpoint_v1_webhook_endpoints__webhook_endpoint_id__delete: {
+    delete_webhook_endpoint: {
         parameters: {
             query?: never;
             header?: never;
@@ -8248,90 +12574,79 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "whe_abc123",
+                     *       "object": "webhook_endpoint.deleted",
+                     *       "deleted": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["EndpointDeleted"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No endpoint of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8341,33 +12656,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8376,7 +12691,7 @@ export interface operations {
             };
         };
     };
-    list_webhook_deliveries_v1_webhook_endpoints__webhook_endpoint_id__deliveries_get: {
+    list_webhook_deliveries: {
         parameters: {
             query?: {
                 after?: string | null;
@@ -8391,90 +12706,93 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         {
+                     *           "id": "whatt_abc123",
+                     *           "object": "webhook_endpoint.delivery",
+                     *           "webhook_endpoint_id": "whe_abc123",
+                     *           "event_id": "evt_abc123",
+                     *           "event_type": "fine_tuning.job.succeeded",
+                     *           "url": "https://example.com/hooks/burnish",
+                     *           "created_at": 1764000000,
+                     *           "status_code": 204,
+                     *           "success": false,
+                     *           "error": null,
+                     *           "duration_ms": 84
+                     *         }
+                     *       ],
+                     *       "has_more": false
+                     *     }
+                     */
                     "application/json": components["schemas"]["ListPage_DeliveryObject_"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No endpoint of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8484,33 +12802,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8519,7 +12825,7 @@ export interface operations {
             };
         };
     };
-    replay_webhook_events_v1_webhook_endpoints__webhook_endpoint_id__replay_post: {
+    replay_webhook_events: {
         parameters: {
             query?: never;
             header?: never;
@@ -8530,94 +12836,116 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "event_ids": [
+                 *         "evt_abc123"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["Replay"];
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "webhook_endpoint.replay",
+                     *       "webhook_endpoint_id": "whe_abc123",
+                     *       "event_ids": [
+                     *         "evt_abc123"
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Replayed"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No endpoint of this project has the id; or: no event of this project has the id, or it was forgotten */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
+            /** @description The endpoint is disabled, so nothing is delivered to it */
             409: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The body is too large */
+            /** @description The body is larger than that of a request may be */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8627,33 +12955,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8662,7 +12990,7 @@ export interface operations {
             };
         };
     };
-    rotate_webhook_secret_v1_webhook_endpoints__webhook_endpoint_id__rotate_secret_post: {
+    rotate_webhook_secret: {
         parameters: {
             query?: never;
             header?: never;
@@ -8673,94 +13001,109 @@ export interface operations {
         };
         requestBody?: {
             content: {
+                /** @example null */
                 "application/json": components["schemas"]["SecretRotate"] | null;
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "whe_abc123",
+                     *       "object": "webhook_endpoint",
+                     *       "name": "support desk",
+                     *       "url": "https://example.com/hooks/burnish",
+                     *       "event_types": [
+                     *         "fine_tuning.job.succeeded",
+                     *         "fine_tuning.job.failed"
+                     *       ],
+                     *       "created_at": 1764000000,
+                     *       "updated_at": 1764000000,
+                     *       "signing_secret_hint": "whsec_…LaSw",
+                     *       "enabled": true,
+                     *       "disabled_at": null,
+                     *       "disabled_reason": null,
+                     *       "failing_since": null,
+                     *       "signing_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+                     *     }
+                     */
                     "application/json": components["schemas"]["EndpointWithSecret"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No endpoint of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
+            /** @description The body is larger than that of a request may be */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8770,33 +13113,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8805,7 +13148,7 @@ export interface operations {
             };
         };
     };
-    test_webhook_endpoint_v1_webhook_endpoints__webhook_endpoint_id__test_post: {
+    test_webhook_endpoint: {
         parameters: {
             query?: never;
             header?: never;
@@ -8816,94 +13159,102 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "event_type": "fine_tuning.job.succeeded"
+                 *     }
+                 */
                 "application/json": components["schemas"]["EndpointTest"];
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "webhook_endpoint.test",
+                     *       "webhook_endpoint_id": "whe_abc123",
+                     *       "event_type": "fine_tuning.job.succeeded",
+                     *       "status_code": 204,
+                     *       "success": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["EndpointTested"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description A test reached no receiver; or: The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
+            /** @description No endpoint of this project has the id */
             404: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
+            /** @description The body is larger than that of a request may be */
             413: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Validation Error */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8913,33 +13264,33 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no room left */
+            /** @description The blob store has no room left */
             507: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8948,7 +13299,7 @@ export interface operations {
             };
         };
     };
-    list_webhook_event_types_v1_webhook_event_types_get: {
+    list_webhook_event_types: {
         parameters: {
             query?: never;
             header?: never;
@@ -8957,81 +13308,70 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done */
             200: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "object": "list",
+                     *       "data": [
+                     *         "fine_tuning.job.succeeded",
+                     *         "fine_tuning.job.failed",
+                     *         "fine_tuning.job.cancelled"
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["EventTypeList"];
                 };
             };
-            /** @description The request is wrong */
+            /** @description The URL has a NUL character */
             400: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no valid API key */
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
             401: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks a scope */
+            /** @description The API key lacks the scope that the request needs */
             403: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There is no such object in the key's project */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The object's state forbids it */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The body is too large */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description The range lies outside the download */
-            416: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Too many at the same time */
+            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9041,33 +13381,21 @@ export interface operations {
             /** @description The service made an error */
             500: {
                 headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The model's answer broke off */
-            502: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description A part of the service does not answer */
+            /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description There is no room left */
-            507: {
-                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
                     [name: string]: unknown;
                 };
                 content: {

@@ -15,7 +15,8 @@ export function delay(attempt: number, maxRetries: number, response?: Response):
   return Math.min(BASE * 2 ** attempt, CAP) * (0.75 + Math.random() / 4);
 }
 
-function worthRetrying(response: Response): boolean {
+/** Tell whether the same request may succeed later. */
+export function worthRetrying(response: { status: number; headers: Headers }): boolean {
   const said = response.headers.get("x-should-retry");
   if (said === "true" || said === "false") return said === "true";
   return [408, 409, 429].includes(response.status) || response.status >= 500;

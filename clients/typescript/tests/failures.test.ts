@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { test } from "node:test";
 
-import { APIError, Burnish, ConnectionError, TimeoutError, unwrap, WebhookVerificationError } from "../src/index.ts";
+import { APIError, Burnish, ConnectionError, JobFailedError, TimeoutError, unwrap, WebhookVerificationError } from "../src/index.ts";
 import { Download } from "../src/download.ts";
 import { frames } from "../src/sse.ts";
 import { Transport } from "../src/transport.ts";
@@ -99,6 +99,17 @@ function streamOf(pieces: Uint8Array[]): ReadableStream<Uint8Array> {
     },
   });
 }
+
+test("a stream of events outlasts a server that has too much to do", async () => {
+  const file = await client.files.create({ file: new Blob(['{"messages": []}']), filename: "bad.jsonl" });
+  const { id } = await client.jobs.create({ model: "tiny", training_file: file.id });
+  const limited = failing(2, () => new Response("{}", { status: 429, headers: { "retry-after-ms": "1" } }));
+  await assert.rejects(new Burnish({ fetch: limited.fetch }).jobs.wait(id), JobFailedError);
+  assert.equal(limited.sent.length, 3);
+  const never = failing(9, () => new Response("{}", { status: 404 }));
+  await assert.rejects(new Burnish({ fetch: never.fetch }).jobs.wait(id), APIError);
+  assert.equal(never.sent.length, 1);
+});
 
 test("frames are found however the bytes are cut", async () => {
   const wire = new TextEncoder().encode(": hi\r\nid: 1\r\nevent: a\r\ndata: 好\r\ndata:  b\u2028\r\n\r\ndata: c\n\nid: 2\rdata\r\rdata: never");

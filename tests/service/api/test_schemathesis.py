@@ -48,6 +48,7 @@ OPERATIONS = {
 NEVER_DONE = {
     "upload_file": "no made-up form is a dataset with a name",
     "download_model": "the job that there is leaves an adapter",
+    "download_export": "no worker makes the export, which is answered by the 409 that is declared",
     "test_webhook_endpoint": "nobody listens",
     "create_chat_completion": "no engine runs, which is answered by the 503 that is declared",
     "preview_job": "no worker runs, which is answered by the 409 that is declared",

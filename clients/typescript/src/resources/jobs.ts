@@ -1,7 +1,7 @@
 import { Download } from "../download.ts";
 import { APIError, ConnectionError, JobFailedError } from "../errors.ts";
 import { list, type ListOptions, type Page } from "../pages.ts";
-import { delay } from "../retry.ts";
+import { delay, worthRetrying } from "../retry.ts";
 import { frames } from "../sse.ts";
 import { path, sleep, type RequestOptions, type Transport } from "../transport.ts";
 import type { Checkpoint, Job, JobCreate, JobEvent } from "../types.ts";
@@ -79,7 +79,7 @@ export class Jobs {
         }
       } catch (error) {
         options.signal?.throwIfAborted();
-        if (error instanceof APIError && error.status < 500) throw error;
+        if (error instanceof APIError && !worthRetrying(error)) throw error;
       }
       const wait = delay(broken, RECONNECTS);
       if (wait === undefined) throw new ConnectionError(`The events of ${id} cannot be reached any more; the job goes on.`);
