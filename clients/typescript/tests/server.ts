@@ -14,7 +14,7 @@ export const ROWS = Array.from({ length: 12 }, (_, n) =>
 ).join("\n");
 
 export const QUICK = {
-  type: "supervised",
+  type: "supervised" as const,
   supervised: { hyperparameters: { n_epochs: 1, batch_size: 4, lora: { rank: 2, alpha: 4 } } },
 };
 
