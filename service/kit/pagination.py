@@ -63,9 +63,23 @@ def fetch_page(
             raise InvalidRequest(f"No object in this list has the id '{after[:64]}'.", param="after")
     columns = [*(column for column, _ in scope), seq]
     ordered = [column.asc() if order == "asc" else column.desc() for column in columns]
-    page = query.where(*_bounds(scope, seq, position, order)).order_by(*ordered).limit(limit + 1)
+    bounds = _within if session.get_bind().dialect.name == "sqlite" else _bounds
+    page = query.where(*bounds(scope, seq, position, order)).order_by(*ordered).limit(limit + 1)
     rows = session.scalars(page).all()
     return rows[:limit], len(rows) > limit
+
+
+def _within(
+    scope: Scope, seq: InstrumentedAttribute[int], position: int | None, order: Order
+) -> list[ColumnElement[bool]]:
+    """Return what a list's rows have, and where it begins.
+
+    It is what SQLite makes one seek of: of bounds by rows of values it would use the first column alone.
+    """
+    found: list[ColumnElement[bool]] = [column == value for column, value in scope]
+    if position is not None:
+        found.append(seq > position if order == "asc" else seq < position)
+    return found
 
 
 def _bounds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -109,6 +110,8 @@ def test_a_page_is_read_from_its_index(database: Database, name: str, deep: bool
     assert index in plan or (index.startswith("pk_") and "USING PRIMARY KEY" in plan), plan
     for costly in ("Sort", "Seq Scan", "TEMP B-TREE", "SCAN "):
         assert costly not in plan, plan
+    if deep and database.engine.dialect.name == "sqlite":
+        assert re.search(r"\b\w*(seq|rowid)[<>]", plan), f"the page is not sought, but walked to: {plan}"
 
 
 def _plan(session: Session, statement: str, parameters: Any) -> str:
