@@ -135,6 +135,10 @@ def test_openais_client_trains_a_model_and_gets_everything(
         assert (notice.type, notice.data.id) == ("fine_tuning.job.succeeded", job.id)
         _chats(official, job.fine_tuned_model)
 
+    asked: Any = {"model": job.fine_tuned_model, "messages": [{"role": "user", "content": "你好"}], "max_tokens": 6}
+    whole = client.chat.completions.create(**asked, temperature=0).choices[0].message.content
+    with client.chat.completions.create(**asked, temperature=0, stream=True) as stream:
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices) == whole
     adapter = client.jobs.download_adapter(job.id, tmp_path / "adapter", extract=True)
     assert read_manifest(adapter).verify(adapter) == []
     _loads_in_plain_peft(tiny_base, adapter)

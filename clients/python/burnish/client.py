@@ -20,6 +20,7 @@ from burnish._request import Call, Request, parser_of
 from burnish._retry import RetryPolicy
 from burnish.resources import limits
 from burnish.resources.audit_logs import AsyncAuditLogs, AuditLogs
+from burnish.resources.chat import AsyncChat, Chat
 from burnish.resources.files import AsyncFiles, Files
 from burnish.resources.jobs import AsyncFineTuning, AsyncJobs, FineTuning, Jobs
 from burnish.resources.models import AsyncModels, Models
@@ -55,7 +56,7 @@ class _Base:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.base_url!r})"
 
-    def _call(self, request: Request[Any]) -> Call:
+    def call(self, request: Request[Any]) -> Call:
         return Call(request, self._policy, self.base_url)
 
 
@@ -89,6 +90,7 @@ class Burnish(_Base):
         self.jobs = Jobs(self)
         self.fine_tuning = FineTuning(self.jobs)
         self.models = Models(self)
+        self.chat = Chat(self)
         self.projects = Projects(self)
         self.audit_logs = AuditLogs(self)
         self.webhooks = Webhooks(self)
@@ -117,12 +119,12 @@ class Burnish(_Base):
 
     def send(self, request: Request[T]) -> T:
         """Carry out a request, repeating it where the rules say so. Raises APIError."""
-        with self.opened(self._call(request)) as response:
+        with self.opened(self.call(request)) as response:
             return request.parse(response)
 
     def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
         """Carry out a download; a connection that breaks is taken up where it was. Raises APIError, DownloadCorrupt."""
-        call = self._call(request)
+        call = self.call(request)
         while True:
             had = target.done
             try:
@@ -185,6 +187,7 @@ class AsyncBurnish(_Base):
         self.jobs = AsyncJobs(self)
         self.fine_tuning = AsyncFineTuning(self.jobs)
         self.models = AsyncModels(self)
+        self.chat = AsyncChat(self)
         self.projects = AsyncProjects(self)
         self.audit_logs = AsyncAuditLogs(self)
         self.webhooks = AsyncWebhooks(self)
@@ -213,12 +216,12 @@ class AsyncBurnish(_Base):
 
     async def send(self, request: Request[T]) -> T:
         """Carry out a request, repeating it where the rules say so. Raises APIError."""
-        async with self.opened(self._call(request)) as response:
+        async with self.opened(self.call(request)) as response:
             return request.parse(response)
 
     async def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
         """Carry out a download; a connection that breaks is taken up where it was. Raises APIError, DownloadCorrupt."""
-        call = self._call(request)
+        call = self.call(request)
         while True:
             had = target.done
             try:

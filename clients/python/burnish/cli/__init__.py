@@ -8,6 +8,7 @@ from enum import IntEnum
 import click
 
 from burnish.cli.administration import audit, limits
+from burnish.cli.chat import chat
 from burnish.cli.data import data
 from burnish.cli.files import files
 from burnish.cli.jobs import jobs
@@ -41,7 +42,7 @@ def cli() -> None:
     """
 
 
-for command in (login, data, files, jobs, models, score, webhooks, projects, keys, limits, audit):
+for command in (login, data, files, jobs, models, chat, score, webhooks, projects, keys, limits, audit):
     cli.add_command(command)
 
 

@@ -1,0 +1,152 @@
+"""A streamed answer: its chunks as they come. One that breaks off is an error, for it cannot be taken up again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, ExitStack
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx
+from pydantic import ValidationError
+from typing_extensions import Self
+
+from burnish import errors
+from burnish._request import Request
+from burnish._sse import Decoder
+from burnish.chat_schemas import ChatCompletionChunk
+
+if TYPE_CHECKING:
+    from burnish.client import AsyncBurnish, Burnish
+
+_DONE = "[DONE]"
+
+
+class _Reader:
+    """Turns the bytes of one answer into chunks."""
+
+    def __init__(self, response: httpx.Response, base_url: str) -> None:
+        self.done = False
+        self._response = response
+        self._base_url = base_url
+        self._decoder = Decoder()
+
+    def read(self, data: bytes) -> Generator[ChatCompletionChunk, None, None]:
+        """Yield the chunks in `data`. Raises APIError where the server broke off, APIResponseError for others."""
+        for frame in self._decoder.feed(data):
+            if frame.data == _DONE:
+                self.done = True
+                return
+            yield self._chunk(frame.data)
+
+    def broken(self, error: httpx.RequestError | None) -> errors.APIConnectionError:
+        """Return the error of an answer that ended before its end."""
+        return errors.from_exception(
+            error or httpx.RemoteProtocolError("the answer ended before it was complete"), self._base_url
+        )
+
+    def _chunk(self, data: str) -> ChatCompletionChunk:
+        try:
+            return ChatCompletionChunk.model_validate_json(data)
+        except ValidationError as invalid:
+            told = _told(data)
+            if told is not None:
+                error = errors.APIError(told)
+                error.request_id = self._response.headers.get("x-request-id")
+                raise error from None
+            where = self._response.request.url.copy_with(query=None)
+            raise errors.APIResponseError(
+                f"{where} streamed something unexpected: {invalid.errors()[0]['msg']}.", response=self._response
+            ) from None
+
+
+def _told(data: str) -> str | None:
+    """Return the message of an error that came after the answer had begun."""
+    try:
+        body: Any = json.loads(data)
+    except ValueError:
+        return None
+    error = cast("dict[str, Any]", body).get("error") if isinstance(body, dict) else None
+    message = cast("dict[str, Any]", error).get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) else None
+
+
+class ChatStream:
+    """Iterate over it for the chunks; a context manager, for whoever may stop early."""
+
+    def __init__(self, client: Burnish, request: Request[httpx.Response]) -> None:
+        self._stack = ExitStack()
+        self._chunks = self._follow(self._stack.enter_context(client.opened(client.call(request))), client.base_url)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ChatCompletionChunk:
+        return next(self._chunks)
+
+    def close(self) -> None:
+        """Close the connection, at which the server stops answering."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _follow(self, response: httpx.Response, base_url: str) -> Generator[ChatCompletionChunk, None, None]:
+        reader = _Reader(response, base_url)
+        error = None
+        with self._stack:
+            try:
+                for data in response.iter_bytes():
+                    yield from reader.read(data)
+                    if reader.done:
+                        return
+            except httpx.RequestError as broken:
+                error = broken
+        raise reader.broken(error)
+
+
+class AsyncChatStream:
+    """Like `ChatStream`, by `async for`."""
+
+    def __init__(self, client: AsyncBurnish, response: httpx.Response, stack: AsyncExitStack) -> None:
+        self._stack = stack
+        self._chunks = self._follow(response, client.base_url)
+
+    @classmethod
+    async def open(cls, client: AsyncBurnish, request: Request[httpx.Response]) -> Self:
+        """Send the request. Raises APIError."""
+        stack = AsyncExitStack()
+        return cls(client, await stack.enter_async_context(client.opened(client.call(request))), stack)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChatCompletionChunk:
+        return await self._chunks.__anext__()
+
+    async def close(self) -> None:
+        """Close the connection, at which the server stops answering."""
+        await self._stack.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _follow(self, response: httpx.Response, base_url: str) -> AsyncGenerator[ChatCompletionChunk, None]:
+        reader = _Reader(response, base_url)
+        error = None
+        async with self._stack:
+            try:
+                async for data in response.aiter_bytes():
+                    for chunk in reader.read(data):
+                        yield chunk
+                    if reader.done:
+                        return
+            except httpx.RequestError as broken:
+                error = broken
+        raise reader.broken(error)

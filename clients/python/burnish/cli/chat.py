@@ -1,0 +1,152 @@
+"""`burnish chat`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from burnish.cli.output import json_option, print_json
+from burnish.client import Burnish
+from burnish.errors import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
+from burnish.progress import printable
+
+if TYPE_CHECKING:
+    from burnish.chat_schemas import ChatCompletion, ChatMessage
+
+_HELP = "/reset begins anew, /exit (or Ctrl-D) leaves, Ctrl-C stops an answer."
+_HOPELESS = (AuthenticationError, NotFoundError, PermissionDeniedError)
+"""Errors that no other message would avoid."""
+
+
+@click.command()
+@click.argument("model")
+@click.argument("prompt", required=False)
+@click.option("--system", help="What the model is told before the conversation.")
+@click.option("--temperature", type=click.FloatRange(0, 2), help="0 takes the likeliest token each time.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Only the likeliest tokens of this mass.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens of an answer.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="Ends the answer; may be repeated.")
+@click.option("--seed", type=int, help="The same seed gives the same answer.")
+@json_option
+def chat(model: str, prompt: str | None, system: str | None, as_json: bool, **options: Any) -> None:
+    """Talk with MODEL: a base, an outcome (ft:…) or one of its checkpoints.
+
+    With PROMPT, prints one answer; - reads the prompt from a pipe. Without, in a terminal, it is a conversation.
+    """
+    settings = {name: list(value) if name == "stop" else value for name, value in options.items() if value}
+    settings.update({name: options[name] for name in ("temperature", "seed") if options[name] is not None})
+    if prompt is None and not sys.stdin.isatty():
+        prompt = "-"
+    if prompt is None and as_json:
+        raise click.UsageError("--json needs a PROMPT.")
+    with Burnish() as client:
+        talk = _Conversation(client, model, system, settings)
+        if prompt is None:
+            _converse(talk)
+            return
+        talk.say(_piped() if prompt == "-" else prompt)
+        print_json(talk.whole_answer()) if as_json else talk.answer()
+
+
+class _Conversation:
+    """What has been said, and how to go on."""
+
+    def __init__(self, client: Burnish, model: str, system: str | None, settings: dict[str, Any]) -> None:
+        self._client = client
+        self._fixed = {"model": model, **settings}
+        self._start: list[ChatMessage] = [{"role": "system", "content": system}] if system else []
+        self._messages = list(self._start)
+
+    def reset(self) -> None:
+        """Forget everything but the system's message."""
+        self._messages = list(self._start)
+
+    def say(self, text: str) -> None:
+        """Add what the user says."""
+        self._messages.append({"role": "user", "content": text})
+
+    def take_back(self) -> None:
+        """Forget the last message."""
+        self._messages.pop()
+
+    def arguments(self) -> Any:
+        """Return the arguments of a completion."""
+        return {**self._fixed, "messages": self._messages}
+
+    def whole_answer(self) -> ChatCompletion:
+        """Return the answer when it is complete. Raises APIError."""
+        return self._client.chat.completions.create(stream=False, **self.arguments())
+
+    def answer(self) -> None:
+        """Print the answer as it comes, and keep it, also where Ctrl-C ended it. Raises APIError."""
+        said: list[str] = []
+        try:
+            self._print(said)
+        finally:
+            if said:
+                self._messages.append({"role": "assistant", "content": "".join(said)})
+                click.echo()
+
+    def _print(self, said: list[str]) -> None:
+        finished = None
+        with self._client.chat.completions.create(stream=True, **self.arguments()) as stream:
+            for choice in (choice for chunk in stream for choice in chunk.choices):
+                finished = choice.finish_reason or finished
+                if choice.delta.content:
+                    said.append(choice.delta.content)
+                    click.echo(printable(choice.delta.content), nl=False)
+                    sys.stdout.flush()
+        if finished == "length":
+            click.echo("\n(The answer was cut off: it has as many tokens as it may have.)", nl=False, err=True)
+
+
+def _converse(talk: _Conversation) -> None:
+    with suppress(ImportError):
+        import_module("readline")  # gives input() arrow keys and the lines before
+    click.echo(_HELP, err=True)
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            click.echo()
+            return
+        except KeyboardInterrupt:
+            click.echo(f"\n{_HELP}", err=True)
+            continue
+        if line in ("/exit", "/quit"):
+            return
+        _turn(talk, line)
+
+
+def _turn(talk: _Conversation, line: str) -> None:
+    if line == "/reset":
+        talk.reset()
+        click.echo("Begun anew.", err=True)
+    elif line.startswith("/"):
+        click.echo(f"There is no {printable(line.split()[0])}. {_HELP}", err=True)
+    elif line:
+        talk.say(line)
+        _try_to_answer(talk)
+
+
+def _try_to_answer(talk: _Conversation) -> None:
+    try:
+        talk.answer()
+    except KeyboardInterrupt:
+        click.echo("(stopped)", err=True)
+    except APIError as error:
+        if isinstance(error, _HOPELESS):
+            raise
+        talk.take_back()
+        click.echo(f"Error: {printable(error.message)} Your last message was taken back.", err=True)
+
+
+def _piped() -> str:
+    text = sys.stdin.read().strip()
+    if not text:
+        raise click.UsageError("Give a PROMPT, or one on standard input.")
+    return text

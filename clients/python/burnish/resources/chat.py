@@ -1,0 +1,112 @@
+"""`/v1/chat/completions`: talking with a base or a tuned model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import httpx
+from pydantic import BaseModel
+from typing_extensions import Unpack
+
+from burnish._chat_stream import AsyncChatStream, ChatStream
+from burnish._request import Request, parser_of, whole
+from burnish.chat_schemas import ChatCompletion, CreateChatCompletion
+
+if TYPE_CHECKING:
+    from burnish.client import AsyncBurnish, Burnish
+
+_PATH = "/chat/completions"
+_ANSWER_SECONDS = 600.0
+"""How long the server may be silent: it may load the model first, and without `stream` says nothing till the end."""
+
+
+def _body(arguments: CreateChatCompletion) -> dict[str, Any]:
+    body = {name: value for name, value in arguments.items() if value is not None and name != "extra_body"}
+    body["messages"] = [_plain(message) for message in arguments["messages"]]
+    return body | (arguments.get("extra_body") or {})
+
+
+def _plain(message: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
+    return message.model_dump(mode="json", exclude_none=True) if isinstance(message, BaseModel) else dict(message)
+
+
+def _create(arguments: CreateChatCompletion) -> Request[ChatCompletion]:
+    body = _body(arguments)
+    return Request("POST", _PATH, parser_of(ChatCompletion), json=body, read_timeout=_ANSWER_SECONDS)
+
+
+def _stream(arguments: CreateChatCompletion) -> Request[httpx.Response]:
+    body = {**_body(arguments), "stream": True}
+    headers = {"Accept": "text/event-stream"}
+    return Request("POST", _PATH, whole, headers=headers, json=body, streamed=True, read_timeout=_ANSWER_SECONDS)
+
+
+class Completions:
+    """`client.chat.completions`."""
+
+    def __init__(self, client: Burnish) -> None:
+        self._client = client
+
+    @overload
+    def create(
+        self, *, stream: Literal[False] = False, **arguments: Unpack[CreateChatCompletion]
+    ) -> ChatCompletion: ...
+
+    @overload
+    def create(self, *, stream: Literal[True], **arguments: Unpack[CreateChatCompletion]) -> ChatStream: ...
+
+    @overload
+    def create(self, *, stream: bool, **arguments: Unpack[CreateChatCompletion]) -> ChatCompletion | ChatStream: ...
+
+    def create(self, *, stream: bool = False, **arguments: Unpack[CreateChatCompletion]) -> ChatCompletion | ChatStream:
+        """Answer a conversation; the arguments are those of `burnish.chat_schemas.CreateChatCompletion`.
+
+        With `stream`, returns an iterator over chunks. Raises APIError, NotFoundError for an unknown model, and
+        RateLimitError where too many conversations wait.
+        """
+        if stream:
+            return ChatStream(self._client, _stream(arguments))
+        return self._client.send(_create(arguments))
+
+
+class AsyncCompletions:
+    """`client.chat.completions`, awaited; see `Completions`."""
+
+    def __init__(self, client: AsyncBurnish) -> None:
+        self._client = client
+
+    @overload
+    async def create(
+        self, *, stream: Literal[False] = False, **arguments: Unpack[CreateChatCompletion]
+    ) -> ChatCompletion: ...
+
+    @overload
+    async def create(self, *, stream: Literal[True], **arguments: Unpack[CreateChatCompletion]) -> AsyncChatStream: ...
+
+    @overload
+    async def create(
+        self, *, stream: bool, **arguments: Unpack[CreateChatCompletion]
+    ) -> ChatCompletion | AsyncChatStream: ...
+
+    async def create(
+        self, *, stream: bool = False, **arguments: Unpack[CreateChatCompletion]
+    ) -> ChatCompletion | AsyncChatStream:
+        """Answer a conversation, whole or as an asynchronous iterator over chunks."""
+        if stream:
+            return await AsyncChatStream.open(self._client, _stream(arguments))
+        return await self._client.send(_create(arguments))
+
+
+class Chat:
+    """`client.chat`."""
+
+    def __init__(self, client: Burnish) -> None:
+        self.completions = Completions(client)
+
+
+class AsyncChat:
+    """`client.chat`, awaited."""
+
+    def __init__(self, client: AsyncBurnish) -> None:
+        self.completions = AsyncCompletions(client)
