@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Annotated
 
@@ -26,8 +26,11 @@ async def get_context(request: Request) -> Context:
     return context
 
 
-def get_read_session(context: Annotated[Context, Depends(get_context)]) -> Iterator[Session]:
-    """Open a session for reading, for the length of the request's function."""
+async def get_read_session(context: Annotated[Context, Depends(get_context)]) -> AsyncIterator[Session]:
+    """Open a session for reading, for the length of the request's function.
+
+    It is asynchronous because it never waits: a turn among the threads costs more than it does.
+    """
     with context.db.read() as session:
         yield session
 

@@ -31,6 +31,8 @@ class OutboxRow(Base):
     """One effect to come."""
 
     __tablename__ = "outbox"
+    # SQLite would give a removed row's number to the next one: whoever finished the first would remove the second.
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     topic: Mapped[str] = mapped_column(String(32), index=True)

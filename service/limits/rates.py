@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import Depends, Request
 
 from service.context import Context
@@ -31,16 +32,21 @@ class RateBook:
         self._clock = clock
         self._known: dict[str, tuple[float, Limits]] = {}
 
+    def known(self, project_id: str) -> Limits | None:
+        """Return a project's limits where they were looked up lately."""
+        until, limits = self._known.get(project_id, (0.0, None))
+        return limits if self._clock() < until else None
+
     def limits(self, context: Context, project_id: str) -> Limits:
-        """Return a project's limits. Raises Unavailable."""
-        until, limits = self._known.get(project_id, (0.0, Limits()))
-        now = self._clock()
-        if now >= until:
+        """Return a project's limits, looked up where they are not known: call it from a thread. Raises Unavailable."""
+        limits = self.known(project_id)
+        if limits is None:
+            until = self._clock() + _KNOWN_SECONDS
             with context.db.read() as session:
                 limits = limits_of(session, Limits.of(context.settings), project_id)
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            self._known[project_id] = (now + _KNOWN_SECONDS, limits)
+            self._known[project_id] = (until, limits)
         return limits
 
     def forget(self, project_id: str) -> None:
@@ -57,11 +63,16 @@ def get_rate_book(request: Request) -> RateBook:
 RateBookDep = Annotated[RateBook, Depends(get_rate_book)]
 
 
-def count_request(context: ContextDep, principal: PrincipalDep, book: RateBookDep) -> None:
-    """Count a request: the dependency of every route that needs a key. Raises RateLimited."""
-    limit = book.limits(context, principal.project_id).requests_per_minute
-    if limit is not None:
-        _take(context, principal, "requests", limit, 1)
+async def count_request(context: ContextDep, principal: PrincipalDep, book: RateBookDep) -> None:
+    """Count a request: the dependency of every route that needs a key. Raises RateLimited.
+
+    A project without a limit, known as such, costs no turn among the threads.
+    """
+    limits = book.known(principal.project_id)
+    if limits is None:
+        limits = await to_thread.run_sync(book.limits, context, principal.project_id)
+    if limits.requests_per_minute is not None:
+        await to_thread.run_sync(_take, context, principal, "requests", limits.requests_per_minute, 1)
 
 
 def take_tokens(context: Context, principal: Principal, book: RateBook, tokens: int) -> None:
