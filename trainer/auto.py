@@ -79,7 +79,7 @@ def resolve(
     multiplier = hyperparameters.learning_rate_multiplier
     multiplier = 1.0 if multiplier == "auto" else multiplier
     fifth = max(1, math.ceil(total / 5))
-    evaluate, checkpoint = hyperparameters.eval_steps, hyperparameters.checkpoint_steps
+    evaluate, checkpoint = hyperparameters.steps_between_evaluations, hyperparameters.checkpoint_steps
     recompute = hyperparameters.gradient_checkpointing
     return Resolved(
         n_epochs=epochs,
@@ -111,13 +111,13 @@ def with_steps(resolved: Resolved, asked: CommonHyperparameters, total: int) -> 
     """Return the numbers for another count of steps; what is relative to the whole run follows."""
     an_epoch = max(1, resolved.total_steps // resolved.n_epochs)
     fifth = max(1, math.ceil(total / 5))
-    settings = resolved.settings
+    settings, evaluate = resolved.settings, asked.steps_between_evaluations
     return resolved.model_copy(
         update={
             "total_steps": total,
             "n_epochs": math.ceil(total / an_epoch),
             "warmup_steps": math.ceil(total * asked.warmup_ratio),
-            "eval_steps": fifth if asked.eval_steps == "auto" else asked.eval_steps,
+            "eval_steps": fifth if evaluate == "auto" else evaluate,
             "checkpoint_steps": min(100, fifth) if asked.checkpoint_steps == "auto" else asked.checkpoint_steps,
             "settings": {**settings, "iterations": total} if "iterations" in settings else settings,
         }

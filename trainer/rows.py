@@ -181,6 +181,20 @@ class PromptRow(_Row):
     reference: str | None = None
 
 
+class ItemRow(PromptRow):
+    """A prompt at the top of its row. `item` is the whole row, whatever keys it has: a grader may use them."""
+
+    item: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        row = cast("dict[str, Any]", value)
+        return {"input": {key: row[key] for key in Prompt.model_fields if key in row}, "item": row}
+
+
 class LabelledRow(_Row):
     """A prompt with one answer that is wanted or not."""
 

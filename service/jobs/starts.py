@@ -15,7 +15,7 @@ from service.keys.service import Principal
 from service.kit.errors import InvalidRequest
 from service.models.errors import ModelNotFound
 from trainer.methods import Method
-from trainer.methods.onpolicy import ModelReward, OnPolicyHyperparameters
+from trainer.methods.onpolicy import ModelReward, RewardedHyperparameters
 from trainer.methods.pretraining import PretrainingMethod
 from trainer.spec import FROM_SCRATCH, LineageEntry
 
@@ -50,7 +50,7 @@ def resolve(session: Session, principal: Principal, context: Context, name: str,
     """Find the model to start from and the reward model. Raises ModelNotFound, ParentFailed or InvalidRequest."""
     start = _start(session, principal, context, name, method)
     hyperparameters = method.hyperparameters
-    reward = hyperparameters.reward if isinstance(hyperparameters, OnPolicyHyperparameters) else None
+    reward = hyperparameters.reward if isinstance(hyperparameters, RewardedHyperparameters) else None
     if not isinstance(reward, ModelReward):
         return start
     param = f"method.{method.type}.hyperparameters.reward.model"

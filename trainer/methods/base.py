@@ -68,6 +68,11 @@ class CommonHyperparameters(Exact):
     """What the method's automatic learning rate is, relative to supervised fine-tuning's."""
 
     @property
+    def steps_between_evaluations(self) -> Auto | int:
+        """The steps between evaluations, by whatever name the method has for them."""
+        return self.eval_steps
+
+    @property
     def result_kind(self) -> Kinds:
         """What the job leaves."""
         return "adapter"

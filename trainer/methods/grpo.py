@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from trainer.methods.base import Frozen
-from trainer.methods.onpolicy import OnPolicyHyperparameters
+from trainer.methods.onpolicy import OnPolicyHyperparameters, RewardedHyperparameters
 
 if TYPE_CHECKING:
     from trainer.engine.recipe import JobContext, Recipe
 
 
-class GrpoHyperparameters(OnPolicyHyperparameters):
-    """One iteration samples `group_size` answers to each of `rollout_prompts` prompts.
+class GroupHyperparameters(OnPolicyHyperparameters):
+    """One iteration samples `group_size` answers to each of its prompts.
 
     It takes `grpo_epochs` · `minibatches` optimizer steps on them. Dr. GRPO (Liu et al. 2025, arXiv 2503.20783) is
     `loss: "dr_grpo"` with `scale_rewards: "none"`.
     """
 
     group_size: int = Field(default=8, ge=2, le=1024)
-    rollout_prompts: int = Field(default=4, ge=1, le=4096)
     grpo_epochs: int = Field(default=1, ge=1, le=64)
     kl_coef: float = Field(default=0.04, ge=0, le=100)
     """The weight of the KL to the model at the start, in the loss; 0 for none."""
@@ -43,6 +42,12 @@ class GrpoHyperparameters(OnPolicyHyperparameters):
     def answers_a_prompt(self) -> int:
         """How many answers an iteration draws to each prompt."""
         return self.group_size
+
+
+class GrpoHyperparameters(GroupHyperparameters, RewardedHyperparameters):
+    """The answers are judged by a reward."""
+
+    rollout_prompts: int = Field(default=4, ge=1, le=4096)
 
 
 class GrpoParameters(Frozen):

@@ -58,10 +58,9 @@ Reward = Annotated[
 
 
 class OnPolicyHyperparameters(CommonHyperparameters):
-    """One iteration samples answers to `rollout_prompts` prompts and takes `passes` · `minibatches` optimizer steps."""
+    """One iteration samples answers to some prompts and takes `passes` · `minibatches` optimizer steps on them."""
 
     learning_rate_scale: ClassVar[float] = 0.2
-    reward: Reward
     kl_max: float = Field(default=50.0, gt=0, le=10000)
     """Stop the job where the mean KL a response passes this many nats."""
     kl_stop: Annotated[float, Field(gt=0, le=100)] | None = None
@@ -69,7 +68,6 @@ class OnPolicyHyperparameters(CommonHyperparameters):
     clip_range: float = Field(default=0.2, gt=0, lt=1)
     minibatches: int = Field(default=1, ge=1, le=256)
     """Optimizer steps of one pass over an iteration's answers."""
-    rollout_prompts: int = Field(default=16, ge=1, le=4096)
     iterations: Auto | Annotated[int, Field(ge=1, le=1000000)] = "auto"
     max_new_tokens: int = Field(default=64, ge=1, le=8192)
     temperature: float = Field(default=1.0, gt=0, le=10)
@@ -81,7 +79,27 @@ class OnPolicyHyperparameters(CommonHyperparameters):
     def passes(self) -> int:
         """The passes over an iteration's answers."""
 
+    @abstractmethod
+    def prompts_an_iteration(self, rows: int) -> int:
+        """Return how many prompts an iteration takes from a training file of so many rows."""
+
     @property
     def answers_a_prompt(self) -> int:
         """How many answers an iteration draws to each prompt."""
         return 1
+
+    @property
+    def answers_a_check(self) -> int:
+        """How many answers an evaluation draws to each prompt."""
+        return 1
+
+
+class RewardedHyperparameters(OnPolicyHyperparameters):
+    """With a reward among the hyperparameters, and as many prompts an iteration as `rollout_prompts`."""
+
+    reward: Reward
+    rollout_prompts: int = Field(default=16, ge=1, le=4096)
+
+    def prompts_an_iteration(self, rows: int) -> int:  # noqa: ARG002
+        """Return `rollout_prompts`."""
+        return self.rollout_prompts

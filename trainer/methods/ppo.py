@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from trainer.methods.base import Frozen
-from trainer.methods.onpolicy import ModelReward, OnPolicyHyperparameters
+from trainer.methods.onpolicy import ModelReward, RewardedHyperparameters
 
 if TYPE_CHECKING:
     from trainer.engine.recipe import JobContext, Recipe
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelReward", "PpoHyperparameters", "PpoMethod", "PpoParameters"]
 
 
-class PpoHyperparameters(OnPolicyHyperparameters):
+class PpoHyperparameters(RewardedHyperparameters):
     """One iteration samples `rollout_prompts` answers and takes `ppo_epochs` · `minibatches` optimizer steps."""
 
     kl_coef: float = Field(default=0.05, gt=0, le=100)

@@ -11,7 +11,7 @@ from trainer.engine.grpo.losses import group_advantages, grpo_loss, token_weight
 from trainer.engine.ppo.answers import Answers
 from trainer.engine.ppo.losses import PolicyLoss
 from trainer.engine.ppo.updates import Experience, OnPolicy, Sums
-from trainer.methods.grpo import GrpoHyperparameters
+from trainer.methods.grpo import GroupHyperparameters
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class GroupExperience(Experience):
     weights: torch.Tensor
 
 
-class Grpo(OnPolicy[GrpoHyperparameters, GroupExperience]):
-    """GRPO on one base. Answers number n · group_size to (n + 1) · group_size - 1 are those to one prompt."""
+class Grpo(OnPolicy[GroupHyperparameters, GroupExperience]):
+    """GRPO on one base. Answers number n · size to (n + 1) · size - 1 are those to one prompt."""
 
     method: ClassVar[str] = "grpo"
     remedy: ClassVar[str] = "Lower learning_rate_multiplier or raise kl_coef"
@@ -44,10 +44,10 @@ class Grpo(OnPolicy[GrpoHyperparameters, GroupExperience]):
         ]
 
     def grouped(self, answers: Answers) -> torch.Tensor:
-        """Return the rewards [prompts, group_size]."""
+        """Return the rewards [prompts, answers a prompt]."""
         by_number = torch.empty_like(answers.rewards)
         by_number[list(answers.numbers)] = answers.rewards
-        return by_number.view(-1, self.hyperparameters.group_size)
+        return by_number.view(-1, self.hyperparameters.answers_a_prompt)
 
     def policy_loss(self, new: torch.Tensor, one: GroupExperience) -> PolicyLoss:
         """Return the clipped surrogate with the KL to the reference."""

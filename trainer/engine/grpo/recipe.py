@@ -7,22 +7,23 @@ from typing import ClassVar
 
 from trainer.engine.grpo.iteration import Grpo
 from trainer.engine.ppo.onpolicy import OnPolicyRecipe
+from trainer.engine.ppo.rewarded import RewardedRecipe
 from trainer.engine.ppo.rollout import Sampling
 from trainer.engine.ppo.scorers import Scorer
 from trainer.engine.ppo.updates import UpdateSettings
-from trainer.methods.grpo import GrpoHyperparameters
+from trainer.methods.grpo import GroupHyperparameters
 from trainer.report.model import PlotSpec
 
 
-class GrpoRecipe(OnPolicyRecipe):
-    """Learn from how answers to one prompt compare with each other."""
+class GroupRecipe(OnPolicyRecipe):
+    """Learn from how answers to one prompt compare with each other, whoever judges them."""
 
     critic: ClassVar[bool] = False
     plots: ClassVar[tuple[PlotSpec, ...]] = (
         *OnPolicyRecipe.plots,
         PlotSpec(title="Groups whose answers all have one reward", y=("flat_groups",)),
     )
-    hyperparameters: GrpoHyperparameters
+    hyperparameters: GroupHyperparameters
     _told: bool = False
 
     def make_algorithm(self, sampling: Sampling, score: Scorer, settings: UpdateSettings) -> Grpo:
@@ -37,3 +38,7 @@ class GrpoRecipe(OnPolicyRecipe):
                 "All answers to each prompt had the same reward in an iteration, so that none was better than another "
                 "and the reward taught nothing. Raise group_size or temperature, or choose a reward with more steps."
             )
+
+
+class GrpoRecipe(GroupRecipe, RewardedRecipe):
+    """With the hyperparameter `reward` as the judge."""

@@ -84,7 +84,9 @@ class OnPolicyLoop:
     def _prompts(self, iteration: int) -> list[TokenizedPrompt]:
         """Return the iteration's prompts, each as often as it is to be answered."""
         rows, given = self.recipe.training.rows, self.recipe.given
-        numbers = prompts_of_iteration(len(rows), given.rollout_prompts, self.recipe.resolved.seed, iteration)
+        numbers = prompts_of_iteration(
+            len(rows), self.recipe.prompts_an_iteration, self.recipe.resolved.seed, iteration
+        )
         return [rows[number] for number in numbers for _ in range(given.answers_a_prompt)]
 
     def _improve(self, answers: Answers, prompts: list[TokenizedPrompt], done: int, started: float) -> None:
@@ -107,7 +109,7 @@ class OnPolicyLoop:
         event = Step(
             step=step,
             total_steps=resolved.total_steps,
-            epoch=step * self.recipe.given.rollout_prompts / len(self.recipe.training.rows),
+            epoch=step * self.recipe.prompts_an_iteration / len(self.recipe.training.rows),
             train_loss=facts.pop("loss"),
             grad_norm=facts.pop("grad_norm"),
             learning_rate=resolved.learning_rate * factor,

@@ -13,7 +13,7 @@ from peft import PeftModel
 
 from trainer.auto import rows_a_pass
 from trainer.engine.data import TokenizedRow
-from trainer.engine.models import context_length, device, load_model, load_tokenizer
+from trainer.engine.models import context_length, device
 from trainer.engine.ppo.answers import Answers
 from trainer.engine.ppo.loop import OnPolicyLoop
 from trainer.engine.ppo.prompts import (
@@ -24,14 +24,14 @@ from trainer.engine.ppo.prompts import (
     stop_ids,
     tokenize_prompts,
 )
-from trainer.engine.ppo.roles import RewardModel, Roles, load_reward
+from trainer.engine.ppo.roles import RewardModel, Roles
 from trainer.engine.ppo.rollout import Sampling
-from trainer.engine.ppo.scorers import Scorer, function_scorer, model_scorer
+from trainer.engine.ppo.scorers import Scorer
 from trainer.engine.ppo.updates import OnPolicy, UpdateSettings
 from trainer.engine.recipe import Recipe, Split, lines_in_words
 from trainer.errors import TrainerError
 from trainer.methods.base import Resolved
-from trainer.methods.onpolicy import FunctionReward, OnPolicyHyperparameters
+from trainer.methods.onpolicy import OnPolicyHyperparameters
 from trainer.progress import Progress
 from trainer.report.model import PlotSpec
 from trainer.rows import ChatRow, PromptRow
@@ -56,6 +56,7 @@ class OnPolicyRecipe(Recipe):
     )
     training: Split[TokenizedPrompt]
     validation: Split[TokenizedPrompt] | None = None
+    row: ClassVar[type[PromptRow]] = PromptRow
     roles: Roles
     algorithm: OnPolicy[Any, Any]
     critic: ClassVar[bool]
@@ -66,9 +67,25 @@ class OnPolicyRecipe(Recipe):
         """The hyperparameters as they were asked for."""
         return cast(OnPolicyHyperparameters, self.hyperparameters)
 
+    @property
+    def prompts_an_iteration(self) -> int:
+        """How many prompts an iteration takes."""
+        return self.given.prompts_an_iteration(len(self.training.rows))
+
     @abstractmethod
     def make_algorithm(self, sampling: Sampling, score: Scorer, settings: UpdateSettings) -> OnPolicy[Any, Any]:
         """Return what learns from the answers; `roles` are there."""
+
+    @abstractmethod
+    def make_scorer(self) -> Scorer:
+        """Return what says how good an answer is; `roles` are there."""
+
+    def load_reward(self, model: PeftModel) -> RewardModel | None:  # noqa: ARG002 - for recipes that have one
+        """Return the reward model, where there is one; `model` is the policy's."""
+        return None
+
+    def check_rows(self, file: DataFile, rows: Sequence[PromptRow], param: str) -> None:
+        """Check that rows have what their answers are judged by. Raises TrainerError (`invalid_training_file`, …)."""
 
     def notice(self, facts: Mapping[str, float]) -> None:
         """Look at an iteration's report; nothing by default."""
@@ -91,7 +108,7 @@ class OnPolicyRecipe(Recipe):
         """Load the base once, and put policy, value, reward and reference on it."""
         super().load()
         model = cast(PeftModel, self.model)
-        reward = self._load_reward(model)
+        reward = self.load_reward(model)
         continued, seed = self.job.start is not None, self.resolved.seed
         self.roles = Roles(model, reward=reward, continued=continued, seed=seed, critic=self.critic)
         if self.resolved.gradient_checkpointing:
@@ -113,33 +130,37 @@ class OnPolicyRecipe(Recipe):
             max_grad_norm=self.resolved.max_grad_norm,
             seed=seed,
         )
-        self.algorithm = self.make_algorithm(sampling, self._scorer(), settings)
+        self.algorithm = self.make_algorithm(sampling, self.make_scorer(), settings)
 
     def resolve(self) -> Resolved:
         """Count in iterations: as many as asked for, or as the epochs have prompts for."""
         resolved = super().resolve()
-        given, rows = self.given, len(self.training.rows)
-        total = (
-            math.ceil(rows * resolved.n_epochs / given.rollout_prompts)
-            if given.iterations == "auto"
-            else given.iterations
-        )
-        minibatch = math.ceil(given.rollout_prompts * given.answers_a_prompt / given.minibatches)
-        fitting = rows_a_pass("cuda" if device().type == "cuda" else "cpu", max(self.lengths()))
-        batch = min(minibatch, fitting if given.batch_size == "auto" else given.batch_size)
-        fifth = max(1, math.ceil(total / 5))
+        given, rows, prompts = self.given, len(self.training.rows), self.prompts_an_iteration
+        total = math.ceil(rows * resolved.n_epochs / prompts) if given.iterations == "auto" else given.iterations
+        minibatch = math.ceil(prompts * given.answers_a_prompt / given.minibatches)
+        batch = min(minibatch, self.answers_a_pass(minibatch))
+        fifth, evaluate = max(1, math.ceil(total / 5)), given.steps_between_evaluations
         return resolved.model_copy(
             update={
-                "n_epochs": max(1, math.ceil(total * given.rollout_prompts / rows)),
+                "n_epochs": max(1, math.ceil(total * prompts / rows)),
                 "total_steps": total,
                 "batch_size": batch,
                 "gradient_accumulation_steps": math.ceil(minibatch / batch),
                 "warmup_steps": math.ceil(total * given.warmup_ratio),
-                "eval_steps": fifth if given.eval_steps == "auto" else given.eval_steps,
+                "eval_steps": fifth if evaluate == "auto" else evaluate,
                 "checkpoint_steps": min(100, fifth) if given.checkpoint_steps == "auto" else given.checkpoint_steps,
                 "settings": {**resolved.settings, "iterations": total},
             }
         )
+
+    def answers_a_pass(self, minibatch: int) -> int:  # noqa: ARG002 - for recipes that cut it into so many passes
+        """Return how many answers go through the model at once, of a minibatch of so many."""
+        return self.fitting if self.given.batch_size == "auto" else self.given.batch_size
+
+    @property
+    def fitting(self) -> int:
+        """How many of the longest answers a forward and backward pass has room for."""
+        return rows_a_pass("cuda" if device().type == "cuda" else "cpu", max(self.lengths()))
 
     def parts(self, row: TokenizedPrompt) -> list[tuple[str, TokenizedRow]]:
         """Return the prompt: what is trained on is written by the model later."""
@@ -152,7 +173,7 @@ class OnPolicyRecipe(Recipe):
         """Return the tokens of a run whose answers are all as long as they may be."""
         lengths, given, resolved = self.lengths(), self.given, self.resolved
         iterations = (
-            prompts_of_iteration(len(lengths), given.rollout_prompts, resolved.seed, iteration)
+            prompts_of_iteration(len(lengths), self.prompts_an_iteration, resolved.seed, iteration)
             for iteration in range(resolved.total_steps)
         )
         return sum(lengths[number] for numbers in iterations for number in numbers) * given.answers_a_prompt
@@ -162,13 +183,18 @@ class OnPolicyRecipe(Recipe):
         return [len(prompt.input_ids) + self.given.max_new_tokens for prompt in self.training.rows]
 
     def measure(self, *, full: bool = True) -> tuple[Measure, ...]:
-        """Draw one answer a prompt, always with the same seed, and return reward, KL, length and ends."""
+        """Draw answers to each prompt, always with the same seed, and return reward, KL, length and ends.
+
+        A prompt's measures are means over its answers.
+        """
         rows: Sequence[TokenizedPrompt] = self.measured.rows
         if not (full and self.validation):
             rows = rows[:: max(1, math.ceil(len(rows) / SUBSET_PROMPTS))]
-        answers = self.algorithm.answer(rows, derived_seed(self.resolved.seed, 0, EVALUATING))
+        count = self.given.answers_a_check
+        asked = [row for row in rows for _ in range(count)]
+        answers = self.algorithm.answer(asked, derived_seed(self.resolved.seed, 0, EVALUATING))
         assert answers is not None, "nothing asks an evaluation to stop"
-        return _measures(rows, answers)
+        return _measures(rows, answers, count)
 
     def make_loop(self, progress: Progress) -> OnPolicyLoop:
         """Return the iterations."""
@@ -208,18 +234,9 @@ class OnPolicyRecipe(Recipe):
         ]
 
     def _prompts(self, file: DataFile, param: str) -> list[TokenizedPrompt]:
-        rows = self.read_file(file, param, PromptRow)
+        rows = self.read_file(file, param, self.row)
         self._rows[file.path] = rows
-        reward = self.given.reward
-        if isinstance(reward, FunctionReward) and reward.parsed().needs_reference:
-            lacking = [row.line for row in rows if row.reference is None]
-            if lacking:
-                raise TrainerError(
-                    f"invalid_{param}",
-                    f"{file.filename}: the reward {reward.function} compares answers with the row's reference, which "
-                    f"is missing at {lines_in_words(lacking)}.",
-                    param=param,
-                )
+        self.check_rows(file, rows, param)
         prompts = tokenize_prompts(self.template, rows, param=param)
         room = context_length(self.config) - self.given.max_new_tokens
         over = [prompt.line for prompt in prompts if len(prompt.input_ids) > room]
@@ -245,48 +262,15 @@ class OnPolicyRecipe(Recipe):
             dropped=tuple(prompt.line for prompt in prompts if len(prompt.input_ids) > room),
         )
 
-    @property
-    def _reward_place(self) -> str:
-        return f"method.{self.job.spec.method.type}.hyperparameters.reward.model"
 
-    def _load_reward(self, model: PeftModel) -> RewardModel | None:
-        """Put the reward job's adapter on the policy's base, or on its own where that is another."""
-        named = self.job.spec.reward
-        if isinstance(self.given.reward, FunctionReward):
-            return None
-        if named is None:
-            raise TrainerError("invalid_job", "The job names a reward model, but none was staged.", param="reward")
-        folder = self.job.workdir / "reward"
-        if named.base == self.job.spec.base:
-            return load_reward(folder, model, param=self._reward_place)
-        base = self.job.workdir / "reward_base"
-        if load_tokenizer(base).get_vocab() != self.tokenizer.get_vocab():
-            raise TrainerError(
-                "incompatible_reward_model",
-                f"The reward model {named.id} is on {named.base.id}, whose tokenizer is not that of "
-                f"{self.job.spec.base.id}: it would read other words than the policy writes. Train a reward model on "
-                f"{self.job.spec.base.id}.",
-                param=self._reward_place,
-            )
-        self.job.warn(
-            f"The reward model is on another base, {named.base.id}: two base models are held in memory instead of one."
-        )
-        return load_reward(folder, load_model(base, self.dtype.dtype), param=self._reward_place)
-
-    def _scorer(self) -> Scorer:
-        reward = self.given.reward
-        if isinstance(reward, FunctionReward):
-            return function_scorer(self.template, reward)
-        return model_scorer(self.template, self.roles)
-
-
-def _measures(rows: Sequence[TokenizedPrompt], answers: Answers) -> tuple[Measure, ...]:
+def _measures(rows: Sequence[TokenizedPrompt], answers: Answers, count: int) -> tuple[Measure, ...]:
     lines, ones = tuple(row.line for row in rows), (1.0,) * len(rows)
 
     def by_row(values: Any) -> tuple[float, ...]:
         arranged: list[float] = values.tolist()
         found = dict(zip(answers.numbers, arranged, strict=True))
-        return tuple(float(found[number]) for number in range(len(rows)))
+        starts = range(0, len(rows) * count, count)
+        return tuple(sum(float(found[start + number]) for number in range(count)) / count for start in starts)
 
     def measure(name: str, label: str, values: Any, **more: Any) -> Measure:
         return Measure(name=name, label=label, lines=lines, sums=by_row(values), weights=ones, **more)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jinja2.exceptions import TemplateError
 
 from trainer.engine.template import ChatTemplate
 from trainer.errors import TrainerError
-from trainer.rows import ChatRow, Message, PromptRow
+from trainer.rows import ChatRow, ItemRow, Message, PromptRow
 
 _PROBE = "burnishprobe"
 
@@ -22,6 +23,8 @@ class TokenizedPrompt:
     line: int
     input_ids: tuple[int, ...]
     reference: str | None = None
+    item: Mapping[str, Any] | None = None
+    """The whole row, where a grader may ask for any of its keys."""
 
 
 def tokenize_prompts(template: ChatTemplate, rows: Iterable[PromptRow], *, param: str) -> list[TokenizedPrompt]:
@@ -83,4 +86,5 @@ def _tokenize(template: ChatTemplate, row: PromptRow, param: str) -> TokenizedPr
             param=param,
         ) from error
     ids = template.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return TokenizedPrompt(row.line, tuple(ids), row.reference)
+    item = row.item if isinstance(row, ItemRow) else None
+    return TokenizedPrompt(row.line, tuple(ids), row.reference, item)

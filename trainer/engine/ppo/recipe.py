@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from trainer.engine.ppo.iteration import Ppo
-from trainer.engine.ppo.onpolicy import OnPolicyRecipe
+from trainer.engine.ppo.rewarded import RewardedRecipe
 from trainer.engine.ppo.rollout import Sampling
 from trainer.engine.ppo.scorers import Scorer
 from trainer.engine.ppo.updates import UpdateSettings
 from trainer.methods.ppo import PpoHyperparameters
 
 
-class PpoRecipe(OnPolicyRecipe):
+class PpoRecipe(RewardedRecipe):
     """Learn from advantages over a value function."""
 
     critic: ClassVar[bool] = True

@@ -136,7 +136,7 @@ class OnPolicy(ABC, Generic[H, E]):
             asked = [prompt.input_ids for prompt in prompts]
             rate = self.place("learning_rate_multiplier")
             drawn = sample(model, asked, self.sampling, seed, should_stop, param=rate)
-            scores = checked(self.score(prompts, drawn), param=self.place("reward")) if drawn is not None else []
+            scores = checked(self.score(prompts, drawn), param=self.reward_place) if drawn is not None else []
         finally:
             model.train(was_training)
         return None if drawn is None else self._rescore(prompts, drawn, scores)
@@ -164,6 +164,11 @@ class OnPolicy(ABC, Generic[H, E]):
             if not all(self._update(part, share, sums) for part in self._parts(experiences, iteration, epoch)):
                 break
         return self.report(answers, sums)
+
+    @property
+    def reward_place(self) -> str:
+        """The place of the reward on the wire."""
+        return self.place("reward")
 
     def place(self, name: str) -> str:
         """Return a hyperparameter's place on the wire."""

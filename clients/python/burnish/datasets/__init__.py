@@ -8,6 +8,7 @@ from __future__ import annotations
 from burnish.datasets.base import DatasetSummary, Problem, Row, RowFormat, describe
 from burnish.datasets.errors import InvalidLineError
 from burnish.datasets.files import FileChecker, PackedChecker, check_file, is_dataset_name, is_text, open_dataset
+from burnish.datasets.items import PROMPT_KEYS, ItemRows
 from burnish.datasets.jsonl import LineChecker, check_rows, iter_rows
 from burnish.datasets.labelled import LabelledRows
 from burnish.datasets.packing import Limits, Packing
@@ -23,6 +24,7 @@ __all__ = [
     "DatasetSummary",
     "FileChecker",
     "InvalidLineError",
+    "ItemRows",
     "Limits",
     "LineChecker",
     "PackedChecker",
@@ -50,6 +52,7 @@ ROW_FORMATS: dict[str, RowFormat] = {
     "grpo": PromptRows("grpo"),
     "kto": LabelledRows(),
     "orpo": PairRows("orpo"),
+    "reinforcement": ItemRows(),
 }
 """Every row format by its name, which is the method's: a new one is a module and a line here."""
 
@@ -66,4 +69,7 @@ _MARKS = {
 
 def guess_format(row: Row) -> RowFormat | None:
     """Return the format that a row's keys give away; `dpo` for pairs and `ppo` for prompts alone. None: no idea."""
-    return next((ROW_FORMATS[name] for key, name in _MARKS.items() if key in row), None)
+    found = next((name for key, name in _MARKS.items() if key in row), None)
+    if found == "supervised" and row.keys() - PROMPT_KEYS and not ROW_FORMATS["reinforcement"].check(row):
+        found = "reinforcement"  # nobody answers, and a grader knows what to do with the other keys
+    return ROW_FORMATS[found] if found else None

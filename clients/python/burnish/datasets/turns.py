@@ -32,16 +32,21 @@ def check_input(row: Row, problems: list[str]) -> Conversation:
         problems.append(f"input: must be an object with the prompt's messages, not {kind(row['input'])}")
         return Conversation()
     prompt = cast("dict[str, Any]", row["input"])
-    before = len(problems)
-    seen = Conversation()
-    if "messages" in prompt:
-        seen = check_messages("input.messages", prompt["messages"], problems)
-        if len(problems) == before:
-            _check_end(prompt["messages"], problems)
-    else:
-        problems.append("input.messages: is missing; the prompt is a list of messages")
+    seen = check_prompt("input.", prompt, problems, missing="is missing; the prompt is a list of messages")
     check_options("input", prompt, problems)
     problems.extend(unknown_keys("input", prompt, _INPUT_KEYS))
+    return seen
+
+
+def check_prompt(prefix: str, prompt: Row, problems: list[str], *, missing: str) -> Conversation:
+    """Check the `messages` of a prompt, whose place ends with `prefix`; they may not end with the assistant's."""
+    place, before = f"{prefix}messages", len(problems)
+    if "messages" not in prompt:
+        problems.append(f"{place}: {missing}")
+        return Conversation()
+    seen = check_messages(place, prompt["messages"], problems)
+    if len(problems) == before:
+        _check_end(place, prompt["messages"], problems)
     return seen
 
 
@@ -86,14 +91,14 @@ def spoken(messages: list[Row]) -> list[tuple[str, str, bytes]]:
     return [(message["role"], _text(message.get("content")).strip(), _calls(message)) for message in messages]
 
 
-def _check_end(messages: list[Row], problems: list[str]) -> None:
+def _check_end(place: str, messages: list[Row], problems: list[str]) -> None:
     if messages[-1]["role"] == "assistant":
         problems.append(
-            f"input.messages[{len(messages) - 1}]: the prompt ends with an assistant message; "
+            f"{place}[{len(messages) - 1}]: the prompt ends with an assistant message; "
             "end it where the assistant is to answer"
         )
     elif all(message["role"] in ("system", "developer") for message in messages):
-        problems.append("input.messages: has no user message; there is nothing to answer")
+        problems.append(f"{place}: has no user message; there is nothing to answer")
 
 
 def _check_turns(place: str, messages: list[object], prompt: Conversation, problems: list[str]) -> None:

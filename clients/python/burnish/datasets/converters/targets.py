@@ -39,6 +39,11 @@ def _prompts(example: Example) -> list[Row]:
     return [{"input": _input(prompt, chat.tools), **reference}]
 
 
+def _items(example: Example) -> list[Row]:
+    """Lay prompts out at the top of their rows: a reference is `{{item.reference}}` in a grader."""
+    return [{**row.pop("input"), **row} for row in _prompts(example)]
+
+
 def _labelled(example: Example) -> list[Row]:
     if isinstance(example, RankedExample):
         both = ((_best(example), True), (_worst(example), False))
@@ -85,6 +90,7 @@ _TARGETS: dict[str, Callable[[Example], list[Row]]] = {
     "grpo": _prompts,
     "kto": _labelled,
     "orpo": _pair,
+    "reinforcement": _items,
 }
 
 
