@@ -111,6 +111,9 @@ def _graded(grader: Leaf, name: str, scene: Scene) -> tuple[float, GradeErrors]:
         return grader.reward(scene), GradeErrors()
     except Failure as failure:
         return 0.0, GradeErrors.of(failure, grader=name)
+    except RecursionError:
+        deep = Failure("other_error", "the row or the answer is nested too deeply")
+        return 0.0, GradeErrors.of(deep, grader=name)
 
 
 def _graded_together(grader: MultiGrader, scene: Scene) -> Grade:
