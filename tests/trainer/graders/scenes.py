@@ -1,0 +1,35 @@
+"""Short ways to write graders in tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from trainer.graders import GRADER, NO_TOOLS, Grade, Sample, Tools, grade
+
+
+def check(**more: Any) -> dict[str, Any]:
+    """A `string_check` of the answer against the row's `answer`."""
+    return {
+        "type": "string_check",
+        "name": "right",
+        "input": "{{sample.output_text}}",
+        "reference": "{{item.answer}}",
+        "operation": "eq",
+        **more,
+    }
+
+
+def graded(grader: dict[str, Any], text: str = "巴黎", item: Any = None, tools: Tools = NO_TOOLS) -> Grade:
+    given = {"answer": "巴黎"} if item is None else item
+    return grade(GRADER.validate_python(grader), item=given, sample=Sample.of(text), tools=tools)
+
+
+def refusal(grader: dict[str, Any]) -> str:
+    """Return the sentences with which a grader is refused."""
+    try:
+        GRADER.validate_python(grader)
+    except ValidationError as error:
+        return "; ".join(item["msg"] for item in error.errors())
+    raise AssertionError("the grader was taken")

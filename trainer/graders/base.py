@@ -1,0 +1,245 @@
+"""What all graders share: the model's answer, what a grade is, and what graders ask for from outside."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Protocol, cast
+
+from pydantic import Field, StringConstraints, model_validator
+
+from trainer.methods.base import Exact, Frozen
+
+MAX_TEXT = 1 << 18
+"""Characters of a text in a grader, and bytes of a Python source."""
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Template = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
+Flag = Literal[
+    "formula_parse_error",
+    "invalid_variable_error",
+    "model_grader_parse_error",
+    "model_grader_refusal_error",
+    "model_grader_server_error",
+    "other_error",
+    "python_grader_runtime_error",
+    "python_grader_server_error",
+    "sample_parse_error",
+    "truncated_observation_error",
+    "unresponsive_reward_error",
+]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A model's answer as graders see it. Make it by `of`."""
+
+    output_text: str
+    output_tools: tuple[Mapping[str, Any], ...] = ()
+    """The tool calls as OpenAI's chat has them."""
+    output_json: Any = None
+    is_json: bool = False
+    """Whether the text is one JSON value; then `output_json` is that value."""
+
+    @classmethod
+    def of(cls, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Sample:
+        """Return the sample of an answer's text and its tool calls."""
+        parsed, value = parse_json(text)
+        return cls(output_text=text, output_tools=tuple(tools), output_json=value, is_json=parsed)
+
+    def namespace(self) -> dict[str, Any]:
+        """Return what `sample` is in templates and in Python; without JSON in the text there is no `output_json`."""
+        tools = [dict(call) for call in self.output_tools]
+        message = {"role": "assistant", "content": self.output_text, "tool_calls": tools}
+        found: dict[str, Any] = {
+            "output_text": self.output_text,
+            "output_tools": tools,
+            "choices": [{"index": 0, "message": message}],
+        }
+        return found | {"output_json": self.output_json} if self.is_json else found
+
+
+def parse_json(text: str) -> tuple[bool, Any]:
+    """Return whether a text is one JSON value (RFC 8259: no NaN), and the value."""
+    try:
+        return True, json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):  # also numbers with thousands of digits, and lists in lists in lists
+        return False, None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+class Failure(Exception):
+    """A grader that cannot tell a reward: OpenAI's flag for it, and a sentence."""
+
+    def __init__(self, flag: Flag, message: str, *, kind: str | None = None) -> None:
+        super().__init__(message)
+        self.flag: Flag = flag
+        self.message = message
+        self.kind = kind
+        """What broke, in one word, where the machine did: OpenAI's `python_grader_server_error_type`."""
+
+
+class GradeErrors(Frozen):
+    """OpenAI's flags; `messages`, a sentence for each that is set, is an addition."""
+
+    formula_parse_error: bool = False
+    invalid_variable_error: bool = False
+    model_grader_parse_error: bool = False
+    model_grader_refusal_error: bool = False
+    model_grader_server_error: bool = False
+    model_grader_server_error_details: str | None = None
+    other_error: bool = False
+    python_grader_runtime_error: bool = False
+    python_grader_runtime_error_details: str | None = None
+    python_grader_server_error: bool = False
+    python_grader_server_error_type: str | None = None
+    sample_parse_error: bool = False
+    truncated_observation_error: bool = False
+    unresponsive_reward_error: bool = False
+    messages: list[str] = Field(default_factory=list[str])
+
+    @classmethod
+    def of(cls, failure: Failure, *, grader: str) -> GradeErrors:
+        """Return the flags of one failure."""
+        told: dict[str, Any] = {failure.flag: True, "messages": [f"{grader}: {failure.message}"]}
+        if failure.flag == "python_grader_runtime_error":
+            told["python_grader_runtime_error_details"] = failure.message
+        elif failure.flag == "python_grader_server_error":
+            told["python_grader_server_error_type"] = failure.kind or "sandbox"
+        elif failure.flag == "model_grader_server_error":
+            told["model_grader_server_error_details"] = failure.message
+        return cls(**told)
+
+    @property
+    def any(self) -> bool:
+        """Whether a flag is set."""
+        return bool(self.messages)
+
+    def joined(self, other: GradeErrors) -> GradeErrors:
+        """Return the flags of both; of details, the first."""
+        mine, others = self.model_dump(), other.model_dump()
+        merged: dict[str, Any] = {name: mine[name] or others[name] for name in mine}
+        merged["messages"] = [*self.messages, *other.messages]
+        return GradeErrors(**merged)
+
+
+class TokenUsage(Frozen):
+    """Tokens of a model that graded."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+        )
+
+
+class Grade(Frozen):
+    """What a grader says of an answer. The reward is finite; with an error it is 0, as OpenAI's is."""
+
+    reward: float = 0.0
+    errors: GradeErrors = GradeErrors()
+    sub_rewards: dict[str, float] = Field(default_factory=dict[str, float])
+    """Of a `multi`: the rewards of its graders by name; those that failed have 0."""
+    usage: dict[str, TokenUsage] = Field(default_factory=dict[str, TokenUsage])
+    """Tokens by the model that graded."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the reward says nothing because something went wrong."""
+        return self.errors.any
+
+
+class Question(Frozen):
+    """What a model that grades is asked: plain messages, and OpenAI's names for the sampling."""
+
+    model: str
+    messages: list[dict[str, str]]
+    sampling: dict[str, Any] = Field(default_factory=dict[str, Any])
+    schema_: dict[str, Any] | None = None
+    """The JSON schema of the answer, for servers that hold models to one."""
+
+
+class Reply(Frozen):
+    """What it answers. `cut` where its tokens ran out."""
+
+    text: str
+    usage: TokenUsage = TokenUsage()
+    cut: bool = False
+
+
+class Ask(Protocol):
+    """Asks a model. Raises Failure (`model_grader_server_error`, `model_grader_refusal_error`)."""
+
+    def __call__(self, question: Question) -> Reply:
+        """Return its answer."""
+        ...
+
+
+class RunPython(Protocol):
+    """Runs a Python grader's source apart. Raises Failure (`python_grader_…`, `unresponsive_reward_error`)."""
+
+    def __call__(self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]) -> float:
+        """Return what `grade(sample, item)` returned, a finite number."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What graders may use from outside. What is missing makes the graders that need it fail."""
+
+    ask: Ask | None = None
+    run_python: RunPython | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One grading: the row, the answer, the tools; tokens are counted into `usage`."""
+
+    item: Mapping[str, Any]
+    sample: Sample
+    tools: Tools
+    usage: dict[str, TokenUsage] = field(default_factory=dict[str, TokenUsage])
+
+    def asked(self, question: Question) -> Reply:
+        """Ask a model and count its tokens. Raises Failure."""
+        if self.tools.ask is None:
+            raise Failure("model_grader_server_error", "there is nobody here to ask models")
+        reply = self.tools.ask(question)
+        self.usage[question.model] = self.usage.get(question.model, TokenUsage()) + reply.usage
+        return reply
+
+
+class Leaf(Exact):
+    """A grader by itself, not made up of others. Its file says how it comes to a reward."""
+
+    name: Name
+
+    @abstractmethod
+    def reward(self, scene: Scene) -> float:
+        """Return the reward. Raises Failure."""
+
+    def templates(self) -> Sequence[str]:
+        """Return the texts in which `{{…}}` stands for something."""
+        return ()
+
+    @model_validator(mode="after")
+    def _readable_templates(self) -> Leaf:
+        from trainer.graders.templates import check
+
+        for template in self.templates():
+            check(template)
+        return self
+
+
+def plain(value: Any) -> Mapping[str, Any]:
+    """Return a row as a mapping; anything else, such as None, has no fields."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}

@@ -1,0 +1,55 @@
+"""The messages to a model that grades: OpenAI's, with text alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field, field_validator
+
+from trainer.graders.base import Scene, Template
+from trainer.graders.templates import fill
+from trainer.methods.base import Exact
+
+_OTHERS = {"input_image": "images", "input_audio": "audio"}
+
+
+class TextPart(Exact):
+    """`{"type": "input_text", "text": …}`, or `output_text`."""
+
+    type: Literal["input_text", "output_text"]
+    text: Template
+    prompt_cache_breakpoint: dict[str, Any] | None = None
+    """Known to OpenAI's clients; changes nothing here."""
+
+
+Content = Template | TextPart | Annotated[list[Template | TextPart], Field(min_length=1, max_length=64)]
+
+
+class InputMessage(Exact):
+    """One message; its texts may have `{{…}}`."""
+
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Content
+    type: Literal["message"] | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _text_alone(cls, value: Any) -> Any:
+        for part in cast("list[Any]", value if isinstance(value, list) else [value]):
+            kind = cast("dict[str, Any]", part).get("type") if isinstance(part, dict) else None
+            if isinstance(kind, str) and kind in _OTHERS:
+                raise ValueError(f"{_OTHERS[kind]} cannot be graded, as no model of this service reads them: use text")
+        return cast("Any", value)
+
+    def texts(self) -> Iterator[str]:
+        """Yield the message's texts."""
+        for part in self.content if isinstance(self.content, list) else [self.content]:
+            yield part if isinstance(part, str) else part.text
+
+    def filled(self, scene: Scene) -> dict[str, str]:
+        """Return the message for a chat, its texts joined. Raises Failure."""
+        return {"role": self.role, "content": "\n".join(fill(text, scene) for text in self.texts())}
+
+
+Input = Annotated[list[InputMessage], Field(min_length=1, max_length=64)]

@@ -1,0 +1,237 @@
+"""A program: runs one Python grader with no way out. `sandbox.py` starts it; nothing imports it.
+
+A request comes on stdin, one JSON object; an answer goes to stdout, another. Between them the process gives up all that
+it could harm with, and in the end lets the kernel refuse every system call beyond a short list (seccomp(2)): it can
+reckon, use its memory, look at the clock, and write to the pipe and to /dev/null. Files, sockets, other processes and
+signals are out of reach, for the grader's Python and for whatever native code it may find. What it imports is loaded
+before that.
+"""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import importlib
+import json
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, NoReturn
+
+# fmt: off
+MODULES = frozenset((
+    "abc", "array", "ast", "base64", "binascii", "bisect", "calendar", "cmath", "codecs", "collections", "contextlib",
+    "copy", "csv", "dataclasses", "datetime", "decimal", "difflib", "enum", "fnmatch", "fractions", "functools",
+    "hashlib", "heapq", "html", "io", "itertools", "json", "keyword", "math", "numbers", "operator", "os", "pprint",
+    "random", "re", "reprlib", "statistics", "string", "struct", "sys", "textwrap", "time", "token", "tokenize",
+    "traceback", "types", "typing", "unicodedata", "urllib", "warnings", "xml", "zlib",
+))
+# fmt: on
+"""What graders can import: parts of the standard library that need no file once they are loaded."""
+_ALWAYS = (
+    "_strptime",
+    "encodings.gb18030",
+    "encodings.gbk",
+    "encodings.utf_16",
+    "encodings.latin_1",
+    "encodings.ascii",
+)
+_NOBODY = 65534
+_SHOWN = 500
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_FILTER_MODE = 2
+_KILL, _REFUSE, _ALLOW = 0x80000000, 0x00050000 | 1, 0x7FFF0000
+_LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
+_NUMBER_AT, _ARCHITECTURE_AT = 0, 4
+# The numbers of read, write, close, fstat, lseek, mmap, mprotect, munmap, brk, rt_sigprocmask, rt_sigreturn,
+# sched_yield, mremap, madvise, nanosleep, getpid, exit, gettimeofday, getrusage, sigaltstack, gettid, futex,
+# clock_gettime, clock_getres, clock_nanosleep, exit_group, getrandom, restart_syscall; on x86-64 time too.
+_CALLS: dict[str, tuple[int, str]] = {
+    "x86_64": (
+        0xC000003E,
+        "0 1 3 5 8 9 10 11 12 14 15 24 25 28 35 39 60 96 98 131 186 202 228 229 230 231 318 219 201",
+    ),
+    "aarch64": (
+        0xC00000B7,
+        "63 64 57 80 62 222 226 215 214 135 139 124 216 233 101 172 93 169 165 132 178 98 113 114 115 94 278 128",
+    ),
+}
+
+
+class _Instruction(ctypes.Structure):
+    _fields_ = (("code", ctypes.c_uint16), ("jt", ctypes.c_uint8), ("jf", ctypes.c_uint8), ("k", ctypes.c_uint32))
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_uint16), ("filter", ctypes.POINTER(_Instruction)))
+
+
+class Refused(Exception):
+    """The source cannot be run."""
+
+
+def main() -> NoReturn:
+    """Read the request, shut this process in, grade, answer, and end without looking back."""
+    request = json.loads(sys.stdin.buffer.read())
+    answer_to = _own_pipe()
+    try:
+        _shut_in(request)
+    except OSError as error:
+        _end(answer_to, {"error": f"this machine cannot shut a grader in: {error}", "kind": "sandbox"})
+    try:
+        told = {"reward": _grade(request)} if "sample" in request else _check(request["source"])
+    except BaseException as error:  # noqa: BLE001 - whatever a grader raises is its answer
+        told = {"error": _in_words(error), "kind": "runtime"}
+    _end(answer_to, told)
+
+
+def _own_pipe() -> int:
+    """Return a descriptor for the answer; what graders print goes nowhere."""
+    answer_to = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
+    return answer_to
+
+
+def _end(answer_to: int, told: dict[str, Any]) -> NoReturn:
+    data = json.dumps(told).encode()
+    while data:
+        data = data[os.write(answer_to, data) :]
+    os._exit(0)
+
+
+def _shut_in(request: dict[str, Any]) -> None:
+    """Give up everything, the most important last. Raises OSError."""
+    os.environ.clear()
+    os.nice(5)
+    processor = request["cpu_seconds"]
+    limits = {
+        resource.RLIMIT_CPU: (processor, processor + 1),  # SIGXCPU at the first, which tells it from other ends
+        resource.RLIMIT_AS: (request["memory_bytes"],) * 2,
+        **dict.fromkeys((resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NPROC), (0, 0)),
+        resource.RLIMIT_NOFILE: (8, 8),
+    }
+    for kind, most in limits.items():
+        resource.setrlimit(kind, most)
+    _load_modules(request["source"])
+    if os.geteuid() == 0:
+        with suppress(OSError):  # a container may have no such user; the filter below needs none
+            os.setgroups([])
+            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    libc = ctypes.CDLL(None, use_errno=True)
+    _prctl(libc, _PR_SET_PDEATHSIG, 9)  # a change of user has it forgotten, so it comes after
+    if os.getppid() != request["parent"]:
+        raise OSError("the process that started this one has gone")
+    _prctl(libc, _PR_SET_DUMPABLE, 0)
+    _filter_calls(libc)
+
+
+def _load_modules(source: str) -> None:
+    """Import what a source imports and may, and what the library imports only when it is called."""
+    for name in _ALWAYS:
+        importlib.import_module(name)
+    with suppress(SyntaxError, ValueError, MemoryError, RecursionError):  # told when it is compiled
+        for name in sorted(_imported(ast.parse(source))):
+            with suppress(ImportError):
+                importlib.import_module(name)
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        yield from (name for name in names if name.partition(".")[0] in MODULES)
+
+
+def _filter_calls(libc: ctypes.CDLL) -> None:
+    """Let the kernel answer EPERM to every call that is not in the list, from now on and for ever."""
+    machine = platform.machine()
+    if sys.platform != "linux" or machine not in _CALLS:
+        raise OSError(f"it is no Linux on {' or '.join(_CALLS)}, but {sys.platform} on {machine}")
+    architecture, numbers = _CALLS[machine]
+    calls = [int(number) for number in numbers.split()]
+    steps = [(_LOAD, 0, 0, _ARCHITECTURE_AT), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL)]
+    steps.append((_LOAD, 0, 0, _NUMBER_AT))
+    steps += [(_EQUAL, len(calls) - place, 0, call) for place, call in enumerate(calls)]
+    steps += [(_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]
+    instructions = (_Instruction * len(steps))(*steps)
+    program = _Program(len(steps), ctypes.cast(instructions, ctypes.POINTER(_Instruction)))
+    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(libc, _PR_SET_SECCOMP, _FILTER_MODE, ctypes.byref(program))
+
+
+def _prctl(libc: ctypes.CDLL, option: int, *arguments: Any) -> None:
+    rest = [*arguments, *[0] * (4 - len(arguments))]
+    if libc.prctl(option, *(ctypes.c_ulong(one) if isinstance(one, int) else one for one in rest)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+def _check(source: str) -> dict[str, Any]:
+    """Compile the source, and look for the function, without running anything."""
+    tree = ast.parse(source, "grader")
+    compile(source, "grader", "exec", dont_inherit=True)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "grade":
+            return {}
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == "grade" for target in targets):
+            return {}
+    raise Refused("it has no function grade(sample, item)")
+
+
+def _grade(request: dict[str, Any]) -> float:
+    names: dict[str, Any] = {"__name__": "grader", "__builtins__": __builtins__}
+    exec(compile(request["source"], "grader", "exec", dont_inherit=True), names)  # noqa: S102 - what this program is for
+    function = names.get("grade")
+    if not callable(function):
+        raise Refused("it has no function grade(sample, item)")
+    value = function(request["sample"], request["item"])
+    if not isinstance(value, (int, float)):
+        raise Refused(f"grade returned a {type(value).__name__}: it must return a number")
+    try:
+        reward = float(value)
+    except OverflowError:
+        reward = float("inf")
+    if reward - reward != 0:
+        raise Refused(f"grade returned {reward}: it must return a finite number")
+    return reward
+
+
+def _in_words(error: BaseException) -> str:
+    """Return what was raised, and in which line of the source."""
+    try:
+        if isinstance(error, Refused):
+            return str(error)
+        line = error.lineno if isinstance(error, SyntaxError) else _line_of(error)
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        where = "" if line is None else f"line {line}: "
+        told = f"{where}{type(error).__name__}{': ' if said else ''}{said}"[:_SHOWN]
+        if isinstance(error, ModuleNotFoundError):
+            told += f". These modules can be imported: {', '.join(sorted(MODULES))}"
+        return told
+    except BaseException:  # noqa: BLE001 - an error whose own text raises one
+        return "an error that cannot be told in words"
+
+
+def _line_of(error: BaseException) -> int | None:
+    line, step = None, error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == "grader":
+            line = step.tb_lineno
+        step = step.tb_next
+    return line
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""`label_model`: a model puts the answer into one of several classes. OpenAI has it inside of `multi` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trainer.graders.base import Failure, Leaf, Question, Scene
+from trainer.graders.inputs import Input
+from trainer.graders.replies import in_reply
+
+Label = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class LabelModelGrader(Leaf):
+    """1 where the model's label is one of `passing_labels`, else 0."""
+
+    type: Literal["label_model"] = "label_model"
+    model: str = Field(min_length=1, max_length=256)
+    input: Input
+    labels: Annotated[list[Label], Field(min_length=1, max_length=256)]
+    passing_labels: Annotated[list[Label], Field(min_length=1, max_length=256)]
+
+    @model_validator(mode="after")
+    def _known_labels(self) -> LabelModelGrader:
+        unknown = next((label for label in self.passing_labels if label not in self.labels), None)
+        if unknown is not None:
+            raise ValueError(f"passing_labels has {unknown!r}, which is not among the labels")
+        return self
+
+    def templates(self) -> Sequence[str]:
+        """Return the messages' texts."""
+        return [text for message in self.input for text in message.texts()]
+
+    def reward(self, scene: Scene) -> float:
+        """Ask the model and return whether its label passes. Raises Failure."""
+        label = {"type": "string", "enum": self.labels}
+        question = Question(
+            model=self.model,
+            messages=[message.filled(scene) for message in self.input],
+            sampling={"temperature": 0.0},
+            schema_={"type": "object", "properties": {"result": label}, "required": ["result"]},
+        )
+        told = in_reply(
+            scene.asked(question), wanted="one of the labels, or JSON with it as `result`", text_counts=True
+        )
+        if told not in self.labels:
+            raise Failure("model_grader_parse_error", f"the model's label {str(told)[:80]!r} is not among the labels")
+        return float(told in self.passing_labels)

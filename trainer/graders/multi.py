@@ -1,0 +1,64 @@
+"""`multi`: several graders, and a formula over their rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from trainer.graders.base import Leaf, Name
+from trainer.graders.formula import MAX_LENGTH, Formula, normal
+from trainer.graders.label_model import LabelModelGrader
+from trainer.graders.python import PythonGrader
+from trainer.graders.score_model import ScoreModelGrader
+from trainer.graders.string_check import StringCheckGrader
+from trainer.graders.text_similarity import TextSimilarityGrader
+from trainer.methods.base import Exact
+
+MOST_GRADERS = 16
+Part = Annotated[
+    StringCheckGrader | TextSimilarityGrader | PythonGrader | ScoreModelGrader | LabelModelGrader,
+    Field(discriminator="type"),
+]
+
+
+def _one_or_many(value: Any) -> str:
+    """Return which is meant: one grader has a `type` that is text."""
+    if isinstance(value, dict):
+        return "one" if isinstance(cast("dict[str, Any]", value).get("type"), str) else "many"
+    return "one" if isinstance(value, Leaf) else "many"
+
+
+Many = Annotated[dict[Name, Part], Field(min_length=1, max_length=MOST_GRADERS)]
+
+
+class MultiGrader(Exact):
+    """`graders` by the names that the formula uses, as OpenAI's guide has them.
+
+    OpenAI's schema has one grader there; it counts by its own name.
+    """
+
+    name: Name
+    type: Literal["multi"] = "multi"
+    graders: Annotated[Annotated[Many, Tag("many")] | Annotated[Part, Tag("one")], Discriminator(_one_or_many)]
+    calculate_output: str = Field(min_length=1, max_length=MAX_LENGTH)
+
+    @model_validator(mode="after")
+    def _formula_fits(self) -> MultiGrader:
+        formula = self.formula()
+        known = {normal(name) for name in self.parts()}
+        for name in sorted(formula.names):
+            if name not in known:
+                raise ValueError(f"calculate_output names {name!r}, which is no grader: {', '.join(sorted(known))} are")
+        return self
+
+    def parts(self) -> Mapping[str, Leaf]:
+        """Return the graders by name."""
+        if isinstance(self.graders, Leaf):
+            return {self.graders.name: self.graders}
+        return cast("Mapping[str, Leaf]", self.graders)
+
+    def formula(self) -> Formula:
+        """Return the formula, read. Raises ValueError."""
+        return Formula(self.calculate_output)

@@ -1,0 +1,45 @@
+"""What a model that grades meant: OpenAI's `{"result": …}`, or the value alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from trainer.graders.base import Failure, Reply, parse_json
+
+_RESULT = "result"
+_READ = 1 << 16
+"""How much of the end of an answer is searched."""
+
+
+def in_reply(reply: Reply, *, wanted: str, text_counts: bool = False) -> Any:
+    """Return the result in a model's answer: the whole text as JSON, or the last JSON object in it with `result`.
+
+    With `text_counts` a text that is no JSON is the result itself. Raises Failure.
+    """
+    text = reply.text.strip()
+    parsed, value = parse_json(text)
+    if parsed:
+        fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        return fields.get(_RESULT, cast("Any", value))
+    results = [found[_RESULT] for found in _objects(text[-_READ:]) if _RESULT in found]
+    if results:
+        return results[-1]
+    if text_counts and text:
+        return text
+    why = "its tokens ran out before it had said " if reply.cut else "it has to say "
+    raise Failure("model_grader_parse_error", f"the model answered {text[:80]!r}: {why}{wanted}")
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    """Return the outermost JSON objects of a text, in their order."""
+    decoder, found, place = json.JSONDecoder(), list[dict[str, Any]](), text.find("{")
+    while place >= 0:
+        try:
+            value, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            end = place + 1
+        else:
+            found.append(value)
+        place = text.find("{", end)
+    return found

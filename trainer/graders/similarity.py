@@ -1,0 +1,111 @@
+"""How alike two texts are, from 0 to 1, by the tokens that they share.
+
+A token is a word in lower case (letters, digits, `_`), or a sign; of writing without spaces (Chinese, Japanese) every
+character is one. ROUGE takes words and characters alone, without the signs, as its Perl original does.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from rapidfuzz import fuzz
+from rapidfuzz.distance import LCSseq
+
+MOST_TOKENS = 20_000
+"""The most tokens of a text that is compared."""
+MOST_CHARACTERS = 200_000
+
+# Han, kana (full and half width), and the marks of repetition and of zero.
+_CHARACTER = (
+    "\u3005\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_WORD = rf"[{_CHARACTER}]|[^\W{_CHARACTER}]+"
+_WORDS = re.compile(_WORD)
+_WORDS_AND_SIGNS = re.compile(rf"{_WORD}|[^\w\s]")
+_BLEU_ORDER = _GLEU_ORDER = 4
+
+
+def tokens(text: str, *, signs: bool) -> list[str]:
+    """Return a text's tokens, after Unicode's composition (NFC); `signs`: commas, stops and the like too."""
+    composed = unicodedata.normalize("NFC", text).lower()
+    return (_WORDS_AND_SIGNS if signs else _WORDS).findall(composed)
+
+
+def fuzzy_match(text: str, reference: str) -> float:
+    """RapidFuzz's `ratio`: 2·L / (n + m), with L the characters of the longest common subsequence."""
+    return fuzz.ratio(text, reference) / 100
+
+
+def bleu(text: Sequence[str], reference: Sequence[str]) -> float:
+    """BLEU of one sentence (Papineni et al. 2002): the geometric mean of 1- to 4-gram precisions, times the brevity.
+
+    As sacreBLEU's `sentence_bleu`: an order without a match counts 1/2, 1/4, … of one (`exp`, Chen and Cherry 2014,
+    method 3), and orders that the text is too short for are left out.
+    """
+    logs: list[float] = []
+    smoothing = 1.0
+    for order in range(1, min(_BLEU_ORDER, len(text)) + 1):
+        mine, others = _ngrams(text, order), _ngrams(reference, order)
+        matches, total = (mine & others).total(), len(text) - order + 1
+        if order == 1 and not matches:
+            return 0.0
+        if not matches:
+            smoothing *= 2
+        logs.append(math.log((matches or 1 / smoothing) / total))
+    if not logs:
+        return 0.0
+    brevity = min(0.0, 1 - len(reference) / len(text))
+    return math.exp(brevity + math.fsum(logs) / len(logs))
+
+
+def gleu(text: Sequence[str], reference: Sequence[str]) -> float:
+    """Google's BLEU (Wu et al. 2016): shared 1- to 4-grams, over those of the text or the reference if it has more."""
+    shared = most = ours = 0
+    for order in range(1, _GLEU_ORDER + 1):
+        mine, others = _ngrams(text, order), _ngrams(reference, order)
+        shared += (mine & others).total()
+        ours, most = ours + mine.total(), most + others.total()
+    return shared / max(ours, most) if ours and most else 0.0
+
+
+def meteor(text: Sequence[str], reference: Sequence[str]) -> float:
+    """METEOR (Banerjee and Lavie 2005) with its first stage alone, equal tokens: no stems and no synonyms.
+
+    F = P·R / (0.9·P + 0.1·R), times 1 - 0.5·(chunks / matches)³, where a chunk is a run of matches that stands in
+    the same order in both; NLTK's parameters, and its alignment from the end.
+    """
+    places: dict[str, list[int]] = {}
+    for place, token in enumerate(reference):
+        places.setdefault(token, []).append(place)
+    matched = [(place, places[token].pop()) for place, token in reversed([*enumerate(text)]) if places.get(token)]
+    if not matched:
+        return 0.0
+    matched.reverse()
+    chunks = 1 + sum(after != (before[0] + 1, before[1] + 1) for before, after in pairwise(matched))
+    precision, recall = len(matched) / len(text), len(matched) / len(reference)
+    mean = precision * recall / (0.9 * precision + 0.1 * recall)
+    return mean * (1 - 0.5 * (chunks / len(matched)) ** 3)
+
+
+def rouge_n(text: Sequence[str], reference: Sequence[str], order: int) -> float:
+    """ROUGE-N (Lin 2004): the F1 of the shared n-grams."""
+    mine, others = _ngrams(text, order), _ngrams(reference, order)
+    return _f1((mine & others).total(), mine.total(), others.total())
+
+
+def rouge_l(text: Sequence[str], reference: Sequence[str]) -> float:
+    """ROUGE-L (Lin 2004): the F1 of the longest common subsequence of tokens."""
+    return _f1(LCSseq.similarity(text, reference), len(text), len(reference))
+
+
+def _ngrams(of: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(of[place : place + order]) for place in range(len(of) - order + 1))
+
+
+def _f1(shared: int, mine: int, others: int) -> float:
+    return 2 * shared / (mine + others) if shared else 0.0

@@ -1,0 +1,34 @@
+"""`string_check`: 1 where two texts compare as asked, else 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from trainer.graders.base import Leaf, Scene, Template
+from trainer.graders.templates import fill
+
+Operation = Literal["eq", "ne", "like", "ilike"]
+_COMPARE: Mapping[Operation, Callable[[str, str], bool]] = {
+    "eq": lambda text, reference: text == reference,
+    "ne": lambda text, reference: text != reference,
+    "like": lambda text, reference: reference in text,
+    "ilike": lambda text, reference: reference.casefold() in text.casefold(),
+}
+
+
+class StringCheckGrader(Leaf):
+    """`eq` and `ne` compare whole texts; `like` looks for the reference in the input, `ilike` whatever its case."""
+
+    type: Literal["string_check"] = "string_check"
+    input: Template
+    reference: Template
+    operation: Operation
+
+    def templates(self) -> Sequence[str]:
+        """Return both texts."""
+        return self.input, self.reference
+
+    def reward(self, scene: Scene) -> float:
+        """Return 1 or 0. Raises Failure."""
+        return float(_COMPARE[self.operation](fill(self.input, scene), fill(self.reference, scene)))

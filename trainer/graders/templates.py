@@ -1,0 +1,92 @@
+"""`{{item.answer}}` in a grader's text: the row's fields under `item`, the answer's under `sample`.
+
+A path is names and places, as in JSON paths: `item.tags[0].label`, `item["correct answer"]`, `item.正确答案`. Text
+stands as it is, every other value as JSON. What is put in is not searched for templates again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from trainer.graders.base import Failure, Scene
+
+NAMESPACES = ("item", "sample")
+_TEMPLATE = re.compile(r"\{\{([^{}]*)\}\}")
+_NAME = r"[^\W\d][\w-]*"
+_STEP = re.compile(rf"""\.(?P<name>{_NAME}|\d+)|\[(?P<place>\d+)\]|\[(?P<quote>["'])(?P<key>.*?)(?P=quote)\]""")
+_MAX_SHOWN = 80
+_MAX_PATH = 1000
+MAX_FILLED = 1 << 20
+"""Characters of a text after everything has been put in."""
+
+
+def check(template: str) -> None:
+    """Raise ValueError, naming it, for a template that cannot be read."""
+    for found in _TEMPLATE.finditer(template):
+        _path(found[1])
+
+
+def fill(template: str, scene: Scene) -> str:
+    """Return the text with every `{{…}}` replaced. Raises Failure where the row or the answer has no such field."""
+    namespaces = {"item": scene.item, "sample": scene.sample.namespace()}
+    filled: list[str] = []
+    size = place = 0
+    for found in _TEMPLATE.finditer(template):
+        filled += template[place : found.start()], _text(_value(found[1], namespaces))
+        size, place = size + len(filled[-2]) + len(filled[-1]), found.end()
+        if size > MAX_FILLED:  # a short template may name a long text very often
+            raise Failure("truncated_observation_error", f"a filled template has more than {MAX_FILLED} characters")
+    return "".join([*filled, template[place:]])
+
+
+def _path(inside: str) -> tuple[str, list[str | int]]:
+    """Return the namespace and the steps from it. Raises ValueError."""
+    text = inside.strip()
+    shown = "{{" + inside[:_MAX_SHOWN] + "}}"
+    namespace = next((name for name in NAMESPACES if re.match(rf"{name}(?![\w-])", text)), None)
+    if namespace is None:
+        raise ValueError(f"the template {shown} must begin with item. or sample., the only namespaces")
+    if len(text) > _MAX_PATH:
+        raise ValueError(f"the template {shown}… is longer than {_MAX_PATH} characters")
+    steps: list[str | int] = []
+    place = len(namespace)
+    while place < len(text):
+        step = _STEP.match(text, place)
+        if step is None:
+            raise ValueError(
+                f"the template {shown} cannot be read at {text[place : place + 20]!r}: write names after dots, places "
+                'in brackets and other keys in quotes, such as item.tags[0]["correct answer"]'
+            )
+        steps.append(int(step["place"]) if step["place"] else step["name"] or step["key"])
+        place = step.end()
+    return namespace, steps
+
+
+def _value(inside: str, namespaces: Mapping[str, Mapping[str, Any]]) -> Any:
+    namespace, steps = _path(inside)
+    value: Any = namespaces[namespace]
+    if namespace == "sample" and steps[:1] == ["output_json"] and "output_json" not in value:
+        raise Failure("sample_parse_error", "the answer is not JSON, so {{sample.output_json}} has no value")
+    for step in steps:
+        found, value = _step(value, step)
+        if not found:
+            raise Failure("invalid_variable_error", f"{{{{{inside.strip()[:_MAX_SHOWN]}}}}} has no value: no {step!r}")
+    return value
+
+
+def _step(value: Any, step: str | int) -> tuple[bool, Any]:
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, Any]", value)
+        return str(step) in fields, fields.get(str(step))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        items = cast("Sequence[Any]", value)
+        place = int(step) if str(step).isdecimal() else len(items)
+        return place < len(items), items[place] if place < len(items) else None
+    return False, None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,77 @@
+"""`text_similarity`: how alike an answer and a reference are, from 0 to 1. The measures are in `similarity.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+from pydantic import field_validator
+
+from trainer.graders import similarity
+from trainer.graders.base import Failure, Leaf, Scene, Template
+from trainer.graders.templates import fill
+
+Metric = Literal[
+    "cosine",
+    "fuzzy_match",
+    "bleu",
+    "gleu",
+    "meteor",
+    "rouge_1",
+    "rouge_2",
+    "rouge_3",
+    "rouge_4",
+    "rouge_5",
+    "rouge_l",
+]
+_WITH_SIGNS: Mapping[str, Callable[[Sequence[str], Sequence[str]], float]] = {
+    "bleu": similarity.bleu,
+    "gleu": similarity.gleu,
+    "meteor": similarity.meteor,
+}
+_ROUGE: Mapping[str, Callable[[Sequence[str], Sequence[str]], float]] = {
+    **{f"rouge_{order}": partial(similarity.rouge_n, order=order) for order in range(1, 6)},
+    "rouge_l": similarity.rouge_l,
+}
+
+
+class TextSimilarityGrader(Leaf):
+    """Compares `input` with `reference` by one measure."""
+
+    type: Literal["text_similarity"] = "text_similarity"
+    input: Template
+    reference: Template
+    evaluation_metric: Metric
+
+    @field_validator("evaluation_metric")
+    @classmethod
+    def _without_embeddings(cls, value: Metric) -> Metric:
+        if value == "cosine":
+            raise ValueError(
+                "cosine compares embeddings, and this service has no model that makes them: use fuzzy_match, bleu, "
+                "gleu, meteor, rouge_1 … rouge_5 or rouge_l"
+            )
+        return value
+
+    def templates(self) -> Sequence[str]:
+        """Return both texts."""
+        return self.input, self.reference
+
+    def reward(self, scene: Scene) -> float:
+        """Return the similarity. Raises Failure, also where a text is too long to be compared."""
+        texts = fill(self.input, scene), fill(self.reference, scene)
+        if max(map(len, texts)) > similarity.MOST_CHARACTERS:
+            raise _too_long(similarity.MOST_CHARACTERS, "characters")
+        if self.evaluation_metric == "fuzzy_match":
+            return similarity.fuzzy_match(*texts)
+        measure = _WITH_SIGNS.get(self.evaluation_metric)
+        signs = measure is not None
+        mine, others = (similarity.tokens(text, signs=signs) for text in texts)
+        if max(len(mine), len(others)) > similarity.MOST_TOKENS:
+            raise _too_long(similarity.MOST_TOKENS, "tokens")
+        return (measure or _ROUGE[self.evaluation_metric])(mine, others)
+
+
+def _too_long(most: int, unit: str) -> Failure:
+    return Failure("truncated_observation_error", f"a text has more than {most} {unit}, the most that are compared")
