@@ -102,5 +102,7 @@ class JobSpec(Frozen):
     """How long the job has run before this trainer started, all attempts together."""
     resume: bool = False
     """Whether `checkpoint/` holds a checkpoint to go on from."""
+    python_graders: bool = False
+    """Whether the operator lets `python` graders be run."""
     sample_count: Annotated[int, Field(ge=0, le=64)] = 8
     """How many held-out prompts are answered by base and tuned model for the report."""

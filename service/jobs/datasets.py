@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from burnish.datasets import ROW_FORMATS, DatasetSummary, check_file, describe
+from burnish.datasets import ROW_FORMATS, DatasetSummary, ItemRows, RowFormat, check_file, describe
 from service.context import Context
 from service.files import repository as files
 from service.files.content import packing_of_row, read_blob
 from service.files.tables import File
+from service.jobs import methods
 from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
 from service.storage.errors import BlobNotFound
+from trainer.graders import needs
+from trainer.methods.reinforcement import ReinforcementMethod
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ def check_dataset(context: Context, job: Job, param: str, file_id: str) -> BadFi
     if file is None:
         return _bad(param, f"The {role} {file_id} was deleted before it could be checked: upload it again.")
     try:
-        summary = _check_rows(context, file, str(job.method["type"]))
+        summary = _check_rows(context, file, row_format_of(job))
     except BlobNotFound:
         return _bad(param, f"The bytes of the {role} {file.filename} ({file.id}) are gone: upload it again.")
     if summary.ok:
@@ -47,11 +50,19 @@ def check_dataset(context: Context, job: Job, param: str, file_id: str) -> BadFi
     return _bad(param, describe(file.filename, summary), problems)
 
 
-def _check_rows(context: Context, file: File, method: str) -> DatasetSummary:
+def row_format_of(job: Job) -> RowFormat:
+    """Return the format of a job's rows: its method's, with the fields that its grader asks for."""
+    method = methods.stored(job.method)
+    if isinstance(method, ReinforcementMethod):
+        return ItemRows(needs(method.reinforcement.grader))
+    return ROW_FORMATS[method.type]
+
+
+def _check_rows(context: Context, file: File, row_format: RowFormat) -> DatasetSummary:
     return check_file(
         file.filename,
         read_blob(context, file),
-        ROW_FORMATS[method],
+        row_format,
         packing=packing_of_row(file),
         max_line_bytes=context.settings.max_line_bytes,
     )

@@ -78,7 +78,22 @@ def _parts(item: ErrorDetails, kind: str, place: str) -> list[str]:
     parts = [str(part) for part in item["loc"] if part != kind and "[" not in str(part)]
     if place == "hyperparameters" and parts[:1] == ["hyperparameters"]:
         parts = parts[1:]
-    return [part for part in parts if part not in _UNION_TAGS]
+    parts = [part for part in parts if part not in _UNION_TAGS]
+    return _without_grader_tags(parts) if parts[:1] == ["grader"] else parts
+
+
+def _without_grader_tags(parts: list[str]) -> list[str]:
+    """Leave out the types that pydantic puts behind a grader's place; a grader's name in a `multi` may be one, too."""
+    kept: list[str] = []
+    named = False
+    """Whether the next part is the name of a grader in a `multi`."""
+    for part in parts:
+        if part in _GRADERS and not named:
+            named = part == "many"
+            continue
+        kept.append(part)
+        named = False
+    return kept
 
 
 def _names(kind: type[Frozen]) -> Iterator[str]:
@@ -87,4 +102,5 @@ def _names(kind: type[Frozen]) -> Iterator[str]:
         yield from _names(below)
 
 
-_UNION_TAGS = frozenset({"int", "float", "constrained-int", "constrained-float", *_names(Frozen)})
+_GRADERS = ("string_check", "text_similarity", "python", "score_model", "label_model", "multi", "one", "many")
+_UNION_TAGS = frozenset({"int", "float", "constrained-int", "constrained-float", "constrained-str", *_names(Frozen)})

@@ -25,6 +25,7 @@ _HEADLINES = {
     "reward": "pair_accuracy",
     "ppo": "reward",
     "grpo": "reward",
+    "reinforcement": "reward",
 }
 
 

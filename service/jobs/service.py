@@ -11,7 +11,7 @@ from service.files import repository as files_repository
 from service.files import service as files
 from service.files.intake import UPLOAD_PURPOSES
 from service.files.tables import File
-from service.jobs import lifecycle, methods, repository, starts
+from service.jobs import grading, lifecycle, methods, repository, starts
 from service.jobs.errors import (
     ArtifactNotReady,
     JobHasEnded,
@@ -55,6 +55,7 @@ def draft(session: Session, principal: Principal, context: Context, body: JobCre
     refuse_unstorable(body.model_dump(exclude_none=True))
     method = methods.parse(body)
     start = starts.resolve(session, principal, context, body.model, method)
+    grading.check(context, method, start.base, start.start)
     training = _check_file(session, principal, body.training_file, "training_file")
     validation = None
     if body.validation_file is not None:

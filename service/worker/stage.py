@@ -93,6 +93,7 @@ def stage(context: Context, job: Job, hold: Hold, *, folder: Path, bases: Bases,
         seed=job.seed,
         budget=None if job.budget is None else Budget.model_validate(job.budget),
         used_seconds=max(0.0, job.running_seconds + time.monotonic() - since),
+        python_graders=context.settings.python_graders == "on",
         resume=_fetch_checkpoint(context, job.id, folder / _CHECKPOINT, hold),
     )
     hold.check_all()

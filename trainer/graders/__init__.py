@@ -39,6 +39,7 @@ from trainer.graders.multi import MultiGrader
 from trainer.graders.python import PythonGrader
 from trainer.graders.score_model import ScoreModelGrader
 from trainer.graders.string_check import StringCheckGrader
+from trainer.graders.templates import item_paths
 from trainer.graders.text_similarity import TextSimilarityGrader
 
 Grader = Annotated[
@@ -76,6 +77,7 @@ __all__ = [
     "grade",
     "leaves",
     "models",
+    "needs",
     "sources",
 ]
 
@@ -99,6 +101,12 @@ def models(grader: AnyGrader) -> frozenset[str]:
     return frozenset(
         leaf.model for leaf in leaves(grader).values() if isinstance(leaf, (ScoreModelGrader, LabelModelGrader))
     )
+
+
+def needs(grader: AnyGrader) -> tuple[tuple[str | int, ...], ...]:
+    """Return the fields that its templates ask of every row, each as its keys and places."""
+    texts = [template for leaf in leaves(grader).values() for template in leaf.templates()]
+    return tuple(dict.fromkeys(path for text in texts for path in item_paths(text)))
 
 
 def sources(grader: AnyGrader) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, cast
 
 from pydantic import Field, StringConstraints, model_validator
 
-from trainer.methods.base import Exact, Frozen
+from trainer.frozen import Exact, Frozen
 
 MAX_TEXT = 1 << 18
 """Characters of a text in a grader, and bytes of a Python source."""

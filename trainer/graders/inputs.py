@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, field_validator
 
+from trainer.frozen import Exact
 from trainer.graders.base import Scene, Template
 from trainer.graders.templates import fill
-from trainer.methods.base import Exact
 
 _OTHERS = {"input_image": "images", "input_audio": "audio"}
 

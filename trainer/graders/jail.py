@@ -15,9 +15,10 @@ import importlib
 import json
 import os
 import platform
+import random
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -83,10 +84,31 @@ def main() -> NoReturn:
     except OSError as error:
         _end(answer_to, {"error": f"this machine cannot shut a grader in: {error}", "kind": "sandbox"})
     try:
-        told = {"reward": _grade(request)} if "sample" in request else _check(request["source"])
+        told = _told(request)
     except BaseException as error:  # noqa: BLE001 - whatever a grader raises is its answer
         told = {"error": _in_words(error), "kind": "runtime"}
     _end(answer_to, told)
+
+
+def _told(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer to one call, to many, or to a check."""
+    if "sample" in request:
+        return {"reward": _grade(_function(request["source"]), request)}
+    if "calls" in request:
+        random.seed(0)
+        try:
+            function = _function(request["source"])
+        except BaseException as error:  # noqa: BLE001 - each call would raise it
+            return {"answers": [{"error": _in_words(error)} for _ in request["calls"]]}
+        return {"answers": [_one_of_many(function, call) for call in request["calls"]]}
+    return _check(request["source"])
+
+
+def _one_of_many(function: Callable[[Any, Any], Any], call: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"reward": _grade(function, call)}
+    except BaseException as error:  # noqa: BLE001 - whatever a grader raises is its answer
+        return {"error": _in_words(error)}
 
 
 def _own_pipe() -> int:
@@ -190,13 +212,17 @@ def _check(source: str) -> dict[str, Any]:
     raise Refused("it has no function grade(sample, item)")
 
 
-def _grade(request: dict[str, Any]) -> float:
+def _function(source: str) -> Callable[[Any, Any], Any]:
     names: dict[str, Any] = {"__name__": "grader", "__builtins__": __builtins__}
-    exec(compile(request["source"], "grader", "exec", dont_inherit=True), names)  # noqa: S102 - what this program is for
+    exec(compile(source, "grader", "exec", dont_inherit=True), names)  # noqa: S102 - what this program is for
     function = names.get("grade")
     if not callable(function):
         raise Refused("it has no function grade(sample, item)")
-    value = function(request["sample"], request["item"])
+    return function
+
+
+def _grade(function: Callable[[Any, Any], Any], call: dict[str, Any]) -> float:
+    value = function(call["sample"], call["item"])
     if not isinstance(value, (int, float)):
         raise Refused(f"grade returned a {type(value).__name__}: it must return a number")
     try:

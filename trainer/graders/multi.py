@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from trainer.frozen import Exact
 from trainer.graders.base import Leaf, Name
 from trainer.graders.formula import MAX_LENGTH, Formula, normal
 from trainer.graders.label_model import LabelModelGrader
@@ -14,7 +15,6 @@ from trainer.graders.python import PythonGrader
 from trainer.graders.score_model import ScoreModelGrader
 from trainer.graders.string_check import StringCheckGrader
 from trainer.graders.text_similarity import TextSimilarityGrader
-from trainer.methods.base import Exact
 
 MOST_GRADERS = 16
 Part = Annotated[

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from trainer.frozen import Exact
 from trainer.graders.base import Failure, Leaf, Question, Scene
 from trainer.graders.inputs import Input
 from trainer.graders.replies import in_reply
-from trainer.methods.base import Exact
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 

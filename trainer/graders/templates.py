@@ -42,6 +42,22 @@ def fill(template: str, scene: Scene) -> str:
     return "".join([*filled, template[place:]])
 
 
+def item_paths(template: str) -> list[tuple[str | int, ...]]:
+    """Return the fields of the row that a template names, each as its keys and places. Raises ValueError."""
+    paths = [_path(found[1]) for found in _TEMPLATE.finditer(template)]
+    return [tuple(steps) for namespace, steps in paths if namespace == "item" and steps]
+
+
+def has_field(item: Mapping[str, Any], path: Sequence[str | int]) -> bool:
+    """Tell whether a row has the field that a path leads to."""
+    value: Any = item
+    for step in path:
+        found, value = _step(value, step)
+        if not found:
+            return False
+    return True
+
+
 def _path(inside: str) -> tuple[str, list[str | int]]:
     """Return the namespace and the steps from it. Raises ValueError."""
     text = inside.strip()

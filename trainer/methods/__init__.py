@@ -10,12 +10,31 @@ from trainer.methods.kto import KtoMethod
 from trainer.methods.orpo import OrpoMethod
 from trainer.methods.ppo import PpoMethod
 from trainer.methods.pretraining import PretrainingMethod
+from trainer.methods.reinforcement import ReinforcementMethod
 from trainer.methods.reward import RewardMethod
 from trainer.methods.supervised import SupervisedMethod
 
-METHODS = (PretrainingMethod, SupervisedMethod, RewardMethod, DpoMethod, PpoMethod, GrpoMethod, KtoMethod, OrpoMethod)
+METHODS = (
+    PretrainingMethod,
+    SupervisedMethod,
+    RewardMethod,
+    DpoMethod,
+    PpoMethod,
+    GrpoMethod,
+    KtoMethod,
+    OrpoMethod,
+    ReinforcementMethod,
+)
 
 Method = Annotated[
-    PretrainingMethod | SupervisedMethod | RewardMethod | DpoMethod | PpoMethod | GrpoMethod | KtoMethod | OrpoMethod,
+    PretrainingMethod
+    | SupervisedMethod
+    | RewardMethod
+    | DpoMethod
+    | PpoMethod
+    | GrpoMethod
+    | KtoMethod
+    | OrpoMethod
+    | ReinforcementMethod,
     Field(discriminator="type"),
 ]

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from trainer.frozen import Exact, Frozen
+
+__all__ = ["Auto", "CommonHyperparameters", "Exact", "Frozen", "Kinds", "LoraParameters", "Resolved"]
 
 Auto = Literal["auto"]
 Kinds = Literal["adapter", "reward", "model"]
 """What a job leaves: an adapter, an adapter with a score head, or all weights of a model."""
-
-
-class Frozen(BaseModel):
-    """An immutable message that refuses fields it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Exact(Frozen):
-    """A message of numbers that takes no text and no boolean for one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class LoraParameters(Exact):
@@ -110,7 +102,7 @@ class Resolved(Frozen):
     early_stopping_patience: int | None = None
     result: Literal["last", "best"] = "last"
     seed: int
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict[str, Any])
     """The numbers of this method alone."""
 
     def shown(self) -> dict[str, Any]:

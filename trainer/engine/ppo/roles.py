@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from trainer.errors import TrainerError
 
-Role = Literal["policy", "value", "reward", "reference"]
+Role = Literal["policy", "value", "reward", "reference", "base"]
 POLICY, VALUE, REWARD, REFERENCE = "default", "value", "reward", "reference"
 HEAD_KEY = "score.weight"
 
@@ -65,7 +65,7 @@ class Roles:
     @contextmanager
     def acting(self, role: Role) -> Iterator[PeftModel]:
         """Let one role act; hold it through the backward pass. Afterwards the policy acts again."""
-        if role == "reference" and not self._continued:
+        if role == "base" or (role == "reference" and not self._continued):
             with self._without_adapters():
                 yield self.model
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -25,13 +26,17 @@ def function_scorer(template: ChatTemplate, reward: FunctionReward) -> Scorer:
     parameters = reward.parsed()
 
     def score(prompts: Sequence[TokenizedPrompt], responses: Sequence[Response]) -> list[float]:
-        texts = [
-            str(template.tokenizer.decode(list(r.ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
-            for r in responses
-        ]
-        return score_texts(reward.function, parameters, texts, [prompt.reference for prompt in prompts])
+        return score_texts(
+            reward.function, parameters, texts_of(template, responses), [prompt.reference for prompt in prompts]
+        )
 
     return score
+
+
+def texts_of(template: ChatTemplate, responses: Sequence[Response]) -> list[str]:
+    """Return what the answers say, special tokens left out."""
+    decode = partial(template.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return [str(decode(list(response.ids))) for response in responses]
 
 
 def model_scorer(template: ChatTemplate, roles: Roles) -> Scorer:
