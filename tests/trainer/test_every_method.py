@@ -34,6 +34,16 @@ SAMPLED: dict[str, Any] = {
     "rollout_prompts": 2,
     "max_new_tokens": 4,
 }
+GRADER = {
+    "type": "text_similarity",
+    "name": "near",
+    "evaluation_metric": "fuzzy_match",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.答案}}",
+}
+ITEMS = [{**row["input"], "答案": "the 1st of 10 [晴]"} for row in PROMPTS]
+# What stands in a method's block beside the hyperparameters.
+BESIDE: dict[str, dict[str, Any]] = {"reinforcement": {"grader": GRADER}}
 # Of each method: rows, and what makes them two steps. A new method must add its own.
 SAMPLES: dict[str, Sample] = {
     "pretraining": (
@@ -47,6 +57,7 @@ SAMPLES: dict[str, Sample] = {
     "kto": (answers(4)[:4], {}),
     "ppo": (PROMPTS, SAMPLED),
     "grpo": (PROMPTS, {**SAMPLED, "group_size": 2}),
+    "reinforcement": (ITEMS, {"iterations": 2, "max_new_tokens": 4, "group_size": 2, "learning_rate_multiplier": 5.0}),
 }
 NAMES = [method.model_fields["type"].default for method in METHODS]
 COMMON: dict[str, Any] = {"n_epochs": 1, "batch_size": 2, "dtype": "float32", "lora": {"rank": 2}}
@@ -59,7 +70,7 @@ def test_every_method_has_a_sample_and_every_sample_a_method() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_two_steps(name: str, tiny_base: Path, tmp_path: Path) -> None:
     rows, own = SAMPLES[name]
-    method = {"type": name, name: {"hyperparameters": {**COMMON, **own}}}
+    method = {"type": name, name: {**BESIDE.get(name, {}), "hyperparameters": {**COMMON, **own}}}
     workdir = lay_out(tmp_path / "w", tiny_base, jsonl(rows), jsonl(rows), method=method, sample_count=1)
     assert run(workdir, StopFlag()) is ExitCode.DONE, events_of(workdir)[-1]
 

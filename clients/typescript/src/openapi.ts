@@ -1983,10 +1983,7 @@ export interface components {
         };
         /**
          * GrpoHyperparameters
-         * @description One iteration samples `group_size` answers to each of `rollout_prompts` prompts.
-         *
-         *     It takes `grpo_epochs` · `minibatches` optimizer steps on them. Dr. GRPO (Liu et al. 2025, arXiv 2503.20783) is
-         *     `loss: "dr_grpo"` with `scale_rewards: "none"`.
+         * @description The answers are judged by a reward.
          */
         GrpoHyperparameters: {
             /**
@@ -2194,6 +2191,24 @@ export interface components {
              * @constant
              */
             status?: "ok";
+        };
+        /**
+         * InputMessage
+         * @description One message; its texts may have `{{…}}`.
+         */
+        InputMessage: {
+            /** Content */
+            content: string | components["schemas"]["TextPart"] | (string | components["schemas"]["TextPart"])[];
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "user" | "assistant" | "system" | "developer";
+            /**
+             * Type
+             * @default null
+             */
+            type?: "message" | null;
         };
         /**
          * JobCreate
@@ -2680,6 +2695,27 @@ export interface components {
             hyperparameters?: components["schemas"]["KtoHyperparameters"];
         };
         /**
+         * LabelModelGrader
+         * @description 1 where the model's label is one of `passing_labels`, else 0.
+         */
+        LabelModelGrader: {
+            /** Input */
+            input: components["schemas"]["InputMessage"][];
+            /** Labels */
+            labels: string[];
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /** Passing Labels */
+            passing_labels: string[];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "label_model";
+        };
+        /**
          * LimitObject
          * @description One limit; `limit` null is unlimited, `source` tells who set it.
          */
@@ -2893,7 +2929,7 @@ export interface components {
             /** Weight */
             weight?: (0 | 1) | null;
         };
-        Method: components["schemas"]["PretrainingMethod"] | components["schemas"]["SupervisedMethod"] | components["schemas"]["RewardMethod"] | components["schemas"]["DpoMethod"] | components["schemas"]["PpoMethod"] | components["schemas"]["GrpoMethod"] | components["schemas"]["KtoMethod"] | components["schemas"]["OrpoMethod"];
+        Method: components["schemas"]["PretrainingMethod"] | components["schemas"]["SupervisedMethod"] | components["schemas"]["RewardMethod"] | components["schemas"]["DpoMethod"] | components["schemas"]["PpoMethod"] | components["schemas"]["GrpoMethod"] | components["schemas"]["KtoMethod"] | components["schemas"]["OrpoMethod"] | components["schemas"]["ReinforcementMethod"];
         /**
          * ModelDeleted
          * @description The answer to a deletion.
@@ -2972,6 +3008,27 @@ export interface components {
             source: "default" | "project";
             /** Used */
             used: number;
+        };
+        /**
+         * MultiGrader
+         * @description `graders` by the names that the formula uses, as OpenAI's guide has them.
+         *
+         *     OpenAI's schema has one grader there; it counts by its own name.
+         */
+        MultiGrader: {
+            /** Calculate Output */
+            calculate_output: string;
+            /** Graders */
+            graders: {
+                [key: string]: components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["LabelModelGrader"];
+            } | (components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["LabelModelGrader"]);
+            /** Name */
+            name: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "multi";
         };
         /**
          * NewKey
@@ -3680,6 +3737,26 @@ export interface components {
             name?: string | null;
         };
         /**
+         * PythonGrader
+         * @description Runs in a process of its own, shut in; see `sandbox.py`. `image_tag`, OpenAI's images, changes nothing.
+         */
+        PythonGrader: {
+            /**
+             * Image Tag
+             * @default null
+             */
+            image_tag?: string | null;
+            /** Name */
+            name: string;
+            /** Source */
+            source: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "python";
+        };
+        /**
          * QuotaObject
          * @description A limit of something that is used up.
          */
@@ -3693,6 +3770,221 @@ export interface components {
             source: "default" | "project";
             /** Used */
             used: number;
+        };
+        /**
+         * ReinforcementHyperparameters
+         * @description OpenAI's names, and GRPO's beside them. `batch_size` is the prompts of an iteration, which is a step.
+         */
+        ReinforcementHyperparameters: {
+            /**
+             * Batch Size
+             * @default auto
+             */
+            batch_size?: "auto" | number;
+            /**
+             * Checkpoint Steps
+             * @default auto
+             */
+            checkpoint_steps?: "auto" | number;
+            /**
+             * Clip Range
+             * @default 0.2
+             */
+            clip_range?: number;
+            /**
+             * Compute Multiplier
+             * @default auto
+             */
+            compute_multiplier?: "auto" | number;
+            /**
+             * Dtype
+             * @default auto
+             */
+            dtype?: "auto" | ("float32" | "bfloat16");
+            /**
+             * Early Stopping Patience
+             * @default null
+             */
+            early_stopping_patience?: number | null;
+            /**
+             * Eval Interval
+             * @default auto
+             */
+            eval_interval?: "auto" | number;
+            /**
+             * Eval Samples
+             * @default auto
+             */
+            eval_samples?: "auto" | number;
+            /**
+             * Eval Steps
+             * @default auto
+             */
+            eval_steps?: "auto" | number;
+            /**
+             * Gradient Accumulation Steps
+             * @default auto
+             */
+            gradient_accumulation_steps?: "auto" | number;
+            /**
+             * Gradient Checkpointing
+             * @default auto
+             */
+            gradient_checkpointing?: "auto" | boolean;
+            /**
+             * Group Size
+             * @default 8
+             */
+            group_size?: number;
+            /**
+             * Grpo Epochs
+             * @default 1
+             */
+            grpo_epochs?: number;
+            /**
+             * Iterations
+             * @default auto
+             */
+            iterations?: "auto" | number;
+            /**
+             * Kl Coef
+             * @default 0.04
+             */
+            kl_coef?: number;
+            /**
+             * Kl Correction
+             * @default true
+             */
+            kl_correction?: boolean;
+            /**
+             * Kl Max
+             * @default 50
+             */
+            kl_max?: number;
+            /**
+             * Kl Stop
+             * @default null
+             */
+            kl_stop?: number | null;
+            /**
+             * Learning Rate Multiplier
+             * @default auto
+             */
+            learning_rate_multiplier?: "auto" | number;
+            /**
+             * Lora
+             * @default auto
+             */
+            lora?: "auto" | components["schemas"]["LoraParameters"];
+            /**
+             * Loss
+             * @default grpo
+             * @enum {string}
+             */
+            loss?: "grpo" | "dapo" | "dr_grpo";
+            /**
+             * Lr Scheduler
+             * @default cosine
+             * @enum {string}
+             */
+            lr_scheduler?: "cosine" | "linear" | "constant";
+            /**
+             * Max Grad Norm
+             * @default 1
+             */
+            max_grad_norm?: number;
+            /**
+             * Max Length
+             * @default auto
+             */
+            max_length?: "auto" | number;
+            /**
+             * Max New Tokens
+             * @default 64
+             */
+            max_new_tokens?: number;
+            /**
+             * Minibatches
+             * @default 1
+             */
+            minibatches?: number;
+            /**
+             * Missing Eos Penalty
+             * @default null
+             */
+            missing_eos_penalty?: number | null;
+            /**
+             * N Epochs
+             * @default auto
+             */
+            n_epochs?: "auto" | number;
+            /**
+             * Quantization
+             * @default none
+             * @enum {string}
+             */
+            quantization?: "none" | "4bit";
+            /**
+             * Reasoning Effort
+             * @default default
+             * @enum {string}
+             */
+            reasoning_effort?: "default" | "low" | "medium" | "high";
+            /**
+             * Result
+             * @default last
+             * @enum {string}
+             */
+            result?: "last" | "best";
+            /**
+             * Scale Rewards
+             * @default group
+             * @enum {string}
+             */
+            scale_rewards?: "group" | "none";
+            /**
+             * Temperature
+             * @default 1
+             */
+            temperature?: number;
+            /**
+             * Top P
+             * @default 1
+             */
+            top_p?: number;
+            /**
+             * Warmup Ratio
+             * @default 0.05
+             */
+            warmup_ratio?: number;
+            /**
+             * Weight Decay
+             * @default 0
+             */
+            weight_decay?: number;
+        };
+        /**
+         * ReinforcementMethod
+         * @description `method: {type: "reinforcement", reinforcement: {grader: {…}, hyperparameters: {…}}}`.
+         */
+        ReinforcementMethod: {
+            reinforcement?: components["schemas"]["ReinforcementParameters"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "reinforcement";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ReinforcementParameters
+         * @description The block `reinforcement` of the wire's `method`.
+         */
+        ReinforcementParameters: {
+            /** Grader */
+            grader: components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["MultiGrader"];
+            hyperparameters?: components["schemas"]["ReinforcementHyperparameters"];
         };
         /**
          * Replay
@@ -3910,6 +4202,61 @@ export interface components {
             trained: boolean;
         };
         /**
+         * SamplingParams
+         * @description How the model's answer is drawn; without any, its likeliest tokens. `reasoning_effort` changes nothing here.
+         */
+        SamplingParams: {
+            /**
+             * Max Completions Tokens
+             * @default null
+             */
+            max_completions_tokens?: number | null;
+            /**
+             * Reasoning Effort
+             * @default null
+             */
+            reasoning_effort?: ("none" | "minimal" | "low" | "medium" | "high" | "xhigh" | "max") | null;
+            /**
+             * Seed
+             * @default null
+             */
+            seed?: number | null;
+            /**
+             * Temperature
+             * @default null
+             */
+            temperature?: number | null;
+            /**
+             * Top P
+             * @default null
+             */
+            top_p?: number | null;
+        };
+        /**
+         * ScoreModelGrader
+         * @description The model's number is the reward. It must lie in `range`.
+         */
+        ScoreModelGrader: {
+            /** Input */
+            input: components["schemas"]["InputMessage"][];
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /**
+             * Range
+             * @default null
+             */
+            range?: number[] | null;
+            /** @default null */
+            sampling_params?: components["schemas"]["SamplingParams"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "score_model";
+        };
+        /**
          * SecretRotate
          * @description The body of a rotation.
          */
@@ -3935,6 +4282,28 @@ export interface components {
              * @default false
              */
             include_usage?: boolean;
+        };
+        /**
+         * StringCheckGrader
+         * @description `eq` and `ne` compare whole texts; `like` looks for the reference in the input, `ilike` whatever its case.
+         */
+        StringCheckGrader: {
+            /** Input */
+            input: string;
+            /** Name */
+            name: string;
+            /**
+             * Operation
+             * @enum {string}
+             */
+            operation: "eq" | "ne" | "like" | "ilike";
+            /** Reference */
+            reference: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "string_check";
         };
         /**
          * SupervisedHyperparameters
@@ -4050,6 +4419,48 @@ export interface components {
          */
         SupervisedParameters: {
             hyperparameters?: components["schemas"]["SupervisedHyperparameters"];
+        };
+        /**
+         * TextPart
+         * @description `{"type": "input_text", "text": …}`, or `output_text`.
+         */
+        TextPart: {
+            /**
+             * Prompt Cache Breakpoint
+             * @default null
+             */
+            prompt_cache_breakpoint?: {
+                [key: string]: unknown;
+            } | null;
+            /** Text */
+            text: string;
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "input_text" | "output_text";
+        };
+        /**
+         * TextSimilarityGrader
+         * @description Compares `input` with `reference` by one measure.
+         */
+        TextSimilarityGrader: {
+            /**
+             * Evaluation Metric
+             * @enum {string}
+             */
+            evaluation_metric: "cosine" | "fuzzy_match" | "bleu" | "gleu" | "meteor" | "rouge_1" | "rouge_2" | "rouge_3" | "rouge_4" | "rouge_5" | "rouge_l";
+            /** Input */
+            input: string;
+            /** Name */
+            name: string;
+            /** Reference */
+            reference: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "text_similarity";
         };
         /**
          * TimeEstimate

@@ -224,6 +224,12 @@ CONVERSIONS: list[tuple[str, str, Row, list[Row]]] = [
         {"messages": [user("a") | {"name": None, "id": 3}, assistant("b")], "source": "x"},
         [{"input": {"messages": [user("a")]}, "reference": "b"}],
     ),
+    (
+        "completions",
+        "reinforcement",
+        {"prompt": "法国的首都是哪里?", "completion": "巴黎"},
+        [{"messages": [user("法国的首都是哪里?")], "reference": "巴黎"}],
+    ),
     ("completions", "supervised", {"prompt": "a", "completion": "b"}, [{"messages": [user("a"), assistant("b")]}]),
     (
         "completions",

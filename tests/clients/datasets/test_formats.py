@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from burnish.datasets import ROW_FORMATS, check_rows, guess_format
+from burnish.datasets import ROW_FORMATS, ItemRows, check_rows, guess_format
 from tests.clients.datasets.rows import BAD, GOOD, INPUT, SYSTEM, USER, Row, labelled, pair, prompt, ranked, without
 
 FUNCTION = {"name": "f", "arguments": "{}"}
@@ -35,6 +35,8 @@ GOOD_ROWS: dict[str, tuple[str, Row]] = {
     "a prompt": ("ppo", prompt(SYSTEM, USER)),
     "a prompt after turns": ("grpo", prompt(USER, GOOD, USER, reference="باريس")),
     "a prompt after a tool": ("ppo", prompt(*ANSWERED)),
+    "a prompt for a grader": ("reinforcement", {"messages": [SYSTEM, USER], "答案": ["باريس", 1, {"x": None}]}),
+    "a prompt with tools for a grader": ("reinforcement", {"messages": ANSWERED, "tools": TOOLS, "reference": ""}),
     "a good output": ("kto", labelled()),
     "a bad output": ("kto", labelled(label=False, output=[BAD, USER, BAD])),
 }
@@ -106,6 +108,11 @@ BAD_ROWS: list[tuple[str, Row, str]] = [
     ("ppo", prompt(USER, reference=3), "reference: must be a string, not a number"),
     ("grpo", prompt(USER, reference=" "), "reference: is empty"),
     ("grpo", prompt(USER, output=[GOOD]), "output: is not a known key; use input, reference"),
+    ("reinforcement", {"input": INPUT}, "messages: is missing; a row needs a list of the prompt's messages"),
+    ("reinforcement", {"messages": [USER, GOOD]}, "messages[1]: the prompt ends with an assistant message"),
+    ("reinforcement", {"messages": [SYSTEM]}, "messages: has no user message; there is nothing to answer"),
+    ("reinforcement", {"messages": [USER], "tools": []}, "tools: must be a list of at least one tool"),
+    ("reinforcement", {"messages": [USER], "parallel_tool_calls": 1}, "parallel_tool_calls: must be true or false"),
     ("kto", without(labelled(), "label"), "label: is missing; use true for a good output, false for a bad one"),
     ("kto", labelled(label=1), "label: must be true (a good output) or false (a bad one), not a number"),
     ("kto", without(labelled(), "output"), "output: is missing; a row needs a list of the assistant's messages"),
@@ -146,6 +153,29 @@ def test_the_keys_give_the_format_away(name: str) -> None:
     assert found.check(row) == []
     alike = ({"dpo", "orpo", "reward"}, {"ppo", "grpo"})
     assert found.name == method or any({found.name, method} <= names for names in alike)
+
+
+def test_what_a_grader_asks_for_must_be_in_every_row() -> None:
+    rows = ItemRows([("答案",), ("facts", "year"), ("tags", 1)])
+    good = {"messages": [USER], "答案": "巴黎", "facts": {"year": None}, "tags": ["a", "b"]}
+    assert rows.check(good) == []
+    bad = {"messages": [USER], "facts": {"age": 3}, "tags": ["a"]}
+    assert rows.check(bad) == [
+        "答案: is missing, and the grader asks for it",
+        "facts.year: is missing, and the grader asks for it",
+        "tags[1]: is missing, and the grader asks for it",
+    ]
+    lines = [orjson.dumps(row) for row in (good, {"messages": [USER], "答案": "好"}, good)]
+    summary = check_rows([b"\n".join(lines)], ItemRows([("答案",), ("facts",)]))
+    assert [(problem.line, problem.reason) for problem in summary.problems] == [
+        (2, "facts: is missing, and the grader asks for it")
+    ]
+
+
+def test_a_prompt_alone_is_no_row_for_a_grader() -> None:
+    found = guess_format({"messages": [USER]})
+    assert found is not None
+    assert found.name == "supervised"
 
 
 def test_unknown_keys_give_nothing_away() -> None:

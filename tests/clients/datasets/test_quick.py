@@ -24,6 +24,7 @@ GOOD_ROWS: dict[str, list[dict[str, Any]]] = {
     "ppo": [prompt(*INPUT["messages"]), prompt(*INPUT["messages"], reference='"巴黎"')],
     "grpo": [prompt(*INPUT["messages"])],
     "kto": [labelled(), labelled(label=False)],
+    "reinforcement": [INPUT, {**INPUT, "答案": '"巴黎"', 'a\\"b': ""}],
 }
 NASTY = (
     b'{"text":"\\u0022","a":1,"a":2}',

@@ -194,6 +194,8 @@ FAILED: dict[str, tuple[str, dict[str, Any], str]] = {
         "input.messages: has no user message",
     ),
     "a reference as a number": ("ppo", {"input": PROMPT, "reference": 42}, "reference: must be a string"),
+    "a grader's prompt that ends with an answer": ("reinforcement", said(USER, ANSWER), "messages[1]: the prompt ends"),
+    "no answer for the grader": ("reinforcement", said(USER, other="巴黎"), "答案: is missing, and the grader asks"),
     "no label": ("kto", {"input": PROMPT, "output": [ANSWER]}, "label: is missing"),
     "a label as text": ("kto", {"input": PROMPT, "output": [ANSWER], "label": "true"}, "label: must be true"),
     "one response": (
@@ -223,6 +225,14 @@ GOOD: dict[str, dict[str, Any]] = {
     "ppo": {"input": PROMPT},
     "kto": {"input": PROMPT, "output": [ANSWER], "label": True},
 }
+GOOD["reinforcement"] = said(USER, 答案="巴黎", line=3)
+GRADER = {
+    "type": "string_check",
+    "name": "right",
+    "operation": "like",
+    "input": "{{sample.output_text}}",
+    "reference": "{{ item.答案 }}",
+}
 GOOD |= {"orpo": GOOD["dpo"], "reward": GOOD["dpo"], "grpo": GOOD["ppo"]}
 
 
@@ -235,6 +245,8 @@ def test_a_row_that_is_no_row_of_its_method_fails_the_job_with_its_place(
     file_id = upload(client, rows.encode(), "数据.jsonl").json()["id"]
     hyperparameters: dict[str, Any] = {"reward": {"function": "length", "parameters": {"target": 10}}}
     block: dict[str, Any] = {"hyperparameters": hyperparameters if method in ("ppo", "grpo") else {}}
+    if method == "reinforcement":
+        block["grader"] = GRADER
     order = {"model": "tiny", "training_file": file_id, "method": {"type": method, method: block}}
     made = client.post("/fine_tuning/jobs", json=order)
     assert made.status_code == 200, made.text

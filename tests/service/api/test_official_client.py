@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Generator
 
 import pytest
-from openai import ConflictError, OpenAI
+from openai import BadRequestError, ConflictError, OpenAI
+from openai.types.fine_tuning.reinforcement_hyperparameters_param import ReinforcementHyperparametersParam
+from openai.types.graders import (
+    MultiGraderParam,
+    ScoreModelGraderParam,
+    StringCheckGraderParam,
+    TextSimilarityGraderParam,
+)
 
 from tests.fixtures.objects import Objects, make_objects
 from tests.fixtures.service import GOOD_JSONL, RunningApi, make_context, run_api
@@ -96,3 +103,61 @@ def test_models_and_whom_they_are_shared_with(official: OpenAI, objects: Objects
     assert [permission.id for permission in permissions.list(name)] == [shared.id]
     assert permissions.delete(shared.id, fine_tuned_model_checkpoint=name).deleted
     assert official.models.delete(name).deleted
+
+
+def test_reinforcement_with_each_kind_of_grader(official: OpenAI, objects: Objects) -> None:
+    check: StringCheckGraderParam = {
+        "type": "string_check",
+        "name": "right",
+        "operation": "eq",
+        "input": "{{sample.output_text}}",
+        "reference": "{{item.答案}}",
+    }
+    similar: TextSimilarityGraderParam = {
+        "type": "text_similarity",
+        "name": "near",
+        "evaluation_metric": "rouge_l",
+        "input": "{{sample.output_text}}",
+        "reference": "{{item.答案}}",
+    }
+    judge: ScoreModelGraderParam = {
+        "type": "score_model",
+        "name": "judge",
+        "model": "tiny",
+        "input": [{"role": "user", "content": "打分: {{sample.output_text}}"}],
+        "range": [0, 10],
+    }
+    both: MultiGraderParam = {"type": "multi", "name": "m", "graders": similar, "calculate_output": "2 * near"}
+    given: ReinforcementHyperparametersParam = {
+        "batch_size": 2,
+        "compute_multiplier": 1.5,
+        "eval_interval": 3,
+        "eval_samples": "auto",
+        "learning_rate_multiplier": "auto",
+        "n_epochs": 1,
+        "reasoning_effort": "low",
+    }
+    for grader in (check, similar, judge, both):
+        job = official.fine_tuning.jobs.create(
+            model="tiny",
+            training_file=objects.ids["file_id"],
+            method={"type": "reinforcement", "reinforcement": {"grader": grader, "hyperparameters": given}},
+        )
+        assert job.method is not None
+        assert job.method.reinforcement is not None
+        shown = job.method.reinforcement
+        assert (shown.grader.type, shown.grader.name) == (grader["type"], grader["name"])
+        assert shown.hyperparameters is not None
+        asked = shown.hyperparameters.to_dict()
+        assert {name: asked[name] for name in given} == given
+        assert official.fine_tuning.jobs.retrieve(job.id).method == job.method
+    with pytest.raises(BadRequestError, match="BURNISH_PYTHON_GRADERS=on") as refused:
+        official.fine_tuning.jobs.create(
+            model="tiny",
+            training_file=objects.ids["file_id"],
+            method={
+                "type": "reinforcement",
+                "reinforcement": {"grader": {"type": "python", "name": "p", "source": "def grade(sample, item): ..."}},
+            },
+        )
+    assert refused.value.param == "method.reinforcement.grader"
