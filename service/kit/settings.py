@@ -7,7 +7,7 @@ import re
 import secrets
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     inference_key: SecretStr | None = None
     inference_adapters: Path | None = None
     """A folder that the engine and the inference server share: adapters are put there for it to load."""
+
+    python_graders: Literal["off", "on"] = "off"
+    """Whether `python` graders are run: code of the projects, shut in (docs/adr/0015-the-jail-of-python-graders.md)."""
 
     organization: str = Field("burnish", pattern=r"^[a-z0-9-]{1,32}$")
     """Stands in `ft:{base}:{organization}:{suffix}:{id}` and as `organization_id`."""

@@ -135,6 +135,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/fine_tuning/alpha/graders/run": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Run grader
+         * @description Grade one answer and keep nothing. What goes wrong in grading is told by `metadata.errors`, not by a status.
+         */
+        post: operations["run_grader"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/alpha/graders/validate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Validate grader
+         * @description Check a grader as a job with it would be checked: its templates, its formula, its models, its source.
+         */
+        post: operations["validate_grader"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions": {
         parameters: {
             query?: never;
@@ -1982,6 +2022,205 @@ export interface components {
             };
         };
         /**
+         * GradeErrors
+         * @description OpenAI's flags; `messages`, a sentence for each that is set, is an addition.
+         */
+        GradeErrors: {
+            /**
+             * Formula Parse Error
+             * @default false
+             */
+            formula_parse_error?: boolean;
+            /**
+             * Invalid Variable Error
+             * @default false
+             */
+            invalid_variable_error?: boolean;
+            /** Messages */
+            messages?: string[];
+            /**
+             * Model Grader Parse Error
+             * @default false
+             */
+            model_grader_parse_error?: boolean;
+            /**
+             * Model Grader Refusal Error
+             * @default false
+             */
+            model_grader_refusal_error?: boolean;
+            /**
+             * Model Grader Server Error
+             * @default false
+             */
+            model_grader_server_error?: boolean;
+            /** Model Grader Server Error Details */
+            model_grader_server_error_details?: string | null;
+            /**
+             * Other Error
+             * @default false
+             */
+            other_error?: boolean;
+            /**
+             * Python Grader Runtime Error
+             * @default false
+             */
+            python_grader_runtime_error?: boolean;
+            /** Python Grader Runtime Error Details */
+            python_grader_runtime_error_details?: string | null;
+            /**
+             * Python Grader Server Error
+             * @default false
+             */
+            python_grader_server_error?: boolean;
+            /** Python Grader Server Error Type */
+            python_grader_server_error_type?: string | null;
+            /**
+             * Sample Parse Error
+             * @default false
+             */
+            sample_parse_error?: boolean;
+            /**
+             * Truncated Observation Error
+             * @default false
+             */
+            truncated_observation_error?: boolean;
+            /**
+             * Unresponsive Reward Error
+             * @default false
+             */
+            unresponsive_reward_error?: boolean;
+        };
+        /**
+         * GradeMetadata
+         * @description How the reward came about.
+         */
+        GradeMetadata: {
+            errors: components["schemas"]["GradeErrors"];
+            /**
+             * Execution Time
+             * @description In seconds.
+             */
+            execution_time: number;
+            /** Name */
+            name: string;
+            /**
+             * Sampled Model Name
+             * @description The model that graded, where it was one.
+             */
+            sampled_model_name: string | null;
+            /**
+             * Scores
+             * @description Of a `multi`: its graders' rewards by name.
+             * @example {}
+             */
+            scores: {
+                [key: string]: unknown;
+            };
+            /**
+             * Token Usage
+             * @description All tokens of models that graded; null where none did.
+             */
+            token_usage: number | null;
+            /**
+             * Type
+             * @example string_check
+             */
+            type: string;
+        };
+        /**
+         * GraderAnswer
+         * @description The grader, as it was understood.
+         */
+        GraderAnswer: {
+            /**
+             * Grader
+             * @example {
+             *       "input": "{{sample.output_text}}",
+             *       "name": "right answer",
+             *       "operation": "ilike",
+             *       "reference": "{{item.answer}}",
+             *       "type": "string_check"
+             *     }
+             */
+            grader: components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["MultiGrader"];
+        };
+        /**
+         * GraderCheck
+         * @description The body of a validation.
+         * @example {
+         *       "grader": {
+         *         "input": "{{sample.output_text}}",
+         *         "name": "right answer",
+         *         "operation": "ilike",
+         *         "reference": "{{item.answer}}",
+         *         "type": "string_check"
+         *       }
+         *     }
+         */
+        GraderCheck: {
+            /** Grader */
+            grader: components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["MultiGrader"];
+        };
+        /**
+         * GraderRun
+         * @description The body of a run.
+         * @example {
+         *       "grader": {
+         *         "input": "{{sample.output_text}}",
+         *         "name": "right answer",
+         *         "operation": "ilike",
+         *         "reference": "{{item.answer}}",
+         *         "type": "string_check"
+         *       },
+         *       "item": {
+         *         "answer": "巴黎"
+         *       },
+         *       "model_sample": "答案是巴黎。"
+         *     }
+         */
+        GraderRun: {
+            /** Grader */
+            grader: components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["MultiGrader"];
+            /**
+             * Item
+             * @description The row that was answered: what `{{item.…}}` stands for.
+             */
+            item?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Model Sample
+             * @description The answer; where it is JSON, `{{sample.output_json}}` is its value.
+             */
+            model_sample: string;
+        };
+        /**
+         * GraderRunAnswer
+         * @description OpenAI's answer. With an error the reward is 0.
+         */
+        GraderRunAnswer: {
+            metadata: components["schemas"]["GradeMetadata"];
+            /**
+             * Model Grader Token Usage Per Model
+             * @example {}
+             */
+            model_grader_token_usage_per_model: {
+                [key: string]: components["schemas"]["UsageObject"];
+            };
+            /**
+             * Reward
+             * @example 1
+             */
+            reward: number;
+            /**
+             * Sub Rewards
+             * @example {}
+             */
+            sub_rewards: {
+                [key: string]: number;
+            };
+        };
+        /**
          * GrpoHyperparameters
          * @description One iteration samples `group_size` answers to each of `rollout_prompts` prompts.
          *
@@ -2194,6 +2433,21 @@ export interface components {
              * @constant
              */
             status?: "ok";
+        };
+        /**
+         * InputMessage
+         * @description One message; its texts may have `{{…}}`.
+         */
+        InputMessage: {
+            /** Content */
+            content: string | components["schemas"]["TextPart"] | (string | components["schemas"]["TextPart"])[];
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "user" | "assistant" | "system" | "developer";
+            /** Type */
+            type?: "message" | null;
         };
         /**
          * JobCreate
@@ -2680,6 +2934,27 @@ export interface components {
             hyperparameters?: components["schemas"]["KtoHyperparameters"];
         };
         /**
+         * LabelModelGrader
+         * @description 1 where the model's label is one of `passing_labels`, else 0.
+         */
+        LabelModelGrader: {
+            /** Input */
+            input: components["schemas"]["InputMessage"][];
+            /** Labels */
+            labels: string[];
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /** Passing Labels */
+            passing_labels: string[];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "label_model";
+        };
+        /**
          * LimitObject
          * @description One limit; `limit` null is unlimited, `source` tells who set it.
          */
@@ -2972,6 +3247,27 @@ export interface components {
             source: "default" | "project";
             /** Used */
             used: number;
+        };
+        /**
+         * MultiGrader
+         * @description `graders` by the names that the formula uses, as OpenAI's guide has them.
+         *
+         *     OpenAI's schema has one grader there; it counts by its own name.
+         */
+        MultiGrader: {
+            /** Calculate Output */
+            calculate_output: string;
+            /** Graders */
+            graders: {
+                [key: string]: components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["LabelModelGrader"];
+            } | (components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["LabelModelGrader"]);
+            /** Name */
+            name: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "multi";
         };
         /**
          * NewKey
@@ -3680,6 +3976,23 @@ export interface components {
             name?: string | null;
         };
         /**
+         * PythonGrader
+         * @description Runs in a process of its own, shut in; see `sandbox.py`. `image_tag`, OpenAI's images, changes nothing.
+         */
+        PythonGrader: {
+            /** Image Tag */
+            image_tag?: string | null;
+            /** Name */
+            name: string;
+            /** Source */
+            source: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "python";
+        };
+        /**
          * QuotaObject
          * @description A limit of something that is used up.
          */
@@ -3910,6 +4223,42 @@ export interface components {
             trained: boolean;
         };
         /**
+         * SamplingParams
+         * @description How the model's answer is drawn; without any, its likeliest tokens. `reasoning_effort` changes nothing here.
+         */
+        SamplingParams: {
+            /** Max Completions Tokens */
+            max_completions_tokens?: number | null;
+            /** Reasoning Effort */
+            reasoning_effort?: ("none" | "minimal" | "low" | "medium" | "high" | "xhigh" | "max") | null;
+            /** Seed */
+            seed?: number | null;
+            /** Temperature */
+            temperature?: number | null;
+            /** Top P */
+            top_p?: number | null;
+        };
+        /**
+         * ScoreModelGrader
+         * @description The model's number is the reward. It must lie in `range`.
+         */
+        ScoreModelGrader: {
+            /** Input */
+            input: components["schemas"]["InputMessage"][];
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /** Range */
+            range?: number[] | null;
+            sampling_params?: components["schemas"]["SamplingParams"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "score_model";
+        };
+        /**
          * SecretRotate
          * @description The body of a rotation.
          */
@@ -3935,6 +4284,28 @@ export interface components {
              * @default false
              */
             include_usage?: boolean;
+        };
+        /**
+         * StringCheckGrader
+         * @description `eq` and `ne` compare whole texts; `like` looks for the reference in the input, `ilike` whatever its case.
+         */
+        StringCheckGrader: {
+            /** Input */
+            input: string;
+            /** Name */
+            name: string;
+            /**
+             * Operation
+             * @enum {string}
+             */
+            operation: "eq" | "ne" | "like" | "ilike";
+            /** Reference */
+            reference: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "string_check";
         };
         /**
          * SupervisedHyperparameters
@@ -4050,6 +4421,45 @@ export interface components {
          */
         SupervisedParameters: {
             hyperparameters?: components["schemas"]["SupervisedHyperparameters"];
+        };
+        /**
+         * TextPart
+         * @description `{"type": "input_text", "text": …}`, or `output_text`.
+         */
+        TextPart: {
+            /** Prompt Cache Breakpoint */
+            prompt_cache_breakpoint?: {
+                [key: string]: unknown;
+            } | null;
+            /** Text */
+            text: string;
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "input_text" | "output_text";
+        };
+        /**
+         * TextSimilarityGrader
+         * @description Compares `input` with `reference` by one measure.
+         */
+        TextSimilarityGrader: {
+            /**
+             * Evaluation Metric
+             * @enum {string}
+             */
+            evaluation_metric: "cosine" | "fuzzy_match" | "bleu" | "gleu" | "meteor" | "rouge_1" | "rouge_2" | "rouge_3" | "rouge_4" | "rouge_5" | "rouge_l";
+            /** Input */
+            input: string;
+            /** Name */
+            name: string;
+            /** Reference */
+            reference: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "text_similarity";
         };
         /**
          * TimeEstimate
@@ -4275,6 +4685,18 @@ export interface components {
          * @description Tokens of the prompt and of all answers.
          */
         Usage: {
+            /** Completion Tokens */
+            completion_tokens: number;
+            /** Prompt Tokens */
+            prompt_tokens: number;
+            /** Total Tokens */
+            total_tokens: number;
+        };
+        /**
+         * UsageObject
+         * @description Tokens of a model that graded.
+         */
+        UsageObject: {
             /** Completion Tokens */
             completion_tokens: number;
             /** Prompt Tokens */
@@ -5417,6 +5839,345 @@ export interface operations {
                 };
             };
             /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    run_grader: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "grader": {
+                 *         "input": "{{sample.output_text}}",
+                 *         "name": "right answer",
+                 *         "operation": "ilike",
+                 *         "reference": "{{item.answer}}",
+                 *         "type": "string_check"
+                 *       },
+                 *       "item": {
+                 *         "answer": "巴黎"
+                 *       },
+                 *       "model_sample": "答案是巴黎。"
+                 *     }
+                 */
+                "application/json": components["schemas"]["GraderRun"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "reward": 1,
+                     *       "metadata": {
+                     *         "name": "support desk",
+                     *         "type": "string_check",
+                     *         "errors": {
+                     *           "formula_parse_error": false,
+                     *           "invalid_variable_error": false,
+                     *           "model_grader_parse_error": false,
+                     *           "model_grader_refusal_error": false,
+                     *           "model_grader_server_error": false,
+                     *           "model_grader_server_error_details": null,
+                     *           "other_error": false,
+                     *           "python_grader_runtime_error": false,
+                     *           "python_grader_runtime_error_details": null,
+                     *           "python_grader_server_error": false,
+                     *           "python_grader_server_error_type": null,
+                     *           "sample_parse_error": false,
+                     *           "truncated_observation_error": false,
+                     *           "unresponsive_reward_error": false,
+                     *           "messages": []
+                     *         },
+                     *         "execution_time": 0.5,
+                     *         "scores": {},
+                     *         "token_usage": null,
+                     *         "sampled_model_name": null
+                     *       },
+                     *       "sub_rewards": {},
+                     *       "model_grader_token_usage_per_model": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["GraderRunAnswer"];
+                };
+            };
+            /** @description The operator has not switched Python graders on; or: the source of a Python grader cannot be run; or: The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No base of the catalog and no fine-tuned model of this project has the name */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The job that makes the model has not ended */
+            409: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The body is larger than that of a request may be */
+            413: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description As many graders wait as the service takes; or: as many conversations wait as the engine takes; or: Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No engine is configured, or it does not answer; or: SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    validate_grader: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "grader": {
+                 *         "input": "{{sample.output_text}}",
+                 *         "name": "right answer",
+                 *         "operation": "ilike",
+                 *         "reference": "{{item.answer}}",
+                 *         "type": "string_check"
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["GraderCheck"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "grader": {
+                     *         "input": "{{sample.output_text}}",
+                     *         "name": "right answer",
+                     *         "operation": "ilike",
+                     *         "reference": "{{item.answer}}",
+                     *         "type": "string_check"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["GraderAnswer"];
+                };
+            };
+            /** @description The operator has not switched Python graders on; or: the source of a Python grader cannot be run; or: The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No base of the catalog and no fine-tuned model of this project has the name */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The job that makes the model has not ended */
+            409: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The body is larger than that of a request may be */
+            413: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description As many graders wait as the service takes; or: Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No engine is configured, or it does not answer; or: SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
