@@ -22,6 +22,8 @@ from service.erasure import endpoints as erasure
 from service.exports import endpoints as exports
 from service.files import endpoints as files
 from service.files.service import storage_errors
+from service.graders import endpoints as graders
+from service.graders.turns import Turns
 from service.jobs import endpoints as jobs
 from service.jobs import permission_endpoints as permissions
 from service.keys import endpoints as keys
@@ -62,6 +64,7 @@ def create_app(context: Context | None) -> FastAPI:
     )
     app.state.context = context
     app.state.rate_book = RateBook()
+    app.state.grading = Turns()
     app.state.reading, app.state.writing = CapacityLimiter(READING), CapacityLimiter(WRITING)
     if context is not None:
         context.db.before_commit = watch_change
@@ -77,6 +80,7 @@ def create_app(context: Context | None) -> FastAPI:
         models,
         exports,
         chat,
+        graders,
         webhooks,
         keys,
         erasure,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 from service.kit.errors import ServiceError, TooLarge
 
 _log = logging.getLogger(__name__)
-_UNION_TAGS = frozenset({"str", "int", "float", "bool", "constrained-str"})
 _NO_OBJECT = frozenset({"missing", "model_type", "model_attributes_type", "dict_type"})
 
 
@@ -72,16 +71,18 @@ async def _service_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problems = [_problem(item) for item in error.errors()]
+    problems = [_problem(item, error.body) for item in error.errors()]
     sentences = [f"{where}: {what}" if where else what for where, what in problems]
     return _answer(400, "; ".join(sentences) + ".", param=problems[0][0] or None)
 
 
-def _problem(item: dict[str, Any]) -> tuple[str, str]:
+def _problem(item: dict[str, Any], body: Any) -> tuple[str, str]:
     """Name the field as the caller wrote it, and what is wrong with it."""
     location: Sequence[Any] = item["loc"]
     source = location[0]
-    path = [str(part) for part in location[1:] if source != "body" or not _is_tag(part)]
+    path = [str(part) for part in location[1:]]
+    if source == "body" and isinstance(body, dict):
+        path = _as_written(location[1:], cast("dict[str, Any]", body), missing=item["type"] == "missing")
     if item["type"] == "json_invalid":
         return "", f"The body is not valid JSON: {item['ctx']['error']} at character {location[-1]}"
     if source == "body" and not path and item["type"] in _NO_OBJECT:
@@ -93,9 +94,20 @@ def _problem(item: dict[str, Any]) -> tuple[str, str]:
     return ".".join(path), item["msg"].removeprefix("Value error, ")
 
 
-def _is_tag(part: Any) -> bool:
-    """Tell what pydantic puts into a place for the members of unions and the keys of objects."""
-    return isinstance(part, str) and (part in _UNION_TAGS or "[" in part)
+def _as_written(location: Sequence[Any], body: dict[str, Any], *, missing: bool) -> list[str]:
+    """Return the path in the body: without what pydantic puts into it for the members of unions and for keys."""
+    path: list[str] = []
+    value: Any = body
+    for place, part in enumerate(location):
+        if isinstance(value, list) and isinstance(part, int):
+            items = cast("list[Any]", value)
+            value = items[part] if part < len(items) else None
+        elif isinstance(value, dict) and part in value:
+            value = cast("dict[str, Any]", value)[part]
+        elif not (missing and place == len(location) - 1):
+            continue
+        path.append(str(part))
+    return path
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

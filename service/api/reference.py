@@ -27,11 +27,12 @@ TAGS: list[Json] = [
     {"name": "Fine-tuning", "description": "Jobs with their events, checkpoints and results; sharing of models."},
     {"name": "Models", "description": "The base models of the catalog, and what jobs made of them."},
     {"name": "Chat", "description": "Conversations with bases, and with what jobs made of them."},
+    {"name": "Graders", "description": "Rules that give an answer a reward, tried out before a job trains on them."},
     {"name": "Webhooks", "description": "Receivers that are told how jobs end, and the log of what was delivered."},
     {"name": "Administration", "description": "Projects and keys, for keys with the scope `admin`."},
     {"name": "Health", "description": "Whether the process lives, and whether it can work. They need no key."},
 ]
-_KEEP_NOTHING = frozenset({"create_chat_completion"})
+_KEEP_NOTHING = frozenset({"create_chat_completion", "run_grader", "validate_grader"})
 """Operations that do not only read, but write nothing either."""
 _HEADERS: Json = {
     "RequestId": {

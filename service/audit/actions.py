@@ -53,7 +53,15 @@ ACTIONS: dict[tuple[str, str], Action] = {
     ("POST", f"{_PROJECTS}/{{project_id}}/api_keys"): Action("api_key.created", ids.KEY),
     ("DELETE", f"{_PROJECTS}/{{project_id}}/api_keys/{{key_id}}"): Action("api_key.deleted"),
 }
-CHANGES_NOTHING = frozenset({("POST", "/v1/chat/completions"), ("POST", f"{_JOBS}/preview")})
+_GRADERS = "/v1/fine_tuning/alpha/graders"
+CHANGES_NOTHING = frozenset(
+    {
+        ("POST", "/v1/chat/completions"),
+        ("POST", f"{_JOBS}/preview"),
+        ("POST", f"{_GRADERS}/run"),
+        ("POST", f"{_GRADERS}/validate"),
+    }
+)
 """Operations that take a body and keep nothing of it."""
 
 

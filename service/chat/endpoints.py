@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
-from typing import Annotated, Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 from service.chat import gather
 from service.chat.engine import Engine
@@ -20,6 +18,7 @@ from service.chat.protocol import Question, Source
 from service.chat.schemas import ChatCompletion, ChatCompletionRequest, Chunk
 from service.chat.service import open_engine, resolve, until_first
 from service.keys.auth import ContextDep, PrincipalDep
+from service.kit.attended import attended
 from service.kit.declared import Responses, refuses
 from service.kit.errors import ServiceError
 from service.limits.rates import RateBookDep
@@ -27,8 +26,6 @@ from service.models.errors import ModelNotFound
 
 router = APIRouter(prefix="/v1/chat", tags=["Chat"])
 
-T = TypeVar("T")
-_LOOK_SECONDS = 0.5
 _UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _CHUNK = (
     '{"id":"chatcmpl-abc123","object":"chat.completion.chunk","created":1764000000,"model":"smollm2-135m-instruct",'
@@ -87,10 +84,10 @@ async def create_chat_completion(
     taken = await meter.take(body)
     chunks = meter.metered(engine.answers(question), taken)
     if body.stream:
-        chunks = await _attended(request, until_first(chunks))
+        chunks = await attended(request, until_first(chunks))
         usage = body.stream_options is not None and body.stream_options.include_usage
         return StreamingResponse(_events(chunks, usage=usage), media_type="text/event-stream", headers=_UNBUFFERED)
-    return await _attended(request, gather.completion(chunks))
+    return await attended(request, gather.completion(chunks))
 
 
 async def _events(chunks: AsyncIterator[Chunk], *, usage: bool) -> AsyncIterator[bytes]:
@@ -104,15 +101,3 @@ async def _events(chunks: AsyncIterator[Chunk], *, usage: bool) -> AsyncIterator
         yield f"data: {json.dumps({'error': told}, ensure_ascii=False)}\n\n".encode()
         return
     yield gather.DONE
-
-
-async def _attended(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Wait for `work`, and give it up when the caller hangs up. Raises ClientDisconnect then."""
-    task = asyncio.create_task(work)
-    try:
-        while not (await asyncio.wait({task}, timeout=_LOOK_SECONDS))[0]:
-            if await request.is_disconnected():
-                raise ClientDisconnect
-        return task.result()
-    finally:
-        task.cancel()

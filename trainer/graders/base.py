@@ -105,13 +105,14 @@ class GradeErrors(Frozen):
     @classmethod
     def of(cls, failure: Failure, *, grader: str) -> GradeErrors:
         """Return the flags of one failure."""
-        told: dict[str, Any] = {failure.flag: True, "messages": [f"{grader}: {failure.message}"]}
+        said = failure.message.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no text
+        told: dict[str, Any] = {failure.flag: True, "messages": [f"{grader}: {said}"]}
         if failure.flag == "python_grader_runtime_error":
-            told["python_grader_runtime_error_details"] = failure.message
+            told["python_grader_runtime_error_details"] = said
         elif failure.flag == "python_grader_server_error":
             told["python_grader_server_error_type"] = failure.kind or "sandbox"
         elif failure.flag == "model_grader_server_error":
-            told["model_grader_server_error_details"] = failure.message
+            told["model_grader_server_error_details"] = said
         return cls(**told)
 
     @property

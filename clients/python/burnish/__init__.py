@@ -34,6 +34,7 @@ from burnish.errors import (
     WaitTimeoutError,
     WebhookVerificationError,
 )
+from burnish.grader_schemas import GraderRun
 from burnish.preview_schemas import JobPreview
 from burnish.schemas import (
     Checkpoint,
@@ -68,6 +69,7 @@ __all__ = [
     "DownloadCorrupt",
     "ExportFailed",
     "File",
+    "GraderRun",
     "Hyperparameters",
     "InternalServerError",
     "Job",

@@ -22,6 +22,7 @@ from burnish.resources import limits
 from burnish.resources.audit_logs import AsyncAuditLogs, AuditLogs
 from burnish.resources.chat import AsyncChat, Chat
 from burnish.resources.files import AsyncFiles, Files
+from burnish.resources.graders import AsyncGraders, Graders
 from burnish.resources.jobs import AsyncFineTuning, AsyncJobs, FineTuning, Jobs
 from burnish.resources.models import AsyncModels, Models
 from burnish.resources.projects import AsyncProjects, Projects
@@ -91,6 +92,7 @@ class Burnish(_Base):
         self.fine_tuning = FineTuning(self.jobs)
         self.models = Models(self)
         self.chat = Chat(self)
+        self.graders = Graders(self)
         self.projects = Projects(self)
         self.audit_logs = AuditLogs(self)
         self.webhooks = Webhooks(self)
@@ -188,6 +190,7 @@ class AsyncBurnish(_Base):
         self.fine_tuning = AsyncFineTuning(self.jobs)
         self.models = AsyncModels(self)
         self.chat = AsyncChat(self)
+        self.graders = AsyncGraders(self)
         self.projects = AsyncProjects(self)
         self.audit_logs = AsyncAuditLogs(self)
         self.webhooks = AsyncWebhooks(self)

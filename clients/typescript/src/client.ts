@@ -1,6 +1,7 @@
 import { BurnishError } from "./errors.ts";
 import { Chat } from "./resources/chat.ts";
 import { Files } from "./resources/files.ts";
+import { Graders } from "./resources/graders.ts";
 import { Jobs } from "./resources/jobs.ts";
 import { Models } from "./resources/models.ts";
 import { Uploads } from "./resources/uploads.ts";
@@ -26,6 +27,7 @@ export class Burnish {
   readonly jobs: Jobs;
   readonly models: Models;
   readonly chat: Chat;
+  readonly graders: Graders;
   readonly webhooks: Webhooks;
 
   constructor(options: BurnishOptions = {}) {
@@ -42,6 +44,7 @@ export class Burnish {
     this.jobs = new Jobs(transport);
     this.models = new Models(transport);
     this.chat = new Chat(transport);
+    this.graders = new Graders(transport);
     this.webhooks = new Webhooks(transport);
   }
 }

@@ -135,6 +135,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/fine_tuning/alpha/graders/run": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Run grader
+         * @description Grade one answer and keep nothing. What goes wrong in grading is told by `metadata.errors`, not by a status.
+         */
+        post: operations["run_grader"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/alpha/graders/validate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Validate grader
+         * @description Check a grader as a job with it would be checked: its templates, its formula, its models, its source.
+         */
+        post: operations["validate_grader"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions": {
         parameters: {
             query?: never;
@@ -1979,6 +2019,205 @@ export interface components {
             /** Parameters */
             parameters?: {
                 [key: string]: unknown;
+            };
+        };
+        /**
+         * GradeErrors
+         * @description OpenAI's flags; `messages`, a sentence for each that is set, is an addition.
+         */
+        GradeErrors: {
+            /**
+             * Formula Parse Error
+             * @default false
+             */
+            formula_parse_error?: boolean;
+            /**
+             * Invalid Variable Error
+             * @default false
+             */
+            invalid_variable_error?: boolean;
+            /** Messages */
+            messages?: string[];
+            /**
+             * Model Grader Parse Error
+             * @default false
+             */
+            model_grader_parse_error?: boolean;
+            /**
+             * Model Grader Refusal Error
+             * @default false
+             */
+            model_grader_refusal_error?: boolean;
+            /**
+             * Model Grader Server Error
+             * @default false
+             */
+            model_grader_server_error?: boolean;
+            /** Model Grader Server Error Details */
+            model_grader_server_error_details?: string | null;
+            /**
+             * Other Error
+             * @default false
+             */
+            other_error?: boolean;
+            /**
+             * Python Grader Runtime Error
+             * @default false
+             */
+            python_grader_runtime_error?: boolean;
+            /** Python Grader Runtime Error Details */
+            python_grader_runtime_error_details?: string | null;
+            /**
+             * Python Grader Server Error
+             * @default false
+             */
+            python_grader_server_error?: boolean;
+            /** Python Grader Server Error Type */
+            python_grader_server_error_type?: string | null;
+            /**
+             * Sample Parse Error
+             * @default false
+             */
+            sample_parse_error?: boolean;
+            /**
+             * Truncated Observation Error
+             * @default false
+             */
+            truncated_observation_error?: boolean;
+            /**
+             * Unresponsive Reward Error
+             * @default false
+             */
+            unresponsive_reward_error?: boolean;
+        };
+        /**
+         * GradeMetadata
+         * @description How the reward came about.
+         */
+        GradeMetadata: {
+            errors: components["schemas"]["GradeErrors"];
+            /**
+             * Execution Time
+             * @description In seconds.
+             */
+            execution_time: number;
+            /** Name */
+            name: string;
+            /**
+             * Sampled Model Name
+             * @description The model that graded, where it was one.
+             */
+            sampled_model_name: string | null;
+            /**
+             * Scores
+             * @description Of a `multi`: its graders' rewards by name.
+             * @example {}
+             */
+            scores: {
+                [key: string]: unknown;
+            };
+            /**
+             * Token Usage
+             * @description All tokens of models that graded; null where none did.
+             */
+            token_usage: number | null;
+            /**
+             * Type
+             * @example string_check
+             */
+            type: string;
+        };
+        /**
+         * GraderAnswer
+         * @description The grader, as it was understood.
+         */
+        GraderAnswer: {
+            /**
+             * Grader
+             * @example {
+             *       "input": "{{sample.output_text}}",
+             *       "name": "right answer",
+             *       "operation": "ilike",
+             *       "reference": "{{item.answer}}",
+             *       "type": "string_check"
+             *     }
+             */
+            grader: components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["MultiGrader"];
+        };
+        /**
+         * GraderCheck
+         * @description The body of a validation.
+         * @example {
+         *       "grader": {
+         *         "input": "{{sample.output_text}}",
+         *         "name": "right answer",
+         *         "operation": "ilike",
+         *         "reference": "{{item.answer}}",
+         *         "type": "string_check"
+         *       }
+         *     }
+         */
+        GraderCheck: {
+            /** Grader */
+            grader: components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["MultiGrader"];
+        };
+        /**
+         * GraderRun
+         * @description The body of a run.
+         * @example {
+         *       "grader": {
+         *         "input": "{{sample.output_text}}",
+         *         "name": "right answer",
+         *         "operation": "ilike",
+         *         "reference": "{{item.answer}}",
+         *         "type": "string_check"
+         *       },
+         *       "item": {
+         *         "answer": "巴黎"
+         *       },
+         *       "model_sample": "答案是巴黎。"
+         *     }
+         */
+        GraderRun: {
+            /** Grader */
+            grader: components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["MultiGrader"];
+            /**
+             * Item
+             * @description The row that was answered: what `{{item.…}}` stands for.
+             */
+            item?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Model Sample
+             * @description The answer; where it is JSON, `{{sample.output_json}}` is its value.
+             */
+            model_sample: string;
+        };
+        /**
+         * GraderRunAnswer
+         * @description OpenAI's answer. With an error the reward is 0.
+         */
+        GraderRunAnswer: {
+            metadata: components["schemas"]["GradeMetadata"];
+            /**
+             * Model Grader Token Usage Per Model
+             * @example {}
+             */
+            model_grader_token_usage_per_model: {
+                [key: string]: components["schemas"]["UsageObject"];
+            };
+            /**
+             * Reward
+             * @example 1
+             */
+            reward: number;
+            /**
+             * Sub Rewards
+             * @example {}
+             */
+            sub_rewards: {
+                [key: string]: number;
             };
         };
         /**
@@ -4693,6 +4932,18 @@ export interface components {
             /** Total Tokens */
             total_tokens: number;
         };
+        /**
+         * UsageObject
+         * @description Tokens of a model that graded.
+         */
+        UsageObject: {
+            /** Completion Tokens */
+            completion_tokens: number;
+            /** Prompt Tokens */
+            prompt_tokens: number;
+            /** Total Tokens */
+            total_tokens: number;
+        };
     };
     responses: never;
     parameters: never;
@@ -5828,6 +6079,345 @@ export interface operations {
                 };
             };
             /** @description SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    run_grader: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "grader": {
+                 *         "input": "{{sample.output_text}}",
+                 *         "name": "right answer",
+                 *         "operation": "ilike",
+                 *         "reference": "{{item.answer}}",
+                 *         "type": "string_check"
+                 *       },
+                 *       "item": {
+                 *         "answer": "巴黎"
+                 *       },
+                 *       "model_sample": "答案是巴黎。"
+                 *     }
+                 */
+                "application/json": components["schemas"]["GraderRun"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "reward": 1,
+                     *       "metadata": {
+                     *         "name": "support desk",
+                     *         "type": "string_check",
+                     *         "errors": {
+                     *           "formula_parse_error": false,
+                     *           "invalid_variable_error": false,
+                     *           "model_grader_parse_error": false,
+                     *           "model_grader_refusal_error": false,
+                     *           "model_grader_server_error": false,
+                     *           "model_grader_server_error_details": null,
+                     *           "other_error": false,
+                     *           "python_grader_runtime_error": false,
+                     *           "python_grader_runtime_error_details": null,
+                     *           "python_grader_server_error": false,
+                     *           "python_grader_server_error_type": null,
+                     *           "sample_parse_error": false,
+                     *           "truncated_observation_error": false,
+                     *           "unresponsive_reward_error": false,
+                     *           "messages": []
+                     *         },
+                     *         "execution_time": 0.5,
+                     *         "scores": {},
+                     *         "token_usage": null,
+                     *         "sampled_model_name": null
+                     *       },
+                     *       "sub_rewards": {},
+                     *       "model_grader_token_usage_per_model": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["GraderRunAnswer"];
+                };
+            };
+            /** @description The operator has not switched Python graders on; or: the source of a Python grader cannot be run; or: The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No base of the catalog and no fine-tuned model of this project has the name */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The job that makes the model has not ended */
+            409: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The body is larger than that of a request may be */
+            413: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description As many graders wait as the service takes; or: as many conversations wait as the engine takes; or: Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No engine is configured, or it does not answer; or: SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            503: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    validate_grader: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "grader": {
+                 *         "input": "{{sample.output_text}}",
+                 *         "name": "right answer",
+                 *         "operation": "ilike",
+                 *         "reference": "{{item.answer}}",
+                 *         "type": "string_check"
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["GraderCheck"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "grader": {
+                     *         "input": "{{sample.output_text}}",
+                     *         "name": "right answer",
+                     *         "operation": "ilike",
+                     *         "reference": "{{item.answer}}",
+                     *         "type": "string_check"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["GraderAnswer"];
+                };
+            };
+            /** @description The operator has not switched Python graders on; or: the source of a Python grader cannot be run; or: The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            400: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The request has no API key; or: the API key is unknown, or was revoked */
+            401: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "WWW-Authenticate": components["headers"]["Authenticate"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The API key lacks the scope that the request needs */
+            403: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No base of the catalog and no fine-tuned model of this project has the name */
+            404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The job that makes the model has not ended */
+            409: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The body is larger than that of a request may be */
+            413: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description As many graders wait as the service takes; or: Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            429: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The service made an error */
+            500: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description No engine is configured, or it does not answer; or: SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];

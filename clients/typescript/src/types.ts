@@ -37,6 +37,10 @@ type ChatBody = Body<"/v1/chat/completions", "post">;
 /** A chat's request; `stream` is decided by the method that sends it. */
 export type ChatCompletionCreate = Omit<ChatBody, "stream">;
 
+export type GraderRunCreate = Body<"/v1/fine_tuning/alpha/graders/run", "post">;
+export type Grader = GraderRunCreate["grader"];
+export type GraderRun = Answer<"/v1/fine_tuning/alpha/graders/run", "post">;
+
 /** A piece of a streamed chat completion: the events of a stream are not part of an OpenAPI document. */
 export interface ChatCompletionChunk {
   id: string;

@@ -81,6 +81,21 @@ test("the model answers, whole and as a stream", async () => {
   assert.equal((await client.chat.create(body)).choices[0]?.message.content, text);
 });
 
+test("graders give an answer a reward", async () => {
+  const grader = {
+    type: "string_check" as const,
+    name: "含有答案",
+    input: "{{sample.output_text}}",
+    reference: "{{item.answer}}",
+    operation: "like" as const,
+  };
+  const told = await client.graders.run({ grader, model_sample: "答案是巴黎", item: { answer: "巴黎" } });
+  assert.equal(told.reward, 1);
+  assert.deepEqual(await client.graders.validate(grader), { grader });
+  const wrong = await client.graders.run({ grader, model_sample: "", item: {} });
+  assert.equal(wrong.metadata.errors.invalid_variable_error, true);
+});
+
 test("a failed job is an error that names the line", async () => {
   const file = await client.files.create({ file: new Blob(['{"messages": [{"role": "robot", "content": "x"}]}']), filename: "bad.jsonl" });
   await assert.rejects(client.jobs.createAndWait({ model: "tiny", training_file: file.id }), (error) => {

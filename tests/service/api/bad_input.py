@@ -11,6 +11,8 @@ JOBS, FILES, UPLOADS, HOOKS = "/fine_tuning/jobs", "/files", "/uploads", "/webho
 PROJECTS = "/organization/projects"
 PERMISSIONS = "/fine_tuning/checkpoints/ft:tiny:burnish::12345678/permissions"
 JSON = {"Content-Type": "application/json"}
+CHECK = {"type": "string_check", "name": "n", "input": "a", "reference": "b", "operation": "eq"}
+CODE = {"type": "python", "name": "n", "source": "def grade(sample, item):\n    return 1"}
 
 
 @dataclass(frozen=True)
@@ -304,6 +306,13 @@ _CHAT = [
         {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": -1},
     ),
     Bad("GET", "/chat/completions", 405, "GET"),
+    post("/fine_tuning/alpha/graders/run", "JSON", "{"),
+    post("/fine_tuning/alpha/graders/run", "grader", {"model_sample": "x"}),
+    post("/fine_tuning/alpha/graders/run", "model_sample", {"grader": CHECK}),
+    post("/fine_tuning/alpha/graders/run", "item", {"grader": CHECK, "model_sample": "x", "item": "text"}),
+    post("/fine_tuning/alpha/graders/validate", "operation", {"grader": {**CHECK, "operation": "is"}}),
+    post("/fine_tuning/alpha/graders/validate", "BURNISH_PYTHON_GRADERS", {"grader": CODE}),
+    Bad("GET", "/fine_tuning/alpha/graders/run", 405, "GET"),
 ]
 _GOOD_JOB = json.dumps({"model": "tiny", "training_file": "{file}"})
 _HEADERS = [

@@ -1,0 +1,1 @@
+"""Graders, run on one answer or checked. What they are stands in `trainer.graders`."""

@@ -1,0 +1,116 @@
+"""The rules of graders: what a project's graders may use, and how a grader's question becomes a chat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from anyio import from_thread
+from sqlalchemy.orm import Session
+
+from service.chat import gather
+from service.chat.engine import Engine
+from service.chat.metering import Meter
+from service.chat.protocol import Question, Source
+from service.chat.schemas import ChatCompletion, ChatCompletionRequest
+from service.chat.service import open_engine, resolve
+from service.context import Context
+from service.graders.errors import PythonGradersOff, SourceRefused
+from service.keys.service import Principal
+from service.kit.errors import ServiceError
+from trainer.graders import Ask, Failure, PythonGrader, Reply, TokenUsage
+from trainer.graders import Question as GradersQuestion
+from trainer.graders.base import Leaf
+from trainer.graders.label_model import LabelModelGrader
+from trainer.graders.multi import MultiGrader
+from trainer.graders.sandbox import check_python
+from trainer.graders.score_model import ScoreModelGrader
+
+_OF_THE_SERVICE = (429, 503)
+"""What the caller is told by the answer's status, because the same request may succeed later."""
+
+
+def places(grader: Leaf | MultiGrader) -> Mapping[str, Leaf]:
+    """Return the graders that are no `multi` by their places in the body."""
+    if isinstance(grader, Leaf):
+        return {"grader": grader}
+    if isinstance(grader.graders, Leaf):
+        return {"grader.graders": grader.graders}
+    return {f"grader.graders.{name}": leaf for name, leaf in grader.parts().items()}
+
+
+def sources(session: Session, principal: Principal, context: Context, grader: Leaf | MultiGrader) -> dict[str, Source]:
+    """Return which weights the models' names mean; ask nobody.
+
+    Raises PythonGradersOff, ChatUnavailable, or what a chat with such a model raises.
+    """
+    found: dict[str, Source] = {}
+    for place, leaf in places(grader).items():
+        if isinstance(leaf, PythonGrader) and context.settings.python_graders == "off":
+            raise PythonGradersOff(place)
+        if isinstance(leaf, (ScoreModelGrader, LabelModelGrader)):
+            try:
+                found[leaf.model] = resolve(session, principal, context, leaf.model)
+            except ServiceError as error:
+                error.param = f"{place}.model"
+                raise
+    if found:
+        open_engine(context)
+    return found
+
+
+def check_sources(grader: Leaf | MultiGrader) -> None:
+    """Compile the Python graders, each in a process of its own: call it from a thread. Raises SourceRefused."""
+    for place, leaf in places(grader).items():
+        if isinstance(leaf, PythonGrader):
+            try:
+                check_python(leaf.source)
+            except Failure as failure:
+                raise SourceRefused(failure.message, param=f"{place}.source") from failure
+
+
+def asker(context: Context, meter: Meter, found: Mapping[str, Source]) -> Ask:
+    """Return what asks models, for a thread that a request's task started.
+
+    It raises Failure for what a model does, and RateLimited, EngineBusy or ChatUnavailable for the whole request.
+    """
+    engine = open_engine(context) if found else None
+
+    def ask(question: GradersQuestion) -> Reply:
+        assert engine is not None
+        request = _request(question, held=context.settings.inference_url is not None)
+        try:
+            completion = from_thread.run(
+                _completion, engine, meter, Question(source=found[question.model], request=request)
+            )
+        except ServiceError as error:
+            if error.status in _OF_THE_SERVICE:
+                raise
+            raise Failure("model_grader_server_error", error.message) from error
+        return _reply(completion)
+
+    return ask
+
+
+def _request(question: GradersQuestion, *, held: bool) -> ChatCompletionRequest:
+    """Return the chat; `held` says that the server behind holds models to a schema, which our own engine does not."""
+    schema = {"name": "grade", "strict": True, "schema": question.schema_}
+    format_ = {"response_format": {"type": "json_schema", "json_schema": schema}} if held else {}
+    return ChatCompletionRequest.model_validate(
+        {"model": question.model, "messages": question.messages, **question.sampling, **format_}
+    )
+
+
+async def _completion(engine: Engine, meter: Meter, question: Question) -> ChatCompletion:
+    taken = await meter.take(question.request)
+    return await gather.completion(meter.metered(engine.answers(question), taken))
+
+
+def _reply(completion: ChatCompletion) -> Reply:
+    choice = completion.choices[0]
+    if choice.finish_reason == "content_filter" or choice.message.refusal:
+        raise Failure("model_grader_refusal_error", "the model refused to grade")
+    return Reply(
+        text=choice.message.content or "",
+        usage=TokenUsage(**completion.usage.model_dump()),
+        cut=choice.finish_reason == "length",
+    )
