@@ -60,7 +60,7 @@ def run_python_on_all(
 ) -> list[float | Failure]:
     """Return what the source's `grade` returns for each (sample, item), or why not, with few processes.
 
-    The calls of a process are made one after the other, with the same random numbers and the same order of sets each
+    The calls in a process are made one after the other, with the same random numbers and the same order of sets each
     time, within the limits of one run. Where that is not enough, each gets a process of its own.
     """
     found: list[float | Failure] = []

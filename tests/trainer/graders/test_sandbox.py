@@ -16,11 +16,12 @@ from tests.fixtures.processes import wait_until
 from tests.trainer.graders.scenes import graded
 from trainer.graders import Failure, Tools
 from trainer.graders.jail import MODULES
-from trainer.graders.sandbox import Limits, check_python, run_python
+from trainer.graders.sandbox import CALLS_A_PROCESS, Limits, check_python, run_python, run_python_on_all
 
 pytestmark = pytest.mark.integration
 
 SAMPLE = {"output_text": "答案是巴黎", "output_json": {"a": [1, 2]}, "output_tools": [], "choices": []}
+PATIENT = Limits(wall_seconds=60.0)
 ITEM = {"answer": "巴黎", "deep": {"list": [1, None, True]}}
 
 
@@ -268,3 +269,54 @@ def test_a_python_grader_grades_and_tells_what_went_wrong() -> None:
     failed = graded(grader, item={"y": 1}, tools=tools)
     assert (failed.reward, failed.errors.python_grader_runtime_error) == (0.0, True)
     assert failed.errors.python_grader_runtime_error_details == "line 2: KeyError: 'x'"
+
+
+def test_many_answers_are_graded_in_few_processes() -> None:
+    source = (
+        "import os, random\nseen = []\n"
+        "def grade(sample, item):\n"
+        "    seen.append(1)\n"
+        "    if sample['n'] == 3:\n        raise SystemExit('三')\n"
+        "    return sample['n'] + item['k'] + len(seen) * 1000\n"
+    )
+    calls = [({"n": number}, {"k": 0.5}) for number in range(CALLS_A_PROCESS + 2)]
+    found = run_python_on_all(source, calls, limits=PATIENT)
+    failed = found[3]
+    assert isinstance(failed, Failure)
+    assert "三" in failed.message
+    rest = [number for number in range(len(calls)) if number != 3]
+    assert [found[number] for number in rest] == [
+        number + 0.5 + (number % CALLS_A_PROCESS + 1) * 1000 for number in rest
+    ]
+
+
+def test_the_same_answers_get_the_same_rewards_again() -> None:
+    source = (
+        "import random\n"
+        "def grade(sample, item):\n"
+        "    return random.random() + list({'一', '二', 'three', 'four'}).index('二')\n"
+    )
+    calls = [({}, {})] * 5
+    first = run_python_on_all(source, calls, limits=PATIENT)
+    assert first == run_python_on_all(source, calls, limits=PATIENT)
+    assert len(set(map(float, first))) == 5  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("1/0", "ZeroDivisionError"), ("x = 1", "no function grade"), ("def grade(s, i):\n    return 'x'", "a number")],
+)
+def test_what_is_wrong_with_a_source_is_wrong_with_each_answer(source: str, said: str) -> None:
+    for failure in run_python_on_all(source, [({}, {})] * 3, limits=PATIENT):
+        assert isinstance(failure, Failure)
+        assert said in failure.message
+
+
+def test_an_answer_that_takes_too_long_costs_no_other_its_reward() -> None:
+    source = "def grade(sample, item):\n    while sample['n'] == 1:\n        pass\n    return sample['n']"
+    calls = [({"n": number}, {}) for number in range(3)]
+    limits = Limits(cpu_seconds=1, wall_seconds=60.0)
+    first, second, third = run_python_on_all(source, calls, limits=limits)
+    assert (first, third) == (0.0, 2.0)
+    assert isinstance(second, Failure)
+    assert second.flag == "unresponsive_reward_error"

@@ -165,25 +165,37 @@ def test_a_tool_call_is_seen_by_graders() -> None:
     assert [call["function"] for call in seen.output_tools] == [{"name": "天气", "arguments": '{"city": "巴黎"}'}]
 
 
-def test_the_reward_rises(tiny_base: Path, tmp_path: Path) -> None:
+def sharper(base: Path, folder: Path) -> Path:
+    """Copy a base whose logits can say more: those of the tiny one end at 1.3, so that no token gets likely."""
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(8.0)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def test_the_reward_rises_on_prompts_that_it_never_saw(tiny_base: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {
-        "iterations": 30,
-        "batch_size": 2,
-        "group_size": 16,
+        "iterations": 8,
+        "batch_size": 4,
+        "group_size": 8,
         "grpo_epochs": 1,
         "minibatches": 1,
+        "max_new_tokens": 8,
         "learning_rate_multiplier": 20,
         "kl_coef": 0.0,
         "kl_max": 1000,
-        "eval_interval": 30,
+        "eval_interval": 8,
         "eval_samples": 8,
-        "checkpoint_steps": 30,
+        "checkpoint_steps": 8,
     }
-    workdir = lay(tmp_path / "w", tiny_base, CHECK, rows=ROWS[:4], held_out=ROWS[4:], **given)
+    base = sharper(tiny_base, tmp_path / "base")
+    workdir = lay(tmp_path / "w", base, CHECK, rows=ROWS[:4], held_out=ROWS[4:], **given)
     assert go(workdir) == ExitCode.DONE, events_of(workdir)[-1]
     before, after = [event for event in events_of(workdir) if isinstance(event, Evaluation)]
     assert before.metrics["reward"] < 0.3
-    assert after.metrics["reward"] > 0.9
+    assert after.metrics["reward"] > 0.8
     reward = json.loads((workdir / REPORT_JSON).read_text())["comparison"][0]
-    assert reward["name"] == "reward"
+    assert (reward["name"], reward["rows"]) == ("reward", 4)
     assert reward["difference"]["low"] > 0
