@@ -1,0 +1,81 @@
+"""Where a job's metrics are sent beside its own events: OpenAI's `integrations`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+MOST = 5
+_NO_PATH = re.compile(r"[/\\#?%:\x00-\x1f\x7f]")
+
+
+def _in_a_path(value: str) -> str:
+    """Weights & Biases makes a part of an address of it: https://docs.wandb.ai/ref/python/settings (`project`)."""
+    if _NO_PATH.search(value) or value != value.strip():
+        raise ValueError("must have none of / \\ # ? % : and no control character, and no space at its ends")
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must have more than spaces")
+    return value
+
+
+def _all_different(value: list[str]) -> list[str]:
+    twice = next((tag for place, tag in enumerate(value) if tag in value[:place]), None)
+    if twice is not None:
+        raise ValueError(f"has the tag {twice!r} twice; remove one")
+    return value
+
+
+_Part = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_in_a_path)]
+_Tag = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_not_blank)]
+_Tags = Annotated[
+    list[_Tag],
+    Field(max_length=64),
+    AfterValidator(_all_different),
+    BeforeValidator(lambda value: [] if value is None else value, json_schema_input_type=list[_Tag] | None),
+]
+
+
+class WandbSettings(BaseModel):
+    """Where in Weights & Biases the job's run is, and how it is shown there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    project: _Part = Field(description="The project of the run; it is made where there is none of that name.")
+    name: Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_not_blank)] | None = Field(
+        None, description="The run's name; the job's id without one."
+    )
+    entity: _Part | None = Field(
+        None, description="The team or user of the project; without one, the default of the worker's API key."
+    )
+    tags: _Tags = Field(
+        default=[], description="They go to the run as they are, after `burnish/finetune`, the base's and the job's."
+    )
+
+
+class WandbIntegration(BaseModel):
+    """Weights & Biases, the one integration that there is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["wandb"]
+    wandb: WandbSettings
+
+
+def _one_run_each(value: Sequence[WandbIntegration]) -> Sequence[WandbIntegration]:
+    seen: set[tuple[str | None, str]] = set()
+    for integration in value:
+        place = (integration.wandb.entity, integration.wandb.project)
+        if place in seen:
+            raise ValueError(f"name the project {integration.wandb.project!r} twice; a job has one run in a project")
+        seen.add(place)
+    return value
+
+
+Integrations = Annotated[list[WandbIntegration], Field(max_length=MOST), AfterValidator(_one_run_each)]
