@@ -9,18 +9,20 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 MOST = 5
-_NO_PATH = re.compile(r"[/\\#?%:\x00-\x1f\x7f]")
+_WORD = r"[^\s/\\#?%:\x00-\x1f\x7f]+"
+_IN_A_PATH = f"^{_WORD}( +{_WORD})*$"
+_NOT_BLANK = r"\S"
 
 
 def _in_a_path(value: str) -> str:
-    """Weights & Biases makes a part of an address of it: https://docs.wandb.ai/ref/python/settings (`project`)."""
-    if _NO_PATH.search(value) or value != value.strip():
+    """Weights & Biases makes a part of an address of it; its own rule is `wandb.Settings.validate_project`."""
+    if not re.fullmatch(_IN_A_PATH, value):
         raise ValueError("must have none of / \\ # ? % : and no control character, and no space at its ends")
     return value
 
 
 def _not_blank(value: str) -> str:
-    if not value.strip():
+    if not re.search(_NOT_BLANK, value):
         raise ValueError("must have more than spaces")
     return value
 
@@ -32,13 +34,34 @@ def _all_different(value: list[str]) -> list[str]:
     return value
 
 
-_Part = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_in_a_path)]
-_Tag = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_not_blank)]
+def _none_for_null(value: object) -> object:
+    return [] if value is None else value
+
+
+# The patterns are in the schema alone: the sentences of the functions say more than that one does not match.
+_Part = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128),
+    AfterValidator(_in_a_path),
+    Field(json_schema_extra={"pattern": _IN_A_PATH}),
+]
+_Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128),
+    AfterValidator(_not_blank),
+    Field(json_schema_extra={"pattern": _NOT_BLANK}),
+]
+_Tag = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=64),
+    AfterValidator(_not_blank),
+    Field(json_schema_extra={"pattern": _NOT_BLANK}),
+]
 _Tags = Annotated[
     list[_Tag],
-    Field(max_length=64),
+    Field(max_length=64, json_schema_extra={"uniqueItems": True}),
     AfterValidator(_all_different),
-    BeforeValidator(lambda value: [] if value is None else value, json_schema_input_type=list[_Tag] | None),
+    BeforeValidator(_none_for_null, json_schema_input_type=Annotated[list[_Tag], Field(max_length=64)] | None),
 ]
 
 
@@ -48,9 +71,7 @@ class WandbSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     project: _Part = Field(description="The project of the run; it is made where there is none of that name.")
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_not_blank)] | None = Field(
-        None, description="The run's name; the job's id without one."
-    )
+    name: _Name | None = Field(None, description="The run's name; the job's id without one.")
     entity: _Part | None = Field(
         None, description="The team or user of the project; without one, the default of the worker's API key."
     )
