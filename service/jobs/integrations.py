@@ -57,12 +57,10 @@ _Tag = Annotated[
     AfterValidator(_not_blank),
     Field(json_schema_extra={"pattern": _NOT_BLANK}),
 ]
-_Tags = Annotated[
-    list[_Tag],
-    Field(max_length=64, json_schema_extra={"uniqueItems": True}),
-    AfterValidator(_all_different),
-    BeforeValidator(_none_for_null, json_schema_input_type=Annotated[list[_Tag], Field(max_length=64)] | None),
+_TagList = Annotated[
+    list[_Tag], Field(max_length=64, json_schema_extra={"uniqueItems": True}), AfterValidator(_all_different)
 ]
+_Tags = Annotated[_TagList, BeforeValidator(_none_for_null, json_schema_input_type=_TagList | None)]
 
 
 class WandbSettings(BaseModel):
