@@ -18,6 +18,7 @@ CREATIONS: dict[str, Example] = {
             "suffix": "desk",
             "seed": 42,
             "metadata": {"team": "support"},
+            "integrations": [{"type": "wandb", "wandb": {"project": "support-desk", "tags": ["desk"]}}],
         },
     },
     "dpo": {

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from service.jobs.integrations import Integrations, WandbIntegration
 from service.jobs.resources import Resources
 from service.jobs.states import WIRE_STATUS, JobState
 from service.jobs.tables import Job, JobCheckpoint, JobEvent
@@ -61,6 +62,9 @@ class JobCreate(BaseModel):
     suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int | None = Field(None, ge=0, le=2147483647)
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    integrations: Integrations | None = Field(
+        None, description="Where the job's metrics are sent beside its events; each names another project."
+    )
     lora: LoraParameters | None = Field(
         None, description="The adapter's shape: the same as `lora` among the method's hyperparameters."
     )
@@ -145,7 +149,7 @@ class JobObject(BaseModel):
     seed: int
     suffix: str | None
     metadata: dict[str, str] | None
-    integrations: list[Any] = []
+    integrations: list[WandbIntegration] = []
     lineage: list[LineageEntry]
     waits_for: list[str]
     held_by: Literal["running_jobs", "training_minutes"] | None = Field(
@@ -193,6 +197,7 @@ class JobObject(BaseModel):
             seed=job.seed,
             suffix=job.suffix,
             metadata=job.user_metadata,
+            integrations=[WandbIntegration.model_validate(item) for item in job.integrations or ()],
             lineage=[LineageEntry.model_validate(entry) for entry in job.lineage],
             waits_for=(job.waits_for or "").split(),
             held_by=job.held_by,  # type: ignore[arg-type] - `limits.service.HoldReason`

@@ -80,6 +80,7 @@ def draft(session: Session, principal: Principal, context: Context, body: JobCre
         resources=body.resources and body.resources.model_dump(),
         expires_after=body.expires_after and body.expires_after.model_dump(mode="json"),
         keep_checkpoints=body.keep_checkpoints,
+        integrations=[item.model_dump() for item in body.integrations] if body.integrations else None,
     )
 
 

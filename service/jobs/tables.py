@@ -52,6 +52,8 @@ class Job(Base):
     expires_after: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """How long checkpoints and results are kept: `jobs.schemas.JobExpiry`."""
     keep_checkpoints: Mapped[int | None] = mapped_column(Integer, index=True)
+    integrations: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
+    """Where its metrics go beside its events: `jobs.integrations.Integrations`; null where nowhere."""
 
     priority: Mapped[int] = mapped_column(Integer, default=0)
     """Of the queued jobs that a worker can run, it takes one of the highest priority, of these the oldest."""

@@ -66,7 +66,16 @@ class Settings(BaseSettings):
     """A folder that the engine and the inference server share: adapters are put there for it to load."""
 
     python_graders: Literal["off", "on"] = "off"
-    """Whether `python` graders are run: code of the projects, shut in (docs/adr/0015-the-jail-of-python-graders.md)."""
+    """Whether `python` graders are run: code of the projects, shut in (docs/adr/0016-the-jail-of-python-graders.md)."""
+
+    wandb_api_key: SecretStr | None = Field(
+        None, min_length=1, validation_alias=AliasChoices("BURNISH_WANDB_API_KEY", "WANDB_API_KEY")
+    )
+    """With it, workers send the metrics of jobs that ask for it to Weights & Biases."""
+    wandb_base_url: str | None = Field(
+        None, pattern=r"^https?://\S+$", validation_alias=AliasChoices("BURNISH_WANDB_BASE_URL", "WANDB_BASE_URL")
+    )
+    """The address of another server of Weights & Biases than its makers'."""
 
     organization: str = Field("burnish", pattern=r"^[a-z0-9-]{1,32}$")
     """Stands in `ft:{base}:{organization}:{suffix}:{id}` and as `organization_id`."""

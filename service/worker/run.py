@@ -23,6 +23,7 @@ from service.worker.errors import AttemptFailed, JobFailed, JobPaused, JobTimedO
 from service.worker.lease import Lease
 from service.worker.messages import without_nul
 from service.worker.publish import publish
+from service.worker.reporting import reporting
 from service.worker.stage import stage, uses_gpu, work_folder
 from service.worker.supervise import TRAINER_COMMAND, supervise
 from service.workers.capacity import Capacity
@@ -74,7 +75,7 @@ def run_job(runtime: WorkerRuntime, ticket: str) -> None:
         since=since,
         time_left=None if job.timeout_seconds is None else job.timeout_seconds - job.running_seconds,
     )
-    with lease:
+    with reporting(context, job), lease:
         try:
             _attempt(runtime, job, lease)
             log.info("%s succeeded", job_id)

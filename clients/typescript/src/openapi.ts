@@ -2464,6 +2464,11 @@ export interface components {
              */
             hyperparameters?: components["schemas"]["SupervisedHyperparameters"] | null;
             /**
+             * Integrations
+             * @description Where the job's metrics are sent beside its events; each names another project.
+             */
+            integrations?: components["schemas"]["WandbIntegration-Input"][] | null;
+            /**
              * Keep Checkpoints
              * @description Keep the last so many checkpoints, and the best one.
              */
@@ -2641,7 +2646,7 @@ export interface components {
              * Integrations
              * @default []
              */
-            integrations?: unknown[];
+            integrations?: components["schemas"]["WandbIntegration-Output"][];
             /** Keep Checkpoints */
             keep_checkpoints?: number | null;
             /** Lineage */
@@ -4943,6 +4948,84 @@ export interface components {
             prompt_tokens: number;
             /** Total Tokens */
             total_tokens: number;
+        };
+        /**
+         * WandbIntegration
+         * @description Weights & Biases, the one integration that there is.
+         */
+        "WandbIntegration-Input": {
+            /**
+             * Type
+             * @constant
+             */
+            type: "wandb";
+            wandb: components["schemas"]["WandbSettings-Input"];
+        };
+        /**
+         * WandbIntegration
+         * @description Weights & Biases, the one integration that there is.
+         */
+        "WandbIntegration-Output": {
+            /**
+             * Type
+             * @constant
+             */
+            type: "wandb";
+            wandb: components["schemas"]["WandbSettings-Output"];
+        };
+        /**
+         * WandbSettings
+         * @description Where in Weights & Biases the job's run is, and how it is shown there.
+         */
+        "WandbSettings-Input": {
+            /**
+             * Entity
+             * @description The team or user of the project; without one, the default of the worker's API key.
+             */
+            entity?: string | null;
+            /**
+             * Name
+             * @description The run's name; the job's id without one.
+             */
+            name?: string | null;
+            /**
+             * Project
+             * @description The project of the run; it is made where there is none of that name.
+             */
+            project: string;
+            /**
+             * Tags
+             * @description They go to the run as they are, after `burnish/finetune`, the base's and the job's.
+             * @default []
+             */
+            tags?: string[] | null;
+        };
+        /**
+         * WandbSettings
+         * @description Where in Weights & Biases the job's run is, and how it is shown there.
+         */
+        "WandbSettings-Output": {
+            /**
+             * Entity
+             * @description The team or user of the project; without one, the default of the worker's API key.
+             */
+            entity?: string | null;
+            /**
+             * Name
+             * @description The run's name; the job's id without one.
+             */
+            name?: string | null;
+            /**
+             * Project
+             * @description The project of the run; it is made where there is none of that name.
+             */
+            project: string;
+            /**
+             * Tags
+             * @description They go to the run as they are, after `burnish/finetune`, the base's and the job's.
+             * @default []
+             */
+            tags?: string[];
         };
     };
     responses: never;

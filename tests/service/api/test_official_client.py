@@ -71,13 +71,19 @@ def test_jobs_from_creation_to_their_end(official: OpenAI, objects: Objects) -> 
         suffix="desk",
         seed=7,
         metadata={"团队": "客服"},
+        integrations=[{"type": "wandb", "wandb": {"project": "客服", "tags": ["desk"]}}],
     )
+    (integration,) = supervised.integrations or []
+    assert (integration.type, integration.wandb.project, integration.wandb.name) == ("wandb", "客服", None)
+    assert integration.wandb.tags == ["desk"]
+    assert jobs.retrieve(supervised.id).integrations == supervised.integrations
     assert supervised.method is not None
     assert supervised.method.supervised is not None
     assert supervised.method.supervised.hyperparameters.n_epochs == 2  # type: ignore[union-attr]
     preferences = jobs.create(
         model="tiny", training_file=file_id, method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}}
     )
+    assert preferences.integrations == []
     assert preferences.method.dpo.hyperparameters.beta == 0.2  # type: ignore[union-attr]
     assert [job.id for job in jobs.list(limit=1)][:2] == [preferences.id, supervised.id]
     assert jobs.list(metadata={"团队": "客服"}).data[0].id == supervised.id

@@ -1,0 +1,352 @@
+"""Sends a job's metrics to its integrations, from its events in SQL: whatever they do, training does not wait.
+
+Each run is kept by a child process (`worker/wandb_run.py`), fed by a thread of its own. What the child's library, its
+server or the network do can stop these two alone, and for `END_SECONDS` the worker once the job's state is written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any, cast
+
+import service
+from service.context import Context
+from service.jobs import repository
+from service.jobs.integrations import WandbIntegration, WandbSettings
+from service.jobs.states import TERMINAL, JobState
+from service.jobs.tables import Job, JobEvent
+from service.kit.errors import Unavailable
+from service.kit.tether import tethered
+from service.worker.stage import work_folder
+
+log = logging.getLogger(__name__)
+
+END_SECONDS = 20.0
+"""How long a worker waits at an attempt's end until everything has arrived."""
+RETRY_SECONDS = 30.0
+"""After so long a run that broke off is taken up again, twice as long the next time, and once at the attempt's end."""
+OPENING_SECONDS = 90.0
+COMMAND = (sys.executable, "-m", "service.worker.wandb_run")
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy")
+_NO_METRICS = {"step", "total_steps", "model", "seconds_left"}
+_EXIT_CODES = {JobState.SUCCEEDED: 0, JobState.FAILED: 1, JobState.CANCELLED: 255}
+"""As Weights & Biases reads them: finished, failed, killed."""
+_MAX_TAG = 64
+
+
+class _BrokenOff(Exception):
+    """The child could not open its run, or ended before it was told to; the message is for the job's owner."""
+
+
+@contextmanager
+def reporting(context: Context, job: Job) -> Generator[None]:
+    """Send what the job's events say for as long as the block runs, and a little longer. Raises nothing of its own."""
+    with ExitStack() as stack:
+        for number, item in enumerate(job.integrations or ()):
+            asked = WandbIntegration.model_validate(item).wandb
+            teller = _Teller(context, job.id, number)
+            if (reason := _unusable(context)) is not None:
+                teller.warn("missing", reason)
+                continue
+            stack.enter_context(_Reporter(context, job, teller, asked))
+        yield
+
+
+def rows_of(events: Sequence[JobEvent]) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield events' metrics with their steps, in their order; the starting model's have names of their own."""
+    for event in events:
+        data = event.data or {}
+        if event.type != "metrics" or "step" not in data:
+            continue
+        prefix = "base_" if data.get("model") == "base" else ""
+        numbers = {
+            f"{prefix}{name}": float(value)
+            for name, value in data.items()
+            if name not in _NO_METRICS and isinstance(value, int | float)
+        }
+        yield int(data["step"]), numbers
+
+
+def _unusable(context: Context) -> str | None:
+    if find_spec("wandb") is None:
+        return "the package wandb is not installed on this worker: pip install 'burnish-server[wandb]'"
+    if context.settings.wandb_api_key is None:
+        return "this worker has no key for it; its operator can set BURNISH_WANDB_API_KEY"
+    return None
+
+
+class _Teller:
+    """Writes the job's own events about one integration, each once in the job."""
+
+    def __init__(self, context: Context, job_id: str, number: int) -> None:
+        self.number = number
+        self._context = context
+        self._job_id = job_id
+
+    def link(self, url: str) -> None:
+        """Tell where the run is."""
+        self._add("link", f"Weights & Biases run: {url}", "info", {"url": url})
+
+    def warn(self, what: str, reason: str) -> None:
+        """Tell why metrics are not sent."""
+        self._add(what, f"Metrics are not sent to Weights & Biases: {reason.rstrip('.')}.", "warn", None)
+
+    def _add(self, what: str, message: str, level: str, data: Mapping[str, Any] | None) -> None:
+        log.log(logging.WARNING if level == "warn" else logging.INFO, "%s: %s", self._job_id, message)
+        try:
+            with self._context.db.write() as session:
+                if repository.lock(session, self._job_id) is not None:  # else it was deleted meanwhile
+                    once_key = f"integration:{self.number}:{what}"
+                    repository.add_event(session, self._job_id, message, level=level, data=data, once_key=once_key)
+        except Unavailable as error:
+            log.warning("%s: an event of an integration was not written: %s", self._job_id, error.message)
+
+
+class _Reporter:
+    """A context manager: one run of Weights & Biases, fed in a thread."""
+
+    def __init__(self, context: Context, job: Job, teller: _Teller, asked: WandbSettings) -> None:
+        self._context = context
+        self._job = job
+        self._teller = teller
+        self._asked = asked
+        self._ending = threading.Event()
+        self._given_up = threading.Event()
+        self._child: _Child | None = None
+        self._thread = threading.Thread(target=self._run, name=f"wandb-{job.id}", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join(END_SECONDS)
+        if self._thread.is_alive():
+            self._teller.warn("trouble", f"the last had not arrived {END_SECONDS:g} seconds after the attempt's end")
+            self._given_up.set()
+            if self._child is not None:
+                self._child.kill()
+            self._thread.join(END_SECONDS)
+
+    def _run(self) -> None:
+        for tries in count():
+            last = self._ending.is_set()
+            try:
+                self._keep()
+                return
+            except _BrokenOff as error:
+                self._teller.warn("trouble", self._without_key(str(error)))
+            except Exception:  # a job does not fail for what is only told of it
+                log.exception("%s: its metrics are not sent any more", self._job.id)
+                return
+            if last or self._given_up.is_set():
+                return
+            self._ending.wait(RETRY_SECONDS * 2**tries)
+
+    def _without_key(self, text: str) -> str:
+        key = self._context.settings.wandb_api_key
+        return text.replace(key.get_secret_value(), "***") if key else text
+
+    def _keep(self) -> None:
+        """Open the run and send it everything that it lacks until the attempt is over. Raises _BrokenOff."""
+        job = self._job
+        name = f"wandb-{self._teller.number}-{job.id}"
+        with work_folder(self._context.settings.work, name, job.lease_token) as folder, _Child(folder) as child:
+            self._child = child
+            child.send(self._opening(folder))
+            opened = child.answer(OPENING_SECONDS)
+            self._teller.link(opened["url"])
+            self._follow(child, _Rows(first=opened["step"]))
+
+    def _follow(self, child: _Child, rows: _Rows) -> None:
+        seen, configured = 0, False
+        while True:
+            ending = self._ending.is_set()  # asked first: what is written afterwards belongs to another attempt
+            try:
+                job, events = self._look(seen)
+            except Unavailable as error:
+                log.info("%s: its metrics wait: %s", self._job.id, error.message)
+                job, events = None, ()
+            if job is not None and job.resolved is not None and not configured:
+                child.send({"kind": "config", "values": {"hyperparameters": job.resolved}})
+                configured = True
+            for step, values in rows.add(rows_of(events)):
+                child.send({"kind": "row", "step": step, "values": values})
+            seen = events[-1].seq if events else seen
+            if ending and not events:
+                self._end(child, rows, job)
+                return
+            if not events:
+                self._ending.wait(self._context.settings.poll_seconds)
+
+    def _look(self, seen: int) -> tuple[Job | None, Sequence[JobEvent]]:
+        with self._context.db.read() as session:
+            return repository.by_id(session, self._job.id), repository.events_since(session, self._job.id, seen)
+
+    def _end(self, child: _Child, rows: _Rows, job: Job | None) -> None:
+        """Let the run end as the job did; where the job goes on later, its next attempt has the last row's rest."""
+        if job is None or job.state not in TERMINAL:
+            child.send({"kind": "end", "exit_code": 1, "preempted": True})
+        else:
+            for step, values in rows.rest():
+                child.send({"kind": "row", "step": step, "values": values})
+            told = {
+                "status": job.state,
+                "trained_tokens": job.trained_tokens,
+                "fine_tuned_model": job.fine_tuned_model,
+                "error": job.error and job.error["message"],
+            }
+            values = {name: value for name, value in told.items() if value is not None}
+            child.send({"kind": "end", "exit_code": _EXIT_CODES[JobState(job.state)], "values": values})
+        child.answer(END_SECONDS)
+
+    def _opening(self, folder: Path) -> dict[str, Any]:
+        job, settings = self._job, self._context.settings
+        assert settings.wandb_api_key is not None
+        kind: str = job.method["type"]
+        tags = ["burnish/finetune", f"burnish/{job.base}", f"burnish/{job.id}"]
+        config = {
+            "job_id": job.id,
+            "model": job.model,
+            "base_model": job.base,
+            "method": kind,
+            "training_file": job.training_file,
+            "validation_file": job.validation_file,
+            "suffix": job.suffix,
+            "seed": job.seed,
+            "hyperparameters": job.resolved or job.method[kind]["hyperparameters"],
+        }
+        return {
+            "api_key": settings.wandb_api_key.get_secret_value(),
+            "base_url": settings.wandb_base_url,
+            "entity": self._asked.entity,
+            "project": self._asked.project,
+            "run_id": job.id,
+            "name": self._asked.name or job.id,
+            "tags": list(dict.fromkeys(tag for tag in (*tags, *self._asked.tags) if len(tag) <= _MAX_TAG)),
+            "config": config,
+            "folder": str(folder),
+        }
+
+
+class _Rows:
+    """Makes one row a step of what events say, once: rows before `first` are in the run already.
+
+    A row is whole when the next begins. The same events always make the same rows, in whatever attempt.
+    """
+
+    def __init__(self, *, first: int) -> None:
+        self._first = first
+        self._step = 0
+        self._values: dict[str, float] = {}
+
+    def add(self, items: Iterator[tuple[int, dict[str, float]]]) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield the rows that are whole now."""
+        for step, values in items:
+            if step > self._step:
+                yield from self.rest()
+                self._step, self._values = step, {}
+            self._values.update(values)
+
+    def rest(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield the last row, where there is one that the run lacks."""
+        if self._values and self._step >= self._first:
+            yield self._step, self._values
+
+
+class _Child:
+    """A running `worker/wandb_run.py`; it ends with the thread that made it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log_file = folder / "output.log"
+        with self._log_file.open("wb") as output:
+            self._process = subprocess.Popen(
+                tethered(COMMAND),
+                cwd=folder,
+                env=_environment(folder),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):
+                cast("Any", stream).close()
+
+    def send(self, line: Mapping[str, Any]) -> None:
+        """Send a line, waiting while the pipe is full. Raises _BrokenOff."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(line).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise self._broken("its program ended unexpectedly") from error
+
+    def answer(self, seconds: float) -> dict[str, Any]:
+        """Return the child's next answer. Raises _BrokenOff."""
+        assert self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(seconds):
+                raise self._broken(f"it did not answer within {seconds:g} seconds")
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._broken("its program ended unexpectedly")
+        answer: dict[str, Any] = json.loads(line)
+        if "problem" in answer:
+            raise self._broken(str(answer["problem"]))
+        return answer
+
+    def kill(self) -> None:
+        """End the child and what it started: the library's own service, which leaves its group."""
+        for pid in list(_family(self._process.pid)):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _broken(self, reason: str) -> _BrokenOff:
+        with suppress(OSError):
+            log.debug("The end of its output: %s", self._log_file.read_bytes()[-2000:].decode("utf-8", "replace"))
+        return _BrokenOff(" ".join(reason.split())[:500])
+
+
+def _family(pid: int) -> Iterator[int]:
+    """Yield a process of ours that was not waited for, and its descendants (proc(5), Linux only)."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in children.read_text().split():
+                yield from _family(int(child))
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return the child's whole environment: neither the service's secrets nor settings of another user of wandb."""
+    passed = {name: os.environ[name] for name in _PASSED_ON + _PROXIES if name in os.environ}
+    return passed | {
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "PYTHONPATH": str(Path(service.__file__).resolve().parents[1]),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUTF8": "1",
+        "WANDB_ERROR_REPORTING": "false",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
