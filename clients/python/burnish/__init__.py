@@ -9,47 +9,55 @@ with Burnish() as client:
     client.jobs.download_adapter(job.id, "adapter", extract=True)
 """
 
-from burnish.client import AsyncBurnish, Burnish, __version__
-from burnish.errors import (
-    APIConnectionError,
-    APIError,
-    APIResponseError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    BurnishError,
-    ConfigurationError,
-    ConflictError,
-    DownloadCorrupt,
-    ExportFailed,
-    InternalServerError,
-    JobFailed,
-    NotFoundError,
-    PermissionDeniedError,
-    Problem,
-    RateLimitError,
-    UploadError,
-    UploadInterrupted,
-    WaitTimeoutError,
-    WebhookVerificationError,
-)
-from burnish.preview_schemas import JobPreview
-from burnish.schemas import (
-    Checkpoint,
-    File,
-    Hyperparameters,
-    Job,
-    JobError,
-    JobEvent,
-    Model,
-    ModelExport,
-    WebhookDelivery,
-    WebhookEndpoint,
-    WebhookEvent,
-    WebhookReplay,
-    WebhookTest,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from burnish._version import __version__
+
+if TYPE_CHECKING:
+    from burnish.client import AsyncBurnish, Burnish
+    from burnish.errors import (
+        APIConnectionError,
+        APIError,
+        APIResponseError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        BurnishError,
+        ConfigurationError,
+        ConflictError,
+        DownloadCorrupt,
+        ExportFailed,
+        InternalServerError,
+        JobFailed,
+        NotFoundError,
+        PermissionDeniedError,
+        Problem,
+        RateLimitError,
+        UploadError,
+        UploadInterrupted,
+        WaitTimeoutError,
+        WebhookVerificationError,
+    )
+    from burnish.preview_schemas import JobPreview
+    from burnish.schemas import (
+        Checkpoint,
+        File,
+        Hyperparameters,
+        Job,
+        JobError,
+        JobEvent,
+        Model,
+        ModelExport,
+        WebhookDelivery,
+        WebhookEndpoint,
+        WebhookEvent,
+        WebhookReplay,
+        WebhookTest,
+    )
 
 __all__ = [
     "APIConnectionError",
@@ -92,3 +100,20 @@ __all__ = [
     "WebhookVerificationError",
     "__version__",
 ]
+
+_HOMES = ("burnish.errors", "burnish.schemas", "burnish.preview_schemas", "burnish.client")
+"""Where the names above are, the quickest to load first."""
+
+
+def __getattr__(name: str) -> object:
+    """Load a name at its first use: `import burnish` and `burnish --help` need no HTTP client."""
+    if name in __all__:
+        for home in map(import_module, _HOMES):
+            if name in vars(home):
+                globals()[name] = vars(home)[name]
+                return vars(home)[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

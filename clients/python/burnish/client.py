@@ -18,6 +18,7 @@ from burnish import config
 from burnish._download import Download
 from burnish._request import Call, Request, parser_of
 from burnish._retry import RetryPolicy
+from burnish._version import __version__
 from burnish.resources import limits
 from burnish.resources.audit_logs import AsyncAuditLogs, AuditLogs
 from burnish.resources.chat import AsyncChat, Chat
@@ -28,8 +29,6 @@ from burnish.resources.projects import AsyncProjects, Projects
 from burnish.resources.uploads import AsyncUploads, Uploads
 from burnish.resources.webhooks import AsyncWebhooks, Webhooks
 from burnish.schemas import ProjectLimits
-
-__version__ = "0.1.0"
 
 T = TypeVar("T")
 

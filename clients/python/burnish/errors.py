@@ -27,9 +27,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import httpx
-
 if TYPE_CHECKING:
+    import httpx
+
     from burnish.schemas import Job, ModelExport
 
 
@@ -188,6 +188,8 @@ def from_response(response: httpx.Response) -> APIStatusError:
 
 def from_exception(error: httpx.RequestError, base_url: str) -> APIConnectionError:
     """Return the error that a request without an answer stands for."""
+    import httpx  # here, because the command line knows the errors before it needs a connection
+
     reason = str(error) or type(error).__name__
     if isinstance(error, httpx.TimeoutException):
         return APITimeoutError(f"{base_url} did not answer in time ({type(error).__name__}).")

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 from typing_extensions import Self
 
+from burnish._text import printable
 from burnish.schemas import JobEvent
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -125,11 +126,6 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def printable(text: str) -> str:
-    """Return text without control characters: what a server or a file says must not steer the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _number(data: dict[str, Any], name: str) -> float | None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from burnish._text import printable
+from burnish.cli.connection import connect
 from burnish.cli.output import json_option, print_json
-from burnish.client import Burnish
 from burnish.errors import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
-from burnish.progress import printable
 
 if TYPE_CHECKING:
     from burnish.chat_schemas import ChatCompletion, ChatMessage
+    from burnish.client import Burnish
 
 _HELP = "/reset begins anew, /exit (or Ctrl-D) leaves, Ctrl-C stops an answer."
 _HOPELESS = (AuthenticationError, NotFoundError, PermissionDeniedError)
@@ -43,7 +44,7 @@ def chat(model: str, prompt: str | None, system: str | None, as_json: bool, **op
         prompt = "-"
     if prompt is None and as_json:
         raise click.UsageError("--json needs a PROMPT.")
-    with Burnish() as client:
+    with connect() as client:
         talk = _Conversation(client, model, system, settings)
         if prompt is None:
             _converse(talk)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from burnish.schemas import Hyperparameters
+if TYPE_CHECKING:
+    from burnish.schemas import Hyperparameters
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 

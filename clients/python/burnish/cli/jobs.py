@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from burnish.cli.connection import connect
 from burnish.cli.files import send
 from burnish.cli.hyperparameters import pack
 from burnish.cli.job_options import order_options, pack_limits
@@ -23,10 +24,12 @@ from burnish.cli.output import (
     when,
 )
 from burnish.cli.preview import print_preview
-from burnish.client import Burnish
 from burnish.errors import ConflictError, JobFailed
 from burnish.progress import JobProgress
-from burnish.schemas import CreateJob, Job
+
+if TYPE_CHECKING:
+    from burnish.client import Burnish
+    from burnish.schemas import CreateJob, Job
 
 
 @click.group()
@@ -40,7 +43,7 @@ def jobs() -> None:
 @json_option
 def create(watched: bool, as_json: bool, **options: Any) -> None:
     """Order a training run."""
-    with Burnish() as client:
+    with connect() as client:
         job = client.jobs.create(**_order(client, options))
         if watched:
             _watch(client, job.id, as_json)
@@ -54,7 +57,7 @@ def create(watched: bool, as_json: bool, **options: Any) -> None:
 @json_option
 def preview(rows: int, as_json: bool, **options: Any) -> None:
     """Tell what a job would come to, and create none: tokens, masks, time, memory, its place in the queue."""
-    with Burnish() as client:
+    with connect() as client:
         order = _order(client, options)
         found = client.jobs.preview(rows=rows, **order)
     if as_json:
@@ -68,7 +71,7 @@ def preview(rows: int, as_json: bool, **options: Any) -> None:
 @json_option
 def list_(limit: int, as_json: bool) -> None:
     """List jobs, newest first."""
-    with Burnish() as client:
+    with connect() as client:
         found = list(islice(client.jobs.list(limit=min(limit, 100)), limit))
     if as_json:
         print_json(found)
@@ -82,7 +85,7 @@ def list_(limit: int, as_json: bool) -> None:
 @json_option
 def get(job_id: str, as_json: bool) -> None:
     """Show a job as it is now."""
-    with Burnish() as client:
+    with connect() as client:
         job = client.jobs.retrieve(job_id)
     print_json(job) if as_json else print_object(job)
 
@@ -92,7 +95,7 @@ def get(job_id: str, as_json: bool) -> None:
 @json_option
 def watch(job_id: str, as_json: bool) -> None:
     """Follow a job to its end; with --json, one event a line and the job last."""
-    with Burnish() as client:
+    with connect() as client:
         _watch(client, job_id, as_json)
 
 
@@ -101,7 +104,7 @@ def watch(job_id: str, as_json: bool) -> None:
 @json_option
 def cancel(job_id: str, as_json: bool) -> None:
     """Stop a job."""
-    with Burnish() as client:
+    with connect() as client:
         job = client.jobs.cancel(job_id)
     print_json(job) if as_json else click.echo(f"{job.id}: {job.phase or job.status}")
 
@@ -111,7 +114,7 @@ def cancel(job_id: str, as_json: bool) -> None:
 @json_option
 def pause(job_id: str, as_json: bool) -> None:
     """Let a job stand still at a checkpoint, and free its worker."""
-    with Burnish() as client:
+    with connect() as client:
         job = client.jobs.pause(job_id)
     coming = ", to be paused at its next checkpoint" if job.pause_requested else ""
     print_json(job) if as_json else click.echo(f"{job.id}: {job.phase or job.status}{coming}")
@@ -122,7 +125,7 @@ def pause(job_id: str, as_json: bool) -> None:
 @json_option
 def resume(job_id: str, as_json: bool) -> None:
     """Let a paused job go on from where it was."""
-    with Burnish() as client:
+    with connect() as client:
         job = client.jobs.resume(job_id)
     print_json(job) if as_json else click.echo(f"{job.id}: {job.phase or job.status}")
 
@@ -135,7 +138,7 @@ def delete(job_id: str, yes: bool, as_json: bool) -> None:
     """Delete an ended job with its checkpoints, results and model."""
     if not yes:
         click.confirm(f"Delete {job_id} with its checkpoints, results and model?", abort=True, err=True)
-    with Burnish() as client:
+    with connect() as client:
         deleted = client.jobs.delete(job_id)
     print_json(deleted) if as_json else click.echo(f"{deleted.id}: deleted")
 
@@ -146,7 +149,7 @@ def delete(job_id: str, yes: bool, as_json: bool) -> None:
 @json_option
 def events(job_id: str, limit: int, as_json: bool) -> None:
     """List a job's events, newest first."""
-    with Burnish() as client:
+    with connect() as client:
         found = list(islice(client.jobs.events(job_id, limit=min(limit, 100)), limit))
     if as_json:
         print_json(found)
@@ -160,7 +163,7 @@ def events(job_id: str, limit: int, as_json: bool) -> None:
 @json_option
 def checkpoints(job_id: str, limit: int, as_json: bool) -> None:
     """List a job's checkpoints, newest first."""
-    with Burnish() as client:
+    with connect() as client:
         found = list(islice(client.jobs.checkpoints(job_id, limit=min(limit, 100)), limit))
     if as_json:
         print_json(found)
@@ -185,7 +188,7 @@ def checkpoints(job_id: str, limit: int, as_json: bool) -> None:
 @json_option
 def report(job_id: str, as_html: bool, output: Path | None, as_json: bool) -> None:
     """Show a job's report, or write it to a file."""
-    with Burnish() as client:
+    with connect() as client:
         if as_html or (output is not None and output.suffix in (".html", ".htm")):
             page = client.jobs.report_html(job_id)
             click.echo(page) if output is None else _write(output, page)
@@ -205,7 +208,7 @@ def report(job_id: str, as_html: bool, output: Path | None, as_json: bool) -> No
 @click.option("--extract", is_flag=True, help="Unpack it as the new folder OUTPUT.")
 def download(job_id: str, output: Path, extract: bool) -> None:
     """Download a job's adapter, or the whole model where it trained all weights, checked by its hash."""
-    with Burnish() as client, transfer_bar(job_id) as tell:
+    with connect() as client, transfer_bar(job_id) as tell:
         try:
             place = Path(f"{job_id}-adapter") if extract and output == Path() else output
             path = client.jobs.download_adapter(job_id, place, extract=extract, on_progress=tell)
