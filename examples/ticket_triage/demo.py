@@ -28,7 +28,7 @@ from rich.text import Text
 
 from burnish import Burnish, BurnishError, Job
 from burnish.progress import JobProgress
-from burnish.schemas import Hyperparameters
+from burnish.job_arguments import Hyperparameters
 from examples.ticket_triage.behaviour import same_topic, shows_behaviour
 from examples.ticket_triage.compare import Messages, answer_both_ways
 from examples.ticket_triage.receiver import WebhookReceiver

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         BurnishError,
         ConfigurationError,
         ConflictError,
+        DownloadBusy,
         DownloadCorrupt,
         ExportFailed,
         InternalServerError,
@@ -42,11 +43,11 @@ if TYPE_CHECKING:
         WaitTimeoutError,
         WebhookVerificationError,
     )
+    from burnish.job_arguments import CreateJob, Hyperparameters
     from burnish.preview_schemas import JobPreview
     from burnish.schemas import (
         Checkpoint,
         File,
-        Hyperparameters,
         Job,
         JobError,
         JobEvent,
@@ -73,6 +74,8 @@ __all__ = [
     "Checkpoint",
     "ConfigurationError",
     "ConflictError",
+    "CreateJob",
+    "DownloadBusy",
     "DownloadCorrupt",
     "ExportFailed",
     "File",
@@ -101,7 +104,7 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = ("burnish.errors", "burnish.schemas", "burnish.preview_schemas", "burnish.client")
+_HOMES = ("burnish.errors", "burnish.job_arguments", "burnish.schemas", "burnish.preview_schemas", "burnish.client")
 """Where the names above are, the quickest to load first."""
 
 

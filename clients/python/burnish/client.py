@@ -122,8 +122,12 @@ class Burnish(_Base):
             return request.parse(response)
 
     def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download; a connection that breaks is taken up where it was. Raises APIError, DownloadCorrupt."""
+        """Carry out a download; what broke off, earlier or now, is taken up where it was.
+
+        Raises APIError, DownloadBusy, DownloadCorrupt.
+        """
         call = self.call(request)
+        call.go_on(target.open(), progress=False)
         while True:
             had = target.done
             try:
@@ -131,7 +135,9 @@ class Burnish(_Base):
                     target.start(response)
                     for chunk in response.iter_bytes():
                         target.write(chunk)
-                return finish(target)
+                if not target.afresh():
+                    return finish(target)
+                call.go_on({}, progress=True)
             except httpx.RequestError as broken:
                 call.go_on(target.rest(), progress=target.done > had)
                 self.sleep(call.after(broken))
@@ -219,8 +225,12 @@ class AsyncBurnish(_Base):
             return request.parse(response)
 
     async def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download; a connection that breaks is taken up where it was. Raises APIError, DownloadCorrupt."""
+        """Carry out a download; what broke off, earlier or now, is taken up where it was.
+
+        Raises APIError, DownloadBusy, DownloadCorrupt.
+        """
         call = self.call(request)
+        call.go_on(await run_sync(target.open), progress=False)
         while True:
             had = target.done
             try:
@@ -228,7 +238,9 @@ class AsyncBurnish(_Base):
                     target.start(response)
                     async for chunk in response.aiter_bytes():
                         await run_sync(target.write, chunk)
-                return await run_sync(finish, target)
+                if not await run_sync(target.afresh):
+                    return await run_sync(finish, target)
+                call.go_on({}, progress=True)
             except httpx.RequestError as broken:
                 call.go_on(target.rest(), progress=target.done > had)
                 await self.sleep(call.after(broken))

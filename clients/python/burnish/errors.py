@@ -18,6 +18,7 @@ BurnishError
 ├── ExportFailed                a model could not be exported
 ├── WaitTimeoutError            a job or an export did not end in the time given
 ├── DownloadCorrupt             a download is not what the server said it is
+├── DownloadBusy                another process writes the same download
 ├── UploadError                 a file cannot be sent as it is
 │   └── UploadInterrupted       a large file broke off and can go on
 └── WebhookVerificationError    a webhook was not signed with this secret
@@ -146,6 +147,10 @@ class WaitTimeoutError(BurnishError):
 
 class DownloadCorrupt(BurnishError):
     """A download's bytes differ from their stated hash, or an archive is unsafe; nothing was left on disk."""
+
+
+class DownloadBusy(BurnishError):
+    """Another process, or another task of this one, downloads to the same place."""
 
 
 class UploadError(BurnishError):

@@ -67,8 +67,21 @@ _COMMANDS = {
 """Each command with its module in this package and what `burnish --help` says of it."""
 
 
+class _Commands(LazyGroup):
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; click would call a reader that went away a good end."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Python flushes at its end once more: into nothing, so that it does not complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(Exit.NO_READER) from None
+        return result
+
+
 @click.group(
-    cls=LazyGroup, commands_in=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG
+    cls=_Commands, commands_in=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG
 )
 @click.version_option(__version__, prog_name="burnish")
 def cli() -> None:
@@ -82,9 +95,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; whatever goes wrong is one sentence on stderr."""
     try:
-        status = cli.main(args=arguments, prog_name="burnish", standalone_mode=False) or Exit.DONE
-        sys.stdout.flush()
-        return status
+        return cli.main(args=arguments, prog_name="burnish", standalone_mode=False) or Exit.DONE
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -92,8 +103,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         return _ended_by_hand(error)
-    except BrokenPipeError:
-        return _without_reader()
     except BurnishError as error:
         return _fail(_sentence(error), _status(error))
     except OSError as error:
@@ -137,12 +146,6 @@ def _ended_by_hand(error: BaseException) -> Exit:
         return Exit.ERROR
     click.echo("Interrupted.", err=True)
     return Exit.INTERRUPTED
-
-
-def _without_reader() -> Exit:
-    # Python flushes at its end once more: into nothing, so that it does not complain.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return Exit.NO_READER
 
 
 def _fail(message: str, status: Exit) -> int:

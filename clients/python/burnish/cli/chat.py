@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from burnish._text import printable
+from burnish.cli.completion import complete_models
 from burnish.cli.connection import connect
 from burnish.cli.output import json_option, print_json
 from burnish.errors import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
@@ -24,7 +25,7 @@ _HOPELESS = (AuthenticationError, NotFoundError, PermissionDeniedError)
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.argument("prompt", required=False)
 @click.option("--system", help="What the model is told before the conversation.")
 @click.option("--temperature", type=click.FloatRange(0, 2), help="0 takes the likeliest token each time.")

@@ -67,3 +67,10 @@ def _files(client: Burnish) -> list[CompletionItem]:
 complete_jobs: Any = _completing(_jobs)
 complete_models: Any = _completing(_models)
 complete_files: Any = _completing(_files)
+
+
+def complete_methods(_context: click.Context, _parameter: click.Parameter, beginning: str) -> list[CompletionItem]:
+    """Complete the name of a training method."""
+    from burnish.datasets import ROW_FORMATS
+
+    return [CompletionItem(name) for name in ROW_FORMATS if name.startswith(beginning)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from burnish.cli.completion import complete_files
 from burnish.cli.connection import connect
 from burnish.cli.output import (
     json_option,
@@ -69,7 +70,7 @@ def list_(purpose: str | None, limit: int, as_json: bool) -> None:
 
 
 @files.command()
-@click.argument("file_id")
+@click.argument("file_id", shell_complete=complete_files)
 @json_option
 def get(file_id: str, as_json: bool) -> None:
     """Show one file's facts."""
@@ -79,7 +80,7 @@ def get(file_id: str, as_json: bool) -> None:
 
 
 @files.command()
-@click.argument("file_id")
+@click.argument("file_id", shell_complete=complete_files)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here instead of to stdout.")
 def content(file_id: str, output: Path | None) -> None:
     """Print a file's content, or write it to a file."""
@@ -92,7 +93,7 @@ def content(file_id: str, output: Path | None) -> None:
 
 
 @files.command()
-@click.argument("file_id")
+@click.argument("file_id", shell_complete=complete_files)
 @json_option
 def delete(file_id: str, as_json: bool) -> None:
     """Delete a file."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from burnish.cli.completion import complete_models
 from burnish.cli.connection import connect
 from burnish.cli.output import json_option, print_json, print_table, size, transfer_bar, when
 
@@ -32,7 +33,7 @@ def list_(as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @json_option
 def delete(model: str, as_json: bool) -> None:
     """Delete the outcome of a job."""
@@ -42,7 +43,7 @@ def delete(model: str, as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.option("--format", required=True, type=click.Choice(["adapter", "merged", "gguf"]), help="What to make of it.")
 @click.option(
     "--precision",
@@ -64,7 +65,7 @@ def export(model: str, output: Path, extract: bool, as_json: bool, **asked: Any)
 
 
 @models.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @json_option
 def exports(model: str, as_json: bool) -> None:
     """List the exports of a tuned model."""

@@ -114,5 +114,8 @@ def _print(table: Table) -> None:
     from rich.console import Console
 
     console = Console()
-    # Into a pipe or a file, lines are as long as they are.
-    (console if console.is_terminal else Console(width=1000)).print(table)
+    if not console.is_terminal:
+        console = Console(width=1000)  # into a pipe or a file, lines are as long as they are
+    with console.capture() as drawn:
+        console.print(table)
+    click.echo(drawn.get(), nl=False)
