@@ -24,13 +24,13 @@ _MANIFEST_LIMIT = 16 * 2**20
 _CHUNK = 2**16
 
 
-class _Entry(BaseModel):
+class _Entry(BaseModel, defer_build=True):
     path: str
     bytes: int = Field(ge=0)
     sha256: str
 
 
-class _Manifest(BaseModel):
+class _Manifest(BaseModel, defer_build=True):
     files: list[_Entry] = Field(min_length=1)
 
 

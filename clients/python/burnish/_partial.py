@@ -24,7 +24,7 @@ _CHUNK = 2**20
 _OPEN = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
-class Origin(BaseModel):
+class Origin(BaseModel, defer_build=True):
     """The object that the bytes are from."""
 
     etag: str

@@ -6,8 +6,9 @@ import platform
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import httpx
@@ -21,7 +22,6 @@ from burnish._retry import RetryPolicy
 from burnish._version import __version__
 from burnish.resources import limits
 from burnish.resources.audit_logs import AsyncAuditLogs, AuditLogs
-from burnish.resources.chat import AsyncChat, Chat
 from burnish.resources.files import AsyncFiles, Files
 from burnish.resources.jobs import AsyncFineTuning, AsyncJobs, FineTuning, Jobs
 from burnish.resources.models import AsyncModels, Models
@@ -29,6 +29,9 @@ from burnish.resources.projects import AsyncProjects, Projects
 from burnish.resources.uploads import AsyncUploads, Uploads
 from burnish.resources.webhooks import AsyncWebhooks, Webhooks
 from burnish.schemas import ProjectLimits
+
+if TYPE_CHECKING:
+    from burnish.resources.chat import AsyncChat, Chat
 
 T = TypeVar("T")
 
@@ -89,10 +92,16 @@ class Burnish(_Base):
         self.jobs = Jobs(self)
         self.fine_tuning = FineTuning(self.jobs)
         self.models = Models(self)
-        self.chat = Chat(self)
         self.projects = Projects(self)
         self.audit_logs = AuditLogs(self)
         self.webhooks = Webhooks(self)
+
+    @cached_property
+    def chat(self) -> Chat:
+        """Chat completions; loaded when they are used, for their many types take a while."""
+        from burnish.resources.chat import Chat
+
+        return Chat(self)
 
     def __enter__(self) -> Self:
         return self
@@ -192,10 +201,16 @@ class AsyncBurnish(_Base):
         self.jobs = AsyncJobs(self)
         self.fine_tuning = AsyncFineTuning(self.jobs)
         self.models = AsyncModels(self)
-        self.chat = AsyncChat(self)
         self.projects = AsyncProjects(self)
         self.audit_logs = AsyncAuditLogs(self)
         self.webhooks = AsyncWebhooks(self)
+
+    @cached_property
+    def chat(self) -> AsyncChat:
+        """Chat completions."""
+        from burnish.resources.chat import AsyncChat
+
+        return AsyncChat(self)
 
     async def __aenter__(self) -> Self:
         return self

@@ -15,7 +15,8 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 class WireModel(BaseModel):
     """Base of all objects: immutable, and tolerant of unknown fields, which it keeps."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+    # Built at the first use: a command needs few of them.
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=(), defer_build=True)
 
 
 class File(WireModel):

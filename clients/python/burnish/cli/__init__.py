@@ -56,7 +56,7 @@ _COMMANDS = {
     "jobs": ("jobs", "Order training runs, follow them, fetch what comes of them."),
     "models": ("models", "Show the models that can be tuned, and tuned ones."),
     "chat": ("chat", "Talk with a base, an outcome (ft:…) or one of its checkpoints."),
-    "score": ("score", "Score answers with a reward model on this machine."),
+    "score": ("score", "Score the answers in a JSONL file with a reward model on this machine."),
     "webhooks": ("webhooks", "Tell your receivers when jobs end."),
     "projects": ("keys", "Show and make projects."),
     "keys": ("keys", "Make, list and revoke a project's API keys."),

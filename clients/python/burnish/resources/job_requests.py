@@ -14,11 +14,11 @@ from burnish._stream import Feed
 from burnish._upload import Progress
 from burnish.errors import JobFailed
 from burnish.job_arguments import CreateJob
-from burnish.preview_schemas import JobPreview
 from burnish.schemas import Checkpoint, Deleted, Job, JobEvent, PageData
 
 if TYPE_CHECKING:
     from burnish.client import AsyncBurnish, Burnish, Finish
+    from burnish.preview_schemas import JobPreview
 
 _JOBS = "/fine_tuning/jobs"
 _PREVIEW_SECONDS = 660.0
@@ -52,6 +52,8 @@ def create(arguments: CreateJob) -> Request[Job]:
 
 def preview(arguments: CreateJob, rows: int | None) -> Request[JobPreview]:
     """Ask what a job would come to, with `rows` as tokens."""
+    from burnish.preview_schemas import JobPreview
+
     params = query(rows=rows)
     more: dict[str, Any] = {"params": params, "read_timeout": _PREVIEW_SECONDS}
     return Request("POST", f"{_JOBS}/preview", parser_of(JobPreview), json=_body(arguments), **more)

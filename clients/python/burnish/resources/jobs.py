@@ -13,12 +13,12 @@ from burnish._pages import AsyncPage, Page
 from burnish._stream import AsyncJobStream, JobStream
 from burnish._upload import Progress
 from burnish.job_arguments import CreateJob
-from burnish.preview_schemas import JobPreview
 from burnish.resources import job_requests as requests
 from burnish.schemas import Checkpoint, Deleted, Job, JobEvent
 
 if TYPE_CHECKING:
     from burnish.client import AsyncBurnish, Burnish
+    from burnish.preview_schemas import JobPreview
 
 OnEvent = Callable[[JobEvent], object]
 
