@@ -44,6 +44,7 @@ check: install $(TYPESCRIPT)/node_modules/.package-lock.json ## lint, types, lay
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/pyright --pythonversion 3.10 clients/python/burnish
 	$(BIN)/lint-imports
 	$(BIN)/burnish-server openapi | diff - openapi/openapi.json || { echo "openapi/openapi.json is not what the code says: run make openapi"; exit 1; }
 	$(NPM) run check

@@ -81,9 +81,9 @@ def page(found: dict[str, list[Took]]) -> str:
         [
             "# The command line's start",
             "",
-            "From the start of the process to its end. Nothing is loaded before it is needed: the HTTP client, pydantic, rich",
-            "and YAML not for help, the datasets for `burnish data` alone. Wanted: under 0.4 s. The processor's seconds tell",
-            "about the command; the seconds of the clock, about the machine too.",
+            "From the start of the process to its end. Nothing is loaded before it is needed: the HTTP client,",
+            "pydantic, rich and YAML not for help, the datasets for `burnish data` alone. Wanted: under 0.4 s. The",
+            "processor's seconds tell about the command; the seconds of the clock, about the machine too.",
             "",
             f"Python {platform.python_version()}, {os.cpu_count()} cores shared with other work, load "
             f"{os.getloadavg()[0]:.1f}; {RUNS} runs, the commands in turns.",

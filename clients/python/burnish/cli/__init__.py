@@ -60,7 +60,7 @@ _COMMANDS = {
     "webhooks": ("webhooks", "Tell your receivers when jobs end."),
     "projects": ("keys", "Show and make projects."),
     "keys": ("keys", "Make, list and revoke a project's API keys."),
-    "limits": ("administration", "Show or set what a project may use."),
+    "limits": ("administration", "Show what a project may use and uses, or set it."),
     "audit": ("administration", "Show what was changed, by whom, and what was refused."),
     "completion": ("completion", "Print a shell's completion of this command."),
 }
