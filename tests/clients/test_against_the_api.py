@@ -37,6 +37,8 @@ expires_after:
   checkpoints: {anchor: created_at, seconds: 86400}
   artifacts: {anchor: created_at, seconds: 604800}
 keep_checkpoints: 2
+integrations:
+  - {type: wandb, wandb: {project: 客服, tags: [desk]}}
 idempotency_key: once
 """
 
@@ -70,6 +72,8 @@ def test_a_file_with_everything_makes_one_job(run: Run, api: RunningApi, tmp_pat
     assert job.expires_after is not None
     assert job.expires_after["artifacts"]["seconds"] == 604800
     assert job.keep_checkpoints == 2
+    assert job.integrations is not None
+    assert job.integrations[0]["wandb"]["project"] == "客服"
     # The uploads are other files, so the order is another one: the key belongs to the first.
     status, _, err = run("jobs", "create", "-f", path)
     assert (status, "dempotency" in err) == (5, True)

@@ -156,6 +156,8 @@ GOOD = "model: tiny\ntraining_file: file-1\n"
     ("text", "said"),
     [
         (GOOD + "modle: x\n", ["line 3: modle is not known here; model is."]),
+        (GOOD + "modle:\n", ["line 3: modle is not known here; model is."]),
+        (GOOD + "suffix:\nseed: '3'\n", ["line 4: seed should be a valid integer."]),
         (GOOD + "seed: '3'\n", ["line 3: seed should be a valid integer."]),
         (GOOD + "seed: true\n", ["line 3: seed should be a valid integer."]),
         (GOOD + "suffix: 2\n", ["line 3: suffix should be a valid string."]),

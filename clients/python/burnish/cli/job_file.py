@@ -137,7 +137,11 @@ def _values(name: str, node: Any) -> dict[str, Any]:
         raise JobFileError(printable(f"{name}, line {line}: {error.problem}.")) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise JobFileError(printable(f"{name} holds something that JSON has no form for: {error}.")) from None
-    return {key: value for key, value in cast("dict[str, Any]", values).items() if value is not None}
+    # A known name without a value says nothing; an unknown one is a fault all the same.
+    known = _names(())
+    return {
+        key: value for key, value in cast("dict[str, Any]", values).items() if value is not None or key not in known
+    }
 
 
 def _wrong(arguments: dict[str, Any], lines: dict[tuple[str, ...], int]) -> list[tuple[int, str]]:
