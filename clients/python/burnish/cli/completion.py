@@ -24,7 +24,7 @@ _MOST = 100
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print SHELL's completion of this command.
+    """Print a shell's completion of this command.
 
     \b
     bash: echo 'source <(burnish completion bash)' >> ~/.bashrc
