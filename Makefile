@@ -44,6 +44,7 @@ check: install $(TYPESCRIPT)/node_modules/.package-lock.json ## lint, types, lay
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/pyright --pythonversion 3.10 clients/python/burnish
 	$(BIN)/lint-imports
 	$(BIN)/burnish-server openapi | diff - openapi/openapi.json || { echo "openapi/openapi.json is not what the code says: run make openapi"; exit 1; }
 	$(NPM) run check
@@ -60,13 +61,14 @@ openapi: install $(TYPESCRIPT)/node_modules/.package-lock.json ## write openapi/
 faults: install ## run the tests that kill and starve processes
 	$(BIN)/pytest -m faults
 
-bench: install ## measure the trainer against plain TRL, the dataset check against plain json, uploads, chats, load, lists
+bench: install ## measure the trainer against plain TRL, the dataset check against plain json, uploads, chats, load, lists, the command line's start
 	$(BIN)/python -m tests.benchmarks.trainer_against_trl
 	$(BIN)/python -m tests.benchmarks.dataset_check
 	$(BIN)/python -m tests.benchmarks.uploads
 	$(BIN)/python -m tests.benchmarks.chat
 	$(BIN)/python -m tests.benchmarks.load
 	$(BIN)/python -m tests.benchmarks.listing
+	$(BIN)/python -m tests.benchmarks.cli_startup
 
 fuzz: install ## call every operation with made-up requests, for minutes; more by EXAMPLES=2000
 	BURNISH_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/pytest -q --timeout 3600 tests/service/api/test_schemathesis.py

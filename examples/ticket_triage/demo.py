@@ -27,8 +27,8 @@ from rich.table import Table
 from rich.text import Text
 
 from burnish import Burnish, BurnishError, Job
+from burnish.job_arguments import Hyperparameters
 from burnish.progress import JobProgress
-from burnish.schemas import Hyperparameters
 from examples.ticket_triage.behaviour import same_topic, shows_behaviour
 from examples.ticket_triage.compare import Messages, answer_both_ways
 from examples.ticket_triage.receiver import WebhookReceiver

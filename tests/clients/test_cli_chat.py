@@ -92,5 +92,5 @@ def test_a_conversation_outlives_a_refusal_and_ends_at_the_end_of_input(run: Run
 def test_an_unknown_model_ends_it_with_the_servers_sentence(run: Run, server: Server) -> None:
     server.on("POST", PATH, refusal(404, "The model 'x' does not exist."))
     status, _, err = run("chat", "x", typed="hello\n")
-    assert status == 1
+    assert status == 5
     assert "does not exist" in err

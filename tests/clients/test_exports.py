@@ -147,6 +147,6 @@ def test_the_command_lists_and_fails_in_one_sentence(run: Run, server: Server) -
     server.on("POST", EXPORTS, Answer(an_export("queued")))
     server.on("GET", f"{EXPORTS}/ftexport-1", Answer(an_export("failed")))
     status, _, err = run("models", "export", MODEL, "--format", "gguf")
-    assert status == 1
+    assert status == 3
     assert err.splitlines()[-1] == f"Error: The export ftexport-1 of {MODEL} failed: 词表不支持。"
     assert run("models", "export", MODEL, "--format", "onnx")[0] == 2

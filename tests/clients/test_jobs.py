@@ -46,6 +46,13 @@ def test_create_sends_what_the_wire_wants(driver: Driver, server: Server) -> Non
     assert (job.phase, job.a_field_of_the_future) == ("queued", {"x": 1})
 
 
+def test_integrations_in_openais_shape(driver: Driver, server: Server) -> None:
+    wandb = [{"type": "wandb", "wandb": {"project": "项目", "tags": ["a"]}}]
+    server.on("POST", JOBS, Answer(a_job("queued", integrations=wandb)))
+    job = driver.call("jobs.create", model="tiny", training_file="file-1", integrations=wandb)
+    assert server.seen[0].json()["integrations"] == wandb == job.integrations
+
+
 def test_create_leaves_out_what_is_not_said(driver: Driver, server: Server) -> None:
     server.on("POST", JOBS, Answer(a_job("queued")))
     driver.call("fine_tuning.jobs.create", model="tiny", training_file="file-1", suffix=None)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from rich.console import Console
 
-from burnish.progress import JobProgress, duration, printable, sparkline
+from burnish._text import printable
+from burnish.progress import Curve, JobProgress, duration, sparkline
 from burnish.schemas import JobEvent
 from tests.clients.scripted import an_event
 
@@ -27,7 +29,7 @@ def shown(events: list[JobEvent], *, terminal: bool) -> str:
     with JobProgress(console=console) as progress:
         for event in events:
             progress(event)
-    return console.file.getvalue()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
 
 
 def test_plain_lines_without_a_terminal() -> None:
@@ -43,7 +45,32 @@ def test_plain_lines_without_a_terminal() -> None:
 def test_a_live_bar_on_a_terminal() -> None:
     text = shown([step(1), step(20), step(40)], terminal=True)
     assert "step 40/40 · loss 1.000 · 1,712 tokens/s · 1:05 left" in text
-    assert "█▄▁" in text or "█▅▁" in text
+    assert "  loss █▅▁ 1.000, lowest 1.000 at step 40" in text
+    assert "validation loss" not in text
+
+
+def test_a_live_curve_of_the_validation() -> None:
+    values = [(0, 4.0, "base"), (10, 3.0, "tuned"), (20, 2.0, "tuned"), (30, 2.5, "tuned")]
+    events = [
+        JobEvent.model_validate(
+            an_event(100 + number, type="metrics", data={"step": number, "valid_loss": loss, "model": model})
+        )
+        for number, loss, model in values
+    ]
+    text = shown([step(1), *events], terminal=True)
+    assert "  validation loss █▁▅ 2.500, lowest 2.000 at step 20" in text
+    assert "step 30: validation loss 2.500 (tuned)" in text
+
+
+def test_a_curve_counts_a_repeated_step_once() -> None:
+    curve = Curve()
+    for number, value in [(1, 3.0), (2, 2.0), (3, 1.0), (2, 2.5), (3, float("nan"))]:
+        curve.add(number, value)
+    assert curve.values[:2] == [3.0, 2.5]
+    assert str(curve) == "nan, lowest 2.500 at step 2"
+    lost = Curve()
+    lost.add(1, float("nan"))
+    assert str(lost) == "nan"
 
 
 def test_validation_of_base_and_tuned() -> None:

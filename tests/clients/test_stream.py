@@ -8,7 +8,8 @@ from burnish import APIConnectionError, InternalServerError, JobFailed, NotFound
 from burnish._sse import Decoder
 from tests.clients.scripted import SSE, Answer, Driver, Server, a_job, an_event, frame, refusal
 
-EVENTS = "/v1/fine_tuning/jobs/ftjob-1/events"
+JOBS = "/v1/fine_tuning/jobs"
+EVENTS = f"{JOBS}/ftjob-1/events"
 DONE = frame(a_job(), "done")
 
 
@@ -143,6 +144,37 @@ def test_wait_ends_in_time_when_nobody_answers(make: Callable[..., Driver], serv
     server.on("GET", EVENTS, refusal(503))
     with pytest.raises(WaitTimeoutError):
         make().call("jobs.wait", "ftjob-1", timeout=0.2)
+
+
+ORDER = {"model": "tiny", "training_file": "file-1"}
+
+
+def test_create_and_wait(driver: Driver, server: Server) -> None:
+    server.on("POST", JOBS, Answer(a_job("queued")))
+    server.on("GET", EVENTS, Answer([frame(an_event(1)), DONE], headers=SSE))
+    events: list[object] = []
+    job = driver.call("jobs.create_and_wait", **ORDER, timeout=7, wait_timeout=60, on_event=events.append)
+    assert (job.status, ids(events)) == ("succeeded", ["ftevent-1"])
+    assert server.seen[0].json() == {**ORDER, "timeout": 7}, "the job's own timeout is the server's business"
+
+
+def test_create_and_wait_keeps_its_idempotency_key(driver: Driver, server: Server, naps: list[float]) -> None:
+    server.on("POST", JOBS, [refusal(503), Answer(a_job("queued"))])
+    server.on("GET", EVENTS, lambda _: Answer(server.silence(), headers=SSE))
+    with pytest.raises(WaitTimeoutError, match="ftjob-1 had not ended after 0"):
+        driver.call("jobs.create_and_wait", **ORDER, wait_timeout=0.2, idempotency_key="today")
+    server.on("GET", EVENTS, Answer([DONE], headers=SSE))
+    assert driver.call("jobs.create_and_wait", **ORDER, idempotency_key="today").status == "succeeded"
+    keys = [seen.headers["idempotency-key"] for seen in server.seen if seen.method == "POST"]
+    assert keys == ["today"] * 3
+
+
+def test_create_and_wait_raises_for_a_failed_job_unless_it_shall_not(driver: Driver, server: Server) -> None:
+    server.on("POST", JOBS, Answer(a_job("queued")))
+    server.on("GET", EVENTS, Answer([frame(a_job("failed"), "done")], headers=SSE))
+    with pytest.raises(JobFailed, match="Job ftjob-1 failed"):
+        driver.call("jobs.create_and_wait", **ORDER)
+    assert driver.call("jobs.create_and_wait", **ORDER, raise_on_failure=False).status == "failed"
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])

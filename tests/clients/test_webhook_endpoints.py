@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -10,6 +10,8 @@ from burnish import BadRequestError, ConflictError, NotFoundError
 from burnish.cli import main
 from tests.clients.scripted import KEY, Answer, Driver, Server, a_delivery, a_page, an_endpoint, refusal
 from tests.clients.test_cli import Run, run
+
+UTC = timezone.utc  # noqa: UP017 - Python 3.10 knows no other name
 
 __all__ = ["run"]
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from standardwebhooks.webhooks import Webhook
 
 from burnish import Burnish, WebhookVerificationError
+
+UTC = timezone.utc  # noqa: UP017 - Python 3.10 knows no other name
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 BODY = json.dumps(

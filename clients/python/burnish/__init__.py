@@ -9,48 +9,57 @@ with Burnish() as client:
     client.jobs.download_adapter(job.id, "adapter", extract=True)
 """
 
-from burnish.client import AsyncBurnish, Burnish, __version__
-from burnish.errors import (
-    APIConnectionError,
-    APIError,
-    APIResponseError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    BurnishError,
-    ConfigurationError,
-    ConflictError,
-    DownloadCorrupt,
-    ExportFailed,
-    InternalServerError,
-    JobFailed,
-    NotFoundError,
-    PermissionDeniedError,
-    Problem,
-    RateLimitError,
-    UploadError,
-    UploadInterrupted,
-    WaitTimeoutError,
-    WebhookVerificationError,
-)
-from burnish.grader_schemas import GraderRun
-from burnish.preview_schemas import JobPreview
-from burnish.schemas import (
-    Checkpoint,
-    File,
-    Hyperparameters,
-    Job,
-    JobError,
-    JobEvent,
-    Model,
-    ModelExport,
-    WebhookDelivery,
-    WebhookEndpoint,
-    WebhookEvent,
-    WebhookReplay,
-    WebhookTest,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from burnish._version import __version__
+
+if TYPE_CHECKING:
+    from burnish.client import AsyncBurnish, Burnish
+    from burnish.errors import (
+        APIConnectionError,
+        APIError,
+        APIResponseError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        BurnishError,
+        ConfigurationError,
+        ConflictError,
+        DownloadBusy,
+        DownloadCorrupt,
+        ExportFailed,
+        InternalServerError,
+        JobFailed,
+        NotFoundError,
+        PermissionDeniedError,
+        Problem,
+        RateLimitError,
+        UploadError,
+        UploadInterrupted,
+        WaitTimeoutError,
+        WebhookVerificationError,
+    )
+    from burnish.grader_schemas import GraderRun
+    from burnish.job_arguments import CreateJob, Hyperparameters
+    from burnish.preview_schemas import JobPreview
+    from burnish.schemas import (
+        Checkpoint,
+        File,
+        Job,
+        JobError,
+        JobEvent,
+        Model,
+        ModelExport,
+        WebhookDelivery,
+        WebhookEndpoint,
+        WebhookEvent,
+        WebhookReplay,
+        WebhookTest,
+    )
 
 __all__ = [
     "APIConnectionError",
@@ -66,6 +75,8 @@ __all__ = [
     "Checkpoint",
     "ConfigurationError",
     "ConflictError",
+    "CreateJob",
+    "DownloadBusy",
     "DownloadCorrupt",
     "ExportFailed",
     "File",
@@ -94,3 +105,27 @@ __all__ = [
     "WebhookVerificationError",
     "__version__",
 ]
+
+_HOMES = (
+    "burnish.errors",
+    "burnish.job_arguments",
+    "burnish.schemas",
+    "burnish.preview_schemas",
+    "burnish.grader_schemas",
+    "burnish.client",
+)
+"""Where the names above are, the quickest to load first."""
+
+
+def __getattr__(name: str) -> object:
+    """Load a name at its first use: `import burnish` and `burnish --help` need no HTTP client."""
+    if name in __all__:
+        for home in map(import_module, _HOMES):
+            if name in vars(home):
+                globals()[name] = vars(home)[name]
+                return vars(home)[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,115 +10,140 @@ import shutil
 import stat
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import httpx
 from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import Self
 
+from burnish._partial import Origin, PartialFile
 from burnish._upload import Progress
-from burnish.errors import DownloadCorrupt
+from burnish.errors import DownloadCorrupt, NotFoundError
 
 MANIFEST = "manifest.json"
 _MANIFEST_LIMIT = 16 * 2**20
 _CHUNK = 2**16
 
 
-class _Entry(BaseModel):
+class _Entry(BaseModel, defer_build=True):
     path: str
     bytes: int = Field(ge=0)
     sha256: str
 
 
-class _Manifest(BaseModel):
+class _Manifest(BaseModel, defer_build=True):
     files: list[_Entry] = Field(min_length=1)
 
 
 class Download:
-    """One download to `path` (for an existing folder, the server's or the default name inside it).
+    """One download to the file `path`, or, by `finish_extracted`, to the folder of that name.
 
-    A context manager: leaving it without `finish` having succeeded removes what was written.
+    A context manager. What has arrived stays beside the target where a later download can go on from it: after a
+    broken connection, an interrupt, a killed process. Bytes that were proved wrong, or whose source is gone, do not.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, name: str, digest_required: bool, on_progress: Progress | None
-    ) -> None:
-        path = Path(path)
-        self.path = path / name if path.is_dir() else path
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = _sibling(self.path)
+    def __init__(self, path: Path, *, digest_required: bool, on_progress: Progress | None) -> None:
+        self.path = path
         self._digest_required = digest_required
         self._on_progress = on_progress
-        self._file: IO[bytes] | None = None
-        self._hash = hashlib.sha256()
-        self._etag = ""
+        self._partial: PartialFile | None = None
         self._stated: bytes | None = None
-        self.done = 0
-        """How many bytes are there."""
         self._total: int | None = None
+        self._recalled = False
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
-        self._temporary.unlink(missing_ok=True)
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if self._partial is not None:
+            self._partial.close(keep=error is not None and not isinstance(error, (DownloadCorrupt, NotFoundError)))
+
+    @property
+    def done(self) -> int:
+        """How many bytes are there."""
+        return 0 if self._partial is None else self._partial.size
+
+    def open(self) -> dict[str, str]:
+        """Take up what an earlier download left; return the headers that ask for the rest. Raises DownloadBusy."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = PartialFile(self.path)
+        self._partial.recall()
+        origin = self._partial.origin
+        if origin is not None:
+            self._recalled = True
+            self._stated, self._total = bytes.fromhex(origin.sha256), origin.total
+        return self.rest()
 
     def start(self, response: httpx.Response) -> None:
         """Begin with the head of an answer, or go on where it is the rest that was asked for."""
-        if self._file and response.headers.get("content-range", "").startswith(f"bytes {self.done}-"):
+        assert self._partial is not None
+        if self.done and response.headers.get("content-range", "").startswith(f"bytes {self.done}-"):
             return
-        if self._file:
-            self._file.close()
-        self._file = self._temporary.open("wb")
-        self._hash = hashlib.sha256()
-        self._etag = response.headers.get("etag", "")
+        self._recalled = False
         self._stated = content_digest(response.headers)
-        self.done = 0
         length = response.headers.get("content-length", "")
         self._total = int(length) if length.isdigit() else None
+        self._partial.begin(self._origin(response.headers.get("etag", "")))
+
+    def _origin(self, etag: str) -> Origin | None:
+        if not self._stated or self._total is None:
+            return None
+        return Origin(etag=etag, sha256=self._stated.hex(), total=self._total)
 
     def rest(self) -> dict[str, str]:
         """Return the headers that ask for what is missing; none where only all of it can be asked for."""
-        if not self.done or self.done == self._total or not self._etag.startswith('"'):
+        origin = self._partial.origin if self._partial else None
+        if origin is None or not origin.resumable or not 0 < self.done < origin.total:
             return {}
-        return {"Range": f"bytes={self.done}-", "If-Range": self._etag}
+        return {"Range": f"bytes={self.done}-", "If-Range": origin.etag}
 
     def write(self, chunk: bytes) -> None:
         """Take the next bytes. Raises OSError where the disk is full."""
-        assert self._file is not None
-        self._file.write(chunk)
-        self._hash.update(chunk)
-        self.done += len(chunk)
+        assert self._partial is not None
+        self._partial.write(chunk)
         if self._on_progress:
             self._on_progress(self.done, self._total)
 
+    def afresh(self) -> bool:
+        """Tell whether to download anew: what an earlier download left was damaged. It is thrown away then."""
+        if not self._recalled or self._is_right():
+            return False
+        assert self._partial is not None
+        self._recalled = False
+        self._partial.begin(None)
+        return True
+
     def finish(self) -> Path:
         """Check the hash and put the file in its place. Raises DownloadCorrupt."""
-        self._verify()
-        self._temporary.replace(self.path)
+        partial = self._verified()
+        partial.publish()
         return self.path
 
-    def finish_extracted(self, folder: Path) -> Path:
-        """Check the hash and unpack the archive as the new folder `folder`. Raises DownloadCorrupt."""
-        self._verify()
-        extract(self._temporary, folder)
-        return folder
+    def finish_extracted(self) -> Path:
+        """Check the hash and unpack the archive as the new folder. Raises DownloadCorrupt."""
+        extract(self._verified().path, self.path)
+        return self.path
 
-    def _verify(self) -> None:
-        assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        stated = self._stated
-        if stated is None and self._digest_required:
+    def _is_right(self) -> bool:
+        assert self._partial is not None
+        return self._stated is not None and self._stated.hex() == self._partial.sha256()
+
+    def _verified(self) -> PartialFile:
+        assert self._partial is not None
+        found = self._partial.sha256()
+        if self._stated is None and self._digest_required:
             raise DownloadCorrupt("The server sent no SHA-256 in Content-Digest, so the download is not trusted.")
-        if stated is not None and stated != self._hash.digest():
+        if self._stated is not None and self._stated.hex() != found:
             raise DownloadCorrupt(
-                f"The download has SHA-256 {self._hash.hexdigest()}, the server stated {stated.hex()}; "
+                f"The download has SHA-256 {found}, the server stated {self._stated.hex()}; "
                 "nothing was kept. Download it again."
             )
+        return self._partial
+
+
+def place(path: str | os.PathLike[str], name: str) -> Path:
+    """Return where a file named `name` by the server goes: into `path` where that is a folder, else there."""
+    path = Path(path)
+    return path / name if path.is_dir() else path
 
 
 def content_digest(headers: httpx.Headers) -> bytes | None:

@@ -6,8 +6,9 @@ import platform
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import httpx
@@ -18,9 +19,9 @@ from burnish import config
 from burnish._download import Download
 from burnish._request import Call, Request, parser_of
 from burnish._retry import RetryPolicy
+from burnish._version import __version__
 from burnish.resources import limits
 from burnish.resources.audit_logs import AsyncAuditLogs, AuditLogs
-from burnish.resources.chat import AsyncChat, Chat
 from burnish.resources.files import AsyncFiles, Files
 from burnish.resources.graders import AsyncGraders, Graders
 from burnish.resources.jobs import AsyncFineTuning, AsyncJobs, FineTuning, Jobs
@@ -30,7 +31,8 @@ from burnish.resources.uploads import AsyncUploads, Uploads
 from burnish.resources.webhooks import AsyncWebhooks, Webhooks
 from burnish.schemas import ProjectLimits
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from burnish.resources.chat import AsyncChat, Chat
 
 T = TypeVar("T")
 
@@ -91,11 +93,17 @@ class Burnish(_Base):
         self.jobs = Jobs(self)
         self.fine_tuning = FineTuning(self.jobs)
         self.models = Models(self)
-        self.chat = Chat(self)
         self.graders = Graders(self)
         self.projects = Projects(self)
         self.audit_logs = AuditLogs(self)
         self.webhooks = Webhooks(self)
+
+    @cached_property
+    def chat(self) -> Chat:
+        """Chat completions; loaded when they are used, for their many types take a while."""
+        from burnish.resources.chat import Chat
+
+        return Chat(self)
 
     def __enter__(self) -> Self:
         return self
@@ -125,8 +133,12 @@ class Burnish(_Base):
             return request.parse(response)
 
     def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download; a connection that breaks is taken up where it was. Raises APIError, DownloadCorrupt."""
+        """Carry out a download; what broke off, earlier or now, is taken up where it was.
+
+        Raises APIError, DownloadBusy, DownloadCorrupt.
+        """
         call = self.call(request)
+        call.go_on(target.open(), progress=False)
         while True:
             had = target.done
             try:
@@ -134,7 +146,9 @@ class Burnish(_Base):
                     target.start(response)
                     for chunk in response.iter_bytes():
                         target.write(chunk)
-                return finish(target)
+                if not target.afresh():
+                    return finish(target)
+                call.go_on({}, progress=True)
             except httpx.RequestError as broken:
                 call.go_on(target.rest(), progress=target.done > had)
                 self.sleep(call.after(broken))
@@ -189,11 +203,17 @@ class AsyncBurnish(_Base):
         self.jobs = AsyncJobs(self)
         self.fine_tuning = AsyncFineTuning(self.jobs)
         self.models = AsyncModels(self)
-        self.chat = AsyncChat(self)
         self.graders = AsyncGraders(self)
         self.projects = AsyncProjects(self)
         self.audit_logs = AsyncAuditLogs(self)
         self.webhooks = AsyncWebhooks(self)
+
+    @cached_property
+    def chat(self) -> AsyncChat:
+        """Chat completions."""
+        from burnish.resources.chat import AsyncChat
+
+        return AsyncChat(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -223,8 +243,12 @@ class AsyncBurnish(_Base):
             return request.parse(response)
 
     async def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download; a connection that breaks is taken up where it was. Raises APIError, DownloadCorrupt."""
+        """Carry out a download; what broke off, earlier or now, is taken up where it was.
+
+        Raises APIError, DownloadBusy, DownloadCorrupt.
+        """
         call = self.call(request)
+        call.go_on(await run_sync(target.open), progress=False)
         while True:
             had = target.done
             try:
@@ -232,7 +256,9 @@ class AsyncBurnish(_Base):
                     target.start(response)
                     async for chunk in response.aiter_bytes():
                         await run_sync(target.write, chunk)
-                return await run_sync(finish, target)
+                if not await run_sync(target.afresh):
+                    return await run_sync(finish, target)
+                call.go_on({}, progress=True)
             except httpx.RequestError as broken:
                 call.go_on(target.rest(), progress=target.done > had)
                 await self.sleep(call.after(broken))

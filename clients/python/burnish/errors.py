@@ -18,6 +18,7 @@ BurnishError
 ├── ExportFailed                a model could not be exported
 ├── WaitTimeoutError            a job or an export did not end in the time given
 ├── DownloadCorrupt             a download is not what the server said it is
+├── DownloadBusy                another process writes the same download
 ├── UploadError                 a file cannot be sent as it is
 │   └── UploadInterrupted       a large file broke off and can go on
 └── WebhookVerificationError    a webhook was not signed with this secret
@@ -27,9 +28,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import httpx
-
 if TYPE_CHECKING:
+    import httpx
+
     from burnish.schemas import Job, ModelExport
 
 
@@ -148,6 +149,10 @@ class DownloadCorrupt(BurnishError):
     """A download's bytes differ from their stated hash, or an archive is unsafe; nothing was left on disk."""
 
 
+class DownloadBusy(BurnishError):
+    """Another process, or another task of this one, downloads to the same place."""
+
+
 class UploadError(BurnishError):
     """A file changed or could not be read while it was sent."""
 
@@ -188,6 +193,8 @@ def from_response(response: httpx.Response) -> APIStatusError:
 
 def from_exception(error: httpx.RequestError, base_url: str) -> APIConnectionError:
     """Return the error that a request without an answer stands for."""
+    import httpx  # here, because the command line knows the errors before it needs a connection
+
     reason = str(error) or type(error).__name__
     if isinstance(error, httpx.TimeoutException):
         return APITimeoutError(f"{base_url} did not answer in time ({type(error).__name__}).")

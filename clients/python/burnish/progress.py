@@ -1,16 +1,20 @@
-"""A job's progress for people: a live bar with loss, speed and time left, or plain lines elsewhere."""
+"""A job's progress for people: a live bar with curves of the losses, or plain lines where no terminal is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
 from rich.text import Text
 from typing_extensions import Self
 
+from burnish._text import printable
 from burnish.schemas import JobEvent
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -20,31 +24,33 @@ _STYLES = {"warn": "yellow", "error": "red"}
 class JobProgress:
     """Shows events given to it, as `on_event` of `jobs.wait`; a context manager.
 
-    Without a terminal, messages are lines, and of the training steps about `lines` are shown.
+    On a terminal, a bar with the curves of the loss and the validation loss below it. Without one, messages are
+    lines, and of the training steps about `lines` are shown.
     """
 
     def __init__(self, *, console: Console | None = None, lines: int = 20) -> None:
         self._console = console or Console(stderr=True)
         self._live = self._console.is_terminal
         self._lines = lines
-        self._losses: list[float] = []
+        self._curves = {"loss": Curve(), "validation loss": Curve()}
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[numbers]}", markup=False),
-            TextColumn("{task.fields[curve]}", style="cyan", markup=False),
             console=self._console,
-            disable=not self._live,
         )
-        self._task = self._progress.add_task("waiting", total=None, numbers="", curve="")
+        self._task = self._progress.add_task("waiting", total=None, numbers="")
+        self._display = Live(get_renderable=self._render, console=self._console, refresh_per_second=8)
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._live:
+            self._display.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._live:
+            self._display.stop()
 
     def __call__(self, event: JobEvent) -> None:
         """Show one event."""
@@ -52,30 +58,63 @@ class JobProgress:
         if event.type == "metrics" and _number(data, "train_loss") is not None and "step" in data:
             self._step(data)
         elif event.type == "metrics" and (line := evaluation_line(data)):
+            self._evaluated(data)
             self._print(line, "green")
         else:
             self._print(printable(event.message), _STYLES.get(event.level, ""))
 
     def _step(self, data: dict[str, Any]) -> None:
         step, total = int(data["step"]), int(data.get("total_steps") or 0)
-        self._losses.append(float(data["train_loss"]))
+        self._curves["loss"].add(step, float(data["train_loss"]))
         numbers = step_line(data)
         if self._live:
-            curve = sparkline(self._losses) if self._console.encoding.startswith("utf") else ""
             self._progress.update(
-                self._task,
-                description="training",
-                completed=step,
-                total=total or None,
-                numbers=numbers,
-                curve=curve,
+                self._task, description="training", completed=step, total=total or None, numbers=numbers
             )
         elif step % max(1, total // self._lines) == 0 or step == total:
             self._print(numbers)
 
+    def _evaluated(self, data: dict[str, Any]) -> None:
+        loss = _number(data, "valid_loss") if data.get("full_valid_loss") is None else _number(data, "full_valid_loss")
+        if loss is not None and data.get("model") != "base":
+            self._curves["validation loss"].add(int(data.get("step") or 0), loss)
+
+    def _render(self) -> Group:
+        known = [(name, curve) for name, curve in self._curves.items() if curve.values]
+        if not known:
+            return Group(self._progress)
+        table = Table.grid(padding=(0, 1))
+        width = min(60, max(10, self._console.width - 50))
+        blocks = self._console.encoding.startswith("utf")
+        for name, curve in known:
+            drawn = sparkline(curve.values, width) if blocks else ""
+            table.add_row(Text(f"  {name}"), Text(drawn, style="cyan"), Text(str(curve)))
+        return Group(self._progress, table)
+
     def _print(self, line: str, style: str = "") -> None:
-        # On the progress' console, so that a line lands above the bar.
-        self._progress.console.print(Text(line, style=style), soft_wrap=True)
+        # On the display's console, so that a line lands above it.
+        self._console.print(Text(line, style=style), soft_wrap=True)
+
+
+class Curve:
+    """A measure over the steps; as text, its last value and its lowest."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self._steps: list[int] = []
+
+    def add(self, step: int, value: float) -> None:
+        """Add a step's value; a step that is repeated after a restart counts once."""
+        while self._steps and self._steps[-1] >= step:
+            self._steps.pop()
+            self.values.pop()
+        self._steps.append(step)
+        self.values.append(value)
+
+    def __str__(self) -> str:
+        finite = [(value, step) for value, step in zip(self.values, self._steps, strict=True) if isfinite(value)]
+        lowest, step = min(finite, default=(None, 0))
+        return f"{self.values[-1]:.3f}" + ("" if lowest is None else f", lowest {lowest:.3f} at step {step}")
 
 
 def step_line(data: dict[str, Any]) -> str:
@@ -110,7 +149,7 @@ def evaluation_line(data: dict[str, Any]) -> str:
 
 def sparkline(values: Sequence[float], width: int = 24) -> str:
     """Draw `values` as blocks, averaged into at most `width` columns; non-finite values are left out."""
-    finite = [value for value in values if abs(value) < float("inf")]
+    finite = [value for value in values if isfinite(value)]
     if not finite:
         return ""
     columns = min(width, len(finite))
@@ -125,11 +164,6 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def printable(text: str) -> str:
-    """Return text without control characters: what a server or a file says must not steer the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _number(data: dict[str, Any], name: str) -> float | None:

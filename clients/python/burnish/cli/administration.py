@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from burnish.cli.connection import connect
 from burnish.cli.output import json_option, limit_option, print_json, print_table, text, when
 
 if TYPE_CHECKING:
@@ -46,12 +47,10 @@ def limits(project_id: str | None, as_json: bool, **given: int | str | None) -> 
 
     Another project than one's own, and setting, need a key with the scope admin.
     """
-    from burnish.client import Burnish
-
     changes = {name: None if value == "none" else value for name, value in given.items() if value is not None}
     if changes and project_id is None:
         raise click.UsageError("Name the project whose limits are to be set: `burnish projects list` shows all.")
-    with Burnish() as client:
+    with connect() as client:
         if project_id is None:
             shown = client.limits()
         elif changes:
@@ -87,9 +86,7 @@ def audit(
     as_json: bool,
 ) -> None:
     """Show what was changed, by whom, and what was refused, the newest first; needs a key with the scope admin."""
-    from burnish.client import Burnish
-
-    with Burnish() as client:
+    with connect() as client:
         page = client.audit_logs.list(
             event_types=event_types,
             project_ids=project_ids,

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from burnish._text import printable
+from burnish.cli.completion import complete_models
+from burnish.cli.connection import connect
 from burnish.cli.output import json_option, print_json
-from burnish.client import Burnish
 from burnish.errors import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
-from burnish.progress import printable
 
 if TYPE_CHECKING:
     from burnish.chat_schemas import ChatCompletion, ChatMessage
+    from burnish.client import Burnish
 
 _HELP = "/reset begins anew, /exit (or Ctrl-D) leaves, Ctrl-C stops an answer."
 _HOPELESS = (AuthenticationError, NotFoundError, PermissionDeniedError)
@@ -23,7 +25,7 @@ _HOPELESS = (AuthenticationError, NotFoundError, PermissionDeniedError)
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.argument("prompt", required=False)
 @click.option("--system", help="What the model is told before the conversation.")
 @click.option("--temperature", type=click.FloatRange(0, 2), help="0 takes the likeliest token each time.")
@@ -43,7 +45,7 @@ def chat(model: str, prompt: str | None, system: str | None, as_json: bool, **op
         prompt = "-"
     if prompt is None and as_json:
         raise click.UsageError("--json needs a PROMPT.")
-    with Burnish() as client:
+    with connect() as client:
         talk = _Conversation(client, model, system, settings)
         if prompt is None:
             _converse(talk)

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import click
 
+from burnish._text import printable
 from burnish.cli.output import json_option, print_json, print_table, transfer_bar
 from burnish.datasets import (
     ROW_FORMATS,
@@ -29,7 +30,6 @@ from burnish.datasets.conversion import Conversion
 from burnish.datasets.converters import CONVERTERS
 from burnish.datasets.errors import UnreadableError
 from burnish.datasets.files import PACKED_SUFFIXES, SUFFIXES
-from burnish.progress import printable
 
 _LARGE = 8 << 20
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from burnish.cli.completion import complete_files
+from burnish.cli.connection import connect
 from burnish.cli.output import (
     json_option,
     limit_option,
@@ -18,8 +21,10 @@ from burnish.cli.output import (
     transfer_bar,
     when,
 )
-from burnish.client import Burnish
-from burnish.schemas import File
+
+if TYPE_CHECKING:
+    from burnish.client import Burnish
+    from burnish.schemas import File
 
 
 @click.group()
@@ -34,7 +39,7 @@ def files() -> None:
 @json_option
 def upload(path: Path, purpose: str, resume: str | None, as_json: bool) -> None:
     """Upload the file PATH. One of 64 MiB or more goes in parts."""
-    with Burnish() as client:
+    with connect() as client:
         if resume is None:
             file = send(client, path, purpose)
         else:
@@ -55,7 +60,7 @@ def send(client: Burnish, path: Path, purpose: str = "fine-tune") -> File:
 @json_option
 def list_(purpose: str | None, limit: int, as_json: bool) -> None:
     """List files, newest first."""
-    with Burnish() as client:
+    with connect() as client:
         found = list(islice(client.files.list(purpose=purpose, limit=min(limit, 1000)), limit))
     if as_json:
         print_json(found)
@@ -65,21 +70,21 @@ def list_(purpose: str | None, limit: int, as_json: bool) -> None:
 
 
 @files.command()
-@click.argument("file_id")
+@click.argument("file_id", shell_complete=complete_files)
 @json_option
 def get(file_id: str, as_json: bool) -> None:
     """Show one file's facts."""
-    with Burnish() as client:
+    with connect() as client:
         file = client.files.retrieve(file_id)
     print_json(file) if as_json else print_object(file)
 
 
 @files.command()
-@click.argument("file_id")
+@click.argument("file_id", shell_complete=complete_files)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here instead of to stdout.")
 def content(file_id: str, output: Path | None) -> None:
     """Print a file's content, or write it to a file."""
-    with Burnish() as client:
+    with connect() as client:
         if output is None:
             sys.stdout.buffer.write(client.files.content(file_id))
             return
@@ -88,10 +93,10 @@ def content(file_id: str, output: Path | None) -> None:
 
 
 @files.command()
-@click.argument("file_id")
+@click.argument("file_id", shell_complete=complete_files)
 @json_option
 def delete(file_id: str, as_json: bool) -> None:
     """Delete a file."""
-    with Burnish() as client:
+    with connect() as client:
         gone = client.files.delete(file_id)
     print_json(gone) if as_json else click.echo(f"Deleted {gone.id}.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from burnish.schemas import Hyperparameters
+if TYPE_CHECKING:
+    from burnish.job_arguments import Hyperparameters
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,6 +45,9 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
     "eval-steps": (AutoOr(int), "Steps between validations."),
     "checkpoint-steps": (AutoOr(int), "Steps between checkpoints."),
     "dtype": (click.Choice(["auto", "float32", "bfloat16"]), "Precision of the computation."),
+    "quantization": (click.Choice(["none", "4bit"]), "How the base is held in memory; 4bit needs a GPU."),
+    "early-stopping-patience": (click.INT, "Validations without a better one after which the training ends."),
+    "result": (click.Choice(["last", "best"]), "Whose weights come out: the last step's, or the best validation's."),
     "lora-rank": (click.INT, "Rank of the adapter's matrices."),
     "lora-alpha": (click.FLOAT, "The adapter's output is scaled by alpha / rank."),
     "lora-dropout": (click.FLOAT, "Dropout before the adapter."),

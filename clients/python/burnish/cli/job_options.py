@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import click
 
-from burnish.cli.hyperparameters import hyperparameter_options
+from burnish.cli import hyperparameters
+from burnish.cli.completion import complete_methods, complete_models
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,39 +39,86 @@ class Priority(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] -
             self.fail(f"{value!r} is neither low, normal, high nor a number from -100 to 100.", param, ctx)
 
 
+class Age(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - not generic before click 8.4
+    """A span of time in seconds, also written as 90s, 30m, 12h or 7d."""
+
+    name = "age"
+    _SECONDS: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the seconds; anything else is a usage error."""
+        if isinstance(value, int):
+            return value
+        number, unit = (value[:-1], value[-1]) if value[-1:] in self._SECONDS else (value, "s")
+        if not (number.isascii() and number.isdigit()):
+            self.fail(f"{value!r} is no span of time; write seconds, or 90s, 30m, 12h, 7d.", param, ctx)
+        return int(number) * self._SECONDS[unit]
+
+
 def order_options(function: F) -> F:
     """Give a command all the options of an order."""
     options = [
         click.option(
-            "--model", required=True, help="A base's name, an earlier outcome's (ft:…), or a job's id (ftjob-…)."
+            "-f",
+            "--file",
+            "job_file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True),
+            help="A job in YAML: names and values as in the API. Options go before what it says.",
         ),
-        click.option("--training-file", required=True, help="A path, which is uploaded, or a file's id."),
+        click.option(
+            "--model",
+            shell_complete=complete_models,
+            help="A base's name, an earlier outcome's (ft:…), or a job's id (ftjob-…).",
+        ),
+        click.option("--training-file", help="A path, which is uploaded, or a file's id."),
         click.option("--validation-file", help="Held-out rows: a path or a file's id."),
-        click.option("--method", help="How to train (default supervised)."),
+        click.option("--method", shell_complete=complete_methods, help="How to train (default supervised)."),
         click.option("--suffix", help="Becomes a part of the new model's name."),
         click.option("--seed", type=int, help="The same seed and data give the same adapter."),
         click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="A note on the job; may be repeated."),
-        hyperparameter_options,
+        hyperparameters.hyperparameter_options,
         click.option("--priority", type=Priority(), help="Which queued job starts first (default normal, which is 0)."),
-        click.option("--timeout", type=int, help="Seconds of running after which the job fails."),
+        click.option("--timeout", type=Age(), help="How long the job may run before it fails: 3600, or 12h."),
         *(click.option(_flag(name), type=kind, help=text) for name, (kind, text) in (_BUDGET | _RESOURCES).items()),
         click.option("--label", "labels", multiple=True, help="A label that the worker must have; may be repeated."),
+        click.option("--keep-checkpoints", type=click.IntRange(min=1), help="Keep the last so many, and the best."),
+        click.option("--expire-checkpoints", type=Age(), help="Delete each checkpoint at this age, such as 7d."),
+        click.option("--expire-artifacts", type=Age(), help="Delete the results at this age."),
+        click.option("--wandb-project", help="A project of Weights & Biases that the metrics go to."),
+        click.option("--idempotency-key", help="Given again, with the same order, it makes no second job."),
     ]
     for option in reversed(options):
         function = option(function)
     return function
 
 
-def pack_limits(options: dict[str, Any]) -> None:
-    """Turn the options of budget and resources, in place, into those two arguments."""
-    budget = _given(options, _BUDGET)
-    resources = _given(options, _RESOURCES)
-    if labels := options.pop("labels"):
-        resources["labels"] = list(labels)
-    options.update(budget=budget or None, resources=resources or None)
+def pack(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the options of an order say, as arguments of `jobs.create`; what was not given is left out."""
+    options["hyperparameters"] = hyperparameters.pack(options)
+    options["metadata"] = dict(_pair(item) for item in options["metadata"])
+    options["budget"] = _taken(options, _BUDGET)
+    options["resources"] = _taken(options, _RESOURCES) | _labels(options.pop("labels"))
+    ages = {name: options.pop(f"expire_{name}") for name in ("checkpoints", "artifacts")}
+    options["expires_after"] = {
+        name: {"anchor": "created_at", "seconds": seconds} for name, seconds in ages.items() if seconds is not None
+    }
+    if project := options.pop("wandb_project"):
+        options["integrations"] = [{"type": "wandb", "wandb": {"project": project}}]
+    return {name: value for name, value in options.items() if value not in (None, {})}
 
 
-def _given(options: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+def _labels(labels: tuple[str, ...]) -> dict[str, Any]:
+    return {"labels": list(labels)} if labels else {}
+
+
+def _pair(item: str) -> tuple[str, str]:
+    name, sign, value = item.partition("=")
+    if not (name and sign):
+        raise click.BadParameter(f"{item!r} must be NAME=VALUE.", param_hint="--metadata")
+    return name, value
+
+
+def _taken(options: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
     values = {name: options.pop(name) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -6,8 +6,8 @@ from itertools import islice
 
 import click
 
+from burnish.cli.connection import connect
 from burnish.cli.output import json_option, limit_option, print_json, print_table, when
-from burnish.client import Burnish
 
 _DAY = 24 * 3600
 
@@ -22,7 +22,7 @@ def projects() -> None:
 @json_option
 def list_projects(limit: int, as_json: bool) -> None:
     """List all projects, the oldest first."""
-    with Burnish() as client:
+    with connect() as client:
         found = list(islice(client.projects.list(limit=min(limit, 100)), limit))
     if as_json:
         print_json(found)
@@ -35,7 +35,7 @@ def list_projects(limit: int, as_json: bool) -> None:
 @json_option
 def create_project(name: str, as_json: bool) -> None:
     """Make a project."""
-    with Burnish() as client:
+    with connect() as client:
         project = client.projects.create(name=name)
     print_json(project) if as_json else click.echo(project.id)
 
@@ -46,7 +46,7 @@ def create_project(name: str, as_json: bool) -> None:
 @json_option
 def delete_project(project_id: str, yes: bool, as_json: bool) -> None:
     """Delete a project with all its files, jobs, models and keys; the server erases the data some minutes later."""
-    with Burnish() as client:
+    with connect() as client:
         project = client.projects.retrieve(project_id)
         if not yes:
             click.confirm(f"Delete {project.name} ({project.id}) with everything it owns?", abort=True, err=True)
@@ -65,7 +65,7 @@ def keys() -> None:
 @json_option
 def list_keys(project_id: str, limit: int, as_json: bool) -> None:
     """List a project's keys, the oldest first."""
-    with Burnish() as client:
+    with connect() as client:
         found = list(islice(client.projects.list_keys(project_id, limit=min(limit, 100)), limit))
     if as_json:
         print_json(found)
@@ -101,7 +101,7 @@ def list_keys(project_id: str, limit: int, as_json: bool) -> None:
 def create_key(project_id: str, name: str, scopes: tuple[str, ...], expires_in: float | None, as_json: bool) -> None:
     """Make a key and print it; it cannot be shown again."""
     seconds = None if expires_in is None else round(expires_in * _DAY)
-    with Burnish() as client:
+    with connect() as client:
         key = client.projects.create_key(project_id, name=name, scopes=scopes, expires_in=seconds)
     if as_json:
         print_json(key)
@@ -116,6 +116,6 @@ def create_key(project_id: str, name: str, scopes: tuple[str, ...], expires_in: 
 @json_option
 def revoke_key(project_id: str, key_id: str, as_json: bool) -> None:
     """Revoke a key, at once and for ever."""
-    with Burnish() as client:
+    with connect() as client:
         gone = client.projects.revoke_key(project_id, key_id)
     print_json(gone) if as_json else click.echo(f"{gone.id}: revoked")

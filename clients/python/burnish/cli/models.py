@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from burnish.cli.completion import complete_models
+from burnish.cli.connection import connect
 from burnish.cli.output import json_option, print_json, print_table, size, transfer_bar, when
-from burnish.client import Burnish
-from burnish.schemas import ModelExport
+
+if TYPE_CHECKING:
+    from burnish.schemas import ModelExport
 
 
 @click.group()
@@ -21,7 +24,7 @@ def models() -> None:
 @json_option
 def list_(as_json: bool) -> None:
     """List bases and the outcomes of jobs."""
-    with Burnish() as client:
+    with connect() as client:
         found = list(client.models.list())
     if as_json:
         print_json(found)
@@ -30,17 +33,17 @@ def list_(as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @json_option
 def delete(model: str, as_json: bool) -> None:
     """Delete the outcome of a job."""
-    with Burnish() as client:
+    with connect() as client:
         gone = client.models.delete(model)
     print_json(gone) if as_json else click.echo(f"Deleted {gone.id}.")
 
 
 @models.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.option("--format", required=True, type=click.Choice(["adapter", "merged", "gguf"]), help="What to make of it.")
 @click.option(
     "--precision",
@@ -52,7 +55,7 @@ def delete(model: str, as_json: bool) -> None:
 @json_option
 def export(model: str, output: Path, extract: bool, as_json: bool, **asked: Any) -> None:
     """Have a tuned model (or ft:…:ckpt-step-N) exported, and download it, checked by its hash."""
-    with Burnish() as client:
+    with connect() as client:
         told = _Told()
         made = client.models.exports.create_and_wait(model, on_status=told, **asked)
         with transfer_bar(made.filename) as tell:
@@ -62,11 +65,11 @@ def export(model: str, output: Path, extract: bool, as_json: bool, **asked: Any)
 
 
 @models.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @json_option
 def exports(model: str, as_json: bool) -> None:
     """List the exports of a tuned model."""
-    with Burnish() as client:
+    with connect() as client:
         found = list(client.models.exports.list(model))
     if as_json:
         print_json(found)

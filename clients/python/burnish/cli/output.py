@@ -6,16 +6,15 @@ import json
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
-from pydantic import BaseModel
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
-from rich.text import Text
 
-from burnish.progress import printable
+from burnish._text import printable
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.table import Table
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 limit_option = click.option(
@@ -25,23 +24,21 @@ limit_option = click.option(
 
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any], *, compact: bool = False) -> None:
     """Print JSON to stdout; `compact` on one line."""
-    if isinstance(value, BaseModel):
-        plain: Any = value.model_dump(mode="json")
-    elif isinstance(value, dict):
-        plain = value
-    else:
-        plain = [item.model_dump(mode="json") for item in value]
+    plain: Any = value if isinstance(value, dict) else _plain(value)
     click.echo(json.dumps(plain, ensure_ascii=False, indent=None if compact else 2))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table to stdout; ids are never cut."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, no_wrap=column == "id", overflow="fold")
     for row in rows:
         table.add_row(*(Text(text(cell)) for cell in row))
-    _stdout().print(table)
+    _print(table)
 
 
 def print_object(item: BaseModel) -> None:
@@ -88,6 +85,9 @@ def size(count: int) -> str:
 @contextmanager
 def transfer_bar(label: str) -> Generator[Callable[[int, int | None], None], None, None]:
     """Show a bar on stderr, on a terminal only; yields the function to tell it (done, total) bytes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -104,7 +104,18 @@ def transfer_bar(label: str) -> Generator[Callable[[int, int | None], None], Non
         yield tell
 
 
-def _stdout() -> Console:
+def _plain(value: BaseModel | Sequence[BaseModel]) -> Any:
+    if isinstance(value, Sequence):
+        return [item.model_dump(mode="json") for item in value]
+    return value.model_dump(mode="json")
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
     console = Console()
-    # Into a pipe or a file, lines are as long as they are.
-    return console if console.is_terminal else Console(width=1000)
+    if not console.is_terminal:
+        console = Console(width=1000)  # into a pipe or a file, lines are as long as they are
+    with console.capture() as drawn:
+        console.print(table)
+    click.echo(drawn.get(), nl=False)

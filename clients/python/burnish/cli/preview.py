@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import click
 
+from burnish._text import printable
 from burnish.cli.output import print_fields, print_table, size
-from burnish.preview_schemas import DataPreview, JobPreview, SampleRow
-from burnish.progress import printable
+
+if TYPE_CHECKING:
+    from burnish.preview_schemas import DataPreview, JobPreview, SampleRow
 
 
 def print_preview(found: JobPreview, *, training_file: str) -> None:

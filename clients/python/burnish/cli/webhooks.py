@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import click
 
+from burnish.cli.connection import connect
 from burnish.cli.output import json_option, limit_option, print_json, print_table, when
-from burnish.client import Burnish
-from burnish.schemas import WebhookEndpoint
+
+if TYPE_CHECKING:
+    from burnish.schemas import WebhookEndpoint
 
 _MOMENT = click.DateTime(("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"))
 
@@ -24,7 +27,7 @@ def webhooks() -> None:
 @json_option
 def list_(limit: int, as_json: bool) -> None:
     """List endpoints, newest first."""
-    with Burnish() as client:
+    with connect() as client:
         found = list(islice(client.webhooks.endpoints.list(limit=min(limit, 100)), limit))
     if as_json:
         print_json(found)
@@ -40,7 +43,7 @@ def list_(limit: int, as_json: bool) -> None:
 @json_option
 def create(url: str, name: str | None, event_types: tuple[str, ...], as_json: bool) -> None:
     """Create an endpoint at URL, for all events unless some are named. Prints its signing secret, this once."""
-    with Burnish() as client:
+    with connect() as client:
         types = event_types or client.webhooks.event_types()
         made = client.webhooks.endpoints.create(name=name or url[:255], url=url, event_types=types)
     _print_secret(made, as_json)
@@ -51,7 +54,7 @@ def create(url: str, name: str | None, event_types: tuple[str, ...], as_json: bo
 @json_option
 def delete(endpoint_id: str, as_json: bool) -> None:
     """Delete an endpoint."""
-    with Burnish() as client:
+    with connect() as client:
         gone = client.webhooks.endpoints.delete(endpoint_id)
     print_json(gone) if as_json else click.echo(f"Deleted {gone.id}.")
 
@@ -61,7 +64,7 @@ def delete(endpoint_id: str, as_json: bool) -> None:
 @json_option
 def enable(endpoint_id: str, as_json: bool) -> None:
     """Enable an endpoint that was disabled."""
-    with Burnish() as client:
+    with connect() as client:
         endpoint = client.webhooks.endpoints.update(endpoint_id)
     print_json(endpoint) if as_json else click.echo(f"{endpoint.id} is {_state(endpoint)}.")
 
@@ -72,7 +75,7 @@ def enable(endpoint_id: str, as_json: bool) -> None:
 @json_option
 def rotate(endpoint_id: str, keep_old: bool, as_json: bool) -> None:
     """Give an endpoint a new signing secret. Prints it, this once."""
-    with Burnish() as client:
+    with connect() as client:
         made = client.webhooks.endpoints.rotate_secret(endpoint_id, keep_old_secret_active_for_24_hours=keep_old)
     _print_secret(made, as_json)
 
@@ -83,7 +86,7 @@ def rotate(endpoint_id: str, keep_old: bool, as_json: bool) -> None:
 @json_option
 def test(endpoint_id: str, event_type: str, as_json: bool) -> None:
     """Let the server post a sample event to an endpoint."""
-    with Burnish() as client:
+    with connect() as client:
         tested = client.webhooks.endpoints.test(endpoint_id, event_type=event_type)
     print_json(tested) if as_json else click.echo(f"The receiver answered {tested.status_code}.")
 
@@ -94,7 +97,7 @@ def test(endpoint_id: str, event_type: str, as_json: bool) -> None:
 @json_option
 def deliveries(endpoint_id: str, limit: int, as_json: bool) -> None:
     """List every try to deliver an event to an endpoint, newest first."""
-    with Burnish() as client:
+    with connect() as client:
         found = list(islice(client.webhooks.endpoints.deliveries(endpoint_id, limit=min(limit, 1000)), limit))
     if as_json:
         print_json(found)
@@ -116,7 +119,7 @@ def replay(
     """Deliver events again: those with the EVENT_IDS, or those of a span of time."""
     if bool(event_ids) == (begin is not None) or (end is not None and begin is None):
         raise click.UsageError("Name either the events' ids, or a span by --from (and --to).")
-    with Burnish() as client:
+    with connect() as client:
         if begin is None:
             told = client.webhooks.endpoints.replay(endpoint_id, event_ids=event_ids)
         else:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from burnish._download import Download, filename_of, require_absent
+from burnish._download import Download, filename_of, place, require_absent
 from burnish._pages import AsyncPage, Page
 from burnish._request import Request, creating, parser_of, query, segment, whole
 from burnish._upload import Progress
@@ -65,15 +64,14 @@ def _content(model: str, export_id: str) -> Request[httpx.Response]:
 def _download(
     export: ModelExport, path: str | os.PathLike[str], extract: bool, on_progress: Progress | None
 ) -> tuple[Download, Finish]:
-    name = filename_of(export.filename, "")
     if not extract:
-        return Download(path, name=name, digest_required=True, on_progress=on_progress), Download.finish
+        file = place(path, filename_of(export.filename, ""))
+        return Download(file, digest_required=True, on_progress=on_progress), Download.finish
     if export.format == "gguf":
         raise ValueError("A GGUF export is one file: there is nothing to extract.")
     folder = Path(os.path.abspath(path))
     require_absent(folder)
-    target = Download(folder.parent, name=name, digest_required=True, on_progress=on_progress)
-    return target, partial(Download.finish_extracted, folder=folder)
+    return Download(folder, digest_required=True, on_progress=on_progress), Download.finish_extracted
 
 
 class _Wait:

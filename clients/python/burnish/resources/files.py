@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 from anyio.to_thread import run_sync
 
-from burnish._download import Download, filename_of
+from burnish._download import Download, filename_of, place
 from burnish._pages import AsyncPage, Page
 from burnish._parts import IN_PARTS_FROM
 from burnish._request import Request, content, creating, parser_of, query, segment, whole
@@ -45,7 +45,7 @@ def _download(file_id: str) -> Request[httpx.Response]:
 
 
 def _target(file_id: str, path: str | os.PathLike[str], on_progress: Progress | None) -> Download:
-    return Download(path, name=filename_of(file_id, ""), digest_required=False, on_progress=on_progress)
+    return Download(place(path, filename_of(file_id, "")), digest_required=False, on_progress=on_progress)
 
 
 def _delete(file_id: str) -> Request[Deleted]:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
-from standardwebhooks.webhooks import WebhookVerificationError as SignatureError
-
 from burnish._request import Request, parser_of
 from burnish.errors import WebhookVerificationError
 from burnish.resources.webhook_endpoints import AsyncWebhookEndpoints, WebhookEndpoints
@@ -26,6 +23,10 @@ class _Unwrapping:
         `body` is the request's body exactly as received; `secret` starts with `whsec_`. Deliveries more than
         five minutes old or new are refused. Raises WebhookVerificationError.
         """
+        # Here, because few clients receive webhooks.
+        from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
+        from standardwebhooks.webhooks import WebhookVerificationError as SignatureError
+
         try:
             Webhook(secret).verify(body, dict(headers.items()), json_parse=False)
             return WebhookEvent.model_validate_json(body)

@@ -1,0 +1,239 @@
+"""A job described in a YAML file: all arguments of an order, checked, each fault named with its line."""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Union, cast, get_args, get_origin
+
+import click
+
+from burnish._text import printable
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails
+
+FILES = ("training_file", "validation_file")
+_LARGEST = 2**20
+
+
+class JobFileError(click.ClickException):
+    """The file does not describe a job; a fault as that of an option would be."""
+
+    exit_code = 2
+
+
+class JobFile(NamedTuple):
+    """What a file says: the arguments (paths count from the file's folder), and the line of each of its places."""
+
+    name: str
+    arguments: dict[str, Any]
+    lines: dict[tuple[str, ...], int]
+
+    def line_of(self, param: str) -> int | None:
+        """Return the line of what the server calls `param` (`method.dpo.hyperparameters.beta`), None if not in here."""
+        place = tuple(param.split("."))
+        if place[0] == "method" and place not in self.lines:
+            place = place[2:]  # hyperparameters may stand beside the method's name
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines[place] if place else None
+
+
+def read_job_file(path: Path) -> JobFile:
+    """Read and check a file; `-` is standard input. Raises JobFileError that names the lines, OSError."""
+    name = "standard input" if str(path) == "-" else path.name
+    with click.open_file(str(path), "rb") as file:
+        content: bytes = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise JobFileError(f"{name} is too large to describe a job.")
+    node = _parsed(name, content)
+    lines: dict[tuple[str, ...], int] = {}
+    faults = [*_walk(node, (), lines)]
+    arguments = _values(name, node) if not faults else {}
+    faults += _wrong(arguments, lines) if not faults else []
+    if faults:
+        told = [f"{name}, line {line}: {reason}" for line, reason in sorted(faults)]
+        raise JobFileError(printable("\n".join(told)))
+    folder = Path() if str(path) == "-" else path.parent
+    for file_argument in FILES:
+        value = arguments.get(file_argument)
+        if value is not None and ((folder / value).is_file() or not value.startswith("file-")):
+            arguments[file_argument] = str(folder / value)
+    return JobFile(name, arguments, lines)
+
+
+def _yaml() -> Any:
+    return import_module("yaml")  # here, because most commands need none; Any, because its stubs say nothing
+
+
+def _parsed(name: str, content: bytes) -> Any:
+    yaml = _yaml()
+    try:
+        node = yaml.compose(content, _loader())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        raise JobFileError(printable(f"{name}{where}: this is not YAML: {error.problem}.")) from None
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise JobFileError(printable(f"{name} is not YAML: {' '.join(str(error).split())}.")) from None
+    except RecursionError:
+        raise JobFileError(f"{name} is nested too deeply.") from None
+    if not isinstance(node, yaml.MappingNode):
+        raise JobFileError(f"{name} must hold names with values, such as `model: smollm2-135m-instruct`.")
+    return node
+
+
+@cache
+def _loader() -> Any:
+    yaml = _yaml()
+
+    class Loader(yaml.SafeLoader):
+        """Safe; 1e-4 is a number, as in JSON, and a date is text, for the wire knows none."""
+
+    kept = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.yaml_implicit_resolvers = kept
+    number = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?[eE][-+]?[0-9]+")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    return Loader
+
+
+def _walk(node: Any, place: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Iterator[tuple[int, str]]:
+    """Write down the line of each key, and yield those that come twice."""
+    yaml = _yaml()
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            lines[(*place, str(number))] = item.start_mark.line + 1
+            yield from _walk(item, (*place, str(number)), lines)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in seen and name != "<<":
+                yield line, f"{name} stands here a second time."
+            seen.add(name)
+            lines[(*place, name)] = line
+            yield from _walk(value, (*place, name), lines)
+
+
+def _values(name: str, node: Any) -> dict[str, Any]:
+    yaml = _yaml()
+    loader = _loader()("")
+    try:
+        values = loader.construct_document(node)
+        json.dumps(values, allow_nan=False)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise JobFileError(printable(f"{name}, line {line}: {error.problem}.")) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise JobFileError(printable(f"{name} holds something that JSON has no form for: {error}.")) from None
+    # A known name without a value says nothing; an unknown one is a fault all the same.
+    known = _names(())
+    return {
+        key: value for key, value in cast("dict[str, Any]", values).items() if value is not None or key not in known
+    }
+
+
+def _wrong(arguments: dict[str, Any], lines: dict[tuple[str, ...], int]) -> list[tuple[int, str]]:
+    from pydantic import ValidationError
+
+    try:
+        _arguments().validate_python(arguments, strict=True)
+    except ValidationError as error:
+        found: dict[tuple[str, ...], list[str]] = {}
+        for detail in error.errors():
+            found.setdefault(_place(detail["loc"], lines), []).append(_reason(detail))
+        # Of a value with several forms, what is wrong inside the likeliest says more than that it is no other.
+        said = [place for place in found if not any(place == other[: len(place)] != other for other in found)]
+        return [(lines.get(place, 1), _told(place, found[place])) for place in said]
+    return []
+
+
+def _place(location: tuple[int | str, ...], lines: dict[tuple[str, ...], int]) -> tuple[str, ...]:
+    """Return the place in the file, without the names of forms that pydantic puts between."""
+    place: tuple[str, ...] = ()
+    for part in location:
+        if (*place, str(part)) in lines:
+            place = (*place, str(part))
+    return place
+
+
+def _told(place: tuple[str, ...], reasons: list[str]) -> str:
+    return f"{'.'.join(place) or 'a key'} {'; or '.join(dict.fromkeys(reasons))}."
+
+
+def _reason(detail: ErrorDetails) -> str:
+    if detail["type"] == "missing":
+        return f"lacks {detail['loc'][-1]}"
+    if detail["type"] != "extra_forbidden":
+        reason = detail["msg"].removeprefix("Input ")
+        return reason[0].lower() + reason[1:]
+    near = get_close_matches(str(detail["loc"][-1]), _names(detail["loc"][:-1]), 1)
+    return "is not known here" + (f"; {near[0]} is" if near else "")
+
+
+def _names(place: tuple[int | str, ...]) -> list[str]:
+    from burnish import job_arguments as known
+
+    inside = {
+        "lora": known.Lora,
+        "budget": known.Budget,
+        "resources": known.Resources,
+        "expires_after": known.JobExpiry,
+    }
+    kind = inside.get(str(place[0]), known.Wandb) if place else known.CreateJob
+    return list(kind.__annotations__)
+
+
+@cache
+def _arguments() -> TypeAdapter[Any]:
+    """Return what checks all arguments of an order; the options may give what a file lacks."""
+    from pydantic import TypeAdapter
+
+    from burnish.job_arguments import CreateJob
+
+    return TypeAdapter(_strict(CreateJob, whole=False))
+
+
+def _strict(hint: Any, *, whole: bool = True) -> Any:
+    """Return a type without the free form that stands beside a known one, and without room for unknown names.
+
+    `whole`: what is required must be there.
+    """
+    if get_origin(hint) in (Union, types.UnionType):
+        options = [option for option in get_args(hint) if option is not types.NoneType]
+        free = any(_is_known(option) for option in options)
+        kept = [_strict(option) for option in options if not (free and get_origin(option) is dict)]
+        return Union[tuple(kept)]  # noqa: UP007 - as many as there are
+    if get_origin(hint) is list:
+        return list[_strict(get_args(hint)[0])]
+    return _strict_members(hint, whole) if _is_known(hint) else hint
+
+
+def _is_known(hint: Any) -> bool:
+    return hasattr(hint, "__total__")
+
+
+def _strict_members(hint: Any, whole: bool) -> Any:
+    from pydantic import with_config
+    from typing_extensions import NotRequired, Required, TypedDict, get_type_hints
+
+    members: dict[str, Any] = {}
+    for name, member in get_type_hints(hint, include_extras=True).items():
+        required = whole and (hint.__total__ or get_origin(member) is Required)
+        kind = _strict(get_args(member)[0] if get_origin(member) is Required else member)
+        members[name] = kind if required else NotRequired[kind]
+    make: Any = TypedDict
+    # A method has hyperparameters of its own.
+    extra = "allow" if hint.__name__ == "Hyperparameters" else "forbid"
+    return with_config({"extra": extra})(make(hint.__name__, members))

@@ -1,0 +1,88 @@
+"""An order of the command line: the options, a file, or both, as the arguments of `jobs.create`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from burnish.cli.files import send
+from burnish.cli.job_file import FILES, JobFile, JobFileError, read_job_file
+from burnish.cli.job_options import pack
+from burnish.errors import APIStatusError
+
+if TYPE_CHECKING:
+    from burnish.client import Burnish
+    from burnish.job_arguments import CreateJob
+
+
+class Order:
+    """What is ordered by `options`, those of `order_options`. Raises click.ClickException, OSError."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        path: Path | None = options.pop("job_file")
+        self._given = pack(options)
+        self._file: JobFile | None = None
+        self._arguments = self._given
+        if path is not None:
+            self._file = read_job_file(path)
+            self._arguments = _merged(self._file, self._given)
+        for name in ("model", "training_file"):
+            if name not in self._arguments:
+                option = f"--{name.replace('_', '-')}"
+                raise click.UsageError(f"Missing option '{option}': give it, or {name} in a --file.")
+        self._files = {name: _existing(self._arguments[name]) for name in FILES if name in self._arguments}
+
+    @contextmanager
+    def sent(self, client: Burnish) -> Generator[CreateJob, None, None]:
+        """Upload the files that are paths and yield the arguments; a refusal gets the line of the file at fault."""
+        ids = {name: send(client, file).id if isinstance(file, Path) else file for name, file in self._files.items()}
+        try:
+            yield cast("CreateJob", {**self._arguments, **ids})
+        except APIStatusError as error:
+            line = self._line_of(error.param)
+            if line is not None:
+                error.message += f" ({line})"
+            raise
+
+    def _line_of(self, param: str | None) -> str | None:
+        if self._file is None or not param or param.split(".")[0] in self._given:
+            return None
+        line = self._file.line_of(param)
+        return None if line is None else f"{self._file.name}, line {line}"
+
+
+def _merged(file: JobFile, given: dict[str, Any]) -> dict[str, Any]:
+    arguments, block = file.arguments, file.arguments.get("method")
+    if not isinstance(block, dict):
+        return _over(arguments, given)
+    kind = cast("dict[str, Any]", block).get("type")
+    if "hyperparameters" in arguments:
+        raise JobFileError(f"{file.name} has hyperparameters beside those of its method: keep them in one place.")
+    if given.get("method", kind) != kind or not isinstance(kind, str):
+        raise JobFileError(f"{file.name} describes the method {kind}, which --method cannot change.")
+    rest = {name: value for name, value in given.items() if name not in ("method", "hyperparameters")}
+    own = {kind: {"hyperparameters": given["hyperparameters"]}} if "hyperparameters" in given else {}
+    return _over(arguments, {**rest, "method": own})
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay values over others, name by name at each level."""
+    merged = dict(below)
+    for name, value in above.items():
+        under = merged.get(name)
+        both = isinstance(value, dict) and isinstance(under, dict)
+        merged[name] = _over(cast("dict[str, Any]", under), cast("dict[str, Any]", value)) if both else value
+    return merged
+
+
+def _existing(value: str) -> Path | str:
+    """Tell a path from an id. Raises a usage error for what is neither."""
+    if Path(value).is_file():
+        return Path(value)
+    if value.startswith("file-") and "/" not in value:
+        return value
+    raise click.BadParameter(f"{value!r} is neither a file here nor a file's id (file-…).")
