@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
 from service.keys import repository, service
-from service.keys.auth import AdminDep, ContextDep, ReadSession, WriteSession
+from service.keys.auth import AdminDep, ContextDep, IdempotencyDep, ReadSession, WriteSession
 from service.keys.errors import KeyNotFound, NameTaken, ProjectNotFound
 from service.keys.schemas import KeyCreate, KeyDeleted, KeyObject, NewKey, ProjectCreate, ProjectObject, ProjectUpdate
 from service.keys.tables import Project
@@ -31,10 +31,16 @@ def list_projects(
 
 
 @router.post("", responses=refuses(NameTaken("support desk")))
-def create_project(body: ProjectCreate, session: WriteSession, _admin: AdminDep) -> ProjectObject:
+def create_project(
+    body: ProjectCreate, session: WriteSession, _admin: AdminDep, idempotency: IdempotencyDep
+) -> ProjectObject:
     """Make a project."""
     refuse_unstorable(body.model_dump())
-    return ProjectObject.of(service.create_project(session, body.name))
+
+    def create() -> ProjectObject:
+        return ProjectObject.of(service.create_project(session, body.name))
+
+    return idempotency.once(session, body.model_dump(), ProjectObject, create)
 
 
 @router.get("/{project_id}", responses=refuses(_UNKNOWN))
@@ -65,15 +71,24 @@ def list_keys(
 
 @router.post("/{project_id}/api_keys", responses=refuses(_UNKNOWN))
 def create_key(
-    project_id: str, body: KeyCreate, session: WriteSession, context: ContextDep, _admin: AdminDep
+    project_id: str,
+    body: KeyCreate,
+    session: WriteSession,
+    context: ContextDep,
+    _admin: AdminDep,
+    idempotency: IdempotencyDep,
 ) -> NewKey:
     """Make a key for a project. Its `value` is in this answer and nowhere else."""
     refuse_unstorable(body.model_dump())
     project = _project(session, project_id)
-    key, token = service.add_key(
-        session, context.hmac_key, project, name=body.name, scopes=body.scopes, expires_in=body.expires_in
-    )
-    return NewKey(**KeyObject.of(key).model_dump(), value=token)
+
+    def create() -> NewKey:
+        key, token = service.add_key(
+            session, context.hmac_key, project, name=body.name, scopes=body.scopes, expires_in=body.expires_in
+        )
+        return NewKey(**KeyObject.of(key).model_dump(), value=token)
+
+    return idempotency.once(session, body.model_dump(), NewKey, create)
 
 
 @router.delete("/{project_id}/api_keys/{key_id}", responses=refuses(_UNKNOWN, KeyNotFound("key_abc123")))

@@ -35,23 +35,25 @@ class Made:
     secret: str
 
 
-async def check_url(guard: Guard, url: str) -> None:
-    """Raise InvalidRequest unless a URL is a receiver's and its host now leads to where webhooks may go."""
+async def refusal_of(guard: Guard, url: str) -> InvalidRequest | None:
+    """Return what to say to a URL that is no receiver's, or whose host now leads to where webhooks may not go."""
     try:
         check_address(url)
         async with asyncio.timeout(_RESOLVE_SECONDS):
             await guard.addresses_of(httpx.URL(url))
     except BadAddress as error:
-        raise InvalidRequest(f"The url {error}.", param="url") from error
-    except TimeoutError as error:
-        raise InvalidRequest(
-            f"The host of the url could not be resolved within {_RESOLVE_SECONDS:g} s: check its name, or try again.",
-            param="url",
-        ) from error
+        sentence = f"The url {error}."
+    except TimeoutError:
+        sentence = (
+            f"The host of the url could not be resolved within {_RESOLVE_SECONDS:g} s: check its name, or try again."
+        )
     except Unresolvable as error:
-        raise InvalidRequest(f"{error}. Check the url's host, or try again.", param="url") from error
+        sentence = f"{error}. Check the url's host, or try again."
     except AddressRefused as error:
-        raise InvalidRequest(f"{error}.", param="url") from error
+        sentence = f"{error}."
+    else:
+        return None
+    return InvalidRequest(sentence, param="url")
 
 
 def create(session: Session, principal: Principal, vault: Vault, body: EndpointCreate) -> Made:

@@ -5658,7 +5658,10 @@ export interface operations {
     create_permissions: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path: {
                 fine_tuned_model_checkpoint: string;
             };
@@ -5680,6 +5683,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -5753,7 +5757,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The job that the model would have come from ended without one */
+            /** @description The job that the model would have come from ended without one; or: The key stands for another request of the last 24 hours */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -9978,7 +9982,10 @@ export interface operations {
     create_project: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -9996,6 +10003,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -10050,7 +10058,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description A project of this name exists */
+            /** @description A project of this name exists; or: The key stands for another request of the last 24 hours */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -10684,7 +10692,10 @@ export interface operations {
     create_key: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path: {
                 project_id: string;
             };
@@ -10704,6 +10715,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -10768,6 +10780,18 @@ export interface operations {
             };
             /** @description No project has the id */
             404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The key stands for another request of the last 24 hours */
+            409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
@@ -11910,7 +11934,10 @@ export interface operations {
     add_part: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path: {
                 upload_id: string;
             };
@@ -11936,6 +11963,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -12003,7 +12031,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The upload has ended, so nothing can be added to it */
+            /** @description The upload has ended, so nothing can be added to it; or: The key stands for another request of the last 24 hours */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -12194,7 +12222,10 @@ export interface operations {
     create_webhook_endpoint: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -12218,6 +12249,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -12283,7 +12315,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The project has as many endpoints as it may have */
+            /** @description The project has as many endpoints as it may have; or: The key stands for another request of the last 24 hours */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -12911,7 +12943,10 @@ export interface operations {
     replay_webhook_events: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path: {
                 webhook_endpoint_id: string;
             };
@@ -12933,6 +12968,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -12999,7 +13035,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The endpoint is disabled, so nothing is delivered to it */
+            /** @description The endpoint is disabled, so nothing is delivered to it; or: The key stands for another request of the last 24 hours */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -13076,7 +13112,10 @@ export interface operations {
     rotate_webhook_secret: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path: {
                 webhook_endpoint_id: string;
             };
@@ -13092,6 +13131,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -13159,6 +13199,18 @@ export interface operations {
             };
             /** @description No endpoint of this project has the id */
             404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The key stands for another request of the last 24 hours */
+            409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
