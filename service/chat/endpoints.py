@@ -22,10 +22,11 @@ from service.chat.service import open_engine, resolve, until_first
 from service.keys.auth import ContextDep, PrincipalDep
 from service.kit.declared import Responses, refuses
 from service.kit.errors import ServiceError
+from service.kit.routes import CheckedRoute
 from service.limits.rates import RateBookDep
 from service.models.errors import ModelNotFound
 
-router = APIRouter(prefix="/v1/chat", tags=["Chat"])
+router = APIRouter(prefix="/v1/chat", tags=["Chat"], route_class=CheckedRoute)
 
 T = TypeVar("T")
 _LOOK_SECONDS = 0.5

@@ -13,9 +13,14 @@ from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSess
 from service.keys.errors import ProjectNotFound
 from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage
+from service.kit.routes import CheckedRoute
 from service.models.errors import ModelNotFound
 
-router = APIRouter(prefix="/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions", tags=["Fine-tuning"])
+router = APIRouter(
+    prefix="/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions",
+    tags=["Fine-tuning"],
+    route_class=CheckedRoute,
+)
 _UNKNOWN = ModelNotFound("ft:tiny:burnish::abc12345", ["tiny"], param="fine_tuned_model_checkpoint")
 _ENDED = ParentFailed("ftjob-abc123", "failed", param="fine_tuned_model_checkpoint")
 _Page = BoundedListPage[PermissionObject]

@@ -14,9 +14,9 @@ from service.keys.schemas import KeyCreate, KeyDeleted, KeyObject, NewKey, Proje
 from service.keys.tables import Project
 from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage
-from service.kit.text import refuse_unstorable
+from service.kit.routes import CheckedRoute
 
-router = APIRouter(prefix="/v1/organization/projects", tags=["Administration"])
+router = APIRouter(prefix="/v1/organization/projects", tags=["Administration"], route_class=CheckedRoute)
 _UNKNOWN = ProjectNotFound("proj_abc123")
 _Limit = Annotated[int, Query(ge=1, le=100)]
 
@@ -35,7 +35,6 @@ def create_project(
     body: ProjectCreate, session: WriteSession, _admin: AdminDep, idempotency: IdempotencyDep
 ) -> ProjectObject:
     """Make a project."""
-    refuse_unstorable(body.model_dump())
 
     def create() -> ProjectObject:
         return ProjectObject.of(service.create_project(session, body.name))
@@ -52,7 +51,6 @@ def get_project(project_id: str, session: ReadSession, _admin: AdminDep) -> Proj
 @router.post("/{project_id}", responses=refuses(_UNKNOWN, NameTaken("desk")))
 def update_project(project_id: str, body: ProjectUpdate, session: WriteSession, _admin: AdminDep) -> ProjectObject:
     """Give a project another name."""
-    refuse_unstorable(body.model_dump())
     project = _project(session, project_id)
     if body.name is not None:
         service.rename_project(session, project, body.name)
@@ -79,7 +77,6 @@ def create_key(
     idempotency: IdempotencyDep,
 ) -> NewKey:
     """Make a key for a project. Its `value` is in this answer and nowhere else."""
-    refuse_unstorable(body.model_dump())
     project = _project(session, project_id)
 
     def create() -> NewKey:

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Request
 from service.files.errors import SAMPLE_INVALID, SAMPLE_TOO_LARGE
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.declared import refuses
+from service.kit.routes import CheckedRoute
 from service.uploads import repository, service
 from service.uploads.errors import PartTooMuch, UploadNotFound, UploadNotPending
 from service.uploads.schemas import PartObject, UploadComplete, UploadCreate, UploadObject, UploadWithParts
 
-router = APIRouter(prefix="/v1/uploads", tags=["Uploads"])
+router = APIRouter(prefix="/v1/uploads", tags=["Uploads"], route_class=CheckedRoute)
 
 _PART_BODY = {
     "requestBody": {

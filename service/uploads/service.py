@@ -19,7 +19,6 @@ from service.keys.service import Principal
 from service.kit import ids, outbox
 from service.kit.errors import InvalidRequest
 from service.kit.multipart import StreamedForm
-from service.kit.text import refuse_unstorable
 from service.limits import service as limits
 from service.limits.values import Limits
 from service.storage.base import BlobWriter
@@ -35,7 +34,6 @@ _SPARE = 2
 
 def create(session: Session, principal: Principal, context: Context, body: UploadCreate) -> UploadObject:
     """Announce a file; its room is kept from now on. Raises InvalidRequest, TooLarge or QuotaExceeded."""
-    refuse_unstorable(body.model_dump(exclude_none=True))
     filename = checked_filename(body.filename, param="filename")
     purpose = checked_purpose(body.purpose)
     limit = context.settings.max_file_bytes

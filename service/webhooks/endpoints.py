@@ -16,6 +16,7 @@ from service.kit import ids
 from service.kit.declared import refuses
 from service.kit.errors import InvalidRequest
 from service.kit.pagination import BoundedListPage, ListPage, Order
+from service.kit.routes import CheckedRoute
 from service.webhooks import repository, service
 from service.webhooks.errors import EndpointDisabled, EndpointNotFound, EventNotFound, NoAnswer, TooManyEndpoints
 from service.webhooks.guard import guard_of, guarded_client
@@ -39,7 +40,7 @@ from service.webhooks.sender import Pace
 from service.webhooks.target import Target, target_of
 from service.webhooks.vault import Vault
 
-router = APIRouter(prefix="/v1", tags=["Webhooks"])
+router = APIRouter(prefix="/v1", tags=["Webhooks"], route_class=CheckedRoute)
 
 _UNKNOWN = EndpointNotFound("whe_abc123")
 _SAMPLE_JOB = ids.JOB + "sample"
