@@ -110,11 +110,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         return _answer(404, f"Unknown request URL: {request.method} {request.url.path}.", code="unknown_url")
     if error.status_code == 405:
         said = f"{request.url.path} does not take {request.method}."
-        routes: Sequence[APIRoute] = request.app.state.routes
-        taken = {
-            method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()
-        }
-        return _answer(405, said, code="method_not_allowed", headers={"Allow": ", ".join(sorted(taken))})
+        return _answer(405, said, code="method_not_allowed", headers={"Allow": ", ".join(_methods_of(request))})
     if isinstance(error.__cause__, ServiceError):  # FastAPI wraps what reading a body raises
         return await _service_error(request, error.__cause__)
     if error.status_code == 400:  # FastAPI's own, for whatever a body raises beside a JSONDecodeError
@@ -125,6 +121,12 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         )
     code = TooLarge.code if error.status_code == TooLarge.status else None
     return _answer(error.status_code, str(error.detail), code=code)
+
+
+def _methods_of(request: Request) -> list[str]:
+    routes: Sequence[APIRoute] = request.app.state.routes
+    fitting = [route for route in routes if route.path_regex.match(request.url.path)]
+    return sorted({method for route in fitting for method in route.methods or ()})
 
 
 def unforeseen_error(request_id: str) -> JSONResponse:

@@ -43,6 +43,18 @@ def test_a_path_is_one_path(client: httpx.Client) -> None:
     assert client.put("/models/ft:a:b::c").headers["allow"] == "DELETE, GET"
 
 
+@pytest.mark.parametrize(
+    "path", ["evals", "completions", "responses", "embeddings", "batches", "vector_stores", "moderations"]
+)
+def test_what_is_not_served_is_a_404_that_openais_client_knows(api: RunningApi, path: str) -> None:
+    with (
+        OpenAI(base_url=api.url, api_key=api.key("official"), max_retries=0) as client,
+        pytest.raises(NotFoundError, match=f"Unknown request URL: POST /v1/{path}.") as caught,
+    ):
+        client.post(f"/{path}", cast_to=object, body={"model": "tiny"})
+    assert caught.value.code == "unknown_url"
+
+
 def test_an_answer_names_a_few_of_many_problems(client: httpx.Client) -> None:
     body = {f"{n}{'键' * 300}": n for n in range(800)}
     answer = client.post("/fine_tuning/jobs", json=body)
