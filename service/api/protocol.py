@@ -26,7 +26,7 @@ class BoundedHttp(HttpToolsProtocol):
         """Wait for the first request."""
         super().connection_made(transport)
         self._timer: asyncio.TimerHandle | None = None
-        self._received = self._head = self._heads = 0
+        self._received = self._head = self._passed = 0
         self._in_head = True
         self._await_more()
 
@@ -38,9 +38,9 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take the next bytes of a request."""
         self._received += len(data)
-        heads = self._heads
+        passed = self._passed
         super().data_received(data)
-        if not self._in_head or self._heads != heads or self.transport.is_closing():
+        if not self._in_head or self._passed != passed or self.transport.is_closing():
             return
         self._head += len(data)
         if self._head > self.head_bytes:
@@ -54,12 +54,13 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Go on with the body."""
         self._in_head = False
-        self._heads += 1
+        self._passed += 1
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """End a request: how long its answer takes is not the client's doing."""
         self._in_head, self._head = True, 0
+        self._passed += 1
         self._stop_waiting()
         super().on_message_complete()
 

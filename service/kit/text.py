@@ -20,7 +20,9 @@ def refuse_unusable(value: object) -> None:
                 _check(where, key)
                 waiting.append((f"{where}.{key}" if where else key, child))
         elif isinstance(item, list):
-            waiting.extend((where, child) for child in cast("list[Any]", item))
+            waiting.extend(
+                (f"{where}.{place}".lstrip("."), child) for place, child in enumerate(cast("list[Any]", item))
+            )
 
 
 def _check(where: str, item: str | float) -> None:

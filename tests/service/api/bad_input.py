@@ -245,7 +245,9 @@ _BODIES = [
     post(JOBS, "surrogate", '{"model":"tiny","training_file":"{file}","metadata":{"\\ud800":"a","\\ud800":"b"}}'),
     post(HOOKS, "'url' twice", '{"name":"n","url":"http://127.0.0.1:9/","url":"http://127.0.0.1:9/"}'),
     post("/chat/completions", "'role' twice", '{"model":"tiny","messages":[{"role":"user","role":"user"}]}'),
-    post("/chat/completions", "messages.content", '{"model":"tiny","messages":[{"role":"user","content":"\\ud800"}]}'),
+    post(
+        "/chat/completions", "messages.0.content", '{"model":"tiny","messages":[{"role":"user","content":"\\ud800"}]}'
+    ),
     post(JOBS, "Content-Encoding", gzip.compress(b"{}"), **{"Content-Encoding": "gzip"}),
     Bad("POST", FILES, 400, "Content-Encoding", form(FILE, PURPOSE), FORM | {"Content-Encoding": "deflate, gzip"}),
     job("unknown_field", unknown_field=1),
