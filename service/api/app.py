@@ -59,6 +59,7 @@ def create_app(context: Context | None) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
         openapi_tags=TAGS,
+        redirect_slashes=False,  # a redirect would name a host and a scheme that a proxy in front may not have
         generate_unique_id_function=operation_id,
         dependencies=[Depends(refuse_nul), Depends(take_turn, scope="function")],
     )
@@ -87,6 +88,7 @@ def create_app(context: Context | None) -> FastAPI:
         limits,
         audit,
     )
+    app.state.routes = [route for domain in routed for route in domain.router.routes]
     for router in (domain.router for domain in routed):
         app.include_router(router, dependencies=[Depends(count_request)])
     add_docs(app)

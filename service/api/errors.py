@@ -9,12 +9,15 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from service.kit.errors import ServiceError, TooLarge
 
 _log = logging.getLogger(__name__)
+_SHOWN, _LONGEST = 10, 256
+"""How many problems an answer names, and how much of a place that the caller made up."""
 _NO_OBJECT = frozenset({"missing", "model_type", "model_attributes_type", "dict_type"})
 
 
@@ -44,12 +47,12 @@ def _answer(
     status: int,
     message: str,
     *,
-    kind: str = "invalid_request_error",
     param: str | None = None,
     code: str | None = None,
-    retry: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    return _render(status, {"error": {"message": message, "type": kind, "param": param, "code": code}}, retry=retry)
+    body = {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}
+    return _render(status, body, retry=False, headers=headers)
 
 
 def _render(
@@ -71,9 +74,12 @@ async def _service_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problems = [_problem(item, error.body) for item in error.errors()]
-    sentences = [f"{where}: {what}" if where else what for where, what in problems]
-    return _answer(400, "; ".join(sentences) + ".", param=problems[0][0] or None)
+    found = error.errors()
+    problems = [_problem(item, error.body) for item in found[:_SHOWN]]
+    sentences = [f"{where[:_LONGEST]}: {what}" if where else what for where, what in problems]
+    if len(found) > _SHOWN:
+        sentences.append(f"and {len(found) - _SHOWN} more")
+    return _answer(400, "; ".join(sentences) + ".", param=problems[0][0][:_LONGEST] or None)
 
 
 def _problem(item: dict[str, Any], body: Any) -> tuple[str, str]:
@@ -115,7 +121,10 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 404:
         return _answer(404, f"Unknown request URL: {request.method} {request.url.path}.", code="unknown_url")
     if error.status_code == 405:
-        return _answer(405, f"{request.url.path} does not take {request.method}.", code="method_not_allowed")
+        said = f"{request.url.path} does not take {request.method}."
+        return _answer(405, said, code="method_not_allowed", headers={"Allow": ", ".join(_methods_of(request))})
+    if isinstance(error.__cause__, ServiceError):  # FastAPI wraps what reading a body raises
+        return await _service_error(request, error.__cause__)
     if error.status_code == 400:  # FastAPI's own, for whatever a body raises beside a JSONDecodeError
         return _answer(
             400,
@@ -124,6 +133,12 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         )
     code = TooLarge.code if error.status_code == TooLarge.status else None
     return _answer(error.status_code, str(error.detail), code=code)
+
+
+def _methods_of(request: Request) -> list[str]:
+    routes: Sequence[APIRoute] = request.app.state.routes
+    fitting = [route for route in routes if route.path_regex.match(request.url.path)]
+    return sorted({method for route in fitting for method in route.methods or ()})
 
 
 def unforeseen_error(request_id: str) -> JSONResponse:

@@ -6,6 +6,7 @@ import uvicorn
 
 from service import migrations
 from service.api.app import create_app
+from service.api.protocol import BoundedHttp
 from service.context import open_context
 from service.kit.log import set_up_logging
 from service.kit.settings import Settings
@@ -17,7 +18,14 @@ def run_api(settings: Settings, host: str, port: int) -> int:
     context = open_context(settings)
     migrations.check(settings)
     config = uvicorn.Config(
-        create_app(context), host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=5
+        create_app(context),
+        host=host,
+        port=port,
+        http=BoundedHttp,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
     server.run()

@@ -12,8 +12,9 @@ from service.audit.repository import Filter
 from service.audit.schemas import AuditLogObject
 from service.keys.auth import AdminDep, ReadSession
 from service.kit.pagination import BoundedListPage
+from service.kit.routes import CheckedRoute
 
-router = APIRouter(prefix="/v1/organization/audit_logs", tags=["Administration"])
+router = APIRouter(prefix="/v1/organization/audit_logs", tags=["Administration"], route_class=CheckedRoute)
 
 _Text = Annotated[str, StringConstraints(max_length=320)]
 

@@ -21,10 +21,11 @@ from service.keys.auth import ContextDep, PrincipalDep
 from service.kit.attended import attended
 from service.kit.declared import Responses, refuses
 from service.kit.errors import ServiceError
+from service.kit.routes import CheckedRoute
 from service.limits.rates import RateBookDep
 from service.models.errors import ModelNotFound
 
-router = APIRouter(prefix="/v1/chat", tags=["Chat"])
+router = APIRouter(prefix="/v1/chat", tags=["Chat"], route_class=CheckedRoute)
 
 _UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _CHUNK = (

@@ -60,18 +60,18 @@ class ChatCompletionRequest(BaseModel):
 
     model: str = Field(min_length=1, max_length=256, description="A base of the catalog, `ft:…`, a checkpoint, a job.")
     messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=2048)]
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
-    max_tokens: int | None = Field(None, ge=1, le=1 << 20)
-    max_completion_tokens: int | None = Field(None, ge=1, le=1 << 20)
+    temperature: float | None = Field(None, ge=0, le=2, strict=True)
+    top_p: float | None = Field(None, gt=0, le=1, strict=True)
+    n: int | None = Field(None, ge=1, le=MAX_ANSWERS, strict=True)
+    max_tokens: int | None = Field(None, ge=1, le=1 << 20, strict=True)
+    max_completion_tokens: int | None = Field(None, ge=1, le=1 << 20, strict=True)
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
-    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63, strict=True)
+    presence_penalty: float | None = Field(None, ge=-2, le=2, strict=True)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, strict=True)
     logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: int | None = Field(None, ge=0, le=20, strict=True)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None

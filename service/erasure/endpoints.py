@@ -10,8 +10,9 @@ from service.keys.auth import AdminDep, ContextDep, WriteSession
 from service.keys.errors import ProjectNotFound
 from service.kit.declared import refuses
 from service.kit.errors import Conflict
+from service.kit.routes import CheckedRoute
 
-router = APIRouter(prefix="/v1/organization/projects", tags=["Administration"])
+router = APIRouter(prefix="/v1/organization/projects", tags=["Administration"], route_class=CheckedRoute)
 
 
 class OwnProject(Conflict):

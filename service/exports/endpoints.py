@@ -14,9 +14,10 @@ from service.files.downloads import CONDITIONS, download, downloads
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage
+from service.kit.routes import CheckedRoute
 from service.models.errors import ModelNotFound
 
-router = APIRouter(prefix="/v1/models/{model}/exports", tags=["Models"])
+router = APIRouter(prefix="/v1/models/{model}/exports", tags=["Models"], route_class=CheckedRoute)
 _SAMPLE = "ft:smollm2-135m-instruct:burnish:desk:abc12345"
 _NO_MODEL = ModelNotFound("gpt-9", ["smollm2-135m-instruct"])
 _UNKNOWN = refuses(_NO_MODEL, ExportNotFound("export_abc123"))

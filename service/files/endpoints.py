@@ -16,8 +16,9 @@ from service.files.schemas import FileDeleted, FileObject
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage, Order
+from service.kit.routes import CheckedRoute
 
-router = APIRouter(prefix="/v1/files", tags=["Files"])
+router = APIRouter(prefix="/v1/files", tags=["Files"], route_class=CheckedRoute)
 
 _CONTENT = {
     "application/jsonl": '{"messages":[{"role":"user","content":"Hello"},{"role":"assistant","content":"你好"}]}\n',

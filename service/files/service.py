@@ -65,7 +65,7 @@ class FileUpload:
         with storage_errors():
             file = self._intake.commit(project_id=self._principal.project_id, purpose=purpose, expiry=expiry)
         sent = {"filename": file.filename, "purpose": purpose, "sha256": file.sha256, "expiry": expiry}
-        with kept_if_used(self._context, file), self._context.db.write() as session:
+        with kept_if_used(self._context, file.blob_key, file), self._context.db.write() as session:
             return self._idempotency.once(session, sent, FileObject, lambda: add(session, file, self._defaults))
 
     def _open(self, filename: str) -> Intake:
@@ -93,15 +93,14 @@ def add(session: Session, file: File, defaults: Limits) -> FileObject:
 
 
 @contextmanager
-def kept_if_used(context: Context, file: File) -> Generator[None]:
+def kept_if_used(context: Context, key: str, row: object) -> Generator[None]:
     """Delete a committed blob unless the block has brought its row into the database."""
-    key = file.blob_key
     try:
         yield
     except Exception:
         context.storage.delete(key)
         raise
-    if not inspect(file).has_identity:
+    if not inspect(row, raiseerr=True).has_identity:
         context.storage.delete(key)
 
 

@@ -34,9 +34,10 @@ from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSess
 from service.kit.declared import refuses
 from service.kit.errors import InvalidRequest
 from service.kit.pagination import BoundedListPage, ListPage
+from service.kit.routes import CheckedRoute
 from service.models.errors import ModelNotFound
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"], route_class=CheckedRoute)
 
 _UNKNOWN = JobNotFound(SAMPLE_JOB)
 _NO_MODEL = ModelNotFound("gpt-9", ["smollm2-135m-instruct"])

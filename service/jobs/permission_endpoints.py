@@ -9,13 +9,18 @@ from fastapi import APIRouter, Query
 from service.jobs import permissions
 from service.jobs.errors import ParentFailed
 from service.jobs.permissions import PermissionCreate, PermissionDeleted, PermissionNotFound, PermissionObject
-from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
+from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.keys.errors import ProjectNotFound
 from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage
+from service.kit.routes import CheckedRoute
 from service.models.errors import ModelNotFound
 
-router = APIRouter(prefix="/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions", tags=["Fine-tuning"])
+router = APIRouter(
+    prefix="/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions",
+    tags=["Fine-tuning"],
+    route_class=CheckedRoute,
+)
 _UNKNOWN = ModelNotFound("ft:tiny:burnish::abc12345", ["tiny"], param="fine_tuned_model_checkpoint")
 _ENDED = ParentFailed("ftjob-abc123", "failed", param="fine_tuned_model_checkpoint")
 _Page = BoundedListPage[PermissionObject]
@@ -53,10 +58,15 @@ def create_permissions(
     session: WriteSession,
     context: ContextDep,
     principal: PrincipalDep,
+    idempotency: IdempotencyDep,
 ) -> BoundedListPage[PermissionObject]:
     """Share a model or a checkpoint of one's own with other projects: their jobs may start from it."""
-    data = permissions.grant(session, principal, context, fine_tuned_model_checkpoint, body.project_ids)
-    return _Page.of(data, has_more=False)
+
+    def grant() -> BoundedListPage[PermissionObject]:
+        data = permissions.grant(session, principal, context, fine_tuned_model_checkpoint, body.project_ids)
+        return _Page.of(data, has_more=False)
+
+    return idempotency.once(session, body.model_dump(), _Page, grant)
 
 
 @router.delete("/{permission_id}", responses=refuses(_UNKNOWN, PermissionNotFound("cp_abc123"), _ENDED))

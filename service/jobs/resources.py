@@ -25,7 +25,11 @@ class Resources(BaseModel):
         description="1: only on a worker with a GPU; 0: on the CPU, whatever the worker has. A job uses one at most.",
     )
     gpu_memory_gb: float | None = Field(
-        None, gt=0, le=10000, description="The least memory of the worker's GPU, in GB (10⁹ bytes); asks for a GPU."
+        None,
+        gt=0,
+        le=10000,
+        strict=True,
+        description="The least memory of the worker's GPU, in GB (10⁹ bytes); asks for a GPU.",
     )
     labels: list[Label] = Field(
         default=[], max_length=16, description="Words that the worker's BURNISH_WORKER_LABELS must all have."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from service.jobs.integrations import Integrations, WandbIntegration
 from service.jobs.resources import Resources
@@ -15,6 +16,18 @@ from trainer.methods.base import LoraParameters
 from trainer.spec import Budget, LineageEntry
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+_SUFFIX = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+
+
+def _of_a_name(suffix: str) -> str:
+    if re.fullmatch(_SUFFIX, suffix) is None:
+        raise ValueError("it becomes part of the model's name: use letters (A to Z, a to z), digits, . _ -")
+    return suffix
+
+
+Suffix = Annotated[
+    str, Field(min_length=1, max_length=64, json_schema_extra={"pattern": f"^{_SUFFIX}$"}), AfterValidator(_of_a_name)
+]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
 PRIORITIES = {"low": -10, "normal": 0, "high": 10}
@@ -59,8 +72,8 @@ class JobCreate(BaseModel):
         examples=[{"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}}],
     )
     hyperparameters: dict[str, Any] | None = Field(None, json_schema_extra={"deprecated": True})
-    suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int | None = Field(None, ge=0, le=2147483647)
+    suffix: Suffix | None = None
+    seed: int | None = Field(None, ge=0, le=2147483647, strict=True)
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
     integrations: Integrations | None = Field(
         None, description="Where the job's metrics are sent beside its events; each names another project."

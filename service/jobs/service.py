@@ -28,7 +28,6 @@ from service.jobs.tables import Job, JobArtifact
 from service.keys.service import Principal
 from service.kit import ids, outbox
 from service.kit.errors import InvalidRequest
-from service.kit.text import refuse_unstorable
 from service.limits import service as limits
 from service.limits.values import Limits
 from service.models import repository as models
@@ -52,7 +51,6 @@ def create(session: Session, principal: Principal, context: Context, body: JobCr
 
 def draft(session: Session, principal: Principal, context: Context, body: JobCreate) -> Job:
     """Return the job that a creation asks for, checked and not stored. Raises InvalidRequest, Conflict, NotFound."""
-    refuse_unstorable(body.model_dump(exclude_none=True))
     method = methods.parse(body)
     start = starts.resolve(session, principal, context, body.model, method)
     grading.check(context, method, start.base, start.start)

@@ -92,6 +92,7 @@ WriteSession = Annotated[Session, Depends(get_write_session, scope="function")]
 async def get_idempotency(
     request: Request,
     response: Response,
+    context: ContextDep,
     principal: PrincipalDep,
     idempotency_key: Annotated[
         str | None, Header(description="Sent again with the same key, a request creates nothing new for 24 hours.")
@@ -105,7 +106,7 @@ async def get_idempotency(
         if call is not None:
             call.replayed, call.object_id = True, object_id
 
-    return Idempotency(principal.project_id, idempotency_key, request.url.path, tell)
+    return Idempotency(principal.project_id, idempotency_key, request.url.path, context.hmac_key, tell)
 
 
 IdempotencyDep = Annotated[Idempotency, Depends(get_idempotency)]

@@ -8,15 +8,15 @@ from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
 from service.keys import repository, service
-from service.keys.auth import AdminDep, ContextDep, ReadSession, WriteSession
+from service.keys.auth import AdminDep, ContextDep, IdempotencyDep, ReadSession, WriteSession
 from service.keys.errors import KeyNotFound, NameTaken, ProjectNotFound
 from service.keys.schemas import KeyCreate, KeyDeleted, KeyObject, NewKey, ProjectCreate, ProjectObject, ProjectUpdate
 from service.keys.tables import Project
 from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage
-from service.kit.text import refuse_unstorable
+from service.kit.routes import CheckedRoute
 
-router = APIRouter(prefix="/v1/organization/projects", tags=["Administration"])
+router = APIRouter(prefix="/v1/organization/projects", tags=["Administration"], route_class=CheckedRoute)
 _UNKNOWN = ProjectNotFound("proj_abc123")
 _Limit = Annotated[int, Query(ge=1, le=100)]
 
@@ -31,10 +31,15 @@ def list_projects(
 
 
 @router.post("", responses=refuses(NameTaken("support desk")))
-def create_project(body: ProjectCreate, session: WriteSession, _admin: AdminDep) -> ProjectObject:
+def create_project(
+    body: ProjectCreate, session: WriteSession, _admin: AdminDep, idempotency: IdempotencyDep
+) -> ProjectObject:
     """Make a project."""
-    refuse_unstorable(body.model_dump())
-    return ProjectObject.of(service.create_project(session, body.name))
+
+    def create() -> ProjectObject:
+        return ProjectObject.of(service.create_project(session, body.name))
+
+    return idempotency.once(session, body.model_dump(), ProjectObject, create)
 
 
 @router.get("/{project_id}", responses=refuses(_UNKNOWN))
@@ -46,7 +51,6 @@ def get_project(project_id: str, session: ReadSession, _admin: AdminDep) -> Proj
 @router.post("/{project_id}", responses=refuses(_UNKNOWN, NameTaken("desk")))
 def update_project(project_id: str, body: ProjectUpdate, session: WriteSession, _admin: AdminDep) -> ProjectObject:
     """Give a project another name."""
-    refuse_unstorable(body.model_dump())
     project = _project(session, project_id)
     if body.name is not None:
         service.rename_project(session, project, body.name)
@@ -65,15 +69,23 @@ def list_keys(
 
 @router.post("/{project_id}/api_keys", responses=refuses(_UNKNOWN))
 def create_key(
-    project_id: str, body: KeyCreate, session: WriteSession, context: ContextDep, _admin: AdminDep
+    project_id: str,
+    body: KeyCreate,
+    session: WriteSession,
+    context: ContextDep,
+    _admin: AdminDep,
+    idempotency: IdempotencyDep,
 ) -> NewKey:
     """Make a key for a project. Its `value` is in this answer and nowhere else."""
-    refuse_unstorable(body.model_dump())
     project = _project(session, project_id)
-    key, token = service.add_key(
-        session, context.hmac_key, project, name=body.name, scopes=body.scopes, expires_in=body.expires_in
-    )
-    return NewKey(**KeyObject.of(key).model_dump(), value=token)
+
+    def create() -> NewKey:
+        key, token = service.add_key(
+            session, context.hmac_key, project, name=body.name, scopes=body.scopes, expires_in=body.expires_in
+        )
+        return NewKey(**KeyObject.of(key).model_dump(), value=token)
+
+    return idempotency.once(session, body.model_dump(), NewKey, create)
 
 
 @router.delete("/{project_id}/api_keys/{key_id}", responses=refuses(_UNKNOWN, KeyNotFound("key_abc123")))

@@ -1,11 +1,17 @@
-"""`Idempotency-Key`: a creation that is sent again, because its answer was lost, gives the first answer again."""
+"""`Idempotency-Key`: a creation that is sent again, because its answer was lost, gives the first answer again.
+
+Answers may hold secrets that are shown once: keys, signing secrets. What is kept of one is sealed under a key that
+comes from the header as well as from the service's own secret, and the header is not kept, only an HMAC of it: the
+database alone, and the service's secret with it, open nothing without the caller's header.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -13,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from service.keys import repository
 from service.kit.errors import Conflict, InvalidRequest
+from service.kit.sealing import Sealer, derive
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -36,8 +43,9 @@ class Idempotency:
     """What one request asks for: nothing (no key), or to be carried out once."""
 
     project_id: str
-    key: str | None
+    key: str | None = field(repr=False)
     path: str
+    service_secret: bytes = field(repr=False)
     replayed: Callable[[str | None], None]
     """Called, with the object's id, where the answer is an earlier one."""
 
@@ -57,13 +65,30 @@ class Idempotency:
         """
         if self.key is None:
             return make()
-        fingerprint = hashlib.sha256(json.dumps([self.path, body], sort_keys=True).encode()).hexdigest()
-        if repository.reserve_answer(session, self.project_id, self.key, fingerprint):
+        digest, fingerprint = self._digest(self.key), self._fingerprint(body)
+        sealer = Sealer(derive(self.service_secret, b"burnish: kept answers", salt=self.key.encode()))
+        owner = f"{self.project_id} {fingerprint}"
+        if repository.reserve_answer(session, self.project_id, digest, fingerprint):
             answer = make()
-            repository.keep_answer(session, self.project_id, self.key, answer.model_dump(mode="json"))
+            repository.keep_answer(session, self.project_id, digest, sealer.seal(answer.model_dump_json(), owner))
             return answer
-        kept = repository.kept_answer(session, self.project_id, self.key)
-        if kept is None or kept.fingerprint != fingerprint:
+        kept = repository.kept_answer(session, self.project_id, digest)
+        if kept is None or kept.answer is None or kept.fingerprint != fingerprint:
             raise IdempotencyKeyReused(self.key)
-        self.replayed((kept.answer or {}).get("id"))
-        return model.model_validate(kept.answer)
+        answer = model.model_validate_json(sealer.open(kept.answer, owner))
+        self.replayed(getattr(answer, "id", None))
+        return answer
+
+    def is_kept(self, session: Session) -> bool:
+        """Tell whether the key stands for an earlier request, the same or another."""
+        return (
+            self.key is not None
+            and repository.kept_answer(session, self.project_id, self._digest(self.key)) is not None
+        )
+
+    def _digest(self, text: str) -> str:
+        key = derive(self.service_secret, b"burnish: idempotency keys")
+        return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+    def _fingerprint(self, body: Mapping[str, Any]) -> str:
+        return self._digest(json.dumps([self.path, body], sort_keys=True))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from sqlalchemy import Double, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -131,30 +131,30 @@ def revoke(session: Session, key_id: str) -> str | None:
     return result.scalar()
 
 
-def reserve_answer(session: Session, project_id: str, key: str, fingerprint: str) -> bool:
+def reserve_answer(session: Session, project_id: str, digest: str, fingerprint: str) -> bool:
     """Take an idempotency key; False where it is taken. Waits for a transaction that is taking it."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     result = session.execute(
         insert(IdempotentAnswer)
-        .values(project_id=project_id, key=key, fingerprint=fingerprint, created_at=db_now())
-        .on_conflict_do_nothing(index_elements=["project_id", "key"])
+        .values(project_id=project_id, digest=digest, fingerprint=fingerprint, created_at=db_now())
+        .on_conflict_do_nothing(index_elements=["project_id", "digest"])
         .returning(IdempotentAnswer.seq)
     )
     return result.first() is not None
 
 
-def keep_answer(session: Session, project_id: str, key: str, answer: Mapping[str, Any]) -> None:
-    """Write what the request that took the key is answered."""
+def keep_answer(session: Session, project_id: str, digest: str, answer: str) -> None:
+    """Write what the request that took the key is answered, sealed."""
     session.execute(
         update(IdempotentAnswer)
-        .where(IdempotentAnswer.project_id == project_id, IdempotentAnswer.key == key)
-        .values(answer=dict(answer))
+        .where(IdempotentAnswer.project_id == project_id, IdempotentAnswer.digest == digest)
+        .values(answer=answer)
     )
 
 
-def kept_answer(session: Session, project_id: str, key: str) -> IdempotentAnswer | None:
+def kept_answer(session: Session, project_id: str, digest: str) -> IdempotentAnswer | None:
     """Return what is kept for a key."""
-    query = select(IdempotentAnswer).where(IdempotentAnswer.project_id == project_id, IdempotentAnswer.key == key)
+    query = select(IdempotentAnswer).where(IdempotentAnswer.project_id == project_id, IdempotentAnswer.digest == digest)
     return session.scalar(query)
 
 

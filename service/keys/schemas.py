@@ -59,7 +59,7 @@ class KeyCreate(BaseModel):
 
     name: Name = Field(examples=["ci"])
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))] = list(DEFAULT_SCOPES)
-    expires_in: int | None = Field(None, ge=60, le=_TEN_YEARS, description="Seconds; without it, never.")
+    expires_in: int | None = Field(None, ge=60, le=_TEN_YEARS, strict=True, description="Seconds; without it, never.")
 
 
 class KeyObject(BaseModel):

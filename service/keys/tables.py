@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import Double, ForeignKey, Integer, String, UniqueConstraint
+from sqlalchemy import Double, ForeignKey, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.kit.db import Base, Json, db_now
+from service.kit.db import Base, db_now
 
 
 class Project(Base):
@@ -47,12 +45,14 @@ class IdempotentAnswer(Base):
     """What a creation with an `Idempotency-Key` was answered. `answer` is null inside its own transaction alone."""
 
     __tablename__ = "idempotent_answers"
-    __table_args__ = (UniqueConstraint("project_id", "key"),)
+    __table_args__ = (UniqueConstraint("project_id", "digest"),)
 
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    key: Mapped[str] = mapped_column(String(255))
+    digest: Mapped[str] = mapped_column(String(64))
+    """The HMAC of the header: its text opens `answer`, and is kept nowhere."""
     fingerprint: Mapped[str] = mapped_column(String(64))
-    """The SHA-256 of path and body."""
-    answer: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """The HMAC of path and body."""
+    answer: Mapped[str | None] = mapped_column(Text)
+    """Sealed."""
     created_at: Mapped[float] = mapped_column(Double, default=db_now(), index=True)

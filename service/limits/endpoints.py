@@ -9,12 +9,13 @@ from service.keys import repository as keys
 from service.keys.auth import AdminDep, ContextDep, PrincipalDep, ReadSession, WriteSession
 from service.keys.errors import ProjectNotFound
 from service.kit.declared import refuses
+from service.kit.routes import CheckedRoute
 from service.limits import service
 from service.limits.rates import RateBookDep
 from service.limits.schemas import LimitsObject, LimitsUpdate
 from service.limits.values import Limits
 
-router = APIRouter(prefix="/v1", tags=["Administration"])
+router = APIRouter(prefix="/v1", tags=["Administration"], route_class=CheckedRoute)
 _UNKNOWN = refuses(ProjectNotFound("proj_abc123"))
 
 

@@ -6,11 +6,12 @@ from fastapi import APIRouter
 
 from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.declared import refuses
+from service.kit.routes import CheckedRoute
 from service.models import service
 from service.models.errors import CatalogModel, ModelNotFound
 from service.models.schemas import ModelDeleted, ModelList, ModelObject
 
-router = APIRouter(prefix="/v1/models", tags=["Models"])
+router = APIRouter(prefix="/v1/models", tags=["Models"], route_class=CheckedRoute)
 _UNKNOWN = ModelNotFound("ft:tiny:burnish::abc12345", ["smollm2-135m-instruct"])
 
 

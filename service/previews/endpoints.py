@@ -14,12 +14,13 @@ from service.jobs.errors import ParentFailed
 from service.jobs.schemas import JobCreate
 from service.keys.auth import ContextDep, PrincipalDep
 from service.kit.declared import refuses
+from service.kit.routes import CheckedRoute
 from service.models.errors import ModelNotFound
 from service.previews import service
 from service.previews.errors import NoWorker, StartNotReady, TooManyPreviews
 from service.previews.schemas import PreviewObject
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"], route_class=CheckedRoute)
 
 
 @router.post(

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Request
 from service.files.errors import SAMPLE_INVALID, SAMPLE_TOO_LARGE
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.declared import refuses
+from service.kit.routes import CheckedRoute
 from service.uploads import repository, service
 from service.uploads.errors import PartTooMuch, UploadNotFound, UploadNotPending
 from service.uploads.schemas import PartObject, UploadComplete, UploadCreate, UploadObject, UploadWithParts
 
-router = APIRouter(prefix="/v1/uploads", tags=["Uploads"])
+router = APIRouter(prefix="/v1/uploads", tags=["Uploads"], route_class=CheckedRoute)
 
 _PART_BODY = {
     "requestBody": {
@@ -56,10 +57,12 @@ def get_upload(upload_id: str, session: ReadSession, principal: PrincipalDep) ->
 
 
 @router.post("/{upload_id}/parts", openapi_extra=_PART_BODY, responses=refuses(_TOO_MUCH, _UNKNOWN, _ENDED))
-async def add_part(upload_id: str, request: Request, context: ContextDep, principal: PrincipalDep) -> PartObject:
+async def add_part(
+    upload_id: str, request: Request, context: ContextDep, principal: PrincipalDep, idempotency: IdempotencyDep
+) -> PartObject:
     """Add a part of at most 64 MiB. Parts may come in parallel and in any order."""
-    upload = await to_thread.run_sync(_find_pending, context, principal, upload_id)
-    with service.PartUpload(context, upload, request.headers.get("content-type", "")) as part:
+    upload = await to_thread.run_sync(_find_open, context, principal, upload_id, idempotency)
+    with service.PartUpload(context, upload, idempotency, request.headers.get("content-type", "")) as part:
         async for chunk in request.stream():
             await to_thread.run_sync(part.feed, chunk)
         return await to_thread.run_sync(part.complete)
@@ -79,6 +82,10 @@ def cancel_upload(upload_id: str, session: WriteSession, principal: PrincipalDep
     return service.cancel(session, principal, upload_id)
 
 
-def _find_pending(context: ContextDep, principal: PrincipalDep, upload_id: str) -> service.Upload:
+def _find_open(
+    context: ContextDep, principal: PrincipalDep, upload_id: str, idempotency: IdempotencyDep
+) -> service.Upload:
+    """Return an upload that a part may come to: one that is pending, or whose part was perhaps sent before."""
     with context.db.read() as session:
-        return service.find_pending(session, principal, upload_id)
+        find = service.find if idempotency.is_kept(session) else service.find_pending
+        return find(session, principal, upload_id)

@@ -21,7 +21,7 @@ class UploadCreate(BaseModel):
 
     filename: str = Field(examples=["train.jsonl"])
     purpose: str = Field(examples=["fine-tune"])
-    bytes: int = Field(ge=1, le=2**53, examples=[1024])
+    bytes: int = Field(ge=1, le=2**53, strict=True, examples=[1024])
     mime_type: str = Field(min_length=1, max_length=128, examples=["text/jsonl"])
     expires_after: ExpiresAfter | None = None
 

@@ -12,14 +12,13 @@ from service.context import Context
 from service.files import service as files
 from service.files.errors import FileTooLarge
 from service.files.intake import Intake, checked_filename, checked_purpose
-from service.files.service import storage_errors
+from service.files.service import kept_if_used, storage_errors
 from service.files.tables import File
 from service.keys.idempotency import Idempotency
 from service.keys.service import Principal
 from service.kit import ids, outbox
 from service.kit.errors import InvalidRequest
 from service.kit.multipart import StreamedForm
-from service.kit.text import refuse_unstorable
 from service.limits import service as limits
 from service.limits.values import Limits
 from service.storage.base import BlobWriter
@@ -35,7 +34,6 @@ _SPARE = 2
 
 def create(session: Session, principal: Principal, context: Context, body: UploadCreate) -> UploadObject:
     """Announce a file; its room is kept from now on. Raises InvalidRequest, TooLarge or QuotaExceeded."""
-    refuse_unstorable(body.model_dump(exclude_none=True))
     filename = checked_filename(body.filename, param="filename")
     purpose = checked_purpose(body.purpose)
     limit = context.settings.max_file_bytes
@@ -95,9 +93,10 @@ def end_expired(session: Session) -> int:
 class PartUpload:
     """One part under way. Leaving it without `complete` leaves nothing behind."""
 
-    def __init__(self, context: Context, upload: Upload, content_type: str) -> None:
+    def __init__(self, context: Context, upload: Upload, idempotency: Idempotency, content_type: str) -> None:
         self._context = context
         self._upload = upload
+        self._idempotency = idempotency
         self._id = ids.new_id(ids.PART)
         self._bytes = 0
         self._writer: BlobWriter | None = None
@@ -124,7 +123,10 @@ class PartUpload:
         self._writer.write(chunk)
 
     def complete(self) -> PartObject:
-        """Store the part and its row. Raises InvalidRequest, UploadNotPending, QuotaExceeded, NoSpace."""
+        """Store the part and its row. Raises InvalidRequest, UploadNotPending, QuotaExceeded, NoSpace, Conflict.
+
+        A part that was sent before, with the same idempotency key, is not stored again.
+        """
         self._form.finish()
         assert self._writer is not None
         if not self._bytes:
@@ -134,15 +136,16 @@ class PartUpload:
         part = UploadPart(
             id=self._id, upload_id=self._upload.id, bytes=blob.bytes, sha256=blob.sha256, blob_key=blob.key
         )
-        try:
-            with self._context.db.write() as session:
-                self._check_room(session, blob.bytes)
-                session.add(part)
-                session.flush()
-                session.refresh(part)
-        except Exception:
-            self._context.storage.delete(blob.key)
-            raise
+        with kept_if_used(self._context, blob.key, part), self._context.db.write() as session:
+            return self._idempotency.once(
+                session, {"sha256": blob.sha256}, PartObject, lambda: self._add(session, part)
+            )
+
+    def _add(self, session: Session, part: UploadPart) -> PartObject:
+        self._check_room(session, part.bytes)
+        session.add(part)
+        session.flush()
+        session.refresh(part)
         return PartObject.of(part)
 
     def _open(self, _filename: str) -> PartUpload:
@@ -188,7 +191,7 @@ def complete(
         shown = files.add(session, file, Limits.of(context.settings))
         return UploadObject.of(find(session, principal, upload_id), shown)
 
-    with files.kept_if_used(context, file), context.db.write() as session:
+    with kept_if_used(context, file.blob_key, file), context.db.write() as session:
         return idempotency.once(session, body.model_dump(), UploadObject, finish)
 
 

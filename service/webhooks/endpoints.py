@@ -9,11 +9,14 @@ from anyio import to_thread
 from fastapi import APIRouter, Query
 
 from service.context import Context
-from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
+from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
+from service.keys.idempotency import Idempotency
 from service.keys.service import Principal
 from service.kit import ids
 from service.kit.declared import refuses
+from service.kit.errors import InvalidRequest
 from service.kit.pagination import BoundedListPage, ListPage, Order
+from service.kit.routes import CheckedRoute
 from service.webhooks import repository, service
 from service.webhooks.errors import EndpointDisabled, EndpointNotFound, EventNotFound, NoAnswer, TooManyEndpoints
 from service.webhooks.guard import guard_of, guarded_client
@@ -37,7 +40,7 @@ from service.webhooks.sender import Pace
 from service.webhooks.target import Target, target_of
 from service.webhooks.vault import Vault
 
-router = APIRouter(prefix="/v1", tags=["Webhooks"])
+router = APIRouter(prefix="/v1", tags=["Webhooks"], route_class=CheckedRoute)
 
 _UNKNOWN = EndpointNotFound("whe_abc123")
 _SAMPLE_JOB = ids.JOB + "sample"
@@ -51,17 +54,11 @@ def list_webhook_event_types(_principal: PrincipalDep) -> EventTypeList:
 
 @router.post("/webhook_endpoints", responses=refuses(TooManyEndpoints(100)))
 async def create_webhook_endpoint(
-    body: EndpointCreate, context: ContextDep, principal: PrincipalDep
+    body: EndpointCreate, context: ContextDep, principal: PrincipalDep, idempotency: IdempotencyDep
 ) -> EndpointWithSecret:
     """Create an endpoint. The answer alone shows its signing secret."""
-    await service.check_url(guard_of(context.settings), body.url)
-
-    def create() -> EndpointWithSecret:
-        with context.db.write() as session:
-            made = service.create(session, principal, Vault(context.hmac_key), body)
-            return EndpointWithSecret.showing(made.endpoint, made.secret)
-
-    return await to_thread.run_sync(create)
+    refusal = await service.refusal_of(guard_of(context.settings), body.url)
+    return await to_thread.run_sync(_create, context, principal, idempotency, body, refusal)
 
 
 @router.get("/webhook_endpoints")
@@ -90,8 +87,9 @@ async def update_webhook_endpoint(
     webhook_endpoint_id: str, body: EndpointUpdate, context: ContextDep, principal: PrincipalDep
 ) -> EndpointObject:
     """Change an endpoint, and enable it where it was disabled."""
-    if body.url is not None:
-        await service.check_url(guard_of(context.settings), body.url)
+    refusal = None if body.url is None else await service.refusal_of(guard_of(context.settings), body.url)
+    if refusal is not None:
+        raise refusal
 
     def update() -> EndpointObject:
         with context.db.write() as session:
@@ -115,12 +113,17 @@ def rotate_webhook_secret(
     session: WriteSession,
     context: ContextDep,
     principal: PrincipalDep,
+    idempotency: IdempotencyDep,
     body: SecretRotate | None = None,
 ) -> EndpointWithSecret:
     """Give an endpoint a new signing secret, which the answer alone shows."""
     keep_old = body is not None and body.keep_old_secret_active_for_24_hours
-    made = service.rotate(session, principal, Vault(context.hmac_key), webhook_endpoint_id, keep_old=keep_old)
-    return EndpointWithSecret.showing(made.endpoint, made.secret)
+
+    def rotate() -> EndpointWithSecret:
+        made = service.rotate(session, principal, Vault(context.hmac_key), webhook_endpoint_id, keep_old=keep_old)
+        return EndpointWithSecret.showing(made.endpoint, made.secret)
+
+    return idempotency.once(session, {"keep_old": keep_old}, EndpointWithSecret, rotate)
 
 
 @router.post(
@@ -165,11 +168,38 @@ def list_webhook_deliveries(
     responses=refuses(_UNKNOWN, EventNotFound("evt_abc123"), EndpointDisabled("whe_abc123")),
 )
 def replay_webhook_events(
-    webhook_endpoint_id: str, body: Replay, session: WriteSession, principal: PrincipalDep
+    webhook_endpoint_id: str,
+    body: Replay,
+    session: WriteSession,
+    principal: PrincipalDep,
+    idempotency: IdempotencyDep,
 ) -> Replayed:
     """Deliver events again: those with the ids, or those of the endpoint's types that happened in a span."""
-    event_ids = service.replay(session, principal, webhook_endpoint_id, body)
-    return Replayed(webhook_endpoint_id=webhook_endpoint_id, event_ids=event_ids)
+
+    def replay() -> Replayed:
+        event_ids = service.replay(session, principal, webhook_endpoint_id, body)
+        return Replayed(webhook_endpoint_id=webhook_endpoint_id, event_ids=event_ids)
+
+    return idempotency.once(session, body.model_dump(), Replayed, replay)
+
+
+def _create(
+    context: Context,
+    principal: Principal,
+    idempotency: Idempotency,
+    body: EndpointCreate,
+    refusal: InvalidRequest | None,
+) -> EndpointWithSecret:
+    """Create an endpoint, or give the earlier answer, though the host of the URL leads elsewhere by now."""
+
+    def create() -> EndpointWithSecret:
+        if refusal is not None:
+            raise refusal
+        made = service.create(session, principal, Vault(context.hmac_key), body)
+        return EndpointWithSecret.showing(made.endpoint, made.secret)
+
+    with context.db.write() as session:
+        return idempotency.once(session, body.model_dump(), EndpointWithSecret, create)
 
 
 def _target(context: Context, principal: Principal, endpoint_id: str) -> tuple[Target, float]:

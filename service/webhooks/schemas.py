@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, field_validator, model_validator
 
 from service.webhooks.message import EVENT_TYPES
 from service.webhooks.tables import WebhookAttempt, WebhookEndpoint
@@ -50,7 +50,7 @@ class EndpointUpdate(_Body):
 class SecretRotate(_Body):
     """The body of a rotation."""
 
-    keep_old_secret_active_for_24_hours: bool = False
+    keep_old_secret_active_for_24_hours: StrictBool = False
 
 
 class EndpointTest(_Body):
@@ -74,8 +74,8 @@ class Replay(_Body):
     )
 
     event_ids: list[str] | None = Field(None, min_length=1, max_length=1000, examples=[["evt_abc123"]])
-    begin: float | None = Field(None, alias="from", ge=0, le=1e12, description="Unix seconds, included.")
-    end: float | None = Field(None, alias="to", ge=0, le=1e12, description="Unix seconds, not included.")
+    begin: float | None = Field(None, alias="from", ge=0, le=1e12, strict=True, description="Unix seconds, included.")
+    end: float | None = Field(None, alias="to", ge=0, le=1e12, strict=True, description="Unix seconds, not included.")
 
     @model_validator(mode="after")
     def _one_way(self) -> Replay:

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 from service.keys.service import Principal
 from service.kit import ids
 from service.kit.errors import InvalidRequest
-from service.kit.text import refuse_unstorable
 from service.webhooks import health, repository
 from service.webhooks.errors import EndpointDisabled, EndpointNotFound, EventNotFound, TooManyEndpoints
 from service.webhooks.fan_out import send_to
@@ -35,28 +34,29 @@ class Made:
     secret: str
 
 
-async def check_url(guard: Guard, url: str) -> None:
-    """Raise InvalidRequest unless a URL is a receiver's and its host now leads to where webhooks may go."""
+async def refusal_of(guard: Guard, url: str) -> InvalidRequest | None:
+    """Return what to say to a URL that is no receiver's, or whose host now leads to where webhooks may not go."""
     try:
         check_address(url)
         async with asyncio.timeout(_RESOLVE_SECONDS):
             await guard.addresses_of(httpx.URL(url))
     except BadAddress as error:
-        raise InvalidRequest(f"The url {error}.", param="url") from error
-    except TimeoutError as error:
-        raise InvalidRequest(
-            f"The host of the url could not be resolved within {_RESOLVE_SECONDS:g} s: check its name, or try again.",
-            param="url",
-        ) from error
+        sentence = f"The url {error}."
+    except TimeoutError:
+        sentence = (
+            f"The host of the url could not be resolved within {_RESOLVE_SECONDS:g} s: check its name, or try again."
+        )
     except Unresolvable as error:
-        raise InvalidRequest(f"{error}. Check the url's host, or try again.", param="url") from error
+        sentence = f"{error}. Check the url's host, or try again."
     except AddressRefused as error:
-        raise InvalidRequest(f"{error}.", param="url") from error
+        sentence = f"{error}."
+    else:
+        return None
+    return InvalidRequest(sentence, param="url")
 
 
 def create(session: Session, principal: Principal, vault: Vault, body: EndpointCreate) -> Made:
     """Make an endpoint; its URL was checked. Raises Conflict where the project has the most that it may have."""
-    refuse_unstorable(body.model_dump())
     if repository.count(session, principal.project_id) >= _MOST_ENDPOINTS:
         raise TooManyEndpoints(_MOST_ENDPOINTS)
     endpoint_id, secret = ids.new_id(ids.WEBHOOK_ENDPOINT), new_secret()
@@ -85,7 +85,6 @@ def find(session: Session, principal: Principal, endpoint_id: str, *, lock: bool
 def change(session: Session, principal: Principal, endpoint_id: str, body: EndpointUpdate) -> WebhookEndpoint:
     """Change what the body says and enable the endpoint. Raises EndpointNotFound."""
     given = body.model_dump(exclude_none=True)
-    refuse_unstorable(given)
     endpoint = find(session, principal, endpoint_id, lock=True)
     changed = {name: value for name, value in given.items() if getattr(endpoint, name) != value}
     for name, value in changed.items():
@@ -132,7 +131,6 @@ def replay(session: Session, principal: Principal, endpoint_id: str, body: Repla
 
 def _chosen(session: Session, endpoint: WebhookEndpoint, body: Replay) -> list[WebhookEvent]:
     if body.event_ids is not None:
-        refuse_unstorable(body.event_ids, "event_ids")
         found = {event.id: event for event in repository.events_named(session, endpoint.project_id, body.event_ids)}
         for event_id in body.event_ids:
             if event_id not in found:

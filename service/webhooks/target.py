@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from service.kit.sealing import SealBroken
 from service.kit.settings import Settings, SettingsError
 from service.webhooks.tables import WebhookEndpoint
-from service.webhooks.vault import SealBroken, Vault
+from service.webhooks.vault import Vault
 
 _PREFIX = "whsec_"
 _HOW_TO_WRITE_IT = (

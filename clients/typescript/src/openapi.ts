@@ -6659,7 +6659,10 @@ export interface operations {
     create_permissions: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path: {
                 fine_tuned_model_checkpoint: string;
             };
@@ -6681,6 +6684,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -6754,7 +6758,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The job that the model would have come from ended without one */
+            /** @description The job that the model would have come from ended without one; or: The key stands for another request of the last 24 hours */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -10979,7 +10983,10 @@ export interface operations {
     create_project: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -10997,6 +11004,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -11051,7 +11059,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description A project of this name exists */
+            /** @description A project of this name exists; or: The key stands for another request of the last 24 hours */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -11685,7 +11693,10 @@ export interface operations {
     create_key: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path: {
                 project_id: string;
             };
@@ -11705,6 +11716,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -11769,6 +11781,18 @@ export interface operations {
             };
             /** @description No project has the id */
             404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The key stands for another request of the last 24 hours */
+            409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
@@ -12911,7 +12935,10 @@ export interface operations {
     add_part: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path: {
                 upload_id: string;
             };
@@ -12937,6 +12964,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -13004,7 +13032,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The upload has ended, so nothing can be added to it */
+            /** @description The upload has ended, so nothing can be added to it; or: The key stands for another request of the last 24 hours */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -13195,7 +13223,10 @@ export interface operations {
     create_webhook_endpoint: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -13219,6 +13250,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -13284,7 +13316,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The project has as many endpoints as it may have */
+            /** @description The project has as many endpoints as it may have; or: The key stands for another request of the last 24 hours */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -13912,7 +13944,10 @@ export interface operations {
     replay_webhook_events: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path: {
                 webhook_endpoint_id: string;
             };
@@ -13934,6 +13969,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -14000,7 +14036,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The endpoint is disabled, so nothing is delivered to it */
+            /** @description The endpoint is disabled, so nothing is delivered to it; or: The key stands for another request of the last 24 hours */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -14077,7 +14113,10 @@ export interface operations {
     rotate_webhook_secret: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Sent again with the same key, a request creates nothing new for 24 hours. */
+                "idempotency-key"?: string | null;
+            };
             path: {
                 webhook_endpoint_id: string;
             };
@@ -14093,6 +14132,7 @@ export interface operations {
             /** @description Done */
             200: {
                 headers: {
+                    "Idempotent-Replayed": components["headers"]["Replayed"];
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
@@ -14160,6 +14200,18 @@ export interface operations {
             };
             /** @description No endpoint of this project has the id */
             404: {
+                headers: {
+                    "openai-processing-ms": components["headers"]["ProcessingMs"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    "x-should-retry": components["headers"]["ShouldRetry"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The key stands for another request of the last 24 hours */
+            409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
                     "x-request-id": components["headers"]["RequestId"];

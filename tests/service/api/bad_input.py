@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,6 +111,8 @@ _UNKNOWN = [
     Bad("DELETE", f"{PERMISSIONS}/cp_none", 404, ""),
     Bad("GET", "/nothing", 404, "/nothing"),
     Bad("GET", "/fine_tuning", 404, "/fine_tuning"),
+    Bad("GET", "/files/", 404, "/files/"),
+    Bad("GET", "/evals", 404, "/evals"),
     Bad("POST", "/files/x/y/z", 404, "/files/x/y/z"),
 ]
 _METHODS = [
@@ -238,7 +241,27 @@ _BODIES = [
     job("metadata", metadata={"k": "a\0"}),
     post(JOBS, "metadata", '{"model":"tiny","training_file":"{file}","metadata":{"k":"\\ud800"}}'),
     post(JOBS, "metadata.k", '{"model":"tiny","training_file":"{file}","metadata":{"k":NaN}}'),
+    post(JOBS, "metadata.k", '{"model":"tiny","training_file":"{file}","metadata":{"k":1e999}}'),
+    post(JOBS, "'training_file' twice", '{"model":"tiny","training_file":"file-a","training_file":"{file}"}'),
+    post(JOBS, "'k' twice", '{"model":"tiny","training_file":"{file}","metadata":{"k":"a","\\u006b":"b"}}'),
+    post(JOBS, "surrogate", '{"model":"tiny","training_file":"{file}","metadata":{"\\ud800":"a","\\ud800":"b"}}'),
+    post(HOOKS, "'url' twice", '{"name":"n","url":"http://127.0.0.1:9/","url":"http://127.0.0.1:9/"}'),
+    post("/chat/completions", "'role' twice", '{"model":"tiny","messages":[{"role":"user","role":"user"}]}'),
+    post(
+        "/chat/completions", "messages.0.content", '{"model":"tiny","messages":[{"role":"user","content":"\\ud800"}]}'
+    ),
+    post(JOBS, "Content-Encoding", gzip.compress(b"{}"), **{"Content-Encoding": "gzip"}),
+    Bad("POST", FILES, 400, "Content-Encoding", form(FILE, PURPOSE), FORM | {"Content-Encoding": "deflate, gzip"}),
     job("unknown_field", unknown_field=1),
+    job("seed", seed=True),
+    job("seed", seed="7"),
+    job("letters", suffix="客服"),
+    job("resources.gpu_memory_gb", resources={"gpu_memory_gb": True}),
+    job(
+        "expires_after.checkpoints.seconds", expires_after={"checkpoints": {"anchor": "created_at", "seconds": "3600"}}
+    ),
+    announced("bytes", bytes="10"),
+    announced("bytes", bytes=True),
     job("method", method="supervised"),
     job("method.type", method={"type": "magic"}),
     job("method.type", method={}),
@@ -273,6 +296,8 @@ _BODIES = [
     post(f"{HOOKS}/{{hook}}", "event_types", {"event_types": [1]}),
     post(f"{HOOKS}/{{hook}}/test", "event_type", {"event_type": "none"}),
     post(f"{HOOKS}/{{hook}}/rotate_secret", "keep_old_secret", {"keep_old_secret_active_for_24_hours": "perhaps"}),
+    post(f"{HOOKS}/{{hook}}/rotate_secret", "keep_old_secret", {"keep_old_secret_active_for_24_hours": "yes"}),
+    post(f"{HOOKS}/{{hook}}/replay", "from", {"from": True, "to": 5}),
     post(f"{HOOKS}/{{hook}}/replay", "event_ids", {}),
     post(f"{HOOKS}/{{hook}}/replay", "from", {"from": "x", "to": 1}),
     post(f"{HOOKS}/{{hook}}/replay", "from", {"from": 1e300, "to": 1}),
@@ -304,6 +329,11 @@ _CHAT = [
         "/chat/completions",
         "max_tokens",
         {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": -1},
+    ),
+    post(
+        "/chat/completions",
+        "max_tokens",
+        {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": "9"},
     ),
     Bad("GET", "/chat/completions", 405, "GET"),
     post("/fine_tuning/alpha/graders/run", "JSON", "{"),

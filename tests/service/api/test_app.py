@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -25,6 +26,48 @@ def test_without_a_good_key_every_path_answers_401(api: RunningApi, header: str 
         assert answer.status_code == 401
         assert answer.json()["error"]["code"] == "invalid_api_key"
         assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_every_router_looks_at_bodies() -> None:
+    sources = [path.read_text() for path in Path("service").rglob("*.py")]
+    made = "".join(sources).count("APIRouter(")
+    assert made >= 12
+    assert "".join(sources).count("route_class=CheckedRoute") == made
+
+
+def test_a_path_is_one_path(client: httpx.Client) -> None:
+    """A redirect would name a host and a scheme that the client may not reach, or should not send its key to."""
+    answer = client.get("/models/", headers={"Host": "elsewhere.example"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+    assert client.put("/files").headers["allow"] == "GET, POST"
+    assert client.put("/models/ft:a:b::c").headers["allow"] == "DELETE, GET"
+
+
+@pytest.mark.parametrize(
+    "path", ["evals", "completions", "responses", "embeddings", "batches", "vector_stores", "moderations"]
+)
+def test_what_is_not_served_is_a_404_that_openais_client_knows(api: RunningApi, path: str) -> None:
+    with (
+        OpenAI(base_url=api.url, api_key=api.key("official"), max_retries=0) as client,
+        pytest.raises(NotFoundError, match=f"Unknown request URL: POST /v1/{path}.") as caught,
+    ):
+        client.post(f"/{path}", cast_to=object, body={"model": "tiny"})
+    assert caught.value.code == "unknown_url"
+
+
+def test_an_answer_names_a_few_of_many_problems(client: httpx.Client) -> None:
+    body = {f"{n}{'键' * 300}": n for n in range(800)}
+    answer = client.post("/fine_tuning/jobs", json=body)
+    assert answer.status_code == 400
+    assert "and 792 more" in answer.text  # the two that are missing are problems, too
+    assert len(answer.text) < 5000
+
+
+def test_the_headers_of_openais_clients_change_nothing(api: RunningApi) -> None:
+    key = api.key("official")
+    with OpenAI(base_url=api.url, api_key=key, organization="org-elsewhere", project="proj_other") as client:
+        file = client.files.create(file=("训练.jsonl", GOOD_JSONL), purpose="fine-tune")
+        assert client.files.delete(file.id).deleted
 
 
 def test_every_answer_has_a_request_id(client: httpx.Client) -> None:

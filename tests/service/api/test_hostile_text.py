@@ -61,7 +61,7 @@ def test_a_nul_in_the_url_is_refused(client: httpx.Client, path: str) -> None:
     assert "NUL" in answer.json()["error"]["message"]
 
 
-_HYPER = "hyperparameters.lora.target_modules"
+_HYPER = "hyperparameters.lora.target_modules.0"
 
 
 @pytest.mark.parametrize("bad", ["\\u0000", "\\ud800"])

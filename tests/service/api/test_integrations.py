@@ -84,8 +84,8 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "tags": ([wandb(project="p", tags=[str(n) for n in range(65)])], "integrations.0.wandb.tags", "at most 64"),
     "twice": ([wandb(project="p"), wandb(project="p", name="n")], "integrations", "the project 'p' twice"),
     "many": ([wandb(project=str(n)) for n in range(6)], "integrations", "at most 5"),
-    "a half": ([wandb(project="p", tags=["\ud800"])], "integrations.0.wandb.tags.0", "unicode"),
-    "a NUL": ([wandb(project="p", name="a\0")], "integrations.wandb.name", "NUL"),
+    "a half": ([wandb(project="p", tags=["\ud800"])], "integrations.0.wandb.tags.0", "surrogate"),
+    "a NUL": ([wandb(project="p", name="a\0")], "integrations.0.wandb.name", "NUL"),
 }
 
 

@@ -64,7 +64,7 @@ BAD_BODIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "seed beyond 64 bits": ({"seed": 10**30}, "seed", "2147483647"),
     "negative seed": ({"seed": -1}, "seed", "greater"),
     "suffix too long": ({"suffix": "x" * 65}, "suffix", "64"),
-    "suffix with a slash": ({"suffix": "a/b"}, "suffix", "match"),
+    "suffix with a slash": ({"suffix": "a/b"}, "suffix", "letters"),
     "too much metadata": ({"metadata": {str(n): "x" for n in range(17)}}, "metadata", "16"),
     "metadata key too long": ({"metadata": {"k" * 65: "x"}}, "metadata", "64"),
     "metadata value too long": ({"metadata": {"k": "x" * 513}}, "metadata", "512"),

@@ -5,6 +5,7 @@ Its webhooks are in test_webhook_endpoints.py, its chat in tests/service/chat.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
 
 import pytest
@@ -52,6 +53,17 @@ def test_files_and_uploads(official: OpenAI) -> None:
     done = official.uploads.complete(upload.id, part_ids=[parts[1].id, parts[0].id])
     assert done.file is not None
     assert official.files.content(done.file.id).content == GOOD_JSONL
+    chunked = official.uploads.upload_file_chunked(
+        file=GOOD_JSONL,
+        filename="分块.jsonl",
+        bytes=len(GOOD_JSONL),
+        mime_type="text/jsonl",
+        purpose="fine-tune",
+        part_size=100,
+        md5=hashlib.md5(GOOD_JSONL, usedforsecurity=False).hexdigest(),
+    )
+    assert chunked.file is not None
+    assert official.files.content(chunked.file.id).content == GOOD_JSONL
     other = official.uploads.create(filename="c.jsonl", purpose="fine-tune", bytes=9, mime_type="text/jsonl")
     assert official.uploads.cancel(other.id).status == "cancelled"
     assert official.files.delete(file.id).deleted

@@ -4,7 +4,8 @@ import base64
 
 import pytest
 
-from service.webhooks.vault import SealBroken, Vault, hint_of, new_secret
+from service.kit.sealing import SealBroken
+from service.webhooks.vault import Vault, hint_of, new_secret
 
 
 def test_a_secret_is_32_bytes_and_no_two_are_equal() -> None:
