@@ -163,7 +163,7 @@ def pause(session: Session, job_id: str) -> bool:
 def resume(session: Session, job_id: str) -> bool:
     """Let a paused job go on, or take back a pause that is still to come. False where there is neither."""
     job = repository.lock(session, job_id)
-    if job is None or not (job.state == JobState.PAUSED or job.pause_requested):
+    if job is None or job.state in TERMINAL or not (job.state == JobState.PAUSED or job.pause_requested):
         return False
     if job.state != JobState.PAUSED:
         job.pause_requested = False

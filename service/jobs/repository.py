@@ -178,17 +178,17 @@ def wait_for(session: Session, job_id: str, job_ids: Sequence[str]) -> bool:
 def move(session: Session, job_id: str, target: JobState, *, token: int | None = None, **values: Any) -> bool:
     """Bring a job to `target` where the state machine allows it. False, an answer, where it does not.
 
-    With `token`, only the holder of that lease succeeds. A pause after a failure is over, unless `values` begin one.
+    With `token`, only the holder of that lease succeeds. A pause after a failure is over, unless `values` begin one;
+    an end leaves no pause to come.
     """
     ran_until = _ran_until(session, job_id)
     query = update(Job).where(Job.id == job_id, Job.state.in_(sources_of(target)))
     if token is not None:
         query = query.where(Job.lease_token == token)
-    result = session.execute(
-        query.values(state=target, running_seconds=ran(), **{"held_by": None, "retry_at": None, **values}).returning(
-            Job.id
-        )
-    )
+    changed: dict[str, Any] = {"state": target, "running_seconds": ran(), "held_by": None, "retry_at": None}
+    if target in TERMINAL:
+        changed["pause_requested"] = False
+    result = session.execute(query.values(**changed | values).returning(Job.id))
     moved = result.first() is not None
     if moved and ran_until is not None:
         limits.end_span(session, job_id, at=ran_until)

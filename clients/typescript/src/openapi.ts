@@ -2355,9 +2355,9 @@ export interface components {
         /**
          * JobObject
          * @description OpenAI's job object; its own members
-         *     are `phase`, `pause_requested`, `attempt`, `started_at`, `running_seconds`, `base_model`, `lineage`, `waits_for`,
-         *     `queue`, `held_by`, `lora`, `priority`, `timeout`, `budget`, `resources`, `ended_by`, `expires_after` and
-         *     `keep_checkpoints`.
+         *     are `phase`, `pause_requested`, `attempt`, `failures`, `crashes`, `preemptions`, `started_at`, `running_seconds`,
+         *     `base_model`, `lineage`, `waits_for`, `queue`, `held_by`, `lora`, `priority`, `timeout`, `budget`, `resources`,
+         *     `ended_by`, `expires_after` and `keep_checkpoints`.
          */
         JobObject: {
             /** Attempt */
@@ -2365,6 +2365,12 @@ export interface components {
             /** Base Model */
             base_model: string;
             budget?: components["schemas"]["Budget"] | null;
+            /**
+             * Crashes
+             * @description Attempts in a row that just ended, none of which kept a newer checkpoint.
+             * @default 0
+             */
+            crashes?: number;
             /** Created At */
             created_at: number;
             /**
@@ -2376,6 +2382,12 @@ export interface components {
             /** Estimated Finish */
             estimated_finish: number | null;
             expires_after?: components["schemas"]["JobExpiry"] | null;
+            /**
+             * Failures
+             * @description Attempts that ended with an error of the trainer or the worker.
+             * @default 0
+             */
+            failures?: number;
             /** Fine Tuned Model */
             fine_tuned_model: string | null;
             /** Finished At */
@@ -2423,6 +2435,12 @@ export interface components {
             /** Pause Requested */
             pause_requested: boolean;
             phase: components["schemas"]["JobState"];
+            /**
+             * Preemptions
+             * @description Attempts that ended because their worker was stopped.
+             * @default 0
+             */
+            preemptions?: number;
             /**
              * Priority
              * @default 0
@@ -2474,7 +2492,7 @@ export interface components {
              * Reason
              * @enum {string}
              */
-            reason: "validating" | "paused" | "waits_for_jobs" | "project_limit" | "no_worker" | "no_fitting_worker" | "workers_busy";
+            reason: "validating" | "paused" | "waits_for_jobs" | "project_limit" | "retrying" | "no_worker" | "no_fitting_worker" | "workers_busy";
         };
         /**
          * JobState
@@ -6016,6 +6034,9 @@ export interface operations {
                      *           "phase": "succeeded",
                      *           "pause_requested": false,
                      *           "attempt": 1,
+                     *           "failures": 0,
+                     *           "crashes": 0,
+                     *           "preemptions": 0,
                      *           "error": null,
                      *           "hyperparameters": {
                      *             "n_epochs": 3,
@@ -6181,6 +6202,9 @@ export interface operations {
                      *       "phase": "validating",
                      *       "pause_requested": false,
                      *       "attempt": 0,
+                     *       "failures": 0,
+                     *       "crashes": 0,
+                     *       "preemptions": 0,
                      *       "error": null,
                      *       "hyperparameters": {
                      *         "n_epochs": 3,
@@ -6383,6 +6407,9 @@ export interface operations {
                      *       "phase": "succeeded",
                      *       "pause_requested": false,
                      *       "attempt": 1,
+                     *       "failures": 0,
+                     *       "crashes": 0,
+                     *       "preemptions": 0,
                      *       "error": null,
                      *       "hyperparameters": {
                      *         "n_epochs": 3,
@@ -6950,6 +6977,9 @@ export interface operations {
                      *       "phase": "cancelled",
                      *       "pause_requested": false,
                      *       "attempt": 1,
+                     *       "failures": 0,
+                     *       "crashes": 0,
+                     *       "preemptions": 0,
                      *       "error": null,
                      *       "hyperparameters": {
                      *         "n_epochs": 3,
@@ -7686,6 +7716,9 @@ export interface operations {
                      *       "phase": "paused",
                      *       "pause_requested": false,
                      *       "attempt": 1,
+                     *       "failures": 0,
+                     *       "crashes": 0,
+                     *       "preemptions": 0,
                      *       "error": null,
                      *       "hyperparameters": {
                      *         "n_epochs": 3,
@@ -8011,6 +8044,9 @@ export interface operations {
                      *       "phase": "queued",
                      *       "pause_requested": false,
                      *       "attempt": 1,
+                     *       "failures": 0,
+                     *       "crashes": 0,
+                     *       "preemptions": 0,
                      *       "error": null,
                      *       "hyperparameters": {
                      *         "n_epochs": 3,

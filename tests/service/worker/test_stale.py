@@ -300,4 +300,4 @@ def test_a_cancel_is_the_end_in_every_state(world: World, state: str) -> None:
     ):
         with pytest.raises(StaleLease), world.db.write() as session:
             change(session)
-    assert world.row(job_id).state == JobState.CANCELLED
+    assert (world.row(job_id).state, world.row(job_id).pause_requested) == (JobState.CANCELLED, False)
