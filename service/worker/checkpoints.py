@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -16,7 +17,7 @@ from service.worker.lease import Lease
 from service.worker.messages import Row, finite
 from service.worker.transfer import Damaged, StoredFolder, job_prefix, store_folder
 from trainer import events
-from trainer.result import CHECKPOINTS_FOLDER
+from trainer.result import CHECKPOINTS_FOLDER, MANIFEST_NAME
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,12 @@ class CheckpointUploads:
         """
         try:
             self._keep_files(event.step)
-        except (OSError, shutil.Error):
+        except FileNotFoundError:
             log.info("%s: the trainer has removed its checkpoint at step %d already", self._lease.job_id, event.step)
+            return
+        except OSError as error:
+            log.warning("%s: the checkpoint at step %d was not kept: %s", self._lease.job_id, event.step, error)
+            self._tell_lost(event.step)
             return
         with self._changed:
             self._waiting.append(event)
@@ -106,11 +111,17 @@ class CheckpointUploads:
         return self._folder / _WAITING_FOLDER / f"step-{step}"
 
     def _keep_files(self, step: int) -> None:
-        """Link the checkpoint's files: that takes neither time nor room."""
-        place = self._place(step)
+        """Link the checkpoint's files: that takes neither time nor room. Raises OSError."""
+        place, source = self._place(step), self._folder / CHECKPOINTS_FOLDER / f"step-{step}"
         shutil.rmtree(place, ignore_errors=True)
-        source = self._folder / CHECKPOINTS_FOLDER / f"step-{step}"
-        shutil.copytree(source, place, copy_function=os.link)
+        place.mkdir(parents=True)
+        files = [path for path in source.rglob("*") if path.is_file()]
+        if source / MANIFEST_NAME not in files:
+            raise FileNotFoundError(source)
+        for file in files:
+            target = place / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(file, target)
 
     def _store(self, event: events.Checkpoint) -> None:
         prefix = f"{job_prefix(self._lease.job_id, self._lease.token)}/checkpoints/step-{event.step}"
@@ -151,3 +162,13 @@ class CheckpointUploads:
                 repository.add_event(session, self._lease.job_id, **row)
 
         self._lease.insist(write)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file another name, or a copy where the file system has no such thing. Raises OSError."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        shutil.copyfile(source, target)
