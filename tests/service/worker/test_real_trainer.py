@@ -29,8 +29,9 @@ def test_a_real_training_is_stopped_resumed_and_published(tmp_path: Path, tiny_b
     assert not list(world.settings.work.iterdir())
     world.stop.clear()
     # Another machine: it has nothing but the database and the store.
-    given = {"data": tmp_path / "b", "database_url": world.settings.database, "storage_url": world.settings.storage}
-    elsewhere = Settings.model_validate(world.settings.model_dump(exclude_unset=True) | given)
+    given = {"data": tmp_path / "b", "secret_key": "k" * 32}
+    shared = {"database_url": world.settings.database, "storage_url": world.settings.storage}
+    elsewhere = Settings.model_validate(world.settings.model_dump(exclude_unset=True) | given | shared)
     context = open_context(elsewhere)
     run_job(WorkerRuntime(context=context, owner="worker-2", stop=world.stop), job_id)
     context.db.close()
