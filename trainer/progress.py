@@ -27,6 +27,11 @@ class Progress(BaseModel):
         """The number of the last step, 0 before the first."""
         return self.steps[-1].step if self.steps else 0
 
+    def lacks_evaluation(self, step: int, every: int, last: int) -> bool:
+        """Tell whether the tuned model was to be measured at a step and was not, as the run was asked to stop there."""
+        due = step > 0 and (step % every == 0 or step == last)
+        return due and not any(evaluation.step == step for evaluation in self.evaluations)
+
     def save(self, folder: Path) -> None:
         """Write `progress.json` into a checkpoint's folder."""
         (folder / PROGRESS_NAME).write_text(self.model_dump_json(), encoding="utf-8")

@@ -77,6 +77,15 @@ def entries_of(folder: Path, paths: Iterable[Path]) -> tuple[FileEntry, ...]:
     )
 
 
+def flush(path: Path) -> None:
+    """Have the disk keep a file's bytes, or a folder's names, through a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json` beside its place, flush it to disk, then rename it into place."""
     temporary = folder / f".{MANIFEST_NAME}"

@@ -27,6 +27,14 @@ def _end(context: Context, job_id: str) -> bool:
         if job is None:  # it was renewed, or has ended, since the list was read
             return False
         owner, attempt = job.lease_owner, job.lease_token
-        lifecycle.retry_or_fail(session, job, token=attempt, error=_LOST, max_failures=context.settings.max_failures)
+        lifecycle.retry_or_fail(
+            session,
+            job,
+            token=attempt,
+            error=_LOST,
+            max_failures=context.settings.max_failures,
+            crash=True,
+            first_pause=context.settings.retry_seconds,
+        )
     _log.warning("the worker %s stopped answering: attempt %d of %s is over", owner, attempt, job_id)
     return True

@@ -51,6 +51,9 @@ def _decide(context: Context, job: Job, bad_files: Sequence[BadFile]) -> None:
             if not bad_files:
                 lifecycle.queue_up(session, job.id)
                 return
+            now = repository.lock(session, job.id)
+            if now is None or now.state != JobState.VALIDATING:  # another controller was faster, or it was cancelled
+                return
             for bad in bad_files:
                 if bad.problems is not None:
                     message = f"{bad.problems['filename']} cannot be used as {bad.error.param}"

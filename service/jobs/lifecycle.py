@@ -25,6 +25,9 @@ from service.models.tables import FineTunedModel
 from service.workers.capacity import Capacity
 from trainer.methods.base import Kinds
 
+PAUSE_FACTOR, LONGEST_PAUSE = 4, 600.0
+"""By how much each pause after a failure is longer than the one before, and the longest, in seconds."""
+
 
 @dataclass(frozen=True)
 class JobError:
@@ -160,7 +163,7 @@ def pause(session: Session, job_id: str) -> bool:
 def resume(session: Session, job_id: str) -> bool:
     """Let a paused job go on, or take back a pause that is still to come. False where there is neither."""
     job = repository.lock(session, job_id)
-    if job is None or not (job.state == JobState.PAUSED or job.pause_requested):
+    if job is None or job.state in TERMINAL or not (job.state == JobState.PAUSED or job.pause_requested):
         return False
     if job.state != JobState.PAUSED:
         job.pause_requested = False
@@ -174,14 +177,34 @@ def resume(session: Session, job_id: str) -> bool:
     return True
 
 
-def retry_or_fail(session: Session, job: Job, *, token: int, error: JobError, max_failures: int) -> None:
-    """An attempt died: running → queued (or paused) while the budget lasts, then → failed. Raises StaleLease."""
-    failures = job.failures + 1
-    if failures >= max_failures:
-        fail(session, job.id, error, token=token, failures=failures)
+def retry_or_fail(
+    session: Session,
+    job: Job,
+    *,
+    token: int,
+    error: JobError,
+    max_failures: int,
+    crash: bool = False,
+    first_pause: float = 0.0,
+) -> None:
+    """An attempt died: running → queued (or paused) while the budget lasts, then → failed. Raises StaleLease.
+
+    Failures with a reason count all together. Crashes, where an attempt just ended, count in a row: one that came after
+    a newer checkpoint than the last is the first again. Each time the job waits longer, `first_pause` seconds at first.
+    """
+    if crash:
+        count, values = _crashed(session, job)
+        told = f"crash {count} of {max_failures} without a newer checkpoint between"
+    else:
+        count, values = job.failures + 1, {"failures": job.failures + 1}
+        told = f"failure {count} of {max_failures}"
+    if count >= max_failures:
+        fail(session, job.id, _poisonous(error, count) if crash else error, token=token, **values)
         return
-    message = f"Attempt {job.lease_token} failed ({error.message}); trying again, failure {failures} of {max_failures}"
-    _let_go(session, job.id, token, message=message, failures=failures)
+    pause = min(first_pause * PAUSE_FACTOR ** (count - 1), LONGEST_PAUSE)
+    when = f" in {pause:.0f} s" if pause >= 1 else ""
+    message = f"Attempt {job.lease_token} failed ({error.message}); trying again{when}, {told}"
+    _let_go(session, job.id, token, message=message, pause=pause, **values)
 
 
 def time_out(session: Session, job_id: str, *, token: int) -> None:
@@ -297,10 +320,27 @@ def succeed(
     return name
 
 
-def _let_go(session: Session, job_id: str, token: int, *, message: str, **values: Any) -> None:
+def _crashed(session: Session, job: Job) -> tuple[int, dict[str, int]]:
+    """Return the number of this crash in its row, and the columns that keep it."""
+    checkpoint = repository.latest_checkpoint(session, job.id)
+    step = checkpoint.step if checkpoint else 0
+    crashes = 1 if step > job.crash_step else job.crashes + 1
+    return crashes, {"crashes": crashes, "crash_step": step}
+
+
+def _poisonous(error: JobError, count: int) -> JobError:
+    if count == 1:
+        return error
+    message = f"{error.message.rstrip('.')}, {count} times in a row without the job getting any further."
+    return JobError(error.code, message, error.param)
+
+
+def _let_go(
+    session: Session, job_id: str, token: int, *, message: str, pause: float | None = None, **values: Any
+) -> None:
     """An attempt is over and the job is not: running → paused where its owner asked for that, else → queued.
 
-    A job that has used up its timeout meanwhile → failed.
+    A job that has used up its timeout meanwhile → failed. With `pause`, a queued job waits so many seconds.
     """
     job = repository.lock(session, job_id)
     if repository.is_out_of_time(session, job_id):
@@ -309,13 +349,15 @@ def _let_go(session: Session, job_id: str, token: int, *, message: str, **values
     pausing = job is not None and job.pause_requested
     target = JobState.PAUSED if pausing else JobState.QUEUED
     cleared: dict[str, Any] = {"lease_expires_at": None, "estimated_finish": None, "pause_requested": False}
+    if pause and not pausing:
+        cleared["retry_at"] = db_now() + pause
     if not repository.move(session, job_id, target, token=token, **cleared, **values):
         raise StaleLease(job_id)
     if pausing:
         _tell_paused(session, job_id)
         return
     repository.add_event(session, job_id, message, level="warn")
-    outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
+    outbox.add(session, outbox.Topic.ENQUEUE_JOB, delay=pause or 0.0, job_id=job_id)
 
 
 def _pause_now(session: Session, job_id: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.jobs import repository
@@ -12,6 +13,7 @@ from service.jobs.resources import Resources
 from service.jobs.schemas import JobQueueObject
 from service.jobs.states import JobState
 from service.jobs.tables import Job
+from service.kit.db import db_now
 from service.kit.settings import Settings
 from service.workers import repository as workers
 from service.workers.tables import Worker
@@ -27,6 +29,7 @@ class Queue:
     turn: dict[str, int]
     priorities: Sequence[int]
     workers: Sequence[Worker]
+    now_at: float = 0.0
 
     @classmethod
     def now(cls, session: Session, settings: Settings) -> Queue:
@@ -36,6 +39,7 @@ class Queue:
             turn={row.id: place for place, row in enumerate(rows, start=1)},
             priorities=[row.priority for row in rows],
             workers=workers.alive(session, within=settings.lease_seconds),
+            now_at=session.scalar(select(db_now())) or 0.0,
         )
 
     def explain(self, job: Job) -> JobQueueObject | None:
@@ -51,6 +55,9 @@ class Queue:
             case JobState.QUEUED if job.held_by:
                 message = f"It waits for a limit of its project, {job.held_by}; GET /v1/limits shows what is used."
                 return JobQueueObject(position=None, reason="project_limit", message=message)
+            case JobState.QUEUED if job.retry_at and job.retry_at > self.now_at:
+                message = f"Its last attempt failed; the next one may start in {job.retry_at - self.now_at:.0f} s."
+                return JobQueueObject(position=None, reason="retrying", message=message)
             case JobState.QUEUED:
                 return self._waits(job, self.turn.get(job.id))
             case _:

@@ -20,7 +20,8 @@ from service.limits import repository as limits
 _BARE = {"": ""}
 """How `JobMetadata` has a job without metadata."""
 
-_READY = (Job.state == JobState.QUEUED, Job.waits_for.is_(None), Job.held_by.is_(None))
+_RESTED = or_(Job.retry_at.is_(None), Job.retry_at <= db_now())
+_READY = (Job.state == JobState.QUEUED, Job.waits_for.is_(None), Job.held_by.is_(None), _RESTED)
 _PAGE = 200
 _TURN = (Job.priority.desc(), Job.seq)
 
@@ -86,7 +87,7 @@ def in_state(session: Session, state: JobState, *, limit: int = 1000) -> Sequenc
 
 
 def ready(session: Session, *, limit: int = 1000) -> Sequence[Job]:
-    """Return queued jobs that wait for no other and are not held, in the order in which workers take them."""
+    """Return queued jobs that wait for nothing but a worker, in the order in which workers take them."""
     return session.scalars(select(Job).where(*_READY).order_by(*_TURN).limit(limit)).all()
 
 
@@ -177,15 +178,17 @@ def wait_for(session: Session, job_id: str, job_ids: Sequence[str]) -> bool:
 def move(session: Session, job_id: str, target: JobState, *, token: int | None = None, **values: Any) -> bool:
     """Bring a job to `target` where the state machine allows it. False, an answer, where it does not.
 
-    With `token`, only the holder of that lease succeeds.
+    With `token`, only the holder of that lease succeeds. A pause after a failure is over, unless `values` begin one;
+    an end leaves no pause to come.
     """
     ran_until = _ran_until(session, job_id)
     query = update(Job).where(Job.id == job_id, Job.state.in_(sources_of(target)))
     if token is not None:
         query = query.where(Job.lease_token == token)
-    result = session.execute(
-        query.values(state=target, held_by=None, running_seconds=ran(), **values).returning(Job.id)
-    )
+    changed: dict[str, Any] = {"state": target, "running_seconds": ran(), "held_by": None, "retry_at": None}
+    if target in TERMINAL:
+        changed["pause_requested"] = False
+    result = session.execute(query.values(**changed | values).returning(Job.id))
     moved = result.first() is not None
     if moved and ran_until is not None:
         limits.end_span(session, job_id, at=ran_until)
@@ -220,14 +223,15 @@ def is_out_of_time(session: Session, job_id: str) -> bool:
 def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) -> Job | None:
     """Take a queued job: raise its token and start a lease, by the database's clock. None where it is not queued.
 
-    A job that waits for another cannot be taken.
+    A job that waits for another, or pauses after a failure, cannot be taken.
     """
     result = session.execute(
         update(Job)
-        .where(Job.id == job_id, Job.state.in_(sources_of(JobState.RUNNING)), Job.waits_for.is_(None))
+        .where(Job.id == job_id, Job.state.in_(sources_of(JobState.RUNNING)), Job.waits_for.is_(None), _RESTED)
         .values(
             state=JobState.RUNNING,
             held_by=None,
+            retry_at=None,
             lease_token=Job.lease_token + 1,
             lease_owner=owner,
             lease_expires_at=db_now() + lease_seconds,
@@ -344,11 +348,12 @@ def add_checkpoint(
     session.flush()
 
 
-def latest_checkpoint(session: Session, job_id: str) -> JobCheckpoint | None:
-    """Return the checkpoint with the highest step."""
-    return session.scalar(
-        select(JobCheckpoint).where(JobCheckpoint.job_id == job_id).order_by(JobCheckpoint.step.desc()).limit(1)
-    )
+def latest_checkpoint(session: Session, job_id: str, *, before: int | None = None) -> JobCheckpoint | None:
+    """Return the checkpoint with the highest step, or with the highest `before` a step."""
+    query = select(JobCheckpoint).where(JobCheckpoint.job_id == job_id)
+    if before is not None:
+        query = query.where(JobCheckpoint.step < before)
+    return session.scalar(query.order_by(JobCheckpoint.step.desc()).limit(1))
 
 
 def checkpoint_at(session: Session, job_id: str, step: int) -> JobCheckpoint | None:

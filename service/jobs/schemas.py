@@ -126,16 +126,23 @@ class JobQueueObject(BaseModel):
 
     position: int | None
     reason: Literal[
-        "validating", "paused", "waits_for_jobs", "project_limit", "no_worker", "no_fitting_worker", "workers_busy"
+        "validating",
+        "paused",
+        "waits_for_jobs",
+        "project_limit",
+        "retrying",
+        "no_worker",
+        "no_fitting_worker",
+        "workers_busy",
     ]
     message: str
 
 
 class JobObject(BaseModel):
     """OpenAI's job object; its own members
-    are `phase`, `pause_requested`, `attempt`, `started_at`, `running_seconds`, `base_model`, `lineage`, `waits_for`,
-    `queue`, `held_by`, `lora`, `priority`, `timeout`, `budget`, `resources`, `ended_by`, `expires_after` and
-    `keep_checkpoints`.
+    are `phase`, `pause_requested`, `attempt`, `failures`, `crashes`, `preemptions`, `started_at`, `running_seconds`,
+    `base_model`, `lineage`, `waits_for`, `queue`, `held_by`, `lora`, `priority`, `timeout`, `budget`, `resources`,
+    `ended_by`, `expires_after` and `keep_checkpoints`.
     """
 
     id: str
@@ -152,6 +159,9 @@ class JobObject(BaseModel):
     phase: JobState
     pause_requested: bool
     attempt: int
+    failures: int = Field(0, description="Attempts that ended with an error of the trainer or the worker.")
+    crashes: int = Field(0, description="Attempts in a row that just ended, none of which kept a newer checkpoint.")
+    preemptions: int = Field(0, description="Attempts that ended because their worker was stopped.")
     error: JobErrorObject | None
     hyperparameters: JobHyperparameters
     method: dict[str, Any]
@@ -200,6 +210,9 @@ class JobObject(BaseModel):
             phase=JobState(job.state),
             pause_requested=job.pause_requested,
             attempt=job.lease_token,
+            failures=job.failures,
+            crashes=job.crashes,
+            preemptions=job.preemptions,
             error=None if job.error is None else JobErrorObject(**job.error),
             hyperparameters=JobHyperparameters.model_validate(hyperparameters),
             method={"type": kind, kind: {**job.method[kind], "hyperparameters": hyperparameters}},

@@ -87,7 +87,14 @@ class Job(Base):
     lease_owner: Mapped[str | None] = mapped_column(String(128))
     lease_expires_at: Mapped[float | None] = mapped_column(Double)
     failures: Mapped[int] = mapped_column(Integer, default=0)
+    """Attempts that ended with a reason: an error of the trainer, or of the worker."""
+    crashes: Mapped[int] = mapped_column(Integer, default=0)
+    """Attempts in a row that just ended, none of which got the job to a newer checkpoint."""
+    crash_step: Mapped[int] = mapped_column(Integer, default=0)
+    """The step of the newest checkpoint at the last crash, 0 without one."""
     preemptions: Mapped[int] = mapped_column(Integer, default=0)
+    retry_at: Mapped[float | None] = mapped_column(Double)
+    """Until when a queued job waits after a failed attempt."""
 
 
 class JobMetadata(Base):

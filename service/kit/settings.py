@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     stop_seconds: float = Field(60.0, gt=0)
     """How long a trainer may take to write a checkpoint after SIGTERM before it is killed."""
     max_failures: int = Field(3, ge=1)
+    """How many failed attempts end a job, and how many crashes in a row without a newer checkpoint between."""
+    retry_seconds: float = Field(10.0, ge=0)
+    """How long a job waits after its first failed attempt; each time four times as long, ten minutes at most."""
     trainer_threads: int | None = Field(None, ge=1)
     """CPU threads of one trainer; by default, the machine's cores."""
 

@@ -90,17 +90,18 @@ class Child:
         self.asked_to_stop = True
         self._process.terminate()
 
-    def kill(self) -> None:
-        """End the whole process group, by force after a few seconds."""
+    def kill(self) -> int:
+        """End the whole process group, by force after a few seconds; return the exit status."""
         self._signal_group(signal.SIGTERM)
         self.wait(KILL_SECONDS)
-        self.close()
+        return self.close()
 
-    def close(self) -> None:
-        """Kill what is left of the process group and finish the log."""
+    def close(self) -> int:
+        """Kill what is left of the process group, finish the log, and return the exit status."""
         self._signal_group(signal.SIGKILL)
-        self._process.wait()
+        status = self._process.wait()
         self._copier.join(KILL_SECONDS)
+        return status
 
     def tail(self) -> str:
         """Return the end of the child's output."""

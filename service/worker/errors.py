@@ -3,6 +3,7 @@
 AttemptEnd
 ├── JobFailed       the user's to mend: the job ends, another attempt would end the same way
 ├── AttemptFailed   ours or the machine's: the job is tried again while its budget lasts
+│   └── AttemptCrashed  the trainer just ended: counts only as long as the job gets no further
 ├── JobPaused       its owner paused the job: it stands still at its last checkpoint
 ├── JobTimedOut     it has run for as long as it may: the job ends
 ├── WorkerStopping  this worker is being stopped: the job goes back to the queue, uncounted
@@ -30,6 +31,10 @@ class JobFailed(_WithReason):
 
 class AttemptFailed(_WithReason):
     """This attempt failed; another may succeed."""
+
+
+class AttemptCrashed(AttemptFailed):
+    """The trainer ended without a reason of its own."""
 
 
 class JobPaused(AttemptEnd):

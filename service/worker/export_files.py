@@ -18,6 +18,7 @@ from service.kit.errors import Unavailable
 from service.storage.errors import StorageError, StorageFull
 from service.worker.bases import prepared_base
 from service.worker.errors import AttemptFailed, JobFailed
+from service.worker.hold import Hold
 from service.worker.lease import Lease
 from service.worker.publish import write_zip
 from service.worker.results import fetch_result
@@ -55,17 +56,21 @@ def lay_out(
     return result
 
 
-def pack(export: ModelExport, folder: Path, result: Result) -> tuple[Path, dict[str, Any] | None]:
-    """Return the one file to store, and what was verified of it. Raises AttemptFailed where it is not there."""
+def pack(export: ModelExport, folder: Path, result: Result, hold: Hold) -> tuple[Path, dict[str, Any] | None]:
+    """Return the one file to store, and what was verified of it.
+
+    Raises AttemptFailed where it is not there, and LeaseLost.
+    """
     if export.format == "adapter":
-        return _zip(folder / SOURCE_FOLDER, folder / export.filename, facts={"base": result.job.base}), None
+        facts = {"base": result.job.base}
+        return _zip(folder / SOURCE_FOLDER, folder / export.filename, hold, facts=facts), None
     try:
         check = ExportCheck.model_validate_json((folder / RESULT_NAME).read_bytes()).model_dump(mode="json")
         if export.format == "gguf":
             (file,) = (folder / OUTPUT_FOLDER).iterdir()
             return file, check
         manifest = read_manifest(folder / OUTPUT_FOLDER)
-        return _zip(folder / OUTPUT_FOLDER, folder / export.filename, facts=manifest.facts), check
+        return _zip(folder / OUTPUT_FOLDER, folder / export.filename, hold, facts=manifest.facts), check
     except (OSError, ValueError) as error:
         raise AttemptFailed("result_damaged", "The program that makes exports left no result.") from error
 
@@ -114,12 +119,12 @@ def _find(context: Context, export: ModelExport) -> tuple[Result, Stored]:
     return Result(job, export.step, export.model), stored
 
 
-def _zip(source: Path, target: Path, *, facts: dict[str, Any]) -> Path:
+def _zip(source: Path, target: Path, hold: Hold, *, facts: dict[str, Any]) -> Path:
     """Pack a folder, with a manifest of what is in it: a checkpoint's own lists what only training needs."""
     files = [path for path in source.rglob("*") if path.is_file() and path != source / MANIFEST_NAME]
     write_manifest(source, Manifest(files=entries_of(source, files), facts=facts))
     packed = [*files, source / MANIFEST_NAME]
-    write_zip(target, ((path.relative_to(source).as_posix(), path) for path in packed))
+    write_zip(target, ((path.relative_to(source).as_posix(), path) for path in packed), hold)
     return target
 
 

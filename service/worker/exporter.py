@@ -120,7 +120,7 @@ class Exporter:
             lease.check_all()
             if export.format != "adapter":
                 self._convert(folder, lease)
-            file, verification = pack(export, folder, result)
+            file, verification = pack(export, folder, result, lease)
             store(context, export, lease, file, verification)
 
     def _convert(self, folder: Path, lease: Lease) -> None:

@@ -62,7 +62,9 @@ class Hold(ABC):
                 return action()
             except StorageUnavailable as error:
                 log.warning("%s: %s Trying again.", self._subject, error)
-                time.sleep(self._poll_seconds * 2**attempt)
+                for _ in range(2**attempt):
+                    self.check()
+                    time.sleep(self._poll_seconds)
         return action()
 
     def watched(self, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from service.jobs.tables import Job
 from service.kit.errors import Unavailable
 from service.storage.errors import StorageError, StorageFull
 from service.worker.errors import AttemptFailed
+from service.worker.hold import Hold
 from service.worker.lease import Lease
 from service.worker.transfer import Damaged, checked_entries, job_prefix, upload
 from trainer.methods.base import Kinds
@@ -82,8 +82,8 @@ def publish(context: Context, job: Job, lease: Lease, *, folder: Path) -> None:
         raise
 
 
-def write_zip(target: Path, files: Iterable[tuple[str, Path]]) -> None:
-    """Write a zip whose bytes depend on names and contents alone: sorted, one date, no owner."""
+def write_zip(target: Path, files: Iterable[tuple[str, Path]], hold: Hold) -> None:
+    """Write a zip whose bytes depend on names and contents alone: sorted, one date, no owner. Raises LeaseLost."""
     with zipfile.ZipFile(target, "w") as archive:
         for name, path in sorted(files):
             info = zipfile.ZipInfo(name, date_time=_ZIP_DATE)
@@ -94,7 +94,8 @@ def write_zip(target: Path, files: Iterable[tuple[str, Path]]) -> None:
             info.create_system = 3
             info.file_size = path.stat().st_size
             with path.open("rb") as source, archive.open(info, "w") as entry:
-                shutil.copyfileobj(source, entry, 1 << 20)
+                for chunk in hold.watched(iter(lambda file=source: file.read(1 << 20), b"")):
+                    entry.write(chunk)
 
 
 def _verified(folder: Path, kind: Kinds) -> Manifest:
@@ -119,7 +120,7 @@ def _store(
     inside = f"{kind.folder}/"
     archive = folder / OUTPUT_FOLDER / f"{kind.artifact}.zip"
     result = [entry.path for entry in manifest.files if entry.path.startswith(inside)]
-    write_zip(archive, ((path.removeprefix(inside), folder / path) for path in result))
+    write_zip(archive, ((path.removeprefix(inside), folder / path) for path in result), lease)
     entries = (*manifest.files, *entries_of(folder, [archive]))
     root = prefix.removesuffix(OUTPUT_FOLDER)
     for entry in entries:

@@ -11,18 +11,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.jobs import repository, retention
+from service.jobs import repository
 from service.jobs.errors import StaleLease
 from service.kit.db import db_now
 from service.kit.errors import Unavailable
 from service.storage import Storage
-from service.storage.errors import StorageError
+from service.worker.checkpoints import CheckpointUploads
 from service.worker.errors import LeaseLost
 from service.worker.lease import Lease
-from service.worker.messages import Row, finite, row_of
-from service.worker.transfer import Damaged, StoredFolder, job_prefix, store_folder
+from service.worker.messages import finite, row_of
 from trainer import events
-from trainer.result import CHECKPOINTS_FOLDER
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +31,24 @@ _BATCH_BYTES = 256 << 10
 class Relay:
     """Follows one trainer's events in a thread of its own, so that neither SQL nor uploads delay the supervisor.
 
-    `error` is the trainer's last `error` event. `failure` is what ended the thread, where something did.
+    `error` is the trainer's last `error` event. Checkpoints go to the store meanwhile.
     """
 
     def __init__(self, storage: Storage, lease: Lease, *, folder: Path, poll_seconds: float) -> None:
         self.error: events.Error | None = None
-        self.failure: Exception | None = None
-        self._storage = storage
+        self._failure: Exception | None = None
+        self._uploads = CheckpointUploads(storage, lease, folder=folder)
         self._lease = lease
         self._folder = folder
         self._poll = poll_seconds
         self._offset = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"relay-{lease.job_id}", daemon=True)
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended this thread, or that of the checkpoints, where something did."""
+        return self._failure or self._uploads.failure
 
     def start(self) -> None:
         """Begin to follow."""
@@ -55,15 +58,20 @@ class Relay:
         """Stop following; what is not yet written stays unwritten."""
         self._done.set()
         self._thread.join(self._poll + 1)
+        self._uploads.abandon(self._poll + 1)
 
-    def drain(self) -> None:
-        """Write what is left, once the trainer has ended. Raises LeaseLost or StaleLease."""
+    def drain(self, *, in_haste: bool) -> None:
+        """Write what is left, once the trainer has ended; `in_haste`, of its checkpoints only the newest.
+
+        Raises LeaseLost or StaleLease.
+        """
         self._done.set()
         self._thread.join()
         if self.failure is not None:
             raise self.failure
         while self._lease.insist(self._pump):
             pass
+        self._uploads.finish(newest_only=in_haste)
 
     def _follow(self) -> None:
         try:
@@ -78,7 +86,7 @@ class Relay:
         except (StaleLease, LeaseLost):
             log.info("%s: its events are not followed any more", self._lease.job_id)
         except Exception as error:  # noqa: BLE001 - raised again in the supervisor's thread
-            self.failure = error
+            self._failure = error
 
     def _pump(self) -> bool:
         """Write the next events and say whether there were any. Safe to repeat: the place moves on at the end."""
@@ -96,7 +104,7 @@ class Relay:
             if isinstance(event, events.Checkpoint):
                 self._write(batch, position)
                 batch = []
-                self._keep_checkpoint(event)
+                self._uploads.add(event)
                 self._offset = position + len(line)
             elif event is not None:
                 batch.append(event)
@@ -132,45 +140,6 @@ class Relay:
                 for row in rows:
                     repository.add_event(session, self._lease.job_id, **row)
         self._offset = position
-
-    def _keep_checkpoint(self, event: events.Checkpoint) -> None:
-        name = f"step-{event.step}"
-        prefix = f"{job_prefix(self._lease.job_id, self._lease.token)}/checkpoints/{name}"
-        try:
-            stored = store_folder(self._storage, self._folder / CHECKPOINTS_FOLDER / name, prefix, self._lease)
-        except FileNotFoundError:
-            log.info("%s: the trainer has removed its checkpoint at step %d already", self._lease.job_id, event.step)
-            return
-        except (Damaged, StorageError, OSError) as error:
-            # A run does not end for a checkpoint: a later one may be kept.
-            log.warning("%s: the checkpoint at step %d was not kept: %s", self._lease.job_id, event.step, error)
-            row = Row(
-                message=f"The checkpoint at step {event.step} could not be kept",
-                level="warn",
-                once_key=f"lost-checkpoint:{event.step}",
-            )
-            self._lease.insist(lambda: self._record(row))
-            return
-        row = Row(message=f"Checkpoint created at step {event.step}", once_key=f"checkpoint:{event.step}")
-        self._lease.insist(lambda: self._record(row, event, prefix, stored))
-
-    def _record(
-        self, row: Row, event: events.Checkpoint | None = None, prefix: str = "", stored: StoredFolder | None = None
-    ) -> None:
-        with self._lease.write() as session:
-            if event is not None and stored is not None:
-                job = repository.by_id(session, self._lease.job_id)
-                repository.add_checkpoint(
-                    session,
-                    self._lease.job_id,
-                    step=event.step,
-                    metrics=finite(event.metrics),
-                    blob_prefix=prefix,
-                    manifest_sha256=stored.manifest_sha256,
-                    size=stored.bytes,
-                    expires_in=retention.seconds(job, "checkpoints") if job else None,
-                )
-            repository.add_event(session, self._lease.job_id, **row)
 
 
 def _columns(batch: Sequence[events.Event]) -> dict[str, Any]:

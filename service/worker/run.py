@@ -19,7 +19,15 @@ from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
 from service.limits.values import Limits
 from service.worker.bases import PREPARE_COMMAND, prepared_base
-from service.worker.errors import AttemptFailed, JobFailed, JobPaused, JobTimedOut, LeaseLost, WorkerStopping
+from service.worker.errors import (
+    AttemptCrashed,
+    AttemptFailed,
+    JobFailed,
+    JobPaused,
+    JobTimedOut,
+    LeaseLost,
+    WorkerStopping,
+)
 from service.worker.lease import Lease
 from service.worker.messages import without_nul
 from service.worker.publish import publish
@@ -149,6 +157,8 @@ def _change_of(runtime: WorkerRuntime, job: Job, token: int, error: Exception) -
         token=token,
         error=_clean(reason),
         max_failures=runtime.context.settings.max_failures,
+        crash=isinstance(error, AttemptCrashed),
+        first_pause=runtime.context.settings.retry_seconds,
     )
 
 

@@ -155,28 +155,29 @@ def _deleted(file_id: str, param: str) -> JobFailed:
 
 
 def _fetch_checkpoint(context: Context, job_id: str, target: Path, hold: Hold) -> bool:
+    """Fetch the newest checkpoint that is whole. False where there is none."""
+    before: int | None = None
+
     def find() -> JobCheckpoint | None:
         with context.db.read() as session:
-            return repository.latest_checkpoint(session, job_id)
+            return repository.latest_checkpoint(session, job_id, before=before)
 
-    checkpoint = hold.insist(find)
-    if checkpoint is None:
-        return False
-    try:
-        fetch_folder(context.storage, checkpoint.blob_prefix, checkpoint.manifest_sha256, target, hold)
-    except (Damaged, BlobNotFound) as error:
-        log.warning("%s: the checkpoint at step %d is damaged: %s", job_id, checkpoint.step, error)
-        shutil.rmtree(target, ignore_errors=True)
-        hold.tell(
-            f"The checkpoint at step {checkpoint.step} is damaged and cannot be used; training starts from the "
-            "beginning",
-            "damaged",
-            level="warn",
-        )
-        return False
-    except StorageError as error:
-        raise AttemptFailed("storage_unavailable", str(error)) from error
-    return True
+    while (checkpoint := hold.insist(find)) is not None:
+        try:
+            fetch_folder(context.storage, checkpoint.blob_prefix, checkpoint.manifest_sha256, target, hold)
+        except (Damaged, BlobNotFound) as error:
+            log.warning("%s: the checkpoint at step %d is damaged: %s", job_id, checkpoint.step, error)
+            shutil.rmtree(target, ignore_errors=True)
+            sentence = f"The checkpoint at step {checkpoint.step} is damaged and cannot be used"
+            hold.tell(sentence, f"damaged:{checkpoint.step}", level="warn")
+            before = checkpoint.step
+        except StorageError as error:
+            raise AttemptFailed("storage_unavailable", str(error)) from error
+        else:
+            return True
+    if before is not None:
+        hold.tell("No older checkpoint is left: training starts from the beginning", "no-checkpoint", level="warn")
+    return False
 
 
 @contextmanager

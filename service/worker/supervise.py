@@ -13,7 +13,15 @@ from pathlib import Path
 from service.kit.settings import Settings
 from service.storage import Storage
 from service.worker.child import Child, trainer_environment
-from service.worker.errors import AttemptEnd, AttemptFailed, JobFailed, JobPaused, JobTimedOut, WorkerStopping
+from service.worker.errors import (
+    AttemptCrashed,
+    AttemptEnd,
+    AttemptFailed,
+    JobFailed,
+    JobPaused,
+    JobTimedOut,
+    WorkerStopping,
+)
 from service.worker.lease import Lease
 from service.worker.relay import Relay
 from trainer.result import ExitCode
@@ -58,7 +66,7 @@ def supervise(
         relay.abandon()
         raise
     child.close()
-    relay.drain()
+    relay.drain(in_haste=child.asked_to_stop)
     _judge(status, relay, child, lease, stop)
 
 
@@ -75,7 +83,7 @@ def _watch(child: Child, relay: Relay, lease: Lease, stop: threading.Event, sett
             deadline = time.monotonic() + settings.stop_seconds
         if deadline is not None and time.monotonic() > deadline:
             log.warning("%s: the trainer did not stop in time and is killed", lease.job_id)
-            raise _interruption(lease, stop)
+            return child.kill()
     return status
 
 
@@ -99,18 +107,18 @@ def _judge(status: int, relay: Relay, child: Child, lease: Lease, stop: threadin
     raise _crash(status)
 
 
-def _crash(status: int) -> AttemptFailed:
+def _crash(status: int) -> AttemptCrashed:
     if status == -signal.SIGKILL:
-        return AttemptFailed(
+        return AttemptCrashed(
             "out_of_memory",
             "The trainer was killed, most likely because the worker ran out of memory: lower batch_size or "
             "max_length, or use a machine with more memory.",
         )
     if status < 0:
-        return AttemptFailed("trainer_crashed", f"The trainer was ended by {_signal_name(-status)}.")
+        return AttemptCrashed("trainer_crashed", f"The trainer was ended by {_signal_name(-status)}.")
     if status == ExitCode.STOPPED:
-        return AttemptFailed("trainer_stopped", "The trainer was stopped from outside the worker.")
-    return AttemptFailed(
+        return AttemptCrashed("trainer_stopped", "The trainer was stopped from outside the worker.")
+    return AttemptCrashed(
         "trainer_crashed", f"The trainer ended with status {status} and no reason; the worker's log has its output."
     )
 

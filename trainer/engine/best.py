@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from trainer.methods.base import Resolved
 from trainer.statistics import Measure
 
 BEST_NAME = "best.safetensors"
@@ -24,15 +25,27 @@ class Best:
     value: float
     since: int
     weights: dict[str, torch.Tensor]
+    label: str = ""
 
     @classmethod
     def of(cls, step: int, measure: Measure, trained: Mapping[str, torch.Tensor]) -> Best:
         """Take note of an evaluation and of the weights that it was of."""
-        return cls(step, measure.value, 0, {name: value.detach().cpu().clone() for name, value in trained.items()})
+        weights = {name: value.detach().cpu().clone() for name, value in trained.items()}
+        return cls(step, measure.value, 0, weights, measure.label)
 
     def beaten_by(self, measure: Measure) -> bool:
         """Return whether a measure is better than this one; equal is not."""
         return measure.value > self.value if measure.better == "higher" else measure.value < self.value
+
+    def outlasted(self, resolved: Resolved, step: int) -> str | None:
+        """Return the sentence that ends the training at `step`, None where its patience lasts."""
+        patience = resolved.early_stopping_patience
+        if patience is None or self.since < patience:
+            return None
+        return (
+            f"Stopped early at step {step}: {self.label} has not been better than at step {self.step} for "
+            f"{self.since} evaluations."
+        )
 
     @torch.no_grad()
     def restore(self, trained: Mapping[str, torch.Tensor]) -> None:
@@ -42,7 +55,7 @@ class Best:
 
     def save(self, folder: Path) -> None:
         """Write `best.safetensors` into a checkpoint's folder."""
-        facts = {"step": self.step, "value": self.value, "since": self.since}
+        facts = {"step": self.step, "value": self.value, "since": self.since, "label": self.label}
         save_file(self.weights, folder / BEST_NAME, metadata={"burnish": json.dumps(facts)})
 
     @classmethod

@@ -8,7 +8,16 @@ from pathlib import Path
 
 from trainer.errors import TrainerError
 from trainer.progress import Progress
-from trainer.result import CHECKPOINTS_FOLDER, ExitCode, Manifest, entries_of, read_manifest, write_manifest
+from trainer.result import (
+    CHECKPOINTS_FOLDER,
+    MANIFEST_NAME,
+    ExitCode,
+    Manifest,
+    entries_of,
+    flush,
+    read_manifest,
+    write_manifest,
+)
 
 KEPT = 3
 # A pickle that resuming never reads: it has no place in a folder that travels.
@@ -37,6 +46,8 @@ def finish_checkpoint(incoming: Path, workdir: Path, *, step: int, progress: Pro
         (incoming / name).unlink(missing_ok=True)
     clean_adapter_config(incoming, base_id)
     progress.save(incoming)
+    for path in incoming.rglob("*"):
+        flush(path)
     files = entries_of(incoming, (path for path in incoming.rglob("*") if path.is_file()))
     facts = {"step": step, **progress.metrics()}
     write_manifest(incoming, Manifest(files=files, trained_tokens=progress.tokens_seen, facts=facts))
@@ -44,14 +55,22 @@ def finish_checkpoint(incoming: Path, workdir: Path, *, step: int, progress: Pro
     target.parent.mkdir(exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     incoming.rename(target)
+    flush(target.parent)
     _rotate(target.parent)
     return target.relative_to(workdir).as_posix()
 
 
 def verified_checkpoint(folder: Path) -> Path:
-    """Return the folder to resume from. Raises TrainerError (`checkpoint_broken`) where its manifest does not hold."""
+    """Return the folder to resume from. Raises TrainerError (`checkpoint_broken`) where its manifest does not hold.
+
+    A file that the manifest does not name is one that nobody verified: the library would load it by its name.
+    """
     try:
-        problems = read_manifest(folder).verify(folder)
+        manifest = read_manifest(folder)
+        known = {MANIFEST_NAME, *(entry.path for entry in manifest.files)}
+        found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+        problems = manifest.verify(folder)
+        problems += [f"{path} is not in the manifest" for path in sorted(found) if path not in known]
     except (OSError, ValueError) as error:
         problems = [f"its manifest cannot be read ({error})"]
     if problems:

@@ -131,9 +131,8 @@ class JobLoop(Trainer):
 
     def fit(self, checkpoint: Path | None) -> None:
         """Train to the last step, from the checkpoint's step where there is one; then take the best where asked to."""
-        if checkpoint is not None:
-            self._best = Best.load(checkpoint)
-        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if checkpoint is None or not self._was_last(checkpoint):
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if self._best is not None and self.recipe.resolved.result == "best" and not self.recipe.job.stop.raised:
             self._restore(self._best)
 
@@ -216,18 +215,41 @@ class JobLoop(Trainer):
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
         """Do nothing: the card is written once, at the export."""
 
+    def _was_last(self, checkpoint: Path) -> bool:
+        """Measure what a stop left out, and tell whether a checkpoint was the training's last; then its weights are in.
+
+        The library would go on from the checkpoint of a training that had ended before its last epoch did.
+        """
+        step, resolved = self.progress.last_step, self.recipe.resolved
+        self._best = Best.load(checkpoint)
+        self.state.global_step, self.state.max_steps = step, resolved.total_steps
+        lacking = self.progress.lacks_evaluation(step, resolved.eval_steps, resolved.total_steps)
+        if self.recipe.validation and lacking:
+            self._load_from_checkpoint(str(checkpoint))
+            self.evaluate()
+            ended = self.control.should_training_stop
+        else:
+            ended = self._ended_early()
+        if ended or step >= resolved.total_steps or self.recipe.job.meter.check(step, self.progress.tokens_seen):
+            self._load_from_checkpoint(str(checkpoint))
+            return True
+        return False
+
     def _compete(self, headline: Measure) -> None:
         if self._best is None or self._best.beaten_by(headline):
             self._best = Best.of(self.state.global_step, headline, self._trained())
             return
         self._best.since += 1
-        patience = self.recipe.resolved.early_stopping_patience
-        if patience is not None and self._best.since >= patience:
+        if self._ended_early():
+            self.control.should_save = True
             self.control.should_training_stop = True
-            self.recipe.job.warn(
-                f"Stopped early at step {self.state.global_step}: {headline.label} has not been better than at step "
-                f"{self._best.step} for {self._best.since} evaluations."
-            )
+
+    def _ended_early(self) -> bool:
+        """Tell, to the owner too, whether too many evaluations were no better."""
+        sentence = self._best and self._best.outlasted(self.recipe.resolved, self.state.global_step)
+        if sentence:
+            self.recipe.job.warn(sentence)
+        return bool(sentence)
 
     def _trained(self) -> dict[str, torch.Tensor]:
         named = self.recipe.model.named_parameters()

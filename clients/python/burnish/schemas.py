@@ -187,6 +187,9 @@ class Job(WireModel):
     timeout: int | None = None
     budget: dict[str, Any] | None = None
     resources: dict[str, Any] | None = None
+    failures: int = 0
+    crashes: int = 0
+    preemptions: int = 0
     running_seconds: float = 0.0
     ended_by: str | None = None
     expires_after: dict[str, Any] | None = None

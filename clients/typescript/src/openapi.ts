@@ -2609,9 +2609,9 @@ export interface components {
         /**
          * JobObject
          * @description OpenAI's job object; its own members
-         *     are `phase`, `pause_requested`, `attempt`, `started_at`, `running_seconds`, `base_model`, `lineage`, `waits_for`,
-         *     `queue`, `held_by`, `lora`, `priority`, `timeout`, `budget`, `resources`, `ended_by`, `expires_after` and
-         *     `keep_checkpoints`.
+         *     are `phase`, `pause_requested`, `attempt`, `failures`, `crashes`, `preemptions`, `started_at`, `running_seconds`,
+         *     `base_model`, `lineage`, `waits_for`, `queue`, `held_by`, `lora`, `priority`, `timeout`, `budget`, `resources`,
+         *     `ended_by`, `expires_after` and `keep_checkpoints`.
          */
         JobObject: {
             /** Attempt */
@@ -2619,6 +2619,12 @@ export interface components {
             /** Base Model */
             base_model: string;
             budget?: components["schemas"]["Budget"] | null;
+            /**
+             * Crashes
+             * @description Attempts in a row that just ended, none of which kept a newer checkpoint.
+             * @default 0
+             */
+            crashes?: number;
             /** Created At */
             created_at: number;
             /**
@@ -2630,6 +2636,12 @@ export interface components {
             /** Estimated Finish */
             estimated_finish: number | null;
             expires_after?: components["schemas"]["JobExpiry"] | null;
+            /**
+             * Failures
+             * @description Attempts that ended with an error of the trainer or the worker.
+             * @default 0
+             */
+            failures?: number;
             /** Fine Tuned Model */
             fine_tuned_model: string | null;
             /** Finished At */
@@ -2677,6 +2689,12 @@ export interface components {
             /** Pause Requested */
             pause_requested: boolean;
             phase: components["schemas"]["JobState"];
+            /**
+             * Preemptions
+             * @description Attempts that ended because their worker was stopped.
+             * @default 0
+             */
+            preemptions?: number;
             /**
              * Priority
              * @default 0
@@ -2728,7 +2746,7 @@ export interface components {
              * Reason
              * @enum {string}
              */
-            reason: "validating" | "paused" | "waits_for_jobs" | "project_limit" | "no_worker" | "no_fitting_worker" | "workers_busy";
+            reason: "validating" | "paused" | "waits_for_jobs" | "project_limit" | "retrying" | "no_worker" | "no_fitting_worker" | "workers_busy";
         };
         /**
          * JobState
@@ -7021,6 +7039,9 @@ export interface operations {
                      *           "phase": "succeeded",
                      *           "pause_requested": false,
                      *           "attempt": 1,
+                     *           "failures": 0,
+                     *           "crashes": 0,
+                     *           "preemptions": 0,
                      *           "error": null,
                      *           "hyperparameters": {
                      *             "n_epochs": 3,
@@ -7186,6 +7207,9 @@ export interface operations {
                      *       "phase": "validating",
                      *       "pause_requested": false,
                      *       "attempt": 0,
+                     *       "failures": 0,
+                     *       "crashes": 0,
+                     *       "preemptions": 0,
                      *       "error": null,
                      *       "hyperparameters": {
                      *         "n_epochs": 3,
@@ -7388,6 +7412,9 @@ export interface operations {
                      *       "phase": "succeeded",
                      *       "pause_requested": false,
                      *       "attempt": 1,
+                     *       "failures": 0,
+                     *       "crashes": 0,
+                     *       "preemptions": 0,
                      *       "error": null,
                      *       "hyperparameters": {
                      *         "n_epochs": 3,
@@ -7955,6 +7982,9 @@ export interface operations {
                      *       "phase": "cancelled",
                      *       "pause_requested": false,
                      *       "attempt": 1,
+                     *       "failures": 0,
+                     *       "crashes": 0,
+                     *       "preemptions": 0,
                      *       "error": null,
                      *       "hyperparameters": {
                      *         "n_epochs": 3,
@@ -8691,6 +8721,9 @@ export interface operations {
                      *       "phase": "paused",
                      *       "pause_requested": false,
                      *       "attempt": 1,
+                     *       "failures": 0,
+                     *       "crashes": 0,
+                     *       "preemptions": 0,
                      *       "error": null,
                      *       "hyperparameters": {
                      *         "n_epochs": 3,
@@ -9016,6 +9049,9 @@ export interface operations {
                      *       "phase": "queued",
                      *       "pause_requested": false,
                      *       "attempt": 1,
+                     *       "failures": 0,
+                     *       "crashes": 0,
+                     *       "preemptions": 0,
                      *       "error": null,
                      *       "hyperparameters": {
                      *         "n_epochs": 3,

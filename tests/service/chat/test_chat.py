@@ -48,9 +48,10 @@ def test_each_model_answers_by_its_own_weights(world: ChatWorld, client: httpx.C
     job, first = world.result(1)
     _, second = world.result(2)
     _, checkpoint = world.result(3, step=4, state=JobState.RUNNING)
-    names = ["tiny", first, second, checkpoint]
+    _, paused = world.result(4, step=3, state=JobState.PAUSED)
+    names = ["tiny", first, second, checkpoint, paused]
     answers = [said(client, name) for name in names]
-    assert len(set(answers)) == 4
+    assert len(set(answers)) == 5
     assert [said(client, name) for name in reversed(names)] == answers[::-1]
     assert said(client, job) == answers[1]
 

@@ -32,7 +32,9 @@ GOOD_ROW = '{"messages":[{"role":"user","content":"天气怎么样?"},{"role":"a
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data=tmp_path, poll_seconds=0.02, heartbeat_seconds=1, lease_seconds=5, stop_seconds=1)
+    return Settings(
+        data=tmp_path, poll_seconds=0.02, heartbeat_seconds=1, lease_seconds=5, stop_seconds=1, retry_seconds=0
+    )
 
 
 @pytest.fixture

@@ -32,14 +32,15 @@ def test_a_silent_worker_loses_its_job_until_the_third_failure(
         claim(context, job_id, -1)
         assert end_expired_leases(context, queue) == 1
         job = job_of(job_id)
-        assert (job.state, job.failures, job.lease_expires_at) == (JobState.QUEUED, failures, None)
+        assert (job.state, job.crashes, job.failures, job.lease_expires_at) == (JobState.QUEUED, failures, 0, None)
         with context.db.read() as session:
             assert len(outbox.due(session, outbox.Topic.ENQUEUE_JOB)) == failures
     claim(context, job_id, -1)
     end_expired_leases(context, queue)
     job = job_of(job_id)
-    assert (job.state, job.failures) == (JobState.FAILED, 3)
-    assert job.error == {"code": "worker_lost", "message": "the worker stopped answering", "param": None}
+    assert (job.state, job.crashes) == (JobState.FAILED, 3)
+    message = "the worker stopped answering, 3 times in a row without the job getting any further."
+    assert job.error == {"code": "worker_lost", "message": message, "param": None}
     with context.db.read() as session:
         (webhook,) = outbox.due(session, outbox.Topic.TELL_WEBHOOKS)
     assert webhook.payload["type"] == "fine_tuning.job.failed"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -52,8 +53,14 @@ class Script:
         self.sink.emit(events.Warning(message=WARNING))
         for step in range(self.first, STEPS + 1):
             self.step(step)
-            if step == max(2, self.first) and self.mode != "succeed":
+            if self.mode == "many_checkpoints":
                 self.checkpoint(step)
+                while (self.workdir / "checkpoints" / f"step-{step}" / "step.txt").stat().st_nlink < 2:
+                    time.sleep(0.01)  # until the worker has taken note of it
+                shutil.rmtree(self.workdir / "checkpoints" / f"step-{step - 2}", ignore_errors=True)
+            elif step == max(2, self.first) and self.mode != "succeed":
+                if self.mode not in ("killed", "silent_fault"):
+                    self.checkpoint(step)
                 if (status := self.trouble()) is not None:
                     return status
         return self.finish()
@@ -95,7 +102,7 @@ class Script:
             case "silent_fault":
                 print("the last words on standard error", file=sys.stderr)
                 return ExitCode.FAULT
-            case "killed":
+            case "killed" | "killed_later":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "wait" | "stubborn":
                 while not self.stopped:

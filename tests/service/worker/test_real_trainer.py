@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from service.context import open_context
 from service.jobs.states import JobState
+from service.kit.settings import Settings
 from service.worker.run import WorkerRuntime, run_job
 from tests.service.worker.world import World
 
@@ -24,10 +26,18 @@ def test_a_real_training_is_stopped_resumed_and_published(tmp_path: Path, tiny_b
     run_job(runtime, job_id)
     watcher.join()
     assert world.row(job_id).state == JobState.QUEUED
+    assert not list(world.settings.work.iterdir())
     world.stop.clear()
-    run_job(runtime, job_id)
+    # Another machine: it has nothing but the database and the store.
+    given = {"data": tmp_path / "b", "secret_key": "k" * 32}
+    shared = {"database_url": world.settings.database, "storage_url": world.settings.storage}
+    elsewhere = Settings.model_validate(world.settings.model_dump(exclude_unset=True) | given | shared)
+    context = open_context(elsewhere)
+    run_job(WorkerRuntime(context=context, owner="worker-2", stop=world.stop), job_id)
+    context.db.close()
 
     job = world.row(job_id)
+    assert job.lease_owner == "worker-2"
     assert (job.lease_token, job.preemptions, job.failures) == (2, 1, 0)
     assert job.state == JobState.SUCCEEDED, job.error
     assert job.resolved is not None

@@ -15,8 +15,11 @@ import pytest
 from sqlalchemy import update
 
 from service.jobs import lifecycle, repository
+from service.jobs.queueing import explained
 from service.jobs.states import JobState
 from service.jobs.tables import Job
+from service.kit import outbox
+from service.kit.db import db_now
 from service.kit.errors import Unavailable
 from service.kit.outbox import Topic
 from service.worker import publish
@@ -199,13 +202,19 @@ def test_a_stopping_worker_gives_the_job_back_and_the_next_attempt_goes_on(world
     assert len(keys) == len(set(keys))
 
 
-def test_a_stubborn_trainer_is_killed_and_the_job_given_back(tmp_path: Path) -> None:
+def test_a_stubborn_trainer_is_killed_and_another_worker_goes_on_from_what_was_kept(tmp_path: Path) -> None:
     world = World(tmp_path / "w", stop_seconds=0.3)
     job_id = world.job()
     watcher = world.meanwhile(lambda: world.has_step(job_id, 2), world.stop.set)
     world.run(job_id, "stubborn")
     watcher.join()
     assert (world.row(job_id).state, world.row(job_id).preemptions) == (JobState.QUEUED, 1)
+    world.stop.clear()
+    run_job(world.runtime("succeed", owner="worker-2"), job_id)
+    job = world.row(job_id)
+    assert (job.state, job.lease_owner, job.failures, job.crashes) == (JobState.SUCCEEDED, "worker-2", 0, 0)
+    keys = [event.once_key or "" for event in world.events(job_id) if event.type == "metrics"]
+    assert [key for key in keys if key.startswith("step:")] == ["step:1", "step:2", "step:3", "step:4"]
     world.close()
 
 
@@ -219,24 +228,27 @@ def test_a_broken_checkpoint_is_left_aside_with_a_warning(world: World) -> None:
 
     assert world.row(job_id).state == JobState.SUCCEEDED
     assert any("The checkpoint at step 2 is damaged" in message for message in world.messages(job_id))
+    assert any("training starts from the beginning" in message for message in world.messages(job_id))
     assert world.has_step(job_id, 1)
 
 
 @pytest.mark.parametrize(
-    ("mode", "code", "words"),
+    ("mode", "counted", "code", "words"),
     [
-        ("fault", "trainer_fault", "It broke"),
-        ("silent_fault", "trainer_crashed", "status 1"),
-        ("killed", "out_of_memory", "ran out of memory"),
-        ("damaged", "result_damaged", "adapter_model.safetensors does not have the SHA-256"),
+        ("fault", "failures", "trainer_fault", "It broke"),
+        ("silent_fault", "crashes", "trainer_crashed", "3 times in a row without the job getting any further"),
+        ("killed", "crashes", "out_of_memory", "ran out of memory"),
+        ("damaged", "failures", "result_damaged", "adapter_model.safetensors does not have the SHA-256"),
     ],
 )
-def test_faults_are_tried_again_until_the_budget_is_spent(world: World, mode: str, code: str, words: str) -> None:
+def test_faults_are_tried_again_until_the_budget_is_spent(
+    world: World, mode: str, counted: str, code: str, words: str
+) -> None:
     job_id = world.job()
     for attempt in range(1, world.settings.max_failures + 1):
         assert world.row(job_id).state == JobState.QUEUED
         world.run(job_id, mode)
-        assert world.row(job_id).failures == attempt
+        assert getattr(world.row(job_id), counted) == attempt
         assert not world.blobs(f"jobs/{job_id}/attempt-{attempt}/output")
 
     job = world.row(job_id)
@@ -245,6 +257,56 @@ def test_faults_are_tried_again_until_the_budget_is_spent(world: World, mode: st
     assert job.error["code"] == code
     assert words in job.error["message"]
     assert not world.artifacts(job_id)
+
+
+def test_a_job_that_crashes_but_gets_further_each_time_comes_to_its_end(world: World) -> None:
+    job_id = world.job()
+    for step in (2, 3, 4):
+        world.run(job_id, "killed_later")
+        job = world.row(job_id)
+        assert (job.state, job.crashes, job.crash_step, job.failures) == (JobState.QUEUED, 1, step, 0)
+    world.run(job_id)
+    assert world.row(job_id).state == JobState.SUCCEEDED
+
+
+def test_a_failed_attempt_is_tried_again_after_a_growing_pause(tmp_path: Path) -> None:
+    world = World(tmp_path, retry_seconds=30)
+    job_id = world.job()
+    for attempt, pause in enumerate((30, 120), start=1):
+        world.run(job_id, "fault")
+        assert f"trying again in {pause} s, failure {attempt} of 3" in world.messages(job_id)[-1]
+        job = world.row(job_id)
+        assert (job.state, job.lease_token, job.failures) == (JobState.QUEUED, attempt, attempt)
+        world.run(job_id)  # nobody may take it yet
+        assert world.row(job_id).lease_token == attempt
+        with world.db.write() as session:
+            assert repository.ready(session) == []
+            (why,) = explained(session, world.settings, [job]).values()
+            assert why is not None
+            assert (why.reason, why.position) == ("retrying", None)
+            assert "the next one may start in" in why.message
+            assert [row.payload for row in outbox.due(session, Topic.ENQUEUE_JOB)] == [{"job_id": job_id}]  # the first
+            session.execute(update(Job).values(retry_at=db_now() - 1))
+    world.run(job_id)
+    assert world.row(job_id).state == JobState.SUCCEEDED
+    assert world.row(job_id).retry_at is None
+    world.close()
+
+
+def test_a_pause_between_attempts_neither_holds_up_a_cancel_nor_outlasts_one_of_its_owner(tmp_path: Path) -> None:
+    world = World(tmp_path, retry_seconds=500)
+    cancelled, paused = world.job(), world.job()
+    for job_id in (cancelled, paused):
+        world.run(job_id, "fault")
+        assert world.row(job_id).retry_at is not None
+    with world.db.write() as session:
+        assert lifecycle.cancel(session, cancelled)
+        assert lifecycle.pause(session, paused)
+        assert lifecycle.resume(session, paused)
+    assert [world.row(job_id).state for job_id in (cancelled, paused)] == [JobState.CANCELLED, JobState.QUEUED]
+    world.run(paused)
+    assert world.row(paused).state == JobState.SUCCEEDED
+    world.close()
 
 
 def test_the_users_fault_ends_the_job_at_once_with_the_trainers_words(world: World) -> None:

@@ -113,7 +113,7 @@ def test_the_controller_ends_what_a_worker_does_not(world: World) -> None:
 
 
 def test_waiting_does_not_count(world: World) -> None:
-    job_id = world.job(timeout_seconds=1)
+    job_id = world.job(timeout_seconds=600, created_at=1e9)
     with world.db.read() as session:
         assert not repository.is_out_of_time(session, job_id)
     world.run(job_id)

@@ -56,7 +56,7 @@ class OnPolicyLoop:
         resolved = self.recipe.resolved
         done = self._restore(checkpoint) if checkpoint else 0
         self._first, self._saved, self._started = done, done, time.perf_counter()
-        ended = False
+        ended = self._evaluate(done) or self._ended_early(done)
         while done < resolved.total_steps and not ended and not self._spent(done):
             started = time.perf_counter()
             prompts = self._prompts(done)
@@ -67,9 +67,9 @@ class OnPolicyLoop:
                 self._save(done)
             self._improve(answers, prompts, done, started)
             done += 1
-            ended = self._evaluate(done)
             if self.recipe.job.stop():
                 break
+            ended = self._evaluate(done)
         self._save(done)
         if self._best and resolved.result == "best" and not self.recipe.job.stop():
             self._take_best(self._best, done)
@@ -129,10 +129,11 @@ class OnPolicyLoop:
             )
 
     def _evaluate(self, step: int) -> bool:
-        """Measure on the held-out rows where it is due; return whether to end early."""
+        """Measure on the held-out rows where it is due and was not done; return whether to end early."""
         resolved = self.recipe.resolved
         last = step == resolved.total_steps
-        if self.recipe.validation is None or (step % resolved.eval_steps and not last):
+        lacking = self.progress.lacks_evaluation(step, resolved.eval_steps, resolved.total_steps)
+        if self.recipe.validation is None or not lacking:
             return False
         competing = resolved.result == "best" or resolved.early_stopping_patience is not None
         measures = self.recipe.measure(full=last or competing)
@@ -148,14 +149,14 @@ class OnPolicyLoop:
             self._best = Best.of(step, headline, self.recipe.roles.policy_parameters)
             return False
         self._best.since += 1
-        patience = self.recipe.resolved.early_stopping_patience
-        if patience is None or self._best.since < patience:
-            return False
-        self.recipe.job.warn(
-            f"Stopped early at step {step}: {headline.label} has not been better than at step {self._best.step} for "
-            f"{self._best.since} evaluations."
-        )
-        return True
+        return self._ended_early(step)
+
+    def _ended_early(self, step: int) -> bool:
+        """Tell, to the owner too, whether too many evaluations were no better."""
+        sentence = self._best and self._best.outlasted(self.recipe.resolved, step)
+        if sentence:
+            self.recipe.job.warn(sentence)
+        return bool(sentence)
 
     def _take_best(self, best: Best, done: int) -> None:
         best.restore(self.recipe.roles.policy_parameters)

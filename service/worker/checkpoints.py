@@ -1,0 +1,174 @@
+"""Stores a trainer's checkpoints while it trains on, in a thread of its own: its events never wait for the store."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import threading
+from collections import deque
+from pathlib import Path
+
+from service.jobs import repository, retention
+from service.storage import Storage
+from service.storage.errors import StorageError
+from service.worker.lease import Lease
+from service.worker.messages import Row, finite
+from service.worker.transfer import Damaged, StoredFolder, job_prefix, store_folder
+from trainer import events
+from trainer.result import CHECKPOINTS_FOLDER, MANIFEST_NAME
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 2
+"""How many checkpoints wait beside the one that is being stored; a further one takes the oldest one's place."""
+_WAITING_FOLDER = "waiting"
+
+
+class CheckpointUploads:
+    """The checkpoints of one attempt on their way to the store, the oldest first. Nothing runs before the first.
+
+    `failure` is what ended the thread, where something did.
+    """
+
+    def __init__(self, storage: Storage, lease: Lease, *, folder: Path) -> None:
+        self.failure: Exception | None = None
+        self._storage = storage
+        self._lease = lease
+        self._folder = folder
+        self._waiting: deque[events.Checkpoint] = deque()
+        self._changed = threading.Condition()
+        self._last_was_added = False
+        self._abandoned = False
+        self._thread: threading.Thread | None = None
+
+    def add(self, event: events.Checkpoint) -> None:
+        """Take a checkpoint on: its files stay until they are stored, though the trainer removes old checkpoints.
+
+        Raises LeaseLost or StaleLease where another's place cannot be told.
+        """
+        try:
+            self._keep_files(event.step)
+        except FileNotFoundError:
+            log.info("%s: the trainer has removed its checkpoint at step %d already", self._lease.job_id, event.step)
+            return
+        except OSError as error:
+            log.warning("%s: the checkpoint at step %d was not kept: %s", self._lease.job_id, event.step, error)
+            self._tell_lost(event.step)
+            return
+        with self._changed:
+            self._waiting.append(event)
+            left_out = self._waiting.popleft() if len(self._waiting) > MOST_WAITING else None
+            self._changed.notify()
+        if left_out is not None:
+            log.warning("%s: the store is slower than the training writes checkpoints", self._lease.job_id)
+            self._tell_lost(left_out.step)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=f"checkpoints-{self._lease.job_id}", daemon=True)
+            self._thread.start()
+
+    def finish(self, *, newest_only: bool = False) -> None:
+        """Return once everything is stored, or the newest checkpoint alone. Raises what ended the thread."""
+        with self._changed:
+            while newest_only and len(self._waiting) > 1:
+                log.info(
+                    "%s: there is no time for its checkpoint at step %d", self._lease.job_id, self._waiting[0].step
+                )
+                self._waiting.popleft()
+            self._last_was_added = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+        if self.failure is not None:
+            raise self.failure
+
+    def abandon(self, seconds: float) -> None:
+        """Store nothing more; wait so long for the thread to notice."""
+        with self._changed:
+            self._abandoned = True
+            self._waiting.clear()
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _work(self) -> None:
+        try:
+            while (event := self._next()) is not None:
+                self._store(event)
+        except Exception as error:  # noqa: BLE001 - raised again in the supervisor's thread
+            self.failure = error
+
+    def _next(self) -> events.Checkpoint | None:
+        with self._changed:
+            while not self._waiting:
+                if self._last_was_added or self._abandoned:
+                    return None
+                self._changed.wait()
+            return self._waiting.popleft()
+
+    def _place(self, step: int) -> Path:
+        return self._folder / _WAITING_FOLDER / f"step-{step}"
+
+    def _keep_files(self, step: int) -> None:
+        """Link the checkpoint's files: that takes neither time nor room. Raises OSError."""
+        place, source = self._place(step), self._folder / CHECKPOINTS_FOLDER / f"step-{step}"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        files = [path for path in source.rglob("*") if path.is_file()]
+        if source / MANIFEST_NAME not in files:
+            raise FileNotFoundError(source)
+        for file in files:
+            target = place / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(file, target)
+
+    def _store(self, event: events.Checkpoint) -> None:
+        prefix = f"{job_prefix(self._lease.job_id, self._lease.token)}/checkpoints/step-{event.step}"
+        try:
+            stored = store_folder(self._storage, self._place(event.step), prefix, self._lease)
+        except (Damaged, StorageError, OSError) as error:
+            # A run does not end for a checkpoint: a later one may be kept.
+            log.warning("%s: the checkpoint at step %d was not kept: %s", self._lease.job_id, event.step, error)
+            self._tell_lost(event.step)
+        else:
+            self._lease.insist(lambda: self._record(event, prefix, stored))
+        finally:
+            shutil.rmtree(self._place(event.step), ignore_errors=True)
+
+    def _record(self, event: events.Checkpoint, prefix: str, stored: StoredFolder) -> None:
+        with self._lease.write() as session:
+            job = repository.by_id(session, self._lease.job_id)
+            repository.add_checkpoint(
+                session,
+                self._lease.job_id,
+                step=event.step,
+                metrics=finite(event.metrics),
+                blob_prefix=prefix,
+                manifest_sha256=stored.manifest_sha256,
+                size=stored.bytes,
+                expires_in=retention.seconds(job, "checkpoints") if job else None,
+            )
+            row = Row(message=f"Checkpoint created at step {event.step}", once_key=f"checkpoint:{event.step}")
+            repository.add_event(session, self._lease.job_id, **row)
+
+    def _tell_lost(self, step: int) -> None:
+        row = Row(
+            message=f"The checkpoint at step {step} could not be kept", level="warn", once_key=f"lost-checkpoint:{step}"
+        )
+
+        def write() -> None:
+            with self._lease.write() as session:
+                repository.add_event(session, self._lease.job_id, **row)
+
+        self._lease.insist(write)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file another name, or a copy where the file system has no such thing. Raises OSError."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        shutil.copyfile(source, target)
