@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session
 from service.files.service import RESULT_PURPOSE
 from service.files.tables import File
 from service.jobs import repository, retention
+from service.jobs.attempts import count_end, reason_of
 from service.jobs.errors import StaleLease
 from service.jobs.references import model_name
 from service.jobs.resources import Resources
 from service.jobs.states import TERMINAL, JobState
 from service.jobs.tables import Job, JobArtifact
-from service.kit import ids, outbox
-from service.kit.db import db_now
+from service.kit import ids, metrics, outbox
+from service.kit.db import after_commit, db_now
 from service.limits import service as limits
 from service.limits.service import Hold
 from service.limits.values import UNLIMITED, Limits
@@ -132,7 +133,7 @@ def unhold(session: Session, job_id: str) -> None:
 def give_back(session: Session, job_id: str, token: int, *, reason: str) -> None:
     """The worker is being stopped: running → queued without counting a failure. Raises StaleLease."""
     message = f"Job moved back to the queue: {reason}"
-    _let_go(session, job_id, token, message=message, preemptions=Job.preemptions + 1)
+    _let_go(session, job_id, token, message=message, reason="preempted", preemptions=Job.preemptions + 1)
 
 
 def stand_still(session: Session, job_id: str, token: int) -> None:
@@ -140,7 +141,7 @@ def stand_still(session: Session, job_id: str, token: int) -> None:
 
     Where the owner has asked to resume meanwhile, it goes back to the queue.
     """
-    _let_go(session, job_id, token, message="Job moved back to the queue: it was resumed")
+    _let_go(session, job_id, token, message="Job moved back to the queue: it was resumed", reason="paused")
 
 
 def pause(session: Session, job_id: str) -> bool:
@@ -181,7 +182,8 @@ def retry_or_fail(session: Session, job: Job, *, token: int, error: JobError, ma
         fail(session, job.id, error, token=token, failures=failures)
         return
     message = f"Attempt {job.lease_token} failed ({error.message}); trying again, failure {failures} of {max_failures}"
-    _let_go(session, job.id, token, message=message, failures=failures)
+    reason = reason_of(error.code, {"failures": failures})
+    _let_go(session, job.id, token, message=message, reason=reason, failures=failures)
 
 
 def time_out(session: Session, job_id: str, *, token: int) -> None:
@@ -208,12 +210,16 @@ def fail(session: Session, job_id: str, error: JobError, *, token: int | None = 
         **values,
     ):
         raise StaleLease(job_id)
+    if token is not None:
+        count_end(session, reason_of(error.code, values))
     repository.add_event(session, job_id, f"The job failed: {error.message}", level="error")
     _notify(session, job_id, "failed")
 
 
 def cancel(session: Session, job_id: str) -> bool:
     """Cancel a job in any state but an ended one; its worker notices at its next look. False where it had ended."""
+    before = repository.lock(session, job_id)
+    running = before is not None and before.state == JobState.RUNNING
     moved = repository.move(
         session,
         job_id,
@@ -223,6 +229,8 @@ def cancel(session: Session, job_id: str) -> bool:
         estimated_finish=None,
     )
     if moved:
+        if running:
+            count_end(session, "cancelled")
         repository.add_event(session, job_id, "The job was cancelled")
         _notify(session, job_id, "cancelled")
     return moved
@@ -276,6 +284,7 @@ def succeed(
         result_file=result.id,
     ):
         raise StaleLease(job.id)
+    count_end(session, "succeeded")
     session.add(result)
     session.add(
         FineTunedModel(
@@ -297,7 +306,7 @@ def succeed(
     return name
 
 
-def _let_go(session: Session, job_id: str, token: int, *, message: str, **values: Any) -> None:
+def _let_go(session: Session, job_id: str, token: int, *, message: str, reason: str, **values: Any) -> None:
     """An attempt is over and the job is not: running → paused where its owner asked for that, else → queued.
 
     A job that has used up its timeout meanwhile → failed.
@@ -311,6 +320,7 @@ def _let_go(session: Session, job_id: str, token: int, *, message: str, **values
     cleared: dict[str, Any] = {"lease_expires_at": None, "estimated_finish": None, "pause_requested": False}
     if not repository.move(session, job_id, target, token=token, **cleared, **values):
         raise StaleLease(job_id)
+    count_end(session, "paused" if pausing else reason)
     if pausing:
         _tell_paused(session, job_id)
         return
@@ -332,6 +342,7 @@ def _tell_paused(session: Session, job_id: str) -> None:
 
 
 def _notify(session: Session, job_id: str, outcome: str) -> None:
+    after_commit(session, metrics.JOBS_ENDED.labels(outcome).inc)
     outbox.add(
         session,
         outbox.Topic.TELL_WEBHOOKS,

@@ -184,12 +184,17 @@ def move(session: Session, job_id: str, target: JobState, *, token: int | None =
     if token is not None:
         query = query.where(Job.lease_token == token)
     result = session.execute(
-        query.values(state=target, held_by=None, running_seconds=ran(), **values).returning(Job.id)
+        query.values(state=target, held_by=None, running_seconds=ran(), **_queued(target), **values).returning(Job.id)
     )
     moved = result.first() is not None
     if moved and ran_until is not None:
         limits.end_span(session, job_id, at=ran_until)
     return moved
+
+
+def _queued(target: JobState) -> dict[str, Any]:
+    """Return since when a job that is queued now waits."""
+    return {"queued_at": db_now()} if target == JobState.QUEUED else {}
 
 
 def _ran_until(session: Session, job_id: str) -> float | None:

@@ -15,11 +15,13 @@ from service.jobs import repository, retention
 from service.jobs.errors import StaleLease
 from service.kit.db import db_now
 from service.kit.errors import Unavailable
+from service.kit.log import carried
 from service.storage import Storage
 from service.storage.errors import StorageError
 from service.worker.errors import LeaseLost
 from service.worker.lease import Lease
 from service.worker.messages import Row, finite, row_of
+from service.worker.observed import Progress
 from service.worker.transfer import Damaged, StoredFolder, job_prefix, store_folder
 from trainer import events
 from trainer.result import CHECKPOINTS_FOLDER
@@ -44,8 +46,9 @@ class Relay:
         self._folder = folder
         self._poll = poll_seconds
         self._offset = 0
+        self._progress = Progress()
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name=f"relay-{lease.job_id}", daemon=True)
+        self._thread = threading.Thread(target=carried(self._follow), name=f"relay-{lease.job_id}", daemon=True)
 
     def start(self) -> None:
         """Begin to follow."""
@@ -55,6 +58,7 @@ class Relay:
         """Stop following; what is not yet written stays unwritten."""
         self._done.set()
         self._thread.join(self._poll + 1)
+        self._progress.end()
 
     def drain(self) -> None:
         """Write what is left, once the trainer has ended. Raises LeaseLost or StaleLease."""
@@ -64,6 +68,7 @@ class Relay:
             raise self.failure
         while self._lease.insist(self._pump):
             pass
+        self._progress.end()
 
     def _follow(self) -> None:
         try:
@@ -132,6 +137,7 @@ class Relay:
                 for row in rows:
                     repository.add_event(session, self._lease.job_id, **row)
         self._offset = position
+        self._progress.add(batch)
 
     def _keep_checkpoint(self, event: events.Checkpoint) -> None:
         name = f"step-{event.step}"
