@@ -21,12 +21,16 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     start_http_server,
 )
 from prometheus_client.metrics import MetricWrapperBase
 
 from service.kit.settings import Settings, SettingsError
 from service.kit.version import VERSION
+
+# When a series began: as many again, and nobody asks for them.
+disable_created_metrics()
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
