@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import nullcontext
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,6 +14,7 @@ from service.kit import metrics, tracing
 _UPLOADS = re.compile(r"/v1/files|/v1/uploads/[^/]+/parts")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _FAILED = 500
+_PROBES = ("/healthz", "/readyz")
 
 
 class Observed:
@@ -38,7 +40,8 @@ class Observed:
         parent = Headers(scope=scope).get(tracing.HEADER)
         metrics.REQUESTS_IN_FLIGHT.inc()
         try:
-            with tracing.span(method, {"http.request.method": method}, parent=parent, kind="server") as current:
+            span = tracing.span(method, {"http.request.method": method}, parent=parent, kind="server")
+            with nullcontext() if scope["path"] in _PROBES else span as current:
                 try:
                     await self._app(scope, _counted(scope, receive), noted)
                 finally:

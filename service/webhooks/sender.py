@@ -151,7 +151,7 @@ class WebhookSender:
             outcome = await post(client, delivery.target, delivery.event_id, delivery.body, timeout=self._pace.timeout)
             if current is not None:
                 current.set_attribute("http.response.status_code", outcome.status_code or 0)
-        await asyncio.to_thread(self._note, delivery, outcome)
+            await asyncio.to_thread(self._note, delivery, outcome)
 
     def _client_for(self, target: Target) -> httpx.AsyncClient:
         guarded = target.endpoint_id is not None
