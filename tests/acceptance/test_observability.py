@@ -90,7 +90,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Generator[
 
 
 def scrape(server: Server, process: str) -> dict[tuple[str, tuple[str, ...]], float]:
-    """Return the samples of a process, found as Prometheus finds it."""
+    """Return the samples of a process, found as Prometheus finds it; labels come in the order of their names."""
     (group,) = json.loads((server.data / "metrics" / f"{process}.json").read_text("utf-8"))
     text = httpx.get(f"http://{group['targets'][0]}/metrics", trust_env=False, timeout=30).text
     return {
@@ -130,8 +130,8 @@ def test_one_trace_goes_from_the_request_to_the_trainer_and_the_webhook(ran: Ran
 
 def test_every_process_shows_what_the_job_did(ran: Ran) -> None:
     api, worker, controller = (scrape(ran.server, name) for name in ("api", "worker-1", "controller"))
-    assert api["burnish_requests_total", ("/v1/fine_tuning/jobs", "POST", "200")] == 1
-    assert api["burnish_requests_total", ("/v1/fine_tuning/jobs", "GET", "401")] == 1
+    assert api["burnish_requests_total", ("POST", "/v1/fine_tuning/jobs", "200")] == 1
+    assert api["burnish_requests_total", ("GET", "/v1/fine_tuning/jobs", "401")] == 1
     assert api["burnish_upload_bytes_total", ()] > 0
     assert worker["burnish_attempts_total", ("succeeded",)] == 1
     assert worker["burnish_jobs_ended_total", ("succeeded",)] == 1
