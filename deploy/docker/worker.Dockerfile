@@ -17,7 +17,7 @@ RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -c constraint
 COPY pyproject.toml README.md LICENSE ./
 COPY clients/python/pyproject.toml clients/python/README.md clients/python/
 # No source is here yet: this layer holds the dependencies alone, and stays in the cache while only code changes.
-RUN pip install -c constraints.txt '.[trainer,wandb]' ./clients/python
+RUN pip install -c constraints.txt '.[trainer,telemetry,wandb]' ./clients/python
 COPY service service
 COPY trainer trainer
 COPY clients/python/burnish clients/python/burnish

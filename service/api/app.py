@@ -13,6 +13,7 @@ from service.api.docs import add_docs
 from service.api.errors import add_error_handlers
 from service.api.guards import READING, WRITING, refuse_nul, take_turn
 from service.api.middleware import JsonBodyLimit, RequestId
+from service.api.observed import Observed
 from service.api.reference import TAGS, describe, operation_id
 from service.audit import endpoints as audit
 from service.audit.service import record
@@ -71,6 +72,7 @@ def create_app(context: Context | None) -> FastAPI:
         context.db.before_commit = watch_change
     app.add_middleware(JsonBodyLimit)
     app.add_middleware(RequestId)
+    app.add_middleware(Observed)
     add_error_handlers(app)
     routed = (
         files,

@@ -8,13 +8,13 @@ from service import migrations
 from service.api.app import create_app
 from service.api.protocol import BoundedHttp
 from service.context import open_context
-from service.kit.log import set_up_logging
+from service.kit import telemetry
 from service.kit.settings import Settings
 
 
 def run_api(settings: Settings, host: str, port: int) -> int:
     """Serve until SIGTERM or SIGINT. Raises SettingsError where a setting or the database's schema is wrong."""
-    set_up_logging("api")
+    telemetry.begin(settings, "api")
     context = open_context(settings)
     migrations.check(settings)
     config = uvicorn.Config(

@@ -10,6 +10,8 @@ import httpx
 from service.chat.errors import AnswerFailed, ChatUnavailable, EngineRefused
 from service.chat.protocol import PATH, Line, Question, Refusal, engine_token
 from service.chat.schemas import Chunk
+from service.kit import tracing
+from service.kit.log import REQUEST_ID
 
 _CONNECT_SECONDS = 5.0
 _AWAY = "The engine for chat does not answer at the moment. Try again in a few seconds."
@@ -33,10 +35,11 @@ class Engine:
         transport = httpx.AsyncHTTPTransport(uds=self._socket)
         timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
         body = question.model_dump_json(exclude_unset=True)
+        headers = self._headers | tracing.headers() | {"x-request-id": REQUEST_ID.get()}
         try:
             async with (
                 httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client,
-                client.stream("POST", self._url + PATH, content=body, headers=self._headers) as response,
+                client.stream("POST", self._url + PATH, content=body, headers=headers) as response,
             ):
                 if response.status_code != HTTPStatus.OK:
                     raise ChatUnavailable(f"The engine for chat answers with the status {response.status_code}.")

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from service.chat.schemas import ChatCompletionRequest, Chunk
 from service.context import Context
 from service.keys.service import Principal
+from service.kit import metrics
 from service.limits.rates import RateBook, settle_tokens, take_tokens
 
 _BYTES_A_TOKEN = 4
@@ -39,6 +40,9 @@ class Meter:
             async with aclosing(chunks) as rest:
                 async for chunk in rest:
                     used = chunk.usage.total_tokens if chunk.usage else None
+                    if chunk.usage is not None:
+                        metrics.CHAT_TOKENS.labels("prompt").inc(chunk.usage.prompt_tokens)
+                        metrics.CHAT_TOKENS.labels("completion").inc(chunk.usage.completion_tokens)
                     yield chunk
         finally:
             # What an answer that broke off used is not known: the estimate stands.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from service.kit.tether import tethered
 
@@ -92,7 +94,16 @@ class Child:
                 lines = file.read().decode("utf-8", "replace").strip().splitlines()
         except OSError:
             return "it left no log"
-        return lines[-1].removeprefix("burnish-server: ") if lines else "it said nothing"
+        return _sentence(lines[-1]) if lines else "it said nothing"
+
+
+def _sentence(line: str) -> str:
+    """Return what a line of a log says, whatever its form."""
+    try:
+        entry: Any = json.loads(line)
+        return str(entry["message"])
+    except (ValueError, TypeError, KeyError):
+        return line.removeprefix("burnish-server: ")
 
 
 def stop_in_order(groups: Sequence[Sequence[Child]], hurry: Callable[[], bool]) -> None:

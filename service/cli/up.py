@@ -6,8 +6,9 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count, repeat
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +22,7 @@ from service.cli.client_file import write_client_file
 from service.cli.errors import CommandFailed
 from service.cli.processes import Child, stop_in_order
 from service.context import open_context
+from service.kit.metrics import forget_notes
 from service.kit.settings import Settings, load_settings
 from service.queue.embedded import MAX_SOCKET_PATH, EmbeddedValkey
 from service.webhooks.target import configured_target
@@ -67,6 +69,7 @@ def run_up(data: Path | None, *, host: str, port: int, workers: int) -> int:
         signals = Signals()
         with _queue(settings) as (valkey, redis_url), _engine_socket(settings) as engine_socket:
             migrations.upgrade(settings)
+            forget_notes(settings.data)
             environment = {**os.environ, "BURNISH_DATA": str(settings.data), "BURNISH_REDIS_URL": redis_url}
             environment.setdefault("BURNISH_ENGINE_URL", f"unix://{engine_socket}")
             groups = _children(
@@ -139,6 +142,8 @@ def _welcome(settings: Settings, url: str) -> None:
         _say(f"API key:       {token}   (shown once)")
     _say(f"For clients:   {settings.data / CLIENT_FILE}")
     _say(f"Logs:          {settings.data / 'logs'}")
+    if settings.metrics_address != "off":
+        _say(f"Metrics:       {settings.metrics_address or settings.data / 'metrics'}")
     _say("Ctrl-C stops it.")
 
 
@@ -147,18 +152,31 @@ def _children(
 ) -> list[list[Child]]:
     """Return the processes in the order of their stop: workers, controller, API, and the engine that it asks."""
     logs = settings.data / "logs"
+    addresses = _metrics_addresses(settings)
 
     def child(role: str, *arguments: str, patience: float = _PATIENCE) -> Child:
-        return Child(role, arguments, logs=logs, environment=environment, patience=patience)
+        own = environment | {"BURNISH_METRICS_ADDRESS": next(addresses)}
+        return Child(role, arguments, logs=logs, environment=own, patience=patience)
 
     patience = settings.stop_seconds + _WORKER_MARGIN
+    api, controller = child("api", "api", "--host", host, "--port", str(port)), child("controller", "controller")
+    engines = [] if settings.engine_url else [child("engine", "engine", "--socket", str(engine_socket))]
     names = [f"worker-{number}" for number in range(1, workers + 1)]
     return [
         [child(name, "worker", "--name", name, patience=patience) for name in names],
-        [child("controller", "controller")],
-        [child("api", "api", "--host", host, "--port", str(port))],
-        [] if settings.engine_url else [child("engine", "engine", "--socket", str(engine_socket))],
+        [controller],
+        [api],
+        engines,
     ]
+
+
+def _metrics_addresses(settings: Settings) -> Iterator[str]:
+    """Yield an address for each process: API, controller, engine, workers. One port that is set is the first's."""
+    if settings.metrics_address == "off":
+        return repeat("off")
+    host, port = settings.metrics or ("127.0.0.1", 0)
+    named = f"[{host}]" if ":" in host else host
+    return (f"{named}:{port + place if port else 0}" for place in count())
 
 
 @contextmanager

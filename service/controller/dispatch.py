@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 from service.context import Context
+from service.controller import queries
 from service.jobs import repository
-from service.kit import outbox
+from service.kit import outbox, tracing
 from service.queue.base import JobQueue
 
 _log = logging.getLogger(__name__)
@@ -16,8 +17,11 @@ def dispatch(context: Context, queue: JobQueue) -> int:
     """Push what the outbox asks for; return how many ids. Raises Unavailable or QueueUnavailable."""
     with context.db.read() as session:
         rows = outbox.due(session, outbox.Topic.ENQUEUE_JOB)
+        parents = queries.traceparents(session, [row.payload["job_id"] for row in rows]) if rows else {}
     for row in rows:
-        queue.push(row.payload["job_id"])
+        job_id = row.payload["job_id"]
+        with tracing.span("dispatch", {"burnish.job.id": job_id}, parent=parents.get(job_id), kind="producer"):
+            queue.push(job_id)
         with context.db.write() as session:
             outbox.mark_done(session, row.seq)
     return len(rows)

@@ -7,6 +7,8 @@ import logging
 from service.context import Context
 from service.exports import lifecycle, repository
 from service.jobs.lifecycle import JobError
+from service.kit import metrics
+from service.kit.log import about
 from service.queue.base import JobQueue
 
 _log = logging.getLogger(__name__)
@@ -21,8 +23,10 @@ def end_expired_leases(context: Context, _queue: JobQueue) -> int:
     with context.db.write() as session:
         expired = repository.with_expired_lease(session)
         for export in expired:
-            _log.warning("the worker %s stopped answering: it made %s", export.lease_owner, export.id)
+            with about(export.id, export.lease_token):
+                _log.warning("the worker %s stopped answering: it made %s", export.lease_owner, export.id)
             lifecycle.retry_or_fail(session, export, context.settings, token=export.lease_token, error=_LOST)
+    metrics.LEASES_EXPIRED.labels("export").inc(len(expired))
     return len(expired)
 
 

@@ -8,6 +8,8 @@ from service.context import Context
 from service.controller import queries
 from service.jobs import lifecycle, repository
 from service.jobs.lifecycle import JobError
+from service.kit import metrics
+from service.kit.log import about
 from service.queue.base import JobQueue
 
 _log = logging.getLogger(__name__)
@@ -36,5 +38,7 @@ def _end(context: Context, job_id: str) -> bool:
             crash=True,
             first_pause=context.settings.retry_seconds,
         )
-    _log.warning("the worker %s stopped answering: attempt %d of %s is over", owner, attempt, job_id)
+    metrics.LEASES_EXPIRED.labels("job").inc()
+    with about(job_id, attempt):
+        _log.warning("the worker %s stopped answering: attempt %d of %s is over", owner, attempt, job_id)
     return True

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from service.kit import metrics
 from service.kit.errors import Unavailable
 from service.kit.settings import SettingsError
 from service.queue.base import QueueUnavailable
@@ -38,6 +39,7 @@ class Outages:
     def began(self, name: str, error: Exception) -> None:
         """Note that a step failed."""
         kind = type(error)
+        metrics.STEP_FAILURES.labels(name).inc()
         with self._lock:
             new = kind not in self._held_up.values()
             self._held_up[name] = kind

@@ -18,6 +18,7 @@ from service.controller import (
     garbage,
     holding,
     leases,
+    measure,
     retention,
     timeouts,
     validation,
@@ -25,7 +26,7 @@ from service.controller import (
 )
 from service.controller.loop import Outages, Step, run_steps, run_until_it_works
 from service.controller.webhooks import WebhookStep
-from service.kit.log import set_up_logging
+from service.kit import telemetry
 from service.kit.settings import Settings
 from service.queue.base import JobQueue
 from service.queue.rq import RqJobQueue
@@ -33,13 +34,14 @@ from service.webhooks.target import configured_target
 
 _log = logging.getLogger(__name__)
 _REFILL_SECONDS = 5.0
+_MEASURE_SECONDS = 5.0
 _SWEEP_SECONDS = 10.0
 _HOUR = 3600.0
 
 
 def run_controller(settings: Settings) -> int:
     """Work until SIGTERM or SIGINT. Raises SettingsError where a setting or the database's schema is wrong."""
-    set_up_logging("controller")
+    telemetry.begin(settings, "controller")
     stop = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -82,6 +84,7 @@ def steps_of(context: Context, queue: JobQueue) -> list[Step]:
         ("expired uploads", _SWEEP_SECONDS, garbage.end_expired_uploads),
         ("erasure", poll, erasure.erase_projects),
         ("attempts", _SWEEP_SECONDS, garbage.AttemptSweeper()),
+        ("metrics", _MEASURE_SECONDS, measure.measure),
         ("abandoned uploads", _HOUR, garbage.remove_abandoned),
     )
     return [Step(name, seconds, partial(run, context, queue)) for name, seconds, run in repeated]

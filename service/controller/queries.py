@@ -23,6 +23,12 @@ def lock_expired(session: Session, job_id: str) -> Job | None:
     return session.scalar(query.with_for_update())
 
 
+def traceparents(session: Session, job_ids: Sequence[str]) -> dict[str, str | None]:
+    """Return the traces that jobs belong to."""
+    query = select(Job.id, Job.traceparent).where(Job.id.in_(job_ids))
+    return {row.id: row.traceparent for row in session.execute(query)}
+
+
 def ended_after(session: Session, cursor: Cursor, *, age: float, limit: int) -> Sequence[Job]:
     """Return jobs that ended after `cursor` (end, seq) and at least `age` seconds ago, in the order of their ends."""
     query = (

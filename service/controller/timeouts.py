@@ -7,6 +7,7 @@ import logging
 from service.context import Context
 from service.jobs import lifecycle, repository
 from service.jobs.errors import StaleLease
+from service.kit.log import about
 from service.queue.base import JobQueue
 
 _log = logging.getLogger(__name__)
@@ -26,5 +27,6 @@ def end_overdue(context: Context, _queue: JobQueue) -> int:
                 lifecycle.time_out(session, job.id, token=job.lease_token)
         except StaleLease:
             continue
-        _log.warning("the worker %s let %s run beyond its timeout: it was ended", job.lease_owner, job.id)
+        with about(job.id, job.lease_token):
+            _log.warning("the worker %s let %s run beyond its timeout: it was ended", job.lease_owner, job.id)
     return len(overdue)

@@ -12,7 +12,9 @@ from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError
 from service.jobs.states import JobState
 from service.jobs.tables import Job
+from service.kit import tracing
 from service.kit.errors import Unavailable
+from service.kit.log import about
 from service.queue.base import JobQueue
 from service.storage.errors import StorageFull, StorageUnavailable
 
@@ -28,7 +30,8 @@ def validate_jobs(context: Context, _queue: JobQueue) -> int:
     with context.db.read() as session:
         jobs = repository.in_state(session, JobState.VALIDATING, limit=_BATCH)
     for job in jobs:
-        _decide(context, job, _check_job(context, job))
+        with about(job.id), tracing.span("validate files", {"burnish.job.id": job.id}, parent=job.traceparent):
+            _decide(context, job, _check_job(context, job))
     return len(jobs)
 
 

@@ -12,6 +12,7 @@ from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError
 from service.jobs.states import JobState
 from service.jobs.tables import Job
+from service.kit.log import about
 from service.queue.base import JobQueue
 
 _log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ def _look_at(context: Context, job: Job) -> bool:
         with context.db.write() as session:
             return _change(session, job, left, lost)
     except StaleLease:
-        _log.info("%s ended while it was looked at", job.id)
+        with about(job.id):
+            _log.info("%s ended while it was looked at", job.id)
         return False
 
 

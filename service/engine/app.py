@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Annotated
@@ -16,7 +17,9 @@ from service.chat.errors import AnswerFailed
 from service.chat.protocol import PATH, Line, Question, Refusal, engine_token
 from service.chat.schemas import Chunk
 from service.engine.backend import Backend
+from service.kit import metrics, tracing
 from service.kit.errors import ServiceError
+from service.kit.log import REQUEST_ID
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +38,17 @@ def create_engine_app(hmac_key: bytes, open_backend: Callable[[], Backend]) -> F
 
     app = FastAPI(openapi_url=None, lifespan=lifespan)
 
-    async def answers(question: Question, authorization: Annotated[str, Header()] = "") -> StreamingResponse:
+    async def answers(
+        question: Question,
+        authorization: Annotated[str, Header()] = "",
+        traceparent: Annotated[str | None, Header()] = None,
+        x_request_id: Annotated[str, Header()] = "",
+    ) -> StreamingResponse:
         if not hmac.compare_digest(authorization.encode(), expected):
             raise HTTPException(401)
-        return StreamingResponse(_lines(app.state.backend.answers(question)), media_type="application/x-ndjson")
+        REQUEST_ID.set(x_request_id)
+        lines = _lines(app.state.backend.answers(question), traceparent)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
 
     app.post(PATH)(answers)
     app.get("/healthz")(_healthz)
@@ -49,19 +59,29 @@ def _healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-async def _lines(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[bytes]:
+async def _lines(chunks: AsyncGenerator[Chunk], parent: str | None) -> AsyncGenerator[bytes]:
     """Write chunks; whatever goes wrong becomes the last line."""
+    began, outcome = time.time(), "given_up"
+    metrics.CONVERSATIONS.inc()
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield _line(Line(chunk=chunk))
+        outcome = "answered"
     except ServiceError as error:
+        outcome = "refused" if error.status < 500 else "failed"
         if error.status >= 500:
             log.error("%s", error.message)
         yield _line(Line(refusal=Refusal.of(error)))
     except Exception:
+        outcome = "failed"
         log.exception("A conversation could not be answered")
         yield _line(Line(refusal=Refusal.of(AnswerFailed("The engine for chat made an error; its log has it."))))
+    finally:
+        metrics.CONVERSATIONS.dec()
+        metrics.ANSWERS.labels(outcome).inc()
+        metrics.ANSWER_SECONDS.observe(time.time() - began)
+        tracing.record("answer", began, time.time(), {"burnish.outcome": outcome}, parent=parent)
 
 
 def _line(line: Line) -> bytes:

@@ -16,7 +16,7 @@ from service.engine.inference import InferenceServer
 from service.engine.local import LocalEngine
 from service.engine.speaker import CHAT_COMMAND, Speaker
 from service.engine.weights import Weights
-from service.kit.log import set_up_logging
+from service.kit import telemetry
 from service.kit.settings import Settings
 from service.worker.bases import PREPARE_COMMAND
 
@@ -31,7 +31,7 @@ def run_engine(
     prepare_command: Sequence[str] = PREPARE_COMMAND,
 ) -> int:
     """Serve until SIGTERM or SIGINT. Raises SettingsError where a setting is wrong."""
-    set_up_logging("engine")
+    telemetry.begin(settings, "engine")
     context = open_context(settings)
     stop = threading.Event()
     folder = settings.data / "engine"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from service.context import Context
 from service.files.service import storage_errors
+from service.kit import metrics
 from service.kit.declared import Responses, refuses
 from service.kit.errors import RangeNotSatisfiable
 
@@ -113,8 +115,15 @@ def download(context: Context, request: Request, attachment: Attachment) -> Resp
     else:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{attachment.bytes}"
     return StreamingResponse(
-        chunks, status_code=200 if part is None else 206, media_type=attachment.media_type, headers=headers
+        _counted(chunks), status_code=200 if part is None else 206, media_type=attachment.media_type, headers=headers
     )
+
+
+def _counted(chunks: Generator[bytes]) -> Generator[bytes]:
+    with closing(chunks):
+        for chunk in chunks:
+            metrics.DOWNLOAD_BYTES.inc(len(chunk))
+            yield chunk
 
 
 def _tags(value: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from service.kit import metrics
 from service.kit.errors import Conflict, NotFound
 
 
@@ -97,3 +98,4 @@ class StaleLease(Conflict):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"The lease on job {job_id} is no longer this worker's.", code="stale_lease")
+        metrics.STALE_WRITES.inc()

@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session
 from service.files.service import RESULT_PURPOSE
 from service.files.tables import File
 from service.jobs import repository, retention
+from service.jobs.attempts import count_end, reason_of
 from service.jobs.errors import StaleLease
 from service.jobs.references import model_name
 from service.jobs.resources import Resources
 from service.jobs.states import TERMINAL, JobState
 from service.jobs.tables import Job, JobArtifact
-from service.kit import ids, outbox
-from service.kit.db import db_now
+from service.kit import ids, metrics, outbox
+from service.kit.db import after_commit, db_now
 from service.limits import service as limits
 from service.limits.service import Hold
 from service.limits.values import UNLIMITED, Limits
@@ -135,7 +136,7 @@ def unhold(session: Session, job_id: str) -> None:
 def give_back(session: Session, job_id: str, token: int, *, reason: str) -> None:
     """The worker is being stopped: running → queued without counting a failure. Raises StaleLease."""
     message = f"Job moved back to the queue: {reason}"
-    _let_go(session, job_id, token, message=message, preemptions=Job.preemptions + 1)
+    _let_go(session, job_id, token, message=message, reason="preempted", preemptions=Job.preemptions + 1)
 
 
 def stand_still(session: Session, job_id: str, token: int) -> None:
@@ -143,7 +144,7 @@ def stand_still(session: Session, job_id: str, token: int) -> None:
 
     Where the owner has asked to resume meanwhile, it goes back to the queue.
     """
-    _let_go(session, job_id, token, message="Job moved back to the queue: it was resumed")
+    _let_go(session, job_id, token, message="Job moved back to the queue: it was resumed", reason="paused")
 
 
 def pause(session: Session, job_id: str) -> bool:
@@ -204,7 +205,8 @@ def retry_or_fail(
     pause = min(first_pause * PAUSE_FACTOR ** (count - 1), LONGEST_PAUSE)
     when = f" in {pause:.0f} s" if pause >= 1 else ""
     message = f"Attempt {job.lease_token} failed ({error.message}); trying again{when}, {told}"
-    _let_go(session, job.id, token, message=message, pause=pause, **values)
+    reason = reason_of(error.code, values)
+    _let_go(session, job.id, token, message=message, reason=reason, pause=pause, **values)
 
 
 def time_out(session: Session, job_id: str, *, token: int) -> None:
@@ -231,12 +233,16 @@ def fail(session: Session, job_id: str, error: JobError, *, token: int | None = 
         **values,
     ):
         raise StaleLease(job_id)
+    if token is not None:
+        count_end(session, reason_of(error.code, values))
     repository.add_event(session, job_id, f"The job failed: {error.message}", level="error")
     _notify(session, job_id, "failed")
 
 
 def cancel(session: Session, job_id: str) -> bool:
     """Cancel a job in any state but an ended one; its worker notices at its next look. False where it had ended."""
+    before = repository.lock(session, job_id)
+    running = before is not None and before.state == JobState.RUNNING
     moved = repository.move(
         session,
         job_id,
@@ -246,6 +252,8 @@ def cancel(session: Session, job_id: str) -> bool:
         estimated_finish=None,
     )
     if moved:
+        if running:
+            count_end(session, "cancelled")
         repository.add_event(session, job_id, "The job was cancelled")
         _notify(session, job_id, "cancelled")
     return moved
@@ -299,6 +307,7 @@ def succeed(
         result_file=result.id,
     ):
         raise StaleLease(job.id)
+    count_end(session, "succeeded")
     session.add(result)
     session.add(
         FineTunedModel(
@@ -336,7 +345,14 @@ def _poisonous(error: JobError, count: int) -> JobError:
 
 
 def _let_go(
-    session: Session, job_id: str, token: int, *, message: str, pause: float | None = None, **values: Any
+    session: Session,
+    job_id: str,
+    token: int,
+    *,
+    message: str,
+    reason: str,
+    pause: float | None = None,
+    **values: Any,
 ) -> None:
     """An attempt is over and the job is not: running → paused where its owner asked for that, else → queued.
 
@@ -353,6 +369,7 @@ def _let_go(
         cleared["retry_at"] = db_now() + pause
     if not repository.move(session, job_id, target, token=token, **cleared, **values):
         raise StaleLease(job_id)
+    count_end(session, "paused" if pausing else reason)
     if pausing:
         _tell_paused(session, job_id)
         return
@@ -374,6 +391,7 @@ def _tell_paused(session: Session, job_id: str) -> None:
 
 
 def _notify(session: Session, job_id: str, outcome: str) -> None:
+    after_commit(session, metrics.JOBS_ENDED.labels(outcome).inc)
     outbox.add(
         session,
         outbox.Topic.TELL_WEBHOOKS,

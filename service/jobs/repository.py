@@ -188,11 +188,16 @@ def move(session: Session, job_id: str, target: JobState, *, token: int | None =
     changed: dict[str, Any] = {"state": target, "running_seconds": ran(), "held_by": None, "retry_at": None}
     if target in TERMINAL:
         changed["pause_requested"] = False
-    result = session.execute(query.values(**changed | values).returning(Job.id))
+    result = session.execute(query.values(**changed | _queued(target) | values).returning(Job.id))
     moved = result.first() is not None
     if moved and ran_until is not None:
         limits.end_span(session, job_id, at=ran_until)
     return moved
+
+
+def _queued(target: JobState) -> dict[str, Any]:
+    """Return since when a job that is queued now waits."""
+    return {"queued_at": db_now()} if target == JobState.QUEUED else {}
 
 
 def _ran_until(session: Session, job_id: str) -> float | None:

@@ -26,13 +26,14 @@ from service.jobs.schemas import JobCreate
 from service.jobs.states import TERMINAL, WIRE_STATUS, JobState
 from service.jobs.tables import Job, JobArtifact
 from service.keys.service import Principal
-from service.kit import ids, outbox
+from service.kit import ids, outbox, tracing
 from service.kit.errors import InvalidRequest
 from service.limits import service as limits
 from service.limits.values import Limits
 from service.models import repository as models
 
 
+@tracing.traced("create job")
 def create(session: Session, principal: Principal, context: Context, body: JobCreate) -> Job:
     """Create a job in `validating`: the controller checks its files next.
 
@@ -70,6 +71,7 @@ def draft(session: Session, principal: Principal, context: Context, body: JobCre
         validation_file=validation and validation.id,
         validation_sha256=validation and validation.sha256,
         suffix=body.suffix,
+        traceparent=tracing.traceparent(),
         seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
         user_metadata=body.metadata,
         priority=body.priority or 0,

@@ -64,6 +64,10 @@ class Job(Base):
     """What a worker must have: `jobs.resources.Resources`."""
 
     state: Mapped[str] = mapped_column(String(16))
+    queued_at: Mapped[float | None] = mapped_column(Double)
+    """When it was last queued."""
+    traceparent: Mapped[str | None] = mapped_column(String(55))
+    """The span that created it (W3C), where traces are kept: what happens to it later belongs to the same trace."""
     pause_requested: Mapped[bool] = mapped_column(default=False)
     """Whether the job is to be `paused` at its next stand-still: once validated, or once its worker has let go."""
     held_by: Mapped[str | None] = mapped_column(String(32))

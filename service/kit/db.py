@@ -15,10 +15,12 @@ from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from service.kit import metrics
 from service.kit.errors import NoSpace, Unavailable
 
 _WRITES = "burnish_writes"
 _MADE = "burnish_made"
+_THEN = "burnish_then"
 
 Json = JSON().with_variant(JSONB(), "postgresql")
 
@@ -64,6 +66,7 @@ class Database:
         self.before_commit: Callable[[Session], None] | None = None
         """Called at the end of every `write`, inside its transaction."""
         event.listen(self._write, "after_flush", _note_made)
+        event.listen(self._write, "after_commit", _do_then)
 
     @contextmanager
     def read(self) -> Generator[Session]:
@@ -95,6 +98,17 @@ class Database:
         self.engine.dispose()
 
 
+def after_commit(session: Session, action: Callable[[], object]) -> None:
+    """Do something quick once the `write` transaction is committed; never where it is rolled back."""
+    cast("list[Callable[[], object]]", session.info.setdefault(_THEN, [])).append(action)
+
+
+def _do_then(session: Session) -> None:
+    if not session.in_nested_transaction():
+        for action in cast("list[Callable[[], object]]", session.info.pop(_THEN, [])):
+            action()
+
+
 def made_ids(session: Session) -> Sequence[str]:
     """Return the public ids of the objects that the session has added so far."""
     session.flush()
@@ -118,6 +132,7 @@ def _told(engine: Engine) -> Generator[None]:
                 "The disk of the database is full: nothing was kept. Free some space and try again."
             ) from error
         where = engine.url.render_as_string(hide_password=True)
+        metrics.DATABASE_ERRORS.inc()
         raise Unavailable(f"The database at {where} does not answer: {error.orig}") from error
 
 

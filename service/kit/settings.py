@@ -8,6 +8,7 @@ import secrets
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -77,6 +78,11 @@ class Settings(BaseSettings):
     )
     """The address of another server of Weights & Biases than its makers'."""
 
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """`auto` is text on a terminal, and JSON elsewhere."""
+    metrics_address: str | None = None
+    """Where the process answers Prometheus: `host:port`, `off`, or nowhere; port 0 is any free one."""
+
     organization: str = Field("burnish", pattern=r"^[a-z0-9-]{1,32}$")
     """Stands in `ft:{base}:{organization}:{suffix}:{id}` and as `organization_id`."""
     max_file_bytes: int = Field(1 << 30, gt=0)
@@ -138,6 +144,13 @@ class Settings(BaseSettings):
     def _absolute_adapters(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().resolve()
 
+    @field_validator("metrics_address")
+    @classmethod
+    def _readable_address(cls, value: str | None) -> str | None:
+        if value not in (None, "off"):
+            _host_and_port(value)
+        return value
+
     @field_validator("worker_labels")
     @classmethod
     def _readable_labels(cls, value: str) -> str:
@@ -180,6 +193,11 @@ class Settings(BaseSettings):
     def storage(self) -> str:
         """The blob store's URL."""
         return self.storage_url or f"file://{self.data / 'blobs'}"
+
+    @property
+    def metrics(self) -> tuple[str, int] | None:
+        """Host and port where the process answers Prometheus; None where it does not."""
+        return None if self.metrics_address in (None, "off") else _host_and_port(self.metrics_address)
 
     @property
     def valkey_socket(self) -> Path:
@@ -228,6 +246,17 @@ def load_settings() -> Settings:
 def _named(location: tuple[int | str, ...]) -> str:
     name = "_".join(str(part) for part in location).upper()
     return f"{name if name.startswith('BURNISH_') else f'BURNISH_{name}'}: " if name else ""
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or port is None:
+        raise ValueError("use host:port, such as 127.0.0.1:9464 or [::1]:9464, or `off`")
+    return host, port
 
 
 def _key_from_file(path: Path) -> bytes:

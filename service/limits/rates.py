@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from service.context import Context
 from service.keys.auth import ContextDep, PrincipalDep
 from service.keys.service import Principal
+from service.kit import metrics
 from service.kit.call import CALL
 from service.limits.errors import RateLimited
 from service.limits.service import limits_of
@@ -109,6 +110,7 @@ def _take(context: Context, principal: Principal, kind: str, limit: int, cost: i
         call.headers.update(_headers(kind, limit, taken))
         call.unrecorded = not taken.allowed
     if not taken.allowed:
+        metrics.RATE_LIMITED.labels(kind).inc()
         raise RateLimited(
             f"This project has reached its limit of {limit} {kind} a minute. Try again in {duration(taken.wait)}.",
             kind=kind,

@@ -12,7 +12,9 @@ import httpx
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.kit import outbox
+from service.jobs import repository as jobs
+from service.kit import metrics, outbox, tracing
+from service.kit.log import about
 from service.kit.outbox import OutboxRow
 from service.webhooks import health, repository
 from service.webhooks.fan_out import CONFIGURED_LANE, hand_out
@@ -53,6 +55,8 @@ class Delivery:
     body: bytes
     tries: int
     target: Target
+    object_id: str
+    traceparent: str | None
 
 
 class WebhookSender:
@@ -128,7 +132,9 @@ class WebhookSender:
             outbox.mark_done(session, row.seq, error=missing or "there is no such event any more")
             return None
         body = body_of(event.id, event.type, int(event.created_at), event.object_id)
-        return Delivery(row.seq, row.lane, event.id, event.type, body, row.attempts + 1, target)
+        job = jobs.by_id(session, event.object_id)
+        trace = job and job.traceparent
+        return Delivery(row.seq, row.lane, event.id, event.type, body, row.attempts + 1, target, event.object_id, trace)
 
     def _target_of(self, session: Session, lane: str) -> tuple[Target | None, str | None]:
         if lane == CONFIGURED_LANE:
@@ -140,8 +146,12 @@ class WebhookSender:
 
     async def _deliver(self, delivery: Delivery) -> None:
         client = self._client_for(delivery.target)
-        outcome = await post(client, delivery.target, delivery.event_id, delivery.body, timeout=self._pace.timeout)
-        await asyncio.to_thread(self._note, delivery, outcome)
+        about_it = {"burnish.job.id": delivery.object_id, "burnish.webhook.tries": delivery.tries}
+        with tracing.span("deliver webhook", about_it, parent=delivery.traceparent, kind="client") as current:
+            outcome = await post(client, delivery.target, delivery.event_id, delivery.body, timeout=self._pace.timeout)
+            if current is not None:
+                current.set_attribute("http.response.status_code", outcome.status_code or 0)
+            await asyncio.to_thread(self._note, delivery, outcome)
 
     def _client_for(self, target: Target) -> httpx.AsyncClient:
         guarded = target.endpoint_id is not None
@@ -168,14 +178,19 @@ class WebhookSender:
                 outbox.mark_failed(session, delivery.seq, error=outcome.error, retry_in=delay)
             if endpoint is not None:
                 health.note(session, endpoint, outcome)
-        _tell(delivery, outcome, delay)
+        with about(delivery.object_id):
+            _tell(delivery, outcome, delay)
 
 
 def _tell(delivery: Delivery, outcome: Outcome, delay: float | None) -> None:
     what = f"webhook {delivery.event_id} ({delivery.kind}) to {delivery.lane}"
+    metrics.WEBHOOK_SECONDS.observe(outcome.duration_ms / 1000)
     if outcome.error is None:
+        metrics.WEBHOOK_ATTEMPTS.labels("delivered").inc()
         _log.info("%s was delivered", what)
     elif delay is None:
+        metrics.WEBHOOK_ATTEMPTS.labels("given_up").inc()
         _log.error("%s is given up after %d tries: %s", what, delivery.tries, outcome.error)
     else:
+        metrics.WEBHOOK_ATTEMPTS.labels("failed").inc()
         _log.warning("%s failed: %s; next try in %d s", what, outcome.error, delay)

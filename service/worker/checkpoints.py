@@ -11,6 +11,7 @@ from collections import deque
 from pathlib import Path
 
 from service.jobs import repository, retention
+from service.kit.log import carried
 from service.storage import Storage
 from service.storage.errors import StorageError
 from service.worker.lease import Lease
@@ -65,7 +66,9 @@ class CheckpointUploads:
             log.warning("%s: the store is slower than the training writes checkpoints", self._lease.job_id)
             self._tell_lost(left_out.step)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=f"checkpoints-{self._lease.job_id}", daemon=True)
+            self._thread = threading.Thread(
+                target=carried(self._work), name=f"checkpoints-{self._lease.job_id}", daemon=True
+            )
             self._thread.start()
 
     def finish(self, *, newest_only: bool = False) -> None:

@@ -20,7 +20,9 @@ from service.exports import lifecycle, repository
 from service.exports.tables import ModelExport
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError
+from service.kit import tracing
 from service.kit.errors import Unavailable
+from service.kit.log import in_own_context, set_subject
 from service.worker.bases import PREPARE_COMMAND
 from service.worker.child import Child, trainer_environment
 from service.worker.errors import AttemptFailed, JobFailed, LeaseLost, WorkerStopping
@@ -75,7 +77,7 @@ class Exporter:
         # Children die with the thread that starts them: this one lives as long as the worker.
         while not self._stop.wait(self._context.settings.poll_seconds):
             try:
-                while not self._stop.is_set() and self.make_next():
+                while not self._stop.is_set() and in_own_context(self.make_next):
                     pass
             except Unavailable as error:
                 log.warning("Exports wait: %s", error.message)
@@ -93,6 +95,7 @@ class Exporter:
             export = lifecycle.start(session, owner=self._owner, lease_seconds=settings.lease_seconds)
         if export is None:
             return False
+        set_subject(export.id, export.lease_token)
         log.info("%s claimed with token %d", export.id, export.lease_token)
         lease = ExportLease(
             self._context.db,
@@ -115,7 +118,8 @@ class Exporter:
 
     def _attempt(self, export: ModelExport, lease: Lease) -> None:
         context = self._context
-        with work_folder(context.settings.work, export.id, lease.token) as folder:
+        facts = {"burnish.job.id": export.job_id, "burnish.export.id": export.id}
+        with tracing.span("export", facts), work_folder(context.settings.work, export.id, lease.token) as folder:
             result = lay_out(context, export, lease, folder, prepare_command=self._prepare_command)
             lease.check_all()
             if export.format != "adapter":

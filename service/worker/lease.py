@@ -16,6 +16,7 @@ from service.jobs import repository
 from service.jobs.errors import StaleLease
 from service.kit.db import Database
 from service.kit.errors import Unavailable
+from service.kit.log import carried
 from service.kit.settings import Settings
 from service.worker.errors import JobPaused, JobTimedOut, LeaseLost, WorkerStopping
 from service.worker.hold import Hold
@@ -68,7 +69,7 @@ class Lease(Hold):
         self._stale = threading.Event()
         self._pause = threading.Event()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease-{job_id}", daemon=True)
+        self._thread = threading.Thread(target=carried(self._keep), name=f"lease-{job_id}", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -28,7 +28,8 @@ from rq.worker import SimpleWorker
 from rq.worker_registration import clean_worker_registry
 
 from service.context import open_context
-from service.kit import ids
+from service.kit import ids, telemetry
+from service.kit.log import in_own_context
 from service.kit.settings import Settings
 from service.queue.rq import AWAY, FUNCTION, QUEUE_NAME, address_of, connect
 from service.worker.bases import PREPARE_COMMAND
@@ -59,6 +60,7 @@ def run_worker(
 
     Call it from the process's main thread. A job that runs at the signal is given back to the queue.
     """
+    telemetry.begin(settings, "worker", name)
     context = open_context(settings)
     stop = threading.Event()
     if left := sweep(settings.work):
@@ -158,7 +160,7 @@ class _IdWorker(SimpleWorker):
             if job_id is None:
                 log.warning("Dropped %s: its payload is not a call of %s with its id", job.id, FUNCTION)
             else:
-                self._run(job_id)
+                in_own_context(self._run, job_id)
         except Exception:
             log.exception("%s could not be run", job.id)
         finally:

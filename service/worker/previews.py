@@ -16,7 +16,9 @@ from service.context import Context
 from service.jobs.datasets import check_dataset
 from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
+from service.kit import tracing
 from service.kit.errors import ServiceError, Unavailable
+from service.kit.log import about
 from service.previews import repository
 from service.previews.service import job_of
 from service.previews.tables import Preview
@@ -76,7 +78,8 @@ class Previewer:
             preview = repository.take(session, preview_id, worker_id=self._worker_id)
         if preview is None:
             return True
-        outcome = self._outcome(preview)
+        with about(preview.id), tracing.span("preview"):
+            outcome = self._outcome(preview)
         with self._context.db.write() as session:
             repository.finish(session, preview.id, outcome.model_dump(mode="json"))
         return True

@@ -14,6 +14,7 @@ from service.jobs.lifecycle import PublishedFile
 from service.jobs.references import model_name
 from service.jobs.states import JobState
 from service.jobs.tables import Job
+from service.kit import tracing
 from service.kit.errors import Unavailable
 from service.storage.errors import StorageError, StorageFull
 from service.worker.errors import AttemptFailed
@@ -58,6 +59,7 @@ _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644 << 16
 
 
+@tracing.traced("publish")
 def publish(context: Context, job: Job, lease: Lease, *, folder: Path) -> None:
     """Store what the trainer left and end the job as succeeded.
 

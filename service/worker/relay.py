@@ -15,11 +15,13 @@ from service.jobs import repository
 from service.jobs.errors import StaleLease
 from service.kit.db import db_now
 from service.kit.errors import Unavailable
+from service.kit.log import carried
 from service.storage import Storage
 from service.worker.checkpoints import CheckpointUploads
 from service.worker.errors import LeaseLost
 from service.worker.lease import Lease
 from service.worker.messages import finite, row_of
+from service.worker.observed import Progress
 from trainer import events
 
 log = logging.getLogger(__name__)
@@ -42,8 +44,9 @@ class Relay:
         self._folder = folder
         self._poll = poll_seconds
         self._offset = 0
+        self._progress = Progress()
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name=f"relay-{lease.job_id}", daemon=True)
+        self._thread = threading.Thread(target=carried(self._follow), name=f"relay-{lease.job_id}", daemon=True)
 
     @property
     def failure(self) -> Exception | None:
@@ -59,6 +62,7 @@ class Relay:
         self._done.set()
         self._thread.join(self._poll + 1)
         self._uploads.abandon(self._poll + 1)
+        self._progress.end()
 
     def drain(self, *, in_haste: bool) -> None:
         """Write what is left, once the trainer has ended; `in_haste`, of its checkpoints only the newest.
@@ -72,6 +76,7 @@ class Relay:
         while self._lease.insist(self._pump):
             pass
         self._uploads.finish(newest_only=in_haste)
+        self._progress.end()
 
     def _follow(self) -> None:
         try:
@@ -140,6 +145,7 @@ class Relay:
                 for row in rows:
                     repository.add_event(session, self._lease.job_id, **row)
         self._offset = position
+        self._progress.add(batch)
 
 
 def _columns(batch: Sequence[events.Event]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from service.jobs.integrations import WandbIntegration, WandbSettings
 from service.jobs.states import TERMINAL, JobState
 from service.jobs.tables import Job, JobEvent
 from service.kit.errors import Unavailable
+from service.kit.log import carried
 from service.kit.tether import tethered
 from service.worker.stage import work_folder
 
@@ -126,7 +127,7 @@ class _Reporter:
         self._ending = threading.Event()
         self._given_up = threading.Event()
         self._child: _Child | None = None
-        self._thread = threading.Thread(target=self._run, name=f"wandb-{job.id}", daemon=True)
+        self._thread = threading.Thread(target=carried(self._run), name=f"wandb-{job.id}", daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()

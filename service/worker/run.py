@@ -18,6 +18,7 @@ from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
 from service.limits.values import Limits
+from service.worker import observed
 from service.worker.bases import PREPARE_COMMAND, prepared_base
 from service.worker.errors import (
     AttemptCrashed,
@@ -73,6 +74,7 @@ def run_job(runtime: WorkerRuntime, ticket: str) -> None:
         log.info("Called for %s: no queued job is left that this worker can and may run", ticket)
         return
     job_id = job.id
+    observed.claimed(job, since=since)
     log.info("%s claimed with token %d", job_id, job.lease_token)
     lease = Lease(
         context.db,
@@ -95,7 +97,7 @@ def run_job(runtime: WorkerRuntime, ticket: str) -> None:
 
 def _attempt(runtime: WorkerRuntime, job: Job, lease: Lease) -> None:
     context = runtime.context
-    with work_folder(context.settings.work, job.id, lease.token) as folder:
+    with observed.attempt(job), work_folder(context.settings.work, job.id, lease.token) as folder:
         bases = partial(prepared_base, context, job.project_id, lease, workdir=folder, command=runtime.prepare_command)
         stage(context, job, lease, folder=folder, bases=bases, since=lease.since)
         lease.check_all()
@@ -106,6 +108,7 @@ def _attempt(runtime: WorkerRuntime, job: Job, lease: Lease) -> None:
             runtime.stop,
             folder=folder,
             gpu=uses_gpu(job),
+            gpus=runtime.capacity.gpus if uses_gpu(job) else 0,
             command=runtime.trainer_command,
         )
         publish(context, job, lease, folder=folder)

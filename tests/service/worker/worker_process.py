@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from service.kit.log import set_up_logging
 from service.kit.settings import load_settings
 from service.worker.main import run_worker
 from tests.service.worker.world import prepare_command, trainer_command
 
 if __name__ == "__main__":
-    set_up_logging(sys.argv[1])
     sys.exit(
         run_worker(
             load_settings(),

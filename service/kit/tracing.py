@@ -1,0 +1,147 @@
+"""Traces by OpenTelemetry, where the environment names a collector. Else nothing of it is imported and all is free.
+
+`OTEL_EXPORTER_OTLP_ENDPOINT` and the other variables are OpenTelemetry's own. A span never holds a message of an
+error, a header or a body: only names, ids and numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
+
+from service.kit.settings import SettingsError
+from service.kit.version import VERSION
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, Tracer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Kind = Literal["internal", "server", "client", "producer", "consumer"]
+Attributes = Mapping[str, str | int | float | bool]
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+HEADER = "traceparent"
+"""The W3C header, and the name of the column that carries a trace from process to process."""
+_NANOSECONDS = 1e9
+
+_tracer: Tracer | None = None
+
+
+def set_up_tracing(role: str) -> None:
+    """Send this process's spans to the collector that the environment names, if any. Raises SettingsError."""
+    global _tracer
+    if not any(os.environ.get(name) for name in ENDPOINTS):
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise SettingsError(
+            f"{ENDPOINTS[0]} asks for traces, and their packages are not installed. Install them with: "
+            "pip install 'burnish-server[telemetry]'"
+        ) from error
+    named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": f"burnish-{role}"}
+    provider = TracerProvider(resource=Resource.create({"service.version": VERSION, **named}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))  # the provider sends the rest at exit
+    _tracer = provider.get_tracer("burnish", VERSION)
+
+
+@contextmanager
+def span(
+    name: str, attributes: Attributes | None = None, *, parent: str | None = None, kind: Kind = "internal"
+) -> Generator[Span | None]:
+    """Make the block a span: a child of `parent`, a `traceparent`, or else of the span around it. None without traces.
+
+    What it raises marks the span as failed, by the error's class alone.
+    """
+    if _tracer is None:
+        yield None
+        return
+    from opentelemetry.trace import SpanKind, StatusCode
+
+    with _tracer.start_as_current_span(
+        name,
+        context=_context(parent),
+        kind=SpanKind[kind.upper()],
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as current:
+        try:
+            yield current
+        except BaseException as error:
+            current.set_status(StatusCode.ERROR, type(error).__name__)
+            raise
+
+
+def traced(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Make every call of a function a span."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            with span(name):
+                return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def record(
+    name: str, begin: float, end: float, attributes: Attributes | None = None, *, parent: str | None = None
+) -> None:
+    """Add a span for what is over: from `begin` to `end`, in unix seconds."""
+    if _tracer is not None:
+        past = _tracer.start_span(
+            name, context=_context(parent), attributes=attributes, start_time=int(begin * _NANOSECONDS)
+        )
+        past.end(int(max(begin, end) * _NANOSECONDS))
+
+
+def traceparent() -> str | None:
+    """Return the span around the call as W3C's `traceparent`; None where there is none."""
+    found = _current()
+    return f"00-{found[0]:032x}-{found[1]:016x}-{found[2]:02x}" if found else None
+
+
+def trace_id() -> str:
+    """Return the trace that the call belongs to, in hex; empty where there is none."""
+    found = _current()
+    return f"{found[0]:032x}" if found else ""
+
+
+def environment() -> dict[str, str]:
+    """Return what lets a child process continue the trace."""
+    current = traceparent()
+    return {"TRACEPARENT": current} if current else {}
+
+
+def headers() -> dict[str, str]:
+    """Return what lets another process continue the trace, as HTTP headers."""
+    current = traceparent()
+    return {HEADER: current} if current else {}
+
+
+def _current() -> tuple[int, int, int] | None:
+    if _tracer is None:
+        return None
+    from opentelemetry.trace import get_current_span
+
+    found = get_current_span().get_span_context()
+    return (found.trace_id, found.span_id, int(found.trace_flags)) if found.is_valid else None
+
+
+def _context(parent: str | None) -> Context | None:
+    if not parent:
+        return None
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    return TraceContextTextMapPropagator().extract({HEADER: parent})

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import pytest
+from sqlalchemy.orm import Session
+
+from service.jobs import lifecycle
+from service.jobs.lifecycle import JobError
+from service.jobs.tables import Job
+from service.kit import metrics
+from tests.service.worker.world import World
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World, None, None]:
+    made = World(tmp_path_factory.mktemp("attempts"))
+    yield made
+    made.close()
+
+
+def ends() -> dict[str, float]:
+    (family,) = metrics.ATTEMPTS.collect()
+    return {s.labels["reason"]: s.value for s in family.samples if s.name.endswith("_total") and s.value}
+
+
+def change(before: dict[str, float]) -> dict[str, float]:
+    return {reason: value - before.get(reason, 0) for reason, value in ends().items() if value != before.get(reason, 0)}
+
+
+def claim(world: World, job_id: str) -> Job:
+    with world.db.write() as session:
+        job = lifecycle.start(session, job_id, owner="w", lease_seconds=60)
+        assert job is not None
+        return job
+
+
+def fails(code: str, *, budget: int) -> Callable[[Session, Job], object]:
+    def end(session: Session, job: Job) -> None:
+        error = JobError(code, "x")
+        lifecycle.retry_or_fail(session, job, token=job.lease_token, error=error, max_failures=budget)
+
+    return end
+
+
+def pauses(session: Session, job: Job) -> None:
+    lifecycle.pause(session, job.id)
+    lifecycle.stand_still(session, job.id, job.lease_token)
+
+
+ENDS: dict[str, tuple[str, Callable[[Session, Job], object]]] = {
+    "a worker that is stopped": ("preempted", lambda s, j: lifecycle.give_back(s, j.id, j.lease_token, reason="x")),
+    "a pause": ("paused", pauses),
+    "a cancel": ("cancelled", lambda s, j: lifecycle.cancel(s, j.id)),
+    "a timeout": ("timeout", lambda s, j: lifecycle.time_out(s, j.id, token=j.lease_token)),
+    "bad rows": ("bad_input", lambda s, j: lifecycle.fail(s, j.id, JobError("bad", "x"), token=j.lease_token)),
+    "a crash": ("failed", fails("trainer_crashed", budget=3)),
+    "the last crash": ("failed", fails("trainer_crashed", budget=1)),
+    "a lost worker": ("lease_lost", fails("worker_lost", budget=3)),
+    "the last lost worker": ("lease_lost", fails("worker_lost", budget=1)),
+    "too little memory": ("out_of_memory", fails("out_of_memory", budget=3)),
+    "a full disk": ("storage", fails("disk_full", budget=3)),
+}
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_each_end_of_an_attempt_is_counted_once(world: World, what: str) -> None:
+    reason, end = ENDS[what]
+    job = claim(world, world.job())
+    before = ends()
+    with world.db.write() as session:
+        end(session, job)
+        assert change(before) == {}, "not before the commit"
+    assert change(before) == {reason: 1}
+
+
+def test_what_is_rolled_back_did_not_end(world: World) -> None:
+    job = claim(world, world.job())
+    before = ends()
+
+    def give_back_and_break() -> None:
+        with world.db.write() as session:
+            lifecycle.give_back(session, job.id, job.lease_token, reason="x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        give_back_and_break()
+    assert change(before) == {}
+
+
+def test_a_job_that_never_ran_has_no_attempt(world: World) -> None:
+    before = ends()
+    with world.db.write() as session:
+        assert lifecycle.cancel(session, world.job())
+    assert change(before) == {}
