@@ -58,8 +58,8 @@ openapi: install $(TYPESCRIPT)/node_modules/.package-lock.json ## write openapi/
 	$(BIN)/burnish-server openapi > openapi/openapi.json
 	$(NPM) run types
 
-faults: install ## run the tests that kill and starve processes
-	$(BIN)/pytest -m faults
+faults: install ## kill, freeze, starve and cut off processes, at full length
+	BURNISH_FAULTS=full $(BIN)/pytest -m faults
 
 bench: install ## measure the trainer against plain TRL, the dataset check against plain json, uploads, chats, load, lists, the command line's start
 	$(BIN)/python -m tests.benchmarks.trainer_against_trl

@@ -18,9 +18,12 @@ Cursor = tuple[float, int]
 
 
 def lock_expired(session: Session, job_id: str) -> Job | None:
-    """Return a running job whose lease has expired, locked so that its worker cannot renew meanwhile."""
+    """Return a running job whose lease has expired, locked so that its worker cannot renew meanwhile.
+
+    None where another transaction has it: that of its worker, which may have fallen silent in it.
+    """
     query = select(Job).where(Job.id == job_id, Job.state == JobState.RUNNING, Job.lease_expires_at < db_now())
-    return session.scalar(query.with_for_update())
+    return session.scalar(query.with_for_update(skip_locked=True))
 
 
 def traceparents(session: Session, job_ids: Sequence[str]) -> dict[str, str | None]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from sqlalchemy import JSON, Double, Engine, MetaData, create_engine, event, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -21,6 +21,8 @@ from service.kit.errors import NoSpace, Unavailable
 _WRITES = "burnish_writes"
 _MADE = "burnish_made"
 _THEN = "burnish_then"
+IDLE_SECONDS = 15
+"""After how long PostgreSQL ends a transaction whose process says nothing, frozen or gone: it may hold a job's row."""
 
 Json = JSON().with_variant(JSONB(), "postgresql")
 
@@ -124,7 +126,9 @@ def _note_made(session: Session, _flush: object) -> None:
 def _told(engine: Engine) -> Generator[None]:
     try:
         yield
-    except OperationalError as error:
+    except DBAPIError as error:
+        if not isinstance(error, OperationalError) and not error.connection_invalidated:
+            raise
         if "no such table" in str(error.orig):
             raise Unavailable("The database has no tables yet. Run `burnish-server migrate`.") from error
         if "disk is full" in str(error.orig):
@@ -150,7 +154,9 @@ def _make_engine(url: str) -> Engine:
     patience = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
     patience["tcp_user_timeout"] = 15_000
     # No overflow: its connections would be opened and closed again and again under load.
-    return create_engine(parsed, pool_pre_ping=True, pool_size=20, max_overflow=0, connect_args=patience)
+    engine = create_engine(parsed, pool_pre_ping=True, pool_size=20, max_overflow=0, connect_args=patience)
+    event.listen(engine, "connect", _set_up_postgresql)
+    return engine
 
 
 def _reading(engine: Engine) -> Engine:
@@ -166,6 +172,12 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver must not begin transactions by itself
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _set_up_postgresql(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Generator
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from rq.job import Job
@@ -21,6 +22,8 @@ from rq.serializers import JSONSerializer
 from service.kit import ids
 from service.kit.settings import SettingsError
 from service.queue.base import QueueUnavailable
+
+log = logging.getLogger(__name__)
 
 QUEUE_NAME = "burnish"
 FUNCTION = "service.worker.run.run_job"
@@ -56,6 +59,18 @@ def address_of(url: str) -> str:
     """Return the server's address from a URL, for messages: without user, password and options."""
     parts = urlsplit(url)
     return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+
+
+def drop_foreign(redis: Any, *keys: str) -> bool:
+    """Delete those of the queue's keys that somebody has made something else than a list; tell whether there were any.
+
+    Nothing of ours is lost: the queue is filled again from SQL.
+    """
+    foreign = [key for key in keys if redis.type(key) not in (b"list", b"none")]
+    for key in foreign:
+        log.warning("Dropped the key %s, which is no list", key)
+        redis.delete(key)
+    return bool(foreign)
 
 
 class RqJobQueue:
@@ -115,6 +130,9 @@ class RqJobQueue:
         try:
             yield
         except RedisError as error:
+            if isinstance(error, ResponseError):
+                with suppress(RedisError):
+                    drop_foreign(self._redis, self._queue.key)
             raise QueueUnavailable(
                 f"The queue's server at {self._address} does not answer ({type(error).__name__}): "
                 "check that Valkey or Redis runs there and that BURNISH_REDIS_URL is right."

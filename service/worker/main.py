@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.queue import Queue
@@ -29,9 +29,10 @@ from rq.worker_registration import clean_worker_registry
 
 from service.context import open_context
 from service.kit import ids, telemetry
+from service.kit.errors import Unavailable
 from service.kit.log import in_own_context
 from service.kit.settings import Settings
-from service.queue.rq import AWAY, FUNCTION, QUEUE_NAME, address_of, connect
+from service.queue.rq import AWAY, FUNCTION, QUEUE_NAME, address_of, connect, drop_foreign
 from service.worker.bases import PREPARE_COMMAND
 from service.worker.exporter import EXPORT_COMMAND, Exporter
 from service.worker.presence import Presence
@@ -103,11 +104,16 @@ class _IdQueue(Queue):
     @classmethod
     def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:
         while True:
-            moved: Any = super().lmove(connection, queue_key, timeout)
+            try:
+                moved: Any = super().lmove(connection, queue_key, timeout)
+            except ResponseError:
+                if drop_foreign(connection, queue_key, cls.get_intermediate_queue_key(queue_key)):
+                    continue
+                raise
             if moved is None or ids.is_id(moved[1].decode("utf-8", "replace"), ids.JOB):
                 return moved
             log.warning("Dropped an entry of the queue that is no job id: %.80r", moved[1])
-            connection.lrem(cls.get_intermediate_queue_key(queue_key), 0, moved[1])
+            cls.forget(connection, queue_key, moved[1])
 
     @classmethod
     def _fetch_dequeued_job(cls, connection: Redis, queue_key: str, job_id: str, *args: Any, **options: Any) -> Any:
@@ -117,9 +123,18 @@ class _IdQueue(Queue):
             raise
         except Exception as error:  # noqa: BLE001 - a record from outside can be wrong in any way
             log.warning("Dropped the record of %s, which cannot be read: %s", job_id, type(error).__name__)
-            connection.lrem(cls.get_intermediate_queue_key(queue_key), 0, job_id)
+            cls.forget(connection, queue_key, job_id)
             connection.delete(Job.key_for(job_id))
             return None
+
+    @classmethod
+    def forget(cls, connection: Redis, queue_key: str, entry: str | bytes) -> None:
+        """Take out an entry that BLMOVE has moved aside."""
+        aside = cls.get_intermediate_queue_key(queue_key)
+        try:
+            connection.lrem(aside, 0, entry)  # pyright: ignore[reportArgumentType] - its stubs know no bytes
+        except ResponseError:
+            drop_foreign(connection, aside)
 
     @staticmethod
     def get_intermediate_queue_key(queue_key: str) -> str:
@@ -155,12 +170,14 @@ class _IdWorker(SimpleWorker):
         try:
             # Lost from here on if this process dies: the controller finds the job queued in SQL and sends it again.
             self.connection.delete(job.key)
-            self.connection.lrem(_IdQueue.get_intermediate_queue_key(queue.key), 0, job.id)
+            _IdQueue.forget(self.connection, queue.key, job.id)
             job_id = requested_id(job)
             if job_id is None:
                 log.warning("Dropped %s: its payload is not a call of %s with its id", job.id, FUNCTION)
             else:
                 in_own_context(self._run, job_id)
+        except Unavailable as error:
+            log.warning("%s could not be claimed: %s The controller sends it again.", job.id, error.message)
         except Exception:
             log.exception("%s could not be run", job.id)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy import select, update
 
 from service.controller.exports import end_expired_leases, remove_superfluous
+from service.controller.leases import end_expired_leases as end_expired_leases_of_jobs
 from service.controller.retention import Retention
 from service.exports import lifecycle as exports
 from service.exports.tables import ModelExport
@@ -19,7 +21,9 @@ from service.jobs import lifecycle, repository
 from service.jobs.states import JobState
 from service.jobs.tables import Job, JobArtifact, JobCheckpoint
 from service.keys.idempotency import Idempotency
+from service.kit import db
 from service.kit.db import Base, db_now
+from service.kit.errors import Unavailable
 from service.previews import repository as previews
 from service.previews.tables import Preview
 from service.queue.memory import MemoryJobQueue
@@ -27,7 +31,7 @@ from service.worker.messages import without_nul
 from service.workers.capacity import Capacity
 from tests.fixtures.postgres import PostgresServer, run_postgres
 from tests.service.worker.test_exports import ask, exporter, row
-from tests.service.worker.world import PROJECT, World
+from tests.service.worker.world import PROJECT, World, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -264,3 +268,23 @@ def test_an_export_of_a_dead_worker_goes_on(world: World) -> None:
     exporter(world).make_next()
     found = row(world, export_id)
     assert (found.status, found.lease_token, found.failures) == ("ready", 2, 1)
+
+
+@pytest.mark.faults
+def test_a_worker_that_falls_silent_amid_a_transaction_does_not_keep_its_job(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "IDLE_SECONDS", 1)
+    job_id = world.job()
+    other = db.Database(world.settings.database)
+    with other.write() as session:
+        assert repository.claim(session, job_id, owner="silent", lease_seconds=-1)
+    with ExitStack() as stack:
+        silent = stack.enter_context(other.write())
+        repository.lock(silent, job_id)
+        assert end_expired_leases_of_jobs(world.context, MemoryJobQueue()) == 0  # it waits for nobody
+        eventually(lambda: end_expired_leases_of_jobs(world.context, MemoryJobQueue()) == 1)
+        with pytest.raises(Unavailable):
+            stack.close()
+    other.close()
+    assert world.row(job_id).state == JobState.QUEUED

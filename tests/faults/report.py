@@ -1,0 +1,82 @@
+"""What the suite found, kept where BURNISH_FAULTS_REPORT names a file; `report.py FILE` makes a page of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TARGET = REPOSITORY / "docs" / "proof" / "faults.md"
+_OPENING = """# Faults
+
+What was done to the service's processes and to the servers that it needs, and what came of it. Every row ended with
+the same checks (`tests/faults/invariants.py`): no job is lost or there twice; each has exactly one end, one final
+event, one notice of it and, where it succeeded, one artifact set, of its last attempt and with the content that an
+undisturbed run would have given; each step is shown once; no attempt wrote after the next one was claimed; no blob is
+left that nothing refers to; no trainer outlived its job; no answer was 500 and no log has an error that nobody
+foresaw.
+
+«Recovered after» counts from the end of the fault (of the last kill) to the end of the last job. A row is run again
+by its seed, `BURNISH_FAULTS_SEED=… make faults`: kills come in the same order; at what moments of the work, depends
+on the machine.
+
+```
+BURNISH_FAULTS_REPORT=faults.jsonl make faults
+python -m tests.faults.report faults.jsonl
+```
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Appends to the file, where there is one."""
+
+    path: Path | None
+
+    def add(
+        self, fault: str, what: str, *, outcome: str, seed: int | None = None, recovery: float | None = None
+    ) -> None:
+        """Keep what was run and what came of it. `recovery` is in seconds from the end of the fault."""
+        line = {"fault": fault, "what": what, "outcome": outcome, "seed": seed, "recovery": recovery}
+        print(line, file=sys.stderr)
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def named() -> Report:
+    """Return the report that the environment names."""
+    given = os.environ.get("BURNISH_FAULTS_REPORT")
+    return Report(Path(given) if given else None)
+
+
+def page(lines: Sequence[dict[str, Any]]) -> str:
+    """Return the page of `docs/proof`: a row a line of the report, in the order in which they came."""
+    from tests.benchmarks.proof import machine
+
+    columns = ("fault", "what was run", "outcome", "recovered after, s", "seed")
+    rows = [
+        (line["fault"], line["what"], line["outcome"], _shown(line["recovery"]), _shown(line["seed"])) for line in lines
+    ]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in (columns, ("---", "---", "---", "---:", "---:"), *rows))
+    return f"{_OPENING}\n{table}\n\n## Where and when\n\n{machine()}"
+
+
+def _shown(value: float | None) -> str:
+    return "—" if value is None else f"{value:.0f}"
+
+
+def main() -> None:
+    """Write the page."""
+    lines = [json.loads(line) for line in Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()]
+    TARGET.write_text(page(lines), encoding="utf-8")
+    print(f"wrote {TARGET.relative_to(REPOSITORY)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
