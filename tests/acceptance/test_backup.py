@@ -17,7 +17,7 @@ from tests.fixtures.service import write_catalog
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 QUICK: dict[str, Any] = {"n_epochs": 1, "batch_size": 4, "lora": {"rank": 4, "alpha": 8}}
-LONG = QUICK | {"n_epochs": 50, "batch_size": 1}
+LONG = QUICK | {"n_epochs": 50, "batch_size": 2, "checkpoint_steps": 20}
 
 
 def test_a_restored_service_has_every_job_and_finishes_them(tmp_path: Path, tiny_base: Path) -> None:
