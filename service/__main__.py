@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from service.cli.backups import backup, restore
 from service.cli.errors import Commands
 from service.cli.keys import keys
 from service.cli.projects import projects
@@ -89,16 +90,21 @@ def engine(socket: Path | None, host: str, port: int) -> None:
 
 
 @cli.command()
-def migrate() -> None:
-    """Bring the database's schema to this version."""
+@click.option("--to", "revision", metavar="REVISION", help="Another schema, such as that of an earlier release.")
+def migrate(revision: str | None) -> None:
+    """Bring the database's schema to this version, or back to that of an earlier one. Stop the service first."""
     from service import migrations
     from service.kit.settings import load_settings
 
     settings = load_settings()
     if settings.database_url is None:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    migrations.upgrade(settings)
-    click.echo("The database's schema is this version's.")
+    if revision is None:
+        migrations.upgrade(settings)
+        click.echo(f"The database's schema is this version's, {migrations.head()}.")
+    else:
+        migrations.move(settings, revision)
+        click.echo(f"The database's schema is {revision}.")
 
 
 @cli.command()
@@ -111,8 +117,10 @@ def openapi() -> None:
     click.echo(json.dumps(openapi_document(), indent=2, ensure_ascii=False))
 
 
+cli.add_command(backup)
 cli.add_command(keys)
 cli.add_command(projects)
+cli.add_command(restore)
 
 
 def main() -> None:

@@ -46,14 +46,26 @@ def sentence_of(error: Exception) -> str | None:
     # Only here: `--help` must not wait for SQLAlchemy.
     from sqlalchemy.exc import SQLAlchemyError
 
+    from service.backups.errors import BackupError
     from service.catalog import SourceMissing
     from service.kit.errors import ServiceError
     from service.kit.settings import SettingsError
+    from service.migrations import MigrationRefused
     from service.queue.base import QueueUnavailable
     from service.queue.embedded import ValkeyFailed
     from service.storage.errors import StorageError
 
-    if isinstance(error, (ServiceError, SettingsError, QueueUnavailable, StorageError, ValkeyFailed, SourceMissing)):
+    foreseen = (
+        BackupError,
+        MigrationRefused,
+        QueueUnavailable,
+        ServiceError,
+        SettingsError,
+        SourceMissing,
+        StorageError,
+        ValkeyFailed,
+    )
+    if isinstance(error, foreseen):
         return str(error)
     if isinstance(error, SQLAlchemyError):
         return f"The database of BURNISH_DATABASE_URL cannot be used: {str(error).splitlines()[0]}"

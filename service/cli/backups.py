@@ -1,0 +1,77 @@
+"""`burnish-server backup` and `restore`: one file that holds everything of the embedded set-up."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_data = click.option("--data", type=_FOLDER, help="The data folder; else BURNISH_DATA or ./.burnish.")
+
+
+@click.command()
+@click.argument("file", type=_FILE)
+@_data
+def backup(file: Path, data: Path | None) -> None:
+    """Write everything of the data folder to FILE, a tar: database, blobs, secrets. The service may run meanwhile.
+
+    Whoever has FILE has every dataset, model and secret: only you may read it, keep it so.
+    """
+    from service.backups.make import embedded as require_embedded
+    from service.backups.make import make_backup, total_bytes
+    from service.kit.settings import load_settings
+
+    if data is not None:
+        os.environ["BURNISH_DATA"] = str(data)
+    settings = load_settings()
+    require_embedded(settings)
+    with _progress("Backing up", lambda: total_bytes(settings)) as advance:
+        made = make_backup(settings, file.absolute(), advance)
+    click.echo(f"{file}: {made.blobs} blobs and the database, {made.bytes} bytes.")
+    if settings.secret_key is not None:
+        click.echo("BURNISH_SECRET_KEY is not in it: keep that yourself, API keys are valid with it alone.", err=True)
+    if made.missing:
+        shown = ", ".join(made.missing[:3])
+        click.echo(f"Warning: the store has lost {len(made.missing)} blobs before this: {shown} …", err=True)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@_data
+def restore(file: Path, data: Path | None) -> None:
+    """Fill an empty data folder from FILE. Every hash is checked before the folder is put in its place."""
+    from service.backups.restore import restore_backup
+    from service.kit.settings import load_settings
+
+    if data is not None:
+        os.environ["BURNISH_DATA"] = str(data)
+    folder = load_settings().data
+    with _progress("Restoring", lambda: file.stat().st_size) as advance:
+        manifest = restore_backup(file, folder, advance)
+    made = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    click.echo(f"{folder} is as it was at {made}. Start it by: burnish-server up --data {folder}")
+    click.echo(
+        "Jobs that ran then go on from their last checkpoints. The service it was made of must not run any more."
+    )
+
+
+@contextmanager
+def _progress(what: str, total: Callable[[], int]) -> Generator[Callable[[int], None]]:
+    """Show a bar on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _bytes: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total())
+        yield lambda count: bar.advance(task, count)

@@ -1,0 +1,153 @@
+"""A database of an earlier schema with jobs that wait and run: to this version, on with them, and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import inspect, text, update
+
+from service import migrations
+from service.__main__ import cli
+from service.context import open_context
+from service.controller.leases import end_expired_leases
+from service.jobs import lifecycle, repository
+from service.jobs.states import JobState
+from service.jobs.tables import Job
+from service.kit.db import Database
+from service.kit.settings import Settings
+from service.migrations import MigrationRefused
+from service.queue.memory import MemoryJobQueue
+from tests.fixtures.databases import BOTH
+from tests.fixtures.postgres import run_postgres
+
+EARLIER = "0006"
+_COLUMNS = (
+    "id, project_id, created_at, model, base, lineage, method, training_file, seed, state, lease_token, "
+    "lease_expires_at, started_at, failures, preemptions, pause_requested"
+)
+_STATES = {"queued": "0, NULL, NULL", "running": "3, 99, 9", "validating": "0, NULL, NULL", "succeeded": "1, NULL, 5"}
+
+
+def row(state: str) -> str:
+    method = '{"type": "supervised", "supervised": {"hyperparameters": {}}}'
+    return (
+        f"INSERT INTO jobs ({_COLUMNS}) VALUES ('ftjob-{state}', 'proj_a', 0, 'tiny', 'tiny', '[]', '{method}', "
+        f"'file-a', 1, '{state}', {_STATES[state]}, 0, 0, FALSE)"
+    )
+
+
+@pytest.fixture(params=BOTH)
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Settings]:
+    with ExitStack() as stack:
+        given: dict[str, Any] = {}
+        if request.param == "postgresql":
+            given = {"database_url": stack.enter_context(run_postgres()).url, "secret_key": "k" * 32}
+        yield Settings(data=tmp_path, **given)
+
+
+@pytest.fixture
+def database(settings: Settings) -> Generator[Database]:
+    """A database of the earlier schema with a job in every state that matters."""
+    migrations.upgrade(settings, EARLIER)
+    made = Database(settings.database)
+    with made.write() as session:
+        session.execute(text("INSERT INTO projects (id, name, created_at) VALUES ('proj_a', '客服', 0)"))
+        for state in _STATES:
+            session.execute(text(row(state)))
+        session.execute(
+            text(
+                "INSERT INTO job_events (id, job_id, created_at, level, type, message) "
+                "VALUES ('ftevent-a', 'ftjob-running', 0, 'info', 'message', '事件')"
+            )
+        )
+    yield made
+    made.close()
+
+
+def states(database: Database) -> dict[str, str]:
+    with database.read() as session:
+        rows = session.execute(text("SELECT id, state FROM jobs ORDER BY id"))
+        return {job_id.removeprefix("ftjob-"): state for job_id, state in rows}
+
+
+def schema(database: Database) -> dict[str, list[str]]:
+    with database.read() as session:
+        seen = inspect(session.connection())
+        return {name: sorted(column["name"] for column in seen.get_columns(name)) for name in seen.get_table_names()}
+
+
+def test_jobs_that_wait_and_run_go_on_and_come_back(settings: Settings, database: Database) -> None:
+    before, earlier = states(database), schema(database)
+    migrations.upgrade(settings)
+    migrations.check(settings)
+    assert states(database) == before
+
+    with database.write() as session:  # what ran lost its worker, and its token goes on from where it was
+        (lost,) = repository.with_expired_lease(session)
+        assert (lost.id, lost.lease_token) == ("ftjob-running", 3)
+    context = open_context(settings)
+    end_expired_leases(context, MemoryJobQueue())
+    context.db.close()
+    assert states(database)["running"] == JobState.QUEUED
+    with database.write() as session:
+        again = lifecycle.start(session, "ftjob-running", owner="w", lease_seconds=60)
+        assert again is not None
+        assert again.lease_token == 4
+        assert lifecycle.start(session, "ftjob-queued", owner="w", lease_seconds=60) is not None
+        assert lifecycle.queue_up(session, "ftjob-validating")
+
+    now = states(database)
+    migrations.move(settings, EARLIER)
+    assert (
+        states(database)
+        == now
+        == {
+            "queued": "running",
+            "running": "running",
+            "succeeded": "succeeded",
+            "validating": "queued",
+        }
+    )
+    assert schema(database) == earlier
+    with database.read() as session:
+        assert session.scalar(text("SELECT message FROM job_events WHERE id = 'ftevent-a'")) == "事件"
+        tokens = session.execute(text("SELECT id, lease_token FROM jobs WHERE state = 'running'")).all()
+        assert sorted(map(tuple, tokens)) == [("ftjob-queued", 1), ("ftjob-running", 4)]
+
+    migrations.upgrade(settings)
+    migrations.check(settings)
+    assert states(database) == now
+
+
+def test_what_an_earlier_schema_cannot_hold_is_refused_and_nothing_changes(
+    settings: Settings, database: Database
+) -> None:
+    migrations.upgrade(settings)
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == "ftjob-queued").values(state=JobState.PAUSED))
+    here = schema(database)
+    with pytest.raises(MigrationRefused, match="Some jobs are paused; resume or cancel them first"):
+        migrations.move(settings, "0002")
+    migrations.check(settings)
+    assert schema(database) == here
+    assert states(database)["queued"] == "paused"
+    with pytest.raises(MigrationRefused, match="There is no schema 1234; this release knows 0001, 0002"):
+        migrations.move(settings, "1234")
+
+
+def test_the_command(tmp_path: Path) -> None:
+    def run(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(cli, ["migrate", *arguments], env={"BURNISH_DATA": str(tmp_path / "data")})
+        return result.exit_code, result.output
+
+    assert run() == (0, f"The database's schema is this version's, {migrations.head()}.\n")
+    assert run("--to", "0005") == (0, "The database's schema is 0005.\n")
+    assert run("--to", "0007") == (0, "The database's schema is 0007.\n")
+    code, said = run("--to", "head")
+    assert code == 1
+    assert said.startswith("burnish-server: There is no schema head; this release knows 0001,")
