@@ -21,12 +21,12 @@ from service.keys.auth import ContextDep, PrincipalDep
 from service.keys.service import Principal
 from service.kit.attended import attended
 from service.kit.declared import refuses
-from service.kit.text import refuse_unstorable
+from service.kit.routes import CheckedRoute
 from service.limits.rates import RateBookDep
 from service.models.errors import ModelNotFound
 from trainer.graders import Sample, Tools, grade
 
-router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["Graders"])
+router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["Graders"], route_class=CheckedRoute)
 
 _REFUSALS = (
     PythonGradersOff("grader"),
@@ -52,7 +52,6 @@ async def run_grader(
     body: GraderRun, request: Request, context: ContextDep, principal: PrincipalDep, book: RateBookDep, turns: TurnsDep
 ) -> GraderRunAnswer:
     """Grade one answer and keep nothing. What goes wrong in grading is told by `metadata.errors`, not by a status."""
-    refuse_unstorable(body.model_dump(exclude_unset=True))
     found = await _models(context, principal, body)
     meter = Meter(context, principal, book)
     return await attended(request, _graded(body, Tools(service.asker(context, meter, found), turns.python()), turns))
@@ -63,7 +62,6 @@ async def validate_grader(
     body: GraderCheck, context: ContextDep, principal: PrincipalDep, turns: TurnsDep
 ) -> GraderAnswer:
     """Check a grader as a job with it would be checked: its templates, its formula, its models, its source."""
-    refuse_unstorable(body.model_dump(exclude_unset=True))
     await _models(context, principal, body)
     turns.check()
     await to_thread.run_sync(service.check_sources, body.grader, limiter=turns.threads)
