@@ -74,11 +74,12 @@ SAMPLED_MOMENTS = {
 }
 # One method of each loop is killed at all of these; the others, which share the loops, at one of each kind.
 CHOSEN = (
-    "inside an update",
-    "inside an evaluation",
     "inside the first step",
     "inside the first rollout",
+    "inside an update",
+    "inside an evaluation",
     "before a checkpoint's manifest",
+    "inside a later rollout",
     "in the second epoch",
 )
 ADAPTER_EXPORT = Moment(at="trainer.engine.export:write_manifest")
