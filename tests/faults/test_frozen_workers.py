@@ -13,11 +13,11 @@ from service.jobs.states import TERMINAL
 from tests.faults.invariants import check
 from tests.faults.report import Report
 from tests.faults.scale import PATIENCE, new_seed, scaled, wait_until
-from tests.faults.world import Process, Servers, World, running_jobs, running_world
+from tests.faults.world import QUICK, Process, Servers, World, running_jobs, running_world
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(PATIENCE)]
 
-PACE = {"heartbeat_seconds": "0.5", "lease_seconds": "2", "poll_seconds": "0.1", "stop_seconds": "10"}
+PACE = QUICK | {"lease_seconds": "2"}
 
 
 def test_a_frozen_worker_writes_nothing_once_another_has_its_job(
