@@ -22,7 +22,9 @@ from tests.trainer.engine.ppo.test_job import prompt
 from tests.trainer.engine.reward.jobs import rankings
 from tests.trainer.killing.moments import CLOCK, FORWARD, STRUCK_NAME, Moment
 from tests.trainer.killing.preloaded import Command, run_preloaded
+from tests.trainer.test_every_method import GRADER, ITEMS
 from tests.trainer.workdirs import jsonl, training_rows
+from trainer.methods import METHODS
 from trainer.result import MANIFEST_NAME, Manifest
 
 pytestmark = pytest.mark.integration
@@ -96,6 +98,8 @@ class Case:
     export: Moment = ADAPTER_EXPORT
     result: str = "adapter/adapter_model.safetensors"
     filename: str = "训练.jsonl"
+    beside: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    """What the method's block has beside its hyperparameters."""
 
 
 LOOP_CHOSEN, SAMPLED_CHOSEN = (
@@ -122,6 +126,13 @@ CASES = {
     "kto": Case("kto", jsonl(answers(6)), LOOP, LOOP_CHOSEN),
     "ppo": Case("ppo", jsonl(PROMPTS), SAMPLED, SAMPLED_MOMENTS),
     "grpo": Case("grpo", jsonl(PROMPTS), {**SAMPLED, "group_size": 2}, SAMPLED_CHOSEN),
+    "reinforcement": Case(
+        "reinforcement",
+        jsonl(ITEMS),
+        {**SCHEDULE, "lora": {"rank": 2}, "iterations": 6, "max_new_tokens": 4, "group_size": 2},
+        SAMPLED_CHOSEN,
+        beside={"grader": GRADER},
+    ),
 }
 
 
@@ -146,7 +157,7 @@ class Run:
         self.world, self.command, self.case = world, command, case
         hyperparameters = case.hyperparameters
         file = world.file(case.rows, case.filename)
-        method = {"type": case.method, case.method: {"hyperparameters": hyperparameters}}
+        method = {"type": case.method, case.method: {**case.beside, "hyperparameters": hyperparameters}}
         self.id = world.job(method=method, training_file=file, validation_file=file)
 
     def attempt(self, moment: Moment | None = None, *, sure: bool = True) -> bool:
@@ -189,6 +200,10 @@ class Run:
     def checkpoints(self) -> Sequence[int]:
         keys = (event.once_key or "" for event in self.world.events(self.id))
         return [int(key.partition(":")[2]) for key in keys if key.startswith("checkpoint:")]
+
+
+def test_every_method_is_killed() -> None:
+    assert {case.method for case in CASES.values()} == {method.model_fields["type"].default for method in METHODS}
 
 
 @dataclasses.dataclass(frozen=True)
