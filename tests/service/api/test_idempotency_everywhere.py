@@ -41,10 +41,12 @@ CREATES_NOTHING = {
     "pause_job",
     "preview_job",
     "resume_job",
+    "run_grader",
     "test_webhook_endpoint",
     "update_limits",
     "update_project",
     "update_webhook_endpoint",
+    "validate_grader",
 }
 
 

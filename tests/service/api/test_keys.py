@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import update
 
 from burnish import AsyncBurnish
+from burnish.cli import Exit
 from burnish.cli import main as cli
 from service.keys.service import SCOPES, Scope, create_key
 from service.keys.tables import ApiKey
@@ -181,8 +182,8 @@ def test_the_command_line_manages_projects_and_keys(
         assert theirs.get("/files").status_code == 401
     assert "revoked" in terminal("keys", "list", project)[1]
     status, _, sentence = terminal("keys", "revoke", project, key["id"])
-    assert (status, sentence.startswith("Error: No such API key in this project")) == (1, True)
-    assert terminal("projects", "create", "销售 sales")[0] == 1
+    assert (status, sentence.startswith("Error: No such API key in this project")) == (Exit.REFUSED, True)
+    assert terminal("projects", "create", "销售 sales")[0] == Exit.REFUSED
 
 
 def test_the_awaited_client_does_too(api: RunningApi, admin: httpx.Client) -> None:

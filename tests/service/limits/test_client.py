@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from burnish import AsyncBurnish, Burnish, NotFoundError, PermissionDeniedError, RateLimitError
+from burnish.cli import Exit
 from burnish.cli import main as cli
 from tests.fixtures.databases import api_on, client_with, key_of, project_of
 from tests.fixtures.service import GOOD_JSONL, RunningApi, upload
@@ -126,9 +127,9 @@ def test_the_command_line(admin: httpx.Client, member: httpx.Client, terminal: T
     assert (shown["project_id"], shown["stored_bytes"]["limit"]) == (project, 1000)
     assert terminal("limits", "--stored-bytes", "1")[0] == 2
     assert terminal("limits", project, "--stored-bytes", "很多")[0] == 2
-    assert terminal("limits", project, key=member)[0] == 1
+    assert terminal("limits", project, key=member)[0] == Exit.REFUSED
     assert terminal("projects", "delete", project, "--yes")[1] == f"{project}: deleted\n"
-    assert terminal("projects", "delete", project, "--yes")[0] == 1
+    assert terminal("projects", "delete", project, "--yes")[0] == Exit.REFUSED
     lines = terminal("audit", "--project", project, "--limit", "100")[1].splitlines()[1:]
     assert [line.split()[2] for line in lines] == ["project.deleted", "project.limits.updated"]
     (failed,) = json.loads(terminal("audit", "--type", "project.deleted", "--limit", "1", "--json")[1])

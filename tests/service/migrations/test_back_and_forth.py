@@ -47,7 +47,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Settin
         given: dict[str, Any] = {}
         if request.param == "postgresql":
             given = {"database_url": stack.enter_context(run_postgres()).url, "secret_key": "k" * 32}
-        yield Settings(data=tmp_path, **given)
+        yield Settings(data=tmp_path, retry_seconds=0, **given)
 
 
 @pytest.fixture
