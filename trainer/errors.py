@@ -24,7 +24,7 @@ class Stopped(Exception):
     """The run was asked to stop (SIGTERM) and has reached a point where it can."""
 
 
-_NO_SPACE = ("no space left on device", "pytorchstreamwriter failed", "disk quota exceeded")
+_NO_SPACE = ("no space left on device", "pytorchstreamwriter failed", "unexpected pos ", "disk quota exceeded")
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 
 

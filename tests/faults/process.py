@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from service.kit.log import set_up_logging
 from service.kit.settings import load_settings
 from tests.faults import errors
 
@@ -46,7 +45,6 @@ def main(role: str, *arguments: str) -> int:
         return _controller(settings, options)
     from service.worker.main import run_worker
 
-    set_up_logging(role)
     commands = {"trainer_command": options.trainer, "prepare_command": options.prepare}
     return run_worker(settings, name=role, **{name: command for name, command in commands.items() if command})
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.faults.scale import FULL
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 TARGET = REPOSITORY / "docs" / "proof" / "faults.md"
 _OPENING = """# Faults
@@ -43,6 +45,7 @@ class Report:
     ) -> None:
         """Keep what was run and what came of it. `recovery` is in seconds from the end of the fault."""
         line = {"fault": fault, "what": what, "outcome": outcome, "seed": seed, "recovery": recovery}
+        line["form"] = "full" if FULL else "short"
         print(line, file=sys.stderr)
         if self.path is not None:
             with self.path.open("a") as file:
@@ -64,7 +67,9 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
         (line["fault"], line["what"], line["outcome"], _shown(line["recovery"]), _shown(line["seed"])) for line in lines
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in (columns, ("---", "---", "---", "---:", "---:"), *rows))
-    return f"{_OPENING}\n{table}\n\n## Where and when\n\n{machine()}"
+    forms = " and the ".join(sorted({line.get("form", "short") for line in lines}))
+    counts = f"The counts are of the {forms} form: `make test` runs the short one, `make faults` the full one."
+    return f"{_OPENING}\n{counts}\n\n{table}\n\n## Where and when\n\n{machine()}"
 
 
 def _shown(value: float | None) -> str:

@@ -47,7 +47,7 @@ def test_a_lack_of_memory_or_disk_and_a_loss_that_is_no_number_end_the_job_alone
     ) as world:
         ended = {kind: world.submit(1, steps=4, suffix=kind)[0] for kind in kinds}
         if disk is not None:
-            files = {"file": ("大.jsonl", jsonl(rows(4)) * 20_000)}
+            files = {"file": ("大.jsonl", jsonl(rows(4)) * 60_000)}
             large = world.request("POST", "/files", files=files, data={"purpose": "fine-tune"}).json()["id"]
             ended["full"] = world.submit(1, steps=2, training_file=large)[0]
         healthy = world.submit(1, steps=2, suffix="healthy")

@@ -257,7 +257,7 @@ def running_world(
         proxies = {"Valkey": stack.enter_context(FaultProxy(str(valkey.socket)))}
         direct: dict[str, str] = {"data": str(folder / "data"), "secret_key": "k" * 32} | pace | settings
         direct["catalog"] = str(write_catalog(folder, base or _empty_base(folder)))
-        direct["webhook_allowed_networks"] = "127.0.0.0/8"
+        direct |= {"webhook_allowed_networks": "127.0.0.0/8", "log_format": "text"}
         spoiled = direct | {"redis_url": f"redis://127.0.0.1:{proxies['Valkey'].port}/0"}
         direct["redis_url"] = valkey.url
         if servers.postgres is not None:

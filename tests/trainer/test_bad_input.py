@@ -139,6 +139,7 @@ def test_no_base(tmp_path: Path) -> None:
     ("error", "code"),
     [
         (OSError(28, os.strerror(28)), "disk_full"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 84288 vs 84176"), "disk_full"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
