@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from typing import Any
 
 import httpx
 import pytest
@@ -33,6 +34,35 @@ def test_repeats_what_may_pass_with_one_idempotency_key(
     assert keys[0] == keys[1] == keys[2] != keys[3]
     assert len(naps) == 2
     assert 0.375 <= naps[0] <= 0.5 < naps[1] <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "path"),
+    [
+        ("projects.create", {"name": "客服"}, "/v1/organization/projects"),
+        ("projects.create_key", {"project_id": "proj_1", "name": "k"}, "/v1/organization/projects/proj_1/api_keys"),
+        (
+            "webhooks.endpoints.create",
+            {"name": "钩", "url": "https://example.com/", "event_types": ["fine_tuning.job.failed"]},
+            "/v1/webhook_endpoints",
+        ),
+        ("webhooks.endpoints.rotate_secret", {"endpoint_id": "whe_1"}, "/v1/webhook_endpoints/whe_1/rotate_secret"),
+        (
+            "webhooks.endpoints.replay",
+            {"endpoint_id": "whe_1", "event_ids": ["evt_1"]},
+            "/v1/webhook_endpoints/whe_1/replay",
+        ),
+    ],
+)
+def test_whatever_makes_something_keeps_its_key_over_repeats(
+    driver: Driver, server: Server, naps: list[float], call: str, arguments: dict[str, Any], path: str
+) -> None:
+    server.on("POST", path, [refusal(503), refusal(400)])
+    with pytest.raises(BadRequestError):
+        driver.call(call, **arguments)
+    first, second = (seen.headers["idempotency-key"] for seen in server.seen)
+    assert first == second
+    assert len(naps) == 1
 
 
 def test_gives_up_after_max_retries(make: Callable[..., Driver], server: Server, naps: list[float]) -> None:

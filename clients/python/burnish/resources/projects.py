@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Unpack
 
 from burnish._pages import AsyncPage, Page
-from burnish._request import Request, parser_of, query, segment
+from burnish._request import Request, creating, parser_of, query, segment
 from burnish.resources import limits
 from burnish.resources.limits import LimitChanges
 from burnish.schemas import ApiKey, Deleted, PageData, Project, ProjectLimits
@@ -28,7 +28,7 @@ def _list(after: str | None, limit: int | None) -> Request[PageData[Project]]:
 
 
 def _create(name: str) -> Request[Project]:
-    return Request("POST", _PROJECTS, parser_of(Project), json={"name": name})
+    return Request("POST", _PROJECTS, parser_of(Project), headers=creating(None), json={"name": name})
 
 
 def _one(project_id: str) -> str:
@@ -57,7 +57,7 @@ def _create_key(project_id: str, name: str, scopes: Sequence[str] | None, expire
         body["scopes"] = list(scopes)
     if expires_in is not None:
         body["expires_in"] = expires_in
-    return Request("POST", _keys(project_id), parser_of(ApiKey), json=body)
+    return Request("POST", _keys(project_id), parser_of(ApiKey), headers=creating(None), json=body)
 
 
 def _revoke_key(project_id: str, key_id: str) -> Request[Deleted]:

@@ -37,7 +37,14 @@ def _retrieve(upload_id: str) -> Request[UploadState]:
 
 
 def _add(upload_id: str, data: Upload) -> Request[UploadPart]:
-    return Request("POST", _path(upload_id, "parts"), parser_of(UploadPart), upload=data, upload_field="data")
+    return Request(
+        "POST",
+        _path(upload_id, "parts"),
+        parser_of(UploadPart),
+        headers=creating(None),
+        upload=data,
+        upload_field="data",
+    )
 
 
 def _complete(upload_id: str, part_ids: Sequence[str], md5: str | None = None) -> Request[UploadState]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from burnish._pages import AsyncPage, Page
-from burnish._request import Request, parser_of, query, segment
+from burnish._request import Request, creating, parser_of, query, segment
 from burnish.schemas import Deleted, PageData, WebhookDelivery, WebhookEndpoint, WebhookReplay, WebhookTest
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Moment = float | datetime
 
 def _create(name: str, url: str, event_types: Sequence[str]) -> Request[WebhookEndpoint]:
     body = {"name": name, "url": url, "event_types": list(event_types)}
-    return Request("POST", _PATH, parser_of(WebhookEndpoint), json=body)
+    return Request("POST", _PATH, parser_of(WebhookEndpoint), headers=creating(None), json=body)
 
 
 def _list(after: str | None, limit: int | None, order: str | None) -> Request[PageData[WebhookEndpoint]]:
@@ -47,7 +47,13 @@ def _delete(endpoint_id: str) -> Request[Deleted]:
 
 def _rotate(endpoint_id: str, keep_old: bool) -> Request[WebhookEndpoint]:
     body = {"keep_old_secret_active_for_24_hours": keep_old}
-    return Request("POST", f"{_PATH}/{segment(endpoint_id)}/rotate_secret", parser_of(WebhookEndpoint), json=body)
+    return Request(
+        "POST",
+        f"{_PATH}/{segment(endpoint_id)}/rotate_secret",
+        parser_of(WebhookEndpoint),
+        headers=creating(None),
+        json=body,
+    )
 
 
 def _test(endpoint_id: str, event_type: str) -> Request[WebhookTest]:
@@ -73,7 +79,9 @@ def _replay(
         "to": _seconds(end),
     }
     body = {key: value for key, value in given.items() if value is not None}
-    return Request("POST", f"{_PATH}/{segment(endpoint_id)}/replay", parser_of(WebhookReplay), json=body)
+    return Request(
+        "POST", f"{_PATH}/{segment(endpoint_id)}/replay", parser_of(WebhookReplay), headers=creating(None), json=body
+    )
 
 
 def _seconds(moment: Moment | None) -> float | None:
