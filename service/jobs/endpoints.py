@@ -13,7 +13,7 @@ from service.context import Context
 from service.files.downloads import CONDITIONS, Attachment, download, downloads
 from service.files.errors import FileNotFound
 from service.files.service import storage_errors
-from service.jobs import repository, service
+from service.jobs import repository, results_repository, service
 from service.jobs.errors import (
     ArtifactNotReady,
     JobHasEnded,
@@ -171,7 +171,7 @@ def list_checkpoints(
 ) -> BoundedListPage[CheckpointObject]:
     """List a job's checkpoints, newest first."""
     job = service.find(session, principal, job_id)
-    rows, has_more = repository.checkpoint_page(session, job.id, after=after, limit=limit)
+    rows, has_more = results_repository.checkpoint_page(session, job.id, after=after, limit=limit)
     name = model_name(job, context.settings.organization)
     data = [CheckpointObject.of(row, name) for row in rows]
     return BoundedListPage[CheckpointObject].of(data, has_more)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.files.service import RESULT_PURPOSE
 from service.files.tables import File
-from service.jobs import repository, retention
+from service.jobs import repository, results_repository, retention
 from service.jobs.attempts import count_end, reason_of
 from service.jobs.errors import StaleLease
 from service.jobs.references import model_name
@@ -212,7 +212,7 @@ def retry_or_fail(
 def time_out(session: Session, job_id: str, *, token: int) -> None:
     """End a job that has run for as long as it may; its checkpoints stay. Raises StaleLease."""
     job = repository.by_id(session, job_id)
-    checkpoint = repository.latest_checkpoint(session, job_id)
+    checkpoint = results_repository.latest_checkpoint(session, job_id)
     limit = job.timeout_seconds if job else None
     kept = f"its checkpoint at step {checkpoint.step} is kept" if checkpoint else "it had kept no checkpoint yet"
     error = JobError("timeout", f"The job ran for its timeout of {limit} seconds; {kept}.", "timeout")
@@ -331,7 +331,7 @@ def succeed(
 
 def _crashed(session: Session, job: Job) -> tuple[int, dict[str, int]]:
     """Return the number of this crash in its row, and the columns that keep it."""
-    checkpoint = repository.latest_checkpoint(session, job.id)
+    checkpoint = results_repository.latest_checkpoint(session, job.id)
     step = checkpoint.step if checkpoint else 0
     crashes = 1 if step > job.crash_step else job.crashes + 1
     return crashes, {"crashes": crashes, "crash_step": step}
@@ -345,14 +345,7 @@ def _poisonous(error: JobError, count: int) -> JobError:
 
 
 def _let_go(
-    session: Session,
-    job_id: str,
-    token: int,
-    *,
-    message: str,
-    reason: str,
-    pause: float | None = None,
-    **values: Any,
+    session: Session, job_id: str, token: int, *, message: str, reason: str, pause: float | None = None, **values: Any
 ) -> None:
     """An attempt is over and the job is not: running → paused where its owner asked for that, else → queued.
 
@@ -385,7 +378,7 @@ def _pause_now(session: Session, job_id: str) -> bool:
 
 
 def _tell_paused(session: Session, job_id: str) -> None:
-    checkpoint = repository.latest_checkpoint(session, job_id)
+    checkpoint = results_repository.latest_checkpoint(session, job_id)
     where = f" at the checkpoint of step {checkpoint.step}" if checkpoint else ""
     repository.add_event(session, job_id, f"The job is paused{where}; resume it to go on")
 

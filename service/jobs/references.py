@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from service.jobs import methods, repository
+from service.jobs import methods, repository, results_repository
 from service.jobs.errors import ParentFailed
 from service.jobs.states import JobState
 from service.jobs.tables import Job
@@ -98,8 +98,8 @@ def find_own(
     if match is None:
         return _ended(session, Result(job, None, plain), bases, param)
     step = int(match["step"])
-    if repository.checkpoint_at(session, job.id, step) is None:
-        known = ", ".join(str(number) for number in repository.checkpoint_steps(session, job.id)) or "none"
+    if results_repository.checkpoint_at(session, job.id, step) is None:
+        known = ", ".join(str(number) for number in results_repository.checkpoint_steps(session, job.id)) or "none"
         raise InvalidRequest(f"{plain} has no checkpoint at step {step}; its checkpoints are at: {known}.", param=param)
     return Result(job, step, name)
 
@@ -107,7 +107,7 @@ def find_own(
 def stored(session: Session, job_id: str, step: int | None) -> Stored | None:
     """Return where a job's result, or its checkpoint, lies. None where it was deleted."""
     if step is not None:
-        checkpoint = repository.checkpoint_at(session, job_id, step)
+        checkpoint = results_repository.checkpoint_at(session, job_id, step)
         return None if checkpoint is None else Stored(checkpoint.blob_prefix, checkpoint.manifest_sha256)
     model = models.of_job(session, job_id)
     return None if model is None else Stored(model.blob_prefix, model.manifest_sha256)

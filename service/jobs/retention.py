@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.files import repository as files_repository
 from service.files import service as files
-from service.jobs import repository
+from service.jobs import repository, results_repository
 from service.jobs.references import model_name
 from service.jobs.states import TERMINAL
 from service.jobs.tables import Job, JobCheckpoint
@@ -46,7 +46,7 @@ def prune(session: Session, job_id: str, *, organization: str) -> int:
     job = repository.lock(session, job_id)
     if job is None or job.keep_checkpoints is None:
         return 0
-    found = repository.all_checkpoints(session, job_id)
+    found = results_repository.all_checkpoints(session, job_id)
     best = best_of(found, str(job.method["type"]))
     kept = {checkpoint.step for checkpoint in [*found[-job.keep_checkpoints :], *([best] if best else [])]}
     old = [checkpoint for checkpoint in found if checkpoint.step not in kept]
@@ -70,13 +70,13 @@ def drop_expired_results(session: Session, job_id: str) -> bool:
     job = repository.lock(session, job_id)
     if job is None or repository.users_of(session, job):
         return False
-    for artifact in repository.artifacts(session, job_id):
+    for artifact in results_repository.artifacts(session, job_id):
         home, folder, _ = artifact.blob_key.partition(f"/{OUTPUT_FOLDER}/")
         if folder:
             outbox.add(session, outbox.Topic.DELETE_BLOBS, prefix=f"{home}/{OUTPUT_FOLDER}")
         else:
             outbox.add(session, outbox.Topic.DELETE_BLOBS, key=artifact.blob_key)
-        repository.remove_artifact(session, artifact)
+        results_repository.remove_artifact(session, artifact)
     model = models.of_job(session, job_id)
     if model is not None:
         models.remove(session, model)
@@ -93,14 +93,14 @@ def _drop(session: Session, job: Job, checkpoint: JobCheckpoint, organization: s
     if _is_needed(session, job, checkpoint, name):
         return False
     models.unshare(session, name)
-    repository.remove_checkpoint(session, checkpoint)
+    results_repository.remove_checkpoint(session, checkpoint)
     outbox.add(session, outbox.Topic.DELETE_BLOBS, prefix=checkpoint.blob_prefix)
     return True
 
 
 def _is_needed(session: Session, job: Job, checkpoint: JobCheckpoint, name: str) -> bool:
     if job.state not in TERMINAL:
-        latest = repository.latest_checkpoint(session, job.id)
+        latest = results_repository.latest_checkpoint(session, job.id)
         if latest is not None and latest.step == checkpoint.step:
             return True  # an attempt that follows goes on from it
-    return repository.uses_checkpoint(session, job.id, checkpoint.step, name)
+    return results_repository.uses_checkpoint(session, job.id, checkpoint.step, name)

@@ -11,7 +11,7 @@ from service.files import repository as files_repository
 from service.files import service as files
 from service.files.intake import UPLOAD_PURPOSES
 from service.files.tables import File
-from service.jobs import grading, lifecycle, methods, repository, starts
+from service.jobs import grading, lifecycle, methods, repository, results_repository, starts
 from service.jobs.errors import (
     ArtifactNotReady,
     JobHasEnded,
@@ -153,7 +153,7 @@ def delete(session: Session, principal: Principal, context: Context, job_id: str
 def artifact(session: Session, principal: Principal, job_id: str, name: str) -> JobArtifact:
     """Return a result of a succeeded job. Raises JobNotFound, ArtifactNotReady, ResultsExpired, or OtherResult."""
     job = find(session, principal, job_id)
-    found = repository.artifact(session, job_id, name)
+    found = results_repository.artifact(session, job_id, name)
     if found is not None:
         return found
     made = "model" if methods.stored(job.method).hyperparameters.result_kind == "model" else "adapter"

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from pathlib import Path
 
-from service.jobs import repository, retention
+from service.jobs import repository, results_repository, retention
 from service.kit.log import carried
 from service.storage import Storage
 from service.storage.errors import StorageError
@@ -142,7 +142,7 @@ class CheckpointUploads:
     def _record(self, event: events.Checkpoint, prefix: str, stored: StoredFolder) -> None:
         with self._lease.write() as session:
             job = repository.by_id(session, self._lease.job_id)
-            repository.add_checkpoint(
+            results_repository.add_checkpoint(
                 session,
                 self._lease.job_id,
                 step=event.step,

@@ -17,7 +17,7 @@ from service.context import Context
 from service.files import repository as files
 from service.files.content import limits_of, packing_of_row, read_local
 from service.files.tables import File
-from service.jobs import methods, repository
+from service.jobs import methods, results_repository
 from service.jobs.references import model_name
 from service.jobs.tables import Job, JobCheckpoint
 from service.kit import tracing
@@ -162,7 +162,7 @@ def _fetch_checkpoint(context: Context, job_id: str, target: Path, hold: Hold) -
 
     def find() -> JobCheckpoint | None:
         with context.db.read() as session:
-            return repository.latest_checkpoint(session, job_id, before=before)
+            return results_repository.latest_checkpoint(session, job_id, before=before)
 
     while (checkpoint := hold.insist(find)) is not None:
         try:

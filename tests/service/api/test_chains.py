@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.jobs import lifecycle, repository
+from service.jobs import lifecycle, results_repository
 from service.jobs.lifecycle import JobError, PublishedFile
 from service.jobs.methods import stored
 from tests.fixtures.service import RunningApi
@@ -38,7 +38,7 @@ def finish(api: RunningApi, job_id: str, *, checkpoint: int | None = None) -> st
         assert job is not None
         if checkpoint is not None:
             blobs = {"blob_prefix": f"jobs/{job_id}/attempt-1/checkpoints/step-{checkpoint}", "manifest_sha256": "0"}
-            repository.add_checkpoint(session, job_id, step=checkpoint, metrics={}, **blobs)
+            results_repository.add_checkpoint(session, job_id, step=checkpoint, metrics={}, **blobs)
         return lifecycle.succeed(
             session,
             job,

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from service.controller.retention import Retention
-from service.jobs import lifecycle, repository
+from service.jobs import lifecycle, results_repository
 from service.jobs.lifecycle import PublishedFile
 from service.jobs.tables import JobArtifact, JobCheckpoint
 from service.kit.db import db_now
@@ -63,7 +63,7 @@ def finish(api: RunningApi, job_id: str) -> str:
         job = lifecycle.start(session, job_id, owner="w", lease_seconds=60)
         assert job is not None
         blobs = {"blob_prefix": "p", "manifest_sha256": "0"}
-        repository.add_checkpoint(session, job_id, step=2, metrics={}, expires_in=86400, **blobs)
+        results_repository.add_checkpoint(session, job_id, step=2, metrics={}, expires_in=86400, **blobs)
         return lifecycle.succeed(
             session,
             job,

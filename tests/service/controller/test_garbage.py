@@ -11,7 +11,7 @@ from service.context import Context
 from service.controller import garbage
 from service.controller.garbage import AttemptSweeper, delete_blobs, delete_expired_files, remove_abandoned
 from service.files.tables import File
-from service.jobs import repository
+from service.jobs import results_repository
 from service.jobs.lifecycle import PublishedFile, succeed
 from service.jobs.states import JobState
 from service.jobs.tables import Job
@@ -127,7 +127,7 @@ def test_a_succeeded_job_keeps_its_published_attempt_and_recorded_checkpoints(
     }
     put(context, *kept, *left, "jobs/another/attempt-1/adapter.zip")
     with context.db.write() as session:
-        repository.add_checkpoint(
+        results_repository.add_checkpoint(
             session,
             job_id,
             step=10,

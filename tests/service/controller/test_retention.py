@@ -13,7 +13,7 @@ from service.controller import queries
 from service.controller.garbage import delete_blobs
 from service.controller.retention import Retention
 from service.files.tables import File
-from service.jobs import repository
+from service.jobs import repository, results_repository
 from service.jobs.lifecycle import PublishedFile, succeed
 from service.jobs.retention import best_of
 from service.jobs.states import JobState
@@ -36,12 +36,12 @@ def checkpoints(context: Context, job_id: str, *steps: int, **losses: float) -> 
             loss = losses.get(f"at_{step}")
             metrics = {} if loss is None else {"valid_loss": loss}
             kept = {"metrics": metrics, "blob_prefix": prefix, "manifest_sha256": "0"}
-            repository.add_checkpoint(session, job_id, step=step, expires_in=-1, **kept)
+            results_repository.add_checkpoint(session, job_id, step=step, expires_in=-1, **kept)
 
 
 def steps_of(context: Context, job_id: str) -> list[int]:
     with context.db.read() as session:
-        return list(repository.checkpoint_steps(session, job_id))
+        return list(results_repository.checkpoint_steps(session, job_id))
 
 
 def stored(context: Context, job_id: str) -> set[str]:
@@ -205,7 +205,7 @@ def test_results_go_all_together(context: Context, queue: MemoryJobQueue, make_j
     assert len(stored(context, other)) == 4
     with context.db.read() as session:
         assert models.of_job(session, job_id) is None
-        assert repository.artifact(session, job_id, "adapter.zip") is None
+        assert results_repository.artifact(session, job_id, "adapter.zip") is None
         assert session.scalar(select(File).where(File.id == file.id)) is None
         assert [event.message for event in repository.events_since(session, job_id, 0)][-1].startswith("The results")
     assert job_of(job_id).fine_tuned_model == name, "the job still says what it made"
@@ -215,10 +215,10 @@ def test_checkpoints_expire_as_long_after_as_their_job_asked(context: Context, m
     job_id = make_job(state=JobState.RUNNING)
     with context.db.write() as session:
         blobs = {"metrics": {}, "blob_prefix": "p", "manifest_sha256": "0"}
-        repository.add_checkpoint(session, job_id, step=1, expires_in=3600, **blobs)
-        repository.add_checkpoint(session, job_id, step=2, **blobs)
+        results_repository.add_checkpoint(session, job_id, step=1, expires_in=3600, **blobs)
+        results_repository.add_checkpoint(session, job_id, step=2, **blobs)
     with context.db.read() as session:
-        first, second = repository.all_checkpoints(session, job_id)
+        first, second = results_repository.all_checkpoints(session, job_id)
         assert first.expires_at == pytest.approx(first.created_at + 3600, abs=5)
         assert second.expires_at is None
         assert queries.expired_checkpoints(session, after=0, limit=10) == []

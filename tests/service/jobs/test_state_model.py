@@ -29,7 +29,7 @@ from service.controller.dispatch import dispatch, refill
 from service.controller.leases import end_expired_leases
 from service.controller.validation import validate_jobs
 from service.controller.waiting import release_waiting
-from service.jobs import lifecycle, repository
+from service.jobs import lifecycle, repository, results_repository
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError, PublishedFile
 from service.jobs.states import JobState
@@ -207,7 +207,7 @@ class Jobs(RuleBasedStateMachine):
                         raise StaleLease(job_id)
                     if what == "checkpoint":
                         step = {"step": job.lease_token, "metrics": {}, "manifest_sha256": "0" * 64}
-                        repository.add_checkpoint(session, job_id, blob_prefix=f"jobs/{job_id}/{token}", **step)
+                        results_repository.add_checkpoint(session, job_id, blob_prefix=f"jobs/{job_id}/{token}", **step)
                 elif what == "give_back":
                     lifecycle.give_back(session, job_id, token, reason="the worker is stopping")
                 elif what == "stand_still":

@@ -14,7 +14,7 @@ from sqlalchemy import update
 from service.controller.dispatch import dispatch, refill
 from service.controller.holding import hold_jobs
 from service.files.tables import File
-from service.jobs import lifecycle, repository
+from service.jobs import lifecycle, results_repository
 from service.jobs.tables import Job
 from service.kit.db import db_now
 from service.limits import repository as limits
@@ -210,7 +210,7 @@ def test_models_and_checkpoints_count_and_a_full_project_creates_no_job(
     assert job is not None
     with api.context.db.write() as session:
         for step in (1, 2):
-            repository.add_checkpoint(
+            results_repository.add_checkpoint(
                 session, job_id, step=step, metrics={}, blob_prefix="jobs/x", manifest_sha256="0", size=500
             )
     assert own(client)["stored_bytes"]["used"] == SIZE + 1000

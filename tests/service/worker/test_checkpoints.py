@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.jobs import lifecycle, repository
+from service.jobs import lifecycle, results_repository
 from service.jobs.states import JobState
 from service.storage import Storage
 from service.storage.errors import StorageUnavailable
@@ -45,7 +45,7 @@ def on(world: World, storage: Any, mode: str) -> WorkerRuntime:
 
 def checkpoints(world: World, job_id: str) -> list[int]:
     with world.db.read() as session:
-        return [checkpoint.step for checkpoint in repository.all_checkpoints(session, job_id)]
+        return [checkpoint.step for checkpoint in results_repository.all_checkpoints(session, job_id)]
 
 
 def test_training_and_its_events_go_on_while_a_checkpoint_is_stored(world: World) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from service.jobs import lifecycle, repository
+from service.jobs import lifecycle, repository, results_repository
 from service.jobs.queueing import explained
 from service.jobs.states import JobState
 from service.jobs.tables import Job
@@ -189,7 +189,7 @@ def test_a_stopping_worker_gives_the_job_back_and_the_next_attempt_goes_on(world
     assert (job.state, job.preemptions, job.failures) == (JobState.QUEUED, 1, 0)
     assert len(world.outbox(Topic.ENQUEUE_JOB)) == 2
     with world.db.read() as session:
-        checkpoint = repository.latest_checkpoint(session, job_id)
+        checkpoint = results_repository.latest_checkpoint(session, job_id)
     assert checkpoint is not None
     assert checkpoint.step == 3
 
