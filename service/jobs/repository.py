@@ -183,8 +183,8 @@ def move(session: Session, job_id: str, target: JobState, *, token: int | None =
     """
     ran_until = _ran_until(session, job_id)
     query = update(Job).where(Job.id == job_id, Job.state.in_(sources_of(target)))
-    if token is not None:
-        query = query.where(Job.lease_token == token)
+    if token is not None:  # one that was given back is nobody's, until the next claim raises it
+        query = query.where(Job.lease_token == token, Job.state == JobState.RUNNING)
     changed: dict[str, Any] = {"state": target, "running_seconds": ran(), "held_by": None, "retry_at": None}
     if target in TERMINAL:
         changed["pause_requested"] = False
