@@ -322,6 +322,7 @@ class Jobs(RuleBasedStateMachine):
             assert self.attempt("succeed", job.id, job.lease_token)
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(3600)
 def test_no_sequence_of_operations_makes_an_illegal_change_or_loses_a_job() -> None:
     with a_world() as world:
