@@ -47,7 +47,7 @@ def test_a_frozen_worker_writes_nothing_once_another_has_its_job(
 def _race(world: World, chance: random.Random, job_ids: list[str], *, wakes_last: bool) -> None:
     """Freeze a worker at some moment of a job until another has the job, or until that has even ended it."""
     while True:
-        frozen, job_id = _freeze_one(world, chance)
+        frozen, job_id = _freeze_one(world, chance, job_ids)
         attempt = world.job(job_id).lease_token
         what = f"another attempt\n{world.log()}"
         wait_until(lambda: _is_over(world, job_id, attempt), what=what)  # noqa: B023 - called at once
@@ -65,10 +65,14 @@ def _is_over(world: World, job_id: str, attempt: int) -> bool:
     return job.lease_token > attempt or job.state in TERMINAL
 
 
-def _freeze_one(world: World, chance: random.Random) -> tuple[Process, str]:
-    """Stop a worker in the middle of a job, which it still holds then."""
+def _freeze_one(world: World, chance: random.Random, job_ids: list[str]) -> tuple[Process, str]:
+    """Stop a worker in the middle of a job, which it still holds then; submit more where all have ended meanwhile."""
     while True:
-        running = wait_until(lambda: running_jobs(world), what=f"a running job\n{world.log()}")
+        wait_until(lambda: running_jobs(world) or _all_over(world, job_ids), what=f"a running job\n{world.log()}")
+        running = running_jobs(world)
+        if not running:
+            job_ids.extend(world.submit(2, steps=8))
+            continue
         owner = chance.choice(sorted(running))
         time.sleep(chance.uniform(0, 1.0))
         worker = world.processes[owner]
@@ -77,3 +81,7 @@ def _freeze_one(world: World, chance: random.Random) -> tuple[Process, str]:
         if job_id is not None:
             return worker, job_id
         worker.send(signal.SIGCONT)
+
+
+def _all_over(world: World, job_ids: list[str]) -> bool:
+    return all(world.job(job_id).state in TERMINAL for job_id in job_ids)

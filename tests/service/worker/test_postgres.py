@@ -212,7 +212,7 @@ def test_of_several_equal_creations_at_once_one_is_carried_out(world: World) -> 
     def ask(number: int) -> None:
         barrier.wait()
         with world.db.write() as session:
-            once = Idempotency(PROJECT, "key", "/v1/x", lambda _: None).once
+            once = Idempotency(PROJECT, "key", "/v1/x", b"secret", lambda _: None).once
             answers.append(once(session, {"a": 1}, Answer, lambda: create(number)).number)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
