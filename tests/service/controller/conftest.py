@@ -30,6 +30,10 @@ MakeJob = Callable[..., str]
 GOOD_ROW = '{"messages":[{"role":"user","content":"天气怎么样?"},{"role":"assistant","content":"晴天。"}]}\n'
 
 
+NEEDED = {"ppo": {"ppo": {"hyperparameters": {"reward": {"function": "length", "parameters": {"target": 5}}}}}}
+"""What methods do not do without."""
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
@@ -99,7 +103,7 @@ def make_job(context: Context) -> MakeJob:
                     state=state,
                     model="smollm2-135m-instruct",
                     base="smollm2-135m-instruct",
-                    method={"type": method},
+                    method={"type": method} | NEEDED.get(method, {}),
                     training_file=training_file,
                     seed=next(seeds),
                     **columns,

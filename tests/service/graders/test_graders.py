@@ -266,7 +266,7 @@ def test_python_cannot_reach_the_service(world: GradersWorld, client: httpx.Clie
         ({key: CHECK[key] for key in CHECK if key != "reference"}, "grader.reference", "required, but it is missing"),
         ({**CHECK, "input": "{{answer}}"}, "grader", "the template {{answer}} must begin with item. or sample."),
         ({**CHECK, "name": "\0"}, "grader.name", "NUL character"),
-        ({**CHECK, "name": "\ud800"}, "grader.name", "unable to parse raw data as a unicode string"),
+        ({**CHECK, "name": "\ud800"}, "grader.name", "has half of a surrogate pair"),
         ({**SIMILAR, "evaluation_metric": "cosine"}, "grader.evaluation_metric", "use fuzzy_match"),
         ({**PYTHON, "source": "def grade(sample, item) return 1"}, "grader.source", "line 1: SyntaxError"),
         ({**PYTHON, "source": "x = 1"}, "grader.source", "it has no function grade(sample, item)"),
