@@ -238,14 +238,14 @@ def test_a_reward_model_on_another_base_is_said_and_with_another_tokenizer_refus
 
 
 def test_a_collapse_stops_the_job_and_keeps_the_last_good_checkpoint(tiny_base: Path, tmp_path: Path) -> None:
-    wild = {
-        "learning_rate_multiplier": 1000,
-        "max_grad_norm": 1000.0,
-        "kl_max": 0.1,
-        "iterations": 6,
-        "kl_target": None,
-    }
-    workdir = lay(tmp_path / "w", tiny_base, **wild)
+    wild = {"learning_rate_multiplier": 200, "max_grad_norm": 1000.0, "iterations": 6, "kl_target": None}
+    free = lay(tmp_path / "free", tiny_base, kl_max=1000.0, **wild)
+    assert go(free) == ExitCode.DONE
+    seen = [event.metrics["kl"] for event in events_of(free) if isinstance(event, Step)]
+    # How far it gets in an iteration depends on the processor: the limit is what the same run passes after its second.
+    passing = next(place for place in range(2, len(seen)) if seen[place] > max(seen[:place]))
+    limit = (seen[passing] + max(seen[:passing])) / 2
+    workdir = lay(tmp_path / "w", tiny_base, kl_max=limit, **wild)
     error = refusal(workdir)
     assert error.code == "policy_collapsed"
     assert "KL to the reference" in error.message
