@@ -72,7 +72,7 @@ def verified_checkpoint(folder: Path) -> Path:
         problems = manifest.verify(folder)
         problems += [f"{path} is not in the manifest" for path in sorted(found) if path not in known]
     except (OSError, ValueError) as error:
-        problems = [f"its manifest cannot be read ({error})"]
+        problems = [f"its manifest cannot be read ({str(error).splitlines()[0]})"]
     if problems:
         raise TrainerError(
             "checkpoint_broken",
