@@ -14,9 +14,10 @@ from service.chat.metering import Meter
 from service.chat.protocol import Source
 from service.context import Context
 from service.graders import service
-from service.graders.errors import GradersBusy, PythonGradersOff, SourceRefused
+from service.graders.errors import GradersBusy, SourceRefused
 from service.graders.schemas import GraderAnswer, GraderCheck, GraderRun, GraderRunAnswer
 from service.graders.turns import Turns
+from service.jobs.grading import PythonGradersOff
 from service.keys.auth import ContextDep, PrincipalDep
 from service.keys.service import Principal
 from service.kit.attended import attended

@@ -5,19 +5,6 @@ from __future__ import annotations
 from service.kit.errors import InvalidRequest, ServiceError
 
 
-class PythonGradersOff(InvalidRequest):
-    """The operator has not switched Python graders on."""
-
-    code = "python_graders_off"
-
-    def __init__(self, param: str) -> None:
-        super().__init__(
-            "Python graders are switched off here: the service's operator allows them by BURNISH_PYTHON_GRADERS=on. "
-            "Use string_check, text_similarity or score_model, alone or in a multi.",
-            param=param,
-        )
-
-
 class SourceRefused(InvalidRequest):
     """The source of a Python grader cannot be run."""
 

@@ -14,7 +14,8 @@ from service.chat.protocol import Question, Source
 from service.chat.schemas import ChatCompletion, ChatCompletionRequest
 from service.chat.service import open_engine, resolve
 from service.context import Context
-from service.graders.errors import PythonGradersOff, SourceRefused
+from service.graders.errors import SourceRefused
+from service.jobs.grading import PythonGradersOff
 from service.keys.service import Principal
 from service.kit.errors import ServiceError
 from trainer.graders import Ask, Failure, PythonGrader, Reply, TokenUsage
