@@ -12,10 +12,11 @@ from fastapi import Request
 from service.kit.errors import InvalidRequest, TooLarge
 
 MAX_JSON_BYTES = 1 << 20
-READING, WRITING = 10, 6
+READING, WRITING = 4, 6
 """How many requests read, and write, at once: together fewer than the pool has connections, and there are threads.
 
-Apart, so that no reading waits behind a queue for SQLite's one writer.
+Apart, so that no reading waits behind a queue for SQLite's one writer. More readers than these only take Python's one
+lock from each other: at ten, a machine near its limit spent its time on the changes between them and fell behind.
 """
 
 
@@ -42,11 +43,10 @@ async def refuse_nul(request: Request) -> None:
 async def take_turn(request: Request) -> AsyncIterator[None]:
     """Let a request in once few enough of its kind are at work; it is over before the answer is sent.
 
-    An endpoint that is no coroutine has a connection from its first query until after the answer's validation, for
-    which FastAPI wants a thread again. With more requests than connections, all threads could come to wait for
-    connections, whose owners wait for threads.
+    An endpoint that is no coroutine has a connection from its first query until its session is closed on the event
+    loop. With more requests than connections, all threads could come to wait for connections.
     """
-    if inspect.iscoroutinefunction(request.scope["endpoint"]):
+    if inspect.iscoroutinefunction(inspect.unwrap(request.scope["endpoint"])):
         yield
         return
     reading: CapacityLimiter = request.app.state.reading

@@ -18,11 +18,11 @@ def test_only_a_running_job_succeeds() -> None:
     assert sources_of(JobState.SUCCEEDED) == {JobState.RUNNING}
 
 
-@pytest.mark.parametrize("state", set(JobState) - TERMINAL)
+@pytest.mark.parametrize("state", sorted(set(JobState) - TERMINAL))
 def test_what_has_not_ended_can_be_cancelled(state: JobState) -> None:
     assert state in sources_of(JobState.CANCELLED)
 
 
-@pytest.mark.parametrize("state", TERMINAL)
+@pytest.mark.parametrize("state", sorted(TERMINAL))
 def test_an_end_is_an_end(state: JobState) -> None:
     assert not any(state in targets for targets in map(sources_of, JobState))

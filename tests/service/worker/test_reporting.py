@@ -51,8 +51,18 @@ def warnings(world: World, job_id: str) -> Sequence[str]:
     return [e.message for e in world.events(job_id) if e.level == "warn" and (e.once_key or "").startswith("integ")]
 
 
+BEFORE: set[psutil.Process] = set()
+"""The servers of other modules, which live as long as the tests do."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _before() -> None:
+    BEFORE.update(psutil.Process().children(recursive=True))
+
+
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    made = set(psutil.Process().children(recursive=True)) - BEFORE
+    return [child for child in made if child.status() != psutil.STATUS_ZOMBIE]
 
 
 @dataclass
