@@ -32,24 +32,27 @@ def cli() -> None:
 @click.option("--host", default="127.0.0.1", help="The address to listen on.")
 @click.option("--port", type=_PORT, default=8000)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, help="How many jobs train at the same time.")
-def up(data: Path | None, host: str, port: int, workers: int) -> None:
+@click.option("--apis", type=click.IntRange(1, 64), default=2, help="How many processes answer requests.")
+def up(data: Path | None, host: str, port: int, workers: int, apis: int) -> None:
     """Run everything on this machine: API, controller, workers, Valkey, SQLite. Ctrl-C stops it all."""
     from service.cli.up import run_up
 
-    sys.exit(run_up(data, host=host, port=port, workers=workers))
+    sys.exit(run_up(data, host=host, port=port, workers=workers, apis=apis))
 
 
 @cli.command()
 @click.option("--host", default="127.0.0.1", help="The address to listen on.")
 @click.option("--port", type=_PORT, default=8000)
-def api(host: str, port: int) -> None:
+@click.option("--share-port", is_flag=True, help="Listen beside other processes that share it too.")
+@click.option("--name", help="The process's name in its log and metrics, where there are several; else api.")
+def api(host: str, port: int, share_port: bool, name: str | None) -> None:
     """Serve the HTTP API."""
     from service.api.main import run_api
     from service.cli.checks import check_port
     from service.kit.settings import load_settings
 
-    check_port(host, port)
-    sys.exit(run_api(load_settings(), host, port))
+    check_port(host, port, shared=share_port)
+    sys.exit(run_api(load_settings(), host, port, name=name, shared=share_port))
 
 
 @cli.command()

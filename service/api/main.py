@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import uvicorn
 
 from service import migrations
@@ -11,10 +13,16 @@ from service.context import open_context
 from service.kit import telemetry
 from service.kit.settings import Settings
 
+_BACKLOG = 2048
+"""How many connections wait to be taken, as uvicorn's own sockets let them."""
 
-def run_api(settings: Settings, host: str, port: int) -> int:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError where a setting or the database's schema is wrong."""
-    telemetry.begin(settings, "api")
+
+def run_api(settings: Settings, host: str, port: int, *, name: str | None = None, shared: bool = False) -> int:
+    """Serve until SIGTERM or SIGINT, the address `shared` with other processes or not.
+
+    Raises SettingsError where a setting or the database's schema is wrong, OSError where the address is taken.
+    """
+    telemetry.begin(settings, "api", name)
     context = open_context(settings)
     migrations.check(settings)
     config = uvicorn.Config(
@@ -28,6 +36,12 @@ def run_api(settings: Settings, host: str, port: int) -> int:
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
-    server.run()
+    server.run([_shared_socket(host, port)] if shared else None)
     context.db.close()
     return 0 if server.started else 1
+
+
+def _shared_socket(host: str, port: int) -> socket.socket:
+    """Listen beside others that do the same: the kernel gives each new connection to one of them."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address[:2], family=family, backlog=_BACKLOG, reuse_port=True)

@@ -19,8 +19,8 @@ TRAINER_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "acceler
 _LOCK_NAME = "up.lock"
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise CommandFailed unless a server can listen there."""
+def check_port(host: str, port: int, *, shared: bool = False) -> None:
+    """Raise CommandFailed unless a server can listen there, beside others that share the port if it does."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
@@ -28,9 +28,12 @@ def check_port(host: str, port: int) -> None:
     with socket.socket(family, kind, protocol) as probe:
         # As the server does: a port whose last connections still linger is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             probe.bind(address)
-            probe.listen()
+            if not shared:  # a probe that listened would be given connections
+                probe.listen()
         except OSError as error:
             raise CommandFailed(_port_problem(host, port, error)) from error
 

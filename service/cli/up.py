@@ -54,7 +54,7 @@ class Signals:
         self.count += 1
 
 
-def run_up(data: Path | None, *, host: str, port: int, workers: int) -> int:
+def run_up(data: Path | None, *, host: str, port: int, workers: int, apis: int) -> int:
     """Run until SIGINT or SIGTERM and return 0. Raises CommandFailed, SettingsError, ValkeyFailed."""
     if data is not None:
         os.environ["BURNISH_DATA"] = str(data)
@@ -72,9 +72,8 @@ def run_up(data: Path | None, *, host: str, port: int, workers: int) -> int:
             forget_notes(settings.data)
             environment = {**os.environ, "BURNISH_DATA": str(settings.data), "BURNISH_REDIS_URL": redis_url}
             environment.setdefault("BURNISH_ENGINE_URL", f"unix://{engine_socket}")
-            groups = _children(
-                settings, environment, host=host, port=port, workers=workers, engine_socket=engine_socket
-            )
+            listen = ("api", "--host", host, "--port", str(port), "--share-port")
+            groups = _children(settings, environment, listen=listen, apis=apis, workers=workers, socket=engine_socket)
             children = [child for group in groups for child in group]
             try:
                 _serve(settings, signals, children, valkey, url=_url(host, port))
@@ -148,9 +147,9 @@ def _welcome(settings: Settings, url: str) -> None:
 
 
 def _children(
-    settings: Settings, environment: dict[str, str], *, host: str, port: int, workers: int, engine_socket: Path
+    settings: Settings, environment: dict[str, str], *, listen: Sequence[str], apis: int, workers: int, socket: Path
 ) -> list[list[Child]]:
-    """Return the processes in the order of their stop: workers, controller, API, and the engine that it asks."""
+    """Return the processes in the order of their stop: workers, controller, APIs, and the engine that they ask."""
     logs = settings.data / "logs"
     addresses = _metrics_addresses(settings)
 
@@ -159,15 +158,12 @@ def _children(
         return Child(role, arguments, logs=logs, environment=own, patience=patience)
 
     patience = settings.stop_seconds + _WORKER_MARGIN
-    api, controller = child("api", "api", "--host", host, "--port", str(port)), child("controller", "controller")
-    engines = [] if settings.engine_url else [child("engine", "engine", "--socket", str(engine_socket))]
+    first, controller = child("api", *listen), child("controller", "controller")
+    engines = [] if settings.engine_url else [child("engine", "engine", "--socket", str(socket))]
     names = [f"worker-{number}" for number in range(1, workers + 1)]
-    return [
-        [child(name, "worker", "--name", name, patience=patience) for name in names],
-        [controller],
-        [api],
-        engines,
-    ]
+    running = [child(name, "worker", "--name", name, patience=patience) for name in names]
+    others = [child(name, *listen, "--name", name) for name in (f"api-{number}" for number in range(2, apis + 1))]
+    return [running, [controller], [first, *others], engines]
 
 
 def _metrics_addresses(settings: Settings) -> Iterator[str]:

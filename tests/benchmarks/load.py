@@ -38,6 +38,7 @@ def options_parser() -> argparse.ArgumentParser:
     parser.add_argument("--reads", type=at_least(1), default=200, help="reads a second (200)")
     parser.add_argument("--creates", type=at_least(1), default=20, help="creations a second (20)")
     parser.add_argument("--seconds", type=at_least(1), default=60, help="how long (60)")
+    parser.add_argument("--apis", type=at_least(1), default=2, help="processes of the API (2, as `up` runs them)")
     parser.add_argument("--objects", type=at_least(100), default=10_000, help="jobs, files and events there before")
     parser.add_argument("--database", choices=KINDS, action="append", help="one database only")
     output_options(parser)
@@ -79,7 +80,7 @@ def benchmark(options: argparse.Namespace) -> Outcome:
 
 
 def _measure(kind: Kind, options: argparse.Namespace) -> dict[str, Any]:
-    with running_roles(kind, controller=True) as roles:
+    with running_roles(kind, controller=True, apis=options.apis) as roles:
         seed_lists(roles.context.db, roles.project_id, options.objects)
         calls = _Calls(roles, options.objects)
         asyncio.run(_drive(roles, calls, reads=20, creates=4, seconds=3))  # warm: imports, pools, caches

@@ -60,7 +60,7 @@ def test_each_command_is_one_that_the_command_line_takes(service: str, command: 
     assert found is not None
     context = found.make_context(name, list(arguments))  # parses, does not run
     if service == "api":
-        assert context.params == {"host": "0.0.0.0", "port": 8000}
+        assert context.params == {"host": "0.0.0.0", "port": 8000, "share_port": False, "name": None}
 
 
 def test_the_commands_of_the_guide_exist() -> None:

@@ -327,7 +327,7 @@ def test_up_from_the_first_start_to_ctrl_c_and_again(tmp_path: Path) -> None:
         headers = {"Authorization": f"Bearer {first['api_key']}"}
         assert httpx.get(f"{first['base_url']}/models", headers=headers).status_code == 200
         roles = {path.stem for path in (data / "logs").iterdir()}
-        assert roles == {"api", "controller", "engine", "worker-1"}
+        assert roles == {"api", "api-2", "controller", "engine", "worker-1"}
 
         second = up("--data", str(data), "--port", str(free_port()))
         assert second.returncode == 1
