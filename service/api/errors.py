@@ -141,6 +141,11 @@ def _methods_of(request: Request) -> list[str]:
     return sorted({method for route in fitting for method in route.methods or ()})
 
 
+def unreadable_request(problem: str) -> JSONResponse:
+    """Answer what the HTTP parser itself refuses."""
+    return _answer(400, problem)
+
+
 def unforeseen_error(request_id: str) -> JSONResponse:
     """Answer for an error of ours: nothing of it is shown but the id under which the log has it."""
     return _render(500, unforeseen_body(request_id), retry=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import time
 
 from anyio import to_thread
@@ -17,6 +16,7 @@ from service.api.errors import unforeseen_error
 from service.api.guards import MAX_JSON_BYTES, BodyTooLarge
 from service.audit.service import record_failure
 from service.context import Context
+from service.kit import ids
 from service.kit.call import CALL, Call
 from service.kit.log import REQUEST_ID
 
@@ -37,7 +37,7 @@ class RequestId:
             return
         started = False
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", given) else f"req_{secrets.token_hex(16)}"
+        request_id = given if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", given) else ids.new_request_id()
         began = time.perf_counter()
         REQUEST_ID.set(request_id)
         client = scope.get("client")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import ClassVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.api.errors import unreadable_request
+from service.kit import ids
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -45,6 +48,16 @@ class BoundedHttp(HttpToolsProtocol):
         self._head += len(data)
         if self._head > self.head_bytes:
             self.send_400_response(f"The headers of the request are larger than {self.head_bytes} bytes.")
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no proper request in the form of every other error, and end the connection."""
+        request_id = ids.new_request_id()
+        self.logger.info("a request that cannot be read was refused, %s: %s", request_id, msg)
+        answer = unreadable_request(msg)
+        answer.headers.update({"x-request-id": request_id, "connection": "close"})
+        head = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
+        self.transport.write(STATUS_LINE[400] + head + b"\r\n" + bytes(answer.body))
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """Begin a request."""

@@ -33,6 +33,11 @@ def new_id(prefix: str) -> str:
     return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
 
 
+def new_request_id() -> str:
+    """Return an id for a request whose caller gave none."""
+    return f"req_{secrets.token_hex(16)}"
+
+
 def is_id(text: str, prefix: str) -> bool:
     """Tell whether a text from outside has the form of an id of this kind."""
     return re.fullmatch(re.escape(prefix) + rf"[A-Za-z0-9]{{{_LENGTH}}}", text) is not None

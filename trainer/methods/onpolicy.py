@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
@@ -103,3 +103,12 @@ class RewardedHyperparameters(OnPolicyHyperparameters):
     def prompts_an_iteration(self, rows: int) -> int:  # noqa: ARG002
         """Return `rollout_prompts`."""
         return self.rollout_prompts
+
+    @model_validator(mode="after")
+    def _one_cut(self) -> Self:
+        if "auto" not in (self.batch_size, self.gradient_accumulation_steps):
+            raise ValueError(
+                "an update is on the answers of one iteration, divided by minibatches: give batch_size, the answers of "
+                "one forward pass, or gradient_accumulation_steps, the passes of an update, but not both"
+            )
+        return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -140,4 +142,8 @@ def test_requests_that_two_servers_could_read_differently_are_refused(
             + head
             + b"\r\n{}xxx"
         )
-        assert answer_to(connection).startswith(b"HTTP/1.1 400 ")
+        head, _, body = answer_to(connection).partition(b"\r\n\r\n")
+    status, *headers = head.decode().lower().split("\r\n")
+    assert status.startswith("http/1.1 400 ")
+    assert any(re.fullmatch("x-request-id: req_[0-9a-f]{32}", header) for header in headers)
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"

@@ -153,8 +153,11 @@ class OnPolicyRecipe(Recipe):
             }
         )
 
-    def answers_a_pass(self, minibatch: int) -> int:  # noqa: ARG002 - for recipes that cut it into so many passes
+    def answers_a_pass(self, minibatch: int) -> int:
         """Return how many answers go through the model at once, of a minibatch of so many."""
+        passes = self.given.gradient_accumulation_steps
+        if passes != "auto":
+            return math.ceil(minibatch / passes)
         return self.fitting if self.given.batch_size == "auto" else self.given.batch_size
 
     @property
