@@ -33,8 +33,11 @@ demo: install ## fine-tune a real chat model through the real service, and show 
 serve: install ## run the service here until Ctrl-C
 	$(BIN)/burnish-server up --data "$(DATA)"
 
+# Both cores at work, each file's tests in one process; torch has one thread in each, or they would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: install ## run the whole test suite
-	$(BIN)/pytest
+	$(PYTEST)
 
 $(TYPESCRIPT)/node_modules/.package-lock.json: $(STAMP) $(TYPESCRIPT)/package-lock.json
 	@# Only what checks and generates types: the TypeScript client itself needs no package.
@@ -59,7 +62,7 @@ openapi: install $(TYPESCRIPT)/node_modules/.package-lock.json ## write openapi/
 	$(NPM) run types
 
 faults: install ## kill, freeze, starve and cut off processes, at full length
-	BURNISH_FAULTS=full $(BIN)/pytest -m faults
+	BURNISH_FAULTS=full $(PYTEST) -m faults
 
 bench: install ## measure the trainer against plain TRL, the dataset check against plain json, uploads, chats, load, lists, the command line's start
 	$(BIN)/python -m tests.benchmarks.trainer_against_trl

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,13 @@ def named() -> Report:
 
 
 def page(lines: Sequence[dict[str, Any]]) -> str:
-    """Return the page of `docs/proof`: a row a line of the report, in the order in which they came."""
+    """Return the page of `docs/proof`: a row a line of the report, by fault, in the order in which they came."""
     from tests.benchmarks.proof import machine
 
     columns = ("fault", "what was run", "outcome", "recovered after, s", "seed")
     rows = [
-        (line["fault"], line["what"], line["outcome"], _shown(line["recovery"]), _shown(line["seed"])) for line in lines
+        (line["fault"], line["what"], line["outcome"], _shown(line["recovery"]), _shown(line["seed"]))
+        for line in sorted(lines, key=itemgetter("fault"))
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in (columns, ("---", "---", "---", "---:", "---:"), *rows))
     forms = " and the ".join(sorted({line.get("form", "short") for line in lines}))

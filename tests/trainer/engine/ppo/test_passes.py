@@ -25,7 +25,9 @@ from trainer.methods.ppo import PpoHyperparameters
         ({"batch_size": "auto", "gradient_accumulation_steps": 1}, (3, 1)),
     ],
 )
-def test_what_is_asked_for_is_done(asked: dict[str, Any], cut: tuple[int, int], tiny_base: Path, tmp_path: Path) -> None:
+def test_what_is_asked_for_is_done(
+    asked: dict[str, Any], cut: tuple[int, int], tiny_base: Path, tmp_path: Path
+) -> None:
     """Six answers an iteration in two minibatches: three an update."""
     workdir = lay(tmp_path / "w", tiny_base, iterations=1, **asked)
     assert go(workdir) == 0
