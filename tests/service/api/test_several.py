@@ -41,9 +41,9 @@ def test_each_answers_and_one_is_enough() -> None:
 
 
 def test_a_port_is_shared_only_with_those_that_share_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as alone:
-        with pytest.raises(CommandFailed, match="is in use: choose another with --port"):
-            check_port("127.0.0.1", alone.getsockname()[1], shared=True)
+    taken = pytest.raises(CommandFailed, match="is in use: choose another with --port")
+    with socket.create_server(("127.0.0.1", 0)) as alone, taken:
+        check_port("127.0.0.1", alone.getsockname()[1], shared=True)
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as shared:
         port = shared.getsockname()[1]
         check_port("127.0.0.1", port, shared=True)
