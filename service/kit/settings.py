@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     retry_seconds: float = Field(10.0, ge=0)
     """How long a job waits after its first failed attempt; each time four times as long, ten minutes at most."""
     trainer_threads: int | None = Field(None, ge=1)
-    """CPU threads of one trainer; by default, the machine's cores."""
+    """CPU threads of one trainer; by default, what OMP_NUM_THREADS says, else the machine's cores."""
 
     worker_gpus: int | None = Field(None, ge=0, le=1024)
     """How many GPUs a worker says it has; by default, those that `nvidia-smi` lists for it."""

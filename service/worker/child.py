@@ -33,6 +33,7 @@ def trainer_environment(settings: Settings, scratch: Path, *, hub: bool = False,
     no GPU.
     """
     names = _PASSED_ON + (_HUB if hub else ())
+    threads = settings.trainer_threads or os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1
     passed = {name: os.environ[name] for name in names if name in os.environ}
     hidden = {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
     return (
@@ -44,7 +45,7 @@ def trainer_environment(settings: Settings, scratch: Path, *, hub: bool = False,
             "PYTHONUNBUFFERED": "1",
             "PYTHONUTF8": "1",
             "TMPDIR": str(scratch),
-            "OMP_NUM_THREADS": str(settings.trainer_threads or os.cpu_count() or 1),
+            "OMP_NUM_THREADS": str(threads),
             "HF_HUB_OFFLINE": "0" if hub else "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "TOKENIZERS_PARALLELISM": "false",
