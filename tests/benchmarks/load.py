@@ -71,7 +71,7 @@ def benchmark(options: argparse.Namespace) -> Outcome:
     found = {kind: _measure(kind, options) for kind in options.database or KINDS}
     title = (
         f"{options.reads} reads/s and {options.creates} creations/s for {options.seconds} s, with {options.objects:,} "
-        "jobs there before: latency in ms from the time a request was due"
+        f"jobs there before and {options.apis} processes of the API: latency in ms from the time a request was due"
     )
     columns = ("database", "requests", "requests/s", "p50", "p95", "p99", "slowest", "not 200", "database is locked")
     return Outcome(
