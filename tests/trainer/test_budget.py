@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.test_stop_and_resume import lay, stop_in_training
-from tests.trainer.workdirs import events_of, jsonl, lay_out, run, training_rows
+from tests.trainer.workdirs import events_of, jsonl, lay_out, run, run_here, training_rows
 from trainer.budget import Meter
 from trainer.events import Checkpoint, Step
 from trainer.result import ADAPTER_FOLDER, ExitCode, read_manifest
@@ -57,7 +57,7 @@ def test_time_that_is_over_ends_the_training_after_the_step(tmp_path: Path, tiny
     hyperparameters = {"n_epochs": 20, "dtype": "float32"}
     more: dict[str, Any] = {"budget": {"max_gpu_minutes": 1}, "used_seconds": 60, "sample_count": 0}
     workdir = lay_out(tmp_path / "w", tiny_base, jsonl(training_rows()), None, hyperparameters, **more)
-    assert run(workdir).returncode == ExitCode.DONE
+    assert run_here(workdir) == ExitCode.DONE
     assert [event.step for event in events_of(workdir) if isinstance(event, Step)] == [1]
     assert (workdir / "checkpoints/step-1/manifest.json").is_file()
     assert read_manifest(workdir).facts["ended_by"] == "budget"
@@ -70,8 +70,7 @@ def test_iterations_end_with_the_one_that_reaches_the_tokens(tmp_path: Path, tin
     workdir = lay_out(
         tmp_path / "w", tiny_base, jsonl(PROMPTS), method=method, budget={"max_tokens": 200}, sample_count=0
     )
-    child = run(workdir)
-    assert child.returncode == ExitCode.DONE, child.stderr.decode()[-2000:]
+    assert run_here(workdir) == ExitCode.DONE
     seen = [event.tokens_seen for event in events_of(workdir) if isinstance(event, Step)]
     assert len(seen) < 6
     assert seen[-1] >= 200 > ([0, *seen])[-2]

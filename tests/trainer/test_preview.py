@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,21 +11,31 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.workdirs import chat, environment, events_of, jsonl, lay_out, run, training_rows
+from tests.trainer.workdirs import chat, environment, events_of, jsonl, lay_out, run, run_here, training_rows
 from trainer.counted import PREVIEW_NAME, Outcome
 from trainer.events import Configured
 from trainer.events import Warning as WarningEvent
+from trainer.preview import main
 from trainer.result import ExitCode, read_manifest
 
 pytestmark = pytest.mark.integration
 
 
-def preview(workdir: Path, rows: int = 3) -> Outcome:
-    command = [sys.executable, "-m", "trainer.preview", str(workdir), str(rows)]
-    child = subprocess.run(command, env=environment(), capture_output=True, timeout=200, check=False)
+def outcome_of(workdir: Path, status: int) -> Outcome:
     outcome = Outcome.model_validate_json((workdir / PREVIEW_NAME).read_bytes())
-    assert child.returncode == (ExitCode.BAD_INPUT if outcome.failed else ExitCode.DONE), child.stderr.decode()[-3000:]
+    assert status == (ExitCode.BAD_INPUT if outcome.failed else ExitCode.DONE)
     return outcome
+
+
+def preview(workdir: Path, rows: int = 3) -> Outcome:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "environ", dict(os.environ))
+        return outcome_of(workdir, main([str(workdir), str(rows)]))
+
+
+def preview_by_the_program(workdir: Path) -> Outcome:
+    command = [sys.executable, "-m", "trainer.preview", str(workdir), "3"]
+    return outcome_of(workdir, subprocess.run(command, env=environment(), timeout=200, check=False).returncode)
 
 
 def rows_with_losses() -> list[dict[str, Any]]:
@@ -37,7 +48,7 @@ def rows_with_losses() -> list[dict[str, Any]]:
 def test_a_supervised_run_is_foretold(tmp_path: Path, tiny_base: Path) -> None:
     asked = {"n_epochs": 3, "batch_size": 3, "gradient_accumulation_steps": 2, "max_length": 128, "dtype": "float32"}
     workdir = lay_out(tmp_path / "w", tiny_base, jsonl(rows_with_losses()), jsonl(training_rows(4)), asked)
-    told = preview(workdir).counted
+    told = preview_by_the_program(workdir).counted
     assert told is not None
     assert not (workdir / "checkpoints").exists()
     assert run(workdir).returncode == ExitCode.DONE
@@ -115,8 +126,7 @@ def test_the_tokens_of_other_methods_are_foretold(method: str, tmp_path: Path, t
     )
     told = preview(workdir).counted
     assert told is not None
-    child = run(workdir)
-    assert child.returncode == ExitCode.DONE, child.stderr.decode()[-2000:]
+    assert run_here(workdir) == ExitCode.DONE
     assert told.tokens == read_manifest(workdir).trained_tokens
     configured = next(event for event in events_of(workdir) if isinstance(event, Configured))
     assert told.hyperparameters == configured.hyperparameters
@@ -148,7 +158,7 @@ def test_a_budget_of_tokens_is_kept_to_the_token(tmp_path: Path, tiny_base: Path
     told = preview(workdir).counted
     assert told is not None
     assert told.ended_by == "budget"
-    assert run(workdir).returncode == ExitCode.DONE
+    assert run_here(workdir) == ExitCode.DONE
     manifest = read_manifest(workdir)
     assert manifest.trained_tokens == told.tokens <= 4000
     assert manifest.facts["ended_by"] == "budget"

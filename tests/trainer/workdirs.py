@@ -1,4 +1,4 @@
-"""Laying out work folders as the worker does, and running the trainer in them as a child process."""
+"""Laying out work folders as the worker does, and running the trainer in them: here, or as a child process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.events import EVENT, FILE_NAME, Event
+from trainer.result import ExitCode
+from trainer.stop import StopFlag
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -87,6 +89,13 @@ def run(workdir: Path) -> subprocess.CompletedProcess[bytes]:
     child = start(workdir)
     out, err = child.communicate(timeout=200)
     return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+
+
+def run_here(workdir: Path) -> ExitCode:
+    """Run the trainer in this process, which imports torch once for all tests."""
+    from trainer.run import run as run_in_process
+
+    return run_in_process(workdir, StopFlag())
 
 
 def events_of(workdir: Path) -> list[Event]:
