@@ -5,15 +5,14 @@ A base is one of the catalog, or a whole model that an earlier job left.
 
 from __future__ import annotations
 
-import fcntl
+import glob
 import hashlib
 import json
 import logging
-import os
+import secrets
 import shutil
 import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from service.catalog import BaseModelEntry, HubSource, SourceMissing, locate
@@ -22,6 +21,7 @@ from service.worker import results
 from service.worker.child import Child, trainer_environment
 from service.worker.errors import AttemptFailed, JobFailed
 from service.worker.hold import Hold
+from service.worker.local_lock import only_one
 from trainer.result import ExitCode
 from trainer.spec import FROM_SCRATCH, BaseModelRef
 
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 PREPARE_COMMAND = (sys.executable, "-m", "trainer.prepare")
 LOG_NAME = "prepare.log"
 SOURCE_NAME = "source.json"
+_PARTIAL = ".partial"
 _UNAVAILABLE = "base_model_unavailable"
 
 
@@ -74,17 +75,28 @@ def _once(context: Context, target: Path, hold: Hold, name: str, make: Callable[
         return
     settings = context.settings
     settings.bases.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _only_one(target.with_name(f".{target.name}.lock"), hold, settings.poll_seconds):
+    lock = target.with_name(f".{target.name}.lock")
+    with only_one(lock, hold, poll_seconds=settings.poll_seconds, patience=settings.lease_seconds):
         if target.is_dir():
             return
         hold.tell(f"Preparing the base model {name} on this worker (first use)", f"prepare:{name[-40:]}")
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.*{_PARTIAL}"):
+            shutil.rmtree(left, ignore_errors=True)
+        # A name of its own: a worker that was frozen over this may wake up and write on.
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_PARTIAL}")
         try:
             make(partial)
-            partial.rename(target)
+            _put(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put(partial: Path, target: Path) -> None:
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.is_dir():  # another one did it, while this worker was frozen
+            raise
 
 
 def _prepare(
@@ -126,20 +138,3 @@ def _wait(child: Child, entry: BaseModelEntry, hold: Hold, poll_seconds: float) 
 def _last_line(text: str) -> str:
     lines = text.splitlines()
     return lines[-1][:500] if lines else "its program said nothing; the worker's log has the status."
-
-
-@contextmanager
-def _only_one(path: Path, hold: Hold, poll_seconds: float) -> Generator[None, None, None]:
-    """Hold a lock among this machine's workers; the kernel frees it when its holder dies."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                hold.check_all()
-                hold.pause(poll_seconds)
-        yield
-    finally:
-        os.close(descriptor)

@@ -78,14 +78,28 @@ def run_worker(
     previewer = Previewer(context, worker_id=present.worker_id, prepare_command=prepare_command)
     exporter = Exporter(context, owner=name, command=export_command, prepare_command=prepare_command)
     try:
-        worker = _IdWorker(settings.redis, name=name, stop=stop, run=partial(run_job, runtime))
-        log.info("Worker %s listens on the queue at %s", name, address_of(settings.redis))
-        with present, previewer, exporter:
-            worker.work()
+        with suppress(StopRequested):
+            _stop_at_signals(stop)
+            log.info("Worker %s starts; its queue is at %s", name, address_of(settings.redis))
+            worker = _IdWorker(settings.redis, name=name, stop=stop, run=partial(run_job, runtime))
+            with present, previewer, exporter:
+                worker.work()
     finally:
         context.db.close()
     log.info("Worker %s has stopped", name)
     return 0 if stop.is_set() else 1
+
+
+def _stop_at_signals(stop: threading.Event) -> None:
+    """Let SIGTERM and SIGINT end the process in order from now on; RQ handles them only once it has found the queue."""
+
+    def request_stop(signum: int, _frame: FrameType | None) -> None:
+        log.info("Got %s", signal.Signals(signum).name)
+        stop.set()
+        raise StopRequested
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, request_stop)
 
 
 def requested_id(job: Job) -> str | None:
@@ -160,6 +174,7 @@ class _IdWorker(SimpleWorker):
             log_job_description=False,
         )
         self._farewell = connect(url, retries=0)
+        self._listens = f"Worker {name} listens on the queue at {address_of(url)}"
         self._stop = stop
         self._run = run
         self._busy = False
@@ -196,6 +211,7 @@ class _IdWorker(SimpleWorker):
     def bootstrap(self, *_: Any, **__: Any) -> None:
         """Register; the log is this service's own, and RQ's commands by pub/sub are not listened to."""
         self.register_birth()
+        log.info(self._listens)
 
     def run_maintenance_tasks(self) -> None:
         """Forget dead workers, and ids that died with one: the controller sends them again."""

@@ -39,11 +39,10 @@ _CHECKPOINT = "checkpoint"
 def work_folder(root: Path, job_id: str, token: int) -> Generator[Path, None, None]:
     """Make the folder of one attempt and remove it at the end. A lock on it shows `sweep` that it is in use."""
     folder = root / f"{job_id}-{token}"
-    with _locked_root(root):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
-        descriptor = os.open(folder, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    while (descriptor := _made(folder)) is None:
+        pass  # a sweep came between; it took what was not locked yet
     try:
         yield folder
     finally:
@@ -51,19 +50,37 @@ def work_folder(root: Path, job_id: str, token: int) -> Generator[Path, None, No
         os.close(descriptor)
 
 
+def _made(folder: Path) -> int | None:
+    """Make the folder and lock it. None where a sweep has removed it meanwhile."""
+    folder.mkdir(mode=0o700)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with suppress(FileNotFoundError):
+        if folder.stat().st_ino == os.fstat(descriptor).st_ino:
+            return descriptor
+    os.close(descriptor)
+    return None
+
+
 def sweep(root: Path) -> int:
     """Remove the folders that killed workers of this machine left; return how many there were."""
     count = 0
-    with _locked_root(root):
-        for folder in [path for path in root.iterdir() if path.is_dir()]:
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in [path for path in root.iterdir() if path.is_dir()]:
+        try:
             descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                with suppress(BlockingIOError):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    count += 1
-            finally:
-                os.close(descriptor)
+        except FileNotFoundError:
+            continue  # its attempt has ended
+        try:
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+                count += 1
+        finally:
+            os.close(descriptor)
     return count
 
 
@@ -180,14 +197,3 @@ def _fetch_checkpoint(context: Context, job_id: str, target: Path, hold: Hold) -
     if before is not None:
         hold.tell("No older checkpoint is left: training starts from the beginning", "no-checkpoint", level="warn")
     return False
-
-
-@contextmanager
-def _locked_root(root: Path) -> Generator[None, None, None]:
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -34,9 +34,12 @@ def valkey() -> Iterator[EmbeddedValkey]:
         yield server
 
 
+LISTENS = b"listens on the queue"
+
+
 @contextmanager
 def worker(
-    world: World, valkey: EmbeddedValkey, *, name: str = "worker-1", mode: str = "succeed"
+    world: World, valkey: EmbeddedValkey, *, name: str = "worker-1", mode: str = "succeed", says: bytes = LISTENS
 ) -> Iterator[subprocess.Popen[bytes]]:
     environment = dict(os.environ) | {
         "PYTHONPATH": str(REPOSITORY),
@@ -53,7 +56,7 @@ def worker(
         subprocess.Popen(command, env=environment, cwd=REPOSITORY, stderr=log) as process,
     ):
         try:
-            eventually(lambda: b"listens on the queue" in log_file.read_bytes())
+            eventually(lambda: says in log_file.read_bytes())
             yield process
         finally:
             process.kill()
@@ -130,6 +133,15 @@ def test_a_worker_outlives_a_restart_of_the_queue_and_stops_at_sigterm(world: Wo
 def test_a_worker_stops_while_the_queue_is_away(world: World, valkey: EmbeddedValkey) -> None:
     with worker(world, valkey) as process:
         valkey.stop()
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_a_worker_that_never_found_the_queue_stops_too(world: World, valkey: EmbeddedValkey) -> None:
+    valkey.stop()
+    with worker(world, valkey, says=b"its queue is at") as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
         process.terminate()
         assert process.wait(30) == 0
 
