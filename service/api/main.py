@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 
 import uvicorn
@@ -12,6 +13,8 @@ from service.api.protocol import BoundedHttp
 from service.context import open_context
 from service.kit import telemetry
 from service.kit.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 """How many connections wait to be taken, as uvicorn's own sockets let them."""
@@ -36,7 +39,12 @@ def run_api(settings: Settings, host: str, port: int, *, name: str | None = None
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
-    server.run([_shared_socket(host, port)] if shared else None)
+    if shared:
+        listening = _shared_socket(host, port)
+        _log.info("Listening on port %d of %s, which other processes may share", port, host)
+        server.run([listening])
+    else:
+        server.run()
     context.db.close()
     return 0 if server.started else 1
 
