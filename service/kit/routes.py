@@ -21,7 +21,7 @@ class CheckedRoute(APIRoute):
     """The route of every router of the API."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, in_one_turn(endpoint), **options)
+        super().__init__(path, _in_one_turn(endpoint), **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what serves a request."""
@@ -34,7 +34,7 @@ class CheckedRoute(APIRoute):
         return checked
 
 
-def in_one_turn(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+def _in_one_turn(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Return the endpoint as a coroutine function; one that was none runs in a thread.
 
     FastAPI would give the answer of a plain function to a second thread, for a validation that takes less than that

@@ -94,6 +94,8 @@ def _stop_at_signals(stop: threading.Event) -> None:
     """Let SIGTERM and SIGINT end the process in order from now on; RQ handles them only once it has found the queue."""
 
     def request_stop(signum: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            return
         log.info("Got %s", signal.Signals(signum).name)
         stop.set()
         raise StopRequested

@@ -106,7 +106,7 @@ def test_many_take_turns(tmp_path: Path) -> None:
         with only_one(tmp_path / "lock", hold, poll_seconds=0.01, patience=60):
             inside += 1
             most = max(most, inside)
-            time.sleep(0.02)
+            time.sleep(0.02)  # the work: long enough that two at once would meet
             inside -= 1
             count += 1
 
