@@ -1,0 +1,111 @@
+"""Places are taken in turns by project, within its cap, and a project's queue is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from service.kit.fair_turns import FairTurns, TurnsExhausted
+
+
+def run(scene: Callable[[], Awaitable[None]]) -> None:
+    """Run a scene in an event loop of its own."""
+    asyncio.run(asyncio.wait_for(_awaited(scene), 20))
+
+
+async def _awaited(scene: Callable[[], Awaitable[None]]) -> None:
+    await scene()
+
+
+async def _hold(turns: FairTurns, project: str) -> None:
+    async with turns.turn(project):
+        await asyncio.Event().wait()
+
+
+async def _let_all_run() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_a_project_with_many_requests_keeps_another_waiting_for_one_turn_only() -> None:
+    """The other's request is served after the one that is at work, before the forty that waited longer."""
+
+    async def scene() -> None:
+        turns, served = FairTurns(1, what="requests"), list[str]()
+
+        async def request(project: str) -> None:
+            async with turns.turn(project):
+                served.append(project)
+                await _let_all_run()
+
+        greedy = [asyncio.create_task(request("greedy")) for _ in range(40)]
+        await asyncio.sleep(0)
+        await asyncio.gather(asyncio.create_task(request("安静")), *greedy)
+        assert served.index("安静") <= 2
+        assert len(served) == 41
+
+    run(scene)
+
+
+def test_no_project_holds_more_than_its_cap() -> None:
+    """Free places stay free for others."""
+
+    async def scene() -> None:
+        turns, most = FairTurns(8, what="requests", per_project=3), 0
+
+        async def request() -> None:
+            nonlocal most
+            async with turns.turn("a"):
+                most = max(most, turns.count_held("a"))
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(request() for _ in range(20)))
+        assert most == 3
+
+    run(scene)
+
+
+def test_one_request_beyond_the_queue_is_refused_before_it_waits() -> None:
+    """The refusal names the bound and when to come again; another project still has its queue."""
+
+    async def scene() -> None:
+        turns = FairTurns(1, what="gradings", waiting_per_project=2)
+        async with turns.turn("a"):
+            waiting = [asyncio.create_task(_hold(turns, "a")) for _ in range(2)]
+            await _let_all_run()
+            with pytest.raises(TurnsExhausted, match="2 gradings of this project") as refused:
+                await _hold(turns, "a")
+            assert (refused.value.status, refused.value.headers["retry-after"]) == (429, "2")
+            other = asyncio.create_task(_hold(turns, "b"))
+            await _let_all_run()
+            assert turns.count_waiting("b") == 1
+            for task in (*waiting, other):
+                task.cancel()
+            await _let_all_run()
+            assert turns.count_waiting() == 0
+        assert turns.count_held() == 0
+
+    run(scene)
+
+
+def test_a_request_cancelled_at_any_moment_loses_no_place() -> None:
+    """Cancelled while it waits, or between being given its place and running, it gives the place to the next."""
+
+    async def scene() -> None:
+        turns = FairTurns(1, what="requests")
+        holder = turns.turn("a")
+        await holder.__aenter__()
+        first = asyncio.create_task(_hold(turns, "b"))
+        second = asyncio.create_task(_hold(turns, "c"))
+        await _let_all_run()
+        await holder.__aexit__(None, None, None)  # gives the place to `first`, which has not run yet
+        first.cancel()
+        await _let_all_run()
+        assert turns.count_held("c") == turns.count_held() == 1
+        second.cancel()
+        await _let_all_run()
+        assert turns.count_held() == 0
+
+    run(scene)
