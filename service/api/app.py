@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from anyio import CapacityLimiter
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from service.api.admission import Admission
 from service.api.docs import add_docs
 from service.api.errors import add_error_handlers
-from service.api.guards import READING, WRITING, refuse_nul, take_turn
+from service.api.guards import take_turn
 from service.api.middleware import JsonBodyLimit, RequestId
 from service.api.observed import Observed
 from service.api.reference import TAGS, describe, operation_id
@@ -35,7 +35,7 @@ from service.kit.declared import refuses
 from service.kit.errors import Unavailable
 from service.kit.version import VERSION
 from service.limits import endpoints as limits
-from service.limits.rates import RateBook, count_request
+from service.limits.rates import RateBook
 from service.models import endpoints as models
 from service.previews import endpoints as previews
 from service.uploads import endpoints as uploads
@@ -62,12 +62,12 @@ def create_app(context: Context | None) -> FastAPI:
         openapi_tags=TAGS,
         redirect_slashes=False,  # a redirect would name a host and a scheme that a proxy in front may not have
         generate_unique_id_function=operation_id,
-        dependencies=[Depends(refuse_nul), Depends(take_turn, scope="function")],
+        dependencies=[Depends(take_turn, scope="function")],
     )
     app.state.context = context
     app.state.rate_book = RateBook()
     app.state.grading = Turns()
-    app.state.reading, app.state.writing = CapacityLimiter(READING), CapacityLimiter(WRITING)
+    app.state.admission = Admission(context and context.settings)
     if context is not None:
         context.db.before_commit = watch_change
     app.add_middleware(JsonBodyLimit)
@@ -92,7 +92,7 @@ def create_app(context: Context | None) -> FastAPI:
     )
     app.state.routes = [route for domain in routed for route in domain.router.routes]
     for router in (domain.router for domain in routed):
-        app.include_router(router, dependencies=[Depends(count_request)])
+        app.include_router(router)
     add_docs(app)
     app.get("/healthz", name="check_health", tags=["Health"])(healthz)
     app.get(

@@ -27,7 +27,7 @@ from service.jobs.errors import (
 from service.jobs.examples import CREATIONS, METADATA_PARAMETER, REPORT, SAMPLE_JOB, STREAM
 from service.jobs.queueing import explained
 from service.jobs.references import model_name
-from service.jobs.schemas import CheckpointObject, JobCreate, JobDeleted, JobEventObject, JobObject
+from service.jobs.schemas import MAX_METADATA, CheckpointObject, JobCreate, JobDeleted, JobEventObject, JobObject
 from service.jobs.stream import follow
 from service.jobs.tables import Job, JobArtifact
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
@@ -255,6 +255,11 @@ def _metadata_filter(request: Request) -> dict[str, str] | None:
         if match and len(value) <= 512:
             if pairs.setdefault(match[1], value) != value:
                 raise InvalidRequest(f"'{name}' is given twice; a job has one value for a key.", param="metadata")
+            if len(pairs) > MAX_METADATA:
+                raise InvalidRequest(
+                    f"The list is narrowed by more than {MAX_METADATA} pairs of metadata, the most that a job has.",
+                    param="metadata",
+                )
         elif name == "metadata" and value == "null":
             bare = True
         elif name.startswith("metadata"):

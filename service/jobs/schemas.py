@@ -15,6 +15,8 @@ from service.kit.expiry import ExpiresAfter
 from trainer.methods.base import LoraParameters
 from trainer.spec import Budget, LineageEntry
 
+MAX_METADATA = 16
+"""The most pairs of a job's metadata."""
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _SUFFIX = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
@@ -74,7 +76,7 @@ class JobCreate(BaseModel):
     hyperparameters: dict[str, Any] | None = Field(None, json_schema_extra={"deprecated": True})
     suffix: Suffix | None = None
     seed: int | None = Field(None, ge=0, le=2147483647, strict=True)
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA)] | None = None
     integrations: Integrations | None = Field(
         None, description="Where the job's metrics are sent beside its events; each names another project."
     )

@@ -38,12 +38,8 @@ async def get_read_session(context: Annotated[Context, Depends(get_context)]) ->
 ReadSession = Annotated[Session, Depends(get_read_session, scope="function")]
 
 
-def get_principal(
-    request: Request,
-    context: Annotated[Context, Depends(get_context)],
-    _documented: Annotated[object, Depends(_bearer)],
-) -> Principal:
-    """Return who asks. Raises Unauthenticated, or PermissionDenied where the key may not do what is asked.
+def find_principal(request: Request, context: Context) -> Principal:
+    """Look a request's key up: call it from a thread. Raises Unauthenticated.
 
     The connection is given back here: a request that held one while it waits for its next turn among the threads
     could wait for threads that all wait for a connection.
@@ -54,20 +50,21 @@ def get_principal(
         # A database that takes no writes, because its disk is full, is still there for reading.
         with suppress(Unavailable), context.db.write() as writing:
             repository.note_use(writing, principal.key_id)
-    _tell_call(request, principal)
-    principal.require("read" if request.method in ("GET", "HEAD") else "write")
-    return principal
-
-
-def _tell_call(request: Request, principal: Principal) -> None:
     call = CALL.get()
     if call is not None:
         call.key_id, call.project_id = principal.key_id, principal.project_id
         call.route, call.params = request.scope["route"].path, request.path_params
+    return principal
+
+
+async def get_principal(request: Request, _documented: Annotated[object, Depends(_bearer)]) -> Principal:
+    """Return who asks, as the request's admission found it before its body was read."""
+    principal: Principal = request.state.principal
+    return principal
 
 
 async def get_admin(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
-    """Return who asks, who may manage projects and keys. Raises Unauthenticated or PermissionDenied."""
+    """Return who asks; the admission of a route that depends on this lets in nobody but admins."""
     principal.require("admin")
     return principal
 

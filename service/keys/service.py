@@ -96,12 +96,20 @@ def add_key(
     return key, token
 
 
+def require_token(authorization: str | None) -> str:
+    """Return the key's text in an `Authorization` header; asks no database. Raises Unauthenticated with what to do."""
+    scheme, _, token = (authorization or "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise NoKey
+    if not token.startswith(_PREFIX):
+        raise WrongKey
+    return token
+
+
 def authenticate(session: Session, hmac_key: bytes, authorization: str | None) -> Principal:
     """Turn an `Authorization` header into a principal. Raises Unauthenticated with what to do."""
-    scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise NoKey
-    digest = _digest(hmac_key, token.strip())
+    digest = _digest(hmac_key, require_token(authorization))
     key = repository.live_key(session, digest, lately=USE_NOTED_EVERY)
     if key is None or not hmac.compare_digest(key.digest, digest):
         raise WrongKey

@@ -40,6 +40,7 @@ class StreamedForm:
         self._headers: dict[str, bytes] = {}
         self._header_name = bytearray()
         self._header_value = bytearray()
+        self._parts = 0
         self._complete = False
         self._parser = self._make_parser(boundary)
 
@@ -76,6 +77,9 @@ class StreamedForm:
             raise InvalidRequest(f"The boundary of the multipart form cannot be used: {error}.") from error
 
     def _part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > _MAX_FIELDS:
+            raise InvalidRequest(f"The form has more than {_MAX_FIELDS} fields.")
         self._headers, self._sink, self._name = {}, None, ""
         self._value.clear()
 
@@ -107,8 +111,6 @@ class StreamedForm:
     def _part_end(self) -> None:
         if self._sink is not None:
             return
-        if len(self.fields) >= _MAX_FIELDS:
-            raise InvalidRequest(f"The form has more than {_MAX_FIELDS} fields.")
         try:
             self.fields[self._name] = self._value.decode("utf-8")
         except UnicodeDecodeError as error:

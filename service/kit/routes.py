@@ -1,20 +1,21 @@
-"""Routes that look at a body first: how it is packed, and what JSON can say though nothing can be done with it."""
+"""Routes that let a request in before they read its body, and look at the body before FastAPI does."""
 
 from __future__ import annotations
 
 import inspect
-import json
-from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial, wraps
-from typing import Any
+from typing import Any, cast
 
 from anyio import to_thread
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 
 from service.kit.errors import InvalidRequest
-from service.kit.text import refuse_unusable
+from service.kit.json_body import parse_body
+from service.kit.problems import FEW_ELEMENTS, refuse_many_problems
 
 
 class CheckedRoute(APIRoute):
@@ -26,12 +27,23 @@ class CheckedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what serves a request."""
         handle = super().get_route_handler()
+        dependencies = frozenset(_walk_calls(self.dependant))
+        field = self.body_field
+        adapter = TypeAdapter[Any](cast("Any", field.field_info.annotation)) if field is not None else None
 
         async def checked(request: Request) -> Response:
+            await request.app.state.admission.admit(request, dependencies)
             _refuse_packed(request)
-            return await handle(_JsonRequest(request.scope, request.receive))
+            return await handle(_JsonRequest(request, adapter))
 
         return checked
+
+
+def _walk_calls(dependant: Dependant) -> Iterator[Callable[..., Any]]:
+    for part in dependant.dependencies:
+        if part.call is not None:
+            yield part.call
+        yield from _walk_calls(part)
 
 
 def _in_one_turn(endpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,21 +63,16 @@ def _in_one_turn(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _JsonRequest(Request):
+    def __init__(self, request: Request, adapter: TypeAdapter[Any] | None) -> None:
+        super().__init__(request.scope, request.receive)
+        self._adapter = adapter
+
     async def json(self) -> Any:
         """Return the body. Raises JSONDecodeError, UnicodeDecodeError, RecursionError, ValueError or InvalidRequest."""
-        body = json.loads(await self.body(), object_pairs_hook=_object)
-        refuse_unusable(body)
+        body, elements = parse_body(await self.body())
+        if self._adapter is not None and elements > FEW_ELEMENTS:
+            refuse_many_problems(self._adapter, body)
         return body
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        refuse_unusable(twice)  # what names a place must be text that an answer can have
-        name = twice[:64]
-        raise InvalidRequest(f"The body has the key '{name}' twice in one object: send it once.", param=name)
-    return made
 
 
 def _refuse_packed(request: Request) -> None:

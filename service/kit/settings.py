@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     rate_tokens_per_minute: int | None = Field(None, ge=1)
     """Tokens of chat completions, questions and answers together."""
 
+    requests_waiting: int = Field(256, ge=1)
+    """How many requests of one project wait for their turn in one process of the API; more are answered by 429."""
+
     heartbeat_seconds: float = Field(10.0, gt=0)
     lease_seconds: float = Field(60.0, gt=0)
     poll_seconds: float = Field(0.5, gt=0)

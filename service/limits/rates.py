@@ -10,7 +10,6 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from service.context import Context
-from service.keys.auth import ContextDep, PrincipalDep
 from service.keys.service import Principal
 from service.kit import metrics
 from service.kit.call import CALL
@@ -64,8 +63,8 @@ def get_rate_book(request: Request) -> RateBook:
 RateBookDep = Annotated[RateBook, Depends(get_rate_book)]
 
 
-async def count_request(context: ContextDep, principal: PrincipalDep, book: RateBookDep) -> None:
-    """Count a request: the dependency of every route that needs a key. Raises RateLimited.
+async def count_request(context: Context, principal: Principal, book: RateBook) -> None:
+    """Count a request of a key, before its body is read. Raises RateLimited.
 
     A project without a limit, known as such, costs no turn among the threads.
     """

@@ -104,7 +104,7 @@ def test_a_filter_that_is_none_is_refused(client: httpx.Client, name: str) -> No
     assert answer.json()["error"]["param"] == "metadata"
 
 
-@pytest.mark.parametrize("body", [b'{"model": "\xff"}', b'{"model": ' + b"[" * 50_000, b'{"seed": ' + b"9" * 5000])
+@pytest.mark.parametrize("body", [b'{"model": "\xff"}', b'{"model": ' + b"[" * 10_000, b'{"seed": ' + b"9" * 5000])
 def test_a_body_that_breaks_the_parser_is_explained(client: httpx.Client, body: bytes) -> None:
     answer = client.post("/fine_tuning/jobs", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
@@ -112,8 +112,8 @@ def test_a_body_that_breaks_the_parser_is_explained(client: httpx.Client, body: 
 
 
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x", "text/plain"])
-def test_no_content_type_lifts_the_limit_of_a_body(either: RunningApi, kind: str) -> None:
-    answer = httpx.post(f"{either.url}/fine_tuning/jobs", content=b" " * (2 << 20), headers={"Content-Type": kind})
+def test_no_content_type_lifts_the_limit_of_a_body(client: httpx.Client, kind: str) -> None:
+    answer = client.post("/fine_tuning/jobs", content=b" " * (2 << 20), headers={"Content-Type": kind})
     assert answer.status_code == 413
     assert answer.json()["error"]["code"] == "too_large"
 
