@@ -12,12 +12,33 @@ class SourceRefused(InvalidRequest):
 
 
 class GradersBusy(ServiceError):
-    """As many graders wait as the service takes."""
+    """As many gradings of the project wait as may."""
 
     status = 429
     type = "rate_limit_error"
     code = "graders_overloaded"
 
     def __init__(self, waiting: int) -> None:
-        super().__init__(f"{waiting} graders wait already. Try again in a few seconds.")
+        super().__init__(
+            f"{waiting} gradings of this project wait already, the most that may. Wait for some of them to end, or try "
+            "again in a few seconds."
+        )
         self.headers = {"Retry-After": "2"}
+
+
+class PythonGradersBusy(GradersBusy):
+    """No Python grader can be looked at now, because as many run as the machine takes."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(0)
+        self.message = (
+            f"As many Python graders run as may, and none has ended for this request in {seconds:g} seconds. Try again "
+            "in a few seconds."
+        )
+
+
+class PythonGradersUnavailable(ServiceError):
+    """The machine cannot run Python graders."""
+
+    status = 503
+    code = "python_graders_unavailable"

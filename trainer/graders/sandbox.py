@@ -31,8 +31,8 @@ _PASSED_ON = ("LD_LIBRARY_PATH",)
 _SAME_ORDER = {"PYTHONHASHSEED": "0"}
 """Sets come in the same order each time: a reward that was reckoned once more is the same to the last bit."""
 CALLS_A_PROCESS = 64
-_END_SECONDS = 3.0
-"""How long a process may take to end once its pipe is closed: the kernel has only its memory left to free."""
+_END_SECONDS = 1.0
+"""How long a process may take to end once its pipe is closed: the kernel has freed its memory before."""
 _MOST_SAID = 2000
 """Characters of what went wrong, in the jail's own words about 1500 at most."""
 
@@ -209,15 +209,15 @@ def _read(process: subprocess.Popen[bytes], deadline: float, most: int) -> _Said
             return _Said(data, "late")
         more = os.read(pipe, 1 << 16)
         if not more:
-            return _Said(data, "ended" if _ends_now(process, deadline) else "closed")
+            return _Said(data, "ended" if _ends_now(process) else "closed")
         data += more
     raise Failure("python_grader_runtime_error", f"it wrote more than {most} bytes to its answer")
 
 
-def _ends_now(process: subprocess.Popen[bytes], deadline: float) -> bool:
+def _ends_now(process: subprocess.Popen[bytes]) -> bool:
     """Whether the process is over once its pipe is: the kernel closes the pipe when it ends, unless the source did."""
     try:
-        process.wait(min(_END_SECONDS, max(1.0, deadline - time.monotonic())))
+        process.wait(_END_SECONDS)
     except subprocess.TimeoutExpired:
         return False
     return True
@@ -230,22 +230,22 @@ def _answer(said: _Said, status: int, limits: SandboxLimits) -> dict[str, Any]:
         raise _machine_fault(f"this machine cannot run a grader: its process {why}")
     if said.end == "late":
         raise Failure("unresponsive_reward_error", f"it was not done after {limits.wall_seconds:g} seconds")
-    if said.end == "closed":
-        raise Failure("python_grader_runtime_error", "it closed the pipe for its answer and went on running")
     if status == -signal.SIGXCPU:
         raise Failure("unresponsive_reward_error", f"it used more than {limits.cpu_seconds} seconds of a processor")
-    return _told(said.data, status)
+    if said.end == "closed":
+        return _told(said.data, otherwise="it closed the pipe for its answer, and went on running")
+    return _told(said.data, otherwise=f"it ended without an answer (status {status})")
 
 
-def _told(data: bytes, status: int) -> dict[str, Any]:
-    """Return the answer behind the marks. Raises Failure."""
+def _told(data: bytes, *, otherwise: str) -> dict[str, Any]:
+    """Return the answer behind the marks. Raises Failure, with what happened `otherwise` if there is none."""
     running = data.startswith(UP + RUNNING)
     try:
         answer = json.loads(data.removeprefix(UP).removeprefix(RUNNING) if running else data.removeprefix(UP))
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
-        raise Failure("python_grader_runtime_error", f"it ended without an answer (status {status})")
+        raise Failure("python_grader_runtime_error", otherwise)
     told = cast("dict[str, Any]", answer)
     if "error" in told:
         why = str(told["error"])[:_MOST_SAID]

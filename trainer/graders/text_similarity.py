@@ -64,7 +64,7 @@ class TextSimilarityGrader(Leaf):
         if max(map(len, texts)) > similarity.MOST_CHARACTERS:
             raise _too_long(similarity.MOST_CHARACTERS, "characters")
         if self.evaluation_metric == "fuzzy_match":
-            scene.work.count_cells(*map(len, texts), "characters")
+            scene.work.count_cells(len(texts[0]), len(texts[1]), "characters")
             return similarity.fuzzy_match(*texts)
         measure = _WITH_SIGNS.get(self.evaluation_metric)
         signs = measure is not None

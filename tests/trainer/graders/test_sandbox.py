@@ -233,7 +233,10 @@ def test_a_check_runs_nothing() -> None:
 
 def test_a_graders_process_dies_with_the_one_that_started_it(tmp_path: Path) -> None:
     sleeper = "import time\ndef grade(sample, item):\n    time.sleep(1000)"
-    program = f"from trainer.graders.sandbox import *\nrun_python({sleeper!r}, {{}}, {{}}, limits=SandboxLimits(wall_seconds=1000))"
+    program = (
+        "from trainer.graders.sandbox import *\n"
+        f"run_python({sleeper!r}, {{}}, {{}}, limits=SandboxLimits(wall_seconds=1000))"
+    )
     starter = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[3])
 
     def child() -> int | None:

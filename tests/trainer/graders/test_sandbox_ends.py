@@ -1,4 +1,4 @@
-"""How a Python grader's process ends, and whose fault that is: the machine's until the source runs, then the source's."""
+"""How a Python grader's process ends: the machine may be at fault until the source runs, the source from then on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _by_a_call(body: str) -> str:
     return f"import os, time\ndef grade(sample, item):\n    {body}\n    return 1"
 
 
-CLOSES = _by_a_call("[os.close(place) for place in range(3, 4)]; time.sleep(1000)")
+CLOSES = _by_a_call("os.close(3); time.sleep(1000)")
 
 
 def test_a_grader_that_closes_its_pipe_and_sleeps_has_failed() -> None:
