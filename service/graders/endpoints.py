@@ -15,10 +15,10 @@ from service.chat.metering import Meter
 from service.chat.protocol import Source
 from service.context import Context
 from service.graders import service
-from service.graders.errors import GradersBusy, PythonGradersUnavailable, SourceRefused
+from service.graders.errors import GradersBusy, PythonGradersBusy, PythonGradersUnavailable, SourceRefused
 from service.graders.grading import AskModel, grade_answer
 from service.graders.schemas import GraderAnswer, GraderCheck, GraderRun, GraderRunAnswer
-from service.graders.turns import GradingTurns
+from service.graders.turns import PYTHON_SECONDS, WAITING, GradingTurns
 from service.jobs.grading import PythonGradersOff
 from service.keys.auth import ContextDep, PrincipalDep
 from service.keys.service import Principal
@@ -45,7 +45,8 @@ _REFUSALS = (
     SourceRefused("line 1: SyntaxError: expected ':'", param="grader.source"),
     ModelNotFound("gpt-9", ["smollm2-135m-instruct"], param="grader.model"),
     ModelNotReady("The job ftjob-abc123 is running: its model can be asked once it has succeeded.", param="model"),
-    GradersBusy(32),
+    GradersBusy(WAITING),
+    PythonGradersBusy(PYTHON_SECONDS),
     PythonGradersUnavailable("this machine cannot shut a grader in: prctl(22): Invalid argument"),
     ChatUnavailable("The engine for chat does not answer at the moment. Try again in a few seconds."),
 )

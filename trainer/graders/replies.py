@@ -12,6 +12,8 @@ _READ = 1 << 16
 """How much of the end of an answer is searched."""
 _MOST_READ_AGAIN = 16 * _READ
 """Characters that are read in vain, in objects that do not end, before the search is given up."""
+_ATTEMPT = 64
+"""What an attempt costs at least, in characters."""
 
 
 def in_reply(reply: Reply, *, wanted: str, text_counts: bool = False) -> Any:
@@ -46,7 +48,7 @@ def _objects(text: str) -> list[dict[str, Any]]:
             value, end = decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
             end = place + 1
-            wasted += (error.pos if isinstance(error, json.JSONDecodeError) else len(text)) - place
+            wasted += max(_ATTEMPT, (error.pos if isinstance(error, json.JSONDecodeError) else len(text)) - place)
         else:
             found.append(value)
         place = text.find("{", end)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.processes import wait_until
+from tests.trainer.graders.scenes import jails_of
 from trainer.graders import Failure
 from trainer.graders.sandbox import Leash, SandboxLimits, encode_call, run_python, run_python_call, run_python_on_all
 
@@ -95,26 +96,10 @@ def test_a_leash_ends_the_process_that_runs_and_each_after_it() -> None:
 
     thread = threading.Thread(target=grade)
     thread.start()
-    wait_until(lambda: bool(_jails_of(os.getpid())), what="the grader's process")
+    wait_until(lambda: bool(jails_of(os.getpid())), what="the grader's process")
     leash.cut()
     thread.join(20)
     assert ended.is_set()
-    assert not _jails_of(os.getpid())
+    assert not jails_of(os.getpid())
     with pytest.raises(Failure):
         run_python_call(source, encode_call(SAMPLE, ITEM), limits=PATIENT, leash=leash)
-
-
-def _jails_of(parent: int) -> list[int]:
-    """Return the graders' processes that a process started, in any of its threads."""
-    found: list[int] = []
-    for task in Path(f"/proc/{parent}/task").iterdir():
-        with suppress(OSError):
-            found += [int(pid) for pid in (task / "children").read_text().split()]
-    return [pid for pid in found if _is_jail(pid)]
-
-
-def _is_jail(pid: int) -> bool:
-    try:
-        return b"jail.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
