@@ -24,7 +24,7 @@ from service.exports import endpoints as exports
 from service.files import endpoints as files
 from service.files.service import storage_errors
 from service.graders import endpoints as graders
-from service.graders.turns import Turns
+from service.graders.turns import GradingTurns
 from service.jobs import endpoints as jobs
 from service.jobs import permission_endpoints as permissions
 from service.keys import endpoints as keys
@@ -66,7 +66,7 @@ def create_app(context: Context | None) -> FastAPI:
     )
     app.state.context = context
     app.state.rate_book = RateBook()
-    app.state.grading = Turns()
+    app.state.grading = GradingTurns(context and context.settings)
     app.state.admission = Admission(context and context.settings)
     if context is not None:
         context.db.before_commit = watch_change

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 
 from service.chat.errors import ChatUnavailable, EngineBusy, ModelNotReady
 from service.chat.metering import Meter
 from service.chat.protocol import Source
 from service.context import Context
 from service.graders import service
-from service.graders.errors import GradersBusy, SourceRefused
+from service.graders.errors import GradersBusy, PythonGradersBusy, PythonGradersUnavailable, SourceRefused
+from service.graders.grading import AskModel, grade_answer
 from service.graders.schemas import GraderAnswer, GraderCheck, GraderRun, GraderRunAnswer
-from service.graders.turns import Turns
+from service.graders.turns import PYTHON_SECONDS, WAITING, GradingTurns
 from service.jobs.grading import PythonGradersOff
 from service.keys.auth import ContextDep, PrincipalDep
 from service.keys.service import Principal
@@ -25,27 +27,38 @@ from service.kit.declared import refuses
 from service.kit.routes import CheckedRoute
 from service.limits.rates import RateBookDep
 from service.models.errors import ModelNotFound
-from trainer.graders import Sample, Tools, grade
 
-router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["Graders"], route_class=CheckedRoute)
+
+@asynccontextmanager
+async def _ending_children(app: FastAPI) -> AsyncGenerator[None]:
+    yield
+    turns: GradingTurns = app.state.grading
+    await turns.children.close()
+
+
+router = APIRouter(
+    prefix="/v1/fine_tuning/alpha/graders", tags=["Graders"], route_class=CheckedRoute, lifespan=_ending_children
+)
 
 _REFUSALS = (
     PythonGradersOff("grader"),
     SourceRefused("line 1: SyntaxError: expected ':'", param="grader.source"),
     ModelNotFound("gpt-9", ["smollm2-135m-instruct"], param="grader.model"),
     ModelNotReady("The job ftjob-abc123 is running: its model can be asked once it has succeeded.", param="model"),
-    GradersBusy(64),
+    GradersBusy(WAITING),
+    PythonGradersBusy(PYTHON_SECONDS),
+    PythonGradersUnavailable("this machine cannot shut a grader in: prctl(22): Invalid argument"),
     ChatUnavailable("The engine for chat does not answer at the moment. Try again in a few seconds."),
 )
 
 
-def get_turns(request: Request) -> Turns:
+def get_turns(request: Request) -> GradingTurns:
     """Return the process's turns."""
-    turns: Turns = request.app.state.grading
+    turns: GradingTurns = request.app.state.grading
     return turns
 
 
-TurnsDep = Annotated[Turns, Depends(get_turns)]
+TurnsDep = Annotated[GradingTurns, Depends(get_turns)]
 
 
 @router.post("/run", responses=refuses(*_REFUSALS, EngineBusy("32 conversations wait already.")))
@@ -55,17 +68,17 @@ async def run_grader(
     """Grade one answer and keep nothing. What goes wrong in grading is told by `metadata.errors`, not by a status."""
     found = await _models(context, principal, body)
     meter = Meter(context, principal, book)
-    return await attended(request, _graded(body, Tools(service.asker(context, meter, found), turns.python()), turns))
+    ask = service.asker(context, meter, found)
+    return await attended(request, _graded(body, await request.body(), ask, turns, principal.project_id))
 
 
 @router.post("/validate", response_model_exclude_unset=True, responses=refuses(*_REFUSALS))
 async def validate_grader(
-    body: GraderCheck, context: ContextDep, principal: PrincipalDep, turns: TurnsDep
+    body: GraderCheck, request: Request, context: ContextDep, principal: PrincipalDep, turns: TurnsDep
 ) -> GraderAnswer:
     """Check a grader as a job with it would be checked: its templates, its formula, its models, its source."""
     await _models(context, principal, body)
-    turns.check()
-    await to_thread.run_sync(service.check_sources, body.grader, limiter=turns.threads)
+    await attended(request, _checked(body, turns, principal.project_id))
     return GraderAnswer(grader=body.grader)
 
 
@@ -77,10 +90,16 @@ async def _models(context: Context, principal: Principal, body: GraderCheck) -> 
     return await to_thread.run_sync(find)
 
 
-async def _graded(body: GraderRun, tools: Tools, turns: Turns) -> GraderRunAnswer:
-    turns.check()
-    began = time.monotonic()
-    work = partial(grade, body.grader, item=body.item, sample=Sample.of(body.model_sample), tools=tools)
-    graded = await to_thread.run_sync(work, limiter=turns.threads)
-    seconds = time.monotonic() - began
+async def _checked(body: GraderCheck, turns: GradingTurns, project_id: str) -> None:
+    async with turns.request(project_id):
+        await service.check_sources(body.grader, turns, project_id)
+
+
+async def _graded(
+    body: GraderRun, content: bytes, ask: AskModel, turns: GradingTurns, project_id: str
+) -> GraderRunAnswer:
+    async with turns.request(project_id):
+        began = time.monotonic()
+        graded = await grade_answer(body.grader, content, ask=ask, turns=turns, project_id=project_id)
+        seconds = time.monotonic() - began
     return GraderRunAnswer.of(graded, name=body.grader.name, kind=body.grader.type, seconds=seconds)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from functools import partial
 
-from anyio import from_thread
 from sqlalchemy.orm import Session
 
 from service.chat import gather
@@ -14,16 +15,18 @@ from service.chat.protocol import Question, Source
 from service.chat.schemas import ChatCompletion, ChatCompletionRequest
 from service.chat.service import open_engine, resolve
 from service.context import Context
-from service.graders.errors import SourceRefused
+from service.graders.errors import PythonGradersBusy, PythonGradersUnavailable, SourceRefused
+from service.graders.grading import AskModel
+from service.graders.turns import PYTHON_SECONDS, GradingTurns, PythonSlotsBusy
 from service.jobs.grading import PythonGradersOff
 from service.keys.service import Principal
 from service.kit.errors import ServiceError
-from trainer.graders import Ask, Failure, PythonGrader, Reply, TokenUsage
+from trainer.graders import Failure, PythonGrader, Reply, TokenUsage
 from trainer.graders import Question as GradersQuestion
 from trainer.graders.base import Leaf
 from trainer.graders.label_model import LabelModelGrader
 from trainer.graders.multi import MultiGrader
-from trainer.graders.sandbox import check_python
+from trainer.graders.sandbox import Leash, SandboxLimits, check_python
 from trainer.graders.score_model import ScoreModelGrader
 
 _OF_THE_SERVICE = (429, 503)
@@ -59,30 +62,40 @@ def sources(session: Session, principal: Principal, context: Context, grader: Le
     return found
 
 
-def check_sources(grader: Leaf | MultiGrader) -> None:
-    """Compile the Python graders, each in a process of its own: call it from a thread. Raises SourceRefused."""
+async def check_sources(grader: Leaf | MultiGrader, turns: GradingTurns, project_id: str) -> None:
+    """Compile the Python graders, each in a process of its own, in the same turns as those that run.
+
+    Raises SourceRefused, PythonGradersBusy, PythonGradersUnavailable.
+    """
+    deadline = asyncio.get_running_loop().time() + PYTHON_SECONDS
     for place, leaf in places(grader).items():
         if isinstance(leaf, PythonGrader):
             try:
-                check_python(leaf.source)
+                await turns.python.run(project_id, deadline, partial(_check_source, leaf.source))
+            except PythonSlotsBusy as error:
+                raise PythonGradersBusy(PYTHON_SECONDS) from error
             except Failure as failure:
+                if failure.flag == "python_grader_server_error":
+                    raise PythonGradersUnavailable(failure.message) from failure
                 raise SourceRefused(failure.message, param=f"{place}.source") from failure
 
 
-def asker(context: Context, meter: Meter, found: Mapping[str, Source]) -> Ask:
-    """Return what asks models, for a thread that a request's task started.
+def _check_source(source: str, limits: SandboxLimits, leash: Leash) -> None:
+    check_python(source, limits=limits, leash=leash)
+
+
+def asker(context: Context, meter: Meter, found: Mapping[str, Source]) -> AskModel:
+    """Return what asks models.
 
     It raises Failure for what a model does, and RateLimited, EngineBusy or ChatUnavailable for the whole request.
     """
     engine = open_engine(context) if found else None
 
-    def ask(question: GradersQuestion) -> Reply:
+    async def ask(question: GradersQuestion) -> Reply:
         assert engine is not None
         request = _request(question, held=context.settings.inference_url is not None)
         try:
-            completion = from_thread.run(
-                _completion, engine, meter, Question(source=found[question.model], request=request)
-            )
+            completion = await _completion(engine, meter, Question(source=found[question.model], request=request))
         except ServiceError as error:
             if error.status in _OF_THE_SERVICE:
                 raise

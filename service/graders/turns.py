@@ -1,53 +1,98 @@
-"""Turns at grading: a few at work, some waiting, the rest refused; fewer processes of Python graders still."""
+"""Turns at grading, by project: requests at work, processes that grade, and Python graders over all of a machine."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-import threading
-import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 
 from service.graders.errors import GradersBusy
-from trainer.graders import Failure, RunPython
-from trainer.graders.sandbox import LIMITS, Limits, run_python
+from service.graders.grading_children import GradingChildren
+from service.graders.python_slots import PythonSlots
+from service.kit.fair_turns import FairTurns, TurnsExhausted
+from service.kit.settings import Settings
+from trainer.graders import Failure
+from trainer.graders.sandbox import LIMITS, Leash, SandboxLimits
 
-AT_WORK, WAITING = 16, 64
-"""Threads of this process that grade, and requests that wait for one."""
+T = TypeVar("T")
+AT_WORK, WAITING = 16, 32
+"""Requests of this process that are at work, half of them of one project at most; those of a project that wait."""
 PYTHON_SECONDS = 40.0
-"""How long the Python graders of one request may take together, waiting for a turn included."""
+"""How long the Python graders of one request may take together, waiting for a slot included."""
 
 
-class Turns:
-    """Of one API process."""
+class PythonSlotsBusy(Exception):
+    """No slot for a Python grader came free in time."""
 
-    def __init__(self, *, at_work: int = AT_WORK, waiting: int = WAITING, processes: int | None = None) -> None:
-        self._processes = threading.BoundedSemaphore(processes or os.cpu_count() or 1)
-        self._waiting = waiting
-        self.threads = CapacityLimiter(at_work)
 
-    def check(self) -> None:
-        """Raise GradersBusy where enough requests wait."""
-        if self.threads.statistics().tasks_waiting >= self._waiting:
-            raise GradersBusy(self._waiting)
+class PythonTurns:
+    """Runs Python graders in threads of this process, within the slots of the machine."""
 
-    def python(self, limits: Limits = LIMITS, *, seconds: float = PYTHON_SECONDS) -> RunPython:
-        """Return what runs the Python graders of one request."""
-        deadline = time.monotonic() + seconds
+    def __init__(self, folder: Path, processes: int | None = None, *, limits: SandboxLimits = LIMITS) -> None:
+        count = processes or os.cpu_count() or 1
+        most = max(1, count // 2)
+        self._slots = PythonSlots(folder, count=count, per_project=most)
+        # Inside of one process projects take turns; between processes, whoever looks first.
+        self._turns = FairTurns(count, what="Python graders", per_project=most, waiting_per_project=AT_WORK)
+        self._threads = CapacityLimiter(count)
+        self._limits = limits
 
-        def run(source: str, sample: Mapping[str, Any], item: Mapping[str, Any]) -> float:
-            late = Failure("unresponsive_reward_error", f"the Python graders took more than {seconds:g} seconds")
-            if not self._processes.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                raise late
+    async def run(self, project_id: str, deadline: float, work: Callable[[SandboxLimits, Leash], T]) -> T:
+        """Return what `work` does in a thread; the process on its leash dies if the caller is cancelled.
+
+        `deadline` is a time of the event loop. Raises PythonSlotsBusy, and what `work` raises: Failure.
+        """
+        async with AsyncExitStack() as held:
             try:
-                rest = deadline - time.monotonic()
-                if rest <= 0:
-                    raise late
-                within = Limits(limits.cpu_seconds, min(limits.wall_seconds, rest), limits.memory_bytes)
-                return run_python(source, sample, item, limits=within)
-            finally:
-                self._processes.release()
+                async with asyncio.timeout_at(deadline):
+                    await held.enter_async_context(self._turns.turn(project_id))
+                    await held.enter_async_context(self._slots.slot(project_id))
+            except TimeoutError as error:
+                raise PythonSlotsBusy from error
+            except OSError as error:
+                why = f"this machine cannot lock a slot for Python graders: {error}"
+                raise Failure("python_grader_server_error", why, kind="sandbox") from error
+            seconds = max(0.1, min(self._limits.wall_seconds, deadline - asyncio.get_running_loop().time()))
+            within = SandboxLimits(self._limits.cpu_seconds, seconds, self._limits.memory_bytes)
+            return await self._run_on_leash(partial(work, within))
 
-        return run
+    async def _run_on_leash(self, work: Callable[[Leash], T]) -> T:
+        leash = Leash()
+        task = asyncio.create_task(to_thread.run_sync(partial(work, leash), limiter=self._threads))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            leash.cut()
+            await asyncio.wait({task})  # the slot is held until the process is gone
+            task.exception()
+            raise
+
+
+class GradingTurns:
+    """All turns of one API process."""
+
+    def __init__(self, settings: Settings | None, *, at_work: int = AT_WORK, waiting: int = WAITING) -> None:
+        """Without settings there is nothing to grade: the application only describes itself."""
+        self._waiting = waiting
+        self._requests = FairTurns(
+            at_work, what="gradings", per_project=max(1, at_work // 2), waiting_per_project=waiting
+        )
+        self.children = GradingChildren()
+        folder = settings.data / "python-slots" if settings is not None else Path(os.devnull)
+        self.python = PythonTurns(folder, settings.python_grader_processes if settings is not None else None)
+
+    @asynccontextmanager
+    async def request(self, project_id: str) -> AsyncGenerator[None]:
+        """Be at work for the length of the block. Raises GradersBusy if too many of the project's requests wait."""
+        async with AsyncExitStack() as held:
+            try:
+                await held.enter_async_context(self._requests.turn(project_id))
+            except TurnsExhausted as error:
+                raise GradersBusy(self._waiting) from error
+            yield

@@ -68,6 +68,8 @@ class Settings(BaseSettings):
 
     python_graders: Literal["off", "on"] = "off"
     """Whether `python` graders are run: code of the projects, shut in (docs/adr/0016-the-jail-of-python-graders.md)."""
+    python_grader_processes: int | None = Field(None, ge=1, le=1024)
+    """How many of them all API processes of a machine run at once; by default, as many as it has cores."""
 
     wandb_api_key: SecretStr | None = Field(
         None, min_length=1, validation_alias=AliasChoices("BURNISH_WANDB_API_KEY", "WANDB_API_KEY")

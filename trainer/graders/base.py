@@ -14,6 +14,10 @@ from trainer.frozen import Exact, Frozen
 
 MAX_TEXT = 1 << 18
 """Characters of a text in a grader, and bytes of a Python source."""
+MOST_CHARACTERS_TOGETHER = 4 << 20
+"""Characters of all texts of one grading, after everything has been put in."""
+MOST_CELLS, MOST_CELLS_TOGETHER = 1_000_000_000, 4_000_000_000
+"""Cells of the table of a comparison, the product of both texts' lengths, and of all comparisons of one grading."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Template = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 Flag = Literal[
@@ -201,6 +205,40 @@ class Tools:
     run_python: RunPython | None = None
 
 
+@dataclass
+class GradingWork:
+    """What one grading has done so far. A `multi` shares it among its graders, so that many cost no more than one."""
+
+    characters: int = 0
+    cells: int = 0
+
+    def count_characters(self, characters: int) -> None:
+        """Count a filled text. Raises Failure beyond the bound of a grading."""
+        self.characters += characters
+        if self.characters > MOST_CHARACTERS_TOGETHER:
+            raise Failure(
+                "truncated_observation_error",
+                f"the filled templates have more than {MOST_CHARACTERS_TOGETHER} characters together, the most of one "
+                "grading",
+            )
+
+    def count_cells(self, length: int, other: int, unit: str) -> None:
+        """Count a comparison of two texts by their common subsequence. Raises Failure beyond the bounds."""
+        if length * other > MOST_CELLS:
+            raise Failure(
+                "truncated_observation_error",
+                f"a text of {length} {unit} is too long to be compared with one of {other}: the product of both is "
+                f"more than {MOST_CELLS}",
+            )
+        self.cells += length * other
+        if self.cells > MOST_CELLS_TOGETHER:
+            raise Failure(
+                "truncated_observation_error",
+                f"the texts are too long to be compared so often: the products of their lengths come to more than "
+                f"{MOST_CELLS_TOGETHER} together, the most of one grading",
+            )
+
+
 @dataclass(frozen=True)
 class Scene:
     """One grading: the row, the answer, the tools; tokens are counted into `usage`."""
@@ -209,6 +247,7 @@ class Scene:
     sample: Sample
     tools: Tools
     usage: dict[str, TokenUsage] = field(default_factory=dict[str, TokenUsage])
+    work: GradingWork = field(default_factory=GradingWork)
 
     def asked(self, question: Question) -> Reply:
         """Ask a model and count its tokens. Raises Failure."""
@@ -236,8 +275,7 @@ class Leaf(Exact):
     def _readable_templates(self) -> Leaf:
         from trainer.graders.templates import check
 
-        for template in self.templates():
-            check(template)
+        check(self.templates())
         return self
 
 

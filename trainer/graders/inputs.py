@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, field_validator
 
 from trainer.frozen import Exact
-from trainer.graders.base import Scene, Template
-from trainer.graders.templates import fill
+from trainer.graders.base import Failure, Scene, Template
+from trainer.graders.templates import MAX_FILLED, fill
 
 _OTHERS = {"input_image": "images", "input_audio": "audio"}
 
@@ -49,7 +49,21 @@ class InputMessage(Exact):
 
     def filled(self, scene: Scene) -> dict[str, str]:
         """Return the message for a chat, its texts joined. Raises Failure."""
-        return {"role": self.role, "content": "\n".join(fill(text, scene) for text in self.texts())}
+        content = "\n".join(fill(text, scene) for text in self.texts())
+        # An answer that is JSON may have "\\ud800", half of a character that no chat can carry.
+        return {"role": self.role, "content": content.encode("utf-8", "replace").decode()}
 
 
 Input = Annotated[list[InputMessage], Field(min_length=1, max_length=64)]
+
+
+def fill_messages(messages: Sequence[InputMessage], scene: Scene) -> list[dict[str, str]]:
+    """Return the messages of one question. Raises Failure, also if they are too long together."""
+    filled: list[dict[str, str]] = []
+    size = 0
+    for message in messages:
+        filled.append(message.filled(scene))
+        size += len(filled[-1]["content"])
+        if size > MAX_FILLED:
+            raise Failure("truncated_observation_error", f"the filled messages have more than {MAX_FILLED} characters")
+    return filled

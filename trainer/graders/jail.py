@@ -1,10 +1,14 @@
 """A program: runs one Python grader with no way out. `sandbox.py` starts it; nothing imports it.
 
-A request comes on stdin, one JSON object; an answer goes to stdout, another. Between them the process gives up all that
-it could harm with, and in the end lets the kernel refuse every system call beyond a short list (seccomp(2)): it can
-reckon, use its memory, look at the clock, and write to the pipe and to /dev/null. Files, sockets, other processes and
-signals are out of reach, for the grader's Python and for whatever native code it may find. What it imports is loaded
-before that.
+A request comes on stdin: a line of JSON with the source and the limits, and behind it the JSON of what is graded. An
+answer goes to stdout, another JSON object. Between them the process gives up all that it could harm with, and in the
+end lets the kernel refuse every system call beyond a short list (seccomp(2)): it can reckon, use its memory, look at
+the clock, and write to the pipe and to /dev/null. Files, sockets, other processes and signals are out of reach, for the
+grader's Python and for whatever native code it may find. What it imports is loaded before that.
+
+Two marks go before the answer, each a byte: UP once this program runs, RUNNING in the moment before the first line of
+the source does. The source can write to the pipe too, but nothing in front of what stands there already: whatever comes
+behind RUNNING is the grader's doing, and a fault of the machine is believed before it alone.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ _ALWAYS = (
     "encodings.latin_1",
     "encodings.ascii",
 )
+UP, RUNNING = b"+", b">"
 _NOBODY = 65534
 _SHOWN = 500
 
@@ -77,14 +82,17 @@ class Refused(Exception):
 
 def main() -> NoReturn:
     """Read the request, shut this process in, grade, answer, and end without looking back."""
-    request = json.loads(sys.stdin.buffer.read())
+    os.write(1, UP)
+    request = json.loads(sys.stdin.buffer.readline())
+    given = sys.stdin.buffer.read()
     answer_to = _own_pipe()
     try:
         _shut_in(request)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         _end(answer_to, {"error": f"this machine cannot shut a grader in: {error}", "kind": "sandbox"})
+    os.write(answer_to, RUNNING)
     try:
-        told = _told(request)
+        told = _told(request | json.loads(given))
     except BaseException as error:  # noqa: BLE001 - whatever a grader raises is its answer
         told = {"error": _in_words(error), "kind": "runtime"}
     _end(answer_to, told)
@@ -139,9 +147,12 @@ def _shut_in(request: dict[str, Any]) -> None:
         **dict.fromkeys((resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NPROC), (0, 0)),
         resource.RLIMIT_NOFILE: (8, 8),
     }
-    for kind, most in limits.items():
-        resource.setrlimit(kind, most)
-    _load_modules(request["source"])
+    for kind, (soft, hard) in limits.items():
+        highest = resource.getrlimit(kind)[1]
+        most = hard if highest == resource.RLIM_INFINITY else min(hard, highest)
+        resource.setrlimit(kind, (min(soft, most), most))
+    with suppress(Exception):  # what a source makes of the parser or of its memory is no fault of the machine
+        _load_modules(request["source"])
     if os.geteuid() == 0:
         with suppress(OSError):  # a container may have no such user; the filter below needs none
             os.setgroups([])

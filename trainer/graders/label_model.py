@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from trainer.graders.base import Failure, Leaf, Question, Scene
-from trainer.graders.inputs import Input
+from trainer.graders.inputs import Input, fill_messages
 from trainer.graders.replies import in_reply
 
 Label = Annotated[str, Field(min_length=1, max_length=256)]
@@ -25,7 +25,8 @@ class LabelModelGrader(Leaf):
 
     @model_validator(mode="after")
     def _known_labels(self) -> LabelModelGrader:
-        unknown = next((label for label in self.passing_labels if label not in self.labels), None)
+        known = set(self.labels)
+        unknown = next((label for label in self.passing_labels if label not in known), None)
         if unknown is not None:
             raise ValueError(f"passing_labels has {unknown!r}, which is not among the labels")
         return self
@@ -39,7 +40,7 @@ class LabelModelGrader(Leaf):
         label = {"type": "string", "enum": self.labels}
         question = Question(
             model=self.model,
-            messages=[message.filled(scene) for message in self.input],
+            messages=fill_messages(self.input, scene),
             sampling={"temperature": 0.0},
             schema_={"type": "object", "properties": {"result": label}, "required": ["result"]},
         )

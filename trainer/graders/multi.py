@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from trainer.frozen import Exact
 from trainer.graders.base import Leaf, Name
@@ -30,7 +30,14 @@ def _one_or_many(value: Any) -> str:
     return "one" if isinstance(value, Leaf) else "many"
 
 
-Many = Annotated[dict[Name, Part], Field(min_length=1, max_length=MOST_GRADERS)]
+def _few(value: Any) -> Any:
+    """Count before each is read. Raises ValueError."""
+    if isinstance(value, dict) and len(cast("dict[str, Any]", value)) > MOST_GRADERS:
+        raise ValueError(f"it should have at most {MOST_GRADERS} items, not {len(cast('dict[str, Any]', value))}")
+    return cast("Any", value)
+
+
+Many = Annotated[dict[Name, Part], Field(min_length=1, max_length=MOST_GRADERS), BeforeValidator(_few)]
 
 
 class MultiGrader(Exact):

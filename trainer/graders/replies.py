@@ -10,6 +10,10 @@ from trainer.graders.base import Failure, Reply, parse_json
 _RESULT = "result"
 _READ = 1 << 16
 """How much of the end of an answer is searched."""
+_MOST_READ_AGAIN = 16 * _READ
+"""Characters that are read in vain, in objects that do not end, before the search is given up."""
+_ATTEMPT = 64
+"""What an attempt costs at least, in characters."""
 
 
 def in_reply(reply: Reply, *, wanted: str, text_counts: bool = False) -> Any:
@@ -32,13 +36,19 @@ def in_reply(reply: Reply, *, wanted: str, text_counts: bool = False) -> Any:
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
-    """Return the outermost JSON objects of a text, in their order."""
+    """Return the outermost JSON objects of a text, in their order.
+
+    Each `{` may begin one that is read to the text's end in vain, so what is read so is counted: without that, 64 KiB
+    of openings take a second.
+    """
     decoder, found, place = json.JSONDecoder(), list[dict[str, Any]](), text.find("{")
-    while place >= 0:
+    wasted = 0
+    while place >= 0 and wasted < _MOST_READ_AGAIN:
         try:
             value, end = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError) as error:
             end = place + 1
+            wasted += max(_ATTEMPT, (error.pos if isinstance(error, json.JSONDecodeError) else len(text)) - place)
         else:
             found.append(value)
         place = text.find("{", end)

@@ -13,13 +13,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from trainer.graders.base import Failure
+from trainer.graders.jail import RUNNING, UP
 
 _JAIL = Path(__file__).with_name("jail.py")
 _MOST_ANSWER = 64 << 10
@@ -29,10 +31,14 @@ _PASSED_ON = ("LD_LIBRARY_PATH",)
 _SAME_ORDER = {"PYTHONHASHSEED": "0"}
 """Sets come in the same order each time: a reward that was reckoned once more is the same to the last bit."""
 CALLS_A_PROCESS = 64
+_END_SECONDS = 1.0
+"""How long a process may take to end once its pipe is closed: the kernel has freed its memory before."""
+_MOST_SAID = 2000
+"""Characters of what went wrong, in the jail's own words about 1500 at most."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class SandboxLimits:
     """What one run may take."""
 
     cpu_seconds: int = 10
@@ -40,23 +46,62 @@ class Limits:
     memory_bytes: int = 512 << 20
 
 
-LIMITS = Limits()
+LIMITS = SandboxLimits()
 
 
-def run_python(source: str, sample: Mapping[str, Any], item: Mapping[str, Any], *, limits: Limits = LIMITS) -> float:
+class Leash:
+    """Ends a grader's process from another thread: the one that runs now, and each that would begin later."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_cut = False
+
+    def hold(self, process: subprocess.Popen[bytes]) -> None:
+        """Take a process that has begun."""
+        with self._lock:
+            self._process = process
+            if self._is_cut:
+                process.kill()
+
+    def cut(self) -> None:
+        """End it."""
+        with self._lock:
+            self._is_cut = True
+            if self._process is not None:
+                self._process.kill()
+
+
+def run_python(
+    source: str,
+    sample: Mapping[str, Any],
+    item: Mapping[str, Any],
+    *,
+    limits: SandboxLimits = LIMITS,
+) -> float:
     """Return what the source's `grade(sample, item)` returns, a finite number.
 
     Raises Failure: `python_grader_runtime_error` for what the source does, `unresponsive_reward_error` where it takes
     too long, `python_grader_server_error` where this machine cannot run it safely.
     """
-    reward = _in_jail({"source": source, "sample": dict(sample), "item": dict(item)}, limits).get("reward")
+    return run_python_call(source, encode_call(sample, item), limits=limits)
+
+
+def encode_call(sample: Mapping[str, Any], item: Mapping[str, Any]) -> bytes:
+    """Return the arguments of `grade` as `run_python_call` takes them. Raises RecursionError."""
+    return json.dumps({"sample": dict(sample), "item": dict(item)}).encode()
+
+
+def run_python_call(source: str, call: bytes, *, limits: SandboxLimits = LIMITS, leash: Leash | None = None) -> float:
+    """Do what `run_python` does, for arguments that `encode_call` wrote; from another thread, `leash` ends it."""
+    reward = _in_jail(source, call, limits, leash=leash).get("reward")
     if isinstance(reward, bool) or not isinstance(reward, (int, float)) or not math.isfinite(reward):
         raise Failure("python_grader_runtime_error", "it gave no number")
     return float(reward)
 
 
 def run_python_on_all(
-    source: str, calls: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], *, limits: Limits = LIMITS
+    source: str, calls: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], *, limits: SandboxLimits = LIMITS
 ) -> list[float | Failure]:
     """Return what the source's `grade` returns for each (sample, item), or why not, with few processes.
 
@@ -71,44 +116,69 @@ def run_python_on_all(
 
 
 def _together(
-    source: str, calls: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], limits: Limits
+    source: str, calls: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], limits: SandboxLimits
 ) -> list[float | Failure] | None:
     pairs = [{"sample": dict(sample), "item": dict(item)} for sample, item in calls]
+    given = json.dumps({"calls": pairs}).encode()
     try:
-        told: Any = _in_jail({"source": source, "calls": pairs}, limits, most=_MOST_ANSWER * len(calls)).get("answers")
+        told: Any = _in_jail(source, given, limits, most=_MOST_ANSWER * len(calls)).get("answers")
     except Failure as failure:
         return [failure for _ in calls] if failure.kind == "sandbox" else None
     if not isinstance(told, list) or len(cast("list[Any]", told)) != len(calls):
         return None
-    return [_reward_in(cast("dict[str, Any]", one)) for one in cast("list[Any]", told)]
+    return [_reward_in(one) for one in cast("list[Any]", told)]
 
 
-def _alone(source: str, call: tuple[Mapping[str, Any], Mapping[str, Any]], limits: Limits) -> float | Failure:
+def _alone(source: str, call: tuple[Mapping[str, Any], Mapping[str, Any]], limits: SandboxLimits) -> float | Failure:
     try:
         return run_python(source, *call, limits=limits)
     except Failure as failure:
         return failure
 
 
-def _reward_in(told: Mapping[str, Any]) -> float | Failure:
-    reward = told.get("reward")
+def _reward_in(told: Any) -> float | Failure:
+    fields = cast("dict[str, Any]", told) if isinstance(told, dict) else {}
+    reward = fields.get("reward")
     if isinstance(reward, (int, float)) and not isinstance(reward, bool) and math.isfinite(reward):
         return float(reward)
-    return Failure("python_grader_runtime_error", str(told.get("error", "it gave no number")))
+    return Failure("python_grader_runtime_error", str(fields.get("error", "it gave no number"))[:_MOST_SAID])
 
 
-def check_python(source: str, *, limits: Limits = LIMITS) -> None:
+def check_python(source: str, *, limits: SandboxLimits = LIMITS, leash: Leash | None = None) -> None:
     """Raise Failure where a source cannot be compiled or has no function `grade`; nothing of it is run."""
-    _in_jail({"source": source}, limits)
+    _in_jail(source, b"{}", limits, leash=leash)
 
 
-def _in_jail(request: dict[str, Any], limits: Limits, *, most: int = _MOST_ANSWER) -> dict[str, Any]:
-    told = {"cpu_seconds": limits.cpu_seconds, "memory_bytes": limits.memory_bytes, "parent": os.getpid()}
+def _in_jail(
+    source: str, given: bytes, limits: SandboxLimits, *, most: int = _MOST_ANSWER, leash: Leash | None = None
+) -> dict[str, Any]:
+    """Run the jail and return its answer. Raises Failure."""
+    head = {
+        "source": source,
+        "cpu_seconds": limits.cpu_seconds,
+        "memory_bytes": limits.memory_bytes,
+        "parent": os.getpid(),
+    }
     deadline = time.monotonic() + limits.wall_seconds
+    try:
+        process = _started(json.dumps(head).encode() + b"\n" + given)
+    except OSError as error:
+        raise _machine_fault(f"this machine cannot start a process for a grader: {error}") from error
+    with process:
+        try:
+            if leash is not None:
+                leash.hold(process)
+            said = _read(process, deadline, most)
+        finally:
+            process.kill()
+    return _answer(said, process.returncode, limits)
+
+
+def _started(request: bytes) -> subprocess.Popen[bytes]:
     with tempfile.TemporaryFile() as given:
-        given.write(json.dumps(request | told).encode())
+        given.write(request)
         given.seek(0)
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-s", "-P", "-S", "-B", str(_JAIL)],
             cwd="/",
             env={name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _SAME_ORDER,
@@ -117,44 +187,74 @@ def _in_jail(request: dict[str, Any], limits: Limits, *, most: int = _MOST_ANSWE
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-    with process:
-        try:
-            data = _read(process, deadline, most)
-        finally:
-            process.kill()
-    return _answer(data, process.returncode, limits)
 
 
-def _read(process: subprocess.Popen[bytes], deadline: float, most: int) -> bytes | None:
-    """Return all that the process says; None where it is not done in time. Raises Failure where it says too much."""
+@dataclass(frozen=True)
+class _Said:
+    """What came out of a process, and how that ended: at the end of the process, too late, or the pipe alone did."""
+
+    data: bytes
+    end: Literal["ended", "late", "closed"]
+
+
+def _read(process: subprocess.Popen[bytes], deadline: float, most: int) -> _Said:
+    """Return all that the process says. Raises Failure where it says too much."""
     assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    readable = select.poll()  # select(2) takes no descriptor above 1023
+    readable.register(pipe, select.POLLIN)
     data = b""
     while len(data) <= most:
-        ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return None
-        more = os.read(process.stdout.fileno(), 1 << 16)
+        if not readable.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            return _Said(data, "late")
+        more = os.read(pipe, 1 << 16)
         if not more:
-            process.wait(max(0.1, deadline - time.monotonic()))
-            return data
+            return _Said(data, "ended" if _ends_now(process) else "closed")
         data += more
     raise Failure("python_grader_runtime_error", f"it wrote more than {most} bytes to its answer")
 
 
-def _answer(data: bytes | None, status: int, limits: Limits) -> dict[str, Any]:
-    if data is None:
+def _ends_now(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the process is over once its pipe is: the kernel closes the pipe when it ends, unless the source did."""
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _answer(said: _Said, status: int, limits: SandboxLimits) -> dict[str, Any]:
+    if not said.data:  # the program that shuts the source in did not even begin
+        late = said.end == "late"
+        why = f"has not begun after {limits.wall_seconds:g} seconds" if late else f"ended at once (status {status})"
+        raise _machine_fault(f"this machine cannot run a grader: its process {why}")
+    if said.end == "late":
         raise Failure("unresponsive_reward_error", f"it was not done after {limits.wall_seconds:g} seconds")
     if status == -signal.SIGXCPU:
         raise Failure("unresponsive_reward_error", f"it used more than {limits.cpu_seconds} seconds of a processor")
+    if said.end == "closed":
+        return _told(said.data, otherwise="it closed the pipe for its answer, and went on running")
+    return _told(said.data, otherwise=f"it ended without an answer (status {status})")
+
+
+def _told(data: bytes, *, otherwise: str) -> dict[str, Any]:
+    """Return the answer behind the marks. Raises Failure, with what happened `otherwise` if there is none."""
+    running = data.startswith(UP + RUNNING)
     try:
-        answer = json.loads(data)
+        answer = json.loads(data.removeprefix(UP).removeprefix(RUNNING) if running else data.removeprefix(UP))
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
-        raise Failure("python_grader_runtime_error", f"it ended without an answer (status {status})")
+        raise Failure("python_grader_runtime_error", otherwise)
     told = cast("dict[str, Any]", answer)
     if "error" in told:
-        if told.get("kind") == "sandbox":
-            raise Failure("python_grader_server_error", str(told["error"]), kind="sandbox")
-        raise Failure("python_grader_runtime_error", str(told["error"]))
+        why = str(told["error"])[:_MOST_SAID]
+        # Behind RUNNING the source may have written this itself.
+        if told.get("kind") == "sandbox" and not running:
+            raise _machine_fault(why)
+        raise Failure("python_grader_runtime_error", why)
     return told
+
+
+def _machine_fault(why: str) -> Failure:
+    return Failure("python_grader_server_error", why, kind="sandbox")

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from trainer.frozen import Exact
 from trainer.graders.base import Failure, Leaf, Question, Scene
-from trainer.graders.inputs import Input
+from trainer.graders.inputs import Input, fill_messages
 from trainer.graders.replies import in_reply
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -59,7 +59,7 @@ class ScoreModelGrader(Leaf):
         number = {"type": "number", "minimum": low, "maximum": high}
         question = Question(
             model=self.model,
-            messages=[message.filled(scene) for message in self.input],
+            messages=fill_messages(self.input, scene),
             sampling=(self.sampling_params or SamplingParams()).of_chat(),
             schema_={"type": "object", "properties": {"result": number}, "required": ["result"]},
         )

@@ -16,6 +16,8 @@ from itertools import pairwise
 from rapidfuzz import fuzz
 from rapidfuzz.distance import LCSseq
 
+from trainer.graders.stream_safe import make_stream_safe
+
 MOST_TOKENS = 20_000
 """The most tokens of a text that is compared."""
 MOST_CHARACTERS = 200_000
@@ -32,7 +34,7 @@ _BLEU_ORDER = _GLEU_ORDER = 4
 
 def tokens(text: str, *, signs: bool) -> list[str]:
     """Return a text's tokens, after Unicode's composition (NFC); `signs`: commas, stops and the like too."""
-    composed = unicodedata.normalize("NFC", text).lower()
+    composed = unicodedata.normalize("NFC", make_stream_safe(text)).lower()
     return (_WORDS_AND_SIGNS if signs else _WORDS).findall(composed)
 
 

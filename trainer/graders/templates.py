@@ -21,12 +21,21 @@ _MAX_SHOWN = 80
 _MAX_PATH = 1000
 MAX_FILLED = 1 << 20
 """Characters of a text after everything has been put in."""
+MOST_TEMPLATES, MOST_STEPS = 256, 1024
+"""The `{{…}}` of one grader, and the names and places in them together."""
 
 
-def check(template: str) -> None:
-    """Raise ValueError, naming it, for a template that cannot be read."""
-    for found in _TEMPLATE.finditer(template):
-        _path(found[1])
+def check(texts: Sequence[str]) -> None:
+    """Raise ValueError for the texts of a grader if a template cannot be read (named) or they have too many."""
+    templates = steps = 0
+    for text in texts:
+        for found in _TEMPLATE.finditer(text):
+            templates, steps = templates + 1, steps + len(_path(found[1])[1])
+            if templates > MOST_TEMPLATES or steps > MOST_STEPS:
+                raise ValueError(
+                    f"the grader has more than {MOST_TEMPLATES} templates, or more than {MOST_STEPS} names and places "
+                    "in them, the most: put the value in once, or less deep in the row"
+                )
 
 
 def fill(template: str, scene: Scene) -> str:
@@ -39,6 +48,7 @@ def fill(template: str, scene: Scene) -> str:
         size, place = size + len(filled[-2]) + len(filled[-1]), found.end()
         if size > MAX_FILLED:  # a short template may name a long text very often
             raise Failure("truncated_observation_error", f"a filled template has more than {MAX_FILLED} characters")
+    scene.work.count_characters(size + len(template) - place)
     return "".join([*filled, template[place:]])
 
 

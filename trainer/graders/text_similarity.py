@@ -64,12 +64,15 @@ class TextSimilarityGrader(Leaf):
         if max(map(len, texts)) > similarity.MOST_CHARACTERS:
             raise _too_long(similarity.MOST_CHARACTERS, "characters")
         if self.evaluation_metric == "fuzzy_match":
+            scene.work.count_cells(len(texts[0]), len(texts[1]), "characters")
             return similarity.fuzzy_match(*texts)
         measure = _WITH_SIGNS.get(self.evaluation_metric)
         signs = measure is not None
         mine, others = (similarity.tokens(text, signs=signs) for text in texts)
         if max(len(mine), len(others)) > similarity.MOST_TOKENS:
             raise _too_long(similarity.MOST_TOKENS, "tokens")
+        if self.evaluation_metric == "rouge_l":
+            scene.work.count_cells(len(mine), len(others), "tokens")
         return (measure or _ROUGE[self.evaluation_metric])(mine, others)
 
 

@@ -16,17 +16,17 @@ from tests.fixtures.processes import wait_until
 from tests.trainer.graders.scenes import graded
 from trainer.graders import Failure, Tools
 from trainer.graders.jail import MODULES
-from trainer.graders.sandbox import CALLS_A_PROCESS, Limits, check_python, run_python, run_python_on_all
+from trainer.graders.sandbox import CALLS_A_PROCESS, SandboxLimits, check_python, run_python, run_python_on_all
 
 pytestmark = pytest.mark.integration
 
 SAMPLE = {"output_text": "答案是巴黎", "output_json": {"a": [1, 2]}, "output_tools": [], "choices": []}
-PATIENT = Limits(wall_seconds=60.0)
+PATIENT = SandboxLimits(wall_seconds=60.0)
 ITEM = {"answer": "巴黎", "deep": {"list": [1, None, True]}}
 
 
 def run(source: str, **limits: Any) -> float:
-    return run_python(source, SAMPLE, ITEM, limits=Limits(**{"wall_seconds": 60.0, **limits}))
+    return run_python(source, SAMPLE, ITEM, limits=SandboxLimits(**{"wall_seconds": 60.0, **limits}))
 
 
 def told(body: str, *, flag: str = "python_grader_runtime_error", before: str = "", **limits: Any) -> str:
@@ -143,8 +143,8 @@ def test_no_process_is_started_and_none_is_hurt() -> None:
 def test_an_endless_loop_ends() -> None:
     message = told("while True: pass", flag="unresponsive_reward_error", cpu_seconds=1)
     assert message == "it used more than 1 seconds of a processor"
-    message = told("time.sleep(1000)", before="import time", flag="unresponsive_reward_error", wall_seconds=1.0)
-    assert message == "it was not done after 1 seconds"
+    message = told("time.sleep(1000)", before="import time", flag="unresponsive_reward_error", wall_seconds=3.0)
+    assert message == "it was not done after 3 seconds"
     body = "signal.signal(signal.SIGXCPU, signal.SIG_IGN)"
     assert "No module named 'signal'" in told(body, before="import signal")
 
@@ -234,7 +234,8 @@ def test_a_check_runs_nothing() -> None:
 def test_a_graders_process_dies_with_the_one_that_started_it(tmp_path: Path) -> None:
     sleeper = "import time\ndef grade(sample, item):\n    time.sleep(1000)"
     program = (
-        f"from trainer.graders.sandbox import *\nrun_python({sleeper!r}, {{}}, {{}}, limits=Limits(wall_seconds=1000))"
+        "from trainer.graders.sandbox import *\n"
+        f"run_python({sleeper!r}, {{}}, {{}}, limits=SandboxLimits(wall_seconds=1000))"
     )
     starter = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[3])
 
@@ -315,7 +316,7 @@ def test_what_is_wrong_with_a_source_is_wrong_with_each_answer(source: str, said
 def test_an_answer_that_takes_too_long_costs_no_other_its_reward() -> None:
     source = "def grade(sample, item):\n    while sample['n'] == 1:\n        pass\n    return sample['n']"
     calls = [({"n": number}, {}) for number in range(3)]
-    limits = Limits(cpu_seconds=1, wall_seconds=60.0)
+    limits = SandboxLimits(cpu_seconds=1, wall_seconds=60.0)
     first, second, third = run_python_on_all(source, calls, limits=limits)
     assert (first, third) == (0.0, 2.0)
     assert isinstance(second, Failure)

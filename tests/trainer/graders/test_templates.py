@@ -97,7 +97,7 @@ def test_a_template_that_cannot_be_read_is_refused(template: str, why: str) -> N
 
 
 def test_a_template_cannot_grow_without_bounds() -> None:
-    result = graded(check(input="{{item.long}}" * 1000), "x", {"long": "长" * (MAX_FILLED // 10), "answer": ""})
+    result = graded(check(input="{{item.long}}" * 200), "x", {"long": "长" * (MAX_FILLED // 10), "answer": ""})
     assert result.errors.truncated_observation_error
     hostile = "{{" * 100_000 + "item}}"
     assert graded(check(input=hostile, reference=hostile), "x", {}).reward == 1.0

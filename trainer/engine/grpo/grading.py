@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.engine.ppo.prompts import TokenizedPrompt
@@ -19,7 +19,7 @@ from trainer.result import ExitCode
 PLACE = "method.reinforcement.grader"
 AskAll = Callable[[Sequence[Question]], list[Reply | Failure]]
 Call = tuple[Mapping[str, Any], Mapping[str, Any]]
-_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
+_CALL_BEGINS, _CALL_ENDS = re.compile(r"<tool_call>\s*(?=\{)"), re.compile(r"\}\s*</tool_call>")
 _ANSWERS_FAULTS = (
     "sample_parse_error",
     "invalid_variable_error",
@@ -121,16 +121,30 @@ class _Wanted:
 def sample_of(text: str) -> Sample:
     """Return an answer as graders see it, its calls of tools in the Hermes form that open models write."""
     calls: list[dict[str, Any]] = []
-    for number, found in enumerate(_CALL.finditer(text)):
+    for number, written in enumerate(_calls_in(text)):
         try:
-            value = json.loads(found[1])
+            value = json.loads(written)
             name, arguments = value["name"], value.get("arguments", {})
         except (ValueError, KeyError, RecursionError):
             continue
-        written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-        function = {"name": name, "arguments": written}
+        said = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        function = {"name": name, "arguments": said}
         calls.append({"id": f"call_{number}", "type": "function", "function": function})
     return Sample.of(text, calls)
+
+
+def _calls_in(text: str) -> Iterator[str]:
+    """Yield what stands between `<tool_call>` and the next end of one, in one pass over the text.
+
+    One pattern for both would look for an end behind each beginning: a text of many beginnings took seconds.
+    """
+    begins = _CALL_BEGINS.search(text)
+    while begins is not None:
+        ends = _CALL_ENDS.search(text, begins.end() + 1)
+        if ends is None:
+            return
+        yield text[begins.end() : ends.start() + 1]
+        begins = _CALL_BEGINS.search(text, ends.end())
 
 
 def _key(sample: Mapping[str, Any], item: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from trainer.graders.sandbox import check_python
 from trainer.graders.templates import has_field
 from trainer.methods.base import Resolved
 from trainer.methods.reinforcement import ReinforcementHyperparameters, ReinforcementMethod
+from trainer.result import ExitCode
 from trainer.rows import ItemRow, PromptRow
 from trainer.spec import DataFile
 
@@ -120,6 +121,10 @@ class ReinforcementRecipe(GroupRecipe):
             try:
                 check_python(source)
             except Failure as failure:
+                machine = failure.flag == "python_grader_server_error"
                 raise TrainerError(
-                    "invalid_grader", f"The Python grader cannot be run: {failure.message}.", param=PLACE
+                    "grader_failed" if machine else "invalid_grader",
+                    f"The Python grader cannot be run: {failure.message}.",
+                    param=PLACE,
+                    exit_code=ExitCode.FAULT if machine else ExitCode.BAD_INPUT,
                 ) from failure

@@ -199,3 +199,12 @@ def test_the_reward_rises_on_prompts_that_it_never_saw(tiny_base: Path, tmp_path
     reward = json.loads((workdir / REPORT_JSON).read_text())["comparison"][0]
     assert (reward["name"], reward["rows"]) == ("reward", 4)
     assert reward["difference"]["low"] > 0
+
+
+def test_a_machine_that_cannot_check_a_grader_is_worth_another_attempt(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.graders.sandbox._JAIL", tmp_path / "nowhere.py")
+    workdir = lay(tmp_path / "w", tiny_base, PYTHON, python_graders=True)
+    assert go(workdir) == ExitCode.FAULT
+    assert events_of(workdir)[-1].code == "grader_failed"  # type: ignore[union-attr]
