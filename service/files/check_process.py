@@ -23,8 +23,6 @@ from burnish.datasets.packing import Unpacker, grown
 from burnish.datasets.parquet import read_lines
 
 MEMORY_BYTES = 1 << 30
-_SECONDS_ALLOWED = 10.0
-"""So many seconds of processor time a check may take, however little the file may hold."""
 _NICENESS = 10
 _PIECE = 1 << 18
 
@@ -44,6 +42,8 @@ class CheckRequest:
     max_line_bytes: int
     max_rows: int
     seconds_per_gib: float
+    least_seconds: float = 10.0
+    """So much processor time a check may take, however little the file may hold."""
 
     @property
     def row_format(self) -> RowFormat | None:
@@ -54,14 +54,15 @@ class CheckRequest:
 
     def seconds_for(self, size: int) -> float:
         """Return how much processor time the check of `size` bytes of the file may take."""
-        return max(_SECONDS_ALLOWED, self.seconds_per_gib * self.limits.most_bytes(self.packing, size) / (1 << 30))
+        return max(self.least_seconds, self.seconds_per_gib * self.limits.most_bytes(self.packing, size) / (1 << 30))
 
     @property
     def too_slow(self) -> str:
         """What is wrong with a file that takes longer."""
         return (
             f"checking it takes more processor time than is allowed ({self.seconds_per_gib:g} seconds for each GiB "
-            f"that it may hold, at least {_SECONDS_ALLOWED:g}): split it into several files, or upload it uncompressed"
+            f"that it may hold, at least {self.least_seconds:g}): split it into several files, or upload it "
+            "uncompressed"
         )
 
     def dump(self) -> bytes:
@@ -119,7 +120,7 @@ def main() -> int:
 
 def _limit_resources(request: CheckRequest) -> None:
     os.nice(_NICENESS)
-    seconds = math.ceil(request.seconds_for(request.size)) + 1
+    seconds = math.ceil(request.seconds_for(request.size))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

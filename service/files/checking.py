@@ -37,7 +37,7 @@ class CheckAbandoned(Exception):
 
 
 def check_stored(context: Context, file: File, request: CheckRequest, needed: Needed) -> DatasetSummary:
-    """Check a stored file. `needed` is asked every half second whether to go on.
+    """Check a stored file. `needed` is asked at least every half second whether to go on.
 
     Raises CheckAbandoned, and the blob store's errors; StorageFull if there is no room for a copy of Parquet.
     """
@@ -156,7 +156,10 @@ class UploadCheck:
 
 
 class CheckProcess:
-    """One process that checks; leaving the block ends it. `source` is a file for Parquet, else `send` the bytes."""
+    """One process that checks; leaving the block ends it. `source` is a file for Parquet, else `send` the bytes.
+
+    `needed` is asked often, and should be cheap; see `NeededUntil`.
+    """
 
     def __init__(self, request: CheckRequest, needed: Needed, *, source: BinaryIO | None = None) -> None:
         self._asked, self._needed = request, needed
@@ -193,6 +196,7 @@ class CheckProcess:
 
         Raises CheckAbandoned.
         """
+        self._require_need()
         rest = memoryview(chunk)
         while rest:
             if self._pipe is None:
@@ -239,8 +243,8 @@ class CheckProcess:
     def _wait_for_pipe(self, pipe: int) -> None:
         poll = select.poll()
         poll.register(pipe, select.POLLOUT)
-        if not poll.poll(_LOOK_SECONDS * 1000):
-            self._require_need()
+        poll.poll(_LOOK_SECONDS * 1000)
+        self._require_need()
 
     def _require_need(self) -> None:
         if not self._needed():
