@@ -23,6 +23,7 @@ from service.erasure import endpoints as erasure
 from service.exports import endpoints as exports
 from service.files import endpoints as files
 from service.files.service import storage_errors
+from service.files.turns import open_upload_turns
 from service.graders import endpoints as graders
 from service.graders.turns import GradingTurns
 from service.jobs import endpoints as jobs
@@ -69,6 +70,7 @@ def create_app(context: Context | None) -> FastAPI:
     app.state.grading = GradingTurns(context and context.settings)
     app.state.admission = Admission(context and context.settings)
     if context is not None:
+        app.state.upload_turns = open_upload_turns(context.settings)
         context.db.before_commit = watch_change
     app.add_middleware(JsonBodyLimit)
     app.add_middleware(RequestId)

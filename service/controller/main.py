@@ -59,16 +59,21 @@ def run_controller(settings: Settings) -> int:
             "working; %s", "the settings name a receiver of webhooks" if receiver else "BURNISH_WEBHOOK_URL is not set"
         )
         sender = WebhookStep(context, receiver, seconds=settings.poll_seconds)
-        run_steps([*steps_of(context, queue), Step("webhooks", 0, sender, sender.close)], stop, outages)
+        check = validation.Validation(context)
+        steps = [
+            *steps_of(context, queue),
+            Step("validation", 0, check, check.close),
+            Step("webhooks", 0, sender, sender.close),
+        ]
+        run_steps(steps, stop, outages)
     context.db.close()
     return 0
 
 
 def steps_of(context: Context, queue: JobQueue) -> list[Step]:
-    """Return the steps but for the webhooks'."""
+    """Return the steps but for the validation and the webhooks'."""
     poll = context.settings.poll_seconds
     repeated = (
-        ("validation", poll, validation.validate_jobs),
         ("waiting jobs", poll, waiting.release_waiting),
         ("limits", poll, holding.hold_jobs),
         ("dispatch", poll, dispatch.dispatch),

@@ -26,6 +26,14 @@ def lock_expired(session: Session, job_id: str) -> Job | None:
     return session.scalar(query.with_for_update(skip_locked=True))
 
 
+def validating(session: Session, *, apart_from: Sequence[str], per_project: int) -> list[Job]:
+    """Return jobs that wait for the check of their files: the oldest `per_project` of each project."""
+    place = func.row_number().over(partition_by=Job.project_id, order_by=Job.seq).label("place")
+    waiting = select(Job.seq, place).where(Job.state == JobState.VALIDATING, Job.id.not_in(apart_from)).subquery()
+    query = select(Job).join(waiting, waiting.c.seq == Job.seq).where(waiting.c.place <= per_project)
+    return list(session.scalars(query.order_by(Job.seq)))
+
+
 def traceparents(session: Session, job_ids: Sequence[str]) -> dict[str, str | None]:
     """Return the traces that jobs belong to."""
     query = select(Job.id, Job.traceparent).where(Job.id.in_(job_ids))

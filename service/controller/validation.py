@@ -1,13 +1,17 @@
-"""Step: jobs in `validating` have their files checked against the row format of their method."""
+"""Step: jobs in `validating` have their files checked against the row format of their method, several at once."""
 
 from __future__ import annotations
 
 import logging
+import threading
+from collections import Counter
 from collections.abc import Sequence
 
 from service.context import Context
+from service.controller import queries
+from service.files.checking import CheckAbandoned, Needed, NeededUntil
 from service.jobs import lifecycle, repository
-from service.jobs.datasets import BadFile, check_dataset
+from service.jobs.datasets import BadFile, DatasetChecks
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError
 from service.jobs.states import JobState
@@ -19,32 +23,132 @@ from service.queue.base import JobQueue
 from service.storage.errors import StorageFull, StorageUnavailable
 
 _log = logging.getLogger(__name__)
-_BATCH = 20
+
+
+class Validation:
+    """Checks the files of waiting jobs, each job in a thread, for the projects in turns.
+
+    The next place goes to the project with the fewest checks under way, of equals to the one that waits for the
+    longest; no project has more than a quarter of the places. Each check runs in a process of its own if its file is
+    not small. The check of a job that does not wait for it any more, as it was cancelled, is ended.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._places = context.settings.job_checks
+        self._per_project = max(1, self._places // 4)
+        self._checks = DatasetChecks(context)
+        self._lock = threading.Lock()
+        self._under_way: dict[str, str] = {}
+        """Jobs, and their projects."""
+        self._last_turns: dict[str, int] = {}
+        self._turns = self._decided = 0
+        self._failures: list[Exception] = []
+        self._changed, self._closing = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        """Begin the checks for which there are places, then wait until one ends or it is time to look again.
+
+        Raises what kept a check from its end since the last call, Unavailable and StorageUnavailable among it: those
+        jobs wait.
+        """
+        self._changed.clear()
+        self._raise_failure()
+        self._begin_checks()
+        self._changed.wait(self._context.settings.poll_seconds)
+
+    def check_all(self) -> int:
+        """Check until no job waits; return how many were decided. Raises as a call does."""
+        while True:
+            self._changed.clear()
+            self._raise_failure()
+            self._begin_checks()
+            with self._lock:
+                if not self._under_way and not self._failures:
+                    return self._decided
+            self._changed.wait()
+
+    def close(self) -> None:
+        """End what is under way; those jobs stay as they are."""
+        self._closing.set()
+
+    def _begin_checks(self) -> None:
+        with self._lock:
+            under_way = dict(self._under_way)
+        free = self._places - len(under_way)
+        if free <= 0:
+            return
+        with self._context.db.read() as session:
+            waiting = queries.validating(session, apart_from=list(under_way), per_project=self._per_project)
+        held = Counter(under_way.values())
+        while free and (job := self._choose(waiting, held)) is not None:
+            waiting.remove(job)
+            held[job.project_id] += 1
+            free -= 1
+            self._begin_check(job)
+        known = {job.project_id for job in waiting} | held.keys()
+        self._last_turns = {project: turn for project, turn in self._last_turns.items() if project in known}
+
+    def _choose(self, waiting: Sequence[Job], held: Counter[str]) -> Job | None:
+        allowed = (job for job in waiting if held[job.project_id] < self._per_project)
+        order = (((held[job.project_id], self._last_turns.get(job.project_id, 0), job.seq), job) for job in allowed)
+        return min(order, key=lambda entry: entry[0], default=(None, None))[1]
+
+    def _begin_check(self, job: Job) -> None:
+        self._turns += 1
+        self._last_turns[job.project_id] = self._turns
+        with self._lock:
+            self._under_way[job.id] = job.project_id
+        threading.Thread(target=self._run, args=(job,), name=f"check {job.id}", daemon=True).start()
+
+    def _run(self, job: Job) -> None:
+        try:
+            with about(job.id), tracing.span("validate files", {"burnish.job.id": job.id}, parent=job.traceparent):
+                needed = NeededUntil(lambda: not self._closing.is_set() and _still_validating(self._context, job.id))
+                _decide(self._context, job, _check_job(self._checks, job, needed))
+            with self._lock:
+                self._decided += 1
+        except CheckAbandoned:
+            _log.info("%s does not need the check of its files any more", job.id)
+        except Exception as error:  # noqa: BLE001 - raised again by the next call
+            with self._lock:
+                self._failures.append(error)
+        finally:
+            with self._lock:
+                del self._under_way[job.id]
+            self._changed.set()
+
+    def _raise_failure(self) -> None:
+        with self._lock:
+            failures, self._failures = self._failures, []
+        if failures:
+            raise failures[0]
 
 
 def validate_jobs(context: Context, _queue: JobQueue) -> int:
-    """Check the files of waiting jobs; each ends up queued or failed. Return how many were looked at.
+    """Check the files of all waiting jobs; each ends up queued or failed. Return how many were decided.
 
     Raises Unavailable, StorageUnavailable: those jobs wait.
     """
+    return Validation(context).check_all()
+
+
+def _still_validating(context: Context, job_id: str) -> bool:
     with context.db.read() as session:
-        jobs = repository.in_state(session, JobState.VALIDATING, limit=_BATCH)
-    for job in jobs:
-        with about(job.id), tracing.span("validate files", {"burnish.job.id": job.id}, parent=job.traceparent):
-            _decide(context, job, _check_job(context, job))
-    return len(jobs)
+        job = repository.by_id(session, job_id)
+    return job is not None and job.state == JobState.VALIDATING
 
 
-def _check_job(context: Context, job: Job) -> list[BadFile]:
+def _check_job(checks: DatasetChecks, job: Job, needed: Needed) -> list[BadFile]:
     try:
         named = {"training_file": job.training_file, "validation_file": job.validation_file}
-        checked = [check_dataset(context, job, param, file_id) for param, file_id in named.items() if file_id]
+        checked = [checks.check(job, param, file_id, needed) for param, file_id in named.items() if file_id]
         return [bad for bad in checked if bad is not None]
-    except (Unavailable, StorageUnavailable, StorageFull):
+    except (CheckAbandoned, Unavailable, StorageUnavailable, StorageFull):
         raise
     except Exception:  # noqa: BLE001 - told, and the job ends with it
         # One file that our own code stumbles over must not hold up every other job.
-        _log.exception("checking the files of %s ended with an error that nobody foresaw", job.id)
+        _log.exception("checking the files of %s ended with an unexpected error", job.id)
         return [BadFile(JobError("server_error", "The service made an error while checking the files; see its log."))]
 
 

@@ -5,46 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import BinaryIO, cast
 
-import burnish.datasets
-import service
 from burnish.datasets import Limits, Packing
 from burnish.datasets.errors import UnreadableError
 from burnish.datasets.packing import grown, unpacked
-from service.context import Context
 from service.files.parquet_reader import UNREADABLE
+from service.files.process import start_reader
 from service.files.tables import File
 from service.kit.settings import Settings
-from service.kit.tether import tethered
 from service.storage.base import CHUNK_SIZE
 from service.storage.errors import StorageFull
 
 _PIECE = 1 << 18
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 
 
 def limits_of(settings: Settings) -> Limits:
     """Return how far an uploaded file may grow when it is unpacked."""
     return Limits(max_bytes=settings.max_unpacked_bytes, max_ratio=settings.max_unpacked_ratio)
-
-
-def read_blob(context: Context, file: File) -> Iterator[bytes]:
-    """Yield what a stored file holds, and close the result if you leave it early.
-
-    Raises UnreadableError, and the blob store's errors; StorageFull where there is no room for a copy of Parquet,
-    which can only be read from a file of this machine.
-    """
-    packing = packing_of_row(file)
-    chunks = context.storage.read(file.blob_key)
-    if packing != "parquet":
-        return unpacked(packing, chunks, limits_of(context.settings))
-    return _copied(chunks, limits_of(context.settings))
 
 
 def read_local(source: BinaryIO, packing: Packing, limits: Limits) -> Iterator[bytes]:
@@ -59,13 +40,16 @@ def packing_of_row(file: File) -> Packing:
     return cast("Packing", file.packing)
 
 
-def _copied(chunks: Generator[bytes, None, None], limits: Limits) -> Iterator[bytes]:
+@contextmanager
+def copied(chunks: Generator[bytes, None, None]) -> Generator[BinaryIO]:
+    """Copy a blob into a temporary file: Parquet can only be read from a file of this machine. Raises StorageFull."""
     with _room(), tempfile.TemporaryFile(prefix="burnish-") as copy:
         with closing(chunks):
             for chunk in chunks:
                 copy.write(chunk)
         copy.flush()
-        yield from _parquet(cast("BinaryIO", copy), limits)
+        copy.seek(0)
+        yield cast("BinaryIO", copy)
 
 
 @contextmanager
@@ -97,14 +81,7 @@ def _parquet(source: BinaryIO, limits: Limits) -> Iterator[bytes]:
 
 @contextmanager
 def _reader(source: BinaryIO, errors: BinaryIO) -> Generator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        tethered([sys.executable, "-m", "service.files.parquet_reader"]),
-        stdin=source,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        env=_environment(),
-        start_new_session=True,
-    )
+    process = start_reader("service.files.parquet_reader", stdin=source, stdout=subprocess.PIPE, stderr=errors)
     try:
         with process:
             try:
@@ -113,16 +90,3 @@ def _reader(source: BinaryIO, errors: BinaryIO) -> Generator[subprocess.Popen[by
                 process.kill()
     finally:
         process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """Return the reader's whole environment: no secret of the service is in it."""
-    homes = (Path(service.__file__).resolve().parents[1], Path(burnish.datasets.__file__).resolve().parents[2])
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return passed | {
-        "PYTHONPATH": os.pathsep.join(map(str, homes)),
-        "PYTHONSAFEPATH": "1",
-        "PYTHONUTF8": "1",
-        "OMP_NUM_THREADS": "1",
-        "ARROW_DEFAULT_MEMORY_POOL": "system",
-    }

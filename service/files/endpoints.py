@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Annotated
 
 from anyio import to_thread
@@ -13,6 +14,7 @@ from service.files.downloads import CONDITIONS, Attachment, download, downloads
 from service.files.errors import SAMPLE_INVALID, SAMPLE_TOO_LARGE, FileNotFound
 from service.files.intake import UPLOAD_PURPOSES
 from service.files.schemas import FileDeleted, FileObject
+from service.files.turns import SAMPLE_TOO_MANY, UploadTurnsDep
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage, Order
@@ -46,19 +48,34 @@ _UPLOAD_BODY = {
 _NO_FILE = refuses(FileNotFound("file-abc123"))
 
 
-@router.post("", openapi_extra=_UPLOAD_BODY, responses=refuses(SAMPLE_INVALID, SAMPLE_TOO_LARGE))
+@router.post("", openapi_extra=_UPLOAD_BODY, responses=refuses(SAMPLE_INVALID, SAMPLE_TOO_LARGE, SAMPLE_TOO_MANY))
 async def upload_file(
-    request: Request, context: ContextDep, principal: PrincipalDep, idempotency: IdempotencyDep
+    request: Request,
+    context: ContextDep,
+    principal: PrincipalDep,
+    idempotency: IdempotencyDep,
+    turns: UploadTurnsDep,
 ) -> FileObject:
     """Store a dataset: JSON Lines or text, also in gzip or zstd, or Parquet.
 
     It is read as a stream and checked on the way; a file with problems is not stored. What its bytes are packed in is
     seen by themselves, whatever the name. The rows of Parquet are checked with the first job that uses them.
     """
-    with service.FileUpload(context, idempotency, principal, request.headers.get("content-type", "")) as upload:
-        async for chunk in request.stream():
-            await to_thread.run_sync(upload.feed, chunk)
-        return await to_thread.run_sync(upload.complete)
+    content_type = request.headers.get("content-type", "")
+    with service.FileUpload(context, idempotency, principal, content_type) as upload:
+        async with AsyncExitStack() as turn:
+
+            async def check_in_turn() -> None:
+                await turn.enter_async_context(turns.turn(principal.project_id))
+                await to_thread.run_sync(upload.start_check)
+
+            async for chunk in request.stream():
+                await to_thread.run_sync(upload.feed, chunk)
+                if upload.needs_process():
+                    await check_in_turn()
+            if await to_thread.run_sync(lambda: upload.needs_process(at_end=True)):
+                await check_in_turn()
+            return await to_thread.run_sync(upload.complete)
 
 
 @router.get("")

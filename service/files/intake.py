@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 
-from burnish.datasets import PackedChecker, is_dataset_name
+from burnish.datasets import is_dataset_name
 from service.context import Context
-from service.files.content import limits_of
+from service.files.checking import UploadCheck
 from service.files.errors import FileTooLarge, InvalidFile
 from service.files.tables import File
 from service.kit import ids
@@ -29,9 +29,7 @@ class Intake:
         self._limit = context.settings.max_file_bytes
         self._room = room
         self._bytes = 0
-        self._checker = PackedChecker(
-            self._filename, max_line_bytes=context.settings.max_line_bytes, limits=limits_of(context.settings)
-        )
+        self.check = UploadCheck(context.settings, self._filename)
         self._writer = context.storage.writer(f"files/{self.file_id}")
 
     def write(self, chunk: bytes) -> None:
@@ -41,7 +39,7 @@ class Intake:
             raise FileTooLarge(self._filename, self._limit, param="file")
         if self._room is not None and self._bytes > self._room:
             raise NoRoom(f"'{self._filename}'", self._room)
-        self._checker.feed(chunk)
+        self.check.feed(chunk)
         self._writer.write(chunk)
 
     def commit(self, *, project_id: str, purpose: str, expiry: int | None) -> File:
@@ -49,7 +47,7 @@ class Intake:
 
         `expiry` is in seconds from now. Raises InvalidFile with every problem found, or the blob store's errors.
         """
-        summary = self._checker.finish()
+        summary = self.check.finish()
         if not summary.ok:
             raise InvalidFile(self._filename, summary)
         blob = self._writer.commit()
@@ -61,13 +59,14 @@ class Intake:
             bytes=blob.bytes,
             sha256=blob.sha256,
             blob_key=blob.key,
-            rows=None if self._checker.packing == "parquet" else summary.rows,
-            packing=self._checker.packing,
+            rows=None if self.check.packing == "parquet" else summary.rows,
+            packing=self.check.packing,
             expires_at=None if expiry is None else db_now() + expiry,
         )
 
     def abort(self) -> None:
-        """Drop what is not committed."""
+        """Drop what is not committed, and end the check."""
+        self.check.close()
         self._writer.abort()
 
 

@@ -51,6 +51,15 @@ class FileUpload:
         with storage_errors():
             self._form.feed(chunk)
 
+    def needs_process(self, *, at_end: bool = False) -> bool:
+        """Tell whether `start_check` must be called before the next step; see `UploadCheck`."""
+        return self._intake is not None and self._intake.check.needs_process(at_end=at_end)
+
+    def start_check(self) -> None:
+        """Go on with the check of the file in a process."""
+        assert self._intake is not None
+        self._intake.check.start_process()
+
     def complete(self) -> FileObject:
         """Store the file and its row. Raises InvalidFile with every problem found, InvalidRequest, NoSpace, Conflict,
         QuotaExceeded.

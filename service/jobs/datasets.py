@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 from typing import Any
 
-from burnish.datasets import ROW_FORMATS, DatasetSummary, ItemRows, RowFormat, check_file, describe
+from burnish.datasets import DatasetSummary, describe, is_text
 from service.context import Context
 from service.files import repository as files
-from service.files.content import packing_of_row, read_blob
+from service.files.check_process import CheckRequest
+from service.files.checking import CheckAbandoned, Needed, check_stored, stored_request
 from service.files.tables import File
 from service.jobs import methods
 from service.jobs.lifecycle import JobError
@@ -16,6 +19,12 @@ from service.jobs.tables import Job
 from service.storage.errors import BlobNotFound
 from trainer.graders import needs
 from trainer.methods.reinforcement import ReinforcementMethod
+
+_OUTCOMES_KEPT = 1000
+_LOOK_SECONDS = 0.5
+
+Paths = tuple[tuple[str | int, ...], ...]
+_Key = tuple[str, str, bool, CheckRequest]
 
 
 @dataclass(frozen=True)
@@ -27,45 +36,81 @@ class BadFile:
     """What the event shows: the file and its problems, line by line."""
 
 
-def check_dataset(context: Context, job: Job, param: str, file_id: str) -> BadFile | None:
-    """Check the rows of one of a job's files. Raises Unavailable, StorageUnavailable."""
-    role = param.replace("_", " ")
-    with context.db.read() as session:
-        file = files.get(session, job.project_id, file_id)
-    if file is None:
-        return _bad(param, f"The {role} {file_id} was deleted before it could be checked: upload it again.")
-    try:
-        summary = _check_rows(context, file, row_format_of(job))
-    except BlobNotFound:
-        return _bad(param, f"The bytes of the {role} {file.filename} ({file.id}) are gone: upload it again.")
-    if summary.ok:
-        return None
-    problems = {
-        "file": file.id,
-        "filename": file.filename,
-        "param": param,
-        "problems": [{"line": problem.line, "reason": problem.reason} for problem in summary.problems],
-        "more_problems": summary.more_problems,
-    }
-    return _bad(param, describe(file.filename, summary), problems)
+class DatasetChecks:
+    """Checks the files of jobs, and keeps the last outcomes: a file that is used again is not read again.
+
+    They are kept in memory, by the bytes' SHA-256 and all that the outcome depends on, apart for each project: how
+    fast an answer comes tells no project what another has. Safe to share between threads.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._outcomes: OrderedDict[_Key, DatasetSummary] = OrderedDict()
+        self._under_way: dict[_Key, threading.Event] = {}
+
+    def check(self, job: Job, param: str, file_id: str, needed: Needed) -> BadFile | None:
+        """Check the rows of one of a job's files. `needed` is asked now and then whether to go on.
+
+        Raises CheckAbandoned, Unavailable, StorageUnavailable.
+        """
+        role = param.replace("_", " ")
+        with self._context.db.read() as session:
+            file = files.get(session, job.project_id, file_id)
+        if file is None:
+            return _bad(param, f"The {role} {file_id} was deleted before it could be checked: upload it again.")
+        request = stored_request(self._context.settings, file, job.method["type"], needs_of(job))
+        try:
+            summary = self._check_once(file, request, needed)
+        except BlobNotFound:
+            return _bad(param, f"The bytes of the {role} {file.filename} ({file.id}) are gone: upload it again.")
+        if summary.ok:
+            return None
+        problems = {
+            "file": file.id,
+            "filename": file.filename,
+            "param": param,
+            "problems": [{"line": problem.line, "reason": problem.reason} for problem in summary.problems],
+            "more_problems": summary.more_problems,
+        }
+        return _bad(param, describe(file.filename, summary), problems)
+
+    def _check_once(self, file: File, request: CheckRequest, needed: Needed) -> DatasetSummary:
+        key = (file.project_id, file.sha256, is_text(file.filename), replace(request, filename=""))
+        while (under_way := self._begin(key)) is not None:
+            if not under_way.wait(_LOOK_SECONDS) and not needed():
+                raise CheckAbandoned
+        try:
+            summary = self._outcomes.get(key)
+            if summary is None:
+                summary = check_stored(self._context, file, request, needed)
+            elif self._context.storage.stat(file.blob_key) is None:
+                raise BlobNotFound(file.blob_key)
+            with self._lock:
+                self._outcomes[key] = summary
+                self._outcomes.move_to_end(key)
+                while len(self._outcomes) > _OUTCOMES_KEPT:
+                    self._outcomes.popitem(last=False)
+            return summary
+        finally:
+            with self._lock:
+                self._under_way.pop(key).set()
+
+    def _begin(self, key: _Key) -> threading.Event | None:
+        """Note that this thread checks; instead, return the event of another's end if one does already."""
+        with self._lock:
+            other = self._under_way.get(key)
+            if other is None:
+                self._under_way[key] = threading.Event()
+            return other
 
 
-def row_format_of(job: Job) -> RowFormat:
-    """Return the format of a job's rows: its method's, with the fields that its grader asks for."""
+def needs_of(job: Job) -> Paths:
+    """Return what a job's grader asks for in each row, besides what its method does."""
     method = methods.stored(job.method)
     if isinstance(method, ReinforcementMethod):
-        return ItemRows(needs(method.reinforcement.grader))
-    return ROW_FORMATS[method.type]
-
-
-def _check_rows(context: Context, file: File, row_format: RowFormat) -> DatasetSummary:
-    return check_file(
-        file.filename,
-        read_blob(context, file),
-        row_format,
-        packing=packing_of_row(file),
-        max_line_bytes=context.settings.max_line_bytes,
-    )
+        return tuple(tuple(path) for path in needs(method.reinforcement.grader))
+    return ()
 
 
 def _bad(param: str, message: str, problems: dict[str, Any] | None = None) -> BadFile:

@@ -93,6 +93,13 @@ class Settings(BaseSettings):
     """The most that a file in gzip, zstd or Parquet may hold."""
     max_unpacked_ratio: int = Field(200, ge=1)
     """The most that it may hold as a multiple of its own size; 32 MiB always pass."""
+    max_file_rows: int = Field(100_000_000, gt=0, lt=1 << 31)
+    check_seconds_per_gib: float = Field(200.0, gt=0)
+    """How much processor time the check of a file may take for each GiB that it may hold; 10 seconds always pass."""
+    upload_checks: int = Field(16, ge=1)
+    """How many uploads an API process checks in processes at once; a quarter of them for one project."""
+    job_checks: int = Field(8, ge=1)
+    """How many jobs have their files checked at once by a controller; a quarter of them of one project."""
 
     export_seconds: int = Field(7 * 86400, ge=3600)
     """How long an exported model is kept where its request does not say."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from service.kit.db import db_now
 from service.previews.tables import Preview
@@ -23,10 +23,19 @@ def by_id(session: Session, preview_id: str) -> Preview | None:
     return session.scalar(query.execution_options(populate_existing=True))
 
 
-def oldest(session: Session, *, within: float) -> str | None:
-    """Return the id of the oldest preview that nobody counts and that is still waited for. None where there is none."""
+def next_waiting(session: Session, *, within: float, after_project: str) -> str | None:
+    """Return the id of the next preview that no worker counts and that is still waited for; None if there is none.
+
+    That is the oldest of a project with the fewest previews being counted, of another than `after_project` if there
+    is one: a project's second preview waits until every other project has had its first.
+    """
+    other = aliased(Preview)
+    counted = select(func.count()).where(
+        other.project_id == Preview.project_id, other.taken_by.is_not(None), other.result.is_(None)
+    )
     query = select(Preview.id).where(Preview.taken_by.is_(None), Preview.created_at >= db_now() - within)
-    return session.scalar(query.order_by(Preview.seq).limit(1))
+    order = (counted.correlate(Preview).scalar_subquery(), Preview.project_id == after_project, Preview.seq)
+    return session.scalar(query.order_by(*order).limit(1))
 
 
 def take(session: Session, preview_id: str, *, worker_id: str) -> Preview | None:

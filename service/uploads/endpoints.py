@@ -6,6 +6,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request
 
 from service.files.errors import SAMPLE_INVALID, SAMPLE_TOO_LARGE
+from service.files.turns import SAMPLE_TOO_MANY, UploadTurnsDep
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.declared import refuses
 from service.kit.routes import CheckedRoute
@@ -68,12 +69,20 @@ async def add_part(
         return await to_thread.run_sync(part.complete)
 
 
-@router.post("/{upload_id}/complete", responses=refuses(SAMPLE_INVALID, SAMPLE_TOO_LARGE, _UNKNOWN, _ENDED))
-def complete_upload(
-    upload_id: str, body: UploadComplete, context: ContextDep, principal: PrincipalDep, idempotency: IdempotencyDep
+@router.post(
+    "/{upload_id}/complete", responses=refuses(SAMPLE_INVALID, SAMPLE_TOO_LARGE, SAMPLE_TOO_MANY, _UNKNOWN, _ENDED)
+)
+async def complete_upload(
+    upload_id: str,
+    body: UploadComplete,
+    context: ContextDep,
+    principal: PrincipalDep,
+    idempotency: IdempotencyDep,
+    turns: UploadTurnsDep,
 ) -> UploadObject:
     """Join the named parts, in this order, into a file. It is checked as any uploaded file is."""
-    return service.complete(context, principal, idempotency, upload_id, body)
+    async with turns.turn(principal.project_id):
+        return await to_thread.run_sync(service.complete, context, principal, idempotency, upload_id, body)
 
 
 @router.post("/{upload_id}/cancel", responses=refuses(_UNKNOWN, _ENDED))

@@ -233,6 +233,8 @@ def _join(context: Context, upload: Upload, parts: Sequence[UploadPart], md5: st
                 for chunk in context.storage.read(part.blob_key):
                     digest.update(chunk)
                     intake.write(chunk)
+                    if intake.check.needs_process():
+                        intake.check.start_process()
             if md5 is not None and digest.hexdigest() != md5.lower():
                 raise InvalidRequest(
                     f"The parts have the MD5 {digest.hexdigest()} in this order, not {md5.lower()}: name them in the "

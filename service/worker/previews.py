@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Self
 
 from service.context import Context
-from service.jobs.datasets import check_dataset
+from service.files.checking import CheckAbandoned, NeededUntil
+from service.jobs.datasets import DatasetChecks
 from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
 from service.kit import tracing
@@ -44,6 +45,8 @@ class Previewer:
         self._context = context
         self._worker_id = worker_id
         self._prepare_command = prepare_command
+        self._checks = DatasetChecks(context)
+        self._last_project = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="previews", daemon=True)
 
@@ -71,13 +74,16 @@ class Previewer:
     def count_next(self) -> bool:
         """Count the oldest preview that waits; False where none does. Raises Unavailable."""
         with self._context.db.read() as session:
-            preview_id = repository.oldest(session, within=self._context.settings.preview_seconds)
+            preview_id = repository.next_waiting(
+                session, within=self._context.settings.preview_seconds, after_project=self._last_project
+            )
         if preview_id is None:
             return False
         with self._context.db.write() as session:
             preview = repository.take(session, preview_id, worker_id=self._worker_id)
         if preview is None:
             return True
+        self._last_project = preview.project_id
         with about(preview.id), tracing.span("preview"):
             outcome = self._outcome(preview)
         with self._context.db.write() as session:
@@ -103,10 +109,16 @@ class Previewer:
             return Outcome(failed=_failed(JobError("worker_error", reason), fault=True))
 
     def _check(self, job: Job) -> None:
-        """Check the files as those of a job that was created. Raises _Told."""
+        """Check the files as those of a job that was created. Raises _Told, AttemptFailed."""
+        needed = NeededUntil(
+            lambda: not self._stop.is_set() and self._is_wanted(job.id), seconds=self._context.settings.preview_seconds
+        )
         files = {"training_file": job.training_file, "validation_file": job.validation_file}
         for param, file_id in files.items():
-            bad = check_dataset(self._context, job, param, file_id) if file_id else None
+            try:
+                bad = self._checks.check(job, param, file_id, needed) if file_id else None
+            except CheckAbandoned:
+                raise AttemptFailed("preview_timeout", "Checking the files took longer than a preview may.") from None
             if bad is not None:
                 details = bad.problems["problems"] if bad.problems else None
                 raise _Told(_failed(bad.error, fault=False, details=details))
@@ -146,9 +158,12 @@ class Previewer:
 
     def _check_wanted(self, preview_id: str) -> None:
         """Raise AttemptFailed where nobody waits for the answer any more."""
+        if not self._is_wanted(preview_id):
+            raise AttemptFailed("preview_given_up", "Nobody waits for the preview any more.")
+
+    def _is_wanted(self, preview_id: str) -> bool:
         with self._context.db.read() as session:
-            if repository.by_id(session, preview_id) is None:
-                raise AttemptFailed("preview_given_up", "Nobody waits for the preview any more.")
+            return repository.by_id(session, preview_id) is not None
 
 
 class PreviewHold(Unleased):

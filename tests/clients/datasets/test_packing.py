@@ -104,7 +104,7 @@ def test_what_is_broken_or_made_to_hurt_is_named(name: str) -> None:
     data, reason = BROKEN[name]
     tracemalloc.start()
     packing, chunks = open_dataset(io.BytesIO(data))
-    summary = check_file("a.jsonl", chunks, ROW_FORMATS["pretraining"], packing=packing)
+    summary = check_file("a.jsonl", chunks, None, packing=packing)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert reason in str(summary.problems[-1])

@@ -13,6 +13,7 @@ import pytest
 from service.context import Context
 from service.controller.validation import validate_jobs
 from service.files import content
+from service.files.process import reader_environment
 from service.jobs.states import JobState
 from service.queue.memory import MemoryJobQueue
 from tests.clients.datasets.test_packing import BROKEN
@@ -106,4 +107,4 @@ def test_a_reader_that_breaks_is_a_problem_of_the_file_and_leaves_no_process(con
 def test_the_reader_sees_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BURNISH_SECRET_KEY", "s" * 40)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s" * 40)
-    assert not any("s" * 40 in value for value in content._environment().values())
+    assert not any("s" * 40 in value for value in reader_environment().values())

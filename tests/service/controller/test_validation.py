@@ -10,7 +10,9 @@ from service.controller import validation
 from service.controller.validation import validate_jobs
 from service.files import repository as files
 from service.files import service as file_service
+from service.files.checking import Needed
 from service.jobs import lifecycle, repository
+from service.jobs.datasets import DatasetChecks
 from service.jobs.states import JobState
 from service.jobs.tables import Job, JobEvent
 from service.kit import outbox
@@ -223,8 +225,8 @@ def test_a_job_cancelled_meanwhile_stays_cancelled(
     jobs = [make_job(make_file()), make_job(make_file(NO_ANSWER))]
     check = validation._check_job
 
-    def check_and_cancel(context: Context, job: Job) -> object:
-        result = check(context, job)
+    def check_and_cancel(checks: DatasetChecks, job: Job, needed: Needed) -> object:
+        result = check(checks, job, needed)
         with context.db.write() as session:
             assert lifecycle.cancel(session, job.id)
         return result

@@ -179,6 +179,8 @@ def _tell(name: str, method: str, summary: DatasetSummary) -> None:
     print_table((unit, "problem"), [(problem.line or "", problem.reason) for problem in summary.problems])
     if summary.more_problems:
         click.echo(f"and {summary.more_problems:,} more")
+    if summary.stopped_at is not None:
+        click.echo(f"The check stopped at {unit} {summary.stopped_at:,}: there may be others after it.")
 
 
 def _tell_refused(conversion: Conversion) -> None:

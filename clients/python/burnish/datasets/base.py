@@ -51,11 +51,13 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSummary:
-    """The outcome of a check: the number of good rows, the first problems, and how many more there were."""
+    """The outcome of a check: the number of good rows, the first problems, and how many more were counted."""
 
     rows: int
     problems: tuple[Problem, ...] = ()
     more_problems: int = 0
+    stopped_at: int | None = None
+    """The line at which the check stopped because there were so many problems; None if it read the whole file."""
 
     @property
     def ok(self) -> bool:
@@ -70,4 +72,9 @@ def describe(filename: str, summary: DatasetSummary) -> str:
         return f"{filename} has {summary.rows} good row{'s' * (summary.rows != 1)}"
     listed = "; ".join(map(str, summary.problems))
     more = f"; and {summary.more_problems} more" if summary.more_problems else ""
-    return f"{filename} has {count} problem{'s' * (count != 1)}: {listed}{more}"
+    if summary.stopped_at is None:
+        return f"{filename} has {count} problem{'s' * (count != 1)}: {listed}{more}"
+    return (
+        f"{filename} has {count} problems or more: {listed}{more}; the check stopped at "
+        f"{summary.problems[0].unit} {summary.stopped_at}, so there may be others after it"
+    )

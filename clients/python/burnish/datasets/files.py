@@ -14,7 +14,7 @@ from burnish.datasets import parquet
 from burnish.datasets.base import DatasetSummary, Problem, RowFormat
 from burnish.datasets.errors import UnreadableError
 from burnish.datasets.jsonl import LineChecker
-from burnish.datasets.lines import MAX_LINE_BYTES
+from burnish.datasets.lines import MAX_LINE_BYTES, MAX_ROWS
 from burnish.datasets.packing import MAGIC_BYTES, Limits, Packing, Unpacker, grown, packing_of, unpacked
 from burnish.datasets.text import TextChecker
 
@@ -27,6 +27,11 @@ _TAIL_BYTES = 8
 
 class FileChecker(Protocol):
     """A check of a file that is pushed in piece by piece."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing that follows can change the outcome."""
+        ...
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes."""
@@ -48,12 +53,17 @@ def is_text(filename: str, packing: Packing = "none") -> bool:
 
 
 def checker_for(
-    filename: str, row_format: RowFormat | None = None, *, max_line_bytes: int = MAX_LINE_BYTES
+    filename: str,
+    row_format: RowFormat | None = None,
+    *,
+    packing: Packing = "none",
+    max_line_bytes: int = MAX_LINE_BYTES,
+    max_rows: int = MAX_ROWS,
 ) -> FileChecker:
     """Return the check of what a file with this name holds, unpacked: of text for `.txt`, else of rows."""
-    if is_text(filename):
+    if is_text(filename, packing):
         return TextChecker()
-    return LineChecker(row_format, max_line_bytes=max_line_bytes)
+    return LineChecker(row_format, max_line_bytes=max_line_bytes, max_rows=max_rows)
 
 
 class PackedChecker:
@@ -72,6 +82,11 @@ class PackedChecker:
         self._size, self._tail = 0, b""
         self._problem: str | None = None
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing that follows can change the outcome."""
+        return self._problem is not None or self._inner.done
+
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes. Raises nothing."""
         if self._start is None:
@@ -88,7 +103,7 @@ class PackedChecker:
         if self.packing == "parquet":
             self._problem = parquet.check_ends(self._size, self._tail)
             return self._failed() if self._problem else DatasetSummary(0)
-        if self._problem is None:
+        if not self.done:
             try:
                 self._unpacker.finish()
             except UnreadableError as error:
@@ -105,10 +120,12 @@ class PackedChecker:
         if self.packing == "parquet":
             self._size += len(chunk)
             self._tail = (self._tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
-        elif self._problem is None:
+        elif not self.done:
             try:
                 for piece in self._unpacker.feed(chunk):
                     self._inner.feed(piece)
+                    if self._inner.done:
+                        return
             except UnreadableError as error:
                 self._problem = str(error)
 
@@ -119,25 +136,26 @@ class PackedChecker:
 def check_file(
     filename: str,
     chunks: Iterable[bytes],
-    row_format: RowFormat,
+    row_format: RowFormat | None,
     *,
     packing: Packing = "none",
     max_line_bytes: int = MAX_LINE_BYTES,
+    max_rows: int = MAX_ROWS,
 ) -> DatasetSummary:
     """Check what a file holds, unpacked, for a method; one that the method cannot read at all is not looked into.
 
-    Of Parquet, the problems have the numbers of rows. Where reading breaks off, that is a problem of the file.
+    Without a row format, a row may be any object. The chunks are read only as far as they can change the outcome. Of
+    Parquet, the problems have the numbers of rows. Where reading breaks off, that is a problem of the file.
     """
-    if is_text(filename, packing) and not row_format.plain_text:
+    if row_format and is_text(filename, packing) and not row_format.plain_text:
         reason = f"it is plain text, which only pretraining reads; {row_format.name} needs {ROWS_SUFFIX} rows"
         return DatasetSummary(0, (Problem(0, reason),))
-    if packing == "parquet":
-        checker: FileChecker = LineChecker(row_format, max_line_bytes=max_line_bytes)
-    else:
-        checker = checker_for(filename, row_format, max_line_bytes=max_line_bytes)
+    checker = checker_for(filename, row_format, packing=packing, max_line_bytes=max_line_bytes, max_rows=max_rows)
     try:
         for chunk in chunks:
             checker.feed(chunk)
+            if checker.done:
+                break
     except UnreadableError as error:
         return DatasetSummary(0, (Problem(0, str(error)),))
     summary = checker.finish()

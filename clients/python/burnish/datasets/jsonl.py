@@ -6,12 +6,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 
 from burnish.datasets.base import DatasetSummary, Problem, Row, RowFormat
 from burnish.datasets.errors import InvalidLineError
-from burnish.datasets.lines import MAX_LINE_BYTES, Block, BlockSplitter, LineSplitter, lines_of
+from burnish.datasets.lines import MAX_LINE_BYTES, MAX_ROWS, Block, BlockSplitter, LineBudget, LineSplitter, lines_of
 from burnish.datasets.parsing import RefusedError, other_file, parse_row
 from burnish.datasets.quick import good_rows
 
 MAX_PROBLEMS = 20
 MAX_PROBLEMS_PER_ROW = 5
+MAX_COUNTED_PROBLEMS = 1000
+"""After so many problems nothing more is looked at: a problem takes a hundred times as long as a good line."""
 
 OnRow = Callable[[int, Row], None]
 
@@ -19,8 +21,9 @@ OnRow = Callable[[int, Row], None]
 class LineChecker:
     """Checks a JSONL file that is pushed in piece by piece, and each row against a row format.
 
-    It goes on after a bad line, keeps the first 20 problems and counts the others. Blank lines are passed
-    over, as is a carriage return at a line's end. `on_row` gets the number and the row of every good line.
+    It goes on after a bad line, keeps the first 20 problems and counts the others, up to `MAX_COUNTED_PROBLEMS`: there
+    it stops. It stops, too, at more than `max_rows` rows, or far too many tiny lines. Blank lines are passed over, as
+    is a carriage return at a line's end. `on_row` gets the number and the row of every good line.
     """
 
     def __init__(
@@ -31,40 +34,54 @@ class LineChecker:
         min_rows: int = 1,
         max_line_bytes: int = MAX_LINE_BYTES,
         max_problems: int = MAX_PROBLEMS,
+        max_rows: int = MAX_ROWS,
     ) -> None:
         self._format, self._on_row = row_format, on_row
         self._min_rows, self._max_line_bytes, self._max_problems = min_rows, max_line_bytes, max_problems
         self._splitter = BlockSplitter(max_line_bytes)
+        self._budget = LineBudget(max_rows)
         self._problems: list[Problem] = []
         self._problem_count = 0
         self._lines = 0
         self._rows = 0
-        self._hopeless = False
+        self._done = False
+        self._stopped_at: int | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing that follows can change the outcome."""
+        return self._done
 
     def feed(self, chunk: bytes) -> None:
         """Check the lines that this chunk completes. Raises only what `on_row` raises."""
-        if not self._hopeless:
+        if not self._done:
             self._check(self._splitter.feed(chunk))
 
     def finish(self) -> DatasetSummary:
         """Check what is left and return the outcome; call it once."""
-        if not self._hopeless:
+        if not self._done:
             self._check(self._splitter.finish())
         if not self._lines:
             self._add(0, "there is no row in it: write one JSON object a line")
-        elif self._lines < self._min_rows and not self._hopeless:
+        elif self._lines < self._min_rows and not self._done:
             self._add(0, f"it has {self._lines} row{'s' * (self._lines != 1)}; at least {self._min_rows} are needed")
-        return DatasetSummary(self._rows, tuple(self._problems), self._problem_count - len(self._problems))
+        more = self._problem_count - len(self._problems)
+        return DatasetSummary(self._rows, tuple(self._problems), more, self._stopped_at)
 
     def _check(self, blocks: Iterator[Block]) -> None:
         for block in blocks:
             if block.first == 1 and (reason := other_file(block.data)):
                 # Nothing after this can be read as lines: one problem says it all.
-                self._lines, self._hopeless = 1, True
+                self._lines, self._done = 1, True
                 self._add(1, reason)
                 return
             if not self._is_good(block):
                 self._check_lines(block)
+            if not self._done and (reason := self._budget.count(block, self._lines)):
+                self._done = True
+                self._add(0, reason)
+            if self._done:
+                return
 
     def _is_good(self, block: Block) -> bool:
         """Take a block as a whole, if it is good beyond doubt."""
@@ -83,6 +100,9 @@ class LineChecker:
 
     def _check_lines(self, block: Block) -> None:
         for number, line, length in lines_of(block):
+            if self._problem_count >= MAX_COUNTED_PROBLEMS:
+                self._stopped_at, self._done = number, True
+                return
             if length > self._max_line_bytes:
                 self._lines += 1
                 self._add(number, f"is {length} bytes long; a row may have {self._max_line_bytes}")

@@ -8,6 +8,14 @@ from dataclasses import dataclass
 from burnish.datasets.parsing import OTHER_FILE_BYTES
 
 MAX_LINE_BYTES = 8 << 20
+MAX_ROWS = 100_000_000
+"""The most rows of one file that are read."""
+SHORT_LINES_ALLOWED = 1_000_000
+"""So many lines may be as short as they like; of more, each has `MIN_LINE_BYTES` on average.
+
+A line costs time however short it is, and compression makes millions of the shortest out of nothing.
+"""
+MIN_LINE_BYTES = 8
 BLOCK_BYTES = 64 << 10
 """About how much is looked at together: more does not fit a processor's nearest memory, and gets slower."""
 
@@ -23,6 +31,27 @@ class Block:
     data: bytes
     lines: list[bytes]
     length: int
+
+
+class LineBudget:
+    """Says when a file has more lines than a dataset of its size has."""
+
+    def __init__(self, max_rows: int = MAX_ROWS) -> None:
+        self._max_rows = max_rows
+        self._lines = self._bytes = 0
+
+    def count(self, block: Block, rows: int) -> str | None:
+        """Count a block in; return why nothing more should be read, if so. `rows` are those of the file so far."""
+        self._lines += len(block.lines)
+        self._bytes += block.length + 1
+        if rows > self._max_rows:
+            return f"it has more than {self._max_rows} rows, the most that are read: split it into several files"
+        if self._lines > SHORT_LINES_ALLOWED and self._bytes < MIN_LINE_BYTES * self._lines:
+            return (
+                f"it has more than {SHORT_LINES_ALLOWED} lines with less than {MIN_LINE_BYTES} bytes each on average: "
+                "leave the blank and the empty ones out"
+            )
+        return None
 
 
 class BlockSplitter:

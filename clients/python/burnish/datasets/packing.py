@@ -27,6 +27,12 @@ _BITE = 1 << 14
 """Bytes taken at once: the decoders copy what they leave, once for each of perhaps very many tiny frames."""
 _ALWAYS = 32 << 20
 """So many bytes may come out whatever their ratio is: they fit everywhere."""
+_FRAMES_ALLOWED = 10_000
+"""So many frames or members may be as small as they like; of more, each holds `_MIN_FRAME_BYTES` on average.
+
+A frame costs time however little is in it: the smallest are 9 bytes that hold nothing.
+"""
+_MIN_FRAME_BYTES = 1024
 _WINDOW_LOG = 23
 """8 MiB, what RFC 8878 has every decoder support: a frame says how much memory it takes, and anybody writes frames."""
 
@@ -37,6 +43,10 @@ class Limits:
 
     max_bytes: int = 8 << 30
     max_ratio: int = 200
+
+    def most_bytes(self, packing: Packing, size: int) -> int:
+        """Return how many bytes a file of `size` bytes may hold at most."""
+        return size if packing == "none" else min(self.max_bytes, max(_ALWAYS, self.max_ratio * size))
 
 
 def packing_of(start: bytes) -> Packing:
@@ -91,8 +101,9 @@ class Unpacker:
                 rest = rest.lstrip(b"\0") if self._frames else rest  # tapes and block devices pad with zeros
                 if not rest:
                     return
-                self._frame = _open(self._packing)
                 self._frames += 1
+                self._check_frames()
+                self._frame = _open(self._packing)
             try:
                 piece, rest = self._frame.next(rest)
             except (zlib.error, _zstd_error()) as error:
@@ -108,6 +119,14 @@ class Unpacker:
         """Say that nothing follows. Raises UnreadableError for a file that was cut short."""
         if self._frame is not None:
             raise UnreadableError(f"the {self._packing} data ends too early: the file was cut short; send it again")
+
+    def _check_frames(self) -> None:
+        if self._frames > _FRAMES_ALLOWED and self._written < _MIN_FRAME_BYTES * self._frames:
+            pieces = "gzip members" if self._packing == "gzip" else "zstd frames"
+            raise UnreadableError(
+                f"it has more than {_FRAMES_ALLOWED} {pieces} that hold less than {_MIN_FRAME_BYTES} bytes each on "
+                "average: compress it in one piece"
+            )
 
     def _fault(self, error: Exception) -> str:
         if "memory" in str(error) or "window" in str(error).lower():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
@@ -14,6 +16,10 @@ from burnish.datasets.parsing import MAX_DEPTH
 from burnish.datasets.wording import shown
 
 _BATCH_ROWS = 64
+_MAX_COLUMNS = 1000
+_MAX_ROW_GROUPS = 100_000
+_MAX_FOOTER_BYTES = 16 << 20
+"""What describes the file is read as a whole before its first row is."""
 _PIECE_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 20
 _END = b"PAR1"
@@ -26,8 +32,14 @@ def check_ends(size: int, tail: bytes) -> str | None:
     """Say what is wrong with a file that begins as Parquet, by its size and its last eight bytes."""
     if size < len(_END) + _TAIL_BYTES or tail[-4:] != _END:
         return "the Parquet file has no end: it was cut short; send it again"
-    if int.from_bytes(tail[:4], "little") > size - len(_END) - _TAIL_BYTES:
+    footer = int.from_bytes(tail[:4], "little")
+    if footer > size - len(_END) - _TAIL_BYTES:
         return "the Parquet file is damaged: its footer is said to be longer than the file"
+    if footer > _MAX_FOOTER_BYTES:
+        return (
+            f"the Parquet file has a footer of {footer} bytes; it may have {_MAX_FOOTER_BYTES}: write it with larger "
+            "row groups, or fewer columns"
+        )
     return None
 
 
@@ -37,8 +49,10 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
     Raises UnreadableError, with the row where there is one.
     """
     arrow, parquet = _load("pyarrow"), _load("pyarrow.parquet")
+    _check_footer(file)
     try:
         source = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        _check_shape(source.metadata.num_columns, source.metadata.num_row_groups)
         _check_type("", list(source.schema_arrow), arrow.types, depth=1)
         number, held = 0, bytearray()
         for batch in source.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
@@ -58,6 +72,24 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
         raise UnreadableError(f"the Parquet file cannot be read ({said}): write it again") from None
 
 
+def _check_footer(file: BinaryIO) -> None:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _TAIL_BYTES))
+    tail = file.read(_TAIL_BYTES)
+    file.seek(0)
+    if tail[-4:] == _END and (reason := check_ends(size, tail)):  # of any other end, the library knows more
+        raise UnreadableError(reason)
+
+
+def _check_shape(columns: int, row_groups: int) -> None:
+    if columns > _MAX_COLUMNS:
+        raise UnreadableError(
+            f"it has {columns} columns, those inside of lists and objects counted; it may have {_MAX_COLUMNS}"
+        )
+    if row_groups > _MAX_ROW_GROUPS:
+        raise UnreadableError(f"it has {row_groups} row groups; it may have {_MAX_ROW_GROUPS}: write larger ones")
+
+
 def _load(name: str) -> Any:
     try:
         return importlib.import_module(name)
@@ -69,10 +101,10 @@ def _check_type(place: str, fields: list[Any], types: Any, *, depth: int) -> Non
     """Refuse what no row can hold, and names given twice, before a row is read. Raises UnreadableError."""
     if depth > MAX_DEPTH:
         raise UnreadableError(f"its columns are nested deeper than {MAX_DEPTH} levels")
-    names = [field.name for field in fields]
+    names = Counter(field.name for field in fields)
     for field in fields:
         here = f"{place}.{shown(field.name)}" if place else shown(field.name)
-        if names.count(field.name) > 1:
+        if names[field.name] > 1:
             raise UnreadableError(f"it has the column {here} twice")
         _check_field(here, field.type, types, depth)
 

@@ -23,6 +23,11 @@ class TextChecker:
         self._blank = True
         self._problem: Problem | None = None
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing that follows can change the outcome."""
+        return self._problem is not None and len(self._start) >= OTHER_FILE_BYTES
+
     def feed(self, chunk: bytes) -> None:
         """Check the next bytes. Raises nothing."""
         if len(self._start) < OTHER_FILE_BYTES:

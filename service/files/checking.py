@@ -1,0 +1,313 @@
+"""Checks of what was uploaded: small content here, everything else in a process of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from types import TracebackType
+from typing import BinaryIO, Self, cast
+
+from burnish.datasets import DatasetSummary, Limits, PackedChecker, Packing, Problem
+from burnish.datasets.packing import MAGIC_BYTES, packing_of, unpacked
+from service.context import Context
+from service.files.check_process import CheckRequest, check_content, load_summary
+from service.files.content import copied, limits_of, packing_of_row
+from service.files.process import start_reader
+from service.files.tables import File
+from service.kit.settings import Settings
+
+SMALL_BYTES = 128 << 10
+"""Files up to this size that hold no more than this are checked in the caller's thread, without a process: a process
+takes longer to start than they to be checked, whatever is in them."""
+_LOOK_SECONDS = 0.5
+_PIPE_BYTES = 1 << 20
+
+Needed = Callable[[], bool]
+
+
+class CheckAbandoned(Exception):
+    """The check was ended because nobody needs its outcome any more."""
+
+
+def check_stored(context: Context, file: File, request: CheckRequest, needed: Needed) -> DatasetSummary:
+    """Check a stored file. `needed` is asked at least every half second whether to go on.
+
+    Raises CheckAbandoned, and the blob store's errors; StorageFull if there is no room for a copy of Parquet.
+    """
+    if not needed():
+        raise CheckAbandoned
+    chunks = context.storage.read(file.blob_key)
+    if request.packing == "parquet":
+        with copied(chunks) as copy, CheckProcess(request, needed, source=copy) as process:
+            return process.finish()
+    if file.bytes > SMALL_BYTES:
+        with closing(chunks), CheckProcess(request, needed) as process:
+            for chunk in chunks:
+                if not process.send(chunk):
+                    break
+            return process.finish()
+    with closing(chunks):
+        data = b"".join(chunks)
+    return check_small(request, data) or _check_held(request, data, needed)
+
+
+def check_small(request: CheckRequest, data: bytes) -> DatasetSummary | None:
+    """Check a small file at once; None if it holds too much for that."""
+
+    def content() -> Iterator[bytes]:
+        size = 0
+        for piece in unpacked(request.packing, (data,), request.limits):
+            size += len(piece)
+            if size > SMALL_BYTES:
+                raise _Grown
+            yield piece
+
+    try:
+        return check_content(request, content())
+    except _Grown:
+        return None
+
+
+def stored_request(
+    settings: Settings, file: File, method: str, needs: tuple[tuple[str | int, ...], ...]
+) -> CheckRequest:
+    """Return the request to check a stored file for a method."""
+    return _request(settings, file.filename, packing_of_row(file), size=file.bytes, method=method, needs=needs)
+
+
+class UploadCheck:
+    """Checks a file as it is sent, packed or not, for any method: of Parquet only that it is whole.
+
+    As soon as `needs_process` says so, call `start_process` before the next `feed`; until then the bytes are only
+    kept. Close it at the end.
+    """
+
+    def __init__(self, settings: Settings, filename: str) -> None:
+        self._settings, self._filename = settings, filename
+        self._held: bytes | None = b""
+        self._parquet: PackedChecker | None = None
+        self._process: CheckProcess | None = None
+        self._summary: DatasetSummary | None = None
+        self.packing: Packing = "none"
+        """Known when four bytes have come."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        if self._process is not None:
+            self._process.send(chunk)
+        elif self._parquet is not None:
+            self._parquet.feed(chunk)
+        else:
+            assert self._held is not None
+            self._held += chunk
+            self._recognize(self._held)
+
+    def needs_process(self, *, at_end: bool = False) -> bool:
+        """Tell whether the check goes on in a process; at the end, a small file is checked to find out."""
+        if self._held is None:
+            return False
+        if len(self._held) > SMALL_BYTES:
+            return True
+        if at_end and self._summary is None:
+            self._summary = check_small(self._request(), self._held)
+        return at_end and self._summary is None
+
+    def start_process(self) -> None:
+        """Go on in a process."""
+        held, self._held = self._held, None
+        self._process = CheckProcess(self._request(), lambda: True)
+        self._process.send(held or b"")
+
+    def finish(self) -> DatasetSummary:
+        """Return the outcome; call it once."""
+        if self.needs_process(at_end=True):
+            self.start_process()
+        if self._process is not None:
+            return self._process.finish()
+        if self._parquet is not None:
+            return self._parquet.finish()
+        assert self._summary is not None
+        return self._summary
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._process is not None:
+            self._process.close()
+
+    def _recognize(self, start: bytes) -> None:
+        if len(start) < MAGIC_BYTES:
+            return
+        self.packing = packing_of(start)
+        if self.packing == "parquet":
+            self._parquet, self._held = PackedChecker(self._filename), None
+            self._parquet.feed(start)
+
+    def _request(self) -> CheckRequest:
+        if self._held is not None:
+            self.packing = packing_of(self._held)
+        return _request(self._settings, self._filename, self.packing, size=self._settings.max_file_bytes)
+
+
+class CheckProcess:
+    """One process that checks; leaving the block ends it. `source` is a file for Parquet, else `send` the bytes.
+
+    `needed` is asked often, and should be cheap; see `NeededUntil`.
+    """
+
+    def __init__(self, request: CheckRequest, needed: Needed, *, source: BinaryIO | None = None) -> None:
+        self._asked, self._needed = request, needed
+        self._pipe: int | None = None
+        with ExitStack() as files:
+            written, self._outcome, self._errors = (
+                cast("BinaryIO", files.enter_context(tempfile.TemporaryFile())) for _ in range(3)
+            )
+            written.write(request.dump())
+            written.seek(0)
+            self._process = start_reader(
+                "service.files.check_process",
+                str(written.fileno()),
+                stdin=source or subprocess.PIPE,
+                stdout=self._outcome,
+                stderr=self._errors,
+                inherited=(written.fileno(),),
+            )
+            self._files = files.pop_all()
+        if self._process.stdin is not None:
+            self._pipe = self._process.stdin.fileno()
+            _prepare_pipe(self._pipe)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def send(self, chunk: bytes) -> bool:
+        """Give the process the next bytes; False if it takes no more, because its outcome stands.
+
+        Raises CheckAbandoned.
+        """
+        self._require_need()
+        rest = memoryview(chunk)
+        while rest:
+            if self._pipe is None:
+                return False
+            try:
+                rest = rest[os.write(self._pipe, rest) :]
+            except BlockingIOError:
+                self._wait_for_pipe(self._pipe)
+            except BrokenPipeError:
+                self._close_pipe()
+        return True
+
+    def finish(self) -> DatasetSummary:
+        """Wait for the outcome. Raises CheckAbandoned."""
+        self._close_pipe()
+        while True:
+            try:
+                status = self._process.wait(_LOOK_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                self._require_need()
+        if status == 0:
+            self._outcome.seek(0)
+            return load_summary(self._outcome.read())
+        return DatasetSummary(0, (Problem(0, self._fault(status)),))
+
+    def close(self) -> None:
+        """End the process, if it has not ended."""
+        self._process.kill()
+        self._close_pipe()
+        self._process.wait()
+        self._files.close()
+
+    def _fault(self, status: int) -> str:
+        if status == -signal.SIGXCPU:
+            return self._asked.too_slow
+        if status < 0 and self._asked.packing == "parquet":
+            return "the Parquet file breaks its reader: it is damaged, or made for that; write it again"
+        if status < 0:
+            return "the file breaks its check: it is damaged, or made for that; write it again"
+        self._errors.seek(0)
+        raise RuntimeError(f"a check of a file failed: {self._errors.read()[-4000:].decode('utf-8', 'replace')}")
+
+    def _wait_for_pipe(self, pipe: int) -> None:
+        poll = select.poll()
+        poll.register(pipe, select.POLLOUT)
+        poll.poll(_LOOK_SECONDS * 1000)
+        self._require_need()
+
+    def _require_need(self) -> None:
+        if not self._needed():
+            raise CheckAbandoned
+
+    def _close_pipe(self) -> None:
+        self._pipe = None
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+class NeededUntil:
+    """Asks `look` at most once a second, and remembers a no; after `seconds` the answer is no."""
+
+    def __init__(self, look: Needed, *, seconds: float | None = None) -> None:
+        self._look = look
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._next = 0.0
+        self._needed = True
+
+    def __call__(self) -> bool:
+        """Tell whether the outcome is still needed."""
+        now = time.monotonic()
+        if self._needed and now >= self._next:
+            self._next = now + 1
+            self._needed = self._look() and (self._deadline is None or now < self._deadline)
+        return self._needed
+
+
+class _Grown(Exception):
+    pass
+
+
+def _check_held(request: CheckRequest, data: bytes, needed: Needed) -> DatasetSummary:
+    with CheckProcess(request, needed) as process:
+        process.send(data)
+        return process.finish()
+
+
+def _request(
+    settings: Settings,
+    filename: str,
+    packing: Packing,
+    *,
+    size: int,
+    method: str | None = None,
+    needs: tuple[tuple[str | int, ...], ...] = (),
+) -> CheckRequest:
+    limits: Limits = limits_of(settings)
+    return CheckRequest(
+        filename=filename,
+        packing=packing,
+        size=size,
+        method=method,
+        needs=needs,
+        limits=limits,
+        max_line_bytes=settings.max_line_bytes,
+        max_rows=settings.max_file_rows,
+        seconds_per_gib=settings.check_seconds_per_gib,
+    )
+
+
+def _prepare_pipe(pipe: int) -> None:
+    os.set_blocking(pipe, False)
+    with suppress(OSError, AttributeError):  # Linux alone has it, and an unprivileged user's pipes are bounded together
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
