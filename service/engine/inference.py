@@ -72,6 +72,10 @@ class InferenceServer:
             async for chunk in within(chunks, self._answer_seconds):
                 yield chunk
 
+    def count_waiting(self) -> int:
+        """Return how many conversations wait for a place on the server."""
+        return self._turns.count_waiting()
+
     async def tend(self) -> None:
         """Nothing to do: the server keeps its own memory."""
 

@@ -67,7 +67,7 @@ def flood(world: ChatWorld, requests: int, seen: list[httpx.Response] | None = N
                 answer = client.post("/chat/completions", json=GREEDY, timeout=60)
                 if seen is not None:
                     seen.append(answer)
-            over.wait(0.05)
+            over.wait(0.3)
 
     with ExitStack() as stack, ThreadPoolExecutor(requests) as pool:
         key = world.api.key("greedy")
