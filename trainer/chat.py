@@ -1,7 +1,8 @@
 """`python -m trainer.chat`: answer conversations. Orders come on stdin, answers go to stdout, one JSON object a line.
 
-Orders are taken one after the other; a `cancel` acts at once. The program ends when stdin does. What libraries
-print goes to stderr.
+Orders are taken one after the other; a `cancel` and a `pause` act at once. A conversation that has paused keeps what it
+has read and drawn until it is resumed or cancelled. The program ends when stdin does. What libraries print goes to
+stderr.
 """
 
 from __future__ import annotations
@@ -11,40 +12,54 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from functools import partial
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from trainer.__main__ import ENVIRONMENT
-from trainer.chat_messages import ORDER, Ask, Refused
+from trainer.chat_messages import ORDER, Ask, Cancel, Pause, Paused, Refused, Resume
 from trainer.errors import TrainerError, as_trainer_error
 from trainer.methods.base import Frozen
 from trainer.result import ExitCode
 
+if TYPE_CHECKING:
+    from trainer.engine.chat.answers import Event
+
 
 class Orders:
-    """Reads orders in a thread of its own, so that a cancel is seen while an answer is drawn."""
+    """Reads orders in a thread of its own, so that a cancel or a pause is seen while an answer is drawn."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Ask | Resume | Cancel | None] = queue.SimpleQueue()
         self._waiting: set[str] = set()
         self._cancelled: set[str] = set()
+        self._pausing: set[str] = set()
         self._lock = threading.Lock()
         threading.Thread(target=self._read, args=(lines,), name="orders", daemon=True).start()
 
-    def next(self) -> Ask | None:
-        """Wait for the next conversation; None at the end."""
-        return self._asks.get()
+    def next(self) -> Ask | Resume | Cancel | None:
+        """Wait for the next order; None at the end. A cancel comes here too, for a conversation that has paused."""
+        return self._orders.get()
 
     def cancelled(self, ask_id: str) -> bool:
         """Whether an answer is not wanted any more."""
         return ask_id in self._cancelled
+
+    def pausing(self, ask_id: str) -> bool:
+        """Whether a conversation is to pause."""
+        return ask_id in self._pausing
+
+    def paused(self, ask_id: str) -> None:
+        """Take note that a conversation has paused."""
+        with self._lock:
+            self._pausing.discard(ask_id)
 
     def finished(self, ask_id: str) -> None:
         """Forget an order."""
         with self._lock:
             self._waiting.discard(ask_id)
             self._cancelled.discard(ask_id)
+            self._pausing.discard(ask_id)
 
     def _read(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -52,10 +67,55 @@ class Orders:
             with self._lock:
                 if isinstance(order, Ask):
                     self._waiting.add(order.id)
-                    self._asks.put(order)
-                elif order.id in self._waiting:
+                elif isinstance(order, Cancel) and order.id in self._waiting:
                     self._cancelled.add(order.id)
-        self._asks.put(None)
+                elif isinstance(order, Pause) and order.id in self._waiting:
+                    self._pausing.add(order.id)
+            if not isinstance(order, Pause):
+                self._orders.put(order)
+        self._orders.put(None)
+
+
+class Conversations:
+    """Goes on with one conversation until it pauses or ends; those that have paused are kept."""
+
+    def __init__(self, orders: Orders, told: TextIO) -> None:
+        self._orders = orders
+        self._told = told
+        self._aside: dict[str, Generator[Event]] = {}
+
+    def go_on(self, ask_id: str, events: Generator[Event]) -> None:
+        """Tell a conversation's events. What goes wrong is told too: one's fault must not end the others'."""
+        from trainer.engine.chat.answers import not_finite
+
+        try:
+            for event in events:
+                if isinstance(event, Paused):  # before it is told: the next order may resume it
+                    self._orders.paused(ask_id)
+                    self._aside[ask_id] = events
+                _tell(self._told, event)
+                if isinstance(event, Paused):
+                    return
+        except FloatingPointError as error:
+            _tell(self._told, _refused(ask_id, not_finite(error)))
+        except Exception as error:  # noqa: BLE001 - see above
+            if not isinstance(error, TrainerError):
+                traceback.print_exc()
+            _tell(self._told, _refused(ask_id, as_trainer_error(error)))
+        self._orders.finished(ask_id)
+
+    def resume(self, ask_id: str) -> None:
+        """Go on with a conversation that has paused; with any other there is nothing to do."""
+        events = self._aside.pop(ask_id, None)
+        if events is not None:
+            self.go_on(ask_id, events)
+
+    def forget(self, ask_id: str) -> None:
+        """Drop a conversation that has paused, with the memory that it keeps."""
+        events = self._aside.pop(ask_id, None)
+        if events is not None:
+            events.close()
+            self._orders.finished(ask_id)
 
 
 def main() -> int:
@@ -63,24 +123,23 @@ def main() -> int:
     told = _own_stdout()
     os.environ.update(ENVIRONMENT)
     try:
-        from trainer.engine.chat.answers import answer, not_finite
+        from trainer.engine.chat.answers import answer
         from trainer.engine.chat.models import Models
     except ModuleNotFoundError as error:
         print(f"The Python package {error.name} is not installed: pip install 'burnish-server[trainer]'.", file=told)
         return ExitCode.FAULT
     models = Models()
     orders = Orders(sys.stdin)
-    while (ask := orders.next()) is not None:
-        try:
-            for event in answer(models, ask, partial(orders.cancelled, ask.id)):
-                _tell(told, event)
-        except FloatingPointError as error:
-            _tell(told, _refused(ask.id, not_finite(error)))
-        except Exception as error:  # noqa: BLE001 - one conversation's fault must not end the others'
-            if not isinstance(error, TrainerError):
-                traceback.print_exc()
-            _tell(told, _refused(ask.id, as_trainer_error(error)))
-        orders.finished(ask.id)
+    conversations = Conversations(orders, told)
+    while (order := orders.next()) is not None:
+        match order:
+            case Ask(id=ask_id):
+                events = answer(models, order, partial(orders.cancelled, ask_id), partial(orders.pausing, ask_id))
+                conversations.go_on(ask_id, events)
+            case Resume(id=ask_id):
+                conversations.resume(ask_id)
+            case Cancel(id=ask_id):
+                conversations.forget(ask_id)
     return ExitCode.DONE
 
 

@@ -48,12 +48,28 @@ class Ask(Frozen):
     messages: tuple[Message, ...] = Field(min_length=1)
     tools: tuple[dict[str, Any], ...] | None = None
     sampling: Sampling
+    seconds: float | None = Field(None, gt=0)
+    """How long the model may work on all answers; then they end with `length`. At least one token is drawn."""
 
 
 class Cancel(Frozen):
-    """Stop answering."""
+    """Stop answering. A conversation that has paused is forgotten without a word."""
 
     type: Literal["cancel"] = "cancel"
+    id: str
+
+
+class Pause(Frozen):
+    """Put the conversation aside after the next token, so that another can be asked; `Paused` or its end follows."""
+
+    type: Literal["pause"] = "pause"
+    id: str
+
+
+class Resume(Frozen):
+    """Go on with a conversation that has paused."""
+
+    type: Literal["resume"] = "resume"
     id: str
 
 
@@ -94,6 +110,20 @@ class Ended(Frozen):
     tokens: int
 
 
+class Paused(Frozen):
+    """The conversation is put aside; its next token is the same as without."""
+
+    type: Literal["paused"] = "paused"
+    id: str
+
+
+class Resumed(Frozen):
+    """The model works on the conversation again."""
+
+    type: Literal["resumed"] = "resumed"
+    id: str
+
+
 class Done(Frozen):
     """All answers are complete."""
 
@@ -112,7 +142,7 @@ class Refused(Frozen):
     fault: bool
 
 
-Order = Annotated[Ask | Cancel, Field(discriminator="type")]
-ORDER: TypeAdapter[Ask | Cancel] = TypeAdapter(Order)
-Told = Annotated[Began | Piece | Ended | Done | Refused, Field(discriminator="type")]
-TOLD: TypeAdapter[Began | Piece | Ended | Done | Refused] = TypeAdapter(Told)
+Order = Annotated[Ask | Cancel | Pause | Resume, Field(discriminator="type")]
+ORDER: TypeAdapter[Ask | Cancel | Pause | Resume] = TypeAdapter(Order)
+Told = Annotated[Began | Piece | Ended | Paused | Resumed | Done | Refused, Field(discriminator="type")]
+TOLD: TypeAdapter[Began | Piece | Ended | Paused | Resumed | Done | Refused] = TypeAdapter(Told)

@@ -28,12 +28,14 @@ from service.graders import endpoints as graders
 from service.graders.turns import GradingTurns
 from service.jobs import endpoints as jobs
 from service.jobs import permission_endpoints as permissions
+from service.jobs.stream import EventStreams
 from service.keys import endpoints as keys
 from service.keys.auth import ContextDep
 from service.keys.service import require_live
 from service.kit.call import CALL
 from service.kit.declared import refuses
 from service.kit.errors import Unavailable
+from service.kit.open_places import OpenPlaces
 from service.kit.version import VERSION
 from service.limits import endpoints as limits
 from service.limits.rates import RateBook
@@ -72,6 +74,10 @@ def create_app(context: Context | None) -> FastAPI:
     if context is not None:
         app.state.upload_turns = open_upload_turns(context.settings)
         context.db.before_commit = watch_change
+        app.state.open_chats = OpenPlaces(
+            "chats", per_project=context.settings.open_chats_per_project, total=context.settings.open_chats
+        )
+        app.state.event_streams = EventStreams(context)
     app.add_middleware(JsonBodyLimit)
     app.add_middleware(RequestId)
     app.add_middleware(Observed)

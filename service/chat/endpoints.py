@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from service.chat import gather
@@ -16,11 +16,13 @@ from service.chat.errors import AnswerFailed, ChatUnavailable, EngineBusy, Model
 from service.chat.metering import Meter
 from service.chat.protocol import Question, Source
 from service.chat.schemas import ChatCompletion, ChatCompletionRequest, Chunk
-from service.chat.service import open_engine, resolve, until_first
+from service.chat.service import open_engine, require_bounded, resolve, until_first
 from service.keys.auth import ContextDep, PrincipalDep
 from service.kit.attended import attended
+from service.kit.bounded_stream import BoundedStream
 from service.kit.declared import Responses, refuses
 from service.kit.errors import ServiceError
+from service.kit.open_places import OpenPlaces
 from service.kit.routes import CheckedRoute
 from service.limits.rates import RateBookDep
 from service.models.errors import ModelNotFound
@@ -65,7 +67,14 @@ def get_engine(context: ContextDep) -> Engine:
     return open_engine(context)
 
 
-@router.post("/completions", response_model=ChatCompletion, responses=_STREAM)
+async def hold_chat(request: Request, principal: PrincipalDep) -> AsyncGenerator[None]:
+    """Count an open chat until its answer has been sent. Raises TooManyOpen."""
+    places: OpenPlaces = request.app.state.open_chats
+    with places.hold(principal.project_id):
+        yield
+
+
+@router.post("/completions", response_model=ChatCompletion, responses=_STREAM, dependencies=[Depends(hold_chat)])
 async def create_chat_completion(
     body: ChatCompletionRequest,
     request: Request,
@@ -75,28 +84,35 @@ async def create_chat_completion(
     book: RateBookDep,
 ) -> Any:
     """Answer a conversation with a base, a fine-tuned model, a checkpoint, or the result of a job."""
+    require_bounded(body, context.settings)
 
     def find() -> Source:
         with context.db.read() as session:
             return resolve(session, principal, context, body.model)
 
-    question = Question(source=await run_in_threadpool(find), request=body)
+    question = Question(source=await run_in_threadpool(find), request=body, project_id=principal.project_id)
     meter = Meter(context, principal, book)
     taken = await meter.take(body)
     chunks = meter.metered(engine.answers(question), taken)
     if body.stream:
         chunks = await attended(request, until_first(chunks))
         usage = body.stream_options is not None and body.stream_options.include_usage
-        return StreamingResponse(_events(chunks, usage=usage), media_type="text/event-stream", headers=_UNBUFFERED)
+        return BoundedStream(
+            _events(chunks, usage=usage),
+            media_type="text/event-stream",
+            stall_seconds=context.settings.stream_stall_seconds,
+            headers=_UNBUFFERED,
+        )
     return await attended(request, gather.completion(chunks))
 
 
-async def _events(chunks: AsyncIterator[Chunk], *, usage: bool) -> AsyncIterator[bytes]:
+async def _events(chunks: AsyncGenerator[Chunk], *, usage: bool) -> AsyncGenerator[bytes]:
     """Write chunks; an error after the first becomes an event, as the status has been sent."""
     try:
-        async for chunk in chunks:
-            if chunk.choices or usage:
-                yield gather.event(chunk if usage else chunk.model_copy(update={"usage": None}))
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                if chunk.choices or usage:
+                    yield gather.event(chunk if usage else chunk.model_copy(update={"usage": None}))
     except ServiceError as error:
         told = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
         yield f"data: {json.dumps({'error': told}, ensure_ascii=False)}\n\n".encode()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from service.kit.errors import Conflict, ServiceError, Unavailable
+from service.chat.schemas import ChatCompletionRequest
+from service.kit.errors import Conflict, InvalidRequest, ServiceError, Unavailable
 
 
 class ChatUnavailable(Unavailable):
@@ -29,6 +30,27 @@ class AnswerFailed(ServiceError):
 
     status = 502
     code = "answer_failed"
+
+
+class AnswerTooLong(AnswerFailed):
+    """An inference server has worked on the answers for as long as it may."""
+
+    retry = False
+
+
+class TooManyTokens(InvalidRequest):
+    """The request asks for more tokens than one may."""
+
+    def __init__(self, request: ChatCompletionRequest, each: int, most: int) -> None:
+        answers = request.n or 1
+        param = (
+            "max_completion_tokens" if request.max_completion_tokens else "max_tokens" if request.max_tokens else "n"
+        )
+        super().__init__(
+            f"This request may draw {answers * each} tokens (n {answers}, up to {each} each); the most for one request "
+            f"is {most} (BURNISH_ENGINE_MOST_TOKENS). Lower max_completion_tokens or n.",
+            param=param,
+        )
 
 
 class EngineRefused(ServiceError):

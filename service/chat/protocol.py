@@ -29,6 +29,13 @@ class Question(BaseModel):
 
     source: Source
     request: ChatCompletionRequest
+    project_id: str | None = None
+    """Who asks; None from an API that is older than the engine. The model may be another project's."""
+
+    @property
+    def asking_project(self) -> str:
+        """The project among which the engine's places are shared out."""
+        return self.project_id or self.source.project_id
 
 
 class Refusal(BaseModel):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from sqlalchemy.orm import Session
 
 from service.chat.engine import Engine
-from service.chat.errors import ChatUnavailable, ModelNotReady
+from service.chat.errors import ChatUnavailable, ModelNotReady, TooManyTokens
 from service.chat.protocol import Source
-from service.chat.schemas import Chunk
+from service.chat.schemas import ChatCompletionRequest, Chunk
 from service.context import Context
 from service.jobs import references
 from service.keys.service import Principal
 from service.kit.errors import InvalidRequest
+from service.kit.settings import Settings
 from service.models.errors import ModelNotFound
 
 _EARLIER = ("ft:", "ftjob-")
@@ -43,6 +44,16 @@ def resolve(session: Session, principal: Principal, context: Context, name: str)
     return Source(base=job.base, project_id=job.project_id, job_id=job.id, step=result.step)
 
 
+def require_bounded(request: ChatCompletionRequest, settings: Settings) -> None:
+    """Raise TooManyTokens for a request that may draw more tokens than one may, before any work is done for it.
+
+    A limit of tokens beyond the model's context is no error by itself: the answer ends where the context is full.
+    """
+    each = request.most_tokens or settings.engine_max_tokens
+    if each * (request.n or 1) > settings.engine_most_tokens:
+        raise TooManyTokens(request, each, settings.engine_most_tokens)
+
+
 def open_engine(context: Context) -> Engine:
     """Return the engine's client. Raises ChatUnavailable where none is configured."""
     if context.settings.engine_url is None:
@@ -54,11 +65,11 @@ def open_engine(context: Context) -> Engine:
     return Engine(context.settings.engine_url, context.hmac_key)
 
 
-async def until_first(chunks: AsyncGenerator[Chunk]) -> AsyncIterator[Chunk]:
+async def until_first(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[Chunk]:
     """Wait for the first chunk, so that a refusal comes before any answer; return the whole stream."""
     first = await anext(chunks, None)
 
-    async def whole() -> AsyncIterator[Chunk]:
+    async def whole() -> AsyncGenerator[Chunk]:
         async with aclosing(chunks) as rest:
             if first is not None:
                 yield first

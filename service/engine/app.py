@@ -11,20 +11,22 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Annotated
 
 from fastapi import FastAPI, Header, HTTPException
-from fastapi.responses import StreamingResponse
 
 from service.chat.errors import AnswerFailed
 from service.chat.protocol import PATH, Line, Question, Refusal, engine_token
 from service.chat.schemas import Chunk
+from service.chat.service import require_bounded
 from service.engine.backend import Backend
 from service.kit import metrics, tracing
+from service.kit.bounded_stream import BoundedStream
 from service.kit.errors import ServiceError
 from service.kit.log import REQUEST_ID
+from service.kit.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def create_engine_app(hmac_key: bytes, open_backend: Callable[[], Backend]) -> FastAPI:
+def create_engine_app(hmac_key: bytes, settings: Settings, open_backend: Callable[[], Backend]) -> FastAPI:
     """Assemble the application; the backend is opened in its event loop."""
     expected = f"Bearer {engine_token(hmac_key)}".encode()
 
@@ -43,12 +45,12 @@ def create_engine_app(hmac_key: bytes, open_backend: Callable[[], Backend]) -> F
         authorization: Annotated[str, Header()] = "",
         traceparent: Annotated[str | None, Header()] = None,
         x_request_id: Annotated[str, Header()] = "",
-    ) -> StreamingResponse:
+    ) -> BoundedStream:
         if not hmac.compare_digest(authorization.encode(), expected):
             raise HTTPException(401)
         REQUEST_ID.set(x_request_id)
-        lines = _lines(app.state.backend.answers(question), traceparent)
-        return StreamingResponse(lines, media_type="application/x-ndjson")
+        lines = _lines(_answers(app.state.backend, question, settings), traceparent)
+        return BoundedStream(lines, media_type="application/x-ndjson", stall_seconds=settings.stream_stall_seconds)
 
     app.post(PATH)(answers)
     app.get("/healthz")(_healthz)
@@ -57,6 +59,13 @@ def create_engine_app(hmac_key: bytes, open_backend: Callable[[], Backend]) -> F
 
 def _healthz() -> dict[str, str]:
     return {"status": "ok"}
+
+
+async def _answers(backend: Backend, question: Question, settings: Settings) -> AsyncGenerator[Chunk]:
+    require_bounded(question.request, settings)
+    async with aclosing(backend.answers(question)) as chunks:
+        async for chunk in chunks:
+            yield chunk
 
 
 async def _lines(chunks: AsyncGenerator[Chunk], parent: str | None) -> AsyncGenerator[bytes]:

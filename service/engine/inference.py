@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
-from service.chat.errors import AnswerFailed, ChatUnavailable, EngineBusy
+from service.chat.errors import AnswerFailed, AnswerTooLong, ChatUnavailable, EngineBusy
 from service.chat.protocol import Question
 from service.chat.schemas import Chunk
+from service.engine.turns import EngineTurns
 from service.engine.weights import Weights
 from service.kit.errors import InvalidRequest
 from service.kit.settings import Settings
@@ -43,6 +44,11 @@ class InferenceServer:
         assert settings.inference_url is not None
         key = settings.inference_key
         self._most_tokens = settings.engine_max_tokens
+        self._answer_seconds = settings.engine_answer_seconds
+        self._fetching = EngineTurns(settings)
+        self._turns = EngineTurns(
+            settings, settings.inference_conversations, per_project=settings.inference_conversations_per_project
+        )
         self._weights = weights
         self._loaded: set[str] = set()
         self._loading = asyncio.Lock()
@@ -57,9 +63,27 @@ class InferenceServer:
     async def answers(self, question: Question) -> AsyncGenerator[Chunk]:
         """Yield the server's chunks under the caller's name of the model.
 
-        Raises InvalidRequest, EngineBusy, ChatUnavailable or AnswerFailed.
+        Raises InvalidRequest, EngineBusy, ChatUnavailable, AnswerFailed or AnswerTooLong.
         """
-        adapter = await asyncio.to_thread(self._weights.adapter, question.source)
+        project = question.asking_project
+        async with self._fetching.take(project):
+            adapter = await asyncio.to_thread(self._weights.adapter, question.source)
+        async with self._turns.take(project), aclosing(self._one(question, adapter)) as chunks:
+            async for chunk in within(chunks, self._answer_seconds):
+                yield chunk
+
+    def count_waiting(self) -> int:
+        """Return how many conversations wait for a place on the server."""
+        return self._turns.count_waiting()
+
+    async def tend(self) -> None:
+        """Nothing to do: the server keeps its own memory."""
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _one(self, question: Question, adapter: AdapterRef | None) -> AsyncGenerator[Chunk]:
         served = question.source.base if adapter is None else adapter.name
         for last_try in (False, True):
             if adapter is not None:
@@ -78,13 +102,6 @@ class InferenceServer:
                 raise ChatUnavailable(
                     "The inference server behind this service does not answer. Try again in a few seconds."
                 ) from error
-
-    async def tend(self) -> None:
-        """Nothing to do: the server keeps its own memory."""
-
-    async def stop(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
 
     async def _load(self, adapter: AdapterRef, *, again: bool) -> None:
         async with self._loading:
@@ -124,6 +141,24 @@ class InferenceServer:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+
+
+async def within(chunks: AsyncGenerator[Chunk], seconds: float) -> AsyncGenerator[Chunk]:
+    """Pass chunks on for so long. Raises AnswerTooLong: what was drawn cannot be counted, so it is no whole answer."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        try:
+            # Not around the whole loop: a generator's consumer must not be cancelled by it.
+            async with asyncio.timeout_at(deadline):
+                chunk = await anext(chunks, None)
+        except TimeoutError as error:
+            raise AnswerTooLong(
+                f"The answer took longer than the {seconds:g} seconds that one may take "
+                "(BURNISH_ENGINE_ANSWER_SECONDS). Ask for fewer tokens or a smaller n."
+            ) from error
+        if chunk is None:
+            return
+        yield chunk
 
 
 def _chunk(data: str) -> Chunk:

@@ -1,38 +1,53 @@
-"""The embedded engine: one conversation after the other, by a program that holds one base."""
+"""The embedded engine: one conversation at a time, in turns by project, by a program that holds one base."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 
-from service.chat.errors import AnswerFailed, EngineBusy
+from service.chat.errors import AnswerFailed
 from service.chat.protocol import Question, Source
 from service.chat.schemas import ChatCompletionRequest, Chunk
 from service.engine.speaker import Speaker
+from service.engine.turns import EngineTurns
 from service.engine.weights import Weights
 from service.engine.writer import Writer
 from service.kit.errors import InvalidRequest
+from service.kit.fair_turns import Turn
 from service.kit.settings import Settings
 from trainer.chat_messages import Ask, Refused, Sampling
 
 log = logging.getLogger(__name__)
 
 _LOOKS_AN_IDLE_TIME = 4
+_LOOK_SECONDS = 0.1
+_MOST_ASIDE = 8
+"""How many conversations may have paused at once: each keeps in memory what the model has read of it."""
+_BLOCKED_SECONDS = 0.05
+"""A piece that is taken later than this was waited for."""
+_HOUSEKEEPING = ""
+"""The project in whose name the engine takes a turn for itself."""
 
 
 class LocalEngine:
-    """A `Backend`: questions take turns, and a bounded number waits."""
+    """A `Backend`: questions take turns by project, and a bounded number waits.
+
+    The weights are made ready before a question waits for the model, so that a download keeps no model idle.
+    """
 
     def __init__(self, settings: Settings, weights: Weights, speaker: Speaker) -> None:
         self._settings = settings
         self._weights = weights
         self._speaker = speaker
-        self._turn = asyncio.Lock()
+        self._fetching = EngineTurns(settings)
+        self._turns = EngineTurns(settings)
         self._inside = 0
+        self._aside = 0
         self._used = False
         # One thread for the whole life: children that prepare bases die with the thread that started them.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="weights")
@@ -40,19 +55,21 @@ class LocalEngine:
     async def answers(self, question: Question) -> AsyncGenerator[Chunk]:
         """Yield chunks. Raises InvalidRequest, EngineBusy, AnswerFailed, or what the weights may raise."""
         check(question.request)
-        if self._inside > self._settings.engine_waiting:
-            raise EngineBusy(
-                f"{self._settings.engine_waiting} conversations wait for the engine, as many as it takes. Try again in "
-                "a few seconds."
-            )
+        project = question.asking_project
         self._inside += 1
         try:
-            async with self._turn, aclosing(self._one(question)) as chunks:
+            async with self._fetching.take(project):
+                ask = await self._ask(question.source, question.request)
+            async with self._turns.take(project) as turn, aclosing(self._one(question, ask, turn)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:
             self._inside -= 1
             self._used = True
+
+    def count_waiting(self) -> int:
+        """Return how many conversations wait for the model, those that have paused too."""
+        return self._turns.count_waiting()
 
     async def tend(self) -> None:
         """Free the model's memory when nobody has asked for a while."""
@@ -63,7 +80,7 @@ class LocalEngine:
             self._used = False
             if quiet >= _LOOKS_AN_IDLE_TIME and self._speaker.running:
                 log.info("Nobody has asked for %.0f s: the model's memory is freed", self._settings.engine_idle_seconds)
-                async with self._turn:
+                async with self._turns.take(_HOUSEKEEPING):
                     await self._speaker.stop()
 
     async def stop(self) -> None:
@@ -71,16 +88,31 @@ class LocalEngine:
         await self._speaker.stop()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _one(self, question: Question) -> AsyncGenerator[Chunk]:
-        ask = await self._ask(question.source, question.request)
+    async def _one(self, question: Question, ask: Ask, turn: Turn) -> AsyncGenerator[Chunk]:
         writer = Writer(question.request.model, tools=ask.tools is not None)
-        async with aclosing(self._speaker.ask(ask)) as events:
+        reader = _Reader(self._settings.stream_stall_seconds, self._turns)
+        async with aclosing(self._speaker.ask(ask, _TurnSlices(self, turn))) as events:
             async for event in events:
                 if isinstance(event, Refused):
                     kind = AnswerFailed if event.fault else InvalidRequest
                     raise kind(event.message, param=event.param, code=event.code)
                 for chunk in writer.chunks(event):
-                    yield chunk
+                    with reader.taking():
+                        yield chunk
+
+    async def wait_for_others(self, turn: Turn) -> None:
+        """Wait until a turn has lasted as long as it may while another project waits."""
+        await asyncio.sleep(self._settings.engine_turn_seconds)
+        while not turn.others_wait or self._aside >= _MOST_ASIDE:
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def let_others_go(self, turn: Turn) -> None:
+        """Wait until it is the turn of a conversation that has paused."""
+        self._aside += 1
+        try:
+            await turn.let_others_go()
+        finally:
+            self._aside -= 1
 
     async def _ask(self, source: Source, request: ChatCompletionRequest) -> Ask:
         loop = asyncio.get_running_loop()
@@ -95,7 +127,45 @@ class LocalEngine:
             messages=request.messages,
             tools=tools,
             sampling=sampling(request, most_tokens=self._settings.engine_max_tokens),
+            seconds=self._settings.engine_answer_seconds,
         )
+
+
+class _TurnSlices:
+    """The `Slices` of a conversation: it pauses once its turn has lasted long enough and another project waits."""
+
+    def __init__(self, engine: LocalEngine, turn: Turn) -> None:
+        self._engine = engine
+        self._turn = turn
+
+    async def last(self) -> None:
+        await self._engine.wait_for_others(self._turn)
+
+    async def rest(self) -> None:
+        await self._engine.let_others_go(self._turn)
+
+
+class _Reader:
+    """Who reads an answer: one that is slower than the model must not keep the others from it for long."""
+
+    def __init__(self, seconds: float, turns: EngineTurns) -> None:
+        self._seconds = seconds
+        self._turns = turns
+        self._blocked = 0.0
+
+    @contextmanager
+    def taking(self) -> Generator[None]:
+        """Measure how long a piece of the answer waits to be taken. Raises AnswerFailed."""
+        began = time.monotonic()
+        yield
+        took = time.monotonic() - began
+        if took > _BLOCKED_SECONDS:
+            self._blocked += took
+        if self._blocked > self._seconds and self._turns.count_waiting():
+            raise AnswerFailed(
+                f"The answer was broken off: reading it kept other conversations waiting for {self._blocked:.0f} "
+                "seconds. Read it faster, or ask for fewer tokens."
+            )
 
 
 def check(request: ChatCompletionRequest) -> None:

@@ -43,7 +43,7 @@ def run_engine(
             return InferenceServer(settings, weights)
         return LocalEngine(settings, weights, Speaker(settings, folder=folder, command=chat_command))
 
-    app = create_engine_app(context.hmac_key, open_backend)
+    app = create_engine_app(context.hmac_key, settings, open_backend)
     config = uvicorn.Config(
         app,
         host=host,

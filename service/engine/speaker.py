@@ -9,11 +9,26 @@ import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from service.kit.settings import Settings
 from service.kit.tether import tethered
 from service.worker.child import trainer_environment
-from trainer.chat_messages import TOLD, Ask, Began, Cancel, Done, Ended, Piece, Refused
+from trainer.chat_messages import (
+    TOLD,
+    Ask,
+    Began,
+    Cancel,
+    Done,
+    Ended,
+    Pause,
+    Paused,
+    Piece,
+    Refused,
+    Resume,
+    Resumed,
+    Told,
+)
 from trainer.methods.base import Frozen
 
 log = logging.getLogger(__name__)
@@ -23,11 +38,38 @@ _LINE_BYTES = 16 << 20
 _END_SECONDS = 10.0
 _LOG_NAME = "chat.log"
 
-Told = Began | Piece | Ended | Done | Refused
+Answer = Began | Piece | Ended | Done | Refused
+
+
+class Slices(Protocol):
+    """When a conversation is to pause, and for how long."""
+
+    async def last(self) -> None:
+        """Wait from the (new) beginning of the model's work until the conversation is to pause."""
+        ...
+
+    async def rest(self) -> None:
+        """Wait until a conversation that has paused is to go on."""
+        ...
+
+
+class Endless:
+    """The `Slices` of a conversation that never pauses."""
+
+    async def last(self) -> None:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+
+    async def rest(self) -> None:
+        """Go on at once."""
 
 
 class Speaker:
-    """Asks one conversation at a time. All of it runs in the event loop of the main thread (see `kit/tether.py`)."""
+    """Asks one conversation at a time, others while it has paused.
+
+    All of it runs in the event loop of the main thread (see `kit/tether.py`). Its caller sees to it that between the
+    pauses of one conversation no other is asked.
+    """
 
     def __init__(self, settings: Settings, *, folder: Path, command: Sequence[str] = CHAT_COMMAND) -> None:
         self._folder = folder
@@ -46,20 +88,34 @@ class Speaker:
         """The program's process id, None before its first start."""
         return None if self._process is None else self._process.pid
 
-    async def ask(self, ask: Ask) -> AsyncGenerator[Told]:
+    async def ask(self, ask: Ask, slices: Slices | None = None) -> AsyncGenerator[Answer]:
         """Yield what the program tells, to `Done` or `Refused`. Leaving earlier cancels the answer."""
-        if self._ending is not None:
-            await asyncio.wait({self._ending})
+        slices = slices or Endless()
+        await self._wait_for_last_cancel()
         process = await self._started()
-        ended = False
+        timer: asyncio.Task[None] | None = None
+        aside = ended = False
         try:
             await self._send(process, ask)
             while not ended:
                 event = await self._next(process, ask.id)
-                ended = isinstance(event, Done | Refused)
-                yield event
+                if isinstance(event, Began | Resumed):
+                    timer = asyncio.create_task(self._pause(process, ask.id, slices))
+                if isinstance(event, Paused):
+                    aside = True
+                    await slices.rest()
+                    await self._wait_for_last_cancel()
+                    aside = False
+                    await self._send(process, Resume(id=ask.id))
+                elif not isinstance(event, Resumed):
+                    ended = isinstance(event, Done | Refused)
+                    yield event
         finally:
-            if not ended:  # a task of its own, because this one may be cancelled itself
+            if timer is not None:
+                timer.cancel()
+            if aside:  # another is being asked: the program forgets this one and tells nothing of it
+                _write(process, Cancel(id=ask.id))
+            elif not ended:  # a task of its own, because this one may be cancelled itself
                 self._ending = asyncio.create_task(self._cancel(process, ask.id))
 
     async def stop(self) -> None:
@@ -96,10 +152,19 @@ class Speaker:
         log.info("Started the program that answers, process %d", self._process.pid)
         return self._process
 
+    async def _pause(self, process: asyncio.subprocess.Process, ask_id: str, slices: Slices) -> None:
+        await slices.last()
+        await self._send(process, Pause(id=ask_id))
+
+    async def _wait_for_last_cancel(self) -> None:
+        """Wait until the answer that was left last has been read to its end, so that nobody else reads."""
+        while self._ending is not None and not self._ending.done():
+            await asyncio.wait({self._ending})
+
     async def _send(self, process: asyncio.subprocess.Process, order: Frozen) -> None:
         assert process.stdin is not None
+        _write(process, order)
         with suppress(ConnectionError):  # its end is seen at the next read
-            process.stdin.write(order.model_dump_json().encode() + b"\n")
             await process.stdin.drain()
 
     async def _next(self, process: asyncio.subprocess.Process, ask_id: str) -> Told:
@@ -119,7 +184,16 @@ class Speaker:
         )
 
     async def _cancel(self, process: asyncio.subprocess.Process, ask_id: str) -> None:
-        """Tell it to stop answering and read on to the end of it, so that the next answer begins with its own."""
+        """Tell it to stop answering and read on to the end of it, so that the next answer begins with its own.
+
+        It may have paused before it was told so: then nothing more comes.
+        """
         await self._send(process, Cancel(id=ask_id))
-        while not isinstance(await self._next(process, ask_id), Done | Refused):
+        while not isinstance(await self._next(process, ask_id), Done | Refused | Paused):
             pass
+
+
+def _write(process: asyncio.subprocess.Process, order: Frozen) -> None:
+    assert process.stdin is not None
+    with suppress(ConnectionError, RuntimeError):  # a program that has gone is seen at the next read
+        process.stdin.write(order.model_dump_json().encode() + b"\n")

@@ -94,8 +94,10 @@ def asker(context: Context, meter: Meter, found: Mapping[str, Source]) -> AskMod
     async def ask(question: GradersQuestion) -> Reply:
         assert engine is not None
         request = _request(question, held=context.settings.inference_url is not None)
+        project_id = meter.principal.project_id
+        asked = Question(source=found[question.model], request=request, project_id=project_id)
         try:
-            completion = await _completion(engine, meter, Question(source=found[question.model], request=request))
+            completion = await _completion(engine, meter, asked)
         except ServiceError as error:
             if error.status in _OF_THE_SERVICE:
                 raise

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Header, Query, Request
+from fastapi import APIRouter, Body, Depends, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from sqlalchemy.orm import Session
 
@@ -28,9 +30,10 @@ from service.jobs.examples import CREATIONS, METADATA_PARAMETER, REPORT, SAMPLE_
 from service.jobs.queueing import explained
 from service.jobs.references import model_name
 from service.jobs.schemas import MAX_METADATA, CheckpointObject, JobCreate, JobDeleted, JobEventObject, JobObject
-from service.jobs.stream import follow
+from service.jobs.stream import EventStreams
 from service.jobs.tables import Job, JobArtifact
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
+from service.kit.bounded_stream import BoundedStream
 from service.kit.declared import refuses
 from service.kit.errors import InvalidRequest
 from service.kit.pagination import BoundedListPage, ListPage
@@ -43,6 +46,12 @@ _UNKNOWN = JobNotFound(SAMPLE_JOB)
 _NO_MODEL = ModelNotFound("gpt-9", ["smollm2-135m-instruct"])
 _FAILED = ParentFailed("ftjob-def456", "failed", param="model")
 _ZIP = {"application/zip": None}
+
+
+async def get_answer_stack() -> AsyncGenerator[ExitStack]:
+    """Open a stack that is unwound once the answer has been sent to its end, or its reader has gone."""
+    with ExitStack() as stack:
+        yield stack
 
 
 def _not_ready(what: str) -> ArtifactNotReady:
@@ -127,6 +136,8 @@ def resume_job(job_id: str, session: WriteSession, context: ContextDep, principa
 )
 def list_events(
     job_id: str,
+    request: Request,
+    open_until_sent: Annotated[ExitStack, Depends(get_answer_stack)],
     session: ReadSession,
     context: ContextDep,
     principal: PrincipalDep,
@@ -139,7 +150,7 @@ def list_events(
     """List a job's events, newest first; or follow them, oldest first, as server-sent events.
 
     A stream (`Accept: text/event-stream` or `stream=true`) starts after `Last-Event-ID` and ends, when the job
-    has, with an event `done` that carries the job.
+    has, with an event `done` that carries the job. It also ends once its key may not read any more.
     """
     job = service.find(session, principal, job_id)
     if stream or "text/event-stream" in accept.lower():
@@ -151,9 +162,12 @@ def list_events(
                 source = "Last-Event-ID" if last_event_id else "after"
                 raise InvalidRequest(f"Job {job_id} has no event '{start_after[:64]}'.", param=source)
             position = found
-        return StreamingResponse(
-            follow(context, job.id, position),
+        streams: EventStreams = request.app.state.event_streams
+        open_until_sent.enter_context(streams.places.hold(principal.project_id))
+        return BoundedStream(
+            streams.follow(job.id, position, principal),
             media_type="text/event-stream",
+            stall_seconds=context.settings.stream_stall_seconds,
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
     rows, has_more = repository.event_page(session, job.id, after=after, limit=limit, order="desc")

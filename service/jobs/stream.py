@@ -1,49 +1,233 @@
-"""A job's events as server-sent events (WHATWG HTML, section 9.2), read from SQL until the job has ended."""
+"""A job's events as server-sent events (WHATWG HTML, section 9.2), read from SQL until the job has ended.
+
+Each API process has one reader a job, whatever the number of the job's streams. The reader keeps the last messages in
+a window that all streams share, so that a slow stream costs no memory: it keeps its position alone, and reads again
+from SQL what has left the window.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import logging
 import time
-from collections.abc import AsyncIterator
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
-import anyio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from service.context import Context
 from service.jobs import repository
 from service.jobs.schemas import JobEventObject, JobObject
 from service.jobs.states import TERMINAL
 from service.jobs.tables import Job, JobEvent
+from service.keys.service import Principal, find_reading_keys
+from service.kit.errors import Unavailable
+from service.kit.open_places import OpenPlaces
+
+log = logging.getLogger(__name__)
 
 _KEEP_ALIVE_SECONDS = 15.0
+_READS_AT_ONCE = 2
+"""Apart from the turns of requests: streams must not keep those from the threads and connections."""
+_QUICK_READERS = 10
+"""How many jobs of a project are read at each poll; with more of them each is read less often."""
+_WINDOW_EVENTS, _WINDOW_BYTES = 1000, 2 << 20
 
 
-async def follow(context: Context, job_id: str, position: int) -> AsyncIterator[bytes]:
-    """Yield every event after `position`, then wait for more; end with `done` and the job."""
-    quiet_since = time.monotonic()
-    while True:
-        job, events = await to_thread.run_sync(_read, context, job_id, position)
-        for event in events:
-            position = event.seq
-            yield _message("fine_tuning.job.event", JobEventObject.of(event).model_dump_json(), event.id)
-        if job is None:
-            return
-        if not events and job.state in TERMINAL:
-            yield _message("done", JobObject.of(job, context.settings.organization).model_dump_json(), None)
-            return
-        now = time.monotonic()
-        if events:
-            quiet_since = now
-        elif now - quiet_since > _KEEP_ALIVE_SECONDS:
-            quiet_since = now
-            yield b": keep-alive\n\n"
-        if not events:
-            await anyio.sleep(context.settings.poll_seconds)
+class Message(NamedTuple):
+    """An event as it is sent, and its position in the job's order."""
+
+    position: int
+    data: bytes
 
 
-def _read(context: Context, job_id: str, position: int) -> tuple[Job | None, list[JobEvent]]:
-    """Read the job BEFORE its events: what ends a job writes its last events in the same transaction."""
-    with context.db.read() as session:
-        return repository.by_id(session, job_id), list(repository.events_since(session, job_id, position))
+class EventStreams:
+    """The streams of one API process. All of it runs in the event loop; a thread is held only while SQL is read."""
+
+    def __init__(self, context: Context) -> None:
+        settings = context.settings
+        self.places = OpenPlaces(
+            "event streams", per_project=settings.open_event_streams_per_project, total=settings.open_event_streams
+        )
+        self.context = context
+        self.reads = CapacityLimiter(_READS_AT_ONCE)
+        self._readers: dict[str, _JobReader] = {}
+
+    async def follow(self, job_id: str, position: int, principal: Principal) -> AsyncGenerator[bytes]:
+        """Yield every event after `position`, then wait for more; end with `done` and the job.
+
+        It ends without `done` if the job is deleted, and once the key may not read any more.
+        """
+        quiet_since = time.monotonic()
+        with self._reader(job_id, position, principal) as reader:
+            while reader.may_read(principal.key_id):
+                messages = reader.after(position)
+                if messages is None:
+                    messages = await self._page(job_id, position)
+                for message in messages:
+                    position = message.position
+                    yield message.data
+                    quiet_since = time.monotonic()
+                if messages:
+                    continue
+                if reader.over:
+                    if reader.done is not None:
+                        yield reader.done
+                    return
+                await reader.wait_for_news(quiet_since + _KEEP_ALIVE_SECONDS - time.monotonic())
+                if time.monotonic() - quiet_since > _KEEP_ALIVE_SECONDS:
+                    quiet_since = time.monotonic()
+                    yield b": keep-alive\n\n"
+
+    def count_readers(self, project_id: str) -> int:
+        """Return how many jobs of a project are being read."""
+        return sum(reader.project_id == project_id for reader in self._readers.values())
+
+    @contextmanager
+    def _reader(self, job_id: str, position: int, principal: Principal) -> Generator[_JobReader]:
+        """Share the job's reader, which ends with its last stream."""
+        reader = self._readers.get(job_id)
+        if reader is None or reader.over:
+            reader = self._readers[job_id] = _JobReader(self, principal.project_id, job_id, position)
+        reader.keys[principal.key_id] += 1
+        try:
+            yield reader
+        finally:
+            reader.keys[principal.key_id] -= 1
+            reader.keys += Counter()  # drops the keys that no stream has
+            if not reader.keys:
+                reader.stop()
+                if self._readers.get(job_id) is reader:
+                    del self._readers[job_id]
+
+    async def _page(self, job_id: str, position: int) -> Sequence[Message]:
+        """Read what has left the window."""
+
+        def read() -> Sequence[JobEvent]:
+            with self.context.db.read() as session:
+                return repository.events_since(session, job_id, position)
+
+        return [_event(event) for event in await to_thread.run_sync(read, limiter=self.reads)]
+
+
+class _News(NamedTuple):
+    job: Job | None
+    events: Sequence[JobEvent]
+    keys: set[str]
+
+
+class _JobReader:
+    """Reads one job's events for all its streams, and whether their keys may still read."""
+
+    def __init__(self, streams: EventStreams, project_id: str, job_id: str, position: int) -> None:
+        self.project_id = project_id
+        self.keys: Counter[str] = Counter()
+        """The keys of the streams."""
+        self.over = False
+        """Whether nothing more comes."""
+        self.done: bytes | None = None
+        """The message that ends the streams of a job that has ended."""
+        self._streams = streams
+        self._context = streams.context
+        self._job_id = job_id
+        self._start = self._end = position
+        self._window: deque[Message] = deque()
+        self._bytes = 0
+        self._refused: set[str] = set()
+        self._changed = asyncio.Event()
+        # In a context of its own: it is no part of the request whose stream came first.
+        self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+
+    def may_read(self, key_id: str) -> bool:
+        """Tell whether a stream's key could read at the last look."""
+        return key_id not in self._refused
+
+    def after(self, position: int) -> Sequence[Message] | None:
+        """Return the messages after a position; None if some of them have left the window."""
+        if position < self._start:
+            return None
+        if position >= self._end:
+            return ()
+        return [message for message in self._window if message.position > position]
+
+    async def wait_for_news(self, seconds: float) -> None:
+        """Wait until something has changed, for so long at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await self._changed.wait()
+
+    def stop(self) -> None:
+        """End the reading."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while not self.over:
+                news = await self._read()
+                if news is not None:
+                    self._take(news)
+                if news is None or not news.events:
+                    await asyncio.sleep(self._pause_seconds())
+        except Exception:
+            log.exception("The events of %s cannot be read", self._job_id)
+            self.over = True
+            self._wake()
+
+    def _pause_seconds(self) -> float:
+        """A project that follows very many jobs does not read SQL more often for it."""
+        share = self._streams.count_readers(self.project_id) / _QUICK_READERS
+        return self._context.settings.poll_seconds * max(1.0, share)
+
+    async def _read(self) -> _News | None:
+        """Read on; None while the database is away, which ends no stream."""
+        keys = tuple(self.keys)
+        try:
+            return await to_thread.run_sync(self._look, keys, limiter=self._streams.reads)
+        except Unavailable as error:
+            log.warning("The events of %s cannot be read at the moment: %s", self._job_id, error.message)
+            return None
+
+    def _look(self, keys: Sequence[str]) -> _News:
+        """Read the job BEFORE its events: what ends a job writes its last events in the same transaction."""
+        with self._context.db.read() as session:
+            reading = find_reading_keys(session, keys)
+            job = repository.by_id(session, self._job_id)
+            events = repository.events_since(session, self._job_id, self._end)
+            return _News(job, events, set(keys) - reading)
+
+    def _take(self, news: _News) -> None:
+        for event in news.events:
+            self._append(_event(event))
+        changed = bool(news.events) or news.keys != self._refused
+        self._refused = news.keys
+        if news.job is None:
+            self.over = True
+        elif not news.events and news.job.state in TERMINAL:
+            shown = JobObject.of(news.job, self._context.settings.organization)
+            self.done = _message("done", shown.model_dump_json(), None)
+            self.over = True
+        if changed or self.over:
+            self._wake()
+
+    def _append(self, message: Message) -> None:
+        self._window.append(message)
+        self._bytes += len(message.data)
+        self._end = message.position
+        while self._window and (len(self._window) > _WINDOW_EVENTS or self._bytes > _WINDOW_BYTES):
+            oldest = self._window.popleft()
+            self._bytes -= len(oldest.data)
+            self._start = oldest.position
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _event(event: JobEvent) -> Message:
+    return Message(event.seq, _message("fine_tuning.job.event", JobEventObject.of(event).model_dump_json(), event.id))
 
 
 def _message(kind: str, data: str, event_id: str | None) -> bytes:

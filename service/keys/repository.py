@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Double, bindparam, delete, select, update
+from sqlalchemy import Double, bindparam, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -48,6 +48,14 @@ def live_key(session: Session, digest: str, *, lately: float) -> LiveKey | None:
     """
     row = session.execute(_LIVE_KEY, {"digest": digest, "lately": lately}).first()
     return None if row is None else LiveKey(*row)
+
+
+def live_scopes(session: Session, key_ids: Iterable[str]) -> dict[str, str]:
+    """Return the scopes of those of the keys that work: not revoked, not expired, their project not deleted."""
+    query = select(ApiKey.id, ApiKey.scopes).join(Project, Project.id == ApiKey.project_id)
+    alive = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > db_now())
+    query = query.where(ApiKey.id.in_(key_ids), ApiKey.revoked_at.is_(None), Project.deleted_at.is_(None), alive)
+    return {row.id: row.scopes for row in session.execute(query)}
 
 
 def note_use(session: Session, key_id: str) -> None:

@@ -125,6 +125,11 @@ def authenticate(session: Session, hmac_key: bytes, authorization: str | None) -
     )
 
 
+def find_reading_keys(session: Session, key_ids: Iterable[str]) -> set[str]:
+    """Return those of the keys that may read now: what is asked again while an answer goes on and on."""
+    return {key_id for key_id, scopes in repository.live_scopes(session, key_ids).items() if "read" in scopes.split()}
+
+
 def require_live(session: Session, project_id: str) -> None:
     """Raise Unauthenticated where a key's project was deleted since the key was checked.
 

@@ -22,20 +22,45 @@ class TurnsExhausted(ServiceError):
     code = "too_many_at_once"
     retry = True
 
-    def __init__(self, what: str, waiting: int, *, retry_after: float) -> None:
+    def __init__(self, what: str, waiting: int, *, retry_after: float, of: str = "of this project") -> None:
         super().__init__(
-            f"{waiting} {what} of this project are waiting already, the most that may. Wait for some of them to end, "
+            f"{waiting} {what} {of} are waiting already, the most that may. Wait for some of them to end, "
             f"or try again in {retry_after:g} seconds."
         )
         self.headers = {"retry-after": f"{max(1, round(retry_after))}"}
+
+
+class Turn:
+    """A place that is held. Work that takes long lets other projects have it for a while by `let_others_go`."""
+
+    def __init__(self, turns: FairTurns, project_id: str) -> None:
+        self._turns = turns
+        self._project_id = project_id
+        self.held = True
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether a request of another project waits."""
+        return self._turns.count_waiting() > self._turns.count_waiting(self._project_id)
+
+    async def let_others_go(self) -> None:
+        """Give the place to the other projects that wait, and wait for the next one before the project's own requests.
+
+        It is refused by no bound: the request was let in already.
+        """
+        if not self.others_wait:
+            return
+        self.held = False  # a request that is cancelled while it waits has no place to give back
+        await self._turns.take_again(self._project_id)
+        self.held = True
 
 
 class FairTurns:
     """A number of places, given to waiting projects in rotation: to the project with the fewest places first.
 
     `per_project` bounds how many places one project holds at once, `waiting_per_project` how many of its requests
-    wait; one more is refused by TurnsExhausted before any work is done for it. `what` names the requests in that
-    sentence, in the plural.
+    wait and `waiting` how many of all projects; one more is refused by TurnsExhausted before any work is done for it.
+    One project never fills `waiting`, unless that is one. `what` names the requests in that sentence, in the plural.
     """
 
     def __init__(
@@ -45,25 +70,38 @@ class FairTurns:
         what: str,
         per_project: int | None = None,
         waiting_per_project: int = 64,
+        waiting: int | None = None,
         retry_after: float = 2.0,
     ) -> None:
         self._free = places
         self._what = what
         self._per_project = places if per_project is None else min(per_project, places)
-        self._waiting_per_project = waiting_per_project
+        self._waiting = waiting
+        self._waiting_per_project = (
+            waiting_per_project if waiting is None else min(waiting_per_project, max(1, waiting - 1))
+        )
         self._retry_after = retry_after
         self._held: Counter[str] = Counter()
         # The order of the keys is the order of the last turns: whoever had one goes to the end.
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
-    async def turn(self, project_id: str) -> AsyncGenerator[None]:
-        """Hold a place for the length of the block. Raises TurnsExhausted if too many of the project's wait."""
+    async def turn(self, project_id: str) -> AsyncGenerator[Turn]:
+        """Hold a place for the length of the block. Raises TurnsExhausted if too many requests wait."""
         await self._take(project_id)
+        turn = Turn(self, project_id)
         try:
-            yield
+            yield turn
         finally:
-            self._give_place_back(project_id)
+            if turn.held:
+                self._give_place_back(project_id)
+
+    async def take_again(self, project_id: str) -> None:
+        """Give a place back and wait for the next one at the head of the project's queue: for `Turn` alone."""
+        place = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(project_id, deque()).appendleft(place)
+        self._give_place_back(project_id)
+        await self._wait_for_place(project_id, place)
 
     def count_waiting(self, project_id: str | None = None) -> int:
         """Return how many requests wait, of one project or of all."""
@@ -82,10 +120,13 @@ class FairTurns:
             return
         if queue is not None and len(queue) >= self._waiting_per_project:
             raise TurnsExhausted(self._what, self._waiting_per_project, retry_after=self._retry_after)
-        if queue is None:
-            queue = self._queues[project_id] = deque()
+        if self._waiting is not None and self.count_waiting() >= self._waiting:
+            raise TurnsExhausted(self._what, self._waiting, retry_after=self._retry_after, of="of all projects")
         place = asyncio.get_running_loop().create_future()
-        queue.append(place)
+        self._queues.setdefault(project_id, deque()).append(place)
+        await self._wait_for_place(project_id, place)
+
+    async def _wait_for_place(self, project_id: str, place: asyncio.Future[None]) -> None:
         try:
             await place
         except asyncio.CancelledError:
@@ -111,6 +152,8 @@ class FairTurns:
         self._held[project_id] -= 1
         if not self._held[project_id]:
             del self._held[project_id]
+        if project_id in self._queues:  # its turn ends now: whoever came meanwhile is before it
+            self._queues.move_to_end(project_id)
         self._fill_places()
 
     def _fill_places(self) -> None:

@@ -55,6 +55,14 @@ class Settings(BaseSettings):
     """Where the engine for chat listens: `unix:///path` or `http://host:port`. `burnish-server up` starts one."""
     engine_waiting: int = Field(32, ge=1)
     """How many conversations may wait for the engine; more are answered by 429."""
+    engine_waiting_per_project: int = Field(8, ge=1)
+    """How many of them may be one project's; at least one place is always left to the others."""
+    engine_most_tokens: int = Field(1 << 17, ge=1)
+    """The most tokens that a request may ask for: the limit of an answer times the number of answers."""
+    engine_answer_seconds: float = Field(300.0, gt=0)
+    """How long a model may work on one request; the answers then end with the `finish_reason` `length`."""
+    engine_turn_seconds: float = Field(10.0, gt=0)
+    """After so long a conversation pauses if another project's waits, and goes on in its next turn."""
     engine_idle_seconds: float = Field(900.0, gt=0)
     """After so long without a conversation the engine frees its model's memory."""
     engine_max_tokens: int = Field(1024, ge=1)
@@ -65,6 +73,18 @@ class Settings(BaseSettings):
     inference_key: SecretStr | None = None
     inference_adapters: Path | None = None
     """A folder that the engine and the inference server share: adapters are put there for it to load."""
+    inference_conversations: int = Field(256, ge=1)
+    """How many conversations the inference server has at once; more wait as they do for the engine."""
+    inference_conversations_per_project: int = Field(64, ge=1)
+
+    open_chats: int = Field(512, ge=1)
+    """How many chats are open in one API process at once; more are answered by 429."""
+    open_chats_per_project: int = Field(64, ge=1)
+    open_event_streams: int = Field(1000, ge=1)
+    """How many streams of events are open in one API process at once; more are answered by 429."""
+    open_event_streams_per_project: int = Field(100, ge=1)
+    stream_stall_seconds: float = Field(30.0, gt=0)
+    """After so long in which a reader takes nothing of a stream, the stream is ended."""
 
     python_graders: Literal["off", "on"] = "off"
     """Whether `python` graders are run: code of the projects, shut in (docs/adr/0016-the-jail-of-python-graders.md)."""

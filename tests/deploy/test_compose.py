@@ -170,7 +170,7 @@ def test_health_checks_ask_paths_that_the_api_has() -> None:
     compile(of_engine, "healthcheck", "exec")
     address = SERVICES["api"]["environment"]["BURNISH_ENGINE_URL"]
     assert f"{address}/healthz".replace("engine", "127.0.0.1") in of_engine
-    engine = create_engine_app(b"", LocalEngine)  # pyright: ignore[reportArgumentType] - opened when it is served
+    engine = create_engine_app(b"", Settings(), LocalEngine)  # pyright: ignore[reportArgumentType] - opened when it is served
     assert "/healthz" in {getattr(route, "path", None) for route in engine.routes}
 
 

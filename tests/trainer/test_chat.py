@@ -86,6 +86,26 @@ def test_it_answers_refuses_cancels_and_ends_with_its_orders(program: Program, t
     assert ended["finish_reason"] == "cancelled"
     assert ended["tokens"] < 500
 
+    program.send(**order(tiny_base, "long", max_tokens=400, logit_bias={"50": 100.0}))
+    assert program.read()["type"] == "began"
+    program.send(type="pause", id="long")
+    while program.read()["type"] != "paused":
+        pass
+    program.send(**order(tiny_base, "between"))
+    assert {event["id"] for event in program.until_end()} == {"between"}
+    program.send(type="resume", id="long")
+    rest = program.until_end()
+    assert (rest[0]["type"], {event["id"] for event in rest}) == ("resumed", {"long"})
+    assert rest[-2]["tokens"] == 400
+
+    program.send(**order(tiny_base, "dropped", max_tokens=400, logit_bias={"50": 100.0}))
+    program.send(type="pause", id="dropped")
+    while program.read()["type"] != "paused":
+        pass
+    program.send(type="cancel", id="dropped")
+    program.send(type="resume", id="dropped")
+    program.send(type="pause", id="never-asked")
+
     program.send(**order(tiny_base, "five"))
     again = program.until_end()
     assert [{**event, "id": ""} for event in again] == [{**event, "id": ""} for event in events]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,8 @@ def running_chat(
         own = engine_context.settings
         return LocalEngine(own, Weights(engine_context, stop), Speaker(own, folder=folder / "engine"))
 
-    app = create_engine_app(engine_context.hmac_key, local if backend is None else lambda: backend(engine_context))
+    open_backend = local if backend is None else partial(backend, engine_context)
+    app = create_engine_app(engine_context.hmac_key, engine_context.settings, open_backend)
     with serving(app) as url:
         context = make_context(folder, catalog=catalog, engine_url=url, **settings)
         with run_api(context) as api:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +18,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from service.chat.errors import AnswerTooLong, EngineBusy
 from service.chat.protocol import Question, Source
 from service.chat.schemas import ChatCompletionRequest
 from service.context import Context
@@ -40,6 +41,7 @@ class Vllm:
     keys: set[str] = field(default_factory=set)
     fail: tuple[int, bytes] | None = None
     cut: bool = False
+    gate: threading.Event | None = None
     url: str = ""
 
     def load(self, body: dict[str, Any]) -> tuple[int, bytes]:
@@ -52,6 +54,8 @@ class Vllm:
 
     def answer(self, body: dict[str, Any]) -> tuple[int, bytes]:
         self.bodies.append(body)
+        if self.gate is not None:
+            self.gate.wait(30)
         if self.fail is not None:
             return self.fail
         if body["model"] not in {"tiny", *self.loaded}:
@@ -217,3 +221,68 @@ def test_a_server_that_is_away_is_named(tiny_base: Path, tmp_path: Path) -> None
             answer = ask(client)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "chat_unavailable")
         assert "does not answer" in answer.json()["error"]["message"]
+
+
+async def ask_directly(server: InferenceServer, project: str) -> str:
+    source = Source(base="tiny", project_id="proj_owner")
+    chunks = server.answers(Question(source=source, request=request_for("tiny"), project_id=project))
+    return "".join([choice.delta.content or "" async for chunk in chunks for choice in chunk.choices])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def test_a_greedy_project_has_its_share_of_the_server_and_the_others_are_answered(world: ChatWorld, vllm: Vllm) -> None:
+    """Two conversations at once and one that waits; the rest is sent away, and what waits and hangs up is forgotten."""
+    caps = {"inference_conversations": 3, "inference_conversations_per_project": 2, "engine_waiting_per_project": 1}
+    settings = world.context.settings.model_copy(update={"inference_url": vllm.url, **caps})
+    gate = vllm.gate = threading.Event()
+    vllm.bodies.clear()
+
+    async def story() -> None:
+        server = InferenceServer(settings, Weights(world.context, threading.Event()))
+        held = [asyncio.create_task(ask_directly(server, "greedy")) for _ in range(2)]
+        await until(lambda: len(vllm.bodies) == 2)
+        waiting = asyncio.create_task(ask_directly(server, "greedy"))
+        await until(lambda: server.count_waiting() == 1)
+        for _ in range(5):
+            with pytest.raises(EngineBusy, match="1 conversations of this project"):
+                await ask_directly(server, "greedy")
+        quiet = asyncio.create_task(ask_directly(server, "安静"))
+        await until(lambda: len(vllm.bodies) == 3)
+        waiting.cancel()
+        await until(lambda: server.count_waiting() == 0)
+        gate.set()
+        assert await asyncio.gather(*held, quiet) == ["我是 tiny"] * 3
+        assert await ask_directly(server, "greedy") == "我是 tiny"
+        await server.stop()
+
+    try:
+        asyncio.run(story())
+    finally:
+        gate.set()
+        vllm.gate = None
+
+
+def test_an_answer_that_takes_too_long_is_ended_by_a_sentence(world: ChatWorld, vllm: Vllm) -> None:
+    settings = world.context.settings.model_copy(update={"inference_url": vllm.url, "engine_answer_seconds": 0.2})
+    gate = vllm.gate = threading.Event()
+
+    async def story() -> None:
+        server = InferenceServer(settings, Weights(world.context, threading.Event()))
+        with pytest.raises(AnswerTooLong, match=r"0\.2 seconds.*BURNISH_ENGINE_ANSWER_SECONDS") as late:
+            await ask_directly(server, "desk")
+        assert (late.value.code, late.value.retry) == ("answer_failed", False)
+        gate.set()
+        vllm.gate = None
+        assert await ask_directly(server, "desk") == "我是 tiny"
+        await server.stop()
+
+    try:
+        asyncio.run(story())
+    finally:
+        gate.set()
+        vllm.gate = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +41,12 @@ def read(model: Any, prompt: Sequence[int]) -> Read:
     return Read(output.logits[0, -1].float(), output.past_key_values)
 
 
-def draw(model: Any, prompt: Read, sampling: Sampling, generator: torch.Generator, limit: int) -> Iterator[Drawn]:
+def draw(
+    current_model: Callable[[], Any], prompt: Read, sampling: Sampling, generator: torch.Generator, limit: int
+) -> Iterator[Drawn]:
     """Yield up to `limit` tokens. The same generator's state, prompt and weights give the same tokens.
 
+    The model is asked for at each token and not kept between them: another base may be loaded in a pause.
     Raises FloatingPointError where the model's scores are not numbers.
     """
     cache = copy.deepcopy(prompt.cache)
@@ -51,7 +54,7 @@ def draw(model: Any, prompt: Read, sampling: Sampling, generator: torch.Generato
     seen: Counter[int] = Counter()
     for _ in range(limit):
         with torch.inference_mode():
-            scores = prompt.scores if token is None else _next(model, token, cache)
+            scores = prompt.scores if token is None else _next(current_model(), token, cache)
             drawn = _choose(scores, sampling, generator, seen)
         yield drawn
         token = drawn.token

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.fixtures.adapters import make_adapter
-from trainer.chat_messages import AdapterRef, Ask, Began, Done, Ended, Piece, Sampling
+from trainer.chat_messages import AdapterRef, Ask, Began, Done, Ended, Paused, Piece, Resumed, Sampling
 from trainer.engine.chat import models as chat_models
 from trainer.engine.chat.answers import answer
 from trainer.engine.chat.models import Models
@@ -161,3 +163,47 @@ def test_a_broken_adapter_is_named_and_the_next_one_still_answers(
         told(models, ask(tiny_base, AdapterRef(name="broken", path=tmp_path)))
     assert raised.value.code == "invalid_adapter"
     assert text(told(models, ask(tiny_base, adapters[1]))) == reference(tiny_base, adapters[1], 24)[0]
+
+
+def test_an_answer_that_pauses_is_the_same_whatever_answers_meanwhile(
+    models: Models, tiny_base: Path, adapters: list[AdapterRef], tmp_path: Path
+) -> None:
+    """Another adapter, no adapter, and another base in its place: none of it shows, with several sampled answers."""
+    elsewhere = tmp_path / "base"
+    elsewhere.symlink_to(tiny_base)
+    others = [ask(tiny_base, adapters[1]), ask(tiny_base), ask(elsewhere)]
+    order = ask(tiny_base, adapters[0], temperature=1.0, seed=7, n=2, max_tokens=8)
+    whole, pieces, pauses = told(models, order), list[Any](), 0
+    for event in answer(models, order, lambda: False, lambda: True):
+        if isinstance(event, Paused):
+            other = others[pauses % 3]
+            assert told(models, other)
+            pauses += 1
+        elif not isinstance(event, Resumed):
+            pieces.append(event)
+    assert pauses > 8
+    assert pieces == whole
+
+
+def test_a_conversation_that_pauses_keeps_no_base_in_memory(models: Models, tiny_base: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "base"
+    elsewhere.symlink_to(tiny_base)
+    events = answer(models, ask(tiny_base, max_tokens=20), lambda: False, lambda: True)
+    next(event for event in events if isinstance(event, Paused))
+    first = weakref.ref(models.base(tiny_base))
+    models.base(elsewhere)
+    gc.collect()
+    assert first() is None
+    events.close()
+
+
+def test_the_time_of_an_answer_is_bounded(models: Models, tiny_base: Path) -> None:
+    """One token is drawn; the answers that were not begun are told as ended, so that every one has an end."""
+    order = ask(tiny_base, n=3, max_tokens=400, logit_bias={50: 100.0}).model_copy(update={"seconds": 1e-6})
+    events = [event for event in told(models, order) if not isinstance(event, Piece)]
+    assert [type(event) for event in events] == [Began, Ended, Ended, Ended, Done]
+    assert [(event.finish_reason, event.tokens) for event in events[1:4]] == [
+        ("length", 1),
+        ("length", 0),
+        ("length", 0),
+    ]
