@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 from anyio import CapacityLimiter
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service.api.docs import add_docs
 from service.api.errors import add_error_handlers
+from service.api.full_disk import FullDisk, require_disk
 from service.api.guards import READING, WRITING, refuse_nul, take_turn
 from service.api.middleware import JsonBodyLimit, RequestId
 from service.api.observed import Observed
 from service.api.reference import TAGS, describe, operation_id
+from service.api.shared import SharedResult
+from service.api.tending import tend
 from service.audit import endpoints as audit
+from service.audit.refusals import RefusalLog
 from service.audit.service import record
 from service.chat import endpoints as chat
 from service.context import Context
@@ -28,11 +33,11 @@ from service.graders.turns import Turns
 from service.jobs import endpoints as jobs
 from service.jobs import permission_endpoints as permissions
 from service.keys import endpoints as keys
-from service.keys.auth import ContextDep
 from service.keys.service import require_live
 from service.kit.call import CALL
 from service.kit.declared import refuses
 from service.kit.errors import Unavailable
+from service.kit.reserve import DiskReserve
 from service.kit.version import VERSION
 from service.limits import endpoints as limits
 from service.limits.rates import RateBook, count_request
@@ -41,6 +46,9 @@ from service.previews import endpoints as previews
 from service.uploads import endpoints as uploads
 from service.webhooks import endpoints as webhooks
 
+READINESS_SECONDS = 1.0
+"""How long an answer about readiness holds: to find it out syncs a disk, and nobody needs a key to ask."""
+
 
 class Health(BaseModel):
     """The process answers, or (readiness) everything it needs does."""
@@ -48,8 +56,11 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-def create_app(context: Context | None) -> FastAPI:
-    """Assemble the application. Without a context it can only describe itself (its OpenAPI document)."""
+def create_app(context: Context | None, *, reserve: DiskReserve | None = None) -> FastAPI:
+    """Assemble the application. Without a context it can only describe itself (its OpenAPI document).
+
+    `reserve` is the room for deleting on a full disk; none is kept without it.
+    """
     app = FastAPI(
         title="Burnish",
         version=VERSION,
@@ -58,20 +69,26 @@ def create_app(context: Context | None) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=None,  # `docs` serves it
         openapi_tags=TAGS,
         redirect_slashes=False,  # a redirect would name a host and a scheme that a proxy in front may not have
         generate_unique_id_function=operation_id,
         dependencies=[Depends(refuse_nul), Depends(take_turn, scope="function")],
+        lifespan=tend,
     )
     app.state.context = context
     app.state.rate_book = RateBook()
     app.state.grading = Turns()
     app.state.reading, app.state.writing = CapacityLimiter(READING), CapacityLimiter(WRITING)
-    if context is not None:
-        context.db.before_commit = watch_change
+    app.state.refusals = app.state.reserve = None
     app.add_middleware(JsonBodyLimit)
-    app.add_middleware(RequestId)
+    if context is not None:
+        reserve = reserve or DiskReserve(context.settings.data, 0)
+        app.state.refusals, app.state.reserve = RefusalLog(context.db), reserve
+        app.state.readiness = SharedResult(partial(check_parts, context), READINESS_SECONDS)
+        context.db.before_commit = partial(watch_change, reserve)
+        app.add_middleware(FullDisk, reserve=reserve)
+    app.add_middleware(RequestId, trusted_proxies=context.settings.proxies if context else ())
     app.add_middleware(Observed)
     add_error_handlers(app)
     routed = (
@@ -102,13 +119,14 @@ def create_app(context: Context | None) -> FastAPI:
     return app
 
 
-def watch_change(session: Session) -> None:
+def watch_change(reserve: DiskReserve, session: Session) -> None:
     """Look at a transaction before it is committed: the caller's project must still be there, and the log is told.
 
-    Raises Unauthenticated.
+    Raises Unauthenticated, or DiskIsFull if there is room for deleting alone.
     """
     call = CALL.get()
     if call is not None and call.key_id is not None and call.project_id is not None:
+        require_disk(reserve, call)
         require_live(session, call.project_id)
         record(session, call)
 
@@ -118,12 +136,18 @@ def healthz() -> Health:
     return Health()
 
 
-def readyz(context: ContextDep) -> Health:
+async def readyz(request: Request) -> Health:
     """Tell that SQL and the blob store answer."""
+    readiness: SharedResult[None] = request.app.state.readiness
+    await readiness.get()
+    return Health()
+
+
+def check_parts(context: Context) -> None:
+    """Raise Unavailable or NoSpace unless SQL and the blob store answer."""
     context.db.check()
     with storage_errors():
         context.storage.check()
-    return Health()
 
 
 def openapi_document() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -138,8 +139,10 @@ def _welcome(settings: Settings, url: str) -> None:
         context.db.close()
     _say(f"Burnish is ready at {url}/v1")
     if token is not None:
-        _say(f"API key:       {token}   (shown once)")
-    _say(f"For clients:   {settings.data / CLIENT_FILE}")
+        # Elsewhere than on a terminal, what is printed is kept: in a container's log, in a file.
+        shown = f"{token}   (shown once)" if sys.stdout.isatty() else "the api_key in the file for clients"
+        _say(f"API key:       {shown}")
+    _say(f"For clients:   {settings.data / CLIENT_FILE}   (readable for its owner alone)")
     _say(f"Logs:          {settings.data / 'logs'}")
     if settings.metrics_address != "off":
         _say(f"Metrics:       {settings.metrics_address or settings.data / 'metrics'}")

@@ -53,7 +53,7 @@ def test_text_names_the_request_the_job_and_the_attempt() -> None:
         "worker-1 WARNING service.x [req_1]: 盘满了",
         "worker-1 INFO service.x: after",
     ]
-    assert told[3] == "worker-1 INFO service.x [ftjob-1 2]: claimed"
+    assert told[3] == "worker-1 INFO service.x [ftjob-1 2]: claimed\\nby me"
     assert "worker-1 INFO service.x [ftjob-1 2]: beside" in told
     assert "worker-1 INFO service.x [ftjob-2]: about" in told
 
