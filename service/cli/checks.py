@@ -68,7 +68,7 @@ def _close_to_others(folder: Path) -> None:
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = os.path.join(parent, name)
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, PermissionError):  # gone meanwhile, or another user's own
                 mode = os.lstat(path).st_mode
                 if mode & 0o077 and not stat.S_ISLNK(mode):
                     os.chmod(path, stat.S_IMODE(mode) & 0o700)
