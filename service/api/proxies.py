@@ -39,8 +39,8 @@ def _forwarded(scope: Scope) -> list[str]:
 def _without_port(name: str) -> Address | None:
     """Read `1.2.3.4`, `1.2.3.4:5`, `::1` or `[::1]:5`."""
     if name.startswith("["):
-        inside, _, port = name[1:].partition("]")
-        return parse_address(inside) if port == "" or _is_port(port) else None
+        inside, end, port = name[1:].partition("]")
+        return parse_address(inside) if end and (not port or _is_port(port)) else None
     host, colon, port = name.partition(":")
     if colon and ":" not in port:
         return parse_address(host) if _is_port(f":{port}") else None
