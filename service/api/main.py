@@ -23,9 +23,10 @@ def run_api(settings: Settings, host: str, port: int, *, name: str | None = None
     """
     descriptors = raise_descriptor_limit()
     telemetry.begin(settings, "api", name)
+    reserve = DiskReserve.of(settings)
+    reserve.release_if_full()
     context = open_context(settings)
     migrations.check(settings)
-    reserve = DiskReserve.of(settings)
     reserve.fill()
     server = BoundedServer(create_app(context, reserve=reserve), settings)
     sockets = listen(host, port, shared=shared)

@@ -24,6 +24,7 @@ from service.cli.errors import CommandFailed
 from service.cli.processes import Child, stop_in_order
 from service.context import open_context
 from service.kit.metrics import forget_notes
+from service.kit.reserve import DiskReserve
 from service.kit.settings import Settings, load_settings
 from service.queue.embedded import MAX_SOCKET_PATH, EmbeddedValkey
 from service.webhooks.target import configured_target
@@ -63,6 +64,7 @@ def run_up(data: Path | None, *, host: str, port: int, workers: int, apis: int) 
     configured_target(settings)
     checks.check_port(host, port)
     checks.check_packages()
+    DiskReserve.of(settings).release_if_full()
     checks.prepare_folder(settings.data)
     with checks.locked(settings.data):
         if warning := checks.low_space(settings.data):

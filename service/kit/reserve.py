@@ -15,6 +15,7 @@ from service.kit.settings import Settings
 
 _log = logging.getLogger(__name__)
 NAME = "reserve"
+_LEAST_FREE_BYTES = 1 << 20
 _ROOM_TO_REFILL = 4
 """The reserve is taken again once so many times its size is free."""
 
@@ -50,6 +51,12 @@ class DiskReserve:
         with suppress(FileNotFoundError):
             self._path.unlink()
             _log.warning("The disk is full: %d bytes that were kept for this are free for deleting now.", self._size)
+
+    def release_if_full(self) -> None:
+        """Give the room back if there is hardly any other: a database cannot even be opened without some."""
+        with suppress(OSError):
+            if self._is_whole() and shutil.disk_usage(self._path.parent).free < _LEAST_FREE_BYTES:
+                self.release()
 
     def is_used_up(self) -> bool:
         """Tell whether the room was given back, and not taken again."""

@@ -27,6 +27,7 @@ from service.cli.errors import CommandFailed, sentence_of
 from service.cli.processes import Child
 from service.context import Context
 from service.kit.db import Database
+from service.kit.settings import Settings
 from tests.fixtures.processes import Server, clean_environment, free_port, running_server, wait_until
 from tests.fixtures.service import GOOD_JSONL, make_context
 
@@ -356,6 +357,7 @@ def test_up_from_the_first_start_to_ctrl_c_and_again(tmp_path: Path) -> None:
         assert backed_up.returncode == 0
         assert stat.S_IMODE((tmp_path / "b.tar").stat().st_mode) == 0o600
         assert {path.name for path in data.rglob("*.sock")} == {"valkey.sock", "engine.sock"}
+        assert (data / "reserve").stat().st_size == Settings(data=data).disk_reserve_bytes
         log = str(data / "up.log")  # this test's own
         assert [found for found in too_wide(data) if not found.startswith(log)] == []
 
