@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -68,7 +69,6 @@ def controller() -> None:
 @click.option("--name", help="The worker's name in logs and leases; else this machine's name and the process id.")
 def worker(name: str | None) -> None:
     """Take jobs from the queue and train, one after the other."""
-    import os
     import socket
 
     from service.kit.settings import load_settings
@@ -127,7 +127,8 @@ cli.add_command(restore)
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. What it and its child processes make is for its owner alone."""
+    os.umask(0o077)
     cli(prog_name="burnish-server")
 
 

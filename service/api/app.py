@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service.api.admission import Admission
 from service.api.docs import add_docs
 from service.api.errors import add_error_handlers
+from service.api.full_disk import FullDisk, require_disk
 from service.api.guards import take_turn
 from service.api.middleware import JsonBodyLimit, RequestId
 from service.api.observed import Observed
 from service.api.reference import TAGS, describe, operation_id
+from service.api.shared import SharedResult
+from service.api.tending import tend
 from service.audit import endpoints as audit
+from service.audit.refusals import RefusalLog
 from service.audit.service import record
 from service.chat import endpoints as chat
 from service.context import Context
@@ -30,12 +35,12 @@ from service.jobs import endpoints as jobs
 from service.jobs import permission_endpoints as permissions
 from service.jobs.stream import EventStreams
 from service.keys import endpoints as keys
-from service.keys.auth import ContextDep
 from service.keys.service import require_live
 from service.kit.call import CALL
 from service.kit.declared import refuses
 from service.kit.errors import Unavailable
 from service.kit.open_places import OpenPlaces
+from service.kit.reserve import DiskReserve
 from service.kit.version import VERSION
 from service.limits import endpoints as limits
 from service.limits.rates import RateBook
@@ -44,6 +49,9 @@ from service.previews import endpoints as previews
 from service.uploads import endpoints as uploads
 from service.webhooks import endpoints as webhooks
 
+READINESS_SECONDS = 1.0
+"""How long an answer about readiness holds: to find it out syncs a disk, and nobody needs a key to ask."""
+
 
 class Health(BaseModel):
     """The process answers, or (readiness) everything it needs does."""
@@ -51,8 +59,11 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-def create_app(context: Context | None) -> FastAPI:
-    """Assemble the application. Without a context it can only describe itself (its OpenAPI document)."""
+def create_app(context: Context | None, *, reserve: DiskReserve | None = None) -> FastAPI:
+    """Assemble the application. Without a context it can only describe itself (its OpenAPI document).
+
+    `reserve` is the room for deleting on a full disk; none is kept without it.
+    """
     app = FastAPI(
         title="Burnish",
         version=VERSION,
@@ -61,25 +72,18 @@ def create_app(context: Context | None) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=None,  # `docs` serves it
         openapi_tags=TAGS,
         redirect_slashes=False,  # a redirect would name a host and a scheme that a proxy in front may not have
         generate_unique_id_function=operation_id,
         dependencies=[Depends(take_turn, scope="function")],
+        lifespan=tend,
     )
-    app.state.context = context
-    app.state.rate_book = RateBook()
-    app.state.grading = GradingTurns(context and context.settings)
-    app.state.admission = Admission(context and context.settings)
-    if context is not None:
-        app.state.upload_turns = open_upload_turns(context.settings)
-        context.db.before_commit = watch_change
-        app.state.open_chats = OpenPlaces(
-            "chats", per_project=context.settings.open_chats_per_project, total=context.settings.open_chats
-        )
-        app.state.event_streams = EventStreams(context)
+    open_shared_state(app, context, reserve)
     app.add_middleware(JsonBodyLimit)
-    app.add_middleware(RequestId)
+    if context is not None:
+        app.add_middleware(FullDisk, reserve=app.state.reserve)
+    app.add_middleware(RequestId, trusted_proxies=context.settings.proxies if context else ())
     app.add_middleware(Observed)
     add_error_handlers(app)
     routed = (
@@ -110,13 +114,34 @@ def create_app(context: Context | None) -> FastAPI:
     return app
 
 
-def watch_change(session: Session) -> None:
+def open_shared_state(app: FastAPI, context: Context | None, reserve: DiskReserve | None) -> None:
+    """Make what the requests to one process share: its books, its turns, its caches."""
+    app.state.context = context
+    app.state.rate_book = RateBook()
+    app.state.grading = GradingTurns(context and context.settings)
+    app.state.admission = Admission(context and context.settings)
+    app.state.refusals = app.state.reserve = None
+    if context is None:
+        return
+    reserve = reserve or DiskReserve(context.settings.data, 0)
+    app.state.upload_turns = open_upload_turns(context.settings)
+    app.state.open_chats = OpenPlaces(
+        "chats", per_project=context.settings.open_chats_per_project, total=context.settings.open_chats
+    )
+    app.state.event_streams = EventStreams(context)
+    app.state.refusals, app.state.reserve = RefusalLog(context.db), reserve
+    app.state.readiness = SharedResult(partial(check_parts, context), READINESS_SECONDS)
+    context.db.before_commit = partial(watch_change, reserve)
+
+
+def watch_change(reserve: DiskReserve, session: Session) -> None:
     """Look at a transaction before it is committed: the caller's project must still be there, and the log is told.
 
-    Raises Unauthenticated.
+    Raises Unauthenticated, or DiskIsFull if there is room for deleting alone.
     """
     call = CALL.get()
     if call is not None and call.key_id is not None and call.project_id is not None:
+        require_disk(reserve, call)
         require_live(session, call.project_id)
         record(session, call)
 
@@ -126,12 +151,18 @@ def healthz() -> Health:
     return Health()
 
 
-def readyz(context: ContextDep) -> Health:
+async def readyz(request: Request) -> Health:
     """Tell that SQL and the blob store answer."""
+    readiness: SharedResult[None] = request.app.state.readiness
+    await readiness.get()
+    return Health()
+
+
+def check_parts(context: Context) -> None:
+    """Raise Unavailable or NoSpace unless SQL and the blob store answer."""
     context.db.check()
     with storage_errors():
         context.storage.check()
-    return Health()
 
 
 def openapi_document() -> dict[str, Any]:

@@ -1,36 +1,94 @@
-"""The rendered API documentation at `/docs`: Swagger UI, whose files come from a package, not from another site."""
+"""The description of the API: the document itself, and its rendering at `/docs`.
+
+The page is Swagger UI, whose files come from a package, not from another site.
+"""
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
+import json
+import re
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from service.api.shared import SharedResult
+
+DOCUMENT_PATH = "/openapi.json"
 _STATIC = "/docs/static"
-# The page starts Swagger UI by a script of its own, and Swagger UI draws with styles and pictures in data: addresses.
+# Swagger UI draws with styles and pictures in data: addresses; the one script in the page is known by its hash.
 _POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self' 'sha256-{script}'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
+@dataclass(frozen=True)
+class _Encoded:
+    plain: bytes
+    packed: bytes
+    tag: str
+
+    def answer(self, *, accepted: str, known: str) -> Response:
+        packed = _accepts_gzip(accepted)
+        # A strong tag names one sequence of bytes, so that the packed form has its own.
+        tag = f'"{self.tag}{"-gzip" if packed else ""}"'
+        headers = {"ETag": tag, "Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
+        tags = {part.strip().removeprefix("W/") for part in known.split(",")}
+        if tag in tags or "*" in tags:
+            return Response(status_code=304, headers=headers)
+        if packed:
+            headers["Content-Encoding"] = "gzip"
+        return Response(self.packed if packed else self.plain, media_type="application/json", headers=headers)
+
+
 def add_docs(app: FastAPI) -> None:
-    """Serve the pages. They work without the internet."""
+    """Serve the document, encoded once a process, and the page. They work without the internet."""
     app.mount(_STATIC, StaticFiles(directory=Path(str(files("fastapi_offline") / "static"))), name="docs")
+    page = _page(app)
+    document = SharedResult(lambda: _encode(app))
 
     @app.get("/docs", include_in_schema=False)
-    def docs() -> HTMLResponse:
-        page = get_swagger_ui_html(
-            openapi_url=app.openapi_url or "",
-            title=f"{app.title} {app.version}",
-            swagger_js_url=f"{_STATIC}/swagger-ui-bundle.js",
-            swagger_css_url=f"{_STATIC}/swagger-ui.css",
-            swagger_favicon_url="data:,",
-            swagger_ui_parameters={"docExpansion": "none", "persistAuthorization": False},
-        )
-        page.headers["Content-Security-Policy"] = _POLICY
+    async def docs() -> HTMLResponse:
         return page
+
+    @app.get(DOCUMENT_PATH, include_in_schema=False)
+    async def openapi(request: Request) -> Response:
+        headers = request.headers
+        encoded = await document.get()
+        return encoded.answer(accepted=headers.get("accept-encoding", ""), known=headers.get("if-none-match", ""))
+
+
+def _page(app: FastAPI) -> HTMLResponse:
+    page = get_swagger_ui_html(
+        openapi_url=DOCUMENT_PATH,
+        title=f"{app.title} {app.version}",
+        swagger_js_url=f"{_STATIC}/swagger-ui-bundle.js",
+        swagger_css_url=f"{_STATIC}/swagger-ui.css",
+        swagger_favicon_url="data:,",
+        swagger_ui_parameters={"docExpansion": "none", "persistAuthorization": False},
+    )
+    (script,) = re.findall(rb"<script>(.*?)</script>", bytes(page.body), re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    page.headers["Content-Security-Policy"] = _POLICY.format(script=digest)
+    return page
+
+
+def _encode(app: FastAPI) -> _Encoded:
+    plain = json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+    return _Encoded(plain, gzip.compress(plain, mtime=0), hashlib.sha256(plain).hexdigest())
+
+
+def _accepts_gzip(accepted: str) -> bool:
+    for part in accepted.lower().split(","):
+        coding, _, weight = part.partition(";")
+        if coding.strip() in ("gzip", "x-gzip", "*"):
+            return not re.fullmatch(r"q=0(\.0*)?", weight.strip())
+    return False

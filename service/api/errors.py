@@ -13,12 +13,26 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from service.kit.errors import ServiceError, TooLarge
+from service.kit.errors import ServiceError, TooLarge, Unavailable
 
 _log = logging.getLogger(__name__)
 _SHOWN, _LONGEST = 10, 256
 """How many problems an answer names, and how much of a place that the caller made up."""
 _NO_OBJECT = frozenset({"missing", "model_type", "model_attributes_type", "dict_type"})
+
+
+class TooManyConnections(Unavailable):
+    """As many connections are open as may be."""
+
+    code = "too_many_connections"
+    shown = None
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"All places for connections are taken ({most} in this process). Close some that you do not use, or try "
+            "again in a few seconds."
+        )
+        self.headers = {"retry-after": "2"}
 
 
 class ErrorObject(BaseModel):
@@ -65,11 +79,16 @@ def _render(
     return JSONResponse(body, status_code=status, headers=answered)
 
 
-async def _service_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ServiceError)
+def service_error(error: ServiceError) -> JSONResponse:
+    """Answer with an error of the service's own."""
     if error.status >= 500:
         _log.error("%s", error.message)
     return _render(error.status, error.body(), retry=error.retry, headers=error.headers)
+
+
+async def _service_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError)
+    return service_error(error)
 
 
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
@@ -141,9 +160,15 @@ def _methods_of(request: Request) -> list[str]:
     return sorted({method for route in fitting for method in route.methods or ()})
 
 
-def unreadable_request(problem: str) -> JSONResponse:
-    """Answer what the HTTP parser itself refuses."""
-    return _answer(400, problem)
+def unreadable_request(status: int, problem: str) -> JSONResponse:
+    """Answer what is no proper HTTP request."""
+    return _answer(status, problem)
+
+
+def refused_connection(most: int) -> JSONResponse:
+    """Answer a connection beyond those that may be open."""
+    error = TooManyConnections(most)
+    return _render(error.status, error.body(), retry=error.retry, headers=error.headers)
 
 
 def unforeseen_error(request_id: str) -> JSONResponse:

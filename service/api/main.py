@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-import socket
-
-import uvicorn
 
 from service import migrations
 from service.api.app import create_app
-from service.api.protocol import BoundedHttp
+from service.api.server import BoundedServer, listen
 from service.context import open_context
 from service.kit import telemetry
+from service.kit.descriptors import raise_descriptor_limit
+from service.kit.reserve import DiskReserve
 from service.kit.settings import Settings
 
 _log = logging.getLogger(__name__)
-
-_BACKLOG = 2048
-"""How many connections wait to be taken, as uvicorn's own sockets let them."""
 
 
 def run_api(settings: Settings, host: str, port: int, *, name: str | None = None, shared: bool = False) -> int:
@@ -25,31 +21,23 @@ def run_api(settings: Settings, host: str, port: int, *, name: str | None = None
 
     Raises SettingsError where a setting or the database's schema is wrong, OSError where the address is taken.
     """
+    descriptors = raise_descriptor_limit()
     telemetry.begin(settings, "api", name)
+    reserve = DiskReserve.of(settings)
+    reserve.release_if_full()
     context = open_context(settings)
     migrations.check(settings)
-    config = uvicorn.Config(
-        create_app(context),
-        host=host,
-        port=port,
-        http=BoundedHttp,
-        ws="none",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=5,
+    reserve.fill()
+    server = BoundedServer(create_app(context, reserve=reserve), settings)
+    sockets = listen(host, port, shared=shared)
+    _log.info(
+        "Listening on port %d of %s%s, for %d connections at once (of %d open files)",
+        port,
+        host,
+        ", which other processes may share" if shared else "",
+        server.connections.most,
+        descriptors,
     )
-    server = uvicorn.Server(config)
-    if shared:
-        listening = _shared_socket(host, port)
-        _log.info("Listening on port %d of %s, which other processes may share", port, host)
-        server.run([listening])
-    else:
-        server.run()
+    server.run(sockets)
     context.db.close()
     return 0 if server.started else 1
-
-
-def _shared_socket(host: str, port: int) -> socket.socket:
-    """Listen beside others that do the same: the kernel gives each new connection to one of them."""
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server(address[:2], family=family, backlog=_BACKLOG, reuse_port=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Sequence
 
 from anyio import to_thread
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,21 +15,27 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import unforeseen_error
 from service.api.guards import MAX_JSON_BYTES, BodyTooLarge
-from service.audit.service import record_failure
-from service.context import Context
+from service.api.headers import missing_security_headers
+from service.api.proxies import client_address
+from service.audit.refusals import RefusalLog
 from service.kit import ids
 from service.kit.call import CALL, Call
 from service.kit.log import REQUEST_ID
+from service.kit.networks import Network
 
 _log = logging.getLogger(__name__)
 _STREAMED_PATHS = re.compile(r"/v1/files|/v1/uploads/[^/]+/parts")
 
 
 class RequestId:
-    """Puts `x-request-id` on every answer: the caller's where it has a safe form, else a fresh one."""
+    """Puts `x-request-id` on every answer: the caller's if it has a safe form, else a fresh one.
 
-    def __init__(self, app: ASGIApp) -> None:
+    And the headers that keep a browser from making more of an answer than it is.
+    """
+
+    def __init__(self, app: ASGIApp, trusted_proxies: Sequence[Network] = ()) -> None:
         self._app = app
+        self._proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -40,8 +47,7 @@ class RequestId:
         request_id = given if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", given) else ids.new_request_id()
         began = time.perf_counter()
         REQUEST_ID.set(request_id)
-        client = scope.get("client")
-        call = Call(request_id, scope["method"], address=client[0][:64] if client else None)
+        call = Call(request_id, scope["method"], address=client_address(scope, self._proxies))
         CALL.set(call)
 
         async def send_with_id(message: Message) -> None:
@@ -54,6 +60,7 @@ class RequestId:
                 headers.update(call.headers)
                 headers["x-request-id"] = request_id
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - began) * 1000))
+                headers.raw.extend(missing_security_headers(headers.raw))
             await send(message)
 
         try:
@@ -70,8 +77,9 @@ class RequestId:
 async def _record(scope: Scope, call: Call, status: int) -> None:
     """Write a refused call to the audit log before it is answered."""
     if call.key_id is not None:
-        context: Context = scope["app"].state.context
-        await to_thread.run_sync(record_failure, context.db, call, status)
+        refusals: RefusalLog = scope["app"].state.refusals
+        if refusals.note(call, status):
+            await to_thread.run_sync(refusals.write_due)
 
 
 class JsonBodyLimit:

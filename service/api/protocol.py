@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+import logging
+from typing import Any, ClassVar
 
+import httptools
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
 
+from service.api.connections import OpenConnections
 from service.api.errors import unreadable_request
+from service.api.headers import raw_answer
+from service.api.heads import MOST_HEADERS, UnreadableRequest, check_head
 from service.kit import ids
+from service.kit.log import SparseLog
+
+_log = logging.getLogger(__name__)
+_MOST_PIPELINED = 8
+"""How many requests of one connection wait for the answer to the one before them."""
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -19,63 +31,173 @@ class BoundedHttp(HttpToolsProtocol):
     """
 
     head_bytes: ClassVar[int] = 64 << 10
-    """The most of the request line and all headers."""
+    """The most of the request line and all headers, and of what frames a body between two of its bytes."""
     window: ClassVar[float] = 60.0
     """Seconds in which a head must have come, and in which some of a body must."""
     least_bytes: ClassVar[int] = 1 << 10
     """How much of a body must come in each window; while the service itself is busy nothing needs to."""
+    drain_seconds: ClassVar[float] = 5.0
+    """How long the rest of a body is read, and dropped, once the request has been answered without it."""
+    _unreadable: ClassVar[SparseLog] = SparseLog(_log, logging.INFO)
+    _unfinished: ClassVar[SparseLog] = SparseLog(_log, logging.INFO)
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        admitted: tuple[OpenConnections, str] | None = None,
+    ) -> None:
+        """`admitted` is where the connection has its place, and the client's address under which it has it."""
+        super().__init__(config, server_state, app_state, _loop)
+        self._open, self._host = admitted or (None, "")
+        self._timer: asyncio.TimerHandle | None = None
+        self._received = self._head = self._passed = self._header_bytes = 0
+        self._in_head = True
+        self._refusal: UnreadableRequest | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] - as in uvicorn's own
         """Wait for the first request."""
         super().connection_made(transport)
-        self._timer: asyncio.TimerHandle | None = None
-        self._received = self._head = self._passed = 0
-        self._in_head = True
+        if self._open is not None:
+            self._open.enter(self, self._host)
         self._await_more()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_waiting()
+        if self._open is not None:
+            self._open.leave(self)
         super().connection_lost(exc)
+
+    def make_room(self) -> None:
+        """End a connection that waits for a request, for another one to have its place."""
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Take the next bytes of a request."""
+        if self._refusal is not None:
+            return
+        self._unset_keepalive_if_required()
         self._received += len(data)
         passed = self._passed
-        super().data_received(data)
-        if not self._in_head or self._passed != passed or self.transport.is_closing():
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as error:
+            self._refuse(self._refusal or _as_refusal(error))
+            return
+        if self._passed != passed or self.transport.is_closing():
+            self._head = 0
             return
         self._head += len(data)
         if self._head > self.head_bytes:
-            self.send_400_response(f"The headers of the request are larger than {self.head_bytes} bytes.")
+            self._refuse(self._too_large())
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no proper request in the form of every other error, and end the connection."""
+    def _too_large(self) -> UnreadableRequest:
+        what = "headers of the request" if self._in_head else "chunks' extensions or the trailers"
+        return UnreadableRequest(400, f"The {what} are larger than {self.head_bytes} bytes.")
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. It stops at a request for another protocol, which is answered as if it asked for none."""
+        while data and self.parser is not None:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+            else:
+                return
+
+    def _refuse(self, refusal: UnreadableRequest) -> None:
+        """Answer what is no proper request in the form of every other error, and end the connection.
+
+        Requests before it that are still being answered get their answers, whole and without this one among them.
+        """
+        self._refusal = refusal
+        self._stop_waiting()
         request_id = ids.new_request_id()
-        self.logger.info("a request that cannot be read was refused, %s: %s", request_id, msg)
-        answer = unreadable_request(msg)
-        answer.headers.update({"x-request-id": request_id, "connection": "close"})
-        head = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
-        self.transport.write(STATUS_LINE[400] + head + b"\r\n" + bytes(answer.body))
+        self._unreadable.note("a request that cannot be read was refused, %s: %s", request_id, refusal.sentence)
+        if self._awaits_answers():
+            return
+        if not self.cycle or self.cycle.response_complete or not self.cycle.response_started:
+            answer = unreadable_request(refusal.status, refusal.sentence)
+            self.transport.write(raw_answer(STATUS_LINE[refusal.status], answer, request_id))
         self.transport.close()
+
+    def _awaits_answers(self) -> bool:
+        """Tell whether a request that came whole is unanswered; one that broke off behind it is dropped."""
+        if not self.cycle or self.cycle.response_complete:
+            return False
+        if self.cycle.more_body and self.pipeline:
+            self.pipeline.popleft()
+            return True
+        return not self.cycle.more_body
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         self._await_more()
+        self._header_bytes = 0
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header. A trailer is dropped: nobody reads it, and it must not pass for a header."""
+        if not self._in_head:
+            return
+        if len(self.headers) >= MOST_HEADERS:
+            self._fail(UnreadableRequest(400, f"The request has more than {MOST_HEADERS} headers."))
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > self.head_bytes:  # a head that came at once is not counted as it comes
+            self._fail(self._too_large())
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Go on with the body."""
         self._in_head = False
         self._passed += 1
+        parser = self.parser
+        assert parser is not None, "it is there until the connection is lost"
+        try:
+            check_head(parser.get_http_version(), self.url, self.headers, upgrade=parser.should_upgrade())
+        except UnreadableRequest as refusal:
+            self._fail(refusal)
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            self._fail(UnreadableRequest(400, "Too many requests were sent without waiting for an answer."))
+        if self._open is not None:
+            self._open.note_busy(self)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take some of the body."""
+        self._passed += 1
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End a request: how long its answer takes is not the client's doing."""
-        self._in_head, self._head = True, 0
+        self._in_head = True
         self._passed += 1
         self._stop_waiting()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or wait for one."""
+        more = bool(self.pipeline)
+        super().on_response_complete()
+        if more or self.transport.is_closing():
+            return
+        if self._refusal is not None:
+            self.transport.close()
+            return
+        if self._open is not None:
+            self._open.note_idle(self)
+        if self.cycle.more_body:
+            self._stop_waiting()
+            self._timer = self.loop.call_later(self.drain_seconds, self.transport.close)
+
+    def _fail(self, refusal: UnreadableRequest) -> None:
+        """Leave the parser, which wraps what a callback raises in an error of its own."""
+        self._refusal = refusal
+        raise refusal
 
     def _await_more(self) -> None:
         self._stop_waiting()
@@ -89,7 +211,16 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _end_unfinished(self) -> None:
         if self._in_head or (self._received < self.least_bytes and not self.flow.read_paused):
-            self.logger.info("a request that did not arrive was ended")
+            self._unfinished.note("a request that did not arrive was ended")
             self.transport.close()
         else:
             self._await_more()
+
+
+def _as_refusal(error: httptools.HttpParserError) -> UnreadableRequest:
+    if isinstance(error, httptools.HttpParserCallbackError):
+        return UnreadableRequest(400, "The request target cannot be read.")
+    if "PRI" in str(error):  # how HTTP/2 begins, sent by a client that did not ask for it first
+        return UnreadableRequest(505, "HTTP/2 is not served on this connection: send HTTP/1.1.")
+    status = 505 if str(error) == "Invalid HTTP version" else 400
+    return UnreadableRequest(status, f"This is not a valid request of HTTP/1.1: {error}.")

@@ -9,11 +9,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from service.audit.tables import AuditRow
+from service.audit.tables import AuditRow, join_count
 from service.keys.tables import Project
 from service.kit import ids
+from service.kit.call import Call
 from service.kit.errors import InvalidRequest
 from service.kit.pagination import fetch_page
+
+_MOST_ID, _MOST_OBJECT = 40, 320
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,55 @@ def add(session: Session, **values: Any) -> None:
     """Append a row."""
     session.add(AuditRow(id=ids.new_id(ids.AUDIT), **values))
     session.flush()
+
+
+def add_call(
+    session: Session,
+    call: Call,
+    *,
+    type_: str,
+    outcome: str,
+    project_id: str | None,
+    object_id: str | None,
+    status: int | None = None,
+    count: int = 1,
+) -> None:
+    """Append a call by an API key, or `count` of them of which it is the last."""
+    add(
+        session,
+        type=type_,
+        outcome=outcome,
+        status_code=status,
+        actor="api_key",
+        key_id=call.key_id,
+        project_id=project_id and project_id[:_MOST_ID],
+        object_id=object_id and object_id[:_MOST_OBJECT],
+        request_id=join_count(count, call.request_id),
+        address=call.address,
+    )
+
+
+def add_refusals(session: Session, last: Call, *, type_: str, status: int, count: int) -> None:
+    """Append `count` refused calls, the last of them in full.
+
+    They are filed under the caller's own project: the path may name one that the key has no right to.
+    """
+    object_id = last.object_id or last_param(last)
+    add_call(
+        session,
+        last,
+        type_=type_,
+        outcome="failed",
+        project_id=last.project_id,
+        object_id=object_id,
+        status=status,
+        count=count,
+    )
+
+
+def last_param(call: Call) -> str | None:
+    """Return what the path names last."""
+    return next(reversed(list(call.params.values())), None)
 
 
 def page(

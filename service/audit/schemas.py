@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from service.audit.tables import AuditRow
+from service.audit.tables import AuditRow, split_count
 
 
 class AuditKey(BaseModel):
@@ -47,8 +47,9 @@ class AuditProject(BaseModel):
 class AuditLogObject(BaseModel):
     """OpenAI's entry of the audit log. A member with the name of the `type` has the object's `id`, as there.
 
-    `outcome`, `status_code`, `object_id`, `request_id` and `ip_address` are Burnish's. `actor` is null for what the
-    service did of its own accord.
+    `outcome`, `status_code`, `object_id`, `request_id`, `ip_address` and `count` are Burnish's. `actor` is null for
+    what the service did of its own accord. `count` is above 1 for refused calls of one kind that came within a minute:
+    the other members are those of the last.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -64,10 +65,12 @@ class AuditLogObject(BaseModel):
     object_id: str | None
     request_id: str | None
     ip_address: str | None
+    count: int = 1
 
     @classmethod
     def of(cls, row: AuditRow, names: dict[str, str]) -> AuditLogObject:
         """Show a row; `names` are those of projects."""
+        count, request_id = split_count(row.request_id)
         shown: dict[str, Any] = {
             "id": row.id,
             "type": row.type,
@@ -77,8 +80,9 @@ class AuditLogObject(BaseModel):
             "outcome": row.outcome,
             "status_code": row.status_code,
             "object_id": row.object_id,
-            "request_id": row.request_id,
+            "request_id": request_id,
             "ip_address": row.address,
+            "count": count,
             row.type: {"id": row.object_id},
         }
         return cls.model_validate(shown)

@@ -7,6 +7,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from service.kit.db import Base, db_now
 
+_MOST_REQUEST_ID = 128
+_TIMES = "*"
+
 
 class AuditRow(Base):
     """One call or act. Without foreign keys: a row outlives whatever it tells of."""
@@ -27,7 +30,19 @@ class AuditRow(Base):
     operator: Mapped[str | None] = mapped_column(String(64))
     """The operating system's name of who ran the command."""
     project_id: Mapped[str | None] = mapped_column(String(40), index=True)
-    """The project that the call was about; the key's own, where it names no other."""
+    """The project that the call was about; the key's own if it names no other, or if the call was refused."""
     object_id: Mapped[str | None] = mapped_column(String(320), index=True)
-    request_id: Mapped[str | None] = mapped_column(String(128))
+    request_id: Mapped[str | None] = mapped_column(String(_MOST_REQUEST_ID))
+    """The request's id; of a row for several requests, how many they are, `*`, and the id of the last of them."""
     address: Mapped[str | None] = mapped_column(String(64))
+
+
+def join_count(count: int, request_id: str) -> str:
+    """Return what a row for `count` requests has as its request id. No request's id has the sign in it."""
+    return request_id if count == 1 else f"{count}{_TIMES}{request_id}"[:_MOST_REQUEST_ID]
+
+
+def split_count(request_id: str | None) -> tuple[int, str | None]:
+    """Return for how many requests a row stands, and the id of the last of them."""
+    count, times, last = (request_id or "").partition(_TIMES)
+    return (int(count), last) if times else (1, request_id)

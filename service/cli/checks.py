@@ -7,8 +7,9 @@ import fcntl
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -52,13 +53,25 @@ def prepare_folder(folder: Path) -> None:
     """Make the data folder, for its owner alone. Raises CommandFailed where that is not possible."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        _close_to_others(folder)
         probe = folder / f".writable-{os.getpid()}"
         probe.write_bytes(b"\0")
         probe.unlink()
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
         raise CommandFailed(f"The data folder {folder} cannot be used: {reason}. Choose another by --data.") from error
+
+
+def _close_to_others(folder: Path) -> None:
+    """Take from everybody but the owner what earlier releases, or a copy, let them have of the folder."""
+    folder.chmod(0o700)
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.join(parent, name)
+            with suppress(FileNotFoundError, PermissionError):  # gone meanwhile, or another user's own
+                mode = os.lstat(path).st_mode
+                if mode & 0o077 and not stat.S_ISLNK(mode):
+                    os.chmod(path, stat.S_IMODE(mode) & 0o700)
 
 
 def low_space(folder: Path, least: int = LEAST_FREE_BYTES) -> str | None:

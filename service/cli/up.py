@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -23,6 +24,7 @@ from service.cli.errors import CommandFailed
 from service.cli.processes import Child, stop_in_order
 from service.context import open_context
 from service.kit.metrics import forget_notes
+from service.kit.reserve import DiskReserve
 from service.kit.settings import Settings, load_settings
 from service.queue.embedded import MAX_SOCKET_PATH, EmbeddedValkey
 from service.webhooks.target import configured_target
@@ -62,6 +64,7 @@ def run_up(data: Path | None, *, host: str, port: int, workers: int, apis: int) 
     configured_target(settings)
     checks.check_port(host, port)
     checks.check_packages()
+    DiskReserve.of(settings).release_if_full()
     checks.prepare_folder(settings.data)
     with checks.locked(settings.data):
         if warning := checks.low_space(settings.data):
@@ -138,8 +141,10 @@ def _welcome(settings: Settings, url: str) -> None:
         context.db.close()
     _say(f"Burnish is ready at {url}/v1")
     if token is not None:
-        _say(f"API key:       {token}   (shown once)")
-    _say(f"For clients:   {settings.data / CLIENT_FILE}")
+        # Elsewhere than on a terminal, what is printed is kept: in a container's log, in a file.
+        shown = f"{token}   (shown once)" if sys.stdout.isatty() else "the api_key in the file for clients"
+        _say(f"API key:       {shown}")
+    _say(f"For clients:   {settings.data / CLIENT_FILE}   (readable for its owner alone)")
     _say(f"Logs:          {settings.data / 'logs'}")
     if settings.metrics_address != "off":
         _say(f"Metrics:       {settings.metrics_address or settings.data / 'metrics'}")

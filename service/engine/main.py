@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from service.engine.local import LocalEngine
 from service.engine.speaker import CHAT_COMMAND, Speaker
 from service.engine.weights import Weights
 from service.kit import telemetry
+from service.kit.descriptors import raise_descriptor_limit
 from service.kit.settings import Settings
 from service.worker.bases import PREPARE_COMMAND
 
@@ -31,6 +33,7 @@ def run_engine(
     prepare_command: Sequence[str] = PREPARE_COMMAND,
 ) -> int:
     """Serve until SIGTERM or SIGINT. Raises SettingsError where a setting is wrong."""
+    raise_descriptor_limit()
     telemetry.begin(settings, "engine")
     context = open_context(settings)
     stop = threading.Event()
@@ -51,6 +54,7 @@ def run_engine(
         uds=None if uds is None else str(uds),
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=2,
     )
     server = _Server(config, stop)
@@ -65,6 +69,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, stop: threading.Event) -> None:
         super().__init__(config)
         self._stop = stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, which lets everybody write to its unix socket; let its owner alone."""
+        await super().startup(sockets)
+        if self.config.uds is not None:
+            os.chmod(self.config.uds, 0o600)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop as uvicorn does, and let threads know first."""

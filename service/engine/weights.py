@@ -34,6 +34,7 @@ class Weights:
         self._hold = Unleased("chat", stop=stop, poll_seconds=context.settings.poll_seconds)
         self._folder = context.settings.data / "engine"
         self._adapters = context.settings.inference_adapters or self._folder / "adapters"
+        self._shared = context.settings.inference_adapters is not None
         self._prepare_command = prepare_command
 
     def ready(self, source: Source) -> tuple[Path, AdapterRef | None]:
@@ -77,6 +78,8 @@ class Weights:
             partial = target.with_name(f".{name}.partial")
             partial.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             results.fetch_adapter(self._context, result, stored, partial, self._hold)
+            if self._shared:
+                _let_others_read(partial)
             partial.rename(target)
             self._forget_old()
         os.utime(target)
@@ -86,6 +89,13 @@ class Weights:
         folders = sorted(self._adapters.iterdir(), key=lambda folder: folder.stat().st_mtime)
         for folder in folders[:-MAX_ADAPTERS]:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _let_others_read(folder: Path) -> None:
+    """Open a folder to the inference server, which may run as another user."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -21,6 +23,7 @@ from service.kit.errors import NoSpace, Unavailable
 _WRITES = "burnish_writes"
 _MADE = "burnish_made"
 _THEN = "burnish_then"
+_LEAST_FREE_BYTES = 1 << 16
 IDLE_SECONDS = 15
 """After how long PostgreSQL ends a transaction whose process says nothing, frozen or gone: it may hold a job's row."""
 
@@ -131,13 +134,28 @@ def _told(engine: Engine) -> Generator[None]:
             raise
         if "no such table" in str(error.orig):
             raise Unavailable("The database has no tables yet. Run `burnish-server migrate`.") from error
-        if "disk is full" in str(error.orig):
+        if "disk is full" in str(error.orig) or _lacks_room(engine, str(error.orig)):
             raise NoSpace(
                 "The disk of the database is full: nothing was kept. Free some space and try again."
             ) from error
         where = engine.url.render_as_string(hide_password=True)
         metrics.DATABASE_ERRORS.inc()
         raise Unavailable(f"The database at {where} does not answer: {error.orig}") from error
+
+
+def _lacks_room(engine: Engine, problem: str) -> bool:
+    """Tell whether SQLite fails for want of room where it says less: for the files beside the database."""
+    path = engine.url.database
+    if (
+        engine.dialect.name != "sqlite"
+        or path is None
+        or ("I/O error" not in problem and "unable to open" not in problem)
+    ):
+        return False
+    try:
+        return shutil.disk_usage(os.path.dirname(path) or ".").free < _LEAST_FREE_BYTES
+    except OSError:
+        return False
 
 
 def _make_engine(url: str) -> Engine:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
@@ -76,6 +78,57 @@ def _name_subject(record: logging.LogRecord) -> bool:
     return True
 
 
+class SparseLog:
+    """Logs something that strangers may cause thousands of times a second: at once, and then once in `seconds`.
+
+    An entry says how often it happened since the entry before. What is still uncounted when nothing more happens is
+    logged by `flush`.
+    """
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        level: int = logging.WARNING,
+        *,
+        seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._log, self._level, self._seconds, self._clock = log, level, seconds, clock
+        self._last: float | None = None
+        self._count = 0
+        self._latest: tuple[str, tuple[object, ...]] = ("", ())
+
+    def note(self, message: str, *args: object) -> None:
+        """Log the message, or count it."""
+        self._count += 1
+        self._latest = message, args
+        self.flush()
+
+    def flush(self) -> None:
+        """Log what was counted, if it is time."""
+        now = self._clock()
+        if not self._count or (self._last is not None and now - self._last < self._seconds):
+            return
+        message, args = self._latest
+        times = f" ({self._count} times since the last such entry)" if self._count > 1 else ""
+        self._log.log(self._level, message + times, *args)
+        self._last, self._count = now, 0
+
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def escape_controls(text: str) -> str:
+    """Return a text on one line, without what would move a terminal's cursor or turn the order of its letters."""
+    return _CONTROLS.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return _NAMED.get(found[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
 class _Text(logging.Formatter):
     def __init__(self, role: str) -> None:
         super().__init__(
@@ -87,6 +140,20 @@ class _Text(logging.Formatter):
         subject = " ".join(str(value) for name in _IDS[:3] if (value := getattr(record, name, None)) not in (None, ""))
         record.subject = f" [{subject}]" if subject else ""
         return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        return escape_controls(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return _indent(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        return _indent(super().formatStack(stack_info))
+
+
+def _indent(lines: str) -> str:
+    """Keep the lines of a traceback apart from entries: an exception's words may look like one."""
+    return "\n".join(f"  {escape_controls(line)}" for line in lines.split("\n"))
 
 
 class _Json(logging.Formatter):

@@ -74,6 +74,10 @@ REQUEST_SECONDS = _declare(
     Histogram, "burnish_request_seconds", "Time to a whole answer.", "route", "method", of="api", buckets=_QUICK
 )
 REQUESTS_IN_FLIGHT = _declare(Gauge, "burnish_requests_in_flight", "Requests being served, streams too.", of="api")
+OPEN_CONNECTIONS = _declare(Gauge, "burnish_open_connections", "Connections that are open.", of="api")
+CONNECTIONS_REFUSED = _declare(
+    Counter, "burnish_connections_refused_total", "Connections refused because too many were open.", of="api"
+)
 UPLOAD_BYTES = _declare(Counter, "burnish_upload_bytes_total", "Bytes of files and parts received.", of="api")
 DOWNLOAD_BYTES = _declare(Counter, "burnish_download_bytes_total", "Bytes of files and results sent.", of="api")
 RATE_LIMITED = _declare(Counter, "burnish_rate_limited_total", "Requests refused for a rate.", "kind", of="api")

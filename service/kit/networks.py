@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -46,6 +47,36 @@ def _unwrapped(address: Address) -> Address:
     return address
 
 
+def parse_address(text: str) -> Address | None:
+    """Return the address that a text is, IPv4 in place of an IPv4-mapped one; None if it is no well-formed address."""
+    if "%" in text:  # the name of a zone may be any text
+        return None
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Read `10.0.0.0/8, fd00::/8, 127.0.0.1`. Raises ValueError naming the entry that is no network."""
+    networks: list[Network] = []
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            networks.append(ipaddress.ip_network(entry, strict=False))
+        except ValueError:
+            raise ValueError(
+                f"'{entry[:64]}' is no network such as 10.0.0.0/8 and no address; separate several by commas"
+            ) from None
+    return tuple(networks)
+
+
+def is_within(address: Address, networks: Iterable[Network]) -> bool:
+    """Tell whether an address lies in one of the networks."""
+    return any(address in network for network in networks if network.version == address.version)
+
+
 @dataclass(frozen=True)
 class AllowedNetworks:
     """Networks and host names that an operator trusts, whether public or not."""
@@ -79,5 +110,4 @@ class AllowedNetworks:
         """Tell whether an address is public or allowed."""
         if is_public(address):
             return True
-        plain = _unwrapped(address)
-        return any(plain in network for network in self.networks if network.version == plain.version)
+        return is_within(_unwrapped(address), self.networks)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.kit.networks import AllowedNetworks
+from service.kit.networks import AllowedNetworks, Network, parse_networks
 
 LABEL = r"[A-Za-z0-9][A-Za-z0-9._=/-]{0,62}"
 """The form of a worker's label."""
@@ -105,6 +105,15 @@ class Settings(BaseSettings):
     metrics_address: str | None = None
     """Where the process answers Prometheus: `host:port`, `off`, or nowhere; port 0 is any free one."""
 
+    max_connections: int = Field(4096, ge=8)
+    """How many connections a process of the API has open at once; fewer if its limit of open files is low."""
+    max_connections_per_address: int | None = Field(None, ge=1)
+    """How many of them one address has (of IPv6, one /64); None is half of all. Trusted proxies have no limit."""
+    trusted_proxies: str = ""
+    """Networks (CIDR) of reverse proxies that `X-Forwarded-For` is believed of; by commas."""
+    disk_reserve_bytes: int = Field(8 << 20, ge=0)
+    """Kept free beside an embedded database, so that a full disk still lets objects be deleted; 0 keeps nothing."""
+
     organization: str = Field("burnish", pattern=r"^[a-z0-9-]{1,32}$")
     """Stands in `ft:{base}:{organization}:{suffix}:{id}` and as `organization_id`."""
     max_file_bytes: int = Field(1 << 30, gt=0)
@@ -171,6 +180,12 @@ class Settings(BaseSettings):
         AllowedNetworks.parse(value)
         return value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _readable_proxies(cls, value: str) -> str:
+        parse_networks(value)
+        return value
+
     @field_validator("inference_adapters")
     @classmethod
     def _absolute_adapters(cls, value: Path | None) -> Path | None:
@@ -230,6 +245,11 @@ class Settings(BaseSettings):
     def metrics(self) -> tuple[str, int] | None:
         """Host and port where the process answers Prometheus; None where it does not."""
         return None if self.metrics_address in (None, "off") else _host_and_port(self.metrics_address)
+
+    @cached_property
+    def proxies(self) -> tuple[Network, ...]:
+        """The networks of the trusted proxies."""
+        return parse_networks(self.trusted_proxies)
 
     @property
     def valkey_socket(self) -> Path:

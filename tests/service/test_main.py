@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
 import stat
@@ -26,8 +27,9 @@ from service.cli.errors import CommandFailed, sentence_of
 from service.cli.processes import Child
 from service.context import Context
 from service.kit.db import Database
+from service.kit.settings import Settings
 from tests.fixtures.processes import Server, clean_environment, free_port, running_server, wait_until
-from tests.fixtures.service import make_context
+from tests.fixtures.service import GOOD_JSONL, make_context
 
 Run = Callable[..., Result]
 
@@ -193,13 +195,24 @@ def test_a_port_in_use_and_hosts_that_are_none_of_ours() -> None:
         checks.check_port("主机 名", free_port())
 
 
+def too_wide(folder: Path) -> list[str]:
+    """Return what of a folder others than its owner may enter, read or write."""
+    paths = [path for path in (folder, *folder.rglob("*")) if not path.is_symlink()]
+    return [f"{path} {path.stat().st_mode:o}" for path in paths if path.stat().st_mode & 0o077]
+
+
 def test_the_data_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "数据"
     checks.prepare_folder(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    (folder / "blobs").mkdir(mode=0o755)
+    (folder / "blobs" / "数据.jsonl").touch(mode=0o644)
+    (tmp_path / "elsewhere").touch(mode=0o644)
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
     folder.chmod(0o755)
     checks.prepare_folder(folder)
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert too_wide(folder) == []
+    assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o644
     (tmp_path / "file").touch()
     with pytest.raises(CommandFailed, match=r"cannot be used: .* by --data"):
         checks.prepare_folder(tmp_path / "file" / "data")
@@ -329,6 +342,25 @@ def test_up_from_the_first_start_to_ctrl_c_and_again(tmp_path: Path) -> None:
         roles = {path.stem for path in (data / "logs").iterdir()}
         assert roles == {"api", "api-2", "controller", "engine", "worker-1"}
 
+        trained = httpx.post(
+            f"{first['base_url']}/files",
+            headers=headers,
+            files={"file": ("a.jsonl", GOOD_JSONL)},
+            data={"purpose": "fine-tune"},
+        )
+        assert trained.status_code == 200
+        backed_up = subprocess.run(
+            [sys.executable, "-m", "service", "backup", str(tmp_path / "b.tar"), "--data", str(data)],
+            env=clean_environment(),
+            check=True,
+        )
+        assert backed_up.returncode == 0
+        assert stat.S_IMODE((tmp_path / "b.tar").stat().st_mode) == 0o600
+        assert {path.name for path in data.rglob("*.sock")} == {"valkey.sock", "engine.sock"}
+        assert (data / "reserve").stat().st_size == Settings(data=data).disk_reserve_bytes
+        log = str(data / "up.log")  # this test's own
+        assert [found for found in too_wide(data) if not found.startswith(log)] == []
+
         second = up("--data", str(data), "--port", str(free_port()))
         assert second.returncode == 1
         assert is_one_sentence(second.stderr)
@@ -342,7 +374,8 @@ def test_up_from_the_first_start_to_ctrl_c_and_again(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(120) == 0
     said = (data / "up.log").read_text(encoding="utf-8")
-    assert said.count(first["api_key"]) == 1
+    assert first["api_key"] not in said
+    assert f"For clients:   {data / 'client.json'}" in said
     assert "controller was ended by SIGKILL; starting it again" in said
     assert said.endswith("Stopped.\n")
     assert processes_of(data) == []
@@ -357,7 +390,24 @@ def test_up_from_the_first_start_to_ctrl_c_and_again(tmp_path: Path) -> None:
         server.process.wait()
         wait_until(lambda: not any(_lives(process) for process in family), what="the children to end")
     assert processes_of(data) == []
-    assert (data / "up.log").read_text(encoding="utf-8").count(first["api_key"]) == 1
+    assert first["api_key"] not in (data / "up.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.integration
+def test_up_shows_the_first_key_on_a_terminal_alone(tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "service", "up", "--data", str(tmp_path / "d"), "--port", str(free_port())]
+    process = subprocess.Popen(command, env=clean_environment(), stdout=follower, stderr=subprocess.DEVNULL)
+    os.close(follower)
+    said = b""
+    try:
+        while b"Ctrl-C stops it." not in said:
+            said += os.read(leader, 4096)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(120)
+        os.close(leader)
+    assert read_client_file(tmp_path / "d")["api_key"].encode() in said
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -99,7 +99,10 @@ class ProjectLimits(WireModel):
 
 
 class AuditLog(WireModel):
-    """Something that was changed, or refused. `actor` is None for what the service did of its own accord."""
+    """Something that was changed, or refused. `actor` is None for what the service did of its own accord.
+
+    `count` is above 1 for refused calls of one kind that came within a minute, of which the last is shown.
+    """
 
     id: str
     type: str
@@ -111,6 +114,7 @@ class AuditLog(WireModel):
     object_id: str | None = None
     request_id: str | None = None
     ip_address: str | None = None
+    count: int = 1
 
     @property
     def who(self) -> str:

@@ -124,11 +124,25 @@ def test_chunks_without_a_length_are_a_body(client: httpx.Client) -> None:
     "head",
     [
         b"Content-Length: 2\r\nContent-Length: 5\r\n",
+        b"Content-Length: 2\r\nContent-Length: 2\r\n",
+        b"Content-Length: 2, 2\r\n",
+        b"Content-Length: +2\r\n",
         b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
         b"Content-Length: -1\r\n",
         b"Transfer-Encoding: chunked, identity\r\nContent-Length: 2\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
         b"X-A: a\r\n b\r\n",
+        b"X-A: a\r\n\tb\r\n",
+        b"X-A : a\r\n",
         b"X-A: a\0b\r\n",
+        b"X-A: a\x0bb\r\n",
+        b"Host: x\r\n",
+        b"Authorization: Bearer other\r\n",
+        b"Content-Type: text/plain\r\n",
+        b"Idempotency-Key: a\r\nIdempotency-Key: b\r\n",
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n",
+        b"a:\r\n" * 200,
     ],
 )
 def test_requests_that_two_servers_could_read_differently_are_refused(
@@ -142,8 +156,125 @@ def test_requests_that_two_servers_could_read_differently_are_refused(
             + head
             + b"\r\n{}xxx"
         )
-        head, _, body = answer_to(connection).partition(b"\r\n\r\n")
-    status, *headers = head.decode().lower().split("\r\n")
-    assert status.startswith("http/1.1 400 ")
+        is_refused(connection, 400)
+
+
+def is_refused(connection: socket.socket, status: int) -> None:
+    """The answer has the form of every other error, and ends the connection."""
+    head, _, body = answer_to(connection).partition(b"\r\n\r\n")
+    line, *headers = head.decode().lower().split("\r\n")
+    assert line.startswith(f"http/1.1 {status} "), line
     assert any(re.fullmatch("x-request-id: req_[0-9a-f]{32}", header) for header in headers)
-    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+    assert {"connection: close", "x-content-type-options: nosniff"} <= set(headers)
+    error = json.loads(body)["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["message"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "status"),
+    [
+        (b"GET /healthz HTTP/1.1", b"", 400),
+        (b"GET /healthz HTTP/1.1", b"Host:\r\n", 400),
+        (b"GET /healthz HTTP/1.1", b"Host: a b\r\n", 400),
+        (b"GET /healthz HTTP/1.1", b"Host: a/b\r\n", 400),
+        (b"GET /healthz HTTP/1.1", b"Host: u@a\r\n", 400),
+        (b"GET /healthz HTTP/1.1", b"Host: a:x\r\n", 400),
+        (b"GET /healthz HTTP/1.1", "Host: 主机\r\n".encode(), 400),
+        (b"GET /healthz HTTP/1.0", b"Host: a\r\nHost: b\r\n", 400),
+        (b"POST /healthz HTTP/1.0", b"Host: a\r\nTransfer-Encoding: chunked\r\n", 400),
+        (b"GET /healthz HTTP/2.0", b"Host: a\r\n", 505),
+        (b"GET /healthz HTTP/3.0", b"Host: a\r\n", 505),
+        (b"GET /healthz HTTP/1.7", b"Host: a\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM", b"", 505),
+        (b"GET /healthz HTTP/0.9", b"Host: a\r\n", 400),
+        (b"GET /healthz", b"Host: a\r\n", 400),
+        (b"GET /healthz", b"", 400),
+        (b"GET http://b/healthz HTTP/1.1", b"Host: a\r\n", 400),
+        (b"GET http://u@a/healthz HTTP/1.1", b"Host: a\r\n", 400),
+        (b"GET ftp://a/healthz HTTP/1.1", b"Host: a\r\n", 400),
+        (b"GET http://a HTTP/1.1", b"Host: a\r\n", 400),
+        (b"CONNECT a:443 HTTP/1.1", b"Host: a\r\n", 400),
+        (b"GET /healthz#x HTTP/1.1", b"Host: a\r\n", 400),
+        (b"GET healthz HTTP/1.1", b"Host: a\r\n", 400),
+        ("GET /健康 HTTP/1.1".encode(), b"Host: a\r\n", 400),
+        (b"get /healthz HTTP/1.1", b"Host: a\r\n", 400),
+        (b"GET /healthz HTTP/1.1", b"Host: a\r\nX: " + b"a" * 70_000 + b"\r\n", 400),
+    ],
+)
+def test_what_is_no_request_of_http_1_is_refused(
+    api: RunningApi, request_line: bytes, headers: bytes, status: int
+) -> None:
+    with connect(api) as connection:
+        connection.sendall(request_line + b"\r\n" + headers + b"\r\n")
+        is_refused(connection, status)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers"),
+    [
+        (b"GET /healthz HTTP/1.0", b""),
+        (b"GET /healthz HTTP/1.1", b"Host: [::1]:8000\r\n"),
+        (b"GET /healthz HTTP/1.1", b"Host: 127.0.0.1\r\n"),
+        (b"GET /healthz HTTP/1.1", b"Host: burnish_api:8000\r\n"),
+        (b"GET http://A:80/healthz HTTP/1.1", b"Host: a:80\r\n"),
+        (b"GET /healthz HTTP/1.1", b"Host: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"),
+    ],
+)
+def test_unusual_requests_that_have_one_meaning_are_served(
+    api: RunningApi, request_line: bytes, headers: bytes
+) -> None:
+    with connect(api) as connection:
+        connection.sendall(request_line + b"\r\n" + headers + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        if b"Upgrade" in headers:  # what follows a request for another protocol is a request of this one
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_refusal_does_not_fall_into_the_answers_before_it(api: RunningApi) -> None:
+    good = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(api) as connection:
+        connection.sendall(good * 3 + b"GET / HTTP/2.0\r\n\r\n" + good)
+        told = answer_to(connection)
+    answers = told.split(b"HTTP/1.1 200 OK\r\n")
+    assert len(answers) == 4
+    for answer in answers[1:]:
+        json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def test_requests_that_wait_for_no_answer_are_bounded(api: RunningApi) -> None:
+    with connect(api) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        told = answer_to(connection)
+    assert 1 <= told.count(b"HTTP/1.1 200 OK") <= 20
+
+
+CHUNKED = b"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\nTransfer-Encoding: chunked\r\n%s\r\n"
+
+
+@pytest.mark.parametrize("begun", [b"1;", b"1\r\n{\r\n0\r\nX: "])
+def test_extensions_of_chunks_and_trailers_have_a_size(api: RunningApi, client: httpx.Client, begun: bytes) -> None:
+    with connect(api) as connection:
+        connection.sendall(CHUNKED % (key_of(client), b"Content-Type: multipart/form-data; boundary=x\r\n") + begun)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            send_many(connection, b"a" * 1200)
+
+
+def test_a_trailer_is_no_header(api: RunningApi, client: httpx.Client) -> None:
+    with connect(api) as connection:
+        connection.sendall(
+            b"POST /v1/uploads HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"2\r\n{}\r\n0\r\nAuthorization: " + key_of(client) + b"\r\n\r\n"
+        )
+        assert answer_to(connection).startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_body_that_goes_on_after_its_answer_is_read_for_a_moment_alone(
+    api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedHttp, "window", 60.0)
+    monkeypatch.setattr(BoundedHttp, "drain_seconds", 0.5)
+    with connect(api) as connection:
+        connection.sendall(b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n{")
+        assert answer_to(connection).startswith(b"HTTP/1.1 405 ")

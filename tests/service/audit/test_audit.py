@@ -74,6 +74,7 @@ def test_a_change_is_told_with_who_what_when_and_whence(client: httpx.Client, re
         "object_id": file_id,
         "request_id": sent.headers["x-request-id"],
         "ip_address": "127.0.0.1",
+        "count": 1,
         "file.created": {"id": file_id},
     }
 
@@ -133,6 +134,43 @@ def test_what_is_refused_is_told_and_reading_is_not(api: RunningApi, client: htt
     ]
     (refused,) = log_of(client, **{"actor_ids[]": key_of(reader)})
     assert (refused["type"], refused["object_id"], refused["status_code"]) == ("file.deleted", "file-y", 403)
+
+
+def test_many_refusals_of_a_kind_are_one_entry_with_their_count(api: RunningApi) -> None:
+    with client_with(api, "read-only 只读", "read") as reader, client_with(api, "auditors") as auditor:
+        for number in range(30):
+            assert reader.delete(f"/files/file-{number}").status_code == 403
+        last = reader.delete("/files/file-last").headers["x-request-id"]
+        reader.post("/fine_tuning/jobs", json={})
+        mine = {"actor_ids[]": key_of(reader)}
+        assert [(e["type"], e["count"]) for e in log_of(auditor, **mine)] == [
+            ("file.deleted", 1),
+            ("fine_tuning.job.created", 1),
+        ]
+        api.app.state.refusals.write_due(everything=True)
+        entries = log_of(auditor, **mine)
+    assert [(e["type"], e["status_code"], e["count"]) for e in entries] == [
+        ("file.deleted", 403, 1),
+        ("fine_tuning.job.created", 403, 1),
+        ("file.deleted", 403, 30),
+    ]
+    assert (entries[2]["object_id"], entries[2]["request_id"]) == ("file-last", last)
+    assert entries[2]["ip_address"] == "127.0.0.1"
+
+
+def test_a_refused_call_is_filed_under_the_callers_own_project(api: RunningApi, client: httpx.Client) -> None:
+    with client_with(api, "intruders 闯入者", "read", "write") as intruder:
+        theirs = project_of(client)
+        assert intruder.post(f"{PROJECTS}/{theirs}", json={"name": "x"}).status_code == 403
+        assert intruder.post(f"{PROJECTS}/{theirs}/api_keys", json={"name": "x"}).status_code == 403
+        mine = {"actor_ids[]": key_of(intruder)}
+        entries = log_of(client, **mine)
+        assert [(e["type"], e["object_id"]) for e in entries] == [
+            ("project.updated", theirs),
+            ("api_key.created", theirs),
+        ]
+        assert {e["project"]["id"] for e in entries} == {project_of(intruder)}
+        assert log_of(client, **mine, **{"project_ids[]": theirs}) == []
 
 
 def test_a_creation_that_is_sent_again_is_told_as_such(client: httpx.Client) -> None:

@@ -150,6 +150,7 @@ def test_an_adapter_is_put_into_the_shared_folder_loaded_once_and_again_after_a_
         "adapter_model.safetensors",
         "manifest.json",
     ]
+    assert all(file.stat().st_mode & 0o444 == 0o444 for file in (Path(path), *Path(path).iterdir()))
     vllm.loaded.clear()  # the server was started again
     assert ask(client, name).status_code == 200
     assert list(vllm.loaded) == [served]

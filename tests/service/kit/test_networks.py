@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from service.kit.networks import AllowedNetworks, is_public
+from service.kit.networks import AllowedNetworks, is_public, is_within, parse_address, parse_networks
 from service.kit.settings import SettingsError, load_settings
 
 
@@ -77,3 +77,30 @@ def test_anything_else_is_refused_by_its_name(entry: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("BURNISH_WEBHOOK_ALLOWED_NETWORKS", f"10.0.0.0/8,{entry}")
     with pytest.raises(SettingsError, match=r"BURNISH_WEBHOOK_ALLOWED_NETWORKS: '.*' is neither a network"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10.1.2.3", "10.1.2.3"),
+        ("::FFFF:10.1.2.3", "10.1.2.3"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        *((text, None) for text in ("", "10.1.2", "010.1.2.3", " 10.1.2.3", "fe80::1%eth0", "主机", "1", "10.1.2.3/8")),
+    ],
+)
+def test_an_address_is_well_formed_or_none(text: str, expected: str | None) -> None:
+    found = parse_address(text)
+    assert (found and str(found)) == expected
+
+
+def test_networks_are_read_and_hold_addresses_of_their_own_kind() -> None:
+    networks = parse_networks(" 10.0.0.0/8,fd00::/8, 192.0.2.1,")
+    assert [is_within(ip_address(text), networks) for text in ("10.9.9.9", "fd12::1", "192.0.2.1", "192.0.2.2")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert parse_networks("") == ()
+    with pytest.raises(ValueError, match=r"'proxy\.internal' is no network"):
+        parse_networks("proxy.internal")

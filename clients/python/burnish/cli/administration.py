@@ -103,7 +103,7 @@ def audit(
             when(entry.effective_at),
             entry.type,
             text(entry.object_id),
-            f"{entry.outcome} {entry.status_code or ''}".strip(),
+            f"{entry.outcome} {entry.status_code or ''}".strip() + (f" x{entry.count}" if entry.count > 1 else ""),
             entry.who,
             text(entry.ip_address),
             text(entry.request_id),
