@@ -36,7 +36,8 @@ class ParentModel(Frozen):
 
     id: str
     """`ft:…`, with `:ckpt-step-N` where it is a checkpoint."""
-    job_id: str
+    job_id: str | None
+    """None if another project shared the model."""
     sha256: str
     """The SHA-256 of the adapter's weights file."""
 
@@ -48,7 +49,8 @@ class RewardModelRef(Frozen):
     """
 
     id: str
-    job_id: str
+    job_id: str | None
+    """None if another project shared the model."""
     sha256: str
     base: BaseModelRef
 
@@ -57,8 +59,9 @@ class LineageEntry(Frozen):
     """One earlier job that the start model came from, the oldest first."""
 
     model: str
-    job_id: str
-    method: str
+    job_id: str | None
+    """None, as is all below, for a model that another project shared: its name is all that was shared of it."""
+    method: str | None
     training_sha256: str | None
     """None where the file was deleted before the service kept its hash."""
     validation_sha256: str | None = None

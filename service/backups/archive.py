@@ -17,21 +17,18 @@ import tarfile
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.backups.errors import BackupCorrupt
 from service.storage.base import CHUNK_SIZE
-from service.storage.keys import is_key
 
 DATABASE = "burnish.db"
 SECRET = "secret.key"  # noqa: S105 - a file's name
 CLIENT = "client.json"
 BLOBS = "blobs/"
-_MANIFEST = "manifest.json"
-_MAX_MANIFEST = 1 << 30
-_FORM = 1
+MANIFEST = "manifest.json"
+FORM = 1
 
 Advance = Callable[[int], None]
 """Called with each number of bytes that have passed."""
@@ -42,7 +39,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    bytes: int
+    bytes: int = Field(ge=0)
     sha256: str
 
 
@@ -51,7 +48,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    form: int = _FORM
+    form: int = FORM
     version: str
     schema_revision: str
     created_at: int
@@ -85,7 +82,7 @@ class ArchiveWriter:
     def finish(self, manifest: Manifest) -> None:
         """Add the manifest: without it a backup is not whole."""
         data = manifest.model_dump_json(indent=1).encode()
-        self._tar.addfile(_member(_MANIFEST, len(data)), io.BytesIO(data))
+        self._tar.addfile(_member(MANIFEST, len(data)), io.BytesIO(data))
 
 
 class _Source(io.RawIOBase):
@@ -125,69 +122,6 @@ def new_archive(path: Path, advance: Advance) -> Generator[ArchiveWriter]:
         _sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
-
-
-def unpack(path: Path, place: Callable[[str, Iterable[bytes]], None], advance: Advance) -> Manifest:
-    """Give each file of a backup to `place`, in the archive's order, and return the manifest that they agree with.
-
-    Raises BackupCorrupt: then what was placed is not to be trusted.
-    """
-    seen: dict[str, Entry] = {}
-    manifest: Manifest | None = None
-    try:
-        with tarfile.open(path, mode="r:") as tar:
-            for member in tar:
-                if manifest is not None or not member.isreg() or not (_is_name(member.name) or _is_manifest(member)):
-                    raise BackupCorrupt(f"{path} is no backup of Burnish: it holds {member.name[:200]!r}.")
-                source = tar.extractfile(member)
-                assert source is not None
-                if _is_manifest(member):
-                    manifest = Manifest.model_validate_json(source.read())
-                else:
-                    seen[member.name] = _place(member.name, source, place, advance)
-    except (tarfile.TarError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise BackupCorrupt(f"{path} is no whole backup of Burnish: {reason}. Take another copy of it.") from error
-    return _agreed(path, manifest, seen)
-
-
-def _place(name: str, source: IO[bytes], place: Callable[[str, Iterable[bytes]], None], advance: Advance) -> Entry:
-    digest, size = hashlib.sha256(), 0
-
-    def chunks() -> Generator[bytes]:
-        nonlocal size
-        while chunk := source.read(CHUNK_SIZE):
-            digest.update(chunk)
-            size += len(chunk)
-            advance(len(chunk))
-            yield chunk
-
-    place(name, chunks())
-    return Entry(bytes=size, sha256=digest.hexdigest())
-
-
-def _agreed(path: Path, manifest: Manifest | None, seen: dict[str, Entry]) -> Manifest:
-    if manifest is None:
-        raise BackupCorrupt(f"{path} is cut off: its end with the manifest is missing. Take another copy of it.")
-    if manifest.form != _FORM:
-        raise BackupCorrupt(
-            f"{path} has the form {manifest.form}; this release reads {_FORM}. Use release {manifest.version}."
-        )
-    wrong = sorted(name for name in manifest.files.keys() | seen.keys() if manifest.files.get(name) != seen.get(name))
-    if wrong:
-        raise BackupCorrupt(
-            f"{path} is damaged: {wrong[0]} is not what the manifest says ({len(wrong)} such files). "
-            "Take another copy of it."
-        )
-    return manifest
-
-
-def _is_name(name: str) -> bool:
-    return name in (DATABASE, SECRET, CLIENT) or (name.startswith(BLOBS) and is_key(name.removeprefix(BLOBS)))
-
-
-def _is_manifest(member: tarfile.TarInfo) -> bool:
-    return member.name == _MANIFEST and member.size <= _MAX_MANIFEST
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:

@@ -4,40 +4,78 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import text
-
 from service import migrations
-from service.backups.archive import BLOBS, DATABASE, Advance, Manifest, unpack
-from service.backups.errors import BackupCorrupt, BackupRefused
-from service.kit.db import Database
+from service.backups.archive import BLOBS, DATABASE, Advance, Manifest
+from service.backups.archive_reader import ArchiveReader, open_archive
+from service.backups.errors import BackupRefused
+from service.backups.snapshot import check_snapshot
 from service.storage.local import LocalStorage
+
+_BLOCK = 4096
+"""Bytes that a disk may round each file up to."""
 
 
 def restore_backup(path: Path, data: Path, advance: Advance = lambda _bytes: None) -> Manifest:
     """Fill the folder `data`, which is absent or empty, from a backup. What fails leaves it as it was.
 
+    Nothing is written before all names and sizes agree with the manifest and the disk has room for them.
     Raises BackupRefused, BackupCorrupt, StorageError or OSError.
     """
     if data.exists() and (not data.is_dir() or any(data.iterdir())):
         raise BackupRefused(f"{data} is not an empty folder: name an empty one, or a new one, by --data.")
-    data.parent.mkdir(parents=True, exist_ok=True)
+    with open_archive(path) as archive:
+        _require_known(path, archive.manifest)
+        _require_room(archive, data)
+        with _staging_folder(data) as staging:
+            _fill(archive, staging, advance)
+            check_snapshot(staging / DATABASE, archive.manifest.schema_revision, source=path)
+            if data.exists():
+                data.rmdir()
+            staging.rename(data)
+    return archive.manifest
+
+
+def _require_known(path: Path, manifest: Manifest) -> None:
+    if not migrations.knows(manifest.schema_revision):
+        raise BackupRefused(
+            f"{path} was made by release {manifest.version}, whose schema {manifest.schema_revision} is newer than "
+            "this release's: restore it by that release or a later one."
+        )
+
+
+def _require_room(archive: ArchiveReader, data: Path) -> None:
+    needed = archive.total_bytes + _BLOCK * len(archive.manifest.files)
+    there = next(folder for folder in (data, *data.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise BackupRefused(
+            f"{data} has no room for the backup: it needs {needed} bytes, and the disk has {free} free. "
+            "Free some space, or name a folder on another disk by --data."
+        )
+
+
+@contextmanager
+def _staging_folder(data: Path) -> Generator[Path]:
+    """Give a folder beside `data`; what fails inside leaves neither it nor a parent that was made for it."""
+    made = [parent for parent in data.absolute().parents if not parent.exists()]
     staging = data.with_name(f".{data.name}.{os.getpid()}.restoring")
-    staging.mkdir(mode=0o700)
+    data.parent.mkdir(parents=True, exist_ok=True)
     try:
-        manifest = _fill(path, staging, advance)
-        _check(path, staging, manifest)
-        if data.exists():
-            data.rmdir()
-        staging.rename(data)
-    finally:
+        staging.mkdir(mode=0o700)
+        yield staging
+    except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
-    return manifest
+        for parent in made:
+            if not any(parent.iterdir()):
+                parent.rmdir()
+        raise
 
 
-def _fill(path: Path, folder: Path, advance: Advance) -> Manifest:
+def _fill(archive: ArchiveReader, folder: Path, advance: Advance) -> None:
     storage = LocalStorage(folder / BLOBS)
 
     def place(name: str, chunks: Iterable[bytes]) -> None:
@@ -50,23 +88,4 @@ def _fill(path: Path, folder: Path, advance: Advance) -> Manifest:
             file.flush()
             os.fsync(file.fileno())
 
-    return unpack(path, place, advance)
-
-
-def _check(path: Path, folder: Path, manifest: Manifest) -> None:
-    """Raise unless the database is sound, and of a release that this one knows."""
-    if not migrations.knows(manifest.schema_revision):
-        raise BackupRefused(
-            f"{path} was made by release {manifest.version}, whose schema {manifest.schema_revision} is newer than "
-            "this release's: restore it by that release or a later one."
-        )
-    if DATABASE not in manifest.files:
-        raise BackupCorrupt(f"{path} holds no database: it is no backup of a service.")
-    database = Database(f"sqlite:///{folder / DATABASE}")
-    try:
-        with database.read() as session:
-            problems = session.execute(text("PRAGMA integrity_check(1)")).scalar_one()
-    finally:
-        database.close()
-    if problems != "ok":
-        raise BackupCorrupt(f"The database in {path} is damaged: {problems}. Take another copy of it.")
+    archive.unpack(place, advance)

@@ -79,9 +79,9 @@ def load_catalog(path: Path | None) -> Catalog:
     """Read a catalog file, or the one that ships with the package. Raises SettingsError with the reason."""
     try:
         if path is None:
-            text = importlib.resources.files("service.catalog").joinpath("catalog.json").read_text(encoding="utf-8")
+            text = importlib.resources.files("service.catalog").joinpath("catalog.json").read_bytes()
         else:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_bytes()
         return Catalog.model_validate_json(text)
     except OSError as error:
         raise SettingsError(f"The catalog {path} cannot be read: {error.strerror}.") from error

@@ -32,8 +32,9 @@ def resolve(session: Session, principal: Principal, context: Context, name: str)
     result = references.find(session, principal.project_id, name, organization=organization, param="model", bases=bases)
     job = result.job
     if result.waits:
+        maker = f"The job {job.id}" if result.permission is None else "The job"
         raise ModelNotReady(
-            f"The job {job.id} that makes {result.name} has not ended ({job.state}): ask one of its checkpoints, or "
+            f"{maker} that makes {result.name} has not ended ({job.state}): ask one of its checkpoints, or "
             "wait for its end.",
             param="model",
         )

@@ -6,6 +6,8 @@ from typing import IO, Any
 
 import click
 
+from service.kit.terminal import printable
+
 
 class CommandFailed(click.ClickException):
     """A command cannot do what it was asked; the message says why and what to do."""
@@ -14,7 +16,8 @@ class CommandFailed(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the sentence."""
-        click.echo(f"burnish-server: {self.message}", file=file, err=True)
+        said = "\n".join(map(printable, self.message.split("\n")))
+        click.echo(f"burnish-server: {said}", file=file, err=True)
 
 
 class Commands(click.Group):

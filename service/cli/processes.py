@@ -102,7 +102,7 @@ def _sentence(line: str) -> str:
     try:
         entry: Any = json.loads(line)
         return str(entry["message"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return line.removeprefix("burnish-server: ")
 
 

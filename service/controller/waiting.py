@@ -10,6 +10,7 @@ from service.context import Context
 from service.jobs import lifecycle, repository
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError
+from service.jobs.parents import shown_parent
 from service.jobs.states import JobState
 from service.jobs.tables import Job
 from service.kit.log import about
@@ -55,12 +56,15 @@ def _change(session: Session, job: Job, left: list[str], lost: str | None) -> bo
 
 def _parent_failed(session: Session, job: Job, parent_id: str) -> JobError:
     parent = repository.by_id(session, parent_id)
+    shown = shown_parent(job, parent_id)
+    foreign = shown != parent_id
+    named = f"The job of {shown}" if foreign else f"The job {parent_id}"
     if parent is not None and parent.state == JobState.CANCELLED:
         what = "was cancelled"
     else:
-        reason: str = (parent.error or {}).get("message", "") if parent else ""
+        reason: str = (parent.error or {}).get("message", "") if parent and not foreign else ""
         what = f"failed ({reason})" if reason else "failed"
     asked = parent_id == job.reward_job and parent_id != job.start_job
     param = f"method.{job.method['type']}.hyperparameters.reward.model" if asked else "model"
     role = "whose reward model this one asks" if asked else "that this one goes on from"
-    return JobError("parent_failed", f"The job {parent_id}, {role}, {what}, so this one cannot run.", param)
+    return JobError("parent_failed", f"{named}, {role}, {what}, so this one cannot run.", param)

@@ -187,5 +187,5 @@ def _message(body: bytes) -> str:
         told: Any = json.loads(body)
         inner = told.get("error", told)
         return str(inner["message"])[:1000]
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return body.decode("utf-8", "replace")[:200] or "no reason given"

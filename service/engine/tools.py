@@ -54,7 +54,7 @@ class CallReader:
 def _read(body: str) -> ToolCall | None:
     try:
         value: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # a model may write lists in lists in lists
         return None
     if not isinstance(value, dict):
         return None

@@ -11,6 +11,7 @@ from service.exports import service
 from service.exports.errors import ExportNotFound, ExportNotReady, ModelNotReady
 from service.exports.schemas import ExportCreate, ExportDeleted, ExportObject
 from service.files.downloads import CONDITIONS, download, downloads
+from service.jobs.errors import DownloadBlocked
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.declared import refuses
 from service.kit.pagination import BoundedListPage
@@ -19,11 +20,12 @@ from service.models.errors import ModelNotFound
 
 router = APIRouter(prefix="/v1/models/{model}/exports", tags=["Models"], route_class=CheckedRoute)
 _SAMPLE = "ft:smollm2-135m-instruct:burnish:desk:abc12345"
+_BLOCKED = DownloadBlocked(_SAMPLE)
 _NO_MODEL = ModelNotFound("gpt-9", ["smollm2-135m-instruct"])
 _UNKNOWN = refuses(_NO_MODEL, ExportNotFound("export_abc123"))
 
 
-@router.post("", responses=refuses(_NO_MODEL, ModelNotReady(_SAMPLE, "ftjob-abc123", "running")))
+@router.post("", responses=refuses(_NO_MODEL, ModelNotReady(_SAMPLE, "ftjob-abc123", "running"), _BLOCKED))
 def create_export(
     model: str,
     body: ExportCreate,
@@ -79,7 +81,7 @@ def delete_export(
     response_class=StreamingResponse,
     responses={
         **_UNKNOWN,
-        **refuses(ExportNotReady("export_abc123", "running", None)),
+        **refuses(ExportNotReady("export_abc123", "running", None), _BLOCKED),
         **downloads({"application/octet-stream": None, "application/zip": None}),
     },
     openapi_extra=CONDITIONS,
@@ -88,5 +90,4 @@ def download_export(
     model: str, export_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep
 ) -> Response:
     """Download a ready export: a zip with `manifest.json`, or the GGUF file."""
-    found = service.find(session, principal, context, model, export_id)
-    return download(context, request, service.attachment(found))
+    return download(context, request, service.find_content(session, principal, context, model, export_id))

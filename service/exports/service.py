@@ -13,6 +13,7 @@ from service.exports.schemas import ExportCreate
 from service.exports.tables import AS_STORED, ExportStatus, ModelExport
 from service.files.downloads import Attachment
 from service.jobs import references
+from service.jobs.errors import DownloadBlocked
 from service.jobs.references import Result
 from service.keys.service import Principal
 from service.kit import ids
@@ -27,9 +28,10 @@ _PRECISIONS = {"merged": ("f32", "f16", "bf16"), "gguf": ("f32", "f16", "bf16", 
 def create(session: Session, principal: Principal, context: Context, name: str, body: ExportCreate) -> ModelExport:
     """Ask for an export; one that is there already is returned and kept longer, one that failed is made anew.
 
-    Raises ModelNotFound, ModelNotReady or InvalidRequest.
+    Raises ModelNotFound, ModelNotReady, DownloadBlocked or InvalidRequest.
     """
     result = find_model(session, principal, context, name)
+    _require_download(result)
     precision = _checked(result.kind, body)
     if references.stored(session, result.job.id, result.step) is None:
         raise ModelNotFound(name, (base.id for base in context.catalog.models))
@@ -94,6 +96,18 @@ def find(session: Session, principal: Principal, context: Context, name: str, ex
     if export is None:
         raise ExportNotFound(export_id)
     return export
+
+
+def find_content(session: Session, principal: Principal, context: Context, name: str, export_id: str) -> Attachment:
+    """Return an export as it is downloaded. Raises DownloadBlocked, ExportNotReady, and as `find` does."""
+    export = find(session, principal, context, name, export_id)
+    _require_download(find_model(session, principal, context, name))
+    return attachment(export)
+
+
+def _require_download(result: Result) -> None:
+    if result.adapter_download == "blocked":
+        raise DownloadBlocked(result.name)
 
 
 def delete(session: Session, principal: Principal, context: Context, name: str, export_id: str) -> None:

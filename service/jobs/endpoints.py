@@ -18,6 +18,7 @@ from service.files.service import storage_errors
 from service.jobs import repository, results_repository, service
 from service.jobs.errors import (
     ArtifactNotReady,
+    DownloadBlocked,
     JobHasEnded,
     JobInUse,
     JobNotFound,
@@ -45,6 +46,7 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"], route_cl
 _UNKNOWN = JobNotFound(SAMPLE_JOB)
 _NO_MODEL = ModelNotFound("gpt-9", ["smollm2-135m-instruct"])
 _FAILED = ParentFailed("ftjob-def456", "failed", param="model")
+_BLOCKED = DownloadBlocked("ft:tiny:burnish::abc12345")
 _ZIP = {"application/zip": None}
 
 
@@ -196,7 +198,7 @@ def list_checkpoints(
     response_class=StreamingResponse,
     responses={
         **downloads(_ZIP),
-        **refuses(_UNKNOWN, _not_ready("adapter"), OtherResult(SAMPLE_JOB, "adapter", "model")),
+        **refuses(_UNKNOWN, _not_ready("adapter"), OtherResult(SAMPLE_JOB, "adapter", "model"), _BLOCKED),
     },
     openapi_extra=CONDITIONS,
 )
@@ -212,7 +214,7 @@ def download_adapter(
     response_class=StreamingResponse,
     responses={
         **downloads(_ZIP),
-        **refuses(_UNKNOWN, _not_ready("model"), OtherResult(SAMPLE_JOB, "model", "adapter")),
+        **refuses(_UNKNOWN, _not_ready("model"), OtherResult(SAMPLE_JOB, "model", "adapter"), _BLOCKED),
     },
     openapi_extra=CONDITIONS,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from service.kit import metrics
-from service.kit.errors import Conflict, NotFound
+from service.kit.errors import Conflict, NotFound, PermissionDenied
 
 
 class JobNotFound(NotFound):
@@ -39,8 +39,11 @@ class JobRunsStill(Conflict):
 class JobInUse(Conflict):
     """Other jobs need what this one left."""
 
-    def __init__(self, job_id: str, users: Sequence[str]) -> None:
+    def __init__(self, job_id: str, users: Sequence[str], *, foreign: int = 0) -> None:
+        """`users` are jobs of the same project; of other projects there are `foreign` ones."""
         named = ", ".join(users[:5]) + (" and others" if len(users) > 5 else "")
+        shared = "jobs of other projects that it is shared with" if foreign else ""
+        named = " and ".join(part for part in (named, shared) if part)
         super().__init__(
             f"Job {job_id} cannot be deleted: what it left is needed by {named}. Wait for them, or delete them first.",
             code="job_in_use",
@@ -50,11 +53,12 @@ class JobInUse(Conflict):
 class ParentFailed(Conflict):
     """The job that the model would have come from ended without one."""
 
-    def __init__(self, job_id: str, state: str, *, param: str) -> None:
+    def __init__(self, job_id: str, state: str, *, param: str, shared_as: str | None = None) -> None:
+        """`shared_as` is how another project that was given the model knows it."""
+        job = f"Job {job_id}" if shared_as is None else f"The job of {shared_as}"
+        ended = "was cancelled" if state == "cancelled" else "failed"
         super().__init__(
-            f"Job {job_id} was {state}, so there is no model of it: name another, or one of its checkpoints."
-            if state == "cancelled"
-            else f"Job {job_id} failed, so there is no model of it: name another, or one of its checkpoints.",
+            f"{job} {ended}, so there is no model of it: name another, or one of its checkpoints.",
             param=param,
             code="parent_failed",
         )
@@ -90,6 +94,19 @@ class OtherResult(Conflict):
             f"Job {job_id} {why}, so it leaves no {asked}: get its {made} instead, under "
             f"/v1/fine_tuning/jobs/{job_id}/{made}.",
             code=f"no_{asked}",
+        )
+
+
+class DownloadBlocked(PermissionDenied):
+    """The weights go back to a model that its owner shared without letting them out."""
+
+    code = "download_blocked"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"The weights of {model} cannot be downloaded or exported: they go back to a model that another project "
+            "shared with adapter_download blocked. Chat with the model, or start further jobs from it.",
+            param="model",
         )
 
 

@@ -46,7 +46,7 @@ def check(context: Context, method: Method, base: str, start: Result | None) -> 
     if not isinstance(method, ReinforcementMethod):
         return
     possible = [base] if start is None or start.kind == "model" else [base, start.name]
-    if start is not None and start.kind != "model" and start.step is None:
+    if start is not None and start.kind != "model" and start.step is None and start.permission is None:
         possible.append(start.job.id)
     for place, leaf in _places(method.reinforcement.grader).items():
         if isinstance(leaf, PythonGrader) and context.settings.python_graders == "off":

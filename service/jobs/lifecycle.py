@@ -13,6 +13,7 @@ from service.files.tables import File
 from service.jobs import repository, results_repository, retention
 from service.jobs.attempts import count_end, reason_of
 from service.jobs.errors import StaleLease
+from service.jobs.parents import shown_waits
 from service.jobs.references import model_name
 from service.jobs.resources import Resources
 from service.jobs.states import TERMINAL, JobState
@@ -70,7 +71,7 @@ def queue_up(session: Session, job_id: str) -> bool:
     repository.move(session, job_id, JobState.QUEUED)
     repository.add_event(session, job_id, "Files validated, moving job to queued state")
     if job.waits_for:
-        repository.add_event(session, job_id, f"Waiting for {job.waits_for.replace(' ', ' and ')} to succeed")
+        repository.add_event(session, job_id, f"Waiting for {' and '.join(shown_waits(job))} to succeed")
     else:
         outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
     return True

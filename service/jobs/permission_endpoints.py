@@ -60,10 +60,14 @@ def create_permissions(
     principal: PrincipalDep,
     idempotency: IdempotencyDep,
 ) -> BoundedListPage[PermissionObject]:
-    """Share a model or a checkpoint of one's own with other projects: their jobs may start from it."""
+    """Share a model or a checkpoint of one's own with other projects: they may chat with it and start jobs from it.
+
+    What those jobs leave can be downloaded by the projects that own them, and with it, in effect, the shared weights,
+    unless `adapter_download` is `blocked`.
+    """
 
     def grant() -> BoundedListPage[PermissionObject]:
-        data = permissions.grant(session, principal, context, fine_tuned_model_checkpoint, body.project_ids)
+        data = permissions.grant(session, principal, context, fine_tuned_model_checkpoint, body)
         return _Page.of(data, has_more=False)
 
     return idempotency.once(session, body.model_dump(), _Page, grant)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -10,13 +9,14 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.jobs import references
+from service.jobs.tables import Job
 from service.keys import repository as keys
 from service.keys.errors import ProjectNotFound
 from service.keys.service import Principal
 from service.kit.errors import InvalidRequest, NotFound
 from service.kit.pagination import Order
 from service.models import repository
-from service.models.tables import CheckpointPermission
+from service.models.tables import AdapterDownload, CheckpointPermission
 
 ProjectId = Annotated[str, StringConstraints(max_length=64)]
 
@@ -34,6 +34,14 @@ class PermissionCreate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     project_ids: Annotated[list[ProjectId], Field(min_length=1, max_length=100)]
+    adapter_download: AdapterDownload | None = Field(
+        None,
+        description="Whether these projects may download and export what they train from the model. `allowed` gives "
+        "them its weights: a training of one step at a tiny rate returns them nearly unchanged. `blocked` holds for "
+        "every model that goes back to this one, over any number of jobs; chats and further jobs may use them. A new "
+        "permission is `allowed` without it; one that is there stays as it is, and jobs that were created keep what "
+        "held then.",
+    )
 
 
 class PermissionObject(BaseModel):
@@ -43,11 +51,17 @@ class PermissionObject(BaseModel):
     object: Literal["checkpoint.permission"] = "checkpoint.permission"
     created_at: int
     project_id: str
+    adapter_download: AdapterDownload
 
     @classmethod
     def of(cls, permission: CheckpointPermission) -> PermissionObject:
         """Show a row."""
-        return cls(id=permission.id, created_at=int(permission.created_at), project_id=permission.project_id)
+        return cls(
+            id=permission.id,
+            created_at=int(permission.created_at),
+            project_id=permission.project_id,
+            adapter_download=permission.adapter_download,
+        )
 
 
 class PermissionDeleted(BaseModel):
@@ -59,20 +73,29 @@ class PermissionDeleted(BaseModel):
 
 
 def grant(
-    session: Session, principal: Principal, context: Context, name: str, project_ids: Sequence[str]
+    session: Session, principal: Principal, context: Context, name: str, body: PermissionCreate
 ) -> list[PermissionObject]:
     """Share a model or a checkpoint; a project that has it already keeps its permission.
 
     Raises ModelNotFound, ProjectNotFound or InvalidRequest, and then shares with nobody.
     """
-    job_id = _own(session, principal, context, name)
+    job = _own(session, principal, context, name)
+    download = body.adapter_download
+    if job.adapter_download == "blocked":
+        if download == "allowed":
+            raise InvalidRequest(
+                f"{name} goes back to a model that another project shared with adapter_download blocked, which holds "
+                "for whoever gets it: leave adapter_download out, or set it to blocked.",
+                param="adapter_download",
+            )
+        download = "blocked"
     granted: list[CheckpointPermission] = []
-    for place, project_id in enumerate(dict.fromkeys(project_ids)):
+    for place, project_id in enumerate(dict.fromkeys(body.project_ids)):
         if keys.project(session, project_id) is None:
             raise ProjectNotFound(project_id)
         if project_id == principal.project_id:
             raise InvalidRequest(f"{project_id} owns {name} and needs no permission.", param=f"project_ids.{place}")
-        granted.append(repository.share(session, job_id, name, project_id))
+        granted.append(repository.share(session, job.id, name, project_id, adapter_download=download))
     return [PermissionObject.of(permission) for permission in granted]
 
 
@@ -102,7 +125,7 @@ def withdraw(session: Session, principal: Principal, context: Context, name: str
         raise PermissionNotFound(permission_id)
 
 
-def _own(session: Session, principal: Principal, context: Context, name: str) -> str:
+def _own(session: Session, principal: Principal, context: Context, name: str) -> Job:
     """Return the job of a model of the caller's own."""
     found = references.find_own(
         session,
@@ -114,4 +137,4 @@ def _own(session: Session, principal: Principal, context: Context, name: str) ->
     )
     if found.name != name:
         raise InvalidRequest(f"A job is shared by its model's name: {found.name}.", param="fine_tuned_model_checkpoint")
-    return found.job.id
+    return found.job

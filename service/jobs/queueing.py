@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.jobs import repository
+from service.jobs.parents import shown_waits
 from service.jobs.resources import Resources
 from service.jobs.schemas import JobQueueObject
 from service.jobs.states import JobState
@@ -50,7 +51,7 @@ class Queue:
             case JobState.PAUSED:
                 return JobQueueObject(position=None, reason="paused", message="It is paused; resume it to go on.")
             case JobState.QUEUED if job.waits_for:
-                message = f"It waits for {job.waits_for.replace(' ', ' and ')} to succeed."
+                message = f"It waits for {' and '.join(shown_waits(job))} to succeed."
                 return JobQueueObject(position=None, reason="waits_for_jobs", message=message)
             case JobState.QUEUED if job.held_by:
                 message = f"It waits for a limit of its project, {job.held_by}; GET /v1/limits shows what is used."

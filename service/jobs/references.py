@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,7 @@ from service.kit import ids
 from service.kit.errors import InvalidRequest
 from service.models import repository as models
 from service.models.errors import ModelNotFound
+from service.models.tables import AdapterDownload, CheckpointPermission
 from trainer.methods.base import Kinds
 from trainer.spec import LineageEntry
 
@@ -38,6 +39,8 @@ class Result:
     step: int | None
     name: str
     """`ft:…`, with `:ckpt-step-N` for a checkpoint."""
+    permission: CheckpointPermission | None = None
+    """By which another project may use it; None for its own."""
 
     @property
     def kind(self) -> Kinds:
@@ -49,9 +52,17 @@ class Result:
         """Whether it is not there yet."""
         return self.step is None and self.job.state != JobState.SUCCEEDED
 
+    @property
+    def adapter_download(self) -> AdapterDownload:
+        """Whether what is trained from it may be downloaded: every link of the chain must allow it."""
+        links = [self.job.adapter_download, self.permission.adapter_download if self.permission else "allowed"]
+        return "blocked" if "blocked" in links else "allowed"
+
     def lineage(self) -> list[LineageEntry]:
-        """Return what it came from, itself last."""
+        """Return what it came from, itself last; of another project's model, the name that was shared."""
         job = self.job
+        if self.permission is not None:
+            return [LineageEntry(model=self.name, job_id=None, method=None, training_sha256=None)]
         own = LineageEntry(
             model=self.name,
             job_id=job.id,
@@ -75,10 +86,18 @@ def find(
 
     Raises ModelNotFound; ParentFailed where the job ended without a result; InvalidRequest for an unknown checkpoint.
     """
-    shared = models.shared_job(session, project_id, name)
-    job = repository.by_id(session, shared) if shared is not None else None
-    owner = project_id if job is None else job.project_id
-    return find_own(session, owner, name, organization=organization, param=param, bases=bases)
+    permission = models.permission(session, project_id, name)
+    job = repository.by_id(session, permission.job_id) if permission is not None else None
+    if job is None:
+        return find_own(session, project_id, name, organization=organization, param=param, bases=bases)
+    # The owner's ids and the steps of its other checkpoints are not for the project that asks.
+    try:
+        result = find_own(session, job.project_id, name, organization=organization, param=param)
+    except ParentFailed as error:
+        raise ParentFailed(job.id, job.state, param=param, shared_as=name) from error
+    except (InvalidRequest, ModelNotFound) as error:
+        raise ModelNotFound(name, bases, param=param) from error
+    return replace(result, permission=permission)
 
 
 def find_own(

@@ -145,12 +145,15 @@ def lock(session: Session, job_id: str) -> Job | None:
     return session.scalar(query.execution_options(populate_existing=True))
 
 
-def users_of(session: Session, job: Job) -> Sequence[str]:
-    """Return the jobs that need this one: unfinished ones that start from it, and adapters on its whole model."""
+def users_of(session: Session, job: Job) -> Sequence[Row[str, str]]:
+    """Return id and project of jobs that need this one: unfinished ones that start from it, and adapters on its whole
+    model; its own project's first.
+    """
     unfinished = Job.state.not_in(TERMINAL) & or_(Job.start_job == job.id, Job.reward_job == job.id)
     on_it = Job.base == job.fine_tuned_model
-    query = select(Job.id).where(Job.id != job.id, or_(unfinished, on_it) if job.fine_tuned_model else unfinished)
-    return session.scalars(query.order_by(Job.seq).limit(6)).all()
+    needs = or_(unfinished, on_it) if job.fine_tuned_model else unfinished
+    query = select(Job.id, Job.project_id).where(Job.id != job.id, needs)
+    return session.execute(query.order_by(Job.project_id != job.project_id, Job.seq).limit(6)).all()
 
 
 def remove(session: Session, job: Job) -> None:

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from service.jobs.integrations import Integrations, WandbIntegration
+from service.jobs.parents import shown_waits
 from service.jobs.resources import Resources
 from service.jobs.states import WIRE_STATUS, JobState
 from service.jobs.tables import Job, JobCheckpoint, JobEvent
 from service.kit.expiry import ExpiresAfter
+from service.models.tables import AdapterDownload
 from trainer.methods.base import LoraParameters
 from trainer.spec import Budget, LineageEntry
 
@@ -144,7 +146,7 @@ class JobObject(BaseModel):
     """OpenAI's job object; its own members
     are `phase`, `pause_requested`, `attempt`, `failures`, `crashes`, `preemptions`, `started_at`, `running_seconds`,
     `base_model`, `lineage`, `waits_for`, `queue`, `held_by`, `lora`, `priority`, `timeout`, `budget`, `resources`,
-    `ended_by`, `expires_after` and `keep_checkpoints`.
+    `ended_by`, `expires_after`, `keep_checkpoints` and `adapter_download`.
     """
 
     id: str
@@ -192,6 +194,11 @@ class JobObject(BaseModel):
     ended_by: Literal["budget"] | None = Field(None, description="What ended the training before its last epoch.")
     expires_after: JobExpiry | None = None
     keep_checkpoints: int | None = None
+    adapter_download: AdapterDownload = Field(
+        "allowed",
+        description="`blocked`: its weights go back to a model that another project shared so; chats and further jobs "
+        "may use them, downloads and exports are refused.",
+    )
 
     @classmethod
     def of(cls, job: Job, organization: str, queue: JobQueueObject | None = None) -> JobObject:
@@ -227,7 +234,8 @@ class JobObject(BaseModel):
             metadata=job.user_metadata,
             integrations=[WandbIntegration.model_validate(item) for item in job.integrations or ()],
             lineage=[LineageEntry.model_validate(entry) for entry in job.lineage],
-            waits_for=(job.waits_for or "").split(),
+            waits_for=shown_waits(job),
+            adapter_download=job.adapter_download,
             held_by=job.held_by,  # type: ignore[arg-type] - `limits.service.HoldReason`
             queue=queue,
             lora=None if hyperparameters.get("weights") == "full" else hyperparameters.get("lora"),

@@ -14,6 +14,7 @@ from service.files.tables import File
 from service.jobs import grading, lifecycle, methods, repository, results_repository, starts
 from service.jobs.errors import (
     ArtifactNotReady,
+    DownloadBlocked,
     JobHasEnded,
     JobInUse,
     JobNotFound,
@@ -31,6 +32,8 @@ from service.kit.errors import InvalidRequest
 from service.limits import service as limits
 from service.limits.values import Limits
 from service.models import repository as models
+
+_WEIGHTS = ("adapter", "model")
 
 
 @tracing.traced("create job")
@@ -139,7 +142,8 @@ def delete(session: Session, principal: Principal, context: Context, job_id: str
         raise JobRunsStill(job_id, job.state)
     users = repository.users_of(session, job)
     if users:
-        raise JobInUse(job_id, users)
+        own = [user.id for user in users if user.project_id == job.project_id]
+        raise JobInUse(job_id, own, foreign=len(users) - len(own))
     result = job.result_file and files_repository.get(session, principal.project_id, job.result_file)
     if result:
         files.delete(session, result)
@@ -151,13 +155,18 @@ def delete(session: Session, principal: Principal, context: Context, job_id: str
 
 
 def artifact(session: Session, principal: Principal, job_id: str, name: str) -> JobArtifact:
-    """Return a result of a succeeded job. Raises JobNotFound, ArtifactNotReady, ResultsExpired, or OtherResult."""
+    """Return a result of a succeeded job.
+
+    Raises JobNotFound, ArtifactNotReady, ResultsExpired, OtherResult, or DownloadBlocked for weights.
+    """
     job = find(session, principal, job_id)
+    if name in _WEIGHTS and job.adapter_download == "blocked":
+        raise DownloadBlocked(job.fine_tuned_model or job_id)
     found = results_repository.artifact(session, job_id, name)
     if found is not None:
         return found
     made = "model" if methods.stored(job.method).hyperparameters.result_kind == "model" else "adapter"
-    if name in ("adapter", "model") and name != made:
+    if name in _WEIGHTS and name != made:
         raise OtherResult(job_id, name, made)
     if job.state == JobState.SUCCEEDED:
         raise ResultsExpired(job_id)

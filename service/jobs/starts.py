@@ -10,10 +10,12 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.jobs import references
+from service.jobs.errors import ParentFailed
 from service.jobs.references import Result
 from service.keys.service import Principal
 from service.kit.errors import InvalidRequest
 from service.models.errors import ModelNotFound
+from service.models.tables import AdapterDownload
 from trainer.methods import Method
 from trainer.methods.onpolicy import ModelReward, RewardedHyperparameters
 from trainer.methods.pretraining import PretrainingMethod
@@ -30,6 +32,7 @@ class Start:
     start: Result | None = None
     reward: Result | None = None
     lineage: Sequence[LineageEntry] = ()
+    adapter_download: AdapterDownload = "allowed"
 
     def columns(self) -> dict[str, Any]:
         """Return what the job's row keeps of it."""
@@ -41,6 +44,8 @@ class Start:
             "start_step": self.start and self.start.step,
             "reward_job": self.reward and self.reward.job.id,
             "reward_step": self.reward and self.reward.step,
+            "foreign_parents": " ".join(dict.fromkeys(p.job.id for p in parents if p.permission)) or None,
+            "adapter_download": self.adapter_download,
             "waits_for": " ".join(waits) or None,
             "lineage": [entry.model_dump(mode="json") for entry in self.lineage],
         }
@@ -66,6 +71,8 @@ def resolve(session: Session, principal: Principal, context: Context, name: str,
             "result of a reward job.",
             param=param,
         )
+    _find_base(session, principal, context, found, param)
+    # What a reward model says goes into the result, its weights do not: they block no download.
     return replace(start, reward=found)
 
 
@@ -79,7 +86,27 @@ def _start(session: Session, principal: Principal, context: Context, name: str, 
     result = _find(session, principal, context, name, "model")
     base = result.name if result.kind == "model" else result.job.base
     _check_fits(result, method)
-    return Start(base, start=result, lineage=result.lineage())
+    links = [result, *_find_base(session, principal, context, result, "model")]
+    blocked = any(link.adapter_download == "blocked" for link in links)
+    return Start(base, start=result, lineage=result.lineage(), adapter_download="blocked" if blocked else "allowed")
+
+
+def _find_base(
+    session: Session, principal: Principal, context: Context, result: Result, param: str
+) -> Sequence[Result]:
+    """Return the whole model of an earlier job that an adapter lies on, if it does. Raises InvalidRequest."""
+    if result.kind == "model" or not result.job.base.startswith("ft:"):
+        return ()
+    try:
+        return (_find(session, principal, context, result.job.base, param),)
+    except (ModelNotFound, ParentFailed, InvalidRequest) as error:
+        if result.permission is None:
+            raise
+        raise InvalidRequest(
+            f"{result.name} lies on a whole model that is not shared with this project: ask its owner to share that "
+            "one too.",
+            param=param,
+        ) from error
 
 
 def _find(session: Session, principal: Principal, context: Context, name: str, param: str) -> Result:

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, String, T
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.kit.db import Base, Json, db_now
+from service.models.tables import AdapterDownload
 
 
 class Job(Base):
@@ -34,10 +35,18 @@ class Job(Base):
     reward_job: Mapped[str | None] = mapped_column(String(40))
     """The job whose reward model, or whose checkpoint at `reward_step`, this one asks."""
     reward_step: Mapped[int | None] = mapped_column(Integer)
+    foreign_parents: Mapped[str | None] = mapped_column(String(128))
+    """Those of `start_job` and `reward_job` that belong to other projects, with spaces between: this one does not
+    learn their ids."""
+    adapter_download: Mapped[AdapterDownload] = mapped_column(String(8), default="allowed")
+    """Whether its project may download what it leaves: not if its weights go back to a model shared without that."""
     waits_for: Mapped[str | None] = mapped_column(String(128))
     """The ids of the jobs that must have succeeded first, with spaces between; null once there are none."""
     lineage: Mapped[list[dict[str, Any]]] = mapped_column(Json, default=list)
-    """The jobs that the start model came from, the oldest first: `trainer.spec.LineageEntry`."""
+    """The jobs that the start model came from, the oldest first: `trainer.spec.LineageEntry`.
+
+    It begins anew with a model of another project, of which it has the shared name alone.
+    """
     method: Mapped[dict[str, Any]] = mapped_column(Json)
     resolved: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """The hyperparameters as the trainer resolved them; null until it has."""

@@ -18,13 +18,13 @@ _UNKNOWN = ModelNotFound("ft:tiny:burnish::abc12345", ["smollm2-135m-instruct"])
 @router.get("")
 def list_models(session: ReadSession, context: ContextDep, principal: PrincipalDep) -> ModelList:
     """List the base models and the project's fine-tuned ones."""
-    return ModelList(data=service.list_models(session, principal, context.catalog))
+    return ModelList(data=service.list_models(session, principal, context.catalog, context.settings.organization))
 
 
 @router.get("/{model}", responses=refuses(_UNKNOWN))
 def get_model(model: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> ModelObject:
     """Return one model."""
-    return service.find(session, principal, context.catalog, model)
+    return service.find(session, principal, context.catalog, context.settings.organization, model)
 
 
 @router.delete("/{model}", responses=refuses(_UNKNOWN, CatalogModel("smollm2-135m-instruct")))

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.kit import ids
 from service.kit.pagination import Order, Scope, fetch_page
-from service.models.tables import CheckpointPermission, FineTunedModel
+from service.models.tables import AdapterDownload, CheckpointPermission, FineTunedModel
 
 
 def get(session: Session, project_id: str, model_id: str) -> FineTunedModel | None:
@@ -48,24 +48,28 @@ def unshare(session: Session, name: str) -> None:
     session.execute(delete(CheckpointPermission).where(CheckpointPermission.model == name))
 
 
-def share(session: Session, job_id: str, name: str, project_id: str) -> CheckpointPermission:
-    """Return a project's permission for a model or checkpoint, made where there is none."""
-    query = select(CheckpointPermission).where(
-        CheckpointPermission.model == name, CheckpointPermission.project_id == project_id
-    )
-    found = session.scalar(query)
+def share(
+    session: Session, job_id: str, name: str, project_id: str, *, adapter_download: AdapterDownload | None = None
+) -> CheckpointPermission:
+    """Return a project's permission for a model or checkpoint, made if there is none.
+
+    `adapter_download` None leaves a permission as it is; a new one allows downloads then.
+    """
+    found = permission(session, project_id, name)
     if found is None:
         found = CheckpointPermission(id=ids.new_id(ids.PERMISSION), model=name, job_id=job_id, project_id=project_id)
         session.add(found)
-        session.flush()
-        session.refresh(found)
+    if adapter_download is not None:
+        found.adapter_download = adapter_download
+    session.flush()
+    session.refresh(found)
     return found
 
 
-def shared_job(session: Session, project_id: str, name: str) -> str | None:
-    """Return the job whose model or checkpoint `name` is shared with a project."""
+def permission(session: Session, project_id: str, name: str) -> CheckpointPermission | None:
+    """Return a project's permission for another's model or checkpoint."""
     return session.scalar(
-        select(CheckpointPermission.job_id).where(
+        select(CheckpointPermission).where(
             CheckpointPermission.model == name, CheckpointPermission.project_id == project_id
         )
     )

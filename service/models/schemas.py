@@ -25,10 +25,10 @@ class ModelObject(BaseModel):
         return cls(id=entry.id, created=entry.created, owned_by=entry.owned_by)
 
     @classmethod
-    def of_result(cls, model: FineTunedModel) -> ModelObject:
+    def of_result(cls, model: FineTunedModel, *, owned_by: str) -> ModelObject:
         """Show a fine-tuned model."""
         expires_at = None if model.expires_at is None else int(model.expires_at)
-        return cls(id=model.id, created=int(model.created_at), owned_by=model.project_id, expires_at=expires_at)
+        return cls(id=model.id, created=int(model.created_at), owned_by=owned_by, expires_at=expires_at)
 
 
 class ModelList(BaseModel):

@@ -12,23 +12,30 @@ from service.models.schemas import ModelObject
 from service.models.tables import FineTunedModel
 
 
-def list_models(session: Session, principal: Principal, catalog: Catalog) -> list[ModelObject]:
-    """Return the catalog's bases, then the project's own models and those shared with it, newest first."""
-    results = [
-        *repository.all_of(session, principal.project_id),
-        *repository.shared_models(session, principal.project_id),
+def list_models(session: Session, principal: Principal, catalog: Catalog, organization: str) -> list[ModelObject]:
+    """Return the catalog's bases, then the project's own models and those shared with it, newest first.
+
+    Those of other projects are owned by `organization`: who shares is for the two projects to know.
+    """
+    own = repository.all_of(session, principal.project_id)
+    shared = repository.shared_models(session, principal.project_id)
+    return [
+        *(ModelObject.of_base(base) for base in catalog.models),
+        *(ModelObject.of_result(model, owned_by=model.project_id) for model in own),
+        *(ModelObject.of_result(model, owned_by=organization) for model in shared),
     ]
-    return [ModelObject.of_base(base) for base in catalog.models] + [ModelObject.of_result(model) for model in results]
 
 
-def find(session: Session, principal: Principal, catalog: Catalog, name: str) -> ModelObject:
-    """Return one model. Raises ModelNotFound."""
+def find(session: Session, principal: Principal, catalog: Catalog, organization: str, name: str) -> ModelObject:
+    """Return one model, as `list_models` does. Raises ModelNotFound."""
     base = catalog.find(name)
     if base is not None:
         return ModelObject.of_base(base)
     shared = repository.shared_models(session, principal.project_id)
     foreign = next((model for model in shared if model.id == name), None)
-    return ModelObject.of_result(foreign or _find_result(session, principal, catalog, name))
+    if foreign is not None:
+        return ModelObject.of_result(foreign, owned_by=organization)
+    return ModelObject.of_result(_find_result(session, principal, catalog, name), owned_by=principal.project_id)
 
 
 def delete(session: Session, principal: Principal, catalog: Catalog, name: str) -> None:

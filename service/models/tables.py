@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sqlalchemy import BigInteger, Double, ForeignKey, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.kit.db import Base, db_now
+
+AdapterDownload = Literal["allowed", "blocked"]
+"""Whether weights that go back to another project's model may leave the service."""
 
 
 class FineTunedModel(Base):
@@ -42,4 +47,6 @@ class CheckpointPermission(Base):
     job_id: Mapped[str] = mapped_column(String(40))
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     """Who may use it."""
+    adapter_download: Mapped[AdapterDownload] = mapped_column(String(8), default="allowed")
+    """Whether that project may download what it trains from the model."""
     created_at: Mapped[float] = mapped_column(Double, default=db_now())

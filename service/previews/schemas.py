@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from service.jobs.schemas import JobQueueObject
+from service.models.tables import AdapterDownload
 from trainer.counted import DataPreview, MemoryEstimate, SampleRow
 
 
@@ -43,6 +44,9 @@ class PreviewObject(BaseModel):
         description="False where the model's own answers are trained on: then `trained_tokens` is the most it can be."
     )
     ended_by: Literal["budget"] | None
+    adapter_download: AdapterDownload = Field(
+        description="`blocked`: what such a job leaves could not be downloaded or exported, see the job's own."
+    )
     warnings: list[str]
     estimates: PreviewEstimates
     queue: JobQueueObject

@@ -35,6 +35,8 @@ _COLUMNS = (
     "base",
     "start_job",
     "start_step",
+    "foreign_parents",
+    "adapter_download",
     "lineage",
     "method",
     "training_file",
@@ -99,6 +101,7 @@ def answer(context: Context, preview_id: str) -> PreviewObject | None:
         trained_tokens=counted.tokens,
         trained_tokens_exact=counted.tokens_exact,
         ended_by=counted.ended_by,
+        adapter_download=job.adapter_download,
         warnings=[*counted.warnings, *_of_time(job, counted, time.seconds)],
         estimates=PreviewEstimates(memory=counted.memory, time=time),
         queue=queue,
@@ -122,7 +125,7 @@ def forget(context: Context, preview_id: str) -> None:
 
 def job_of(preview: Preview) -> Job:
     """Return the job that was asked about, which is in no table."""
-    return Job(id=preview.id, running_seconds=0.0, **preview.job)
+    return Job(id=preview.id, running_seconds=0.0, **{"adapter_download": "allowed"} | preview.job)
 
 
 def _of_time(job: Job, counted: Counted, seconds: float | None) -> Sequence[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from service.context import Context
 from service.jobs import references, repository
+from service.jobs.parents import shown_parent
 from service.jobs.references import Result, Stored
 from service.jobs.tables import Job
 from service.kit.errors import ServiceError, Unavailable
@@ -34,11 +35,11 @@ def fetch_start(context: Context, job: Job, hold: Hold, target: Path) -> ParentM
     """
     if job.start_job is None:
         return None
-    result = result_of(context, job.start_job, job.start_step, hold, _MODEL)
+    result = _parent_of(context, job, job.start_job, job.start_step, hold, _MODEL)
     if result.kind == "model":
         return None
     manifest = fetch_adapter(context, result, find_stored(context, result, hold, _MODEL), target, hold)
-    return ParentModel(id=result.name, job_id=result.job.id, sha256=_weights(manifest))
+    return ParentModel(id=result.name, job_id=_own_id(job, result), sha256=_weights(manifest))
 
 
 def fetch_reward(context: Context, job: Job, hold: Hold, target: Path, bases: Bases) -> RewardModelRef | None:
@@ -49,13 +50,13 @@ def fetch_reward(context: Context, job: Job, hold: Hold, target: Path, bases: Ba
     param = f"method.{job.method['type']}.hyperparameters.reward.model"
     if job.reward_job is None:
         return None
-    result = result_of(context, job.reward_job, job.reward_step, hold, param)
+    result = _parent_of(context, job, job.reward_job, job.reward_step, hold, param)
     stored = find_stored(context, result, hold, param)
     manifest = _fetch_stored(context, result.name, stored, target, hold, param=param, wanted=_of_reward)
     base, folder = bases(result.job.base)
     if result.job.base != job.base and folder is not None:
         target.with_name("reward_base").symlink_to(folder, target_is_directory=True)
-    return RewardModelRef(id=result.name, job_id=result.job.id, sha256=_weights(manifest), base=base)
+    return RewardModelRef(id=result.name, job_id=_own_id(job, result), sha256=_weights(manifest), base=base)
 
 
 def find_base(context: Context, project_id: str, name: str, hold: Hold) -> tuple[Result, Stored]:
@@ -95,8 +96,22 @@ def fetch_result(context: Context, result: Result, stored: Stored, target: Path,
     return _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=wanted)
 
 
-def result_of(context: Context, job_id: str, step: int | None, hold: Hold, param: str) -> Result:
-    """Return what a job leaves at its end, or at a checkpoint. Raises JobFailed where the job was deleted."""
+def _parent_of(context: Context, job: Job, parent_id: str, step: int | None, hold: Hold, param: str) -> Result:
+    return result_of(context, parent_id, step, hold, param, shown=shown_parent(job, parent_id))
+
+
+def _own_id(job: Job, result: Result) -> str | None:
+    """Return a parent's id for the report, which is for the job's project: None for another project's."""
+    return result.job.id if result.job.project_id == job.project_id else None
+
+
+def result_of(
+    context: Context, job_id: str, step: int | None, hold: Hold, param: str, *, shown: str | None = None
+) -> Result:
+    """Return what a job leaves at its end, or at a checkpoint.
+
+    Raises JobFailed if the job was deleted; it names it as `shown`.
+    """
 
     def find() -> Job | None:
         with context.db.read() as session:
@@ -104,7 +119,7 @@ def result_of(context: Context, job_id: str, step: int | None, hold: Hold, param
 
     parent = hold.insist(find)
     if parent is None:
-        raise _deleted(job_id, param)
+        raise _deleted(shown or job_id, param)
     name = parent.fine_tuned_model or references.model_name(parent, context.settings.organization)
     return Result(parent, step, name if step is None else f"{name}:ckpt-step-{step}")
 

@@ -152,6 +152,17 @@ def test_a_preview_of_a_file(run: Run, server: Server, tmp_path: Path) -> None:
 GOOD = "model: tiny\ntraining_file: file-1\n"
 
 
+def doubled(first: str, line: str) -> str:
+    """Return a file of a few lines, each of which stands for nine times the one above."""
+    rest = (line.format(name=name, below=below) for below, name in zip("abcdefgh", "bcdefghi", strict=True))
+    return f"a: &a {first}\n" + "".join(rest)
+
+
+LAUGHS = doubled("[x, x, x]", "{name}: &{name} [" + "*{below}, " * 9 + "]\n")
+MERGES = doubled("{x: 1, y: 2}", "{name}: &{name} {{<<: [" + "*{below}, " * 9 + "]}}\n")
+STAIRS = f"a: &a {'[' * 20}x{']' * 20}\nb: {'[' * 15}*a{']' * 15}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -181,11 +192,33 @@ GOOD = "model: tiny\ntraining_file: file-1\n"
         (GOOD + "---\nmodel: x\n", ["line 3: this is not YAML: "]),
         (
             GOOD + "hyperparameters: !!python/object/apply:os.system [ls]\n",
-            ["line 3: could not determine"],
+            ["line 3: JSON has no form for !!python/object/apply:os.system."],
         ),
+        (GOOD + "hyperparameters: !mine [ls]\n", ["line 3: could not determine"]),
         (GOOD + "hyperparameters: {x: .nan}\n", ["no form for"]),
         (GOOD + "hyperparameters: {x: !!binary aGk=}\n", ["no form for"]),
         ("x: " + "[" * 3000, ["nested too deeply"]),
+        (GOOD + "metadata: &a\n  我: *a\n", ["line 4: *a stands for something that it is a part of."]),
+        (GOOD + "metadata: &a {<<: *a}\n", ["line 3: *a stands for something that it is a part of."]),
+        (GOOD + "metadata: *a\n", ["line 3: this is not YAML: found undefined alias 'a'."]),
+        (LAUGHS, ["line 5: with what its aliases stand for, the file has more than 10000 values."]),
+        (MERGES, ["line 5: with what its aliases stand for, the file has more than 10000 values."]),
+        (STAIRS, ["line 2: it is nested too deeply: 32 levels are allowed."]),
+        ("x: [" + "1, " * 20_000 + "]", ["line 1: ", "more than 10000 values"]),
+        ("x: " + "{a: " * 3000, ["nested too deeply"]),
+        (GOOD + "seed: " + "9" * 5000 + "\n", ["line 3: a number has more than 100 characters"]),
+        (GOOD + "seed: 1" + ":1" * 400_000 + "\n", ["line 3: a number has more than 100 characters"]),
+        (GOOD + "seed: 0x" + "f" * 400_000 + "\n", ["line 3: a number has more than 100 characters"]),
+        (GOOD + "metadata:\n  1: x\n", ["line 4: the key 1 is not text: write it in quotes."]),
+        (GOOD + "metadata:\n  2024-05-01: x\n  on: x\n", ["line 5: the key on is not text: write it in quotes."]),
+        (GOOD + "metadata: {[a, b]: x}\n", ["line 3: a key is not text"]),
+        (GOOD + "metadata: {? {a: b} : x}\n", ["line 3: a key is not text"]),
+        (GOOD + "? [model]\n: x\n", ["line 3: a key is not text"]),
+        (GOOD + "suffix: !!timestamp 2024-05-01\n", ["line 3: JSON has no form for !!timestamp."]),
+        (GOOD + "metadata: !!set {a, b}\n", ["line 3: JSON has no form for !!set."]),
+        (GOOD + "hyperparameters:\n  x: -.INF\n", ["line 4: JSON has no form for -.INF."]),
+        (GOOD + "hyperparameters:\n  x: 1e999\n", ["no form for"]),
+        (GOOD + "hyperparameters: {lora: {rank: 1, rank: 2}}\n", ["line 3: rank stands here a second time."]),
         ("\x00", ["is not YAML"]),
         ("training_file: file-1\n", ["Missing option '--model'"]),
         ("model: tiny\ntraining_file: none.jsonl\n", ["none.jsonl' is neither a file here nor a file's id"]),
@@ -203,6 +236,41 @@ def test_a_fault_names_its_line_and_nothing_is_sent(
     for sentence in said:
         assert sentence in err
     assert server.seen == []
+
+
+def test_aliases_are_read_as_what_they_stand_for(run: Run, server: Server, tmp_path: Path) -> None:
+    server.on("POST", JOBS, Answer(a_job("queued")))
+    text = GOOD + "metadata: &team {组: 客服}\nhyperparameters:\n  <<: {n_epochs: 2}\n  x: [*team, *team]\n  beta: 1\n"
+    assert run("jobs", "create", "-f", write(text, tmp_path))[0] == 0
+    assert server.seen[-1].json()["method"]["supervised"]["hyperparameters"] == {
+        "n_epochs": 2,
+        "x": [{"组": "客服"}, {"组": "客服"}],
+        "beta": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("x=" + "[" * 50_000, "is nested too deeply: 32 levels are allowed"),
+        ("x=" + "[" * 40 + "]" * 40, "is nested too deeply: 32 levels are allowed"),
+        (".".join("a" * 40) + "=1", "is nested too deeply: 32 levels are allowed"),
+        ('x={"名": 1, "名": 2}', "has the key 名 twice in one object"),
+    ],
+)
+def test_a_setting_that_is_no_plain_json(run: Run, server: Server, setting: str, said: str) -> None:
+    status, out, err = run("jobs", "create", "--model", "t", "--training-file", "file-1", "--set", setting)
+    assert (status, out, server.seen) == (2, "", [])
+    assert said in err
+    assert len(err) < 1000
+
+
+def test_a_setting_that_is_no_json_is_text(run: Run, server: Server) -> None:
+    server.on("POST", JOBS, Answer(a_job("queued")))
+    options = ["--set", "x=NaN", "--set", "y=" + "9" * 5000, "--set", "z=你好"]
+    assert run("jobs", "create", "--model", "t", "--training-file", "file-1", *options)[0] == 0
+    sent = server.seen[-1].json()["method"]["supervised"]["hyperparameters"]
+    assert sent == {"x": "NaN", "y": "9" * 5000, "z": "你好"}
 
 
 def test_bytes_that_are_no_text(run: Run, server: Server, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -47,7 +48,19 @@ def test_nothing_found() -> None:
         Burnish(base_url=URL)
 
 
-@pytest.mark.parametrize("text", ["not json", "[]", '{"base_url": "http://a/v1"}', '{"api_key": 1, "base_url": 2}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json",
+        "[" * 100_000,
+        "[" * 50_000,
+        "\\ud800",
+        '{"base_url": "http://a/v1", "api_key": "' + "k" * 2**16 + '"}',
+        "[]",
+        '{"base_url": "http://a/v1"}',
+        '{"api_key": 1, "base_url": 2}',
+    ],
+)
 def test_a_broken_file_is_named(text: str) -> None:
     path = Path(".burnish/client.json")
     path.parent.mkdir()
@@ -80,3 +93,23 @@ def test_save_is_for_the_owner_only() -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [item.name for item in path.parent.iterdir()] == ["client.json"]
     assert config.resolve() == (URL, "secret")
+
+
+def test_a_save_that_fails_leaves_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = config.user_file()
+    folder.mkdir(parents=True)
+    with pytest.raises(OSError, match=r"client\.json"):
+        config.save(config.Settings(URL, "secret"))
+    assert [item.name for item in folder.parent.iterdir()] == ["client.json"]
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        config.resolve()
+
+
+def test_save_is_for_the_owner_only_whatever_the_umask() -> None:
+    before = os.umask(0)
+    try:
+        path = config.save(config.Settings(URL, "secret"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

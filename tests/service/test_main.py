@@ -417,6 +417,13 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
+def test_what_a_sentence_repeats_does_not_steer_the_terminal(run: Run) -> None:
+    run("migrate")
+    refused = run("keys", "revoke", "\x1b[2J\x9b").output
+    assert refused.startswith("burnish-server: There is no live key")
+    assert all(char.isprintable() or char == "\n" for char in refused)
+
+
 def test_projects_are_listed_limited_and_deleted_and_it_is_told(run: Run, tmp_path: Path) -> None:
     run("migrate")
     run("keys", "create", "--project", "团队 A", "--name", "n")

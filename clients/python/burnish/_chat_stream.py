@@ -64,7 +64,7 @@ def _told(data: str) -> str | None:
     """Return the message of an error that came after the answer had begun."""
     try:
         body: Any = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     error = cast("dict[str, Any]", body).get("error") if isinstance(body, dict) else None
     message = cast("dict[str, Any]", error).get("message") if isinstance(error, dict) else None

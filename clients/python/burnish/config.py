@@ -13,6 +13,7 @@ import httpx
 from burnish.errors import ConfigurationError
 
 FILE_NAME = "client.json"
+_LARGEST = 2**16
 
 
 class Settings(NamedTuple):
@@ -56,10 +57,14 @@ def save(settings: Settings) -> Path:
     path = user_file()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # mkstemp creates with 0600, so the key is never readable by others, not even for a moment.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{FILE_NAME}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(settings._asdict(), file, indent=1)
-    Path(temporary).replace(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{FILE_NAME}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(settings._asdict(), file, indent=1)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -88,12 +93,16 @@ def _files() -> tuple[Path, Path]:
 
 def _read(path: Path) -> Settings | None:
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        values: Any = json.loads(content) if len(content) <= _LARGEST else None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError:
         raise ConfigurationError(f"{path} exists but may not be read by this user.") from None
-    except ValueError:
+    except IsADirectoryError:
+        raise ConfigurationError(f"{path} is a folder; remove it and run `burnish login`.") from None
+    except (ValueError, RecursionError):
         raise ConfigurationError(f"{path} is not valid JSON; remove it and run `burnish login`.") from None
     fields = cast("dict[str, Any]", values) if isinstance(values, dict) else {}
     base_url, api_key = fields.get("base_url"), fields.get("api_key")

@@ -77,6 +77,7 @@ class JobPreview(WireModel):
     trained_tokens: int
     trained_tokens_exact: bool
     ended_by: str | None = None
+    adapter_download: str = "allowed"
     warnings: list[str] = Field(default_factory=list[str])
     estimates: Estimates
     queue: JobQueue

@@ -199,6 +199,7 @@ class Job(WireModel):
     expires_after: dict[str, Any] | None = None
     keep_checkpoints: int | None = None
     held_by: str | None = None
+    adapter_download: str = "allowed"
 
     @property
     def is_terminal(self) -> bool:

@@ -191,7 +191,7 @@ def test_a_foreign_archive_writes_nothing(tmp_path: Path, name: str, kind: bytes
         tar.addfile(member, io.BytesIO(b""))
     with pytest.raises(BackupCorrupt, match=r"is no backup of Burnish|cut off"):
         restore_backup(path, tmp_path / "inside" / "restored")
-    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["inside", "x.tar"]
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["x.tar"]
 
 
 def rewritten(backup: Path, **changes: object) -> Path:

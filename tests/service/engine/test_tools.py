@@ -46,3 +46,8 @@ def test_a_broken_call_stays_text_and_an_unclosed_one_counts() -> None:
     assert read('<tool_call>{"arguments": {}}</tool_call>', [])[1] == []
     said, calls = read('ok <tool_call>{"name": "f", "arguments": "{}"}', [5])
     assert (said, calls[0].function.name, calls[0].function.arguments) == ("ok ", "f", "{}")
+
+
+def test_lists_in_lists_in_lists_are_text() -> None:
+    text = f"<tool_call>{'[' * 50_000}</tool_call>"
+    assert read(text, []) == (text, [])

@@ -46,6 +46,8 @@ def test_the_shipped_catalog_finds_its_model() -> None:
     ("text", "expected"),
     [
         ("{", "wrong at"),
+        ("[" * 100_000, "wrong at"),
+        ('{"models": ' + "[" * 100_000, "wrong at"),
         ('{"models": [{"id": "../x", "source": {"kind": "folder", "path": "/x"}}]}', "models.0.id"),
         ('{"models": [{"id": "x", "source": {"kind": "hf", "repo": "a/b", "revision": "main"}}]}', "revision"),
     ],
@@ -54,6 +56,9 @@ def test_a_wrong_catalog_is_a_sentence(tmp_path: Path, text: str, expected: str)
     path = tmp_path / "catalog.json"
     path.write_text(text)
     with pytest.raises(SettingsError, match=expected):
+        load_catalog(path)
+    path.write_bytes(b'{"models": "\xff"}')
+    with pytest.raises(SettingsError, match="wrong at"):
         load_catalog(path)
     with pytest.raises(SettingsError, match="cannot be read"):
         load_catalog(tmp_path / "absent.json")

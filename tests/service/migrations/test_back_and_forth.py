@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import inspect, text, update
+from sqlalchemy import inspect, select, text, update
 
 from service import migrations
 from service.__main__ import cli
@@ -21,6 +22,7 @@ from service.jobs.tables import Job
 from service.kit.db import Database
 from service.kit.settings import Settings
 from service.migrations import MigrationRefused
+from service.models.tables import CheckpointPermission
 from service.queue.memory import MemoryJobQueue
 from tests.fixtures.databases import BOTH
 from tests.fixtures.postgres import run_postgres
@@ -122,6 +124,53 @@ def test_jobs_that_wait_and_run_go_on_and_come_back(settings: Settings, database
     migrations.upgrade(settings)
     migrations.check(settings)
     assert states(database) == now
+
+
+def test_other_projects_ids_leave_the_lineages_and_blocked_weights_stay(settings: Settings, database: Database) -> None:
+    def entry(job_id: str, model: str) -> dict[str, str | None]:
+        return {"model": model, "job_id": job_id, "method": "dpo", "training_sha256": "a" * 64}
+
+    chains = {
+        "ftjob-queued": ("ftjob-theirs", [entry("ftjob-older", "ft:a"), entry("ftjob-theirs", "ft:共")]),
+        "ftjob-running": ("ftjob-queued", [entry("ftjob-theirs", "ft:b"), entry("ftjob-queued", "ft:c")]),
+        "ftjob-succeeded": ("ftjob-gone", [entry("ftjob-gone", "ft:d")]),
+    }
+    with database.write() as session:
+        session.execute(text("INSERT INTO projects (id, name, created_at) VALUES ('proj_b', 'b', 0)"))
+        session.execute(text(row("succeeded").replace("ftjob-succeeded", "ftjob-theirs").replace("proj_a", "proj_b")))
+        session.execute(
+            text(
+                "INSERT INTO checkpoint_permissions (id, model, job_id, project_id, created_at) "
+                "VALUES ('cp_a', 'ft:共', 'ftjob-theirs', 'proj_a', 0)"
+            )
+        )
+        for job_id, (start, lineage) in chains.items():
+            values = {"id": job_id, "start": start, "lineage": json.dumps(lineage)}
+            as_json = "CAST(:lineage AS JSONB)" if database.engine.dialect.name == "postgresql" else ":lineage"
+            query = (
+                f"UPDATE jobs SET start_job = :start, lineage = {as_json}, reward_job = 'ftjob-theirs' WHERE id = :id"
+            )
+            session.execute(text(query), values)
+    migrations.upgrade(settings)
+    with database.read() as session:
+        jobs = {job.id: job for job in session.scalars(select(Job))}
+        assert session.scalars(select(CheckpointPermission.adapter_download)).all() == ["allowed"]
+    assert {job.adapter_download for job in jobs.values()} == {"allowed"}
+    shared = {"job_id": None, "method": None, "training_sha256": None}
+    assert jobs["ftjob-queued"].lineage == [{"model": "ft:共"} | shared]
+    assert jobs["ftjob-running"].lineage == [{"model": "ft:b"} | shared, entry("ftjob-queued", "ft:c")]
+    assert jobs["ftjob-succeeded"].lineage == chains["ftjob-succeeded"][1]
+    assert {job.foreign_parents for job in jobs.values()} == {"ftjob-theirs", None}
+
+    for table in (Job, CheckpointPermission):
+        with database.write() as session:
+            session.execute(update(table).values(adapter_download="blocked"))
+        with pytest.raises(MigrationRefused, match="shared with adapter_download blocked"):
+            migrations.move(settings, EARLIER)
+        migrations.check(settings)
+        with database.write() as session:
+            session.execute(update(table).values(adapter_download="allowed"))
+    migrations.move(settings, EARLIER)
 
 
 def test_what_an_earlier_schema_cannot_hold_is_refused_and_nothing_changes(

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, update
 
 from service.jobs.states import JobState
+from service.jobs.tables import Job
+from service.keys.tables import Project
 from service.models import repository as models
 from service.models.tables import FineTunedModel
 from service.worker import run as worker_run
@@ -115,6 +118,44 @@ def test_a_whole_model_is_published_and_serves_as_a_base(world: World, specs: li
     succeeded(world, world.job(base=name, method=ppo(reward), start_job=child, reward_job=reward))
     assert specs[-1].reward is not None
     assert specs[-1].reward.base.id == "tiny"
+
+
+def test_a_shared_parent_is_named_by_what_was_shared(world: World, specs: list[JobSpec]) -> None:
+    """What the trainer is told goes into report and model card, which are for the project of the job."""
+    parent, reward = succeeded(world, world.job()), succeeded(world, world.job(method=REWARD))
+    with world.db.write() as session:
+        other = Project(id="proj_other", name="别的")
+        session.add(other)
+        session.flush()
+        for job_id in (parent, reward):
+            session.execute(update(Job).where(Job.id == job_id).values(project_id=other.id))
+    names = [str(world.row(job_id).fine_tuned_model) for job_id in (parent, reward)]
+    given = {"model": names[0], "job_id": None, "method": None, "training_sha256": None}
+    columns = {
+        "model": names[0],
+        "base": "tiny",
+        "start_job": parent,
+        "reward_job": reward,
+        "foreign_parents": f"{parent} {reward}",
+    }
+    child = succeeded(world, world.job(**columns, method=ppo(names[1]), lineage=[given]))
+    spec = specs[-1]
+    assert spec.start is not None
+    assert spec.reward is not None
+    assert [(spec.start.id, spec.start.job_id), (spec.reward.id, spec.reward.job_id)] == [
+        (names[0], None),
+        (names[1], None),
+    ]
+    told = spec.model_dump_json() + "".join(world.messages(child))
+    assert [secret for secret in (parent, reward) if secret in told] == []
+    with world.db.write() as session:
+        session.execute(delete(Job).where(Job.id.in_((parent, reward))))
+    for kept, name in (({"start_job": parent}, names[0]), ({"reward_job": reward, "method": ppo(names[1])}, names[1])):
+        late = world.job(**(columns | {"start_job": None, "reward_job": None} | kept))
+        world.run(late)
+        error = world.row(late).error
+        assert error is not None
+        assert error["message"].startswith(f"The model {name} was deleted")
 
 
 def test_a_model_that_was_deleted_ends_the_job(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from burnish.cli.connection import connect
-from burnish.cli.output import json_option, limit_option, print_json, print_table, text, when
+from burnish.cli.output import json_option, limit_option, print_json, print_line, print_table, text, when
 
 if TYPE_CHECKING:
     from burnish.resources.limits import LimitChanges
@@ -67,7 +67,7 @@ def limits(project_id: str | None, as_json: bool, **given: int | str | None) -> 
         rows.append((name, "" if limit.used is None else f"{limit.used:g}", most, limit.source))
     print_table(("limit of", "used", "most", "set by"), rows)
     if shown.training_minutes.resets_at is not None:
-        click.echo(f"training_minutes begin anew at {when(shown.training_minutes.resets_at)}.")
+        print_line(f"training_minutes begin anew at {when(shown.training_minutes.resets_at)}.")
 
 
 @click.command()

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from burnish._text import printable
 from burnish.cli.completion import complete_models
 from burnish.cli.connection import connect
-from burnish.cli.output import json_option, print_json
+from burnish.cli.output import json_option, print_json, print_line
 from burnish.errors import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
 
 if TYPE_CHECKING:
@@ -100,16 +99,16 @@ class _Conversation:
                 finished = choice.finish_reason or finished
                 if choice.delta.content:
                     said.append(choice.delta.content)
-                    click.echo(printable(choice.delta.content), nl=False)
+                    print_line(choice.delta.content, nl=False)
                     sys.stdout.flush()
         if finished == "length":
-            click.echo("\n(The answer was cut off: it has as many tokens as it may have.)", nl=False, err=True)
+            print_line("\n(The answer was cut off: it has as many tokens as it may have.)", nl=False, err=True)
 
 
 def _converse(talk: _Conversation) -> None:
     with suppress(ImportError):
         import_module("readline")  # gives input() arrow keys and the lines before
-    click.echo(_HELP, err=True)
+    print_line(_HELP, err=True)
     while True:
         try:
             line = input("> ").strip()
@@ -117,7 +116,7 @@ def _converse(talk: _Conversation) -> None:
             click.echo()
             return
         except KeyboardInterrupt:
-            click.echo(f"\n{_HELP}", err=True)
+            print_line(f"\n{_HELP}", err=True)
             continue
         if line in ("/exit", "/quit"):
             return
@@ -127,9 +126,9 @@ def _converse(talk: _Conversation) -> None:
 def _turn(talk: _Conversation, line: str) -> None:
     if line == "/reset":
         talk.reset()
-        click.echo("Begun anew.", err=True)
+        print_line("Begun anew.", err=True)
     elif line.startswith("/"):
-        click.echo(f"There is no {printable(line.split()[0])}. {_HELP}", err=True)
+        print_line(f"There is no {line.split()[0]}. {_HELP}", err=True)
     elif line:
         talk.say(line)
         _try_to_answer(talk)
@@ -139,12 +138,12 @@ def _try_to_answer(talk: _Conversation) -> None:
     try:
         talk.answer()
     except KeyboardInterrupt:
-        click.echo("(stopped)", err=True)
+        print_line("(stopped)", err=True)
     except APIError as error:
         if isinstance(error, _HOPELESS):
             raise
         talk.take_back()
-        click.echo(f"Error: {printable(error.message)} Your last message was taken back.", err=True)
+        print_line(f"Error: {error.message} Your last message was taken back.", err=True)
 
 
 def _piped() -> str:

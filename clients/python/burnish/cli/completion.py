@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from burnish._text import printable_line
 from burnish.errors import BurnishError
 
 if TYPE_CHECKING:
@@ -44,10 +45,15 @@ def _completing(
 
         # Whatever is wrong is for the command itself to say: a prompt is no place for errors.
         with suppress(BurnishError, OSError), Burnish(timeout=_SECONDS, max_retries=0) as client:
-            return [item for item in find(client) if str(item.value).startswith(beginning)]
+            return [_plain(item) for item in find(client) if str(item.value).startswith(beginning)]
         return []
 
     return complete
+
+
+def _plain(item: CompletionItem) -> CompletionItem:
+    """Return an item as one line each of value and help: a shell shows them, and some read them line by line."""
+    return CompletionItem(printable_line(str(item.value)), help=printable_line(item.help or "") or None)
 
 
 def _jobs(client: Burnish) -> list[CompletionItem]:

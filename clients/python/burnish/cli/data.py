@@ -11,8 +11,7 @@ from typing import BinaryIO
 
 import click
 
-from burnish._text import printable
-from burnish.cli.output import json_option, print_json, print_table, transfer_bar
+from burnish.cli.output import json_option, print_json, print_line, print_table, transfer_bar
 from burnish.datasets import (
     ROW_FORMATS,
     DatasetSummary,
@@ -90,7 +89,7 @@ def convert(path: Path, method: str, source: str | None, output: Path, strict: b
         _tell_refused(conversion)
         raise ValueError(_summary(conversion, name, output=None)) from None
     _tell_refused(conversion)
-    click.echo(_summary(conversion, name, output), err=True)
+    print_line(_summary(conversion, name, output), err=True)
 
 
 class _NothingWritten(Exception):
@@ -111,7 +110,7 @@ def _guessed(path: Path, name: str) -> RowFormat:
     # Without a good first row the file is in no format, and any check will say so.
     found = guess_format(row) if row is not None else ROW_FORMATS["supervised"]
     if found is None:
-        keys = printable(", ".join(list(row or ())[:12])) or "none"
+        keys = ", ".join(list(row or ())[:12]) or "none"
         raise ValueError(
             f"{name}: no method has rows with the keys {keys}. Name one with --method, or see burnish data convert."
         )
@@ -171,24 +170,24 @@ def _print_summary(name: str, method: str, summary: DatasetSummary) -> None:
 def _tell(name: str, method: str, summary: DatasetSummary) -> None:
     if summary.ok:
         good = "is good text" if is_text(name) else f"has {_count(summary.rows, 'good row')}"
-        click.echo(printable(f"{name} {good} for {method}."))
+        print_line(f"{name} {good} for {method}.")
         return
     count = len(summary.problems) + summary.more_problems
-    click.echo(printable(f"{name} has {_count(count, 'problem')} for {method}:"))
+    print_line(f"{name} has {_count(count, 'problem')} for {method}:")
     unit = next((problem.unit for problem in summary.problems), "line")
     print_table((unit, "problem"), [(problem.line or "", problem.reason) for problem in summary.problems])
     if summary.more_problems:
-        click.echo(f"and {summary.more_problems:,} more")
+        print_line(f"and {summary.more_problems:,} more")
     if summary.stopped_at is not None:
-        click.echo(f"The check stopped at {unit} {summary.stopped_at:,}: there may be others after it.")
+        print_line(f"The check stopped at {unit} {summary.stopped_at:,}: there may be others after it.")
 
 
 def _tell_refused(conversion: Conversion) -> None:
     for place, reason in conversion.refused:
-        click.echo(printable(f"{place}: {reason}"), err=True)
+        print_line(f"{place}: {reason}", err=True)
     more = conversion.refused_count - len(conversion.refused)
     if more:
-        click.echo(f"and {more:,} more", err=True)
+        print_line(f"and {more:,} more", err=True)
 
 
 def _summary(conversion: Conversion, name: str, output: Path | None) -> str:
@@ -198,7 +197,7 @@ def _summary(conversion: Conversion, name: str, output: Path | None) -> str:
         return f"Wrote nothing: {read}, {left_out}."
     made = f"{_count(conversion.written, 'row')} for {conversion.method}"
     where = "" if str(output) == "-" else f" to {output}"
-    return printable(f"Wrote {made}{where}: {read}" + (f", {left_out}." if conversion.refused_count else "."))
+    return f"Wrote {made}{where}: {read}" + (f", {left_out}." if conversion.refused_count else ".")
 
 
 def _count(number: int, noun: str) -> str:

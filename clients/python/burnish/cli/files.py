@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,9 @@ from burnish.cli.connection import connect
 from burnish.cli.output import (
     json_option,
     limit_option,
+    print_content,
     print_json,
+    print_line,
     print_object,
     print_table,
     size,
@@ -45,7 +46,7 @@ def upload(path: Path, purpose: str, resume: str | None, as_json: bool) -> None:
         else:
             with transfer_bar(path.name) as tell:
                 file = client.uploads.send(resume, file=path, on_progress=tell)
-    print_json(file) if as_json else click.echo(file.id)
+    print_json(file) if as_json else print_line(file.id)
 
 
 def send(client: Burnish, path: Path, purpose: str = "fine-tune") -> File:
@@ -86,10 +87,10 @@ def content(file_id: str, output: Path | None) -> None:
     """Print a file's content, or write it to a file."""
     with connect() as client:
         if output is None:
-            sys.stdout.buffer.write(client.files.content(file_id))
+            print_content(client.files.content(file_id))
             return
         with transfer_bar(file_id) as tell:
-            click.echo(client.files.download(file_id, output, on_progress=tell))
+            print_line(str(client.files.download(file_id, output, on_progress=tell)))
 
 
 @files.command()
@@ -99,4 +100,4 @@ def delete(file_id: str, as_json: bool) -> None:
     """Delete a file."""
     with connect() as client:
         gone = client.files.delete(file_id)
-    print_json(gone) if as_json else click.echo(f"Deleted {gone.id}.")
+    print_json(gone) if as_json else print_line(f"Deleted {gone.id}.")

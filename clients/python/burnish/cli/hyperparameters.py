@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -54,6 +55,7 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
     "lora-target-modules": (click.STRING, "all-linear, or module names with commas between."),
 }
 _RENAMED = {"epochs": "n_epochs"}
+_MOST_DEPTH = 32
 
 
 def hyperparameter_options(function: F) -> F:
@@ -76,17 +78,63 @@ def _put(packed: dict[str, Any], setting: str) -> None:
     name, sign, text = setting.partition("=")
     *levels, last = name.split(".")
     if not (sign and all(levels) and last):
-        raise click.BadParameter(f"{setting!r} must be NAME=VALUE.", param_hint="--set")
+        raise click.BadParameter(f"{_shown(setting)} must be NAME=VALUE.", param_hint="--set")
+    if len(levels) >= _MOST_DEPTH:
+        raise click.BadParameter(_too_deep(name), param_hint="--set")
     place = packed
     for level in levels:
         below = place.setdefault(level, {})
         if not isinstance(below, dict):
             raise click.BadParameter(f"{level} in {name} has a value of its own.", param_hint="--set")
         place = cast("dict[str, Any]", below)
+    place[last] = _value(name, text)
+
+
+def _value(name: str, text: str) -> Any:
+    """Return JSON as its value, anything else as the text that it is. Raises a usage error."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+            raise click.BadParameter(f"{name[:64]} has the key {twice[:64]} twice in one object.", param_hint="--set")
+        return made
+
     try:
-        place[last] = json.loads(text)
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise click.BadParameter(_too_deep(name), param_hint="--set") from None
     except ValueError:
-        place[last] = text
+        return text
+    if _depth(value) > _MOST_DEPTH:
+        raise click.BadParameter(_too_deep(name), param_hint="--set")
+    return value
+
+
+def _no_constant(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _depth(value: object) -> int:
+    depth, level = 0, [*_children(value)]
+    while level:
+        depth += 1
+        level = [child for item in level for child in _children(item)]
+    return depth
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()
+
+
+def _too_deep(name: str) -> str:
+    return f"{_shown(name)} is nested too deeply: {_MOST_DEPTH} levels are allowed."
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 64 else f"{text[:64]}…")
 
 
 def pack(options: dict[str, Any]) -> Hyperparameters | None:

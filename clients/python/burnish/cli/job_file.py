@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import types
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Union, cast, get_args, get_origin
 
 import click
 
 from burnish._text import printable
+from burnish.cli.bounded_yaml import YamlFault, import_yaml, loader_class
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -70,47 +69,26 @@ def read_job_file(path: Path) -> JobFile:
     return JobFile(name, arguments, lines)
 
 
-def _yaml() -> Any:
-    return import_module("yaml")  # here, because most commands need none; Any, because its stubs say nothing
-
-
 def _parsed(name: str, content: bytes) -> Any:
-    yaml = _yaml()
+    yaml = import_yaml()
     try:
-        node = yaml.compose(content, _loader())
+        node = yaml.compose(content, loader_class())
+    except YamlFault as fault:
+        raise JobFileError(printable(f"{name}, line {fault.line}: {fault.reason}")) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark else ""
         raise JobFileError(printable(f"{name}{where}: this is not YAML: {error.problem}.")) from None
     except (yaml.YAMLError, UnicodeError) as error:
         raise JobFileError(printable(f"{name} is not YAML: {' '.join(str(error).split())}.")) from None
-    except RecursionError:
-        raise JobFileError(f"{name} is nested too deeply.") from None
     if not isinstance(node, yaml.MappingNode):
         raise JobFileError(f"{name} must hold names with values, such as `model: smollm2-135m-instruct`.")
     return node
 
 
-@cache
-def _loader() -> Any:
-    yaml = _yaml()
-
-    class Loader(yaml.SafeLoader):
-        """Safe; 1e-4 is a number, as in JSON, and a date is text, for the wire knows none."""
-
-    kept = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    Loader.yaml_implicit_resolvers = kept
-    number = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?[eE][-+]?[0-9]+")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
-    return Loader
-
-
 def _walk(node: Any, place: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Iterator[tuple[int, str]]:
     """Write down the line of each key, and yield those that come twice."""
-    yaml = _yaml()
+    yaml = import_yaml()
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
             lines[(*place, str(number))] = item.start_mark.line + 1
@@ -120,22 +98,22 @@ def _walk(node: Any, place: tuple[str, ...], lines: dict[tuple[str, ...], int]) 
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in seen and name != "<<":
-                yield line, f"{name} stands here a second time."
+                yield line, f"{name[:64]} stands here a second time."
             seen.add(name)
             lines[(*place, name)] = line
             yield from _walk(value, (*place, name), lines)
 
 
 def _values(name: str, node: Any) -> dict[str, Any]:
-    yaml = _yaml()
-    loader = _loader()("")
+    yaml = import_yaml()
+    loader = loader_class()("")
     try:
         values = loader.construct_document(node)
         json.dumps(values, allow_nan=False)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise JobFileError(printable(f"{name}, line {line}: {error.problem}.")) from None
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise JobFileError(printable(f"{name} holds something that JSON has no form for: {error}.")) from None
     # A known name without a value says nothing; an unknown one is a fault all the same.
     known = _names(())

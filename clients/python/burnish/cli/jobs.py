@@ -16,8 +16,10 @@ from burnish.cli.orders import Order
 from burnish.cli.output import (
     json_option,
     limit_option,
+    print_content,
     print_fields,
     print_json,
+    print_line,
     print_object,
     print_table,
     transfer_bar,
@@ -51,7 +53,7 @@ def create(watched: bool, as_json: bool, **options: Any) -> None:
         if watched:
             watch_job(client, job.id, as_json)
             return
-    print_json(job) if as_json else click.echo(job.id)
+    print_json(job) if as_json else print_line(job.id)
 
 
 @jobs.command()
@@ -109,7 +111,7 @@ def cancel(job_id: str, as_json: bool) -> None:
     """Stop a job."""
     with connect() as client:
         job = client.jobs.cancel(job_id)
-    print_json(job) if as_json else click.echo(f"{job.id}: {job.phase or job.status}")
+    print_json(job) if as_json else print_line(f"{job.id}: {job.phase or job.status}")
 
 
 @jobs.command()
@@ -120,7 +122,7 @@ def pause(job_id: str, as_json: bool) -> None:
     with connect() as client:
         job = client.jobs.pause(job_id)
     coming = ", to be paused at its next checkpoint" if job.pause_requested else ""
-    print_json(job) if as_json else click.echo(f"{job.id}: {job.phase or job.status}{coming}")
+    print_json(job) if as_json else print_line(f"{job.id}: {job.phase or job.status}{coming}")
 
 
 @jobs.command()
@@ -130,7 +132,7 @@ def resume(job_id: str, as_json: bool) -> None:
     """Let a paused job go on from where it was."""
     with connect() as client:
         job = client.jobs.resume(job_id)
-    print_json(job) if as_json else click.echo(f"{job.id}: {job.phase or job.status}")
+    print_json(job) if as_json else print_line(f"{job.id}: {job.phase or job.status}")
 
 
 @jobs.command()
@@ -143,7 +145,7 @@ def delete(job_id: str, yes: bool, as_json: bool) -> None:
         click.confirm(f"Delete {job_id} with its checkpoints, results and model?", abort=True, err=True)
     with connect() as client:
         deleted = client.jobs.delete(job_id)
-    print_json(deleted) if as_json else click.echo(f"{deleted.id}: deleted")
+    print_json(deleted) if as_json else print_line(f"{deleted.id}: deleted")
 
 
 @jobs.command()
@@ -194,7 +196,7 @@ def report(job_id: str, as_html: bool, output: Path | None, as_json: bool) -> No
     with connect() as client:
         if as_html or (output is not None and output.suffix in (".html", ".htm")):
             page = client.jobs.report_html(job_id)
-            click.echo(page) if output is None else _write(output, page)
+            print_content(f"{page}\n".encode()) if output is None else _write(output, page)
             return
         facts = client.jobs.report(job_id)
     if output is not None:
@@ -220,9 +222,9 @@ def download(job_id: str, output: Path, extract: bool) -> None:
                 raise
             place = Path(f"{job_id}-model") if extract and output == Path() else output
             path = client.jobs.download_model(job_id, place, extract=extract, on_progress=tell)
-    click.echo(path)
+    print_line(str(path))
 
 
 def _write(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
-    click.echo(path)
+    print_line(str(path))

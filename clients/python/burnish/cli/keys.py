@@ -7,7 +7,7 @@ from itertools import islice
 import click
 
 from burnish.cli.connection import connect
-from burnish.cli.output import json_option, limit_option, print_json, print_table, when
+from burnish.cli.output import json_option, limit_option, print_json, print_line, print_table, text, when
 
 _DAY = 24 * 3600
 
@@ -37,7 +37,7 @@ def create_project(name: str, as_json: bool) -> None:
     """Make a project."""
     with connect() as client:
         project = client.projects.create(name=name)
-    print_json(project) if as_json else click.echo(project.id)
+    print_json(project) if as_json else print_line(project.id)
 
 
 @projects.command("delete")
@@ -49,9 +49,11 @@ def delete_project(project_id: str, yes: bool, as_json: bool) -> None:
     with connect() as client:
         project = client.projects.retrieve(project_id)
         if not yes:
-            click.confirm(f"Delete {project.name} ({project.id}) with everything it owns?", abort=True, err=True)
+            click.confirm(
+                f"Delete {text(project.name)} ({text(project.id)}) with everything it owns?", abort=True, err=True
+            )
         gone = client.projects.delete(project_id)
-    print_json(gone) if as_json else click.echo(f"{gone.id}: deleted")
+    print_json(gone) if as_json else print_line(f"{gone.id}: deleted")
 
 
 @click.group()
@@ -106,8 +108,8 @@ def create_key(project_id: str, name: str, scopes: tuple[str, ...], expires_in: 
     if as_json:
         print_json(key)
     else:
-        click.echo(f"Key {key.id}; it is shown only now:", err=True)
-        click.echo(key.value)
+        print_line(f"Key {key.id}; it is shown only now:", err=True)
+        print_line(text(key.value))
 
 
 @keys.command("revoke")
@@ -118,4 +120,4 @@ def revoke_key(project_id: str, key_id: str, as_json: bool) -> None:
     """Revoke a key, at once and for ever."""
     with connect() as client:
         gone = client.projects.revoke_key(project_id, key_id)
-    print_json(gone) if as_json else click.echo(f"{gone.id}: revoked")
+    print_json(gone) if as_json else print_line(f"{gone.id}: revoked")

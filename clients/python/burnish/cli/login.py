@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from burnish import config
+from burnish.cli.output import print_line
 from burnish.client import Burnish
 
 
@@ -22,4 +23,4 @@ def login(base_url: str, api_key: str) -> None:
     settings = config.resolve(base_url, api_key)
     with Burnish(base_url=settings.base_url, api_key=settings.api_key) as client:
         client.models.list()
-    click.echo(f"Wrote {config.save(settings)}.")
+    print_line(f"Wrote {config.save(settings)}.")

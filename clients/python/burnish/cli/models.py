@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from burnish._download import filename_of
 from burnish.cli.completion import complete_models
 from burnish.cli.connection import connect
-from burnish.cli.output import json_option, print_json, print_table, size, transfer_bar, when
+from burnish.cli.output import json_option, print_json, print_line, print_table, size, transfer_bar, when
 
 if TYPE_CHECKING:
     from burnish.schemas import ModelExport
@@ -39,7 +40,7 @@ def delete(model: str, as_json: bool) -> None:
     """Delete the outcome of a job."""
     with connect() as client:
         gone = client.models.delete(model)
-    print_json(gone) if as_json else click.echo(f"Deleted {gone.id}.")
+    print_json(gone) if as_json else print_line(f"Deleted {gone.id}.")
 
 
 @models.command()
@@ -59,9 +60,9 @@ def export(model: str, output: Path, extract: bool, as_json: bool, **asked: Any)
         told = _Told()
         made = client.models.exports.create_and_wait(model, on_status=told, **asked)
         with transfer_bar(made.filename) as tell:
-            place = Path(Path(made.filename).stem) if extract and output == Path() else output
+            place = Path(Path(filename_of(made.filename, "")).stem) if extract and output == Path() else output
             path = client.models.exports.download(model, made.id, place, extract=extract, on_progress=tell)
-    print_json({**made.model_dump(mode="json"), "path": str(path)}) if as_json else click.echo(path)
+    print_json({**made.model_dump(mode="json"), "path": str(path)}) if as_json else print_line(str(path))
 
 
 @models.command()
@@ -90,7 +91,7 @@ class _Told:
         self._status = export.status
         words = {"queued": "waits for a worker", "running": "is being made", "ready": f"is ready, {_size(export)}"}
         if export.status in words:
-            click.echo(f"{export.id} {words[export.status]}", err=True)
+            print_line(f"{export.id} {words[export.status]}", err=True)
 
 
 def _size(export: ModelExport) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from burnish._text import printable
+from burnish._text import escaped_json, printable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,7 +26,20 @@ limit_option = click.option(
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any], *, compact: bool = False) -> None:
     """Print JSON to stdout; `compact` on one line."""
     plain: Any = value if isinstance(value, dict) else _plain(value)
-    click.echo(json.dumps(plain, ensure_ascii=False, indent=None if compact else 2))
+    click.echo(escaped_json(json.dumps(plain, ensure_ascii=False, indent=None if compact else 2)))
+
+
+def print_line(line: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print text to stdout, or to stderr, without control characters: whatever a server says comes through here."""
+    click.echo(printable(line), err=err, nl=nl)
+
+
+def print_content(content: bytes) -> None:
+    """Print a file's content: byte for byte into a pipe or a file, without control characters on a terminal."""
+    if sys.stdout.isatty():
+        print_line(content.decode("utf-8", "replace"), nl=False)
+    else:
+        sys.stdout.buffer.write(content)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -54,12 +68,12 @@ def print_fields(values: dict[str, Any], prefix: str = "") -> None:
         if isinstance(value, dict):
             print_fields(cast("dict[str, Any]", value), f"{prefix}{name}.")
         elif any(isinstance(item, (dict, list)) for item in items):
-            click.echo(f"{prefix}{name}: {len(items)} items")
+            print_line(f"{prefix}{name}: {len(items)} items")
         elif name.endswith("_at") and isinstance(value, int):
-            click.echo(f"{prefix}{name}: {when(value)}")
+            print_line(f"{prefix}{name}: {when(value)}")
         else:
             shown = ", ".join(map(text, items)) if isinstance(value, list) else text(value)
-            click.echo(f"{prefix}{name}: {printable(shown)}")
+            print_line(f"{prefix}{name}: {shown}")
 
 
 def text(value: object) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from burnish._text import printable
-from burnish.cli.output import print_fields, print_table, size
+from burnish.cli.output import print_fields, print_line, print_table, size
 
 if TYPE_CHECKING:
     from burnish.preview_schemas import DataPreview, JobPreview, SampleRow
@@ -34,10 +34,13 @@ def print_preview(found: JobPreview, *, training_file: str) -> None:
         }
     )
     for warning in found.warnings:
-        click.echo(click.style("warning: ", fg="yellow") + printable(warning))
+        click.echo(click.style("warning: ", fg="yellow"), nl=False)
+        print_line(warning)
     for row in found.sample:
         click.echo()
-        click.echo(click.style(f"line {row.line}, {row.part}, {len(row.tokens) + row.left_out} tokens", bold=True))
+        click.echo(
+            click.style(f"line {row.line}, {printable(row.part)}, {len(row.tokens) + row.left_out} tokens", bold=True)
+        )
         click.echo(_coloured(row))
 
 

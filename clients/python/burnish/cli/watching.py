@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from burnish.cli.output import print_json
+from burnish.cli.output import print_json, print_line
 from burnish.errors import JobFailed
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ def watch_job(client: Burnish, job_id: str, as_json: bool) -> None:
         raise JobFailed(job=job)
     if not as_json:
         tokens = f", {job.trained_tokens:,} tokens trained" if job.trained_tokens else ""
-        click.echo(f"{job.id} succeeded: {job.fine_tuned_model}{tokens}")
+        print_line(f"{job.id} succeeded: {job.fine_tuned_model}{tokens}")
 
 
 def _printed(client: Burnish, job_id: str) -> Job:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from burnish.cli.connection import connect
-from burnish.cli.output import json_option, limit_option, print_json, print_table, when
+from burnish.cli.output import json_option, limit_option, print_json, print_line, print_table, when
 
 if TYPE_CHECKING:
     from burnish.schemas import WebhookEndpoint
@@ -56,7 +56,7 @@ def delete(endpoint_id: str, as_json: bool) -> None:
     """Delete an endpoint."""
     with connect() as client:
         gone = client.webhooks.endpoints.delete(endpoint_id)
-    print_json(gone) if as_json else click.echo(f"Deleted {gone.id}.")
+    print_json(gone) if as_json else print_line(f"Deleted {gone.id}.")
 
 
 @webhooks.command()
@@ -66,7 +66,7 @@ def enable(endpoint_id: str, as_json: bool) -> None:
     """Enable an endpoint that was disabled."""
     with connect() as client:
         endpoint = client.webhooks.endpoints.update(endpoint_id)
-    print_json(endpoint) if as_json else click.echo(f"{endpoint.id} is {_state(endpoint)}.")
+    print_json(endpoint) if as_json else print_line(f"{endpoint.id} is {_state(endpoint)}.")
 
 
 @webhooks.command()
@@ -88,7 +88,7 @@ def test(endpoint_id: str, event_type: str, as_json: bool) -> None:
     """Let the server post a sample event to an endpoint."""
     with connect() as client:
         tested = client.webhooks.endpoints.test(endpoint_id, event_type=event_type)
-    print_json(tested) if as_json else click.echo(f"The receiver answered {tested.status_code}.")
+    print_json(tested) if as_json else print_line(f"The receiver answered {tested.status_code}.")
 
 
 @webhooks.command()
@@ -124,7 +124,7 @@ def replay(
             told = client.webhooks.endpoints.replay(endpoint_id, event_ids=event_ids)
         else:
             told = client.webhooks.endpoints.replay(endpoint_id, begin=begin, end=end or datetime.now().astimezone())
-    print_json(told) if as_json else click.echo(f"Events on their way again: {len(told.event_ids)}.")
+    print_json(told) if as_json else print_line(f"Events on their way again: {len(told.event_ids)}.")
 
 
 def _state(endpoint: WebhookEndpoint) -> str:
@@ -135,5 +135,5 @@ def _print_secret(endpoint: WebhookEndpoint, as_json: bool) -> None:
     if as_json:
         print_json(endpoint)
     else:
-        click.echo(endpoint.id)
-        click.echo(f"Signing secret, shown only now: {endpoint.signing_secret}")
+        print_line(endpoint.id)
+        print_line(f"Signing secret, shown only now: {endpoint.signing_secret}")

@@ -1,0 +1,20 @@
+"""How the jobs that a job needs are named to its project: another project's ids are not for it."""
+
+from __future__ import annotations
+
+from service.jobs.tables import Job
+
+
+def shown_parent(job: Job, parent_id: str) -> str:
+    """Return a parent's id, or, for another project's, the name that was shared with this one."""
+    if parent_id not in (job.foreign_parents or "").split():
+        return parent_id
+    if parent_id == job.start_job:
+        return job.model
+    reward: str = job.method[job.method["type"]]["hyperparameters"]["reward"]["model"]
+    return reward
+
+
+def shown_waits(job: Job) -> list[str]:
+    """Return what a job still waits for."""
+    return [shown_parent(job, parent_id) for parent_id in (job.waits_for or "").split()]
