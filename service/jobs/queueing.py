@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.jobs import repository
+from service.jobs import turn_repository
 from service.jobs.resources import Resources
 from service.jobs.schemas import JobQueueObject
 from service.jobs.states import JobState
 from service.jobs.tables import Job
+from service.jobs.turn_repository import Place
 from service.kit.db import db_now
 from service.kit.settings import Settings
 from service.workers import repository as workers
@@ -26,21 +29,22 @@ COUNTED = 1000
 class Queue:
     """The queue at one moment: the ids in the order in which they are taken, and the workers that live."""
 
-    turn: dict[str, int]
-    priorities: Sequence[int]
+    places: Sequence[Place]
     workers: Sequence[Worker]
     now_at: float = 0.0
 
     @classmethod
     def now(cls, session: Session, settings: Settings) -> Queue:
         """Read it."""
-        rows = repository.places(session, limit=COUNTED)
         return cls(
-            turn={row.id: place for place, row in enumerate(rows, start=1)},
-            priorities=[row.priority for row in rows],
+            places=turn_repository.places(session, limit=COUNTED),
             workers=workers.alive(session, within=settings.lease_seconds),
             now_at=session.scalar(select(db_now())) or 0.0,
         )
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {place.id: number for number, place in enumerate(self.places, start=1)}
 
     def explain(self, job: Job) -> JobQueueObject | None:
         """Return why a job does not run yet; None where it runs or has ended."""
@@ -59,13 +63,22 @@ class Queue:
                 message = f"Its last attempt failed; the next one may start in {job.retry_at - self.now_at:.0f} s."
                 return JobQueueObject(position=None, reason="retrying", message=message)
             case JobState.QUEUED:
-                return self._waits(job, self.turn.get(job.id))
+                return self._waits(job, self._positions.get(job.id))
             case _:
                 return None
 
-    def explain_new(self, job: Job) -> JobQueueObject:
+    def explain_new(self, session: Session, job: Job) -> JobQueueObject:
         """Return where a job would stand that was queued now."""
-        ahead = sum(priority >= job.priority for priority in self.priorities)
+        own = [place for place in self.places if place.project_id == job.project_id]
+        if own:
+            running, last_turn, head = own[0].running, own[0].last_turn, own[0].head
+        else:
+            running, last_turn = turn_repository.standing_of(session, job.project_id)
+            head = math.inf
+        rank = sum(place.priority >= job.priority for place in own)
+        new = Place("", job.project_id, job.priority, rank, running, last_turn, head if rank else math.inf)
+        others = (place for place in self.places if place.project_id != job.project_id)
+        ahead = rank + sum(place.order < new.order for place in others)
         return self._waits(job, ahead + 1 if ahead < COUNTED else None)
 
     def _waits(self, job: Job, position: int | None) -> JobQueueObject:
@@ -85,7 +98,7 @@ class Queue:
 def explained(session: Session, settings: Settings, jobs: Sequence[Job]) -> dict[str, JobQueueObject | None]:
     """Return why each of some jobs does not run yet, by id, with the queue read only where that is needed."""
     queued = any(job.state == JobState.QUEUED and not job.waits_for for job in jobs)
-    queue = Queue.now(session, settings) if queued else Queue({}, (), ())
+    queue = Queue.now(session, settings) if queued else Queue((), ())
     return {job.id: queue.explain(job) for job in jobs}
 
 

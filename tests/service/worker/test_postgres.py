@@ -17,7 +17,7 @@ from service.controller.leases import end_expired_leases as end_expired_leases_o
 from service.controller.retention import Retention
 from service.exports import lifecycle as exports
 from service.exports.tables import ModelExport
-from service.jobs import lifecycle, repository
+from service.jobs import claims, lifecycle, repository, turn_repository
 from service.jobs.states import JobState
 from service.jobs.tables import Job, JobArtifact, JobCheckpoint
 from service.keys.idempotency import Idempotency
@@ -81,7 +81,7 @@ def test_several_workers_that_ask_at_once_share_the_queue_in_its_order(world: Wo
     def ask(number: int) -> None:
         barrier.wait()
         with world.db.write() as session:
-            job = lifecycle.start_next(session, capacity=Capacity(), owner=f"worker-{number}", lease_seconds=60)
+            job = claims.start_next(session, capacity=Capacity(), owner=f"worker-{number}", lease_seconds=60)
             taken.append(job and job.id)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
@@ -94,7 +94,12 @@ def test_several_workers_that_ask_at_once_share_the_queue_in_its_order(world: Wo
         for job_id in jobs:
             lifecycle.give_back(session, job_id, 1, reason="a test")
     with world.db.read() as session:
-        assert [row.id for row in repository.in_turn(session)] == [jobs[1], jobs[3], jobs[0], jobs[2]]
+        assert [row.id for row in turn_repository.ready_of_project(session, PROJECT)] == [
+            jobs[1],
+            jobs[3],
+            jobs[0],
+            jobs[2],
+        ]
 
 
 def test_time_is_added_up_by_the_databases_clock(world: World) -> None:
