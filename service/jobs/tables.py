@@ -105,9 +105,11 @@ class Job(Base):
 _IN_LINE = text("state = 'queued' AND waits_for IS NULL AND held_by IS NULL")
 Index(
     "ix_jobs_in_line",
+    Job.state,  # always the same, but SQLite chooses the index by it
     Job.project_id,
     Job.priority.desc(),
     Job.seq,
+    Job.retry_at,
     sqlite_where=_IN_LINE,
     postgresql_where=_IN_LINE,
 )

@@ -10,46 +10,66 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, and_, func, literal, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import CTE, Row, Subquery, and_, func, literal, or_, select
+from sqlalchemy.orm import Session
 
 from service.jobs.repository import IN_LINE, IN_TURN, RESTED
 from service.jobs.states import JobState
 from service.jobs.tables import Job
 from service.kit.project_turns import TurnKind, last_turn
 
-_PAGE = 500
+_PAGE = 100
+
+Order = tuple[int, int, int, float]
+ReadyRow = Row[str, dict[str, Any] | None, int, int]
 
 
-class Place(NamedTuple):
-    """A queued job's place: `rank` is how many jobs of its project come before it, the rest is its project's."""
+class Standing(NamedTuple):
+    """What a project's turn goes by, and how many jobs it has to start."""
 
-    id: str
     project_id: str
-    priority: int
-    rank: int
     running: int
     last_turn: int
     head: float
-    """The number (seq) of the job that its project would start first."""
+    """The number (seq) of the job that it would start first."""
+    ready: int
 
-    @property
-    def order(self) -> tuple[int, int, int, float]:
-        """Sorts jobs as workers would take them, one after the other, if no running job ended meanwhile.
+    def order_of(self, rank: int) -> Order:
+        """Return what sorts its job number `rank` (from 0) among all: as workers take them if no running job ends.
 
-        When a project's job of rank r starts, r others of its have started before it: it has `running + rank` jobs
-        that run. Among projects with the same number, the ones that start a job for the first time come before
-        those whose turn has just come, in the order of their last turns.
+        When that job starts, `rank` others of the project have started before it, so `running + rank` jobs run.
+        Among projects with as many, those that start their first job come before those whose turn has just been,
+        and these keep the order of their turns.
         """
-        return self.running + self.rank, self.rank, self.last_turn, self.head
+        return self.running + rank, rank, self.last_turn, self.head
+
+    def count_before(self, order: Order) -> int:
+        """Return how many of the project's jobs come before a place in the order of all."""
+        rank = order[0] - self.running  # of the job that starts beside as many running ones
+        if rank < 0:
+            return 0
+        return min(self.ready, rank + (self.order_of(rank) < order))
 
 
 def projects_in_turn(session: Session) -> Sequence[str]:
     """Return the projects that have a job to start, in the order in which they take turns."""
-    standing = _standing()
+    standing = _standing(count=False)
     return session.scalars(
         select(standing.c.project_id).order_by(standing.c.running, standing.c.last_turn, standing.c.head)
     ).all()
+
+
+def standings(session: Session) -> list[Standing]:
+    """Return how the projects stand that have a job to start, in no particular order."""
+    return [Standing(*row) for row in session.execute(select(_standing(count=True)))]
+
+
+def standing_of_idle(session: Session, project_id: str) -> Standing:
+    """Return how a project stands that has no job to start: its next one would be the newest of all."""
+    running = select(func.count()).where(Job.project_id == project_id, Job.state == JobState.RUNNING)
+    turn = last_turn(TurnKind.JOB, literal(project_id))
+    row = session.execute(select(running.scalar_subquery(), turn)).one()
+    return Standing(project_id, row[0], row[1], float("inf"), 0)
 
 
 def projects_in_line(session: Session) -> Sequence[str]:
@@ -58,37 +78,25 @@ def projects_in_line(session: Session) -> Sequence[str]:
     return session.scalars(select(waiting.c.project_id).where(waiting.c.project_id.is_not(None))).all()
 
 
-def ready_of_project(session: Session, project_id: str) -> Iterator[Row[str, dict[str, Any] | None, int, int]]:
+def ready_of_project(session: Session, project_id: str) -> Iterator[ReadyRow]:
     """Yield id, `resources`, priority and seq of a project's jobs that may start now, the first in turn first."""
     query = select(Job.id, Job.resources, Job.priority, Job.seq).where(Job.project_id == project_id, *IN_LINE, RESTED)
     query = query.order_by(*IN_TURN).limit(_PAGE)
-    page = session.execute(query).all()
+    page: Sequence[ReadyRow] = session.execute(query).all()
     while page:
         yield from page
-        last = page[-1]
-        behind = or_(Job.priority < last.priority, and_(Job.priority == last.priority, Job.seq > last.seq))
-        page = session.execute(query.where(behind)).all() if len(page) == _PAGE else []
+        _, _, priority, seq = page[-1]
+        behind = or_(Job.priority < priority, and_(Job.priority == priority, Job.seq > seq))
+        page = session.execute(query.where(behind)).all() if len(page) == _PAGE else ()
 
 
-def places(session: Session, *, limit: int) -> list[Place]:
-    """Return the first `limit` places of the jobs that may start now, in the order in which workers take them."""
-    rank = func.row_number().over(partition_by=Job.project_id, order_by=IN_TURN) - 1
-    ranked = select(Job.id, Job.project_id, Job.priority, rank.label("rank")).where(*IN_LINE, RESTED).subquery()
-    standing = _standing()
-    columns = (standing.c.running, standing.c.last_turn, standing.c.head)
-    query = select(ranked, *columns).join(standing, standing.c.project_id == ranked.c.project_id)
-    query = query.order_by(standing.c.running + ranked.c.rank, ranked.c.rank, standing.c.last_turn, standing.c.head)
-    return [Place(*row) for row in session.execute(query.limit(limit))]
+def first_of_project(session: Session, project_id: str, *, limit: int) -> list[tuple[str, int]]:
+    """Return id and priority of a project's first jobs that may start now, in turn."""
+    query = select(Job.id, Job.priority).where(Job.project_id == project_id, *IN_LINE, RESTED)
+    return [(row.id, row.priority) for row in session.execute(query.order_by(*IN_TURN).limit(limit))]
 
 
-def standing_of(session: Session, project_id: str) -> tuple[int, int]:
-    """Return how many jobs of a project run, and the number of its last turn."""
-    running = select(func.count()).where(Job.project_id == project_id, Job.state == JobState.RUNNING)
-    row = session.execute(select(running.scalar_subquery(), last_turn(TurnKind.JOB, literal(project_id)))).one()
-    return row[0], row[1]
-
-
-def _projects_in_line():
+def _projects_in_line() -> CTE:
     """Return a query of the projects with jobs in line, which steps from one to the next in the index.
 
     So its cost grows with the number of projects, however many jobs each of them has queued. The last row is null.
@@ -99,21 +107,26 @@ def _projects_in_line():
     return waiting.union_all(select(following).where(waiting.c.project_id.is_not(None)))
 
 
-def _standing():
-    """Return a subquery of the projects that have a job to start, with what their order goes by."""
-    waiting, front = _projects_in_line(), aliased(Job)
+def _standing(*, count: bool) -> Subquery:
+    """Return a subquery of the columns of `Standing`; without `count`, `ready` is not counted."""
+    waiting = _projects_in_line()
     running = select(Job.project_id, func.count().label("count")).where(Job.state == JobState.RUNNING)
     running = running.group_by(Job.project_id).subquery("running")
-    head = select(Job.seq).where(Job.project_id == waiting.c.project_id, *IN_LINE, RESTED).order_by(*IN_TURN).limit(1)
+    ready = (Job.project_id == waiting.c.project_id, *IN_LINE, RESTED)
+    head = select(Job.seq).where(*ready).order_by(*IN_TURN).limit(1).scalar_subquery()
+    total = select(func.count()).where(*ready).select_from(Job).scalar_subquery() if count else literal(0)
+    # Materialized, so that a project's head is looked for once and not for each use of it.
     found = (
         select(
             waiting.c.project_id,
             func.coalesce(running.c.count, 0).label("running"),
             last_turn(TurnKind.JOB, waiting.c.project_id).label("last_turn"),
-            head.scalar_subquery().label("head"),
+            head.label("head"),
+            total.label("ready"),
         )
         .outerjoin(running, running.c.project_id == waiting.c.project_id)
         .where(waiting.c.project_id.is_not(None))
-        .subquery("found")
+        .cte("found")
+        .prefix_with("MATERIALIZED")
     )
     return select(found).where(found.c.head.is_not(None)).subquery("standing")

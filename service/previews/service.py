@@ -87,7 +87,7 @@ def answer(context: Context, preview_id: str) -> PreviewObject | None:
         assert outcome.counted is not None
         job = job_of(preview)
         time = estimate_time(session, job, outcome.counted)
-        queue = Queue.now(session, context.settings).explain_new(session, job)
+        queue = Queue.now(session, context.settings, job.project_id).explain_new(job)
     counted, kind = outcome.counted, job.method["type"]
     return PreviewObject(
         model=job.model,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import sqlalchemy as sa
@@ -42,7 +44,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_jobs_in_line",
         "jobs",
-        ["project_id", sa.text("priority DESC"), "seq"],
+        ["state", "project_id", sa.text("priority DESC"), "seq", "retry_at"],
         sqlite_where=_IN_LINE,
         postgresql_where=_IN_LINE,
     )
@@ -66,7 +68,9 @@ def downgrade() -> None:
     op.drop_table("project_turns")
 
 
-def _rows(table, condition, *columns):  # noqa: ANN001, ANN202
+def _rows(
+    table: sa.TableClause, condition: sa.ColumnElement[bool], *columns: sa.ColumnElement[Any]
+) -> Iterator[sa.Row[Any]]:
     last = 0
     query = sa.select(table.c.seq, *columns).order_by(table.c.seq).limit(_BATCH)
     while rows := op.get_bind().execute(query.where(condition, table.c.seq > last)).all():
