@@ -40,6 +40,7 @@ from service.models import endpoints as models
 from service.previews import endpoints as previews
 from service.uploads import endpoints as uploads
 from service.webhooks import endpoints as webhooks
+from service.webhooks.guard import guard_of
 
 
 class Health(BaseModel):
@@ -67,6 +68,7 @@ def create_app(context: Context | None) -> FastAPI:
     app.state.context = context
     app.state.rate_book = RateBook()
     app.state.grading = Turns()
+    app.state.webhook_guard = guard_of(context.settings) if context is not None else None
     app.state.reading, app.state.writing = CapacityLimiter(READING), CapacityLimiter(WRITING)
     if context is not None:
         context.db.before_commit = watch_change

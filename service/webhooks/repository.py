@@ -162,9 +162,9 @@ def add_attempt(session: Session, target: Target, event_id: str, event_type: str
             endpoint_id=target.endpoint_id,
             event_id=event_id,
             event_type=event_type,
-            url=target.url,
+            url=target.shown_url,
             status_code=outcome.status_code,
-            error=outcome.error,
+            error=outcome.error and target.censored(outcome.error),
             duration_ms=outcome.duration_ms,
         )
     )

@@ -107,7 +107,9 @@ def test_whoever_runs_least_is_next_then_whoever_waits_longest(queue: World) -> 
     assert [job and job.project_id for job in first] == ["proj_a", "proj_b", "proj_a"]
     late = queue.add("proj_c", 2)  # it has run nothing yet: it comes before both, twice before proj_a
     fourth, fifth, sixth = queue.start(), queue.start(), queue.start()
-    assert fourth and fifth and sixth
+    assert fourth
+    assert fifth
+    assert sixth
     assert [fourth.id, fifth.project_id, sixth.id] == [late[0], "proj_b", late[1]]
     for job in (fourth, fifth, sixth, *first):
         assert job
