@@ -20,6 +20,7 @@ from service.kit.routes import CheckedRoute
 from service.webhooks import repository, service
 from service.webhooks.errors import EndpointDisabled, EndpointNotFound, EventNotFound, NoAnswer, TooManyEndpoints
 from service.webhooks.guard import Guard, guarded_client
+from service.webhooks.lanes import Pace
 from service.webhooks.message import EVENT_TYPES, body_of
 from service.webhooks.post import Outcome, post
 from service.webhooks.schemas import (
@@ -36,7 +37,6 @@ from service.webhooks.schemas import (
     Replayed,
     SecretRotate,
 )
-from service.webhooks.sender import Pace
 from service.webhooks.target import Target, target_of
 from service.webhooks.vault import Vault
 
