@@ -69,15 +69,15 @@ class Previewer:
                 log.exception("A preview could not be counted")
 
     def count_next(self) -> bool:
-        """Count the oldest preview that waits; False where none does. Raises Unavailable."""
+        """Count the preview that is first in turn; False if none waits. Raises Unavailable."""
+        within = self._context.settings.preview_seconds
         with self._context.db.read() as session:
-            preview_id = repository.oldest(session, within=self._context.settings.preview_seconds)
-        if preview_id is None:
-            return False
+            if not repository.waits(session, within=within):
+                return False
         with self._context.db.write() as session:
-            preview = repository.take(session, preview_id, worker_id=self._worker_id)
-        if preview is None:
-            return True
+            preview = repository.claim(session, worker_id=self._worker_id, within=within)
+        if preview is None:  # another worker was faster
+            return False
         with about(preview.id), tracing.span("preview"):
             outcome = self._outcome(preview)
         with self._context.db.write() as session:

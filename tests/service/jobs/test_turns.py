@@ -4,103 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, insert, select, text, update
+from sqlalchemy import event, func, select, update
 
-from service import migrations
-from service.jobs import claims, lifecycle, turn_repository
-from service.jobs.queueing import Queue, explained
+from service.jobs import turn_repository
+from service.jobs.queueing import Queue
 from service.jobs.states import JobState
 from service.jobs.tables import Job
-from service.keys.tables import Project
-from service.kit.db import Base, Database
-from service.kit.settings import Settings
 from service.limits import service as limits
 from service.limits.schemas import LimitsUpdate
-from service.limits.values import Limits
 from service.workers.capacity import Capacity
-from tests.fixtures.databases import BOTH
-from tests.fixtures.postgres import PostgresServer, run_postgres
+from tests.fixtures.turns import PROJECTS, TurnsWorld, postgres, queue
 
-PROJECTS = ("proj_a", "proj_b", "proj_c", "proj_客服")
-
-
-class World:
-    """A database with projects, and the jobs that they queue."""
-
-    def __init__(self, settings: Settings) -> None:
-        migrations.upgrade(settings)
-        self.settings = settings
-        self.db = Database(settings.database)
-        self.count = 0
-        with self.db.write() as session:
-            session.add_all(Project(id=name, name=name) for name in PROJECTS)
-
-    def add(self, project: str, times: int = 1, **columns: Any) -> list[str]:
-        values: dict[str, Any] = {"method": {}, "lineage": [], "state": JobState.QUEUED, "priority": 0, "seed": 1}
-        values |= {"model": "m", "base": "m", "training_file": "file-a", "project_id": project} | columns
-        ids = [f"ftjob-{number}" for number in range(self.count, self.count + times)]
-        self.count += times
-        with self.db.write() as session:
-            session.execute(insert(Job), [{**values, "id": job_id} for job_id in ids])
-        return ids
-
-    def start(self, **given: Any) -> Job | None:
-        given = {"capacity": Capacity(), "defaults": Limits(), **given}
-        with self.db.write() as session:
-            return claims.start_next(session, owner="w", lease_seconds=60, **given)
-
-    def start_all(self) -> list[str]:
-        started: list[str] = []
-        while (job := self.start()) is not None:
-            started.append(job.id)
-        return started
-
-    def end(self, job: Job) -> None:
-        with self.db.write() as session:
-            lifecycle.give_back(session, job.id, job.lease_token, reason="a test")
-            lifecycle.cancel(session, job.id)
-
-    def positions(self) -> list[str]:
-        """The ids of the queued jobs by the positions that they are told; each has one of its own."""
-        with self.db.read() as session:
-            jobs = session.scalars(select(Job).where(Job.state == JobState.QUEUED)).all()
-            told = explained(session, self.settings, jobs)
-        placed = {why.position: job_id for job_id, why in told.items() if why and why.position}
-        assert sorted(placed) == list(range(1, len(placed) + 1))
-        return [placed[position] for position in sorted(placed)]
+__all__ = ["postgres", "queue"]
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Generator[PostgresServer]:
-    with run_postgres() as server:
-        yield server
-
-
-@pytest.fixture(params=BOTH)
-def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[World]:
-    given: dict[str, Any] = {}
-    if request.param == "postgresql":
-        given = {"database_url": request.getfixturevalue("postgres").url, "secret_key": "k" * 32}
-    queue = World(Settings(data=tmp_path, **given))
-    yield queue
-    Base.metadata.drop_all(queue.db.engine)
-    with queue.db.write() as session:
-        session.execute(text("DROP TABLE alembic_version"))
-    queue.db.close()
-
-
-def test_priority_orders_the_jobs_of_a_project_and_none_of_anothers(queue: World) -> None:
+def test_priority_orders_the_jobs_of_a_project_and_none_of_anothers(queue: TurnsWorld) -> None:
     low, high = queue.add("proj_a", priority=-100), queue.add("proj_a", 8, priority=100)
     other = queue.add("proj_b", priority=-100)
     assert queue.start_all() == [high[0], *other, *high[1:], *low]
 
 
-def test_whoever_runs_least_is_next_then_whoever_waits_longest(queue: World) -> None:
+def test_whoever_runs_least_is_next_then_whoever_waits_longest(queue: TurnsWorld) -> None:
     queue.add("proj_a", 4)
     queue.add("proj_b", 2)
     first = [queue.start() for _ in range(3)]
@@ -120,7 +47,7 @@ def test_whoever_runs_least_is_next_then_whoever_waits_longest(queue: World) -> 
     assert [job and job.project_id for job in order] == ["proj_a", "proj_b", "proj_c"]
 
 
-def test_a_flood_delays_another_by_one_turn_with_a_single_worker(queue: World) -> None:
+def test_a_flood_delays_another_by_one_turn_with_a_single_worker(queue: TurnsWorld) -> None:
     queue.add("proj_a", 30, priority=100)
     for _ in range(3):
         queue.add("proj_客服", priority=-100)
@@ -134,7 +61,7 @@ def test_a_flood_delays_another_by_one_turn_with_a_single_worker(queue: World) -
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_positions_that_jobs_are_told_are_the_order_in_which_they_start(queue: World, seed: int) -> None:
+def test_the_positions_that_jobs_are_told_are_the_order_in_which_they_start(queue: TurnsWorld, seed: int) -> None:
     counts = [(seed * 7 + number * 5) % 6 + 1 for number in range(len(PROJECTS))]
     for number, project in enumerate(PROJECTS):
         for position in range(counts[number]):
@@ -147,7 +74,7 @@ def test_the_positions_that_jobs_are_told_are_the_order_in_which_they_start(queu
     assert queue.positions() == queue.start_all()
 
 
-def test_a_job_that_is_not_queued_yet_is_told_the_place_that_it_then_has(queue: World) -> None:
+def test_a_job_that_is_not_queued_yet_is_told_the_place_that_it_then_has(queue: TurnsWorld) -> None:
     queue.add("proj_a", 5)
     queue.add("proj_b", 2, priority=10)
     assert queue.start()
@@ -162,7 +89,7 @@ def test_a_job_that_is_not_queued_yet_is_told_the_place_that_it_then_has(queue: 
                 session.execute(update(Job).where(Job.id == made).values(state=JobState.CANCELLED))
 
 
-def test_claims_at_the_same_moment_take_turns_too(queue: World) -> None:
+def test_claims_at_the_same_moment_take_turns_too(queue: TurnsWorld) -> None:
     queue.add("proj_a", 12, priority=100)
     queue.add("proj_b", 4)
     queue.add("proj_c", 4)
@@ -182,7 +109,7 @@ def test_claims_at_the_same_moment_take_turns_too(queue: World) -> None:
     assert len({job.id for job in taken if job}) == 12
 
 
-def test_a_project_at_its_limit_is_passed_over_after_one_look(queue: World) -> None:
+def test_a_project_at_its_limit_is_passed_over_after_one_look(queue: TurnsWorld) -> None:
     queue.add("proj_a", 50)
     other = queue.add("proj_b")
     with queue.db.write() as session:
@@ -195,7 +122,7 @@ def test_a_project_at_its_limit_is_passed_over_after_one_look(queue: World) -> N
     assert held == 1
 
 
-def test_jobs_that_fit_no_worker_of_this_kind_do_not_hold_up_the_project_or_others(queue: World) -> None:
+def test_jobs_that_fit_no_worker_of_this_kind_do_not_hold_up_the_project_or_others(queue: TurnsWorld) -> None:
     gpu = {"gpus": 1, "gpu_memory_gb": None, "labels": []}
     queue.add("proj_a", 250, resources=gpu, priority=100)
     (fit,) = queue.add("proj_a", priority=-1)
@@ -206,7 +133,7 @@ def test_jobs_that_fit_no_worker_of_this_kind_do_not_hold_up_the_project_or_othe
     assert job.project_id == "proj_a"
 
 
-def test_a_claim_reads_the_index_however_many_jobs_are_queued(queue: World) -> None:
+def test_a_claim_reads_the_index_however_many_jobs_are_queued(queue: TurnsWorld) -> None:
     for project in PROJECTS:
         queue.add(project, 2500, priority=1)
     queue.add("proj_a", 2500, waits_for="ftjob-0")
