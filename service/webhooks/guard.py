@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from service.kit.networks import AllowedNetworks
+from service.kit.networks import Address, AllowedNetworks, is_platform
 from service.kit.settings import Settings
 from service.webhooks.resolver import Resolver
 
@@ -62,16 +62,19 @@ class Guard:
             address = ipaddress.ip_address(text)
             if self._allowed.denies(address):
                 _log.warning("the webhook host %s leads to %s: denied", host, text)
-                raise AddressRefused(
-                    f"The host {host} leads to an address that webhooks never go to: one that a cloud offers to its "
-                    "own machines, or one that the operator names in BURNISH_WEBHOOK_DENIED_NETWORKS"
-                )
+                raise AddressRefused(f"The host {host} leads to an address that {_reason(address)}")
             if not trusted and not self._allowed.permits(address):
                 _log.warning("the webhook host %s leads to %s: refused", host, text)
                 raise AddressRefused(
                     f"The host {host} leads to an address that is not public; webhooks go there only if the operator "
                     "names it in BURNISH_WEBHOOK_ALLOWED_NETWORKS"
                 )
+
+
+def _reason(denied: Address) -> str:
+    if is_platform(denied):
+        return "is not public, whatever the operator allows: clouds offer it to their own machines alone"
+    return "the operator has closed to webhooks by BURNISH_WEBHOOK_DENIED_NETWORKS"
 
 
 def guard_of(settings: Settings) -> Guard:
