@@ -48,6 +48,7 @@ from service.models import endpoints as models
 from service.previews import endpoints as previews
 from service.uploads import endpoints as uploads
 from service.webhooks import endpoints as webhooks
+from service.webhooks.guard import guard_of
 
 READINESS_SECONDS = 1.0
 """How long an answer about readiness holds: to find it out syncs a disk, and nobody needs a key to ask."""
@@ -120,6 +121,7 @@ def open_shared_state(app: FastAPI, context: Context | None, reserve: DiskReserv
     app.state.rate_book = RateBook()
     app.state.grading = GradingTurns(context and context.settings)
     app.state.admission = Admission(context and context.settings)
+    app.state.webhook_guard = guard_of(context.settings) if context is not None else None
     app.state.refusals = app.state.reserve = None
     if context is None:
         return

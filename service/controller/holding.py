@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from service.context import Context
-from service.jobs import lifecycle, repository
+from service.jobs import lifecycle, repository, turn_repository
 from service.jobs.states import JobState
 from service.jobs.tables import Job
 from service.limits import repository as limits_repository
@@ -23,8 +23,8 @@ def hold_jobs(context: Context, _queue: JobQueue) -> int:
     with context.db.read() as session:
         held = repository.held(session)
         limited = defaults != UNLIMITED or limits_repository.any_override(session)
-        ready = repository.ready(session) if limited else ()
-    changed = sum(_hold(context, defaults, project_id, found) for project_id, found in _by_project(ready).items())
+        in_line = turn_repository.projects_in_line(session) if limited else ()
+    changed = sum(_hold(context, defaults, project_id) for project_id in in_line)
     return changed + sum(_release(context, defaults, found) for found in _by_project(held).values())
 
 
@@ -35,17 +35,16 @@ def _by_project(found: Iterable[Job]) -> dict[str, list[Job]]:
     return grouped
 
 
-def _hold(context: Context, defaults: Limits, project_id: str, ready: list[Job]) -> int:
+def _hold(context: Context, defaults: Limits, project_id: str) -> int:
     with context.db.read() as session:
         own = limits.limits_of(session, defaults, project_id)
         why = limits.why_held(session, own, project_id)
-    if why is None:
-        return 0
+        ready = repository.ready_of(session, project_id) if why is not None else ()
     changed = 0
     for job in ready:
         with context.db.write() as session:
             now = repository.lock(session, job.id)
-            if now is not None and now.state == JobState.QUEUED and now.held_by is None:
+            if why is not None and now is not None and now.state == JobState.QUEUED and now.held_by is None:
                 lifecycle.hold(session, now, why)
                 changed += 1
     return changed

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from service.context import Context
-from service.webhooks.sender import Pace, WebhookSender
+from service.webhooks.lanes import Pace
+from service.webhooks.sender import WebhookSender
 from service.webhooks.target import Target
 
 

@@ -26,7 +26,7 @@ def attempt_folder(export: ModelExport, token: int) -> str:
 
 
 def start(session: Session, *, owner: str, lease_seconds: float) -> ModelExport | None:
-    """Claim the oldest export that waits. None where there is none."""
+    """Claim the export that is first in turn. None if none waits."""
     return repository.claim(session, owner=owner, lease_seconds=lease_seconds)
 
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from sqlalchemy import delete, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from service.exports.tables import ExportStatus, ModelExport
 from service.jobs.tables import JobCheckpoint
+from service.kit import project_turns
 from service.kit.db import db_now
 from service.kit.pagination import fetch_page
+from service.kit.project_turns import TurnKind, last_turn
 from service.models.tables import FineTunedModel
 
 
@@ -92,12 +94,20 @@ def waits(session: Session) -> bool:
 
 
 def claim(session: Session, *, owner: str, lease_seconds: float) -> ModelExport | None:
-    """Take the oldest export that waits: raise its token and start a lease, by the database's clock."""
-    query = select(ModelExport.id).where(ModelExport.status == ExportStatus.QUEUED).order_by(ModelExport.seq)
-    for export_id in session.scalars(query.limit(10)).all():
+    """Take the export that is first in turn: raise its token and start a lease, by the database's clock.
+
+    Projects take turns: first the one with the fewest exports being made, of these the one with the longest time
+    since its last turn, of those without one the one with the oldest export. Within a project the oldest is first.
+    """
+    project_turns.wait_in_line(session, TurnKind.EXPORT)
+    made, oldest = aliased(ModelExport), func.min(ModelExport.seq)
+    running = select(func.count()).where(made.project_id == ModelExport.project_id, made.status == ExportStatus.RUNNING)
+    turn = last_turn(TurnKind.EXPORT, ModelExport.project_id)
+    queued = select(oldest).where(ModelExport.status == ExportStatus.QUEUED).group_by(ModelExport.project_id)
+    for seq in session.scalars(queued.order_by(running.scalar_subquery(), turn, oldest).limit(10)).all():
         taken = session.execute(
             update(ModelExport)
-            .where(ModelExport.id == export_id, ModelExport.status == ExportStatus.QUEUED)
+            .where(ModelExport.seq == seq, ModelExport.status == ExportStatus.QUEUED)
             .values(
                 status=ExportStatus.RUNNING,
                 lease_token=ModelExport.lease_token + 1,
@@ -106,9 +116,19 @@ def claim(session: Session, *, owner: str, lease_seconds: float) -> ModelExport 
             )
             .returning(ModelExport.id)
         )
-        if taken.first() is not None:
-            return by_id(session, export_id)
+        row = taken.first()
+        if row is not None:
+            export = by_id(session, row.id)
+            assert export is not None
+            project_turns.note_turn(session, TurnKind.EXPORT, export.project_id)
+            return export
     return None
+
+
+def count_queued(session: Session, project_id: str) -> int:
+    """Return how many exports of a project wait for a worker."""
+    query = select(func.count()).where(ModelExport.project_id == project_id, ModelExport.status == ExportStatus.QUEUED)
+    return session.scalar(query) or 0
 
 
 def move(session: Session, export_id: str, token: int, target: ExportStatus, **values: Any) -> bool:

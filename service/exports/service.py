@@ -18,17 +18,22 @@ from service.jobs.references import Result
 from service.keys.service import Principal
 from service.kit import ids
 from service.kit.errors import InvalidRequest
+from service.kit.fair_turns import TurnsExhausted
+from service.limits import repository as limits
 from service.models.errors import ModelNotFound
 from trainer.methods.base import Kinds
 
 _DEFAULTS = {"merged": "bf16", "gguf": "f16"}
+_RETRY_SECONDS = 30.0
+"""About what a small model takes to be exported."""
 _PRECISIONS = {"merged": ("f32", "f16", "bf16"), "gguf": ("f32", "f16", "bf16", "q8_0")}
 
 
 def create(session: Session, principal: Principal, context: Context, name: str, body: ExportCreate) -> ModelExport:
     """Ask for an export; one that is there already is returned and kept longer, one that failed is made anew.
 
-    Raises ModelNotFound, ModelNotReady, DownloadBlocked or InvalidRequest.
+    Raises ModelNotFound, ModelNotReady, DownloadBlocked, InvalidRequest, or TurnsExhausted if too many exports of the
+    project wait.
     """
     result = find_model(session, principal, context, name)
     _require_download(result)
@@ -41,6 +46,7 @@ def create(session: Session, principal: Principal, context: Context, name: str, 
         lifecycle.remove(session, found, context.settings)
         found = None
     if found is None:
+        require_place(session, principal.project_id, context.settings.max_queued_exports)
         repository.add(
             session,
             expires_in=expires_in,
@@ -124,6 +130,13 @@ def attachment(export: ModelExport) -> Attachment:
     assert export.sha256 is not None
     media_type = "application/octet-stream" if export.format == "gguf" else "application/zip"
     return Attachment(export.blob_key, export.filename, media_type, export.bytes, export.sha256)
+
+
+def require_place(session: Session, project_id: str, most: int) -> None:
+    """Raise TurnsExhausted if as many exports of a project wait as may; two requests cannot both get the last place."""
+    limits.lock(session, project_id)
+    if repository.count_queued(session, project_id) >= most:
+        raise TurnsExhausted("exports", most, retry_after=_RETRY_SECONDS)
 
 
 def _checked(kind: Kinds, body: ExportCreate) -> str:

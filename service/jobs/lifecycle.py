@@ -15,16 +15,15 @@ from service.jobs.attempts import count_end, reason_of
 from service.jobs.errors import StaleLease
 from service.jobs.parents import shown_waits
 from service.jobs.references import model_name
-from service.jobs.resources import Resources
 from service.jobs.states import TERMINAL, JobState
 from service.jobs.tables import Job, JobArtifact
-from service.kit import ids, metrics, outbox
+from service.kit import ids, metrics, outbox, project_turns
 from service.kit.db import after_commit, db_now
+from service.kit.project_turns import TurnKind
 from service.limits import service as limits
 from service.limits.service import Hold
 from service.limits.values import UNLIMITED, Limits
 from service.models.tables import FineTunedModel
-from service.workers.capacity import Capacity
 from trainer.methods.base import Kinds
 
 PAUSE_FACTOR, LONGEST_PAUSE = 4, 600.0
@@ -102,22 +101,10 @@ def start(
         return None
     job = repository.claim(session, job_id, owner=owner, lease_seconds=lease_seconds)
     if job is not None:
+        project_turns.note_turn(session, TurnKind.JOB, job.project_id)
         verb = "started" if job.lease_token == 1 else f"started again (attempt {job.lease_token})"
         repository.add_event(session, job_id, f"Fine-tuning job {verb}")
     return job
-
-
-def start_next(
-    session: Session, *, capacity: Capacity, owner: str, lease_seconds: float, defaults: Limits = UNLIMITED
-) -> Job | None:
-    """Claim the queued job that is first in turn among those that this worker can run. None where there is none."""
-    for job_id, resources in repository.in_turn(session):
-        if resources is not None and Resources.model_validate(resources).lacking(capacity):
-            continue
-        job = start(session, job_id, owner=owner, lease_seconds=lease_seconds, defaults=defaults)
-        if job is not None:  # else another worker was faster, or a limit holds it
-            return job
-    return None
 
 
 def hold(session: Session, job: Job, why: Hold) -> None:
@@ -386,9 +373,11 @@ def _tell_paused(session: Session, job_id: str) -> None:
 
 def _notify(session: Session, job_id: str, outcome: str) -> None:
     after_commit(session, metrics.JOBS_ENDED.labels(outcome).inc)
+    job = repository.by_id(session, job_id)
     outbox.add(
         session,
         outbox.Topic.TELL_WEBHOOKS,
+        lane=job and job.project_id,
         event_id=ids.new_id(ids.WEBHOOK_EVENT),
         type=f"fine_tuning.job.{outcome}",
         object_id=job_id,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.jobs import repository
+from service.jobs import turn_repository
 from service.jobs.parents import shown_waits
 from service.jobs.resources import Resources
 from service.jobs.schemas import JobQueueObject
 from service.jobs.states import JobState
 from service.jobs.tables import Job
+from service.jobs.turn_repository import Standing
 from service.kit.db import db_now
 from service.kit.settings import Settings
 from service.workers import repository as workers
@@ -25,23 +28,30 @@ COUNTED = 1000
 
 @dataclass(frozen=True)
 class Queue:
-    """The queue at one moment: the ids in the order in which they are taken, and the workers that live."""
+    """The queue at one moment, as far as a project's jobs need it: how projects stand, and the workers that live."""
 
-    turn: dict[str, int]
-    priorities: Sequence[int]
+    own: Standing | None
+    others: Sequence[Standing]
+    first: Sequence[tuple[str, int]]
+    """Id and priority of the project's first jobs, in turn."""
     workers: Sequence[Worker]
     now_at: float = 0.0
 
     @classmethod
-    def now(cls, session: Session, settings: Settings) -> Queue:
-        """Read it."""
-        rows = repository.places(session, limit=COUNTED)
+    def now(cls, session: Session, settings: Settings, project_id: str) -> Queue:
+        """Read it for the jobs of a project."""
+        standings = {standing.project_id: standing for standing in turn_repository.standings(session)}
         return cls(
-            turn={row.id: place for place, row in enumerate(rows, start=1)},
-            priorities=[row.priority for row in rows],
+            own=standings.pop(project_id, None) or turn_repository.standing_of_idle(session, project_id),
+            others=list(standings.values()),
+            first=turn_repository.first_of_project(session, project_id, limit=COUNTED),
             workers=workers.alive(session, within=settings.lease_seconds),
             now_at=session.scalar(select(db_now())) or 0.0,
         )
+
+    @cached_property
+    def _ranks(self) -> dict[str, int]:
+        return {job_id: rank for rank, (job_id, _) in enumerate(self.first)}
 
     def explain(self, job: Job) -> JobQueueObject | None:
         """Return why a job does not run yet; None where it runs or has ended."""
@@ -60,14 +70,23 @@ class Queue:
                 message = f"Its last attempt failed; the next one may start in {job.retry_at - self.now_at:.0f} s."
                 return JobQueueObject(position=None, reason="retrying", message=message)
             case JobState.QUEUED:
-                return self._waits(job, self.turn.get(job.id))
+                return self._waits(job, self._position(self._ranks.get(job.id)))
             case _:
                 return None
 
     def explain_new(self, job: Job) -> JobQueueObject:
         """Return where a job would stand that was queued now."""
-        ahead = sum(priority >= job.priority for priority in self.priorities)
-        return self._waits(job, ahead + 1 if ahead < COUNTED else None)
+        rank = sum(priority >= job.priority for _, priority in self.first)
+        return self._waits(job, self._position(rank if rank < COUNTED else None, new=True))
+
+    def _position(self, rank: int | None, *, new: bool = False) -> int | None:
+        """Return the place of the project's job number `rank` among all; None if it is beyond those that are told."""
+        if rank is None or self.own is None:
+            return None
+        own = self.own._replace(head=math.inf) if new and not rank else self.own
+        order = own.order_of(rank)
+        position = 1 + rank + sum(other.count_before(order) for other in self.others)
+        return position if position <= COUNTED else None
 
     def _waits(self, job: Job, position: int | None) -> JobQueueObject:
         if not self.workers:
@@ -85,9 +104,10 @@ class Queue:
 
 def explained(session: Session, settings: Settings, jobs: Sequence[Job]) -> dict[str, JobQueueObject | None]:
     """Return why each of some jobs does not run yet, by id, with the queue read only where that is needed."""
-    queued = any(job.state == JobState.QUEUED and not job.waits_for for job in jobs)
-    queue = Queue.now(session, settings) if queued else Queue({}, (), ())
-    return {job.id: queue.explain(job) for job in jobs}
+    queued = {job.project_id for job in jobs if job.state == JobState.QUEUED and not job.waits_for}
+    queues = {project_id: Queue.now(session, settings, project_id) for project_id in queued}
+    nobody = Queue(None, (), (), ())
+    return {job.id: queues.get(job.project_id, nobody).explain(job) for job in jobs}
 
 
 def unfit(job: Job, living: Sequence[Worker]) -> list[str]:

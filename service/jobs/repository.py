@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, case, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, case, delete, exists, func, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
@@ -20,10 +19,18 @@ from service.limits import repository as limits
 _BARE = {"": ""}
 """How `JobMetadata` has a job without metadata."""
 
-_RESTED = or_(Job.retry_at.is_(None), Job.retry_at <= db_now())
-_READY = (Job.state == JobState.QUEUED, Job.waits_for.is_(None), Job.held_by.is_(None), _RESTED)
-_PAGE = 200
-_TURN = (Job.priority.desc(), Job.seq)
+RESTED = or_(Job.retry_at.is_(None), Job.retry_at <= db_now())
+"""A job that pauses after no failure, or no longer."""
+# A literal: only with the value in its text does a statement let the databases use the index of these conditions.
+IN_LINE = (
+    Job.state == literal(JobState.QUEUED.value, literal_execute=True),
+    Job.waits_for.is_(None),
+    Job.held_by.is_(None),
+)
+"""A queued job that waits for no other and is not held by a limit."""
+_READY = (*IN_LINE, RESTED)
+IN_TURN = (Job.priority.desc(), Job.seq)
+"""The order of the jobs of one project; `turn_repository` has the order of all."""
 
 
 def get(session: Session, project_id: str, job_id: str) -> Job | None:
@@ -87,23 +94,14 @@ def in_state(session: Session, state: JobState, *, limit: int = 1000) -> Sequenc
 
 
 def ready(session: Session, *, limit: int = 1000) -> Sequence[Job]:
-    """Return queued jobs that wait for nothing but a worker, in the order in which workers take them."""
-    return session.scalars(select(Job).where(*_READY).order_by(*_TURN).limit(limit)).all()
+    """Return queued jobs that wait for nothing but a worker, oldest first."""
+    return session.scalars(select(Job).where(*_READY).order_by(Job.seq).limit(limit)).all()
 
 
-def in_turn(session: Session) -> Iterator[Row[str, dict[str, Any] | None]]:
-    """Yield id and `resources` of each queued job that waits for no other, in the order in which workers take them."""
-    query = select(Job.id, Job.resources).where(*_READY).order_by(*_TURN).limit(_PAGE)
-    for page in count():
-        rows = session.execute(query.offset(page * _PAGE)).all()
-        yield from rows
-        if len(rows) < _PAGE:
-            return
-
-
-def places(session: Session, *, limit: int) -> Sequence[Row[str, int]]:
-    """Return id and priority of the queued jobs that wait for no other, in the order in which workers take them."""
-    return session.execute(select(Job.id, Job.priority).where(*_READY).order_by(*_TURN).limit(limit)).all()
+def ready_of(session: Session, project_id: str, *, limit: int = 1000) -> Sequence[Job]:
+    """Return jobs of a project that wait for nothing but a worker, the first in turn first."""
+    query = select(Job).where(Job.project_id == project_id, *_READY)
+    return session.scalars(query.order_by(*IN_TURN).limit(limit)).all()
 
 
 def speeds(
@@ -125,7 +123,7 @@ def count_ready(session: Session, project_id: str) -> int:
 def held(session: Session) -> Sequence[Job]:
     """Return queued jobs that a limit of their project keeps from starting, the first in turn first."""
     query = select(Job).where(Job.state == JobState.QUEUED, Job.held_by.is_not(None))
-    return session.scalars(query.order_by(*_TURN)).all()
+    return session.scalars(query.order_by(*IN_TURN)).all()
 
 
 def hold(session: Session, job_id: str, reason: str | None) -> None:
@@ -235,7 +233,7 @@ def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) ->
     """
     result = session.execute(
         update(Job)
-        .where(Job.id == job_id, Job.state.in_(sources_of(JobState.RUNNING)), Job.waits_for.is_(None), _RESTED)
+        .where(Job.id == job_id, Job.state.in_(sources_of(JobState.RUNNING)), Job.waits_for.is_(None), RESTED)
         .values(
             state=JobState.RUNNING,
             held_by=None,

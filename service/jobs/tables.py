@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.kit.db import Base, Json, db_now
@@ -65,7 +65,7 @@ class Job(Base):
     """Where its metrics go beside its events: `jobs.integrations.Integrations`; null where nowhere."""
 
     priority: Mapped[int] = mapped_column(Integer, default=0)
-    """Of the queued jobs that a worker can run, it takes one of the highest priority, of these the oldest."""
+    """Of a project's queued jobs that a worker can run, it takes one of the highest priority, of these the oldest."""
     timeout_seconds: Mapped[int | None] = mapped_column(Integer)
     """How long the job may run, all attempts together."""
     budget: Mapped[dict[str, Any] | None] = mapped_column(Json)
@@ -108,6 +108,20 @@ class Job(Base):
     preemptions: Mapped[int] = mapped_column(Integer, default=0)
     retry_at: Mapped[float | None] = mapped_column(Double)
     """Until when a queued job waits after a failed attempt."""
+
+
+# The conditions of `repository.IN_LINE`: what a claim looks at stays small, however many jobs wait for others.
+_IN_LINE = text("state = 'queued' AND waits_for IS NULL AND held_by IS NULL")
+Index(
+    "ix_jobs_in_line",
+    Job.state,  # always the same, but SQLite chooses the index by it
+    Job.project_id,
+    Job.priority.desc(),
+    Job.seq,
+    Job.retry_at,
+    sqlite_where=_IN_LINE,
+    postgresql_where=_IN_LINE,
+)
 
 
 class JobMetadata(Base):

@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     """`whsec_` and the base64 of 24 to 64 bytes (Standard Webhooks)."""
     webhook_allowed_networks: str = ""
     """Networks (CIDR) and host names that projects' webhooks may go to although they are not public; by commas."""
+    webhook_denied_networks: str = ""
+    """Networks (CIDR) that projects' webhooks never go to, whatever else is allowed; by commas."""
 
     engine_url: str | None = Field(None, pattern=r"^(unix:///|https?://)\S+$")
     """Where the engine for chat listens: `unix:///path` or `http://host:port`. `burnish-server up` starts one."""
@@ -132,6 +134,8 @@ class Settings(BaseSettings):
 
     export_seconds: int = Field(7 * 86400, ge=3600)
     """How long an exported model is kept where its request does not say."""
+    max_queued_exports: int = Field(100, ge=1)
+    """How many exports of one project may wait for a worker; more are answered by 429."""
 
     quota_stored_bytes: int | None = Field(None, ge=0)
     """The quotas and rates of a project whose administrator has set no other; None is unlimited."""
@@ -168,6 +172,8 @@ class Settings(BaseSettings):
     """Words that jobs may ask for in `resources.labels`; by commas."""
     preview_seconds: float = Field(60.0, gt=0, le=600)
     """How long a preview of a job may take."""
+    max_previews: int = Field(4, ge=1)
+    """How many previews of one project may be under way; more are refused until one of them ends."""
 
     @field_validator("data")
     @classmethod
@@ -180,9 +186,9 @@ class Settings(BaseSettings):
         AllowedNetworks.parse(value)
         return value
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "webhook_denied_networks")
     @classmethod
-    def _readable_proxies(cls, value: str) -> str:
+    def _readable_list(cls, value: str) -> str:
         parse_networks(value)
         return value
 

@@ -8,6 +8,7 @@ from service.files.tables import File, FileContent
 from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent, JobMetadata
 from service.keys.tables import ApiKey, IdempotentAnswer, Project
 from service.kit.outbox import OutboxRow
+from service.kit.project_turns import ProjectTurn
 from service.limits.tables import ProjectLimit, TrainingSpan
 from service.models.tables import CheckpointPermission, FineTunedModel
 from service.previews.tables import Preview
@@ -40,4 +41,5 @@ TABLES = (
     AuditRow,
     Worker,
     Preview,
+    ProjectTurn,
 )

@@ -5,16 +5,20 @@ from __future__ import annotations
 from service.kit.errors import Conflict, InvalidRequest, Unavailable
 from trainer.counted import Failed
 
+_RETRY_SECONDS = 5
+
 
 class TooManyPreviews(Conflict):
     """The project has enough previews under way."""
 
     def __init__(self, most: int) -> None:
         super().__init__(
-            f"{most} previews of this project are being counted already: wait for one of them.",
+            f"{most} previews of this project are under way already, the most that may be at a time "
+            f"(BURNISH_MAX_PREVIEWS): wait for one of them, or try again in {_RETRY_SECONDS} seconds.",
             code="too_many_previews",
         )
         self.retry = True
+        self.headers = {"retry-after": f"{_RETRY_SECONDS}"}
 
 
 class StartNotReady(Conflict):

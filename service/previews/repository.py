@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session, aliased
 
+from service.kit import project_turns
 from service.kit.db import db_now
+from service.kit.project_turns import TurnKind, last_turn
 from service.previews.tables import Preview
 
 
@@ -23,30 +25,43 @@ def by_id(session: Session, preview_id: str) -> Preview | None:
     return session.scalar(query.execution_options(populate_existing=True))
 
 
-def next_waiting(session: Session, *, within: float, after_project: str) -> str | None:
-    """Return the id of the next preview that no worker counts and that is still waited for; None if there is none.
+def waits(session: Session, *, within: float) -> bool:
+    """Tell whether a preview waits for a worker, and somebody for the preview."""
+    return session.scalar(select(Preview.seq).where(*_waiting(within)).limit(1)) is not None
 
-    That is the oldest of a project with the fewest previews being counted, of another than `after_project` if there
-    is one: a project's second preview waits until every other project has had its first.
+
+def claim(session: Session, *, worker_id: str, within: float) -> Preview | None:
+    """Take the preview that is first in turn for a worker. None if none waits.
+
+    Projects take turns: first the one with the fewest previews being counted, of these the one with the longest time
+    since its last turn, of those without one the one with the oldest preview. Within a project the oldest is first.
     """
-    other = aliased(Preview)
-    counted = select(func.count()).where(
-        other.project_id == Preview.project_id, other.taken_by.is_not(None), other.result.is_(None)
+    project_turns.wait_in_line(session, TurnKind.PREVIEW)
+    counted, oldest = aliased(Preview), func.min(Preview.seq)
+    busy = select(func.count()).where(
+        counted.project_id == Preview.project_id,
+        counted.taken_by.is_not(None),
+        counted.result.is_(None),
+        counted.created_at >= db_now() - within,
     )
-    query = select(Preview.id).where(Preview.taken_by.is_(None), Preview.created_at >= db_now() - within)
-    order = (counted.correlate(Preview).scalar_subquery(), Preview.project_id == after_project, Preview.seq)
-    return session.scalar(query.order_by(*order).limit(1))
+    turn = last_turn(TurnKind.PREVIEW, Preview.project_id)
+    waiting = select(oldest).where(*_waiting(within)).group_by(Preview.project_id)
+    for seq in session.scalars(waiting.order_by(busy.scalar_subquery(), turn, oldest).limit(10)).all():
+        taken = session.execute(
+            update(Preview)
+            .where(Preview.seq == seq, Preview.taken_by.is_(None))
+            .values(taken_by=worker_id)
+            .returning(Preview.id)
+        ).first()
+        preview = by_id(session, taken.id) if taken is not None else None
+        if preview is not None:  # else whoever asked has just gone away
+            project_turns.note_turn(session, TurnKind.PREVIEW, preview.project_id)
+            return preview
+    return None
 
 
-def take(session: Session, preview_id: str, *, worker_id: str) -> Preview | None:
-    """Take a preview for a worker. None where another was faster, or nobody waits for it any more."""
-    taken = session.execute(
-        update(Preview)
-        .where(Preview.id == preview_id, Preview.taken_by.is_(None))
-        .values(taken_by=worker_id)
-        .returning(Preview.id)
-    )
-    return None if taken.first() is None else by_id(session, preview_id)
+def _waiting(within: float) -> tuple[ColumnElement[bool], ...]:
+    return Preview.taken_by.is_(None), Preview.created_at >= db_now() - within
 
 
 def note(session: Session, preview_id: str, message: str) -> None:

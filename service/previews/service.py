@@ -12,6 +12,7 @@ from service.jobs.schemas import JobCreate
 from service.jobs.tables import Job
 from service.keys.service import Principal
 from service.kit import ids
+from service.limits import repository as limits
 from service.previews import repository
 from service.previews.errors import (
     CannotPreview,
@@ -27,8 +28,6 @@ from service.previews.tables import Preview
 from service.workers import repository as workers
 from trainer.counted import Counted, Outcome
 
-MOST_OPEN = 4
-"""Previews of one project at a time."""
 _COLUMNS = (
     "project_id",
     "model",
@@ -64,8 +63,10 @@ def ask(context: Context, principal: Principal, body: JobCreate, *, rows: int) -
             raise StartNotReady(job.model)
         if not workers.alive(session, within=context.settings.lease_seconds):
             raise NoWorker
-        if repository.open_ones(session, principal.project_id, within=seconds) >= MOST_OPEN:
-            raise TooManyPreviews(MOST_OPEN)
+        limits.lock(session, principal.project_id)  # two requests cannot both get the last place
+        most = context.settings.max_previews
+        if repository.open_ones(session, principal.project_id, within=seconds) >= most:
+            raise TooManyPreviews(most)
         columns: dict[str, Any] = {name: getattr(job, name) for name in _COLUMNS}
         if job.waits_for:  # the adapter is not there yet; the base alone decides what is counted
             columns.update(start_job=None, start_step=None)
@@ -89,7 +90,7 @@ def answer(context: Context, preview_id: str) -> PreviewObject | None:
         assert outcome.counted is not None
         job = job_of(preview)
         time = estimate_time(session, job, outcome.counted)
-        queue = Queue.now(session, context.settings).explain_new(job)
+        queue = Queue.now(session, context.settings, job.project_id).explain_new(job)
     counted, kind = outcome.counted, job.method["type"]
     return PreviewObject(
         model=job.model,

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Request
 
 from service.context import Context
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
@@ -19,7 +19,8 @@ from service.kit.pagination import BoundedListPage, ListPage, Order
 from service.kit.routes import CheckedRoute
 from service.webhooks import repository, service
 from service.webhooks.errors import EndpointDisabled, EndpointNotFound, EventNotFound, NoAnswer, TooManyEndpoints
-from service.webhooks.guard import guard_of, guarded_client
+from service.webhooks.guard import Guard, guarded_client
+from service.webhooks.lanes import Pace
 from service.webhooks.message import EVENT_TYPES, body_of
 from service.webhooks.post import Outcome, post
 from service.webhooks.schemas import (
@@ -36,14 +37,20 @@ from service.webhooks.schemas import (
     Replayed,
     SecretRotate,
 )
-from service.webhooks.sender import Pace
 from service.webhooks.target import Target, target_of
 from service.webhooks.vault import Vault
 
 router = APIRouter(prefix="/v1", tags=["Webhooks"], route_class=CheckedRoute)
-
 _UNKNOWN = EndpointNotFound("whe_abc123")
 _SAMPLE_JOB = ids.JOB + "sample"
+
+
+def _guard(request: Request) -> Guard:
+    guard: Guard = request.app.state.webhook_guard
+    return guard
+
+
+GuardDep = Annotated[Guard, Depends(_guard)]
 
 
 @router.get("/webhook_event_types")
@@ -54,10 +61,10 @@ def list_webhook_event_types(_principal: PrincipalDep) -> EventTypeList:
 
 @router.post("/webhook_endpoints", responses=refuses(TooManyEndpoints(100)))
 async def create_webhook_endpoint(
-    body: EndpointCreate, context: ContextDep, principal: PrincipalDep, idempotency: IdempotencyDep
+    body: EndpointCreate, context: ContextDep, guard: GuardDep, principal: PrincipalDep, idempotency: IdempotencyDep
 ) -> EndpointWithSecret:
     """Create an endpoint. The answer alone shows its signing secret."""
-    refusal = await service.refusal_of(guard_of(context.settings), body.url)
+    refusal = await service.refusal_of(guard, principal, body.url)
     return await to_thread.run_sync(_create, context, principal, idempotency, body, refusal)
 
 
@@ -84,10 +91,10 @@ def get_webhook_endpoint(webhook_endpoint_id: str, session: ReadSession, princip
 
 @router.post("/webhook_endpoints/{webhook_endpoint_id}", responses=refuses(_UNKNOWN))
 async def update_webhook_endpoint(
-    webhook_endpoint_id: str, body: EndpointUpdate, context: ContextDep, principal: PrincipalDep
+    webhook_endpoint_id: str, body: EndpointUpdate, context: ContextDep, guard: GuardDep, principal: PrincipalDep
 ) -> EndpointObject:
     """Change an endpoint, and enable it where it was disabled."""
-    refusal = None if body.url is None else await service.refusal_of(guard_of(context.settings), body.url)
+    refusal = None if body.url is None else await service.refusal_of(guard, principal, body.url)
     if refusal is not None:
         raise refusal
 
@@ -131,14 +138,14 @@ def rotate_webhook_secret(
     responses=refuses(_UNKNOWN, NoAnswer("https://example.com/hooks/burnish", "connection refused")),
 )
 async def test_webhook_endpoint(
-    webhook_endpoint_id: str, body: EndpointTest, context: ContextDep, principal: PrincipalDep
+    webhook_endpoint_id: str, body: EndpointTest, context: ContextDep, guard: GuardDep, principal: PrincipalDep
 ) -> EndpointTested:
     """Post a sample event to an endpoint now, once, even to one that is disabled."""
     target, now = await to_thread.run_sync(_target, context, principal, webhook_endpoint_id)
     event_id = ids.new_id(ids.WEBHOOK_EVENT)
     sample = body_of(event_id, body.event_type, int(now), _SAMPLE_JOB)
     timeout = Pace().timeout
-    async with await to_thread.run_sync(guarded_client, guard_of(context.settings), timeout) as client:
+    async with await to_thread.run_sync(guarded_client, guard, timeout) as client:
         outcome = await post(client, target, event_id, sample, timeout=timeout)
     await to_thread.run_sync(partial(_log_test, context, target, event_id, body.event_type, outcome))
     if outcome.status_code is None:

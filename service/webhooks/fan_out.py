@@ -17,7 +17,7 @@ _AT_ONCE = 100
 
 def hand_out(session: Session, *, configured: bool) -> None:
     """Turn what happened into events and deliveries; `configured` tells whether the settings name a receiver."""
-    for row in outbox.due(session, Topic.TELL_WEBHOOKS, limit=_AT_ONCE):
+    for row in repository.due_in_turns(session, limit=_AT_ONCE):
         if repository.take(session, row):
             _tell(session, row, configured=configured)
 

@@ -7,23 +7,24 @@ stay those of the URL's host.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx
 
-from service.kit.networks import AllowedNetworks
+from service.kit.networks import Address, AllowedNetworks, is_platform
 from service.kit.settings import Settings
+from service.webhooks.resolver import Resolver
 
 _log = logging.getLogger(__name__)
 _PORTS = {"http": 80, "https": 443}
 
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Gives the numeric addresses of a host; raises OSError or UnicodeError where it has none."""
+Resolve = Callable[[str, int, str], Awaitable[Sequence[str]]]
+"""Gives the numeric addresses of a host for a project; raises OSError or UnicodeError if it has none."""
+_PROJECT = "burnish_project"
+"""The extension of a request that says which project it is for."""
 
 
 class AddressRefused(httpx.RequestError):
@@ -34,34 +35,35 @@ class Unresolvable(httpx.ConnectError):
     """The name service knows no such host."""
 
 
-async def resolve_by_system(host: str, port: int) -> Sequence[str]:
-    """Ask the system's name service. Raises OSError or UnicodeError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
-
-
 class Guard:
     """Decides which addresses deliveries may go to."""
 
-    def __init__(self, allowed: AllowedNetworks, resolve: Resolve = resolve_by_system) -> None:
+    def __init__(self, allowed: AllowedNetworks, resolve: Resolve | None = None) -> None:
         self._allowed = allowed
-        self._resolve = resolve
+        self._resolve = resolve or Resolver()
 
-    async def addresses_of(self, url: httpx.URL) -> Sequence[str]:
-        """Return the addresses that a URL's host has now. Raises AddressRefused or Unresolvable."""
+    async def addresses_of(self, url: httpx.URL, project_id: str = "") -> Sequence[str]:
+        """Return the addresses that a URL's host has now; the lookup counts as the project's.
+
+        Raises AddressRefused, Unresolvable, or TurnsExhausted if too many lookups of the project wait.
+        """
         host = url.raw_host.decode("ascii")
         port = url.port or _PORTS[url.scheme]
         try:
-            found = list(dict.fromkeys(await self._resolve(host, port)))
+            found = list(dict.fromkeys(await self._resolve(host, port, project_id)))
         except (OSError, UnicodeError) as error:
             raise Unresolvable(f"The host {url.host} has no address: {error}") from error
-        if not self._allowed.has_host(url.host) and not self._allowed.has_host(host):
-            self._check(url.host, found)
+        trusted = self._allowed.has_host(url.host) or self._allowed.has_host(host)
+        self._check(url.host, found, trusted=trusted)
         return found
 
-    def _check(self, host: str, found: Sequence[str]) -> None:
+    def _check(self, host: str, found: Sequence[str], *, trusted: bool) -> None:
         for text in found:
-            if not self._allowed.permits(ipaddress.ip_address(text)):
+            address = ipaddress.ip_address(text)
+            if self._allowed.denies(address):
+                _log.warning("the webhook host %s leads to %s: denied", host, text)
+                raise AddressRefused(f"The host {host} leads to an address that {_reason(address)}")
+            if not trusted and not self._allowed.permits(address):
                 _log.warning("the webhook host %s leads to %s: refused", host, text)
                 raise AddressRefused(
                     f"The host {host} leads to an address that is not public; webhooks go there only if the operator "
@@ -69,9 +71,20 @@ class Guard:
                 )
 
 
+def _reason(denied: Address) -> str:
+    if is_platform(denied):
+        return "is not public, whatever the operator allows: clouds offer it to their own machines alone"
+    return "the operator has closed to webhooks by BURNISH_WEBHOOK_DENIED_NETWORKS"
+
+
 def guard_of(settings: Settings) -> Guard:
-    """Return the guard that the settings ask for."""
-    return Guard(AllowedNetworks.parse(settings.webhook_allowed_networks))
+    """Return the guard that the settings ask for, with lookups of its own: one for each event loop is enough."""
+    return Guard(AllowedNetworks.parse(settings.webhook_allowed_networks, settings.webhook_denied_networks))
+
+
+def on_behalf_of(project_id: str | None) -> dict[str, Any]:
+    """Return the extensions of a request for a project."""
+    return {_PROJECT: project_id or ""}
 
 
 class GuardedTransport(httpx.AsyncBaseTransport):
@@ -85,8 +98,8 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         self._inner = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_keepalive_connections=0), **options)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request whose body is in memory. Raises AddressRefused, and httpx.TransportError as ever."""
-        addresses = await self._guard.addresses_of(request.url)
+        """Send a request whose body is in memory. Raises as `addresses_of`, and httpx.TransportError."""
+        addresses = await self._guard.addresses_of(request.url, request.extensions.get(_PROJECT, ""))
         for address in addresses[:-1]:
             try:
                 return await self._inner.handle_async_request(_sent_to(request, address))

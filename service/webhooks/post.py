@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import httpx
 
-from service.webhooks.guard import AddressRefused, Unresolvable
+from service.kit.fair_turns import TurnsExhausted
+from service.webhooks.guard import AddressRefused, Unresolvable, on_behalf_of
 from service.webhooks.message import signed_headers
 from service.webhooks.target import Target
 
@@ -45,12 +46,16 @@ async def post(client: httpx.AsyncClient, target: Target, event_id: str, body: b
     try:
         async with asyncio.timeout(timeout):
             headers = signed_headers(target.secrets, event_id, body)
-            async with client.stream("POST", target.url, content=body, headers=headers) as response:
+            async with client.stream(
+                "POST", target.url, content=body, headers=headers, extensions=on_behalf_of(target.project_id)
+            ) as response:
                 status, answered = response.status_code, response.headers
     except TimeoutError:
         return Outcome(None, f"no answer within {timeout:g} s", _since(began))
     except (AddressRefused, Unresolvable) as refused:
         return Outcome(None, f"{refused}.", _since(began))
+    except TurnsExhausted as error:
+        return Outcome(None, f"not sent: {error.message}", _since(began))
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         return Outcome(None, f"{type(error).__name__}: {error}"[:500], _since(began))
     return Outcome(status, _fault(status, answered), _since(began), answered.get("retry-after"))

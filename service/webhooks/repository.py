@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from service.kit import outbox
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
 from service.kit.pagination import Order, fetch_page
@@ -126,8 +125,8 @@ def take(session: Session, row: OutboxRow) -> bool:
     return taken.first() is not None
 
 
-def claim_due(session: Session, *, busy: Collection[str], seconds: float) -> OutboxRow | None:
-    """Return the oldest delivery whose time has come, taken from other senders for `seconds`; none in a busy lane.
+def claim_due(session: Session, lane: str, *, seconds: float) -> OutboxRow | None:
+    """Return a lane's oldest delivery whose time has come, taken from other senders for `seconds`; None without one.
 
     One whose sender dies before it notes the outcome is due again after that.
     """
@@ -135,11 +134,11 @@ def claim_due(session: Session, *, busy: Collection[str], seconds: float) -> Out
         select(OutboxRow.seq)
         .where(
             OutboxRow.topic == Topic.SEND_WEBHOOK,
+            OutboxRow.lane == lane,
             OutboxRow.done_at.is_(None),
             OutboxRow.due_at <= db_now(),
-            OutboxRow.lane.not_in(busy),
         )
-        .order_by(OutboxRow.seq)
+        .order_by(OutboxRow.due_at, OutboxRow.seq)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
@@ -150,9 +149,13 @@ def claim_due(session: Session, *, busy: Collection[str], seconds: float) -> Out
     return session.scalars(select(OutboxRow).where(OutboxRow.seq == seq)).one()
 
 
-def anything_due(session: Session) -> bool:
-    """Tell whether there is an event to hand out or a delivery to make."""
-    return any(outbox.due(session, topic, limit=1) for topic in (Topic.TELL_WEBHOOKS, Topic.SEND_WEBHOOK))
+def due_in_turns(session: Session, *, limit: int) -> Sequence[OutboxRow]:
+    """Return events to hand out, one of each project before a second of any; of one project the oldest first."""
+    pending = (OutboxRow.topic == Topic.TELL_WEBHOOKS, OutboxRow.done_at.is_(None), OutboxRow.due_at <= db_now())
+    rank = func.row_number().over(partition_by=OutboxRow.lane, order_by=OutboxRow.seq)
+    ranked = select(OutboxRow.seq, rank.label("rank")).where(*pending).subquery()
+    query = select(OutboxRow).join(ranked, ranked.c.seq == OutboxRow.seq)
+    return session.scalars(query.order_by(ranked.c.rank, OutboxRow.seq).limit(limit)).all()
 
 
 def add_attempt(session: Session, target: Target, event_id: str, event_type: str, outcome: Outcome) -> None:
@@ -162,9 +165,9 @@ def add_attempt(session: Session, target: Target, event_id: str, event_type: str
             endpoint_id=target.endpoint_id,
             event_id=event_id,
             event_type=event_type,
-            url=target.url,
+            url=target.shown_url,
             status_code=outcome.status_code,
-            error=outcome.error,
+            error=outcome.error and target.censored(outcome.error),
             duration_ms=outcome.duration_ms,
         )
     )

@@ -1,12 +1,15 @@
-"""Delivers events beside the controller: several in flight, each once, and a slow answer holds up nobody else."""
+"""Delivers events beside the controller: many in flight, each once, and a slow answer holds up nobody else."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 import httpx
 from sqlalchemy.orm import Session
@@ -15,33 +18,20 @@ from service.context import Context
 from service.jobs import repository as jobs
 from service.kit import metrics, outbox, tracing
 from service.kit.log import about
-from service.kit.outbox import OutboxRow
+from service.kit.outbox import Topic
 from service.webhooks import health, repository
 from service.webhooks.fan_out import CONFIGURED_LANE, hand_out
 from service.webhooks.guard import Guard, guard_of, guarded_client
+from service.webhooks.lanes import DeliveryTurns, Lane, Pace, due_lanes
 from service.webhooks.message import body_of
 from service.webhooks.post import Outcome, post
-from service.webhooks.schedule import RETRY_DELAYS, next_delay
+from service.webhooks.schedule import next_delay
 from service.webhooks.target import Target, target_of
 from service.webhooks.vault import Vault
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How deliveries are made. Times in seconds."""
-
-    timeout: float = 15.0
-    in_flight: int = 16
-    in_flight_to_one: int = 2
-    """How many deliveries to one receiver are in flight at once, so that a slow one leaves room for others."""
-    delays: tuple[float, ...] = RETRY_DELAYS
-
-    @property
-    def claim(self) -> float:
-        """How long an event in flight is withheld from other senders: a try, and the time to note its outcome."""
-        return self.timeout * 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +39,7 @@ class Delivery:
     """One event to post now; `tries` counts this try."""
 
     seq: int
-    lane: str
+    lane: Lane
     event_id: str
     kind: str
     body: bytes
@@ -70,16 +60,18 @@ class WebhookSender:
         self._guard = guard or guard_of(context.settings)
         self._configured = configured
         self._pace = pace or Pace()
-        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._turns = DeliveryTurns(self._pace)
+        self._tasks: dict[asyncio.Task[None], Lane] = {}
         self._clients: dict[bool, httpx.AsyncClient] = {}
+        # Of its own, so that no name that is being resolved and no outcome that is noted is ahead of a claim.
+        self._claims = ThreadPoolExecutor(1, "webhook-claims")
+        self._notes = ThreadPoolExecutor(2, "webhook-notes")
 
     async def step(self) -> int:
         """Start the deliveries that are due and there is room for; return how many. Raises Unavailable."""
         self._forget_finished()
-        room = self._pace.in_flight - len(self._tasks)
-        if room <= 0:
-            return 0
-        deliveries = await asyncio.to_thread(self._claim, room, Counter(self._tasks.values()))
+        in_flight = list(self._tasks.values())
+        deliveries = await _run(self._claims, self._claim, in_flight)
         for delivery in deliveries:
             self._tasks[asyncio.create_task(self._deliver(delivery))] = delivery.lane
         return len(deliveries)
@@ -98,35 +90,34 @@ class WebhookSender:
         self._tasks.clear()
         for client in self._clients.values():
             await client.aclose()
+        for executor in (self._claims, self._notes):
+            executor.shutdown(wait=False)
 
     def _forget_finished(self) -> None:
         for task in [task for task in self._tasks if task.done()]:
             del self._tasks[task]
             task.result()
 
-    def _claim(self, room: int, in_flight: Counter[str]) -> Sequence[Delivery]:
+    def _claim(self, in_flight: Sequence[Lane]) -> Sequence[Delivery]:
         with self._db.read() as session:  # a look costs no write lock
-            if not repository.anything_due(session):
-                return []
-        deliveries: list[Delivery] = []
+            telling = bool(outbox.due(session, Topic.TELL_WEBHOOKS, limit=1))
+        if telling:
+            with self._db.write() as session:
+                hand_out(session, configured=self._configured is not None)
+        with self._db.read() as session:
+            chosen = self._turns.choose(due_lanes(session), in_flight)
+        if not chosen:
+            return []
         with self._db.write() as session:
-            hand_out(session, configured=self._configured is not None)
-            session.flush()
-            while len(deliveries) < room:
-                busy = [lane for lane, count in in_flight.items() if count >= self._pace.in_flight_to_one]
-                row = repository.claim_due(session, busy=busy, seconds=self._pace.claim)
-                if row is None:
-                    break
-                delivery = self._delivery_of(session, row)
-                if delivery is not None:
-                    deliveries.append(delivery)
-                    in_flight[delivery.lane] += 1
-        return deliveries
+            found = [self._delivery_in(session, lane) for lane in chosen]
+        return [delivery for delivery in found if delivery is not None]
 
-    def _delivery_of(self, session: Session, row: OutboxRow) -> Delivery | None:
-        """Return what to post; None, with a note in the row, where there is nobody or nothing to tell."""
-        assert row.lane is not None
-        target, missing = self._target_of(session, row.lane)
+    def _delivery_in(self, session: Session, lane: Lane) -> Delivery | None:
+        """Claim what to post to a lane; None if there is nothing, or, with a note in the row, nobody to tell."""
+        row = repository.claim_due(session, lane.name, seconds=self._pace.claim)
+        if row is None:
+            return None
+        target, missing = self._target_of(session, lane.name)
         event = repository.event_of(session, row.payload["event_id"])
         if target is None or event is None:
             outbox.mark_done(session, row.seq, error=missing or "there is no such event any more")
@@ -134,7 +125,7 @@ class WebhookSender:
         body = body_of(event.id, event.type, int(event.created_at), event.object_id)
         job = jobs.by_id(session, event.object_id)
         trace = job and job.traceparent
-        return Delivery(row.seq, row.lane, event.id, event.type, body, row.attempts + 1, target, event.object_id, trace)
+        return Delivery(row.seq, lane, event.id, event.type, body, row.attempts + 1, target, event.object_id, trace)
 
     def _target_of(self, session: Session, lane: str) -> tuple[Target | None, str | None]:
         if lane == CONFIGURED_LANE:
@@ -151,7 +142,7 @@ class WebhookSender:
             outcome = await post(client, delivery.target, delivery.event_id, delivery.body, timeout=self._pace.timeout)
             if current is not None:
                 current.set_attribute("http.response.status_code", outcome.status_code or 0)
-            await asyncio.to_thread(self._note, delivery, outcome)
+            await _run(self._notes, self._note, delivery, outcome)
 
     def _client_for(self, target: Target) -> httpx.AsyncClient:
         guarded = target.endpoint_id is not None
@@ -164,6 +155,8 @@ class WebhookSender:
         return self._clients[guarded]
 
     def _note(self, delivery: Delivery, outcome: Outcome) -> None:
+        if outcome.error is not None:  # it goes into tables and logs
+            outcome = replace(outcome, error=delivery.target.censored(outcome.error))
         delay = None if outcome.gone else next_delay(delivery.tries, outcome.retry_after, self._pace.delays)
         with self._db.write() as session:
             endpoint_id = delivery.target.endpoint_id
@@ -182,8 +175,14 @@ class WebhookSender:
             _tell(delivery, outcome, delay)
 
 
+async def _run(executor: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a thread of an executor, with this task's ids and trace."""
+    call = partial(copy_context().run, function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(executor, call)
+
+
 def _tell(delivery: Delivery, outcome: Outcome, delay: float | None) -> None:
-    what = f"webhook {delivery.event_id} ({delivery.kind}) to {delivery.lane}"
+    what = f"webhook {delivery.event_id} ({delivery.kind}) to {delivery.lane.name}"
     metrics.WEBHOOK_SECONDS.observe(outcome.duration_ms / 1000)
     if outcome.error is None:
         metrics.WEBHOOK_ATTEMPTS.labels("delivered").inc()

@@ -34,12 +34,15 @@ class Made:
     secret: str
 
 
-async def refusal_of(guard: Guard, url: str) -> InvalidRequest | None:
-    """Return what to say to a URL that is no receiver's, or whose host now leads to where webhooks may not go."""
+async def refusal_of(guard: Guard, principal: Principal, url: str) -> InvalidRequest | None:
+    """Return what to say to a URL that is no receiver's, or whose host now leads to where webhooks may not go.
+
+    Raises TurnsExhausted if too many lookups of the project wait.
+    """
     try:
         check_address(url)
         async with asyncio.timeout(_RESOLVE_SECONDS):
-            await guard.addresses_of(httpx.URL(url))
+            await guard.addresses_of(httpx.URL(url), principal.project_id)
     except BadAddress as error:
         sentence = f"The url {error}."
     except TimeoutError:

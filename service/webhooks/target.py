@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
@@ -21,6 +22,10 @@ _HOW_TO_WRITE_IT = (
 )
 
 
+# A whole URL, or a path with a query as a redirect may have.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+|/[^\s'\"<>?#]*[?#][^\s'\"<>]*")
+
+
 @dataclass(frozen=True)
 class Target:
     """A receiver's URL and the secrets that it shares with this service: one, or during a rotation two.
@@ -28,10 +33,32 @@ class Target:
     None where the service cannot read them any more.
     """
 
-    url: str
+    url: str = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
     endpoint_id: str | None = None
     """Whose endpoint; None for the operator's own, which may lie anywhere."""
+    project_id: str | None = None
+    """The project that the endpoint belongs to; None for the operator's own."""
+
+    @property
+    def shown_url(self) -> str:
+        """The URL as it may be kept: the operator's own may hold a secret, which no project and no backup may see."""
+        return self.url if self.endpoint_id is not None else without_secrets(self.url)
+
+    def censored(self, text: str) -> str:
+        """Return a sentence about a try as it may be kept: of the operator's receiver, no URL has its query."""
+        if self.endpoint_id is not None:
+            return text
+        return _URL.sub(lambda match: without_secrets(match[0]), text)
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without user, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(a URL that cannot be read)"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def target_of(endpoint: WebhookEndpoint, vault: Vault, now: float) -> Target:
@@ -43,7 +70,7 @@ def target_of(endpoint: WebhookEndpoint, vault: Vault, now: float) -> Target:
         secrets = tuple(vault.open(secret, endpoint.id) for secret in sealed)
     except SealBroken:
         secrets = ()
-    return Target(endpoint.url, secrets, endpoint.id)
+    return Target(endpoint.url, secrets, endpoint.id, endpoint.project_id)
 
 
 class BadAddress(ValueError):

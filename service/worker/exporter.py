@@ -85,7 +85,7 @@ class Exporter:
                 log.exception("An export could not be made")
 
     def make_next(self) -> bool:
-        """Make the oldest export that waits; False where none does. Raises Unavailable."""
+        """Make the export that is first in turn; False if none waits. Raises Unavailable."""
         settings = self._context.settings
         with self._context.db.read() as session:
             if not repository.waits(session):

@@ -46,7 +46,6 @@ class Previewer:
         self._worker_id = worker_id
         self._prepare_command = prepare_command
         self._checks = DatasetChecks(context)
-        self._last_project = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="previews", daemon=True)
 
@@ -72,18 +71,15 @@ class Previewer:
                 log.exception("A preview could not be counted")
 
     def count_next(self) -> bool:
-        """Count the oldest preview that waits; False where none does. Raises Unavailable."""
+        """Count the preview that is first in turn; False if none waits. Raises Unavailable."""
+        within = self._context.settings.preview_seconds
         with self._context.db.read() as session:
-            preview_id = repository.next_waiting(
-                session, within=self._context.settings.preview_seconds, after_project=self._last_project
-            )
-        if preview_id is None:
-            return False
+            if not repository.waits(session, within=within):
+                return False
         with self._context.db.write() as session:
-            preview = repository.take(session, preview_id, worker_id=self._worker_id)
-        if preview is None:
-            return True
-        self._last_project = preview.project_id
+            preview = repository.claim(session, worker_id=self._worker_id, within=within)
+        if preview is None:  # another worker was faster
+            return False
         with about(preview.id), tracing.span("preview"):
             outcome = self._outcome(preview)
         with self._context.db.write() as session:

@@ -13,7 +13,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.jobs import lifecycle
+from service.jobs import claims, lifecycle
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
@@ -63,7 +63,7 @@ def run_job(runtime: WorkerRuntime, ticket: str) -> None:
     context, settings = runtime.context, runtime.context.settings
     since = time.monotonic()
     with context.db.write() as session:
-        job = lifecycle.start_next(
+        job = claims.start_next(
             session,
             capacity=runtime.capacity,
             owner=runtime.owner,

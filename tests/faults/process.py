@@ -51,7 +51,7 @@ def main(role: str, *arguments: str) -> int:
 
 def _controller(settings: Any, options: Options) -> int:
     from service.controller import main as controller
-    from service.webhooks.sender import Pace
+    from service.webhooks.lanes import Pace
 
     if options.webhook_delays is not None:
         pace = Pace(timeout=options.webhook_timeout, delays=options.webhook_delays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +17,8 @@ from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
 from service.models.tables import FineTunedModel
 from service.queue.rq import RqJobQueue
-from tests.fixtures.service import RunningApi
+from tests.fixtures.databases import api_on, client_with
+from tests.fixtures.service import RunningApi, upload
 from tests.service.api.test_chains import SHAPE, created, finish, method
 
 QUEUE = RqJobQueue("unix:///nowhere")
@@ -124,6 +126,21 @@ def test_a_failed_export_is_made_anew(api: RunningApi, client: httpx.Client, mod
     second = asked(client, model, format="gguf")
     assert (second["status"], second["error"]) == ("queued", None)
     assert second["id"] != first["id"]
+
+
+def test_more_exports_than_may_wait_are_refused_with_the_bound(tmp_path: Path) -> None:
+    with api_on("sqlite", tmp_path, max_queued_exports=1) as api, client_with(api, "导出") as client:
+        file_id = upload(client).json()["id"]
+        model = finish(api, created(client, file_id, "tiny")["id"])
+        first = asked(client, model, format="gguf")
+        refused = ask(client, model, format="merged")
+        error = refused.json()["error"]
+        assert (refused.status_code, error["type"], error["code"]) == (429, "rate_limit_error", "too_many_at_once")
+        assert "1 exports of this project are waiting already" in error["message"]
+        assert int(refused.headers["retry-after"]) > 0
+        assert asked(client, model, format="gguf")["id"] == first["id"], "the same export takes no second place"
+        make(api, first["id"])
+        assert ask(client, model, format="merged").status_code == 200
 
 
 def test_a_checkpoint_is_exported_by_its_name(client: httpx.Client, model: str) -> None:

@@ -173,6 +173,8 @@ def test_an_answer_that_does_not_come_is_given_up(tmp_path: Path, tiny_base: Pat
                 session.add(Preview(id=f"p{number}", project_id=project, job={}, rows_shown=1))
         full = client.post("/fine_tuning/jobs/preview", json=order)
         assert (full.status_code, full.json()["error"]["code"]) == (409, "too_many_previews")
+        assert full.json()["error"]["message"].startswith("4 previews of this project are under way already")
+        assert int(full.headers["retry-after"]) > 0
 
 
 def test_a_worker_that_cannot_run_the_job_counts_it_all_the_same(live: RunningApi, user: httpx.Client) -> None:

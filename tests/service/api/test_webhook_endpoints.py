@@ -172,7 +172,7 @@ def test_wrong_creations_are_sentences(client: httpx.Client, wrong: dict[str, An
         "2130706433",
         "localhost",
         "10.0.0.1",
-        "169.254.169.254",
+        "169.254.7.7",
         "0.0.0.0",
         "224.0.0.1",
         "[::1]",
@@ -195,6 +195,14 @@ def test_addresses_inside_are_refused_at_creation_and_update(strict_api: Running
             "not public" in refused(client.post(f"{HOOKS}/{good['id']}", json={"url": f"https://{host}/"}))["message"]
         )
         assert client.get(f"{HOOKS}/{good['id']}").json()["url"] == "https://8.8.8.8/"
+
+
+@pytest.mark.parametrize("host", ["168.63.129.16", "169.254.169.254", "100.100.100.200", "[::ffff:a83f:8110]"])
+def test_what_a_cloud_offers_to_its_machines_is_refused(strict_api: RunningApi, host: str) -> None:
+    with strict_api.client() as client:
+        error = refused(client.post(HOOKS, json=body(f"http://{host}/")))
+        assert error["param"] == "url"
+        assert "not public, whatever the operator allows" in error["message"]
 
 
 def test_there_is_a_most(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:

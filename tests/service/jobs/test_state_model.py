@@ -29,7 +29,7 @@ from service.controller.dispatch import dispatch, refill
 from service.controller.leases import end_expired_leases
 from service.controller.validation import validate_jobs
 from service.controller.waiting import release_waiting
-from service.jobs import lifecycle, repository, results_repository
+from service.jobs import claims, lifecycle, repository, results_repository
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobError, PublishedFile
 from service.jobs.states import JobState
@@ -167,7 +167,7 @@ class Jobs(RuleBasedStateMachine):
         if checked:
             validate_jobs(self.world.context, self.queue)
         with self.world.context.db.write() as session:
-            job = lifecycle.start_next(session, capacity=Capacity(), owner="w", lease_seconds=60)
+            job = claims.start_next(session, capacity=Capacity(), owner="w", lease_seconds=60)
         if job is not None:
             self.claims.append((job.id, job.lease_token))
 
@@ -317,7 +317,7 @@ class Jobs(RuleBasedStateMachine):
     def claim_and_succeed(self) -> None:
         """Do what a worker does that a queue's id wakes."""
         with self.world.context.db.write() as session:
-            job = lifecycle.start_next(session, capacity=Capacity(), owner="w", lease_seconds=60)
+            job = claims.start_next(session, capacity=Capacity(), owner="w", lease_seconds=60)
         if job is not None:
             assert self.attempt("succeed", job.id, job.lease_token)
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 
@@ -102,5 +102,72 @@ def test_networks_are_read_and_hold_addresses_of_their_own_kind() -> None:
         False,
     ]
     assert parse_networks("") == ()
-    with pytest.raises(ValueError, match=r"'proxy\.internal' is no network"):
+    with pytest.raises(ValueError, match=r"'proxy\.internal' is not a network"):
         parse_networks("proxy.internal")
+
+
+PLATFORM = {
+    "AWS": "169.254.169.254",
+    "AWS, name service": "169.254.169.253",
+    "AWS, IPv6": "fd00:ec2::254",
+    "AWS, containers": "169.254.170.2",
+    "AWS, pods": "169.254.170.23",
+    "Azure": "168.63.129.16",
+    "Google, IPv6": "fd20:ce::254",
+    "Alibaba": "100.100.100.200",
+    "Tencent": "169.254.0.23",
+    "Oracle Classic": "192.0.0.192",
+    "IBM": "161.26.0.10",
+    "IBM, private endpoints": "166.9.14.5",
+    "Scaleway": "fd00:42::42",
+    "Equinix": "192.80.8.124",
+}
+
+
+@pytest.mark.parametrize("address", PLATFORM.values(), ids=PLATFORM)
+def test_what_a_cloud_offers_to_its_machines_is_denied_though_its_network_is_allowed(address: str) -> None:
+    assert not is_public(ip_address(address))
+    for allowed in (AllowedNetworks(), AllowedNetworks.parse(f"0.0.0.0/0, ::/0, {address}")):
+        assert not allowed.permits(ip_address(address))
+        assert allowed.denies(ip_address(address))
+
+
+def clothes_of(plain: IPv4Address) -> dict[str, str]:
+    """The IPv6 addresses that may lead to an IPv4 address."""
+    number = int(plain)
+    high, low = number >> 16, number & 0xFFFF
+    inverted = number ^ 0xFFFFFFFF
+    return {
+        "mapped": f"::ffff:{plain}",
+        "compatible": f"::{plain}",
+        "NAT64": f"64:ff9b::{high:x}:{low:x}",
+        "local NAT64 of 96 bits": f"64:ff9b:1:5::{high:x}:{low:x}",
+        "local NAT64 of 48 bits": f"64:ff9b:1:{high:x}:{low >> 8:x}:{(low & 0xFF) << 8:x}::",
+        "6to4": f"2002:{high:x}:{low:x}::1",
+        "Teredo, its server": f"2001:0:{high:x}:{low:x}::1",
+        "Teredo, its client": f"2001:0:808:808:0:0:{inverted >> 16:x}:{inverted & 0xFFFF:x}",
+        "with a zone": f"::ffff:{plain}%1",
+    }
+
+
+@pytest.mark.parametrize("form", clothes_of(IPv4Address("1.2.3.4")))
+@pytest.mark.parametrize("plain", ["168.63.129.16", "203.0.113.77"])
+def test_denied_addresses_stay_so_in_ipv6_clothes(plain: str, form: str) -> None:
+    wrapped = ip_address(clothes_of(IPv4Address(plain))[form])
+    allowed = AllowedNetworks.parse("::/0, 0.0.0.0/0", denied="203.0.113.0/24")
+    assert allowed.denies(wrapped)
+    assert not allowed.permits(wrapped)
+
+
+def test_an_operator_denies_networks_that_are_public_or_allowed() -> None:
+    allowed = AllowedNetworks.parse("10.0.0.0/8", denied="10.9.0.0/16, 8.8.8.0/24, 2606:4700::/32")
+    for address in ("10.9.1.1", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"):
+        assert not allowed.permits(ip_address(address))
+    for address in ("10.1.1.1", "8.8.4.4", "2606:4701::1"):
+        assert allowed.permits(ip_address(address))
+
+
+def test_a_denial_that_is_no_network_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BURNISH_WEBHOOK_DENIED_NETWORKS", "10.0.0.0/8,内网.example")
+    with pytest.raises(SettingsError, match=r"BURNISH_WEBHOOK_DENIED_NETWORKS: '内网.example' is not a network"):
+        load_settings()

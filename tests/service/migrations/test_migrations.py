@@ -115,6 +115,38 @@ def test_jobs_of_the_sixth_schema_keep_their_events_and_have_no_limits(tmp_path:
     database.close()
 
 
+def test_tries_at_the_operators_receiver_lose_the_secret_in_its_url(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path)
+    migrations.upgrade(settings, "0016")
+    database = Database(settings.database)
+    url, told = (
+        "https://me:hunter2@hooks.example/钩子?token=s3cret",
+        "a redirect to https://hooks.example/钩子?token=s3cret",
+    )
+    with database.write() as session:
+        for number, (endpoint, error) in enumerate([(None, told), (None, None), ("whe_a", told)]):
+            session.execute(
+                text(
+                    "INSERT INTO webhook_attempts (id, endpoint_id, event_id, event_type, url, at, error, duration_ms) "
+                    "VALUES (:id, :endpoint, 'evt_a', 't', :url, 0, :error, 1)"
+                ),
+                {"id": f"whatt_{number}", "endpoint": endpoint, "url": url, "error": error},
+            )
+        outbox = "INSERT INTO outbox (topic, payload, lane, attempts, due_at, error) VALUES "
+        session.execute(text(outbox + "('send_webhook', '{}', 'settings', 1, 0, :error)"), {"error": told})
+    migrations.upgrade(settings)
+    clean = "a redirect to https://hooks.example/钩子"
+    with database.read() as session:
+        tries = session.scalars(select(WebhookAttempt).order_by(WebhookAttempt.seq)).all()
+        own = ("https://hooks.example/钩子", clean), ("https://hooks.example/钩子", None)
+        assert [(row.url, row.error) for row in tries] == [*own, (url, told)]
+        assert session.scalars(select(OutboxRow.error)).all() == [clean]
+    migrations.move(settings, "0016")
+    with database.read() as session:
+        assert session.scalars(text("SELECT error FROM outbox")).all() == [clean]
+    database.close()
+
+
 SIXTH_SCHEMA = (
     "INSERT INTO projects (id, name, created_at) VALUES ('proj_a', 'p', 0)",
     "INSERT INTO jobs (id, project_id, created_at, model, base, lineage, method, training_file, seed, state, "

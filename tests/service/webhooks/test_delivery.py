@@ -14,9 +14,10 @@ from service.context import Context
 from service.kit.db import db_now
 from service.kit.errors import Conflict
 from service.webhooks import repository, service
+from service.webhooks.lanes import Pace
 from service.webhooks.message import EVENT_TYPES
 from service.webhooks.schedule import DISABLE_AFTER, KEEP_OLD_SECRET
-from service.webhooks.sender import Pace, WebhookSender
+from service.webhooks.sender import WebhookSender
 from service.webhooks.tables import WebhookAttempt, WebhookEvent
 from service.webhooks.target import Target
 from service.webhooks.vault import Vault

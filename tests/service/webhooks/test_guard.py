@@ -35,7 +35,7 @@ class Names:
         self.answers = list(answers)
         self.asked: list[tuple[str, int]] = []
 
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
+    async def __call__(self, host: str, port: int, _project: str) -> Sequence[str]:
         self.asked.append((host, port))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if not answer:
@@ -62,7 +62,7 @@ def named(receiver: Receiver, host: str) -> str:
     [
         "127.0.0.1",
         "10.0.0.1",
-        "169.254.169.254",
+        "169.254.1.1",
         "0.0.0.0",
         "224.0.0.1",
         "::1",
@@ -83,6 +83,24 @@ def test_a_name_that_leads_inside_is_refused(receiver: Receiver, address: str) -
     assert outcome.error is not None
     assert "hooks.example leads to an address that is not public" in outcome.error
     assert "BURNISH_WEBHOOK_ALLOWED_NETWORKS" in outcome.error
+    assert receiver.received == []
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("168.63.129.16", "is not public, whatever the operator allows"),
+        ("169.254.169.254", "is not public, whatever the operator allows"),
+        ("::ffff:168.63.129.16", "is not public, whatever the operator allows"),
+        ("fd00:ec2::254", "is not public, whatever the operator allows"),
+        ("203.0.113.7", "closed to webhooks by BURNISH_WEBHOOK_DENIED_NETWORKS"),
+    ],
+)
+def test_no_allowance_opens_what_is_denied(receiver: Receiver, address: str, reason: str) -> None:
+    allowed = AllowedNetworks.parse("0.0.0.0/0, ::/0, hooks.example", denied="203.0.113.0/24")
+    (outcome,) = send(Guard(allowed, Names([address])), named(receiver, "hooks.example"))
+    assert outcome.error is not None
+    assert reason in outcome.error
     assert receiver.received == []
 
 

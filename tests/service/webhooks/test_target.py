@@ -76,3 +76,26 @@ def test_one_without_the_other(tmp_path: Path) -> None:
         configured(tmp_path, GOOD, None)
     with pytest.raises(SettingsError, match="set both or neither"):
         configured(tmp_path, None, secret_of(32))
+
+
+SECRET_URL = "https://me:hunter2@hooks.example:8443/钩子/a?token=令牌&b=1#part"
+
+
+def test_what_is_kept_of_the_operators_receiver_has_no_secret() -> None:
+    target = Target(SECRET_URL, (secret_of(32),))
+    assert target.shown_url == "https://hooks.example:8443/钩子/a"
+    assert "hunter2" not in repr(target)
+    assert "令牌" not in repr(target)
+    told = f"answered 302, a redirect to {SECRET_URL}: redirects are not followed"
+    assert (
+        target.censored(told)
+        == "answered 302, a redirect to https://hooks.example:8443/钩子/a redirects are not followed"
+    )
+    assert target.censored("a redirect to /钩子?token=令牌 and on") == "a redirect to /钩子 and on"
+    assert target.censored("no answer within 15 s") == "no answer within 15 s"
+
+
+def test_a_project_sees_the_url_of_its_own_endpoint_whole() -> None:
+    target = Target(SECRET_URL, (secret_of(32),), "whe_a", "proj_a")
+    assert target.shown_url == SECRET_URL
+    assert target.censored(SECRET_URL) == SECRET_URL

@@ -22,9 +22,10 @@ from service.kit.db import Base, db_now
 from service.kit.outbox import OutboxRow
 from service.kit.settings import Settings
 from service.webhooks import repository, service
+from service.webhooks.lanes import Pace
 from service.webhooks.message import EVENT_TYPES
 from service.webhooks.schemas import EndpointCreate, EndpointUpdate, Replay
-from service.webhooks.sender import Pace, WebhookSender
+from service.webhooks.sender import WebhookSender
 from service.webhooks.service import Made
 from service.webhooks.tables import WebhookAttempt, WebhookEndpoint, WebhookEvent
 from service.webhooks.target import Target

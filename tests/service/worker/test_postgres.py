@@ -17,7 +17,7 @@ from service.controller.leases import end_expired_leases as end_expired_leases_o
 from service.controller.retention import Retention
 from service.exports import lifecycle as exports
 from service.exports.tables import ModelExport
-from service.jobs import lifecycle, repository
+from service.jobs import claims, lifecycle, repository, turn_repository
 from service.jobs.states import JobState
 from service.jobs.tables import Job, JobArtifact, JobCheckpoint
 from service.keys.idempotency import Idempotency
@@ -81,7 +81,7 @@ def test_several_workers_that_ask_at_once_share_the_queue_in_its_order(world: Wo
     def ask(number: int) -> None:
         barrier.wait()
         with world.db.write() as session:
-            job = lifecycle.start_next(session, capacity=Capacity(), owner=f"worker-{number}", lease_seconds=60)
+            job = claims.start_next(session, capacity=Capacity(), owner=f"worker-{number}", lease_seconds=60)
             taken.append(job and job.id)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
@@ -94,7 +94,12 @@ def test_several_workers_that_ask_at_once_share_the_queue_in_its_order(world: Wo
         for job_id in jobs:
             lifecycle.give_back(session, job_id, 1, reason="a test")
     with world.db.read() as session:
-        assert [row.id for row in repository.in_turn(session)] == [jobs[1], jobs[3], jobs[0], jobs[2]]
+        assert [row.id for row in turn_repository.ready_of_project(session, PROJECT)] == [
+            jobs[1],
+            jobs[3],
+            jobs[0],
+            jobs[2],
+        ]
 
 
 def test_time_is_added_up_by_the_databases_clock(world: World) -> None:
@@ -116,11 +121,11 @@ def test_a_preview_is_counted_by_one_worker_and_keeps_every_text(world: World) -
     with world.db.write() as session:
         session.add(Preview(id="ftpreview-1", project_id=PROJECT, job={"词": None}, rows_shown=3))
     with world.db.write() as session:
-        assert previews.oldest(session, within=60) == "ftpreview-1"
-        taken = previews.take(session, "ftpreview-1", worker_id="w.1")
+        assert previews.waits(session, within=60)
+        taken = previews.claim(session, worker_id="w.1", within=60)
         assert taken is not None
-        assert previews.take(session, "ftpreview-1", worker_id="w.2") is None
-        assert previews.oldest(session, within=60) is None
+        assert previews.claim(session, worker_id="w.2", within=60) is None
+        assert not previews.waits(session, within=60)
         previews.note(session, taken.id, "忙")
         previews.finish(session, taken.id, {"text": "汉␀"})
         previews.finish(session, "ftpreview-2", {})

@@ -77,7 +77,11 @@ def order_options(function: F) -> F:
         click.option("--seed", type=int, help="The same seed and data give the same adapter."),
         click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="A note on the job; may be repeated."),
         hyperparameters.hyperparameter_options,
-        click.option("--priority", type=Priority(), help="Which queued job starts first (default normal, which is 0)."),
+        click.option(
+            "--priority",
+            type=Priority(),
+            help="Which of the project's queued jobs starts first (default normal, which is 0).",
+        ),
         click.option("--timeout", type=Age(), help="How long the job may run before it fails: 3600, or 12h."),
         *(click.option(_flag(name), type=kind, help=text) for name, (kind, text) in (_BUDGET | _RESOURCES).items()),
         click.option("--label", "labels", multiple=True, help="A label that the worker must have; may be repeated."),

@@ -1,0 +1,134 @@
+"""Whose delivery is next: projects take turns, and endpoints that answer come before those that failed lately."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.kit.db import db_now
+from service.kit.outbox import OutboxRow, Topic
+from service.webhooks.fan_out import CONFIGURED_LANE
+from service.webhooks.schedule import RETRY_DELAYS
+from service.webhooks.tables import WebhookEndpoint
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How deliveries are made by one controller. Times in seconds."""
+
+    timeout: float = 15.0
+    in_flight: int = 64
+    """How many deliveries to endpoints of projects are in flight at once."""
+    in_flight_to_project: int = 4
+    """How many of them are to the endpoints of one project."""
+    in_flight_to_one: int = 2
+    """How many are to one receiver. The settings' receiver has this many places beside those of the projects."""
+    claimed_at_once: int = 32
+    delays: tuple[float, ...] = RETRY_DELAYS
+
+    @property
+    def in_flight_failing(self) -> int:
+        """How many are to endpoints that failed lately, so that those that hang leave room for those that answer."""
+        return max(self.in_flight // 2, 1)
+
+    @property
+    def claim(self) -> float:
+        """How long an event in flight is withheld from other senders: a try, and the time to note its outcome."""
+        return self.timeout * 2
+
+
+class Lane(NamedTuple):
+    """A receiver with a delivery that is due, or in flight."""
+
+    name: str
+    """The endpoint's id, or that of the settings' receiver."""
+    project_id: str
+    failing: bool
+    due_at: float = 0.0
+    """When its oldest delivery was due."""
+
+
+def due_lanes(session: Session) -> list[Lane]:
+    """Return the receivers with a delivery that is due. The cost grows with the receivers, not with the deliveries."""
+    pending = (OutboxRow.topic == Topic.SEND_WEBHOOK, OutboxRow.done_at.is_(None))
+    first = select(OutboxRow.lane.label("lane")).where(*pending).order_by(OutboxRow.lane).limit(1)
+    lanes = select(first.scalar_subquery().label("lane")).cte("lanes", recursive=True)
+    following = first.where(OutboxRow.lane > lanes.c.lane).scalar_subquery()
+    lanes = lanes.union_all(select(following).where(lanes.c.lane.is_not(None)))
+    head = select(func.min(OutboxRow.due_at)).where(*pending, OutboxRow.lane == lanes.c.lane).scalar_subquery()
+    found = select(lanes.c.lane, head.label("due_at")).where(lanes.c.lane.is_not(None)).subquery()
+    query = (
+        select(found.c.lane, found.c.due_at, WebhookEndpoint.project_id, WebhookEndpoint.failing_since)
+        .outerjoin(WebhookEndpoint, WebhookEndpoint.id == found.c.lane)
+        .where(found.c.due_at <= db_now())
+    )
+    return [
+        Lane(row.lane, row.project_id or row.lane, row.failing_since is not None, row.due_at)
+        for row in session.execute(query)
+    ]
+
+
+class DeliveryTurns:
+    """Chooses the lanes to deliver to next. It remembers the projects' last turns while its process lives."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._last: dict[str, int] = {}
+        self._count = 0
+
+    def choose(self, due: Sequence[Lane], in_flight: Sequence[Lane]) -> list[Lane]:
+        """Return the lanes of the deliveries to start now, one for each; some may turn out to have none left."""
+        taken = _Taken(in_flight)
+        chosen: list[Lane] = []
+        while len(chosen) < self._pace.claimed_at_once:
+            free = [lane for lane in due if taken.leaves_room_for(lane, self._pace)]
+            if not free:
+                break
+            lane = min(free, key=lambda lane: self._order(lane, taken))
+            chosen.append(lane)
+            taken.add(lane)
+            self._count += 1
+            self._last[lane.project_id] = self._count
+        self._forget_idle(due, taken)
+        return chosen
+
+    def _order(self, lane: Lane, taken: _Taken) -> tuple[bool, int, int, int, float]:
+        of_project, of_lane = taken.projects[lane.project_id], taken.lanes[lane.name]
+        return lane.failing, of_project, self._last.get(lane.project_id, 0), of_lane, lane.due_at
+
+    def _forget_idle(self, due: Sequence[Lane], taken: _Taken) -> None:
+        if len(self._last) > 10_000:
+            busy = {lane.project_id for lane in due} | taken.projects.keys()
+            self._last = {project: turn for project, turn in self._last.items() if project in busy}
+
+
+class _Taken:
+    """The places that are taken, by the deliveries in flight and those that were just chosen."""
+
+    def __init__(self, in_flight: Sequence[Lane]) -> None:
+        self.lanes: Counter[str] = Counter()
+        self.projects: Counter[str] = Counter()
+        self._all = self._failing = 0
+        for lane in in_flight:
+            self.add(lane)
+
+    def add(self, lane: Lane) -> None:
+        self.lanes[lane.name] += 1
+        self.projects[lane.project_id] += 1
+        if lane.name != CONFIGURED_LANE:
+            self._all += 1
+            self._failing += lane.failing
+
+    def leaves_room_for(self, lane: Lane, pace: Pace) -> bool:
+        if self.lanes[lane.name] >= pace.in_flight_to_one:
+            return False
+        if lane.name == CONFIGURED_LANE:
+            return True
+        if self._all >= pace.in_flight or self.projects[lane.project_id] >= pace.in_flight_to_project:
+            return False
+        return not lane.failing or self._failing < pace.in_flight_failing
