@@ -87,7 +87,7 @@ class JobCreate(BaseModel):
     )
     priority: Priority | None = Field(
         None,
-        description="-100 to 100, or low (-10), normal (0), high (10): which of the project's queued jobs is first.",
+        description="-100 to 100, or low (-10), normal (0), high (10): which of its project's jobs starts first.",
     )
     timeout: Annotated[int, Field(ge=1, le=365 * 86400, strict=True)] | None = Field(
         None, description="Seconds that the job may run, all attempts together; then it fails with the code timeout."

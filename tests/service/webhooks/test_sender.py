@@ -232,23 +232,6 @@ def test_retry_after_is_honoured_within_bounds(
     assert at_least < due_in(context, event_id) <= at_most
 
 
-def test_the_secret_in_the_settings_url_is_sent_and_kept_nowhere(
-    context: Context, receiver: Receiver, make_event: MakeEvent, caplog: pytest.LogCaptureFixture
-) -> None:
-    event_id = make_event()
-    url = receiver.url + "?token=s3cret-令牌#part"
-    receiver.answers = [Answer(302, {"Location": url.encode().decode("latin-1")}), Answer(500)]
-    for _ in range(2):
-        send(context, Target(url, (SECRET,)), delays=(5.0,))
-        make_due(context)
-    assert [request.path.partition("?")[2][:15] for request in receiver.received] == ["token=s3cret-%E"] * 2
-    tries, row = attempts_of(context, event_id), row_of(context, event_id)
-    assert [attempt.url for attempt in tries] == [receiver.url] * 2
-    kept = [*(attempt.error or "" for attempt in tries), row.error or "", caplog.text]
-    assert "redirect to http://127.0.0.1" in kept[0]
-    assert not any("s3cret" in text for text in kept)
-
-
 def test_a_receiver_that_is_not_there(context: Context, make_event: MakeEvent) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
