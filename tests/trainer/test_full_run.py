@@ -16,7 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.trainer.workdirs import events_of
 from trainer.events import Checkpoint, Configured, Evaluation, Phase, Step
 from trainer.events import Warning as WarningEvent
+from trainer.report.model import Report
+from trainer.report.write import render_html
 from trainer.result import ADAPTER_FOLDER, REPORT_HTML, REPORT_JSON, RESULT_CSV, read_manifest
+from trainer.spec import LineageEntry
 
 pytestmark = pytest.mark.integration
 
@@ -175,6 +178,18 @@ def test_report_html_is_self_contained_and_escaped(finished: Path) -> None:
     assert html.count("<svg ") == 2
     assert not re.search(r"""(src|href)=["']?(https?:|//)""", html)
     assert "prefers-color-scheme: dark" in html
+
+
+def test_a_lineage_shows_a_shared_model_by_its_name_alone(finished: Path) -> None:
+    facts = json.loads((finished / REPORT_JSON).read_bytes())
+    report = Report.model_validate({name: facts[name] for name in facts if name in Report.model_fields})
+    shared = LineageEntry(model="ft:tiny:org:共:1", job_id=None, method=None, training_sha256=None)
+    own = LineageEntry(model="ft:tiny:org:我:2", job_id="ftjob-own", method="dpo", training_sha256="a" * 64)
+    html = render_html(report.model_copy(update={"lineage": (shared, own)}))
+    assert "<th>parent</th><td>ft:tiny:org:共:1<br><small>shared by another project</small></td>" in html
+    assert (
+        f"<th>parent, dpo</th><td>ft:tiny:org:我:2<br><small><code>ftjob-own, training data sha256 {'a' * 64}" in html
+    )
 
 
 def test_nothing_is_left_over(finished: Path) -> None:
