@@ -190,7 +190,10 @@ export interface paths {
         put?: never;
         /**
          * Create permissions
-         * @description Share a model or a checkpoint of one's own with other projects: their jobs may start from it.
+         * @description Share a model or a checkpoint of one's own with other projects: they may chat with it and start jobs from it.
+         *
+         *     What those jobs leave can be downloaded by the projects that own them, and with it, in effect, the shared weights,
+         *     unless `adapter_download` is `blocked`.
          */
         post: operations["create_permissions"];
         delete?: never;
@@ -339,7 +342,7 @@ export interface paths {
          * @description List a job's events, newest first; or follow them, oldest first, as server-sent events.
          *
          *     A stream (`Accept: text/event-stream` or `stream=true`) starts after `Last-Event-ID` and ends, when the job
-         *     has, with an event `done` that carries the job.
+         *     has, with an event `done` that carries the job. It also ends once its key may not read any more.
          */
         get: operations["list_events"];
         put?: never;
@@ -1065,11 +1068,17 @@ export interface components {
          * AuditLogObject
          * @description OpenAI's entry of the audit log. A member with the name of the `type` has the object's `id`, as there.
          *
-         *     `outcome`, `status_code`, `object_id`, `request_id` and `ip_address` are Burnish's. `actor` is null for what the
-         *     service did of its own accord.
+         *     `outcome`, `status_code`, `object_id`, `request_id`, `ip_address` and `count` are Burnish's. `actor` is null for
+         *     what the service did of its own accord. `count` is above 1 for refused calls of one kind that came within a minute:
+         *     the other members are those of the last.
          */
         AuditLogObject: {
             actor: components["schemas"]["AuditActor"] | null;
+            /**
+             * Count
+             * @default 1
+             */
+            count?: number;
             /** Effective At */
             effective_at: number;
             /** Id */
@@ -2499,7 +2508,7 @@ export interface components {
             model: string;
             /**
              * Priority
-             * @description -100 to 100, or low (-10), normal (0), high (10): which queued job starts first.
+             * @description -100 to 100, or low (-10), normal (0), high (10): which of its project's jobs starts first.
              */
             priority?: number | ("low" | "normal" | "high") | null;
             /** @description What the worker must have. */
@@ -2611,9 +2620,16 @@ export interface components {
          * @description OpenAI's job object; its own members
          *     are `phase`, `pause_requested`, `attempt`, `failures`, `crashes`, `preemptions`, `started_at`, `running_seconds`,
          *     `base_model`, `lineage`, `waits_for`, `queue`, `held_by`, `lora`, `priority`, `timeout`, `budget`, `resources`,
-         *     `ended_by`, `expires_after` and `keep_checkpoints`.
+         *     `ended_by`, `expires_after`, `keep_checkpoints` and `adapter_download`.
          */
         JobObject: {
+            /**
+             * Adapter Download
+             * @description `blocked`: its weights go back to a model that another project shared so; chats and further jobs may use them, downloads and exports are refused.
+             * @default allowed
+             * @enum {string}
+             */
+            adapter_download?: "allowed" | "blocked";
             /** Attempt */
             attempt: number;
             /** Base Model */
@@ -3058,9 +3074,9 @@ export interface components {
          */
         LineageEntry: {
             /** Job Id */
-            job_id: string;
+            job_id: string | null;
             /** Method */
-            method: string;
+            method: string | null;
             /** Model */
             model: string;
             /** Training Sha256 */
@@ -3469,6 +3485,11 @@ export interface components {
          * @description The body of a creation: whom the model is shared with.
          */
         PermissionCreate: {
+            /**
+             * Adapter Download
+             * @description Whether these projects may download and export what they train from the model. `allowed` gives them its weights: a training of one step at a tiny rate returns them nearly unchanged. `blocked` holds for every model that goes back to this one, over any number of jobs; chats and further jobs may use them. A new permission is `allowed` without it; one that is there stays as it is, and jobs that were created keep what held then.
+             */
+            adapter_download?: ("allowed" | "blocked") | null;
             /** Project Ids */
             project_ids: string[];
         };
@@ -3497,6 +3518,11 @@ export interface components {
          * @description OpenAI's checkpoint permission.
          */
         PermissionObject: {
+            /**
+             * Adapter Download
+             * @enum {string}
+             */
+            adapter_download: "allowed" | "blocked";
             /** Created At */
             created_at: number;
             /** Id */
@@ -3892,6 +3918,12 @@ export interface components {
          * @description What a job with this body would come to. Nothing was created.
          */
         PreviewObject: {
+            /**
+             * Adapter Download
+             * @description `blocked`: what such a job leaves could not be downloaded or exported, see the job's own.
+             * @enum {string}
+             */
+            adapter_download: "allowed" | "blocked";
             /** Base Model */
             base_model: string;
             /** Ended By */
@@ -5634,7 +5666,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            /** @description The project has as many requests of this kind waiting as may wait; or: Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -6337,7 +6369,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description As many graders wait as the service takes; or: as many conversations wait as the engine takes; or: Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            /** @description As many gradings of the project wait as may; or: as many Python graders run as the machine takes; or: as many conversations wait as the engine takes; or: Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -6361,7 +6393,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description No engine is configured, or it does not answer; or: SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            /** @description The machine cannot run Python graders; or: no engine is configured, or it does not answer; or: SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -6494,7 +6526,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description As many graders wait as the service takes; or: Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            /** @description As many gradings of the project wait as may; or: as many Python graders run as the machine takes; or: Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -6518,7 +6550,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description No engine is configured, or it does not answer; or: SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
+            /** @description The machine cannot run Python graders; or: no engine is configured, or it does not answer; or: SQL, the queue or the blob store does not answer. The message is for the operator: it names addresses */
             503: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -6564,7 +6596,8 @@ export interface operations {
                      *           "id": "cp_abc123",
                      *           "object": "checkpoint.permission",
                      *           "created_at": 1764000000,
-                     *           "project_id": "proj_abc123"
+                     *           "project_id": "proj_abc123",
+                     *           "adapter_download": "allowed"
                      *         }
                      *       ],
                      *       "has_more": false,
@@ -6716,7 +6749,8 @@ export interface operations {
                      *           "id": "cp_abc123",
                      *           "object": "checkpoint.permission",
                      *           "created_at": 1764000000,
-                     *           "project_id": "proj_abc123"
+                     *           "project_id": "proj_abc123",
+                     *           "adapter_download": "allowed"
                      *         }
                      *       ],
                      *       "has_more": false,
@@ -7082,7 +7116,8 @@ export interface operations {
                      *           "running_seconds": 0,
                      *           "ended_by": null,
                      *           "expires_after": null,
-                     *           "keep_checkpoints": null
+                     *           "keep_checkpoints": null,
+                     *           "adapter_download": "allowed"
                      *         }
                      *       ],
                      *       "has_more": false
@@ -7248,7 +7283,8 @@ export interface operations {
                      *       "running_seconds": 0,
                      *       "ended_by": null,
                      *       "expires_after": null,
-                     *       "keep_checkpoints": null
+                     *       "keep_checkpoints": null,
+                     *       "adapter_download": "allowed"
                      *     }
                      */
                     "application/json": components["schemas"]["JobObject"];
@@ -7455,7 +7491,8 @@ export interface operations {
                      *       "running_seconds": 0,
                      *       "ended_by": null,
                      *       "expires_after": null,
-                     *       "keep_checkpoints": null
+                     *       "keep_checkpoints": null,
+                     *       "adapter_download": "allowed"
                      *     }
                      */
                     "application/json": components["schemas"]["JobObject"];
@@ -7856,7 +7893,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks the scope that the request needs */
+            /** @description The weights go back to a model that its owner shared without letting them out; or: The API key lacks the scope that the request needs */
             403: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -8023,7 +8060,8 @@ export interface operations {
                      *       "running_seconds": 0,
                      *       "ended_by": null,
                      *       "expires_after": null,
-                     *       "keep_checkpoints": null
+                     *       "keep_checkpoints": null,
+                     *       "adapter_download": "allowed"
                      *     }
                      */
                     "application/json": components["schemas"]["JobObject"];
@@ -8595,7 +8633,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks the scope that the request needs */
+            /** @description The weights go back to a model that its owner shared without letting them out; or: The API key lacks the scope that the request needs */
             403: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -8762,7 +8800,8 @@ export interface operations {
                      *       "running_seconds": 0,
                      *       "ended_by": null,
                      *       "expires_after": null,
-                     *       "keep_checkpoints": null
+                     *       "keep_checkpoints": null,
+                     *       "adapter_download": "allowed"
                      *     }
                      */
                     "application/json": components["schemas"]["JobObject"];
@@ -9090,7 +9129,8 @@ export interface operations {
                      *       "running_seconds": 0,
                      *       "ended_by": null,
                      *       "expires_after": null,
-                     *       "keep_checkpoints": null
+                     *       "keep_checkpoints": null,
+                     *       "adapter_download": "allowed"
                      *     }
                      */
                     "application/json": components["schemas"]["JobObject"];
@@ -9276,6 +9316,7 @@ export interface operations {
                      *       "trained_tokens": 48210,
                      *       "trained_tokens_exact": false,
                      *       "ended_by": null,
+                     *       "adapter_download": "allowed",
                      *       "warnings": [],
                      *       "estimates": {
                      *         "memory": {
@@ -10153,7 +10194,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks the scope that the request needs */
+            /** @description The weights go back to a model that its owner shared without letting them out; or: The API key lacks the scope that the request needs */
             403: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -10680,7 +10721,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The API key lacks the scope that the request needs */
+            /** @description The weights go back to a model that its owner shared without letting them out; or: The API key lacks the scope that the request needs */
             403: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -10815,7 +10856,8 @@ export interface operations {
                      *           "status_code": 204,
                      *           "object_id": null,
                      *           "request_id": null,
-                     *           "ip_address": null
+                     *           "ip_address": null,
+                     *           "count": 1
                      *         }
                      *       ],
                      *       "has_more": false,
@@ -12918,7 +12960,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            /** @description The project has as many requests of this kind waiting as may wait; or: Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
