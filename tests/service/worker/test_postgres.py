@@ -116,11 +116,11 @@ def test_a_preview_is_counted_by_one_worker_and_keeps_every_text(world: World) -
     with world.db.write() as session:
         session.add(Preview(id="ftpreview-1", project_id=PROJECT, job={"词": None}, rows_shown=3))
     with world.db.write() as session:
-        assert previews.oldest(session, within=60) == "ftpreview-1"
+        assert previews.next_waiting(session, within=60, after_project="") == "ftpreview-1"
         taken = previews.take(session, "ftpreview-1", worker_id="w.1")
         assert taken is not None
         assert previews.take(session, "ftpreview-1", worker_id="w.2") is None
-        assert previews.oldest(session, within=60) is None
+        assert previews.next_waiting(session, within=60, after_project="") is None
         previews.note(session, taken.id, "忙")
         previews.finish(session, taken.id, {"text": "汉␀"})
         previews.finish(session, "ftpreview-2", {})
