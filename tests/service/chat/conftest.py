@@ -148,9 +148,18 @@ def running_chat(
     engine_context.db.close()
 
 
+def warm_up(world: ChatWorld) -> None:
+    """Load the base once: on a busy machine that takes longer than a test waits for an answer."""
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+    with world.client() as client:
+        warm = client.post("/chat/completions", json=body, timeout=300)
+        assert warm.status_code == 200, warm.text
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Generator[ChatWorld, None, None]:
     with running_chat(tmp_path_factory.mktemp("chat"), tiny_base, engine_waiting=1, engine_max_tokens=16) as made:
+        warm_up(made)
         yield made
 
 
