@@ -13,7 +13,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -40,8 +39,7 @@ class Attacker:
     def attack(self) -> Answers:
         """Start the prepared attack and return what was answered to it. Raises AssertionError."""
         write_line(self._process, "go")
-        answers = json.loads(read_line(self._process, self._seconds + PATIENCE + 2 * _MARGIN))
-        return Answers(**answers | {"statuses": Counter(answers["statuses"])})
+        return Answers(**json.loads(read_line(self._process, self._seconds + PATIENCE + 2 * _MARGIN)))
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def span_of(samples: Sequence[Sample], begin: float, end: float) -> Span:
     reads = [sample.seconds for sample in inside if sample.kind == "read" and sample.at >= begin]
     worst = {kind: max((s.seconds for s in inside if s.kind == kind), default=0.0) for kind in WAITS}
     faults = tuple(f"{sample.kind}: {sample.fault}" for sample in inside if sample.fault)
-    return Span(quantile(reads, 0.99) if reads else float("inf"), len(reads), worst, faults)
+    return Span(quantile(reads, 0.99) if reads else 0.0, len(reads), worst, faults)
 
 
 def is_complete(samples: Sequence[Sample], begin: float, end: float, kinds: Sequence[Wait]) -> bool:

@@ -17,7 +17,8 @@ LIMIT_MIB = 400.0
 _EVERY_SECONDS = 0.2
 _DANGER_MIB = 3072.0
 """A process of the service that comes to this is killed: the machine must outlive the suite."""
-_WITH_TORCH = ("engine", "worker's children")
+WITH_TORCH = ("engine", "worker's children")
+"""The roles that are shown, and may take what a model takes."""
 
 
 class Peaks:
@@ -30,7 +31,7 @@ class Peaks:
 
     def bound(self) -> dict[str, float]:
         """Return the peaks of those that must stay below the limit."""
-        return {role: peak for role, peak in self.mib.items() if role not in _WITH_TORCH}
+        return {role: peak for role, peak in self.mib.items() if role not in WITH_TORCH}
 
     def look(self) -> None:
         """Note the peaks up to now."""
@@ -47,7 +48,7 @@ class Peaks:
         with suppress(psutil.Error, OSError):
             peak = _peak_mib(process)
             self.mib[role] = max(self.mib[role], peak)
-            if role not in _WITH_TORCH and process.memory_info().rss / 2**20 > _DANGER_MIB:
+            if role not in WITH_TORCH and resident_mib(process.pid) > _DANGER_MIB:
                 self.killed.append(role)
                 process.send_signal(signal.SIGKILL)
 
@@ -73,6 +74,11 @@ def watched(processes: Callable[[], dict[str, int | None]]) -> Generator[Peaks]:
         peaks.look()
 
 
+def resident_mib(pid: int) -> float:
+    """Return a process's resident memory now. Raises psutil.Error."""
+    return psutil.Process(pid).memory_info().rss / 2**20
+
+
 def _forget_peak(pid: int | None) -> None:
     """Have the kernel count the peak from now on, if it lets us: then no peak between two looks is missed."""
     with suppress(OSError, psutil.Error):
@@ -86,4 +92,4 @@ def _peak_mib(process: psutil.Process) -> float:
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) / 1024
         return 0.0  # a process that has ended and is not waited for yet
-    return process.memory_info().rss / 2**20
+    return resident_mib(process.pid)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.abuse.attacks.base import Answers, Attack
 from tests.abuse.measure import Span
-from tests.abuse.memory import Peaks
+from tests.abuse.memory import WITH_TORCH, Peaks
 from tests.abuse.scale import FULL
 from tests.abuse.tenant import WAITS, Wait
 from tests.fixtures.reports import keep_line, markdown_table, read_lines, write_page
@@ -71,7 +71,7 @@ class Finding:
             "attacked": {kind: round(self.attacked.worst[kind], 2) for kind in self.waits},
             "peak_mib": round(max(bound.values(), default=0.0)),
             "peaks": {role: round(peak) for role, peak in all_peaks.items()},
-            "statuses": dict(self.answers.statuses),
+            "statuses": self.answers.statuses,
             "broken": self.answers.broken,
             "hung": self.answers.hung,
             "abandoned": self.answers.abandoned,
@@ -92,7 +92,7 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
     from tests.benchmarks.proof import machine
 
     columns = ("attack", "database", "answers", "verdict", "quiet p99, ms", "attacked p99, ms")
-    columns += (*(f"{kind}, ×" for kind in WAITS), "peak MiB", "with torch, MiB")
+    columns += (*(f"{kind}, times as long" for kind in WAITS), "peak MiB", "with torch, MiB")
     rows = [_row(line) for line in lines]
     table = markdown_table(columns, rows, right=len(WAITS) + 4)
     kinds = {line["attack"]: f"- **{line['attack']}** ({line['by']}): {line['description']}" for line in lines}
@@ -101,11 +101,12 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
     forms = " and the ".join(sorted({line["form"] for line in lines}))
     counts = f"The numbers are of the {forms} form: `make test` runs the short one, `make abuse` the full one."
     attacks = "\n".join(kinds.values())
-    return f"{_OPENING}\n{counts}\n\n{table}\n{fell_short}\n## The attacks\n\n{attacks}\n\n## Where and when\n\n{machine()}"
+    ends = f"## The attacks\n\n{attacks}\n\n## Where and when\n\n{machine()}"
+    return f"{_OPENING}\n{counts}\n\n{table}\n{fell_short}\n{ends}"
 
 
 def _row(line: dict[str, Any]) -> tuple[str, ...]:
-    torch = max((peak for role, peak in line["peaks"].items() if role in ("engine", "worker's children")), default=0)
+    torch = max((peak for role, peak in line["peaks"].items() if role in WITH_TORCH), default=0)
     return (
         line["attack"],
         line["database"],
@@ -120,7 +121,7 @@ def _row(line: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _shown_answers(line: dict[str, Any]) -> str:
-    counts = [f"{count:,} × {status}" for status, count in sorted(line["statuses"].items())]
+    counts = [f"{count:,} x {status}" for status, count in sorted(line["statuses"].items())]
     counts += [f"{line[kind]:,} {kind}" for kind in ("broken", "hung", "abandoned") if line[kind]]
     return ", ".join(counts)
 

@@ -7,10 +7,12 @@ import os
 FULL = os.environ.get("BURNISH_ABUSE") == "full"
 PATIENCE = 30.0
 """Seconds after which an answer that has not come counts as one that hangs."""
-QUIET_SECONDS = 40.0 if FULL else 6.0
+QUIET_SECONDS = 40.0 if FULL else 4.0
 """How long the quiet tenant is measured alone, before the first attack."""
-ATTACK_SECONDS = 20.0 if FULL else 2.5
+ATTACK_SECONDS = 20.0 if FULL else 2.0
 REST_SECONDS = 3.0 if FULL else 0.5
 """The pause between attacks."""
-TEST_SECONDS = 600
+JOB_PAUSE_SECONDS = 0.5 if FULL else 15.0
+"""The quiet tenant's pause between two jobs."""
+TEST_SECONDS = 900
 """What one test may take on a busy machine."""

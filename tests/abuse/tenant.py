@@ -36,6 +36,8 @@ class Place:
     url: str
     key: str
     record: str
+    job_pause: float
+    """Seconds between the end of a job and the next one."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class QuietTenant:
         self._connections = Connections(place.url)
         self._maker = RequestMaker.for_url(place.url, place.key)
         self._record = record
+        self._job_pause = place.job_pause
         self._notices: dict[str, asyncio.Event] = {}
         self._file_id = self._job_id = ""
 
@@ -73,8 +76,8 @@ class QuietTenant:
         events = ["fine_tuning.job.succeeded", "fine_tuning.job.cancelled"]
         await self._post("/v1/webhook_endpoints", {"name": "quiet", "url": receiver, "event_types": events})
         self._file_id = (await self._order(self._maker.upload(ROW * 20)))["id"]
-        self._job_id = await self._train()
-        await self._chat()
+        self._job_id, _ = await asyncio.gather(self._train(), self._chat())
+        assert self._job_id, "the first job failed: the record says why"
 
     async def work(self) -> None:
         """Work until the task is cancelled."""
@@ -83,19 +86,21 @@ class QuietTenant:
             tasks.create_task(self._repeat("upload", self._upload))
             tasks.create_task(self._repeat("chat", self._chat))
             tasks.create_task(self._repeat("webhook", self._cancel))
-            tasks.create_task(self._repeat(None, self._train))
+            tasks.create_task(self._train_in_turn())
 
     def take_notice(self, body: bytes) -> None:
         """Note that the webhook of a job's end has come."""
         self._notice_of(json.loads(body)["data"]["id"]).set()
 
-    async def _repeat(self, kind: Wait | None, step: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    async def _repeat(self, kind: Wait, step: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         while True:
-            if kind is None:
-                await step()
-            else:
-                await self._timed(kind, step)
+            await self._timed(kind, step)
             await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _train_in_turn(self) -> None:
+        while True:
+            await self._train()
+            await asyncio.sleep(self._job_pause)
 
     async def _timed(self, kind: Wait, step: Callable[[], Coroutine[Any, Any, Any]], *, at: float | None = None) -> Any:
         began, result, fault = at or time.monotonic(), None, None
@@ -174,9 +179,16 @@ class QuietTenant:
         return await self._order(self._maker.request("POST", path, json.dumps(body).encode()))
 
     async def _order(self, request: bytes) -> dict[str, Any]:
-        """Send a request as an SDK does: again after the time that a refusal names. Raises Fault, OSError, EOFError."""
+        """Send a request as an SDK does: again if the connection breaks, or after the time that a refusal names.
+
+        Raises Fault; what fails for long ends with the time of the wait.
+        """
         while True:
-            reply = await self._connections.send(request)
+            try:
+                reply = await self._connections.send(request)
+            except (OSError, EOFError):
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
             if reply.status == 200:
                 return json.loads(reply.body)
             if reply.status not in (429, 503) or reply.headers.get("x-should-retry") == "false":

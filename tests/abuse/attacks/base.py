@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -34,7 +33,7 @@ class Target:
 class Answers:
     """What the service answered to an attack."""
 
-    statuses: Counter[str] = field(default_factory=Counter[str])
+    statuses: dict[str, int] = field(default_factory=dict[str, int])
     malformed: list[str] = field(default_factory=list[str])
     """Errors that are not in the API's form: the first few."""
     broken: int = 0
@@ -49,14 +48,15 @@ class Answers:
 
     def note(self, reply: Reply) -> None:
         """Count one answer, and look at its form if it is an error."""
-        self.statuses[str(reply.status)] += 1
+        status = str(reply.status)
+        self.statuses[status] = self.statuses.get(status, 0) + 1
         if reply.status >= 400 and len(self.malformed) < _SHOWN and not is_error_object(reply):
             self.malformed.append(f"{reply.status} {reply.headers.get('content-type')}: {reply.body[:200]!r}")
 
     @property
     def requests(self) -> int:
         """How many requests were made."""
-        return self.statuses.total() + self.broken + self.hung + self.abandoned
+        return sum(self.statuses.values()) + self.broken + self.hung + self.abandoned
 
 
 def is_error_object(reply: Reply) -> bool:

@@ -73,7 +73,7 @@ class StrangersDeepNesting(DeepNesting):
 
 
 class TenantsWideBodies(WideBodies):
-    short = True
+    pass
 
 
 class TenantsManyKeys(ManyKeys):
