@@ -29,6 +29,7 @@ from tests.fixtures.supervised import REPOSITORY
 
 _OPEN_FILES = 160
 _AUDIT_BURST = 100
+_SHOWN_LOG = 4000
 _LARGE_MIB = LIMIT_MIB / 2
 _START_SECONDS, _SETTLE_SECONDS = 300.0, 180.0
 _WAITS_OF_SHORT: Sequence[Wait] = tuple(wait for wait in WAITS if wait != "job")
@@ -67,6 +68,13 @@ class Cluster:
         shortfalls += late + measure.find_shortfalls(self.quiet, attacked, kinds=waits)
         time.sleep(REST_SECONDS)
         return Finding(kind, self.database, self.quiet, attacked, peaks, answers, audited, waits, shortfalls)
+
+    def errors_logged(self) -> list[str]:
+        """Return the ends of the logs of processes that have logged errors, for the message of a failed test."""
+        logs = {role: process.log.read_text(errors="replace") for role, process in self.roles.processes.items()}
+        return [
+            f"--- {role}\n{log[log.rindex('ERROR') :][:_SHOWN_LOG]}" for role, log in logs.items() if "ERROR" in log
+        ]
 
     def find_late_jobs(self) -> list[str]:
         """Return a sentence for each promise about jobs that the attacks, all together, broke."""

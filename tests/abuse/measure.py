@@ -44,7 +44,7 @@ def span_of(samples: Sequence[Sample], begin: float, end: float) -> Span:
     """Summarize the waits that were under way at any time from `begin` to `end`."""
     inside = [sample for sample in samples if sample.at < end and sample.end > begin]
     reads = [sample.seconds for sample in inside if sample.kind == "read" and sample.at >= begin]
-    worst = {kind: max((s.seconds for s in inside if s.kind == kind), default=0.0) for kind in WAITS}
+    worst: dict[Wait, float] = {kind: max((s.seconds for s in inside if s.kind == kind), default=0.0) for kind in WAITS}
     faults = tuple(f"{sample.kind}: {sample.fault}" for sample in inside if sample.fault)
     return Span(quantile(reads, 0.99) if reads else 0.0, len(reads), worst, faults)
 

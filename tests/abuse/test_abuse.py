@@ -33,7 +33,7 @@ CASES = [
 def test_a_quiet_tenant_notices_little_of(attack: type[Attack], cluster: Cluster) -> None:
     finding = cluster.attack(attack)
     keep(finding)
-    assert not finding.shortfalls, "\n".join(finding.shortfalls)
+    assert not finding.shortfalls, "\n".join([*finding.shortfalls, *cluster.errors_logged()])
 
 
 @pytest.mark.skipif(FULL, reason="make abuse looks at the jobs during each attack")

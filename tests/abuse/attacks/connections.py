@@ -12,7 +12,7 @@ from tests.abuse.attacks.base import Attack
 from tests.abuse.scale import PATIENCE
 from tests.fixtures.plain_http import BadReply, Reply, read_reply
 
-_DRIP_SECONDS, _SHOUT_SECONDS = 0.2, 5.0
+_DRIP_SECONDS, _SHOUT_SECONDS = 0.2, 2.0
 
 
 class RawAttack(Attack):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 from tests.abuse.attacks.base import ROW, Attack
 from tests.abuse.scale import PATIENCE
@@ -48,24 +49,20 @@ class EventStreams(Attack):
                     reader, writer = await asyncio.open_connection(self.connections.host, self.connections.port)
                     writer.write(self._request)
                     status, headers = await read_head(reader)
+                    body = b"" if status == 200 else await reader.readexactly(int(headers.get("content-length", 0)))
             except TimeoutError:
                 self.answers.hung += 1
-                continue
             except (OSError, EOFError, BadReply):
                 self.answers.broken += 1
-                await asyncio.sleep(1)
-                continue
-            try:
-                if status != 200:
-                    body = await reader.readexactly(int(headers.get("content-length", 0)))
-                    self.answers.note(Reply(status, headers, body))
-                    await asyncio.sleep(1)
-                    continue
-                self.answers.note(Reply(status, headers, b""))
-                while await reader.read(1 << 16):
-                    pass
-            finally:
+            except asyncio.CancelledError:
+                self.answers.abandoned += 1
+                raise
+            else:
+                self.answers.note(Reply(status, headers, body))
+                if status == 200:
+                    await _read_to_the_end(reader)
                 writer.close()
+            await asyncio.sleep(1)
 
 
 class RefusedWrites(Attack):
@@ -97,6 +94,12 @@ class Uploads(Attack):
     async def run(self, stop: asyncio.Event) -> None:
         """Upload."""
         await self.repeat(stop, lambda number: self.maker.upload(ROW * (number % 20 + 1)), at_once=16)
+
+
+async def _read_to_the_end(reader: asyncio.StreamReader) -> None:
+    with suppress(OSError):
+        while await reader.read(1 << 16):
+            pass
 
 
 ALL = (ManyPairs, EventStreams, RefusedWrites, Uploads)
