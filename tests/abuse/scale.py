@@ -14,5 +14,5 @@ REST_SECONDS = 3.0 if FULL else 0.5
 """The pause between attacks."""
 JOB_PAUSE_SECONDS = 0.5 if FULL else 15.0
 """The quiet tenant's pause between two jobs."""
-TEST_SECONDS = 900
+TEST_SECONDS = 1200
 """What one test may take on a busy machine."""

@@ -24,7 +24,7 @@ from tests.fixtures.plain_http import BadReply, Connections, Reply, RequestMaker
 Wait = Literal["read", "upload", "chat", "webhook", "job"]
 WAITS: tuple[Wait, ...] = ("upload", "chat", "webhook", "job")
 READS_A_SECOND = 20
-_PATIENCE = 120.0
+_PATIENCE: dict[Wait, float] = {"read": 60.0, "upload": 120.0, "chat": 120.0, "webhook": 120.0, "job": 400.0}
 """Seconds after which the tenant gives up a wait, which is then a fault."""
 _POLL_SECONDS, _PAUSE_SECONDS = 0.1, 0.5
 
@@ -105,10 +105,10 @@ class QuietTenant:
     async def _timed(self, kind: Wait, step: Callable[[], Coroutine[Any, Any, Any]], *, at: float | None = None) -> Any:
         began, result, fault = at or time.monotonic(), None, None
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_PATIENCE[kind]):
                 result = await step()
         except TimeoutError:
-            fault = f"nothing for {_PATIENCE:.0f} s"
+            fault = f"nothing for {_PATIENCE[kind]:.0f} s"
         except (OSError, EOFError, BadReply) as error:
             fault = f"broken connection: {error!r}"
         except Fault as error:
