@@ -32,19 +32,28 @@ _MARGIN = 15.0
 class Attacker:
     """The attacker's process, from the side of the test."""
 
-    def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], seconds: float, log: Path) -> None:
         self._process = process
         self._seconds = seconds
+        self._log = log
 
     def attack(self) -> Answers:
         """Start the prepared attack and return what was answered to it. Raises AssertionError."""
         write_line(self._process, "go")
         return Answers(**json.loads(read_line(self._process, self._seconds + PATIENCE + 2 * _MARGIN)))
 
+    def await_end(self) -> list[str]:
+        """Wait until what the attack left is taken back. Return a sentence if it could not be."""
+        try:
+            status = self._process.wait(_PREPARE_SECONDS)
+        except subprocess.TimeoutExpired:
+            status = None
+        return [] if status == 0 else [f"what the attack left could not be taken back: {_last_words(self._log)}"]
+
 
 @contextmanager
 def running_attacker(name: str, target: Target, log: Path) -> Generator[Attacker]:
-    """Start the process and wait until it has prepared its attack; at the end, until it has cleaned up."""
+    """Start the process and wait until it has prepared its attack; kill it at the end."""
     command = [sys.executable, "-m", "tests.abuse.attacker", name]
     with log.open("ab") as errors:
         process = subprocess.Popen(
@@ -54,12 +63,16 @@ def running_attacker(name: str, target: Target, log: Path) -> Generator[Attacker
         try:
             write_line(process, json.dumps(asdict(target)))
             assert read_line(process, _PREPARE_SECONDS) == "ready"
-            yield Attacker(process, target.seconds)
-            assert process.wait(_PREPARE_SECONDS) == 0, "the attacker failed"
+            yield Attacker(process, target.seconds, log)
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}\n{log.read_text(errors='replace')[-3000:]}") from error
         finally:
             process.kill()
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "no answer"
 
 
 async def _run(attack: Attack, seconds: float) -> None:

@@ -60,7 +60,8 @@ class Cluster:
                 answers = attacker.attack()
                 end = time.monotonic()
             audited = self._audit_rows(project_id) - audited
-        shortfalls = measure.find_bad_answers(kind, answers) + measure.find_large_processes(peaks)
+            left = attacker.await_end()
+        shortfalls = left + measure.find_bad_answers(kind, answers) + measure.find_large_processes(peaks)
         shortfalls += [f"{role} ended" for role, pid in self._pids().items() if pid is None]
         if kind.most_audit_rows is not None and audited > _AUDIT_BURST + kind.most_audit_rows * (end - begin):
             shortfalls.append(f"{audited} rows of the audit log in {end - begin:.0f} s")
@@ -103,7 +104,14 @@ class Cluster:
                 process.stop()
                 process.held_back = False
             process.tend()
-        self.roles.wait_until_ready()
+        try:
+            self.roles.wait_until_ready()
+        except AssertionError:  # they still work at the last attack
+            for role, process in self.roles.processes.items():
+                if role.startswith("api-"):
+                    process.kill()
+                    process.tend()
+            self.roles.wait_until_ready()
 
     def _new_target(self, kind: type[Attack]) -> tuple[Target, str]:
         """Make a project and keys for an attack, so that none pays for what another has used up."""
