@@ -20,7 +20,7 @@ from tests.abuse.attacker import running_attacker
 from tests.abuse.attacks.base import Attack, Target
 from tests.abuse.memory import LIMIT_MIB, WITH_TORCH, resident_mib, watched
 from tests.abuse.report import Finding
-from tests.abuse.scale import ATTACK_SECONDS, FULL, JOB_PAUSE_SECONDS, QUIET_SECONDS, REST_SECONDS
+from tests.abuse.scale import ATTACK_SECONDS, FULL, JOB_PAUSE_SECONDS, PATIENCE, QUIET_SECONDS, REST_SECONDS
 from tests.abuse.tenant import WAITS, Place, Wait
 from tests.fixtures.plain_pipes import read_line, write_line
 from tests.fixtures.processes import wait_until
@@ -105,7 +105,7 @@ class Cluster:
                 process.held_back = False
             process.tend()
         try:
-            self.roles.wait_until_ready()
+            self.roles.wait_until_ready(PATIENCE)
         except AssertionError:  # they still work at the last attack
             for role, process in self.roles.processes.items():
                 if role.startswith("api-"):
