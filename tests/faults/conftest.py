@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.report import Report, named
+from tests.faults.report import Report
 from tests.faults.world import PLAIN, Servers, World, running_world
 from tests.fixtures.postgres import PostgresServer, run_postgres
 from tests.fixtures.seaweedfs import S3Server, run_seaweedfs
@@ -39,4 +39,4 @@ def cluster(cluster_servers: Servers, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def report() -> Report:
-    return named()
+    return Report()

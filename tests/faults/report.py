@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from tests.faults.scale import FULL
+from tests.fixtures.reports import keep_line, markdown_table, read_lines, write_page
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TARGET = REPOSITORY / "docs" / "proof" / "faults.md"
@@ -35,28 +33,15 @@ python -m tests.faults.report faults.jsonl
 """
 
 
-@dataclass(frozen=True)
 class Report:
-    """Appends to the file, where there is one."""
-
-    path: Path | None
+    """Keeps lines."""
 
     def add(
         self, fault: str, what: str, *, outcome: str, seed: int | None = None, recovery: float | None = None
     ) -> None:
         """Keep what was run and what came of it. `recovery` is in seconds from the end of the fault."""
         line = {"fault": fault, "what": what, "outcome": outcome, "seed": seed, "recovery": recovery}
-        line["form"] = "full" if FULL else "short"
-        print(line, file=sys.stderr)
-        if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def named() -> Report:
-    """Return the report that the environment names."""
-    given = os.environ.get("BURNISH_FAULTS_REPORT")
-    return Report(Path(given) if given else None)
+        keep_line("BURNISH_FAULTS_REPORT", line | {"form": "full" if FULL else "short"})
 
 
 def page(lines: Sequence[dict[str, Any]]) -> str:
@@ -68,7 +53,7 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
         (line["fault"], line["what"], line["outcome"], _shown(line["recovery"]), _shown(line["seed"]))
         for line in sorted(lines, key=itemgetter("fault"))
     ]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in (columns, ("---", "---", "---", "---:", "---:"), *rows))
+    table = markdown_table(columns, rows, right=2)
     forms = " and the ".join(sorted({line.get("form", "short") for line in lines}))
     counts = f"The counts are of the {forms} form: `make test` runs the short one, `make faults` the full one."
     return f"{_OPENING}\n{counts}\n\n{table}\n\n## Where and when\n\n{machine()}"
@@ -80,9 +65,7 @@ def _shown(value: float | None) -> str:
 
 def main() -> None:
     """Write the page."""
-    lines = [json.loads(line) for line in Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()]
-    TARGET.write_text(page(lines), encoding="utf-8")
-    print(f"wrote {TARGET.relative_to(REPOSITORY)}", file=sys.stderr)
+    write_page(TARGET, page(read_lines(Path(sys.argv[1]))))
 
 
 if __name__ == "__main__":

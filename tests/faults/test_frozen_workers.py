@@ -13,7 +13,8 @@ from service.jobs.states import TERMINAL
 from tests.faults.invariants import check
 from tests.faults.report import Report
 from tests.faults.scale import PATIENCE, new_seed, scaled, wait_until
-from tests.faults.world import QUICK, Process, Servers, World, running_jobs, running_world
+from tests.faults.world import QUICK, Servers, World, running_jobs, running_world
+from tests.fixtures.supervised import ServiceProcess
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(PATIENCE)]
 
@@ -65,7 +66,7 @@ def _is_over(world: World, job_id: str, attempt: int) -> bool:
     return job.lease_token > attempt or job.state in TERMINAL
 
 
-def _freeze_one(world: World, chance: random.Random, job_ids: list[str]) -> tuple[Process, str]:
+def _freeze_one(world: World, chance: random.Random, job_ids: list[str]) -> tuple[ServiceProcess, str]:
     """Stop a worker in the middle of a job, which it still holds then; submit more where all have ended meanwhile."""
     while True:
         wait_until(lambda: running_jobs(world) or _all_over(world, job_ids), what=f"a running job\n{world.log()}")

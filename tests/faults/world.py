@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -34,9 +33,9 @@ from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.processes import clean_environment, free_port, jsonl, rows
 from tests.fixtures.seaweedfs import S3Server
 from tests.fixtures.service import write_catalog
+from tests.fixtures.supervised import REPOSITORY, ServiceProcess
 from tests.fixtures.valkey import run_valkey
 
-REPOSITORY = Path(__file__).parents[2]
 PREPARE = (sys.executable, str(REPOSITORY / "tests/service/worker/scripted_prepare.py"))
 TRAINER_MODULE = "tests.faults.trainer_program"
 QUICK = {
@@ -52,63 +51,6 @@ PLAIN = {"poll_seconds": "0.1", "stop_seconds": "10", "retry_seconds": "0"}
 RESTART_SECONDS = 0.3
 
 
-class Process:
-    """One process of the service. It is started again whenever it ends, unless the test holds it back."""
-
-    def __init__(self, role: str, command: Sequence[str], environment: dict[str, str], log: Path) -> None:
-        self.role = role
-        self.log = log
-        self.restarts = 0
-        self.held_back = False
-        self.environment = environment
-        self._command = list(command)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The process's id while it runs."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
-
-    def start(self) -> None:
-        """Start it."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, env=self.environment, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-
-    def tend(self) -> None:
-        """Start it again if it has ended."""
-        if self._process is not None and self._process.poll() is not None and not self.held_back:
-            self.restarts += 1
-            self.start()
-
-    def send(self, number: signal.Signals) -> bool:
-        """Send a signal; False where the process does not run."""
-        if self.pid is None or self._process is None:
-            return False
-        self._process.send_signal(number)
-        return True
-
-    def stop(self, seconds: float = 60) -> int | None:
-        """Ask it to end and wait; kill it where that takes too long. Return its status."""
-        self.held_back = True
-        if self._process is None:
-            return None
-        self._process.send_signal(signal.SIGCONT)
-        self._process.terminate()
-        try:
-            return self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
-
-    def kill(self) -> None:
-        """Kill it and wait for its end."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-
 @dataclass
 class World:
     """The running cluster. `context` is this process's own view of its data, beside the proxies."""
@@ -116,7 +58,7 @@ class World:
     folder: Path
     settings: Settings
     context: Context
-    processes: dict[str, Process]
+    processes: dict[str, ServiceProcess]
     proxies: dict[str, FaultProxy]
     valkey: EmbeddedValkey
     url: str
@@ -131,7 +73,7 @@ class World:
     file_id: str = ""
 
     @property
-    def workers(self) -> list[Process]:
+    def workers(self) -> list[ServiceProcess]:
         """The workers."""
         return [process for role, process in self.processes.items() if role.startswith("worker")]
 
@@ -289,7 +231,7 @@ def running_world(
             trainer = (sys.executable, "-m", TRAINER_MODULE, str(record), str(step_seconds))
             chosen = chosen.model_copy(update={"trainer": chosen.trainer or trainer, "prepare": PREPARE})
         roles = {"api": [str(port)], "controller": []} | {f"worker-{n}": [] for n in range(1, workers + 1)}
-        processes: dict[str, Process] = {}
+        processes: dict[str, ServiceProcess] = {}
         for role, arguments in roles.items():
             environment = clean_environment(
                 PYTHONPATH=str(REPOSITORY),
@@ -298,7 +240,7 @@ def running_world(
             )
             command = [sys.executable, "-m", "tests.faults.process", role, *arguments]
             command = wrap(role, command, environment)
-            processes[role] = Process(role, command, environment, folder / f"{role}.log")
+            processes[role] = ServiceProcess(role, command, environment, folder / f"{role}.log")
         url = f"http://127.0.0.1:{port}/v1"
         world = World(folder, made, context, processes, proxies, valkey, url, token, key.project_id, record)
         stack.enter_context(_kept_alive(world))
