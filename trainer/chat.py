@@ -18,7 +18,7 @@ from typing import TextIO
 from trainer.__main__ import ENVIRONMENT
 from trainer.chat_messages import ORDER, Ask, Refused
 from trainer.errors import TrainerError, as_trainer_error
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 from trainer.result import ExitCode
 
 

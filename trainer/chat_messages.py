@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 from trainer.rows import Message
 
 FinishReason = Literal["stop", "length", "cancelled"]

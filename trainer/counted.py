@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 
 PREVIEW_NAME = "preview.json"
 

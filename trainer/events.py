@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 
 FILE_NAME = "events.jsonl"
 

@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from trainer.methods.base import Frozen, Kinds
+from trainer.frozen import Frozen
+from trainer.methods.base import Kinds
 
 SPEC_NAME = "export.json"
 RESULT_NAME = "result.json"

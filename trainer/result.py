@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 
 MANIFEST_NAME = "manifest.json"
 OUTPUT_FOLDER = "output"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 
 BASE_NAME = "base.json"
 

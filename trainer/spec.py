@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
 
+from trainer.frozen import Exact, Frozen
 from trainer.methods import Method
-from trainer.methods.base import Exact, Frozen
 
 FROM_SCRATCH = "from-scratch"
 """The id of the base that a new model is made from: nothing."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 
 Z95 = 1.959963984540054
 """The normal distribution's 97.5% quantile."""

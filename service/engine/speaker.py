@@ -14,7 +14,7 @@ from service.kit.settings import Settings
 from service.kit.tether import tethered
 from service.worker.child import trainer_environment
 from trainer.chat_messages import TOLD, Ask, Began, Cancel, Done, Ended, Piece, Refused
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 
 log = logging.getLogger(__name__)
 

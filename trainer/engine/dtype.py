@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from trainer.engine.models import DTYPES, device
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 
 TOKENS = 256
 REPEATS = 3

@@ -15,7 +15,7 @@ from trainer.engine.evaluate import evaluating
 from trainer.engine.head import collate
 from trainer.engine.models import load_model
 from trainer.errors import TrainerError
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 from trainer.result import ExitCode, Manifest, entries_of, write_manifest
 
 # The reload computes the same operations on the same numbers; the room is for kernels that sum in another order.

@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from trainer.engine.evaluate import evaluating
 from trainer.engine.template import ChatTemplate
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 from trainer.rows import ChatRow
 
 MAX_NEW_TOKENS = 160

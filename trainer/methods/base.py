@@ -8,8 +8,6 @@ from pydantic import Field
 
 from trainer.frozen import Exact, Frozen
 
-__all__ = ["Auto", "CommonHyperparameters", "Exact", "Frozen", "Kinds", "LoraParameters", "Resolved"]
-
 Auto = Literal["auto"]
 Kinds = Literal["adapter", "reward", "model"]
 """What a job leaves: an adapter, an adapter with a score head, or all weights of a model."""

@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from trainer.methods.base import Auto, CommonHyperparameters, Exact
+from trainer.frozen import Exact
+from trainer.methods.base import Auto, CommonHyperparameters
 from trainer.methods.rewards import REWARD_PARAMETERS, RewardFunction
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.methods.base import Auto, CommonHyperparameters, Frozen
+from trainer.frozen import Frozen
+from trainer.methods.base import Auto, CommonHyperparameters
 
 if TYPE_CHECKING:
     from trainer.engine.recipe import JobContext, Recipe

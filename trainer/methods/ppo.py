@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 from trainer.methods.onpolicy import ModelReward, RewardedHyperparameters
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.methods.base import Auto, CommonHyperparameters, Exact, Frozen, Kinds, LoraParameters
+from trainer.frozen import Exact, Frozen
+from trainer.methods.base import Auto, CommonHyperparameters, Kinds, LoraParameters
 
 if TYPE_CHECKING:
     from trainer.engine.recipe import JobContext, Recipe

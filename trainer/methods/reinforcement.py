@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from trainer.frozen import Frozen
 from trainer.graders import Grader
-from trainer.methods.base import Auto, Frozen
+from trainer.methods.base import Auto
 from trainer.methods.grpo import GroupHyperparameters
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.methods.base import CommonHyperparameters, Frozen, Kinds
+from trainer.frozen import Frozen
+from trainer.methods.base import CommonHyperparameters, Kinds
 
 if TYPE_CHECKING:
     from trainer.engine.recipe import JobContext, Recipe

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainer.methods.base import Exact
+from trainer.frozen import Exact
 
 Word = Annotated[str, Field(min_length=1, max_length=256)]
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, computed_field
 
 from trainer.events import Evaluation, Step
-from trainer.methods.base import Frozen, Kinds, Resolved
+from trainer.frozen import Frozen
+from trainer.methods.base import Kinds, Resolved
 from trainer.spec import BaseModelRef, LineageEntry, ParentModel, RewardModelRef
 from trainer.statistics import MeasureComparison
 
