@@ -20,6 +20,7 @@ from trainer.events import Configured, Error, EventSink
 from trainer.events import Warning as WarningEvent
 from trainer.phases import Phases
 from trainer.progress import Progress
+from trainer.recipes import recipe_for
 from trainer.report.card import model_card
 from trainer.report.model import Report
 from trainer.report.write import write_report
@@ -71,7 +72,7 @@ class _Job:
         self._clear_leftovers()
         job = JobContext(self.workdir, spec, self.sink, self.stop, self._warn)
         self.meter = job.meter
-        recipe = spec.method.recipe(job)
+        recipe = recipe_for(job)
         with self.phases.enter("tokenizing", "Reading the rows and turning them into tokens"):
             recipe.read()
         with self.phases.enter("loading", f"Loading {spec.start.id if spec.start else spec.base.id}"):

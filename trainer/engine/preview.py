@@ -14,6 +14,7 @@ from trainer.engine.estimates import estimate_memory, estimate_speed, hollow_mod
 from trainer.engine.models import device
 from trainer.engine.recipe import JobContext, Recipe, Split
 from trainer.events import EventSink
+from trainer.recipes import recipe_for
 from trainer.run import read_spec
 from trainer.stop import StopFlag
 
@@ -30,7 +31,7 @@ def count(workdir: Path, *, rows: int) -> Counted:
     spec = read_spec(workdir)
     warnings: list[str] = []
     sink = EventSink(workdir)
-    recipe = spec.method.recipe(JobContext(workdir, spec, sink, StopFlag(), warnings.append))
+    recipe = recipe_for(JobContext(workdir, spec, sink, StopFlag(), warnings.append))
     recipe.read()
     recipe.settle()
     sink.close()

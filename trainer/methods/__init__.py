@@ -1,6 +1,6 @@
-"""The training methods, one file each. A new method is its file and its name in `Method` and in `METHODS`."""
+"""The training methods, one file each. A new method is its file, its name in `AnyMethod` and its recipe."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -14,19 +14,7 @@ from trainer.methods.reinforcement import ReinforcementMethod
 from trainer.methods.reward import RewardMethod
 from trainer.methods.supervised import SupervisedMethod
 
-METHODS = (
-    PretrainingMethod,
-    SupervisedMethod,
-    RewardMethod,
-    DpoMethod,
-    PpoMethod,
-    GrpoMethod,
-    KtoMethod,
-    OrpoMethod,
-    ReinforcementMethod,
-)
-
-Method = Annotated[
+AnyMethod = (
     PretrainingMethod
     | SupervisedMethod
     | RewardMethod
@@ -35,6 +23,7 @@ Method = Annotated[
     | GrpoMethod
     | KtoMethod
     | OrpoMethod
-    | ReinforcementMethod,
-    Field(discriminator="type"),
-]
+    | ReinforcementMethod
+)
+Method = Annotated[AnyMethod, Field(discriminator="type")]
+METHODS: tuple[type[AnyMethod], ...] = get_args(AnyMethod)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from trainer.frozen import Frozen
 from trainer.methods.base import Auto, CommonHyperparameters
-
-if TYPE_CHECKING:
-    from trainer.engine.recipe import JobContext, Recipe
 
 
 class DpoHyperparameters(CommonHyperparameters):
@@ -43,9 +40,3 @@ class DpoMethod(Frozen):
     def hyperparameters(self) -> DpoHyperparameters:
         """The block's hyperparameters, by a name that every method shares."""
         return self.dpo.hyperparameters
-
-    def recipe(self, job: JobContext) -> Recipe:
-        """Return what this method does in a run. Loads torch."""
-        from trainer.engine.dpo import DpoRecipe
-
-        return DpoRecipe(job)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from trainer.frozen import Frozen
 from trainer.methods.onpolicy import OnPolicyHyperparameters, RewardedHyperparameters
-
-if TYPE_CHECKING:
-    from trainer.engine.recipe import JobContext, Recipe
 
 
 class GroupHyperparameters(OnPolicyHyperparameters):
@@ -69,9 +66,3 @@ class GrpoMethod(Frozen):
     def hyperparameters(self) -> GrpoHyperparameters:
         """The block's hyperparameters, by a name that every method shares."""
         return self.grpo.hyperparameters
-
-    def recipe(self, job: JobContext) -> Recipe:
-        """Return what this method does in a run. Loads torch."""
-        from trainer.engine.grpo.recipe import GrpoRecipe
-
-        return GrpoRecipe(job)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from trainer.frozen import Frozen
 from trainer.methods.base import Auto, CommonHyperparameters
-
-if TYPE_CHECKING:
-    from trainer.engine.recipe import JobContext, Recipe
 
 Weight = Auto | Annotated[float, Field(gt=0, le=1000)]
 
@@ -46,9 +43,3 @@ class KtoMethod(Frozen):
     def hyperparameters(self) -> KtoHyperparameters:
         """The block's hyperparameters, by a name that every method shares."""
         return self.kto.hyperparameters
-
-    def recipe(self, job: JobContext) -> Recipe:
-        """Return what this method does in a run. Loads torch."""
-        from trainer.engine.kto import KtoRecipe
-
-        return KtoRecipe(job)

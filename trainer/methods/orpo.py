@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from trainer.frozen import Frozen
 from trainer.methods.base import Auto, CommonHyperparameters
-
-if TYPE_CHECKING:
-    from trainer.engine.recipe import JobContext, Recipe
 
 
 class OrpoHyperparameters(CommonHyperparameters):
@@ -40,9 +37,3 @@ class OrpoMethod(Frozen):
     def hyperparameters(self) -> OrpoHyperparameters:
         """The block's hyperparameters, by a name that every method shares."""
         return self.orpo.hyperparameters
-
-    def recipe(self, job: JobContext) -> Recipe:
-        """Return what this method does in a run. Loads torch."""
-        from trainer.engine.orpo import OrpoRecipe
-
-        return OrpoRecipe(job)

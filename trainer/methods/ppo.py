@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from trainer.frozen import Frozen
 from trainer.methods.onpolicy import ModelReward, RewardedHyperparameters
-
-if TYPE_CHECKING:
-    from trainer.engine.recipe import JobContext, Recipe
 
 __all__ = ["ModelReward", "PpoHyperparameters", "PpoMethod", "PpoParameters"]
 
@@ -55,9 +52,3 @@ class PpoMethod(Frozen):
     def hyperparameters(self) -> PpoHyperparameters:
         """The block's hyperparameters, by a name that every method shares."""
         return self.ppo.hyperparameters
-
-    def recipe(self, job: JobContext) -> Recipe:
-        """Return what this method does in a run. Loads torch."""
-        from trainer.engine.ppo.recipe import PpoRecipe
-
-        return PpoRecipe(job)

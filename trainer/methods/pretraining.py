@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from trainer.frozen import Exact, Frozen
 from trainer.methods.base import Auto, CommonHyperparameters, Kinds, LoraParameters
-
-if TYPE_CHECKING:
-    from trainer.engine.recipe import JobContext, Recipe
 
 # 256 bytes, the special tokens, and room for merges that are worth a training.
 SMALLEST_VOCABULARY = 300
@@ -129,10 +126,3 @@ class PretrainingMethod(Frozen):
     def hyperparameters(self) -> PretrainingHyperparameters:
         """The block's hyperparameters, by a name that every method shares."""
         return self.pretraining.hyperparameters
-
-    def recipe(self, job: JobContext) -> Recipe:
-        """Return what this method does in a run. Loads torch."""
-        from trainer.engine.pretraining.full import FullPretrainingRecipe
-        from trainer.engine.pretraining.recipe import PretrainingRecipe
-
-        return FullPretrainingRecipe(job) if self.hyperparameters.full else PretrainingRecipe(job)

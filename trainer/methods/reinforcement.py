@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,9 +10,6 @@ from trainer.frozen import Frozen
 from trainer.graders import Grader
 from trainer.methods.base import Auto
 from trainer.methods.grpo import GroupHyperparameters
-
-if TYPE_CHECKING:
-    from trainer.engine.recipe import JobContext, Recipe
 
 AUTO_PROMPTS = 4
 MOST_ANSWERS = 1024
@@ -82,9 +79,3 @@ class ReinforcementMethod(Frozen):
     def hyperparameters(self) -> ReinforcementHyperparameters:
         """The block's hyperparameters, by a name that every method shares."""
         return self.reinforcement.hyperparameters
-
-    def recipe(self, job: JobContext) -> Recipe:
-        """Return what this method does in a run. Loads torch."""
-        from trainer.engine.grpo.reinforcement import ReinforcementRecipe
-
-        return ReinforcementRecipe(job)

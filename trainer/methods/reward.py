@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from trainer.frozen import Frozen
 from trainer.methods.base import CommonHyperparameters, Kinds
-
-if TYPE_CHECKING:
-    from trainer.engine.recipe import JobContext, Recipe
 
 
 class RewardHyperparameters(CommonHyperparameters):
@@ -47,9 +44,3 @@ class RewardMethod(Frozen):
     def hyperparameters(self) -> RewardHyperparameters:
         """The block's hyperparameters, by a name that every method shares."""
         return self.reward.hyperparameters
-
-    def recipe(self, job: JobContext) -> Recipe:
-        """Return what this method does in a run. Loads torch."""
-        from trainer.engine.reward import RewardRecipe
-
-        return RewardRecipe(job)

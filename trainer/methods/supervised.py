@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from trainer.frozen import Frozen
 from trainer.methods.base import CommonHyperparameters
-
-if TYPE_CHECKING:
-    from trainer.engine.recipe import JobContext, Recipe
 
 
 class SupervisedHyperparameters(CommonHyperparameters):
@@ -39,9 +36,3 @@ class SupervisedMethod(Frozen):
     def hyperparameters(self) -> SupervisedHyperparameters:
         """The block's hyperparameters, by a name that every method shares."""
         return self.supervised.hyperparameters
-
-    def recipe(self, job: JobContext) -> Recipe:
-        """Return what this method does in a run. Loads torch."""
-        from trainer.engine.supervised import SupervisedRecipe
-
-        return SupervisedRecipe(job)

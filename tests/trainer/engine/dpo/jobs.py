@@ -8,6 +8,7 @@ from typing import Any
 from tests.trainer.workdirs import jsonl, lay_out
 from trainer.engine.recipe import JobContext, Recipe
 from trainer.events import EventSink
+from trainer.recipes import recipe_for
 from trainer.spec import JobSpec
 from trainer.stop import StopFlag
 
@@ -42,7 +43,7 @@ def job(workdir: Path, base: Path, kind: str, rows: list[dict[str, Any]], **more
 def opened(workdir: Path) -> Recipe:
     """Return the job's recipe after reading and loading."""
     spec = JobSpec.model_validate_json((workdir / "job.json").read_bytes())
-    recipe = spec.method.recipe(JobContext(workdir, spec, EventSink(workdir), StopFlag(), warn=lambda _: None))
+    recipe = recipe_for(JobContext(workdir, spec, EventSink(workdir), StopFlag(), warn=lambda _: None))
     recipe.read()
     recipe.load()
     return recipe

@@ -1,0 +1,11 @@
+"""Direct preference optimisation."""
+
+from __future__ import annotations
+
+from trainer.engine.dpo import DpoRecipe
+from trainer.engine.recipe import JobContext, Recipe
+
+
+def make_recipe(job: JobContext) -> Recipe:
+    """Return what the method does in a run."""
+    return DpoRecipe(job)
