@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from trainer.engine.checkpoints import finish_checkpoint
+from trainer.engine.recipe import Recipe
 from trainer.events import Checkpoint
+from trainer.progress import Progress
 
-if TYPE_CHECKING:
-    from trainer.engine.loop import JobLoop
+
+class StepLoop(Protocol):
+    """The training loop as its callback sees it."""
+
+    recipe: Recipe
+    progress: Progress
+
+    def begin_step(self) -> None:
+        """Start the clock and the sums of an optimizer step."""
+        ...
+
+    def write_extras(self, folder: Path) -> None:
+        """Write what a resumed run needs beyond the library's own files."""
+        ...
 
 
 class FlowCallback(TrainerCallback):
     """Connects the training loop with the run around it."""
 
-    def __init__(self, trainer: JobLoop) -> None:
+    def __init__(self, trainer: StepLoop) -> None:
         self._trainer = trainer
 
     def on_step_begin(self, *_args: Any, **_kwargs: Any) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from peft.utils import load_peft_weights, set_peft_model_state_dict
@@ -19,15 +18,13 @@ from trainer.auto import learning_rate_factor
 from trainer.engine.best import Best
 from trainer.engine.checkpoints import finish_checkpoint
 from trainer.engine.loop import INCOMING_FOLDER, evaluation_event
-from trainer.engine.ppo.iteration import Answers
+from trainer.engine.ppo.answers import Answers
+from trainer.engine.ppo.learner import LearnerRecipe
 from trainer.engine.ppo.prompts import TokenizedPrompt, prompts_of_iteration
 from trainer.engine.ppo.roles import POLICY
 from trainer.events import Checkpoint, Step
 from trainer.progress import Progress
 from trainer.statistics import Measure
-
-if TYPE_CHECKING:
-    from trainer.engine.ppo.onpolicy import OnPolicyRecipe
 
 VALUE_NAME = "value.safetensors"
 OPTIMIZER_NAME = "optimizer.pt"
@@ -38,7 +35,7 @@ RATIO_TOLERANCE = 1e-6
 class OnPolicyLoop:
     """One job's iterations. `final` are the measures of all held-out rows at the last one, None before."""
 
-    def __init__(self, recipe: OnPolicyRecipe, progress: Progress) -> None:
+    def __init__(self, recipe: LearnerRecipe, progress: Progress) -> None:
         self.recipe = recipe
         self.progress = progress
         self.final: tuple[Measure, ...] | None = None

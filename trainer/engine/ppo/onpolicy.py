@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -15,6 +15,7 @@ from trainer.auto import rows_a_pass
 from trainer.engine.data import TokenizedRow
 from trainer.engine.models import context_length, device
 from trainer.engine.ppo.answers import Answers
+from trainer.engine.ppo.learner import LearnerRecipe
 from trainer.engine.ppo.loop import OnPolicyLoop
 from trainer.engine.ppo.prompts import (
     TokenizedPrompt,
@@ -28,10 +29,9 @@ from trainer.engine.ppo.roles import RewardModel, Roles
 from trainer.engine.ppo.rollout import Sampling
 from trainer.engine.ppo.scorers import Scorer
 from trainer.engine.ppo.updates import OnPolicy, UpdateSettings
-from trainer.engine.recipe import Recipe, Split, lines_in_words
+from trainer.engine.recipe import Split, lines_in_words
 from trainer.errors import TrainerError
 from trainer.methods.base import Resolved
-from trainer.methods.onpolicy import OnPolicyHyperparameters
 from trainer.progress import Progress
 from trainer.report.model import PlotSpec
 from trainer.rows import ChatRow, PromptRow
@@ -43,7 +43,7 @@ EVALUATING = 2
 SUBSET_PROMPTS = 64
 
 
-class OnPolicyRecipe(Recipe):
+class OnPolicyRecipe(LearnerRecipe):
     """Raise the reward of the model's own answers, and pay for every nat of KL to the model at the start."""
 
     plots: ClassVar[tuple[PlotSpec, ...]] = (
@@ -54,23 +54,9 @@ class OnPolicyRecipe(Recipe):
         PlotSpec(title="Clipped share of tokens", y=("clip_fraction",)),
         PlotSpec(title="Entropy, nats a token", y=("entropy",)),
     )
-    training: Split[TokenizedPrompt]
-    validation: Split[TokenizedPrompt] | None = None
     row: ClassVar[type[PromptRow]] = PromptRow
-    roles: Roles
-    algorithm: OnPolicy[Any, Any]
     critic: ClassVar[bool]
     """Whether a value function is trained beside the policy."""
-
-    @property
-    def given(self) -> OnPolicyHyperparameters:
-        """The hyperparameters as they were asked for."""
-        return cast(OnPolicyHyperparameters, self.hyperparameters)
-
-    @property
-    def prompts_an_iteration(self) -> int:
-        """How many prompts an iteration takes."""
-        return self.given.prompts_an_iteration(len(self.training.rows))
 
     @abstractmethod
     def make_algorithm(self, sampling: Sampling, score: Scorer, settings: UpdateSettings) -> OnPolicy[Any, Any]:
@@ -86,9 +72,6 @@ class OnPolicyRecipe(Recipe):
 
     def check_rows(self, file: DataFile, rows: Sequence[PromptRow], param: str) -> None:
         """Check that rows have what their answers are judged by. Raises TrainerError (`invalid_training_file`, …)."""
-
-    def notice(self, facts: Mapping[str, float]) -> None:
-        """Look at an iteration's report; nothing by default."""
 
     def read(self) -> None:
         """Render and tokenize the prompts. Raises TrainerError (`prompt_too_long`, `missing_reference`, …)."""

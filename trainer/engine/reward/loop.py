@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.engine.loop import JobLoop, Scored
+from trainer.engine.recipe import Recipe
 from trainer.engine.reward.losses import pair_losses
 from trainer.engine.reward.model import last_scores
 from trainer.engine.reward.rankings import collate_rankings
+from trainer.methods.reward import RewardHyperparameters
 from trainer.progress import Progress
-
-if TYPE_CHECKING:
-    from trainer.engine.reward.recipe import RewardRecipe
 
 
 class RewardLoop(JobLoop):
     """The loss of a prompt is the mean over its pairs; prompts count alike."""
 
-    recipe: RewardRecipe
-
-    def __init__(self, recipe: RewardRecipe, progress: Progress) -> None:
+    def __init__(self, recipe: Recipe, progress: Progress, given: RewardHyperparameters) -> None:
+        self._given = given
         super().__init__(
             recipe,
             progress,
@@ -31,7 +29,7 @@ class RewardLoop(JobLoop):
     def loss(self, model: Any, batch: Any) -> Scored:
         """Return the sum of the prompts' losses."""
         scores = last_scores(model, batch)
-        given = self.recipe.given
+        given = self._given
         losses = pair_losses(
             scores, batch["pairs"], margins=batch["margins"] if given.margin else None, centering=given.centering
         )

@@ -101,7 +101,7 @@ class RewardRecipe(Recipe):
 
     def make_loop(self, progress: Progress) -> RewardLoop:
         """Return the loop."""
-        return RewardLoop(self, progress)
+        return RewardLoop(self, progress, self.given)
 
     def verify(self, folder: Path) -> Verification:
         """Reload base, adapter and tokenizer as others do, and compare the scores that their classes give.
