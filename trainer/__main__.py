@@ -7,20 +7,11 @@ import signal
 import sys
 from pathlib import Path
 
-from trainer.events import Error, EventSink
-from trainer.result import ExitCode
-from trainer.stop import StopFlag
-
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "MPLBACKEND": "svg",
-    # TRL loads wandb where it is installed; what there is to report, the events have.
-    "WANDB_MODE": "disabled",
-    "WANDB_ERROR_REPORTING": "false",
-}
+from trainer.contract.events import Error
+from trainer.contract.result import ExitCode
+from trainer.kit.event_sink import EventSink
+from trainer.kit.stop import StopFlag
+from trainer.programs.shell import ENVIRONMENT
 
 
 def main(arguments: list[str]) -> int:

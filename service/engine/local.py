@@ -17,7 +17,7 @@ from service.engine.weights import Weights
 from service.engine.writer import Writer
 from service.kit.errors import InvalidRequest
 from service.kit.settings import Settings
-from trainer.chat_messages import Ask, Refused, Sampling
+from trainer.contract.chat import Ask, Refused, Sampling
 
 log = logging.getLogger(__name__)
 

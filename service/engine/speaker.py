@@ -13,12 +13,12 @@ from pathlib import Path
 from service.kit.settings import Settings
 from service.kit.tether import tethered
 from service.worker.child import trainer_environment
-from trainer.chat_messages import TOLD, Ask, Began, Cancel, Done, Ended, Piece, Refused
+from trainer.contract.chat import TOLD, Ask, Began, Cancel, Done, Ended, Piece, Refused
 from trainer.frozen import Frozen
 
 log = logging.getLogger(__name__)
 
-CHAT_COMMAND = (sys.executable, "-m", "trainer.chat")
+CHAT_COMMAND = (sys.executable, "-m", "trainer.programs.chat")
 _LINE_BYTES = 16 << 20
 _END_SECONDS = 10.0
 _LOG_NAME = "chat.log"

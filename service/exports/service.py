@@ -18,7 +18,7 @@ from service.keys.service import Principal
 from service.kit import ids
 from service.kit.errors import InvalidRequest
 from service.models.errors import ModelNotFound
-from trainer.methods.base import Kinds
+from trainer.contract.methods.base import Kinds
 
 _DEFAULTS = {"merged": "bf16", "gguf": "f16"}
 _PRECISIONS = {"merged": ("f32", "f16", "bf16"), "gguf": ("f32", "f16", "bf16", "q8_0")}

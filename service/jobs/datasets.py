@@ -14,8 +14,8 @@ from service.jobs import methods
 from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
 from service.storage.errors import BlobNotFound
+from trainer.contract.methods.reinforcement import ReinforcementMethod
 from trainer.graders import needs
-from trainer.methods.reinforcement import ReinforcementMethod
 
 
 @dataclass(frozen=True)

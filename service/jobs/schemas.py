@@ -12,8 +12,8 @@ from service.jobs.resources import Resources
 from service.jobs.states import WIRE_STATUS, JobState
 from service.jobs.tables import Job, JobCheckpoint, JobEvent
 from service.kit.expiry import ExpiresAfter
-from trainer.methods.base import LoraParameters
-from trainer.spec import Budget, LineageEntry
+from trainer.contract.job import Budget, LineageEntry
+from trainer.contract.methods.base import LoraParameters
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _SUFFIX = r"[A-Za-z0-9][A-Za-z0-9._-]*"

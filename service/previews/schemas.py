@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from service.jobs.schemas import JobQueueObject
-from trainer.counted import DataPreview, MemoryEstimate, SampleRow
+from trainer.contract.preview import DataPreview, MemoryEstimate, SampleRow
 
 
 class TimeEstimate(BaseModel):

@@ -30,7 +30,7 @@ Command = tuple[str, ...]
 @contextmanager
 def run_preloaded() -> Generator[Command, None, None]:
     """Run the server; the value is the command to put in front of a moment and a work folder."""
-    from trainer.__main__ import ENVIRONMENT
+    from trainer.programs.shell import ENVIRONMENT
 
     with tempfile.TemporaryDirectory(prefix="burnish-fork-") as folder:
         address = f"{folder}/socket"

@@ -4,7 +4,7 @@ import pkgutil
 from importlib import import_module
 
 import trainer.recipes
-from trainer.methods import METHODS
+from trainer.contract.methods import METHODS
 
 
 def test_each_method_has_one_module_with_its_recipe() -> None:

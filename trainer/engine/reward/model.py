@@ -13,13 +13,13 @@ from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from trainer.engine.adapters import add_adapter
-from trainer.engine.data import TokenizedRow
-from trainer.engine.evaluate import batches_within, evaluating
-from trainer.engine.models import load_model
-from trainer.engine.reward.rankings import collate_sequences
-from trainer.errors import TrainerError
-from trainer.methods.base import Resolved
+from trainer.contract.methods.base import Resolved
+from trainer.engine.data.batches import batches_within, collate_sequences
+from trainer.engine.data.tokens import TokenizedRow
+from trainer.engine.models.adapters import add_adapter
+from trainer.engine.models.load import load_model
+from trainer.engine.scoring.evaluate import evaluating
+from trainer.kit.errors import TrainerError
 
 HEAD = "score"
 HEAD_STD = 0.02
