@@ -71,10 +71,11 @@ def recorded(tests: tuple[str, ...]) -> list[dict[str, str]]:
 def _name(case: Xml.Element) -> str:
     """Return `dpo: loss and gradients are TRL's [hinge]`."""
     module = case.get("classname", "")
-    method = module.removeprefix("tests.trainer.recipes.").partition(".")[0]
+    recipe = module.removeprefix("tests.trainer.recipes.").partition(".")[0]
+    method = "supervised" if module.endswith(".test_head") else recipe
     name, bracket, rest = case.get("name", "").partition("[")
     words = name.removeprefix("test_").replace("trl_s", "TRL's").replace("_", " ")
-    return f"{'supervised' if module.endswith('.test_head') else method}: {words}{' ' + bracket + rest if bracket else ''}"
+    return f"{method}: {words}{' ' + bracket + rest if bracket else ''}"
 
 
 def _grid(title: str, found: list[dict[str, str]]) -> Grid:
