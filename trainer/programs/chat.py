@@ -19,7 +19,7 @@ from trainer.contract.chat import ORDER, Ask, Refused
 from trainer.contract.result import ExitCode
 from trainer.frozen import Frozen
 from trainer.kit.errors import TrainerError, as_trainer_error
-from trainer.programs.shell import ENVIRONMENT
+from trainer.programs.shell import run_program
 
 
 class Orders:
@@ -60,26 +60,26 @@ class Orders:
 
 def main() -> int:
     """Answer until stdin ends."""
-    told = _own_stdout()
-    os.environ.update(ENVIRONMENT)
-    try:
-        from trainer.chat.answers import answer, not_finite
-        from trainer.chat.models import Models
-    except ModuleNotFoundError as error:
-        print(f"The Python package {error.name} is not installed: pip install 'burnish-server[trainer]'.", file=told)
-        return ExitCode.FAULT
+    output = _own_stdout()
+    return run_program(partial(_answer_all, output))
+
+
+def _answer_all(output: TextIO) -> ExitCode:
+    from trainer.chat.answers import answer, not_finite
+    from trainer.chat.models import Models
+
     models = Models()
     orders = Orders(sys.stdin)
     while (ask := orders.next()) is not None:
         try:
             for event in answer(models, ask, partial(orders.cancelled, ask.id)):
-                _tell(told, event)
+                _tell(output, event)
         except FloatingPointError as error:
-            _tell(told, _refused(ask.id, not_finite(error)))
+            _tell(output, _refused(ask.id, not_finite(error)))
         except Exception as error:  # noqa: BLE001 - one conversation's fault must not end the others'
             if not isinstance(error, TrainerError):
                 traceback.print_exc()
-            _tell(told, _refused(ask.id, as_trainer_error(error)))
+            _tell(output, _refused(ask.id, as_trainer_error(error)))
         orders.finished(ask.id)
     return ExitCode.DONE
 
@@ -91,8 +91,8 @@ def _own_stdout() -> TextIO:
     return own
 
 
-def _tell(told: TextIO, event: Frozen) -> None:
-    print(event.model_dump_json(), file=told, flush=True)
+def _tell(output: TextIO, event: Frozen) -> None:
+    print(event.model_dump_json(), file=output, flush=True)
 
 
 def _refused(ask_id: str, error: TrainerError) -> Refused:

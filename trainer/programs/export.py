@@ -6,14 +6,13 @@ FOLDER is laid out as `trainer.contract.export` says. Exit 0 done, 1 fault, 2 ba
 from __future__ import annotations
 
 import sys
-import traceback
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from trainer.contract.export import RESULT_NAME, SPEC_NAME, ExportSpec
 from trainer.contract.result import ExitCode
-from trainer.kit.errors import TrainerError, as_trainer_error
+from trainer.programs.shell import run_program
 
 
 def main(arguments: list[str]) -> int:
@@ -27,18 +26,15 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValidationError) as error:
         print(f"{folder / SPEC_NAME} does not describe an export: {error}", file=sys.stderr)
         return ExitCode.BAD_INPUT
-    try:
+
+    def work() -> ExitCode:
         from trainer.exporting import export
 
         check = export(spec, folder)
         (folder / RESULT_NAME).write_text(check.model_dump_json(indent=1), encoding="utf-8")
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a fault becomes a sentence
-        if not isinstance(error, TrainerError):
-            traceback.print_exc()
-        known = as_trainer_error(error)
-        print(f"{known.code}: {known.message}", file=sys.stderr)
-        return known.exit_code
-    return ExitCode.DONE
+        return ExitCode.DONE
+
+    return run_program(work)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,14 @@ SOURCE_JSON is one of `{"kind": "gguf", "path": "/…/model.gguf"}`, `{"kind": "
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from trainer.contract.base_model import SOURCE
 from trainer.contract.result import ExitCode
-from trainer.kit.errors import TrainerError, as_trainer_error
+from trainer.programs.shell import run_program
 
 
 def main(arguments: list[str]) -> int:
@@ -29,18 +27,14 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValidationError) as error:
         print(f"{arguments[0]} does not describe a base model's source: {error}", file=sys.stderr)
         return ExitCode.BAD_INPUT
-    os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="0" if source.kind == "hf" else "1")
-    try:
+
+    def work() -> ExitCode:
         from trainer.engine.models.convert import convert
 
         convert(source, Path(arguments[1]))
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a fault becomes a sentence
-        if not isinstance(error, TrainerError):
-            traceback.print_exc()
-        known = as_trainer_error(error)
-        print(f"{known.code}: {known.message}", file=sys.stderr)
-        return known.exit_code
-    return ExitCode.DONE
+        return ExitCode.DONE
+
+    return run_program(work, HF_HUB_OFFLINE="0" if source.kind == "hf" else "1")
 
 
 if __name__ == "__main__":

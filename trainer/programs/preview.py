@@ -6,15 +6,14 @@ training rows shown as tokens. Exit 0 done, 1 fault, 2 bad input.
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
+from functools import partial
 from pathlib import Path
 
 from trainer.contract.preview import PREVIEW_NAME, Failed, Outcome
 from trainer.contract.result import ExitCode
-from trainer.kit.errors import TrainerError, as_trainer_error
-from trainer.programs.shell import ENVIRONMENT
+from trainer.kit.errors import TrainerError
+from trainer.programs.shell import run_program
 
 
 def main(arguments: list[str]) -> int:
@@ -23,26 +22,26 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m trainer.programs.preview WORKDIR ROWS", file=sys.stderr)
         return ExitCode.BAD_INPUT
     workdir = Path(arguments[0]).resolve()
-    os.environ.update(ENVIRONMENT)
-    try:
+
+    def work() -> ExitCode:
         from trainer.preview.count import count
 
-        outcome, status = Outcome(counted=count(workdir, rows=int(arguments[1]))), ExitCode.DONE
-    except ModuleNotFoundError as error:
-        message = f"The Python package {error.name} is not installed on this worker."
-        outcome, status = _failed(TrainerError("missing_package", message, exit_code=ExitCode.FAULT))
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a fault becomes a sentence
-        if not isinstance(error, TrainerError):
-            traceback.print_exc()
-        outcome, status = _failed(as_trainer_error(error))
+        _write(workdir, Outcome(counted=count(workdir, rows=int(arguments[1]))))
+        return ExitCode.DONE
+
+    return run_program(work, partial(_write_failure, workdir))
+
+
+def _write_failure(workdir: Path, failure: TrainerError) -> None:
+    fault = failure.exit_code != ExitCode.BAD_INPUT
+    _write(
+        workdir,
+        Outcome(failed=Failed(code=failure.code, message=failure.message, param=failure.param, fault=fault)),
+    )
+
+
+def _write(workdir: Path, outcome: Outcome) -> None:
     (workdir / PREVIEW_NAME).write_text(outcome.model_dump_json(), encoding="utf-8")
-    return status
-
-
-def _failed(error: TrainerError) -> tuple[Outcome, ExitCode]:
-    fault = error.exit_code != ExitCode.BAD_INPUT
-    failed = Failed(code=error.code, message=error.message, param=error.param, fault=fault)
-    return Outcome(failed=failed), error.exit_code
 
 
 if __name__ == "__main__":

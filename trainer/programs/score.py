@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from trainer.contract.result import ExitCode
 from trainer.contract.rows import ChatRow, Message, Prompt
 from trainer.kit.errors import TrainerError, as_trainer_error
-from trainer.programs.shell import ENVIRONMENT
+from trainer.programs.shell import run_program
 
 if TYPE_CHECKING:
     from trainer.engine.reward.scorer import ResponseScorer
@@ -101,35 +101,29 @@ def main(arguments: Sequence[str]) -> int:
             parser.error(f"{path} has no {wanted}")
     if not given.input.is_file():
         parser.error(f"{given.input} is not a file")
-    os.environ.update({**ENVIRONMENT, **QUIET})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what one library says to another is not for our users
-        return _run(given)
+        return run_program(partial(_score, given), _print_message, **QUIET)
 
 
-def _run(given: argparse.Namespace) -> int:
+def _score(given: argparse.Namespace) -> ExitCode:
+    from trainer.engine.reward.scorer import ResponseScorer
+
     try:
-        from trainer.engine.reward.scorer import ResponseScorer
-
         scorer = ResponseScorer(given.base.resolve(), given.adapter.resolve(), given.dtype)
         return _score_file(scorer, given.input, given.output)
-    except ModuleNotFoundError as error:
-        message = f"The Python package {error.name} is not installed: pip install 'burnish-server[trainer]'."
-        print(message, file=sys.stderr)
-        return ExitCode.FAULT
-    except TrainerError as error:
-        print(error.message, file=sys.stderr)
-        return error.exit_code
     except OSError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.FAULT
+        raise TrainerError("file_error", str(error), exit_code=ExitCode.FAULT) from error
     except RuntimeError as error:  # torch has no other name for memory that ran out
         known = as_trainer_error(error)
-        print(f"{known.message} ({error})", file=sys.stderr)
-        return known.exit_code
+        raise TrainerError(known.code, f"{known.message} ({error})", exit_code=known.exit_code) from error
 
 
-def _score_file(scorer: ResponseScorer, source: Path, target: Path) -> int:
+def _print_message(failure: TrainerError) -> None:
+    print(failure.message, file=sys.stderr)
+
+
+def _score_file(scorer: ResponseScorer, source: Path, target: Path) -> ExitCode:
     incoming = target.with_name(f".{target.name}.part")
     done = bad = 0
     try:
