@@ -16,7 +16,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 
 from trainer.contract.events import Evaluation, Step
 from trainer.engine.data.order import EpochBatchSampler, EpochLoader
-from trainer.engine.loop.best import Best
+from trainer.engine.loop.best import BestKeeper
 from trainer.engine.loop.callbacks import FlowCallback
 from trainer.engine.recipe import Recipe
 from trainer.kit.auto import learning_rate_factor
@@ -87,7 +87,7 @@ class JobLoop(Trainer):
         self._rows, self._lengths, self._collate = rows, lengths, collate
         self._window = _Window()
         self._loop_started = 0.0
-        self._best: Best | None = None
+        self._best = BestKeeper(recipe, self._trained)
         held_out = recipe.validation.rows if recipe.validation else None
         given: dict[str, Any] = {
             "model": recipe.model,
@@ -133,8 +133,8 @@ class JobLoop(Trainer):
         """Train to the last step, from the checkpoint's step where there is one; then take the best where asked to."""
         if checkpoint is None or not self._was_last(checkpoint):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if self._best is not None and self.recipe.resolved.result == "best" and not self.recipe.job.stop.raised:
-            self._restore(self._best)
+        if self._best.restore(self.state.global_step):
+            self.final = None
 
     def begin_step(self) -> None:
         """Start the clock and the sums of an optimizer step; called by the callback."""
@@ -144,8 +144,7 @@ class JobLoop(Trainer):
 
     def write_extras(self, folder: Path) -> None:
         """Write what a resumed run needs beyond the library's own files; called by the callback."""
-        if self._best is not None:
-            self._best.save(folder)
+        self._best.save(folder)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -192,18 +191,17 @@ class JobLoop(Trainer):
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Measure on validation rows: a part of them on the way, all at the last step or where evaluations compete."""
-        resolved = self.recipe.resolved
-        competing = resolved.result == "best" or resolved.early_stopping_patience is not None
         last = self.state.global_step >= self.state.max_steps
-        measures = self.recipe.measure(full=last or competing)
+        measures = self.recipe.measure(full=last or self._best.competing)
         if last:
             self.final = measures
         self.record(measures)
         headline = measures[0]
         metrics = {f"eval_{headline.name}": headline.value}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        if competing:
-            self._compete(headline)
+        if self._best.compare(self.state.global_step, headline):
+            self.control.should_save = True
+            self.control.should_training_stop = True
         return metrics
 
     def record(self, measures: Sequence[Measure]) -> None:
@@ -221,7 +219,7 @@ class JobLoop(Trainer):
         The library would go on from the checkpoint of a training that had ended before its last epoch did.
         """
         step, resolved = self.progress.last_step, self.recipe.resolved
-        self._best = Best.load(checkpoint)
+        self._best.load(checkpoint)
         self.state.global_step, self.state.max_steps = step, resolved.total_steps
         lacking = self.progress.lacks_evaluation(step, resolved.eval_steps, resolved.total_steps)
         if self.recipe.validation and lacking:
@@ -229,37 +227,15 @@ class JobLoop(Trainer):
             self.evaluate()
             ended = self.control.should_training_stop
         else:
-            ended = self._ended_early()
+            ended = self._best.ended_early(step)
         if ended or step >= resolved.total_steps or self.recipe.job.meter.check(step, self.progress.tokens_seen):
             self._load_from_checkpoint(str(checkpoint))
             return True
         return False
 
-    def _compete(self, headline: Measure) -> None:
-        if self._best is None or self._best.beaten_by(headline):
-            self._best = Best.of(self.state.global_step, headline, self._trained())
-            return
-        self._best.since += 1
-        if self._ended_early():
-            self.control.should_save = True
-            self.control.should_training_stop = True
-
-    def _ended_early(self) -> bool:
-        """Tell, to the owner too, whether too many evaluations were no better."""
-        sentence = self._best and self._best.outlasted(self.recipe.resolved, self.state.global_step)
-        if sentence:
-            self.recipe.job.warn(sentence)
-        return bool(sentence)
-
     def _trained(self) -> dict[str, torch.Tensor]:
         named = self.recipe.model.named_parameters()
         return {name: parameter for name, parameter in named if parameter.requires_grad}
-
-    def _restore(self, best: Best) -> None:
-        best.restore(self._trained())
-        if best.step != self.state.global_step:
-            self.final = None
-            self.recipe.job.warn(f"The result has the weights of step {best.step}, the best evaluation.")
 
     def _seconds_left(self, step: int) -> float:
         """Estimate from this run's steps so far, evaluations and checkpoints included."""

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from trainer.contract.events import Checkpoint, Step
 from trainer.engine.data.order import prompts_of_iteration
-from trainer.engine.loop.best import Best
+from trainer.engine.loop.best import BestKeeper
 from trainer.engine.loop.checkpoints import finish_checkpoint
 from trainer.engine.loop.training_loop import evaluation_event
 from trainer.engine.onpolicy.answers import Answers
@@ -41,7 +41,7 @@ class OnPolicyLoop:
         self.recipe = recipe
         self.progress = progress
         self.final: tuple[Measure, ...] | None = None
-        self._best: Best | None = None
+        self._best = BestKeeper(recipe, lambda: recipe.roles.policy_parameters)
         self._saved = -1
         self._first = 0
         self._started = 0.0
@@ -55,7 +55,7 @@ class OnPolicyLoop:
         resolved = self.recipe.resolved
         done = self._restore(checkpoint) if checkpoint else 0
         self._first, self._saved, self._started = done, done, time.perf_counter()
-        ended = self._evaluate(done) or self._ended_early(done)
+        ended = self._evaluate(done) or self._best.ended_early(done)
         while done < resolved.total_steps and not ended and not self._spent(done):
             started = time.perf_counter()
             prompts = self._prompts(done)
@@ -70,8 +70,8 @@ class OnPolicyLoop:
                 break
             ended = self._evaluate(done)
         self._save(done)
-        if self._best and resolved.result == "best" and not self.recipe.job.stop():
-            self._take_best(self._best, done)
+        if self._best.restore(done):
+            self.final = None
 
     def _spent(self, done: int) -> bool:
         return self.recipe.job.meter.check(done, self.progress.tokens_seen)
@@ -134,34 +134,13 @@ class OnPolicyLoop:
         lacking = self.progress.lacks_evaluation(step, resolved.eval_steps, resolved.total_steps)
         if self.recipe.validation is None or not lacking:
             return False
-        competing = resolved.result == "best" or resolved.early_stopping_patience is not None
-        measures = self.recipe.measure(full=last or competing)
+        measures = self.recipe.measure(full=last or self._best.competing)
         if last:
             self.final = measures
         event = evaluation_event(self.recipe, "tuned", step, measures)
         self.progress.evaluations.append(event)
         self.recipe.job.sink.emit(event)
-        return competing and self._compete(step, measures[0])
-
-    def _compete(self, step: int, headline: Measure) -> bool:
-        if self._best is None or self._best.beaten_by(headline):
-            self._best = Best.of(step, headline, self.recipe.roles.policy_parameters)
-            return False
-        self._best.since += 1
-        return self._ended_early(step)
-
-    def _ended_early(self, step: int) -> bool:
-        """Tell, to the owner too, whether too many evaluations were no better."""
-        sentence = self._best and self._best.outlasted(self.recipe.resolved, step)
-        if sentence:
-            self.recipe.job.warn(sentence)
-        return bool(sentence)
-
-    def _take_best(self, best: Best, done: int) -> None:
-        best.restore(self.recipe.roles.policy_parameters)
-        if best.step != done:
-            self.final = None
-            self.recipe.job.warn(f"The result has the weights of step {best.step}, the best evaluation.")
+        return self._best.compare(step, measures[0])
 
     def _save(self, step: int) -> None:
         """Write a checkpoint of an iteration's end, once."""
@@ -178,8 +157,7 @@ class OnPolicyLoop:
         torch.save(recipe.algorithm.optimizer.state_dict(), folder / OPTIMIZER_NAME)
         state = {"iteration": step, **recipe.algorithm.state()}
         (folder / self._state_name).write_text(json.dumps(state), encoding="utf-8")
-        if self._best is not None:
-            self._best.save(folder)
+        self._best.save(folder)
         path = finish_checkpoint(folder, job.workdir, step=step, progress=self.progress, base_id=job.spec.base.id)
         self._saved = step
         job.sink.emit(Checkpoint(step=step, path=path, metrics=self.progress.metrics()))
@@ -195,5 +173,5 @@ class OnPolicyLoop:
         recipe.algorithm.optimizer.load_state_dict(torch.load(folder / OPTIMIZER_NAME, weights_only=True))
         state = json.loads((folder / self._state_name).read_text(encoding="utf-8"))
         recipe.algorithm.restore(state)
-        self._best = Best.load(folder)
+        self._best.load(folder)
         return int(state["iteration"])
