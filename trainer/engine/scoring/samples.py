@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from transformers import GenerationConfig
 
 from trainer.contract.rows import ChatRow
+from trainer.engine.chat_template.end_of_turn import stop_ids
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.scoring.evaluate import evaluating
 from trainer.frozen import Frozen
@@ -131,14 +132,11 @@ def _generate(model: Any, template: ChatTemplate, prompts: Sequence[list[int]], 
 
 def _greedy(model: Any, template: ChatTemplate, limit: int) -> GenerationConfig:
     """Return plain greedy decoding: a base's own defaults may sample, and samples would differ between runs."""
-    known = model.generation_config.eos_token_id
-    stops: set[int] = {known} if isinstance(known, int) else set(known or ())
-    if template.end_of_turn:
-        stops.add(cast(int, template.tokenizer.convert_tokens_to_ids(template.end_of_turn)))
+    stops = stop_ids(template, model.generation_config.eos_token_id)
     return GenerationConfig(
         max_new_tokens=limit,
         do_sample=False,
         use_cache=True,
-        eos_token_id=sorted(stops) or None,
+        eos_token_id=list(stops) or None,
         pad_token_id=template.tokenizer.pad_token_id,
     )
