@@ -40,14 +40,7 @@ def trained_scores(model: nn.Module, batch: dict[str, Any], *, compact: bool) ->
         outputs = model(**inputs, labels=labels, fused_lm_head=True)
         return outputs.log_probs[mask], outputs.is_top1[mask].bool()
 
-    def only_trained(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (args[0][:, :-1][mask], *args[1:])
-
-    # A hook on the head, and not a head of our own, keeps each family's scaling and soft-capping of the logits.
-    hook = model.get_output_embeddings().register_forward_pre_hook(only_trained)  # pyright: ignore[reportCallIssue]
-    try:
+    with head_reads(model, lambda hidden: hidden[:, :-1][mask]):
         logits = model(**inputs).logits.float()
-    finally:
-        hook.remove()
     targets = labels[:, 1:][mask]
     return -nn.functional.cross_entropy(logits, targets, reduction="none"), logits.detach().argmax(-1) == targets
