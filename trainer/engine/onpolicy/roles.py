@@ -16,15 +16,14 @@ from typing import Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel
-from peft.utils import load_peft_weights, set_peft_model_state_dict
+from peft.utils import set_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedModel
 
-from trainer.kit.errors import TrainerError
+from trainer.engine.reward.adapter import incompatible_reward_model, read_reward_adapter
 
 Role = Literal["policy", "value", "reward", "reference", "base"]
 POLICY, VALUE, REWARD, REFERENCE = "default", "value", "reward", "reference"
-HEAD_KEY = "score.weight"
 
 
 @dataclass
@@ -117,29 +116,26 @@ class Roles:
 def load_reward(folder: Path, model: PeftModel | PreTrainedModel, *, param: str = "reward.model") -> RewardModel:
     """Put a reward job's adapter, PEFT's SEQ_CLS layout, onto a causal model: the same base or one of its own.
 
-    Raises TrainerError (`incompatible_reward_model`, naming `param`) where the adapter does not fit that base or has
-    no score head.
+    Raises TrainerError (`incompatible_reward_model`, naming `param`) if the adapter does not fit that base or has no
+    score head.
     """
-    config = LoraConfig.from_pretrained(str(folder))
-    weights = load_peft_weights(str(folder), device="cpu")
-    heads = [name for name in weights if name.endswith(HEAD_KEY)]
-    if len(heads) != 1 or weights[heads[0]].shape[0] != 1:
-        raise _incompatible("it has no score head with one output", param)
-    score = weights.pop(heads[0])
-    plain = _causal(cast(LoraConfig, config))
+    adapter = read_reward_adapter(folder, param=param)
+    plain = _causal(adapter.config)
     if isinstance(model, PeftModel):
         wrapped = model
         wrapped.add_adapter(REWARD, plain)
     else:
         wrapped = PeftModel(model, plain, adapter_name=REWARD)
-    head = nn.Linear(score.shape[1], 1, bias=False, device=wrapped.device)
+    head = nn.Linear(adapter.head.shape[1], 1, bias=False, device=wrapped.device)
     width = cast(Any, wrapped.config).get_text_config().hidden_size
     own = {name.replace(f".{REWARD}", "") for name in _adapter_parameters(wrapped, REWARD)}
-    if score.shape[1] != width or own != set(weights):
-        raise _incompatible("its weights do not fit the base model that it names", param)
-    set_peft_model_state_dict(wrapped, weights, adapter_name=REWARD)
+    if adapter.head.shape[1] != width or own != set(adapter.weights):
+        raise incompatible_reward_model(
+            "does not fit the base model: name the base that it was trained on", param=param
+        )
+    set_peft_model_state_dict(wrapped, adapter.weights, adapter_name=REWARD)
     with torch.no_grad():
-        head.weight.copy_(score)
+        head.weight.copy_(adapter.head)
     head.requires_grad_(False)
     silence_dropout(wrapped)
     if wrapped is not model:
@@ -197,11 +193,3 @@ def _value_head(model: PeftModel, reward: RewardModel | None) -> nn.Linear:
 
 def _named(prefix: str, module: nn.Module) -> dict[str, nn.Parameter]:
     return {f"{prefix}.{name}": parameter for name, parameter in module.named_parameters()}
-
-
-def _incompatible(reason: str, param: str) -> TrainerError:
-    return TrainerError(
-        "incompatible_reward_model",
-        f"The reward model cannot be used: {reason}. Name the result of a reward job.",
-        param=param,
-    )
