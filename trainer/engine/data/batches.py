@@ -34,13 +34,16 @@ def collate_sequences(rows: Sequence[TokenizedRow], pad_id: int) -> dict[str, to
     return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
 
-def batches_within(order: Sequence[int], rows: Sequence[TokenizedRow], device: str) -> Iterator[list[int]]:
-    """Group row numbers, sorted by length, so that a padded batch stays within the device's tokens a pass."""
+def batches_within(lengths: Sequence[int], device: str) -> Iterator[list[int]]:
+    """Group the places of rows of these lengths, the shortest first.
+
+    Padded, a group stays within the device's tokens a pass; a longer row is a group of its own.
+    """
     batch: list[int] = []
-    for number in order:
-        if batch and (len(batch) + 1) * len(rows[number].input_ids) > TOKENS_A_PASS[device]:
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        if batch and (len(batch) + 1) * lengths[place] > TOKENS_A_PASS[device]:
             yield batch
             batch = []
-        batch.append(number)
+        batch.append(place)
     if batch:
         yield batch

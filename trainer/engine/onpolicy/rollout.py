@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from trainer.engine.data.batches import batches_within
 from trainer.engine.scoring.head import head_reads
-from trainer.kit.auto import TOKENS_A_PASS
 from trainer.kit.errors import TrainerError
 
 
@@ -54,8 +54,9 @@ def sample(
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     found: dict[int, Response] = {}
+    lengths = [len(prompt) + sampling.max_new_tokens for prompt in prompts]
     with torch.no_grad():
-        for numbers in _batches(prompts, sampling.max_new_tokens, device.type):
+        for numbers in batches_within(lengths, device.type):
             if should_stop():
                 return None
             try:
@@ -69,18 +70,6 @@ def sample(
                 ) from error
             found.update(zip(numbers, drawn, strict=True))
     return [found[number] for number in range(len(prompts))]
-
-
-def _batches(prompts: Sequence[Sequence[int]], room: int, device: str) -> Iterator[list[int]]:
-    """Group prompts of similar length so that a batch with its responses stays within the device's tokens a pass."""
-    batch: list[int] = []
-    for number in sorted(range(len(prompts)), key=lambda number: len(prompts[number])):
-        if batch and (len(batch) + 1) * (len(prompts[number]) + room) > TOKENS_A_PASS[device]:
-            yield batch
-            batch = []
-        batch.append(number)
-    if batch:
-        yield batch
 
 
 def _sample_batch(

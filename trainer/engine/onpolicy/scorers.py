@@ -11,12 +11,12 @@ import torch
 from trainer.contract.methods.onpolicy import FunctionReward
 from trainer.engine.chat_template.end_of_turn import closing_ids
 from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.data.batches import batches_within
 from trainer.engine.onpolicy.forward import collate, last_token_scores
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
 from trainer.engine.onpolicy.reward_functions import score_texts
 from trainer.engine.onpolicy.roles import Roles
 from trainer.engine.onpolicy.rollout import Response
-from trainer.kit.auto import TOKENS_A_PASS
 from trainer.kit.errors import TrainerError
 
 Scorer = Callable[[Sequence[TokenizedPrompt], Sequence[Response]], list[float]]
@@ -56,7 +56,9 @@ def model_scorer(template: ChatTemplate, roles: Roles) -> Scorer:
         reward = roles.reward
         assert reward is not None
         with torch.no_grad(), roles.acting("reward") as model:
-            for numbers in _batches([len(a) + len(s) for a, s in zip(asked, said, strict=True)], model.device.type):
+            for numbers in batches_within(
+                [len(a) + len(s) for a, s in zip(asked, said, strict=True)], model.device.type
+            ):
                 batch = collate([asked[n] for n in numbers], [said[n] for n in numbers], pad, model.device)
                 found: list[float] = last_token_scores(model, reward.head, batch).tolist()
                 for number, value in zip(numbers, found, strict=True):
@@ -76,13 +78,3 @@ def checked(scores: Sequence[float], *, param: str) -> list[float]:
         "checkpoint is good.",
         param=param,
     )
-
-
-def _batches(lengths: Sequence[int], device: str) -> list[list[int]]:
-    """Group numbers, sorted by length, so that a padded batch stays within the device's tokens a pass."""
-    batches: list[list[int]] = [[]]
-    for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
-        if batches[-1] and (len(batches[-1]) + 1) * lengths[number] > TOKENS_A_PASS[device]:
-            batches.append([])
-        batches[-1].append(number)
-    return batches

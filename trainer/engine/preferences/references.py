@@ -23,10 +23,9 @@ REFERENCE_NAME = "reference.safetensors"
 
 def answer_log_probs(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> torch.Tensor:
     """Return each row's summed log-probability of its trained tokens [rows], in nats, without a graph, on the CPU."""
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids))
     found = torch.empty(len(rows))
     with evaluating(model):
-        for numbers in batches_within(order, rows, model.device.type):
+        for numbers in batches_within([len(row.input_ids) for row in rows], model.device.type):
             batch = collate([rows[number] for number in numbers], pad_id)
             batch = {name: values.to(model.device) for name, values in batch.items()}
             found[torch.tensor(numbers)] = sequence_log_probs(model, batch)[0].float().cpu()

@@ -92,10 +92,9 @@ def score_sequences(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> li
 
     Raises TrainerError (`loss_not_finite`) where one is not a finite number.
     """
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids))
     scores = [math.nan] * len(rows)
     with evaluating(model):
-        for numbers in batches_within(order, rows, model.device.type):
+        for numbers in batches_within([len(row.input_ids) for row in rows], model.device.type):
             batch = collate_sequences([rows[number] for number in numbers], pad_id)
             found: list[float] = last_scores(model, {k: v.to(model.device) for k, v in batch.items()}).tolist()
             for number, value in zip(numbers, found, strict=True):

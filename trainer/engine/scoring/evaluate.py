@@ -42,10 +42,9 @@ def score_rows(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> tuple[M
 
     Raises TrainerError (`loss_not_finite`) where a score is not a finite number.
     """
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids))
     scores: dict[int, tuple[float, int]] = {}
     with evaluating(model):
-        for numbers in batches_within(order, rows, model.device.type):
+        for numbers in batches_within([len(row.input_ids) for row in rows], model.device.type):
             batch = [rows[number] for number in numbers]
             scores.update(zip(numbers, _score_batch(model, batch, pad_id), strict=True))
     return token_measures(

@@ -10,7 +10,7 @@ from torch import nn
 
 from trainer.engine.data.tokens import IGNORED
 from trainer.engine.scoring.evaluate import SUBSET_TOKENS, evaluating
-from trainer.kit.auto import TOKENS_A_PASS
+from trainer.kit.auto import rows_a_pass
 from trainer.kit.errors import TrainerError
 from trainer.kit.statistics import Measure, token_measures
 from trainer.recipes.pretraining.packing import Window, Windows, collate
@@ -60,7 +60,8 @@ def keeps_apart(model: Any) -> bool:
 
 
 def _batches(windows: Sequence[Window], pad_id: int, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
-    size = max(1, TOKENS_A_PASS[device.type] // max(len(window) for window in windows))
+    # All windows but a file's last are of one length, so their order is kept.
+    size = rows_a_pass(device.type, max(len(window) for window in windows))
     for start in range(0, len(windows), size):
         batch = collate(windows[start : start + size], pad_id)
         yield {name: values.to(device) for name, values in batch.items()}
