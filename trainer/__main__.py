@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
-from trainer.events import Error, EventSink
-from trainer.result import ExitCode
-from trainer.stop import StopFlag
-
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "MPLBACKEND": "svg",
-    # TRL loads wandb where it is installed; what there is to report, the events have.
-    "WANDB_MODE": "disabled",
-    "WANDB_ERROR_REPORTING": "false",
-}
+from trainer.contract.events import Error
+from trainer.contract.result import ExitCode
+from trainer.kit.errors import TrainerError
+from trainer.kit.event_sink import EventSink
+from trainer.kit.stop import StopFlag
+from trainer.programs.shell import print_failure, run_program
 
 
 def main(arguments: list[str]) -> int:
@@ -31,21 +23,20 @@ def main(arguments: list[str]) -> int:
     workdir = Path(arguments[0]).resolve()
     stop = StopFlag()
     signal.signal(signal.SIGTERM, stop.on_signal)
-    os.environ.update(ENVIRONMENT)
-    try:
+
+    def work() -> ExitCode:
         from trainer.run import run
-    except ModuleNotFoundError as error:
-        return _missing_package(workdir, str(error.name))
-    return run(workdir, stop)
+
+        return run(workdir, stop)
+
+    return run_program(work, partial(_emit_failure, workdir))
 
 
-def _missing_package(workdir: Path, name: str) -> int:
-    message = f"The Python package {name} is not installed on this worker: pip install 'burnish-server[trainer]'."
-    print(message, file=sys.stderr)
+def _emit_failure(workdir: Path, failure: TrainerError) -> None:
+    print_failure(failure)
     sink = EventSink(workdir)
-    sink.emit(Error(code="missing_package", message=message))
+    sink.emit(Error(code=failure.code, message=failure.message, param=failure.param))
     sink.close()
-    return ExitCode.FAULT
 
 
 if __name__ == "__main__":

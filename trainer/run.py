@@ -7,23 +7,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from trainer.engine.checkpoints import verified_checkpoint
-from trainer.engine.environment import describe
-from trainer.engine.export import Verification
-from trainer.engine.loop import INCOMING_FOLDER, evaluation_event
-from trainer.engine.recipe import JobContext, Loop, Recipe
-from trainer.engine.samples import Sample, side_by_side
-from trainer.errors import Stopped, TrainerError, as_trainer_error
-from trainer.events import Configured, Error, EventSink
-from trainer.events import Warning as WarningEvent
-from trainer.phases import Phases
-from trainer.progress import Progress
-from trainer.report.card import model_card
-from trainer.report.model import Report
-from trainer.report.write import write_report
-from trainer.result import (
+from trainer.contract.events import Configured, Error
+from trainer.contract.events import Warning as WarningEvent
+from trainer.contract.result import (
     ADAPTER_FOLDER,
     MODEL_FOLDER,
     OUTPUT_FOLDER,
@@ -33,9 +19,23 @@ from trainer.result import (
     entries_of,
     write_manifest,
 )
-from trainer.spec import JobSpec
-from trainer.statistics import Measure, compare
-from trainer.stop import StopFlag
+from trainer.engine.adapter_export import Verification
+from trainer.engine.loop.checkpoints import verified_checkpoint
+from trainer.engine.loop.training_loop import evaluation_event
+from trainer.engine.models.environment import describe
+from trainer.engine.recipe import JobContext, Loop, Recipe
+from trainer.engine.scoring.samples import Sample, side_by_side
+from trainer.kit.errors import Stopped, as_trainer_error
+from trainer.kit.event_sink import EventSink
+from trainer.kit.phases import Phases
+from trainer.kit.progress import Progress
+from trainer.kit.statistics import Measure, compare
+from trainer.kit.stop import StopFlag
+from trainer.kit.workdir import CHECKPOINT_FOLDER, INCOMING_FOLDER, read_spec
+from trainer.recipes import recipe_for
+from trainer.report.card import model_card
+from trainer.report.model import Report
+from trainer.report.write import write_report
 
 
 def run(workdir: Path, stop: StopFlag) -> ExitCode:
@@ -71,7 +71,7 @@ class _Job:
         self._clear_leftovers()
         job = JobContext(self.workdir, spec, self.sink, self.stop, self._warn)
         self.meter = job.meter
-        recipe = spec.method.recipe(job)
+        recipe = recipe_for(job)
         with self.phases.enter("tokenizing", "Reading the rows and turning them into tokens"):
             recipe.read()
         with self.phases.enter("loading", f"Loading {spec.start.id if spec.start else spec.base.id}"):
@@ -81,7 +81,7 @@ class _Job:
         with self.phases.enter("evaluating_base", "Measuring the model that the job starts from"):
             base, base_answers = self._measure_base(recipe)
         with self.phases.enter("training", f"Training for {recipe.resolved.total_steps} steps"):
-            loop.fit(self.workdir / "checkpoint" if spec.resume else None)
+            loop.fit(self.workdir / CHECKPOINT_FOLDER if spec.resume else None)
         if ended := self.meter.finish(loop.progress.last_step):
             self._warn(ended)
         with self.phases.enter("evaluating", "Measuring the tuned model and answering prompts"):
@@ -103,7 +103,7 @@ class _Job:
             shutil.rmtree(self.workdir / name, ignore_errors=True)
 
     def _build(self, recipe: Recipe) -> Loop:
-        resume = verified_checkpoint(self.workdir / "checkpoint") if self.spec.resume else None
+        resume = verified_checkpoint(self.workdir / CHECKPOINT_FOLDER) if self.spec.resume else None
         loop = recipe.make_loop(Progress.load(resume) if resume else Progress())
         if self.meter.planned:
             self._warn(self.meter.planned)
@@ -191,15 +191,3 @@ class _Job:
     def _warn(self, message: str) -> None:
         self.warnings.append(message)
         self.sink.emit(WarningEvent(message=message))
-
-
-def read_spec(workdir: Path) -> JobSpec:
-    """Read `job.json`. Raises TrainerError (`invalid_job`)."""
-    try:
-        return JobSpec.model_validate_json((workdir / "job.json").read_bytes())
-    except FileNotFoundError as error:
-        raise TrainerError("invalid_job", "The work folder has no job.json.") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise TrainerError("invalid_job", f"job.json is not a job: {where}: {first['msg']}.", param=where) from error

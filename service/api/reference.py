@@ -16,7 +16,7 @@ from service.keys.idempotency import IdempotencyKeyReused
 from service.kit.declared import refuses
 from service.kit.errors import InvalidRequest, NoSpace, ServiceError, Unavailable
 from service.limits.errors import RateLimited
-from trainer.methods import METHODS
+from trainer.contract.methods import METHODS
 
 Json = dict[str, Any]
 _REF = "#/components/schemas/{model}"

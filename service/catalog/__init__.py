@@ -92,7 +92,7 @@ def load_catalog(path: Path | None) -> Catalog:
 
 
 def locate(source: PackageSource | FolderSource | HubSource) -> dict[str, Any]:
-    """Turn a source into what `python -m trainer.prepare` reads, without importing the package.
+    """Turn a source into what `python -m trainer.programs.prepare` reads, without importing the package.
 
     Raises SourceMissing where this machine lacks it.
     """

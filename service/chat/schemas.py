@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from trainer.rows import Message
+from trainer.contract.rows import Message
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 MAX_STOPS = 4

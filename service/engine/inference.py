@@ -24,7 +24,7 @@ from service.engine.turns import EngineTurns
 from service.engine.weights import Weights
 from service.kit.errors import InvalidRequest
 from service.kit.settings import Settings
-from trainer.chat_messages import AdapterRef
+from trainer.contract.chat import AdapterRef
 
 log = logging.getLogger(__name__)
 

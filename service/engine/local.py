@@ -20,7 +20,7 @@ from service.engine.writer import Writer
 from service.kit.errors import InvalidRequest
 from service.kit.fair_turns import Turn
 from service.kit.settings import Settings
-from trainer.chat_messages import Ask, Refused, Sampling
+from trainer.contract.chat import Ask, Refused, Sampling
 
 log = logging.getLogger(__name__)
 

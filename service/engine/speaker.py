@@ -14,7 +14,7 @@ from typing import Protocol
 from service.kit.settings import Settings
 from service.kit.tether import tethered
 from service.worker.child import trainer_environment
-from trainer.chat_messages import (
+from trainer.contract.chat import (
     TOLD,
     Ask,
     Began,
@@ -29,11 +29,11 @@ from trainer.chat_messages import (
     Resumed,
     Told,
 )
-from trainer.methods.base import Frozen
+from trainer.frozen import Frozen
 
 log = logging.getLogger(__name__)
 
-CHAT_COMMAND = (sys.executable, "-m", "trainer.chat")
+CHAT_COMMAND = (sys.executable, "-m", "trainer.programs.chat")
 _LINE_BYTES = 16 << 20
 _END_SECONDS = 10.0
 _LOG_NAME = "chat.log"

@@ -1,7 +1,7 @@
 """Calls of tools in an answer's text, in the Hermes form: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
 
 It is the form in which training data's calls are written for models whose template knows none, and which open
-models share (see `trainer/engine/template.py`).
+models share (see `trainer/engine/chat_template/render.py`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from service.worker import results
 from service.worker.bases import PREPARE_COMMAND, prepared_base
 from service.worker.errors import AttemptFailed, JobFailed, WorkerStopping
 from service.worker.hold import Unleased
-from trainer.chat_messages import AdapterRef
+from trainer.contract.chat import AdapterRef
 
 MAX_ADAPTERS = 64
 """How many adapters stay on disk; those unused for the longest go first."""

@@ -20,7 +20,7 @@ from service.chat.schemas import (
 )
 from service.engine.tools import CallReader
 from service.kit import ids
-from trainer import chat_messages as told
+from trainer.contract import chat as told
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.exports.tables import AS_STORED, ExportStatus, ModelExport
 from service.jobs.schemas import JobErrorObject
 from service.kit.expiry import ExpiresAfter
-from trainer.exports import ExportCheck, Format, Precision
+from trainer.contract.export import ExportCheck, Format, Precision
 
 
 class ExportCreate(BaseModel):

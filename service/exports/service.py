@@ -21,7 +21,7 @@ from service.kit.errors import InvalidRequest
 from service.kit.fair_turns import TurnsExhausted
 from service.limits import repository as limits
 from service.models.errors import ModelNotFound
-from trainer.methods.base import Kinds
+from trainer.contract.methods.base import Kinds
 
 _DEFAULTS = {"merged": "bf16", "gguf": "f16"}
 _RETRY_SECONDS = 30.0

@@ -53,7 +53,7 @@ class ModelExport(Base):
     bytes: Mapped[int | None] = mapped_column(BigInteger)
     sha256: Mapped[str | None] = mapped_column(String(64))
     verification: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """`trainer.exports.ExportCheck`; null for an adapter."""
+    """`trainer.contract.export.ExportCheck`; null for an adapter."""
 
     lease_token: Mapped[int] = mapped_column(Integer, default=0)
     """Raised by every claim: a write that carries an older one is refused."""

@@ -23,8 +23,8 @@ from service.keys.service import Principal
 from service.kit.errors import ServiceError
 from trainer.graders import Failure, PythonGrader, Reply, TokenUsage
 from trainer.graders import Question as GradersQuestion
-from trainer.graders.base import Leaf
 from trainer.graders.label_model import LabelModelGrader
+from trainer.graders.leaf import Leaf
 from trainer.graders.multi import MultiGrader
 from trainer.graders.sandbox import Leash, SandboxLimits, check_python
 from trainer.graders.score_model import ScoreModelGrader

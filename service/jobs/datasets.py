@@ -17,8 +17,8 @@ from service.jobs import methods
 from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
 from service.storage.errors import BlobNotFound
+from trainer.contract.methods.reinforcement import ReinforcementMethod
 from trainer.graders import needs
-from trainer.methods.reinforcement import ReinforcementMethod
 
 _OUTCOMES_KEPT = 1000
 _LOOK_SECONDS = 0.5

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from service.context import Context
 from service.jobs.references import Result
 from service.kit.errors import InvalidRequest
+from trainer.contract.methods import Method
+from trainer.contract.methods.reinforcement import ReinforcementMethod
 from trainer.graders import AnyGrader, LabelModelGrader, Leaf, PythonGrader, ScoreModelGrader
-from trainer.methods import Method
-from trainer.methods.reinforcement import ReinforcementMethod
 
 _PLACE = "method.reinforcement.grader"
 

@@ -24,7 +24,7 @@ from service.limits import service as limits
 from service.limits.service import Hold
 from service.limits.values import UNLIMITED, Limits
 from service.models.tables import FineTunedModel
-from trainer.methods.base import Kinds
+from trainer.contract.methods.base import Kinds
 
 PAUSE_FACTOR, LONGEST_PAUSE = 4, 600.0
 """By how much each pause after a failure is longer than the one before, and the longest, in seconds."""

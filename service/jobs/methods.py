@@ -10,8 +10,9 @@ from pydantic_core import ErrorDetails
 
 from service.jobs.schemas import JobCreate
 from service.kit.errors import InvalidRequest
-from trainer.methods import METHODS, Method
-from trainer.methods.base import Frozen, LoraParameters
+from trainer.contract.methods import METHODS, Method
+from trainer.contract.methods.base import LoraParameters
+from trainer.frozen import Frozen
 
 METHOD: TypeAdapter[Method] = TypeAdapter(Method)
 TYPES = tuple(method.model_fields["type"].default for method in METHODS)

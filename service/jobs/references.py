@@ -17,8 +17,8 @@ from service.kit.errors import InvalidRequest
 from service.models import repository as models
 from service.models.errors import ModelNotFound
 from service.models.tables import AdapterDownload, CheckpointPermission
-from trainer.methods.base import Kinds
-from trainer.spec import LineageEntry
+from trainer.contract.job import LineageEntry
+from trainer.contract.methods.base import Kinds
 
 _CHECKPOINT = re.compile(r"(?P<model>ft:.+):ckpt-step-(?P<step>\d{1,9})")
 

@@ -15,7 +15,7 @@ from service.jobs.states import TERMINAL
 from service.jobs.tables import Job, JobCheckpoint
 from service.kit import outbox
 from service.models import repository as models
-from trainer.result import OUTPUT_FOLDER
+from trainer.contract.result import OUTPUT_FOLDER
 
 # The measure that a method's evaluations put first, where it is one of which more is better; else it is the loss.
 _HEADLINES = {

@@ -14,8 +14,8 @@ from service.jobs.states import WIRE_STATUS, JobState
 from service.jobs.tables import Job, JobCheckpoint, JobEvent
 from service.kit.expiry import ExpiresAfter
 from service.models.tables import AdapterDownload
-from trainer.methods.base import LoraParameters
-from trainer.spec import Budget, LineageEntry
+from trainer.contract.job import Budget, LineageEntry
+from trainer.contract.methods.base import LoraParameters
 
 MAX_METADATA = 16
 """The most pairs of a job's metadata."""

@@ -16,10 +16,10 @@ from service.keys.service import Principal
 from service.kit.errors import InvalidRequest
 from service.models.errors import ModelNotFound
 from service.models.tables import AdapterDownload
-from trainer.methods import Method
-from trainer.methods.onpolicy import ModelReward, RewardedHyperparameters
-from trainer.methods.pretraining import PretrainingMethod
-from trainer.spec import FROM_SCRATCH, LineageEntry
+from trainer.contract.job import FROM_SCRATCH, LineageEntry
+from trainer.contract.methods import Method
+from trainer.contract.methods.onpolicy import ModelReward, RewardedHyperparameters
+from trainer.contract.methods.pretraining import PretrainingMethod
 
 _EARLIER = ("ft:", "ftjob-")
 

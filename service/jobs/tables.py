@@ -43,7 +43,7 @@ class Job(Base):
     waits_for: Mapped[str | None] = mapped_column(String(128))
     """The ids of the jobs that must have succeeded first, with spaces between; null once there are none."""
     lineage: Mapped[list[dict[str, Any]]] = mapped_column(Json, default=list)
-    """The jobs that the start model came from, the oldest first: `trainer.spec.LineageEntry`.
+    """The jobs that the start model came from, the oldest first: `trainer.contract.job.LineageEntry`.
 
     It begins anew with a model of another project, of which it has the shared name alone.
     """

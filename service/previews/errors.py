@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.kit.errors import Conflict, InvalidRequest, Unavailable
-from trainer.counted import Failed
+from trainer.contract.preview import Failed
 
 _RETRY_SECONDS = 5
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from service.jobs import repository as jobs
 from service.jobs.tables import Job
 from service.previews.schemas import TimeEstimate
-from trainer.counted import Counted
+from trainer.contract.preview import Counted
 
 _LOOKED_AT = 200
 _USED = 20

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from service.jobs.schemas import JobQueueObject
 from service.models.tables import AdapterDownload
-from trainer.counted import DataPreview, MemoryEstimate, SampleRow
+from trainer.contract.preview import DataPreview, MemoryEstimate, SampleRow
 
 
 class TimeEstimate(BaseModel):

@@ -26,7 +26,7 @@ from service.previews.estimates import estimate_time
 from service.previews.schemas import PreviewEstimates, PreviewObject
 from service.previews.tables import Preview
 from service.workers import repository as workers
-from trainer.counted import Counted, Outcome
+from trainer.contract.preview import Counted, Outcome
 
 _COLUMNS = (
     "project_id",

@@ -22,12 +22,12 @@ from service.worker.child import Child, trainer_environment
 from service.worker.errors import AttemptFailed, JobFailed
 from service.worker.hold import Hold
 from service.worker.local_lock import only_one
-from trainer.result import ExitCode
-from trainer.spec import FROM_SCRATCH, BaseModelRef
+from trainer.contract.job import FROM_SCRATCH, BaseModelRef
+from trainer.contract.result import ExitCode
 
 log = logging.getLogger(__name__)
 
-PREPARE_COMMAND = (sys.executable, "-m", "trainer.prepare")
+PREPARE_COMMAND = (sys.executable, "-m", "trainer.programs.prepare")
 LOG_NAME = "prepare.log"
 SOURCE_NAME = "source.json"
 _PARTIAL = ".partial"

@@ -17,8 +17,8 @@ from service.storage.errors import StorageError
 from service.worker.lease import Lease
 from service.worker.messages import Row, finite
 from service.worker.transfer import Damaged, StoredFolder, job_prefix, store_folder
-from trainer import events
-from trainer.result import CHECKPOINTS_FOLDER, MANIFEST_NAME
+from trainer.contract import events
+from trainer.contract.result import CHECKPOINTS_FOLDER, MANIFEST_NAME
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,16 @@ from service.worker.lease import Lease
 from service.worker.publish import write_zip
 from service.worker.results import fetch_result
 from service.worker.transfer import Damaged, upload
-from trainer.exports import BASE_FOLDER, OUTPUT_FOLDER, RESULT_NAME, SOURCE_FOLDER, SPEC_NAME, ExportCheck, ExportSpec
-from trainer.result import MANIFEST_NAME, Manifest, entries_of, read_manifest, write_manifest
+from trainer.contract.export import (
+    BASE_FOLDER,
+    OUTPUT_FOLDER,
+    RESULT_NAME,
+    SOURCE_FOLDER,
+    SPEC_NAME,
+    ExportCheck,
+    ExportSpec,
+)
+from trainer.contract.result import MANIFEST_NAME, Manifest, entries_of, read_manifest, write_manifest
 
 log = logging.getLogger(__name__)
 

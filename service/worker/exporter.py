@@ -31,11 +31,11 @@ from service.worker.lease import Lease
 from service.worker.messages import without_nul
 from service.worker.run import FULL
 from service.worker.stage import work_folder
-from trainer.result import ExitCode
+from trainer.contract.result import ExitCode
 
 log = logging.getLogger(__name__)
 
-EXPORT_COMMAND = (sys.executable, "-m", "trainer.export")
+EXPORT_COMMAND = (sys.executable, "-m", "trainer.programs.export")
 LOG_NAME = "export.log"
 _NICENESS = ("nice", "-n", "10")
 _NO_MEMORY = (

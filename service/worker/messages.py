@@ -6,7 +6,7 @@ import hashlib
 import math
 from typing import Any, NotRequired, TypedDict, cast
 
-from trainer import events
+from trainer.contract import events
 
 
 class Row(TypedDict):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from service.jobs.tables import Job
 from service.kit import metrics, tracing
 from service.kit.log import set_subject
-from trainer import events
+from trainer.contract import events
 
 
 def claimed(job: Job, *, since: float) -> None:

@@ -29,11 +29,11 @@ from service.worker.errors import AttemptEnd, AttemptFailed, JobFailed
 from service.worker.hold import Hold, Unleased
 from service.worker.messages import without_nul
 from service.worker.stage import stage, uses_gpu, work_folder
-from trainer.counted import PREVIEW_NAME, Counted, Failed, Outcome
+from trainer.contract.preview import PREVIEW_NAME, Counted, Failed, Outcome
 
 log = logging.getLogger(__name__)
 
-PREVIEW_COMMAND = (sys.executable, "-m", "trainer.preview")
+PREVIEW_COMMAND = (sys.executable, "-m", "trainer.programs.preview")
 LOG_NAME = "preview.log"
 _NICENESS = ("nice", "-n", "10")
 

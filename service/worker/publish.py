@@ -21,8 +21,8 @@ from service.worker.errors import AttemptFailed
 from service.worker.hold import Hold
 from service.worker.lease import Lease
 from service.worker.transfer import Damaged, checked_entries, job_prefix, upload
-from trainer.methods.base import Kinds
-from trainer.result import (
+from trainer.contract.methods.base import Kinds
+from trainer.contract.result import (
     ADAPTER_FOLDER,
     MANIFEST_NAME,
     MODEL_FOLDER,

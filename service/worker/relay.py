@@ -22,7 +22,7 @@ from service.worker.errors import LeaseLost
 from service.worker.lease import Lease
 from service.worker.messages import finite, row_of
 from service.worker.observed import Progress
-from trainer import events
+from trainer.contract import events
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from service.storage.errors import BlobNotFound, StorageError
 from service.worker.errors import AttemptFailed, JobFailed
 from service.worker.hold import Hold
 from service.worker.transfer import Damaged, fetch_folder
-from trainer.result import Manifest
-from trainer.spec import BaseModelRef, ParentModel, RewardModelRef
+from trainer.contract.job import BaseModelRef, ParentModel, RewardModelRef
+from trainer.contract.result import Manifest
 
 WEIGHTS = "adapter_model.safetensors"
 _ADAPTER_FILES = frozenset({"adapter_config.json", WEIGHTS})

@@ -26,7 +26,7 @@ from service.worker.errors import AttemptFailed, JobFailed
 from service.worker.hold import Hold
 from service.worker.results import Bases, fetch_reward, fetch_start
 from service.worker.transfer import Damaged, download, fetch_folder
-from trainer.spec import Budget, DataFile, JobSpec, LineageEntry
+from trainer.contract.job import Budget, DataFile, JobSpec, LineageEntry
 
 log = logging.getLogger(__name__)
 

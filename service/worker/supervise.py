@@ -26,7 +26,7 @@ from service.worker.errors import (
 from service.worker.lease import Lease
 from service.worker.relay import Relay
 from service.worker.usage import Usage
-from trainer.result import ExitCode
+from trainer.contract.result import ExitCode
 
 log = logging.getLogger(__name__)
 

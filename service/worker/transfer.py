@@ -12,7 +12,7 @@ from service.storage import Storage, StoredBlob
 from service.storage.base import CHUNK_SIZE
 from service.storage.keys import is_key
 from service.worker.hold import Hold
-from trainer.result import MANIFEST_NAME, FileEntry, Manifest
+from trainer.contract.result import MANIFEST_NAME, FileEntry, Manifest
 
 
 class Damaged(Exception):

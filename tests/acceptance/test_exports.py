@@ -70,10 +70,12 @@ def test_exports_survive_their_worker_and_load_elsewhere(
     name = job.fine_tuned_model
     assert name is not None
     export = client.models.exports.create(name, format="gguf", precision="f16")
-    wait_until(lambda: server.find("-m", "trainer.export"), what="the export to begin")
+    wait_until(lambda: server.find("-m", "trainer.programs.export"), what="the export to begin")
     for worker in server.find("worker"):
         worker.kill()
-    wait_until(lambda: not server.find("-m", "trainer.export"), what="the program to end with its worker", seconds=30)
+    wait_until(
+        lambda: not server.find("-m", "trainer.programs.export"), what="the program to end with its worker", seconds=30
+    )
     assert client.models.exports.retrieve(name, export.id).status == "running"
     export = client.models.exports.wait(name, export.id, timeout=200)
     gguf = client.models.exports.download(name, export.id, tmp_path)

@@ -18,7 +18,7 @@ from openai import OpenAI
 from burnish import Burnish, JobFailed, WebhookVerificationError
 from tests.fixtures.processes import WEBHOOK_SECRET, Received, Server, jsonl, rows, running_server, wait_until
 from tests.fixtures.service import write_catalog
-from trainer.result import read_manifest
+from trainer.contract.result import read_manifest
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from trainer.methods import METHODS
-from trainer.methods.base import CommonHyperparameters, LoraParameters
-from trainer.methods.onpolicy import OnPolicyHyperparameters
-from trainer.methods.rewards import REWARD_PARAMETERS
+from trainer.contract.methods import METHODS
+from trainer.contract.methods.base import CommonHyperparameters, LoraParameters
+from trainer.contract.methods.onpolicy import OnPolicyHyperparameters
+from trainer.contract.methods.reward_functions import REWARD_PARAMETERS
 
 DOCS = Path(__file__).parents[2] / "docs"
 SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", (DOCS / "methods.md").read_text("utf-8"), re.M | re.S))

@@ -76,7 +76,7 @@ def test_prometheus_asks_where_the_containers_listen() -> None:
 
 def test_the_trainer_loads_neither_metrics_nor_traces() -> None:
     code = (
-        "import sys, trainer.run, trainer.events\n"
+        "import sys, trainer.run, trainer.contract.events\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules} & {'prometheus_client', 'opentelemetry'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

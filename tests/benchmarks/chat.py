@@ -20,10 +20,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from tests.benchmarks.measuring import REPOSITORY, Grid, Outcome, Spread, at_least, in_turns, output_options, show
 from tests.benchmarks.trainer_against_trl import prepared_base
 from tests.fixtures.adapters import make_adapter
-from trainer.chat_messages import AdapterRef, Ask, Ended, Sampling
-from trainer.engine.chat.answers import answer
-from trainer.engine.chat.models import Models
-from trainer.rows import Message
+from trainer.chat.answers import answer
+from trainer.chat.models import Models
+from trainer.contract.chat import AdapterRef, Ask, Ended, Sampling
+from trainer.contract.rows import Message
 
 PROMPTS = (
     "What is the capital of France?",

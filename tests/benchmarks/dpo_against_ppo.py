@@ -25,8 +25,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.benchmarks.jobs import Ran, run_job
 from tests.benchmarks.measuring import REPOSITORY, Grid, Outcome, Spread, at_least, output_options, show
 from tests.benchmarks.trainer_against_trl import prepared_base
-from trainer.engine.ppo.rewards import score_texts
-from trainer.methods.rewards import LengthReward
+from trainer.contract.methods.reward_functions import LengthReward
+from trainer.engine.onpolicy.reward_functions import score_texts
 
 RULE = LengthReward(target=30)
 NEW_TOKENS = 20

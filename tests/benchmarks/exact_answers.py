@@ -11,18 +11,19 @@ from xml.etree import ElementTree as Xml
 
 from tests.benchmarks.measuring import REPOSITORY, Grid, Outcome, output_options, show
 
-ENGINE = "tests/trainer/engine"
+RECIPES = "tests/trainer/recipes"
+HEAD = "tests/trainer/engine/scoring/test_head.py"
 OPTIMUM = (
-    f"{ENGINE}/dpo/test_optimum.py",
-    f"{ENGINE}/ppo/test_exact_optimum.py",
-    f"{ENGINE}/reward/test_recovery.py",
+    f"{RECIPES}/dpo/test_optimum.py",
+    f"{RECIPES}/ppo/test_exact_optimum.py",
+    f"{RECIPES}/reward/test_recovery.py",
 )
 EQUIVALENCE = (
-    f"{ENGINE}/test_head.py::test_loss_and_gradients_are_trl_s",
-    f"{ENGINE}/reward/test_losses.py",
-    f"{ENGINE}/dpo/test_losses.py",
-    f"{ENGINE}/kto/test_losses.py",
-    f"{ENGINE}/grpo/test_losses.py",
+    f"{HEAD}::test_loss_and_gradients_are_trl_s",
+    f"{RECIPES}/reward/test_losses.py",
+    f"{RECIPES}/dpo/test_losses.py",
+    f"{RECIPES}/kto/test_losses.py",
+    f"{RECIPES}/grpo/test_losses.py",
 )
 
 
@@ -46,7 +47,7 @@ def benchmark(_options: argparse.Namespace) -> Outcome:
         "The reward model learns from rankings of 8 answers by a hidden reward; the pairs were in no ranking.",
         "Where the name says TRL's, the reference is TRL 1.16's trainer on the same batch; rankings of more than two "
         "responses are compared with a loop that sends each pair through the model by itself.",
-        "PPO's first ratio (1 ± 1e-6), GAE against a loop, and whitening are asserted in tests/trainer/engine/ppo.",
+        "PPO's first ratio (1 ± 1e-6), GAE against a loop, and whitening are asserted in tests/trainer/recipes/ppo.",
     )
     return Outcome(grids, notes, {"optimum": optimum, "equivalence": equivalence})
 
@@ -69,10 +70,12 @@ def recorded(tests: tuple[str, ...]) -> list[dict[str, str]]:
 
 def _name(case: Xml.Element) -> str:
     """Return `dpo: loss and gradients are TRL's [hinge]`."""
-    module = case.get("classname", "").removeprefix("tests.trainer.engine.").partition(".")[0]
+    module = case.get("classname", "")
+    recipe = module.removeprefix("tests.trainer.recipes.").partition(".")[0]
+    method = "supervised" if module.endswith(".test_head") else recipe
     name, bracket, rest = case.get("name", "").partition("[")
     words = name.removeprefix("test_").replace("trl_s", "TRL's").replace("_", " ")
-    return f"{'supervised' if module == 'test_head' else module}: {words}{' ' + bracket + rest if bracket else ''}"
+    return f"{method}: {words}{' ' + bracket + rest if bracket else ''}"
 
 
 def _grid(title: str, found: list[dict[str, str]]) -> Grid:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.measuring import REPOSITORY, Grid, Outcome, at_least, output_options, show
-from trainer.events import EVENT, FILE_NAME, Evaluation
+from trainer.contract.events import EVENT, FILE_NAME, Evaluation
 
 TARGET_LOSS = 1.90
 RECIPE: dict[str, Any] = {

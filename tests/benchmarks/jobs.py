@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.measuring import REPOSITORY
-from trainer.result import ADAPTER_FOLDER
+from trainer.contract.result import ADAPTER_FOLDER
 
 FINGERPRINT = "0" * 64
 

@@ -21,25 +21,26 @@ from trl.trainer.sft_config import SFTConfig  # noqa: E402
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: E402
 
 from tests.benchmarks.measuring import Bystanders, peak_mib  # noqa: E402
-from trainer.auto import base_learning_rate  # noqa: E402
-from trainer.engine.data import TokenizedRow, prepare, tokenize_rows  # noqa: E402
-from trainer.engine.evaluate import score_rows  # noqa: E402
-from trainer.engine.models import device, hidden_size, load_config, load_model, load_tokenizer  # noqa: E402
-from trainer.engine.recipe import JobContext  # noqa: E402
-from trainer.engine.supervised import SupervisedRecipe  # noqa: E402
-from trainer.engine.template import ChatTemplate  # noqa: E402
-from trainer.events import EventSink  # noqa: E402
-from trainer.methods.base import LoraParameters, Resolved  # noqa: E402
-from trainer.methods.supervised import (  # noqa: E402
+from trainer.contract.job import BaseModelRef, DataFile, JobSpec  # noqa: E402
+from trainer.contract.methods.base import LoraParameters, Resolved  # noqa: E402
+from trainer.contract.methods.supervised import (  # noqa: E402
     SupervisedHyperparameters,
     SupervisedMethod,
     SupervisedParameters,
 )
-from trainer.progress import Progress  # noqa: E402
-from trainer.result import sha256_of  # noqa: E402
-from trainer.rows import ChatRow, read_rows  # noqa: E402
-from trainer.spec import BaseModelRef, DataFile, JobSpec  # noqa: E402
-from trainer.stop import StopFlag  # noqa: E402
+from trainer.contract.result import sha256_of  # noqa: E402
+from trainer.contract.rows import ChatRow  # noqa: E402
+from trainer.engine.chat_template.render import ChatTemplate  # noqa: E402
+from trainer.engine.data.tokens import TokenizedRow, prepare, tokenize_rows  # noqa: E402
+from trainer.engine.models.load import device, hidden_size, load_config, load_model, load_tokenizer  # noqa: E402
+from trainer.engine.recipe import JobContext  # noqa: E402
+from trainer.engine.scoring.evaluate import score_rows  # noqa: E402
+from trainer.kit.auto import base_learning_rate  # noqa: E402
+from trainer.kit.event_sink import EventSink  # noqa: E402
+from trainer.kit.progress import Progress  # noqa: E402
+from trainer.kit.row_files import read_rows  # noqa: E402
+from trainer.kit.stop import StopFlag  # noqa: E402
+from trainer.recipes.supervised import SupervisedRecipe  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Any
 from tests.benchmarks.jobs import Ran, run_job, watched
 from tests.benchmarks.measuring import REPOSITORY, Grid, Outcome, Spread, at_least, in_turns, output_options, show
 from tests.benchmarks.trainer_against_trl import prepared_base
-from trainer.engine.dtype import choose_dtype
-from trainer.engine.models import load_config
+from trainer.engine.models.dtype import choose_dtype
+from trainer.engine.models.load import load_config
 
 BATCH, NEW_TOKENS, ROLLOUT = 4, 64, 8
 LORA = {"rank": 16, "alpha": 32}

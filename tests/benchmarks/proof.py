@@ -27,7 +27,7 @@ from tests.benchmarks import (
     uploads,
 )
 from tests.benchmarks.measuring import REPOSITORY, Outcome
-from trainer.engine.environment import describe
+from trainer.engine.models.environment import describe
 
 TARGET = REPOSITORY / "docs" / "proof"
 

@@ -30,8 +30,8 @@ from tests.benchmarks.measuring import (
     show,
 )
 from tests.benchmarks.one_training import PROGRAMS, Settings
-from trainer.engine.dtype import choose_dtype
-from trainer.engine.models import DTYPES, load_config
+from trainer.engine.models.dtype import choose_dtype
+from trainer.engine.models.load import DTYPES, load_config
 
 BASE = "smollm2-135m-instruct"
 DATA = REPOSITORY / "examples" / "ticket_triage"
@@ -91,7 +91,7 @@ def prepared_base(cache: Path) -> Path:
     except SourceMissing as error:
         raise SystemExit(str(error)) from error
     print(f"Preparing {BASE} once, in {target} …", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "trainer.prepare", str(source), str(target)]
+    command = [sys.executable, "-m", "trainer.programs.prepare", str(source), str(target)]
     if code := subprocess.run(command, cwd=REPOSITORY, check=False).returncode:
         raise SystemExit(code)
     return target

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from burnish.cli import main
-from tests.trainer.engine.reward.jobs import ranking, trained_reward
+from tests.trainer.recipes.reward.jobs import ranking, trained_reward
 from tests.trainer.workdirs import chat, jsonl
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")

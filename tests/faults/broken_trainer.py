@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.__main__ import main
-from trainer.spec import JobSpec
+from trainer.contract.job import JobSpec
 
 AT_STEP = 2
 
@@ -21,7 +21,7 @@ def spoil(kind: str) -> None:
     """Change the loss of supervised training from the second step on."""
     import torch
 
-    from trainer.engine.supervised import SupervisedLoop
+    from trainer.recipes.supervised import SupervisedLoop
 
     loss = SupervisedLoop.loss
 

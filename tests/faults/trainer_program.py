@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 from tests.faults import ledger
-from trainer import events
-from trainer.result import (
+from trainer.contract import events
+from trainer.contract.job import JobSpec
+from trainer.contract.result import (
     ADAPTER_FOLDER,
     REPORT_HTML,
     REPORT_JSON,
@@ -27,7 +28,6 @@ from trainer.result import (
     read_manifest,
     write_manifest,
 )
-from trainer.spec import JobSpec
 
 CHECKPOINT_EVERY = 2
 WEIGHTS = "adapter_model.safetensors"

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.fixtures.tiny_model import make_tiny_model
 from tests.trainer.workdirs import chat, events_of, jsonl, lay_out, training_rows
-from trainer.engine.loop import finite
-from trainer.errors import TrainerError, as_trainer_error
-from trainer.events import Error
-from trainer.result import MANIFEST_NAME, ExitCode
+from trainer.contract.events import Error
+from trainer.contract.result import MANIFEST_NAME, ExitCode
+from trainer.engine.loop.training_loop import finite
+from trainer.kit.errors import TrainerError, as_trainer_error
+from trainer.kit.stop import StopFlag
 from trainer.run import run
-from trainer.stop import StopFlag
 
 pytestmark = [
     pytest.mark.integration,

@@ -13,16 +13,16 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.trainer.engine.dpo.jobs import preferences
-from tests.trainer.engine.kto.jobs import answers
-from tests.trainer.engine.ppo.test_job import prompt
-from tests.trainer.engine.reward.jobs import rankings
+from tests.trainer.recipes.dpo.jobs import preferences
+from tests.trainer.recipes.kto.jobs import answers
+from tests.trainer.recipes.ppo.test_job import prompt
+from tests.trainer.recipes.reward.jobs import rankings
 from tests.trainer.workdirs import events_of, jsonl, lay_out, training_rows
-from trainer.events import Step
-from trainer.methods import METHODS
-from trainer.result import ADAPTER_FOLDER, REPORT_HTML, REPORT_JSON, ExitCode, read_manifest
+from trainer.contract.events import Step
+from trainer.contract.methods import METHODS
+from trainer.contract.result import ADAPTER_FOLDER, REPORT_HTML, REPORT_JSON, ExitCode, read_manifest
+from trainer.kit.stop import StopFlag
 from trainer.run import run
-from trainer.stop import StopFlag
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 

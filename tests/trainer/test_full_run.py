@@ -14,12 +14,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.trainer.workdirs import events_of
-from trainer.events import Checkpoint, Configured, Evaluation, Phase, Step
-from trainer.events import Warning as WarningEvent
+from trainer.contract.events import Checkpoint, Configured, Evaluation, Phase, Step
+from trainer.contract.events import Warning as WarningEvent
+from trainer.contract.job import LineageEntry
+from trainer.contract.result import ADAPTER_FOLDER, REPORT_HTML, REPORT_JSON, RESULT_CSV, read_manifest
 from trainer.report.model import Report
 from trainer.report.write import render_html
-from trainer.result import ADAPTER_FOLDER, REPORT_HTML, REPORT_JSON, RESULT_CSV, read_manifest
-from trainer.spec import LineageEntry
 
 pytestmark = pytest.mark.integration
 

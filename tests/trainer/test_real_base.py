@@ -11,8 +11,8 @@ import pytest
 
 from service.catalog import load_catalog, locate
 from tests.trainer.workdirs import REPOSITORY, environment, events_of, jsonl, lay_out, run
-from trainer.events import Evaluation
-from trainer.rows import ChatRow
+from trainer.contract.events import Evaluation
+from trainer.contract.rows import ChatRow
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
@@ -27,7 +27,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert entry is not None
     folder = tmp_path_factory.mktemp("bases")
     (folder / "source.json").write_text(json.dumps(locate(entry.source)))
-    command = [sys.executable, "-m", "trainer.prepare", str(folder / "source.json"), str(folder / "base")]
+    command = [sys.executable, "-m", "trainer.programs.prepare", str(folder / "source.json"), str(folder / "base")]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "base"
@@ -41,9 +41,9 @@ def test_the_prepared_folder_is_safe_and_whole(smollm2: Path) -> None:
 
 
 def test_every_row_of_the_demo_trains_on_its_answer_alone(smollm2: Path) -> None:
-    from trainer.engine.data import IGNORED, tokenize_rows
-    from trainer.engine.models import load_tokenizer
-    from trainer.engine.template import ChatTemplate
+    from trainer.engine.chat_template.render import ChatTemplate
+    from trainer.engine.data.tokens import IGNORED, tokenize_rows
+    from trainer.engine.models.load import load_tokenizer
 
     chat = ChatTemplate(load_tokenizer(smollm2))
     lines = (TICKETS / "train.jsonl").read_text(encoding="utf-8").splitlines()

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.engine.ppo.test_job import ROWS
+from tests.trainer.recipes.ppo.test_job import ROWS
 from tests.trainer.workdirs import events_of, jsonl, lay_out, training_rows
-from trainer.engine.checkpoints import verified_checkpoint
-from trainer.errors import TrainerError
-from trainer.events import Checkpoint, Evaluation, Step
-from trainer.events import Warning as WarningEvent
-from trainer.result import ADAPTER_FOLDER, ExitCode
+from trainer.contract.events import Checkpoint, Evaluation, Step
+from trainer.contract.events import Warning as WarningEvent
+from trainer.contract.result import ADAPTER_FOLDER, ExitCode
+from trainer.engine.loop.checkpoints import verified_checkpoint
+from trainer.kit.errors import TrainerError
+from trainer.kit.stop import StopFlag
 from trainer.run import run
-from trainer.stop import StopFlag
 
 pytestmark = pytest.mark.integration
 

@@ -12,11 +12,11 @@ from peft import PeftConfig
 from safetensors.torch import load_file
 
 from tests.trainer.workdirs import chat, events_of, jsonl, lay_out, training_rows
-from trainer.events import Error, Evaluation, Step
-from trainer.events import Warning as WarningEvent
-from trainer.result import ADAPTER_FOLDER, ExitCode
+from trainer.contract.events import Error, Evaluation, Step
+from trainer.contract.events import Warning as WarningEvent
+from trainer.contract.result import ADAPTER_FOLDER, ExitCode
+from trainer.kit.stop import StopFlag
 from trainer.run import run
-from trainer.stop import StopFlag
 
 SMALL: dict[str, Any] = {"batch_size": 4, "n_epochs": 1, "dtype": "float32", "learning_rate_multiplier": 3}
 

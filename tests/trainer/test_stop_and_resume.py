@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer.workdirs import events_of, jsonl, lay_out, run, start, training_rows
-from trainer.events import FILE_NAME, Checkpoint, Step
-from trainer.result import ADAPTER_FOLDER, MANIFEST_NAME, ExitCode, read_manifest
+from trainer.contract.events import FILE_NAME, Checkpoint, Step
+from trainer.contract.result import ADAPTER_FOLDER, MANIFEST_NAME, ExitCode, read_manifest
 
 pytestmark = pytest.mark.integration
 

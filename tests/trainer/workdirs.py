@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer.events import EVENT, FILE_NAME, Event
-from trainer.result import ExitCode
-from trainer.stop import StopFlag
+from trainer.contract.events import EVENT, FILE_NAME, Event
+from trainer.contract.result import ExitCode
+from trainer.kit.stop import StopFlag
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -1,1 +1,1 @@
-"""Where torch lives: models, data, training, evaluation and export."""
+"""Where torch lives: what more than one method uses. It knows no method."""

@@ -7,34 +7,35 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from peft import PeftModel
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from trainer.auto import Workload, resolve, resolve_max_length
-from trainer.budget import Meter
-from trainer.engine.adapters import adapter_shape, add_adapter
-from trainer.engine.data import TokenizedRow
-from trainer.engine.dtype import DtypeChoice, choose_dtype
-from trainer.engine.export import Verification, export_adapter, verify_export
-from trainer.engine.models import context_length, device, hidden_size, load_config, load_model, load_tokenizer
-from trainer.engine.order import steps_of
-from trainer.engine.samples import Question, answer, questions_of
-from trainer.engine.template import ChatTemplate
-from trainer.errors import TrainerError
-from trainer.events import EventSink
-from trainer.methods.base import Kinds, LoraParameters, Resolved
-from trainer.progress import Progress
-from trainer.report.model import DataSummary, PlotSpec
-from trainer.result import ExitCode, sha256_of
-from trainer.rows import AnyRow, ChatRow, read_rows
-from trainer.spec import DataFile, JobSpec
-from trainer.statistics import Measure
-from trainer.stop import StopFlag
+from trainer.contract.job import DataFile, JobSpec
+from trainer.contract.methods.base import Kinds, LoraParameters, Resolved
+from trainer.contract.result import ExitCode, sha256_of
+from trainer.contract.rows import AnyRow, ChatRow
+from trainer.engine.adapter_export import Verification, export_adapter, verify_export
+from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.data.order import steps_of
+from trainer.engine.data.splits import Split, lines_in_words
+from trainer.engine.data.tokens import TokenizedRow
+from trainer.engine.models.adapters import adapter_shape, add_adapter
+from trainer.engine.models.dtype import DtypeChoice, choose_dtype
+from trainer.engine.models.load import context_length, device, hidden_size, load_config, load_model, load_tokenizer
+from trainer.engine.scoring.samples import Question, answer, questions_of
+from trainer.kit.auto import Workload, resolve, resolve_max_length
+from trainer.kit.budget import Meter
+from trainer.kit.errors import TrainerError
+from trainer.kit.event_sink import EventSink
+from trainer.kit.plot_spec import PlotSpec
+from trainer.kit.progress import Progress
+from trainer.kit.row_files import read_rows
+from trainer.kit.statistics import Measure
+from trainer.kit.stop import StopFlag
+from trainer.kit.workdir import BASE_FOLDER, START_FOLDER
 
-SHOWN_LINES = 20
-R = TypeVar("R")
 AnyRowT = TypeVar("AnyRowT", bound=AnyRow)
 
 
@@ -56,40 +57,12 @@ class JobContext:
     @property
     def base(self) -> Path:
         """The base model's folder; it does not exist where a model is made from scratch."""
-        return self.workdir / "base"
+        return self.workdir / BASE_FOLDER
 
     @property
     def start(self) -> Path | None:
         """The folder of the adapter that the job goes on from, None where it starts from the base alone."""
-        return self.workdir / "start" if self.spec.start else None
-
-
-@dataclass(frozen=True)
-class Split(Generic[R]):
-    """One data file: how many rows were read, and those that fit the model, ready to train or measure on."""
-
-    file: DataFile
-    rows: Sequence[R]
-    read: int
-    tokens: int
-    trained_tokens: int
-    cut: tuple[int, ...] = ()
-    dropped: tuple[int, ...] = ()
-
-    def summary(self) -> DataSummary:
-        """Return what the report says about the file."""
-        return DataSummary(
-            filename=self.file.filename,
-            sha256=self.file.sha256,
-            rows=self.read,
-            used=len(self.rows),
-            tokens=self.tokens,
-            trained_tokens=self.trained_tokens,
-            cut_lines=self.cut[:SHOWN_LINES],
-            cut=len(self.cut),
-            dropped_lines=self.dropped[:SHOWN_LINES],
-            dropped=len(self.dropped),
-        )
+        return self.workdir / START_FOLDER if self.spec.start else None
 
 
 class Loop(Protocol):
@@ -307,9 +280,3 @@ class Recipe(ABC):
         if self.validation is not None and not self.validation.rows:
             self.job.warn("The validation file has no row to measure on: the report has training numbers only.")
             self.validation = None
-
-
-def lines_in_words(numbers: Sequence[int]) -> str:
-    """Return `line 1, 4, 7`, the first twenty."""
-    shown = ", ".join(str(number) for number in numbers[:SHOWN_LINES])
-    return f"line {shown}" if len(numbers) <= SHOWN_LINES else f"line {shown} and {len(numbers) - SHOWN_LINES} more"

@@ -24,7 +24,6 @@ from trainer.graders.base import (
     Failure,
     Grade,
     GradeErrors,
-    Leaf,
     Question,
     Reply,
     RunPython,
@@ -35,6 +34,7 @@ from trainer.graders.base import (
     plain,
 )
 from trainer.graders.label_model import LabelModelGrader
+from trainer.graders.leaf import Leaf
 from trainer.graders.multi import MultiGrader
 from trainer.graders.python import PythonGrader
 from trainer.graders.score_model import ScoreModelGrader

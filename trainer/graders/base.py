@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, cast
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
-from trainer.frozen import Exact, Frozen
+from trainer.frozen import Frozen
 
 MAX_TEXT = 1 << 18
 """Characters of a text in a grader, and bytes of a Python source."""
@@ -256,27 +255,6 @@ class Scene:
         reply = self.tools.ask(question)
         self.usage[question.model] = self.usage.get(question.model, TokenUsage()) + reply.usage
         return reply
-
-
-class Leaf(Exact):
-    """A grader by itself, not made up of others. Its file says how it comes to a reward."""
-
-    name: Name
-
-    @abstractmethod
-    def reward(self, scene: Scene) -> float:
-        """Return the reward. Raises Failure."""
-
-    def templates(self) -> Sequence[str]:
-        """Return the texts in which `{{…}}` stands for something."""
-        return ()
-
-    @model_validator(mode="after")
-    def _readable_templates(self) -> Leaf:
-        from trainer.graders.templates import check
-
-        check(self.templates())
-        return self
 
 
 def plain(value: Any) -> Mapping[str, Any]:

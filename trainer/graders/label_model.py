@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.graders.base import Failure, Leaf, Question, Scene
+from trainer.graders.base import Failure, Question, Scene
 from trainer.graders.inputs import Input, fill_messages
+from trainer.graders.leaf import Leaf
 from trainer.graders.replies import in_reply
 
 Label = Annotated[str, Field(min_length=1, max_length=256)]

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from trainer.frozen import Exact
-from trainer.graders.base import Leaf, Name
+from trainer.graders.base import Name
 from trainer.graders.formula import MAX_LENGTH, Formula, normal
 from trainer.graders.label_model import LabelModelGrader
+from trainer.graders.leaf import Leaf
 from trainer.graders.python import PythonGrader
 from trainer.graders.score_model import ScoreModelGrader
 from trainer.graders.string_check import StringCheckGrader

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from trainer.graders.base import MAX_TEXT, Failure, Leaf, Scene
+from trainer.graders.base import MAX_TEXT, Failure, Scene
+from trainer.graders.leaf import Leaf
 
 
 class PythonGrader(Leaf):

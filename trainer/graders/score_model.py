@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from trainer.frozen import Exact
-from trainer.graders.base import Failure, Leaf, Question, Scene
+from trainer.graders.base import Failure, Question, Scene
 from trainer.graders.inputs import Input, fill_messages
+from trainer.graders.leaf import Leaf
 from trainer.graders.replies import in_reply
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from trainer.graders.base import Leaf, Scene, Template
+from trainer.graders.base import Scene, Template
+from trainer.graders.leaf import Leaf
 from trainer.graders.templates import fill
 
 Operation = Literal["eq", "ne", "like", "ilike"]

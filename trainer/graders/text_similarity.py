@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import field_validator
 
 from trainer.graders import similarity
-from trainer.graders.base import Failure, Leaf, Scene, Template
+from trainer.graders.base import Failure, Scene, Template
+from trainer.graders.leaf import Leaf
 from trainer.graders.templates import fill
 
 Metric = Literal[

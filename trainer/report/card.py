@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from trainer.methods.base import LoraParameters, Resolved
-from trainer.spec import FROM_SCRATCH, JobSpec
+from trainer.contract.job import FROM_SCRATCH, JobSpec
+from trainer.contract.methods.base import LoraParameters, Resolved
 
 _USE = {
     "adapter": """base = AutoModelForCausalLM.from_pretrained("path/to/the/base")

@@ -8,35 +8,15 @@ from typing import Any, Literal
 
 from pydantic import Field, computed_field
 
-from trainer.events import Evaluation, Step
-from trainer.methods.base import Frozen, Kinds, Resolved
-from trainer.spec import BaseModelRef, LineageEntry, ParentModel, RewardModelRef
-from trainer.statistics import MeasureComparison
+from trainer.contract.events import Evaluation, Step
+from trainer.contract.job import BaseModelRef, LineageEntry, ParentModel, RewardModelRef
+from trainer.contract.methods.base import Kinds, Resolved
+from trainer.frozen import Frozen
+from trainer.kit.data_summary import DataSummary
+from trainer.kit.plot_spec import PlotSpec
+from trainer.kit.statistics import MeasureComparison
 
 Outcome = Literal["better", "no_difference_shown", "worse", "not_held_out"]
-
-
-class DataSummary(Frozen):
-    """One data file: what was in it and what was used; line numbers are the first twenty."""
-
-    filename: str
-    sha256: str
-    rows: int
-    used: int
-    tokens: int
-    trained_tokens: int
-    cut: int
-    cut_lines: tuple[int, ...]
-    dropped: int
-    dropped_lines: tuple[int, ...]
-
-
-class PlotSpec(Frozen):
-    """A curve of the report: metrics `y` of steps and evaluations over the steps, or over another metric `x`."""
-
-    title: str
-    y: tuple[str, ...]
-    x: str = "step"
 
 
 class Verdict(Frozen):

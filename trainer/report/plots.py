@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.events import Evaluation, Step
-from trainer.report.model import PlotSpec, Report
+from trainer.contract.events import Evaluation, Step
+from trainer.kit.plot_spec import PlotSpec
+from trainer.report.model import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,10 +10,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from trainer.contract.result import REPORT_HTML, REPORT_JSON
+from trainer.kit.statistics import Estimate
 from trainer.report.model import Report, perplexity
 from trainer.report.plots import all_plots
-from trainer.result import REPORT_HTML, REPORT_JSON
-from trainer.statistics import Estimate
 
 
 def write_report(workdir: Path, report: Report) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, ExitStack
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import httpx
 from pydantic import ValidationError
@@ -14,10 +14,8 @@ from typing_extensions import Self
 from burnish import errors
 from burnish._request import Request
 from burnish._sse import Decoder
+from burnish._transport import AsyncTransport, Transport
 from burnish.chat_schemas import ChatCompletionChunk
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
 
 _DONE = "[DONE]"
 
@@ -74,7 +72,7 @@ def _told(data: str) -> str | None:
 class ChatStream:
     """Iterate over it for the chunks; a context manager, for whoever may stop early."""
 
-    def __init__(self, client: Burnish, request: Request[httpx.Response]) -> None:
+    def __init__(self, client: Transport, request: Request[httpx.Response]) -> None:
         self._stack = ExitStack()
         self._chunks = self._follow(self._stack.enter_context(client.opened(client.call(request))), client.base_url)
 
@@ -111,12 +109,12 @@ class ChatStream:
 class AsyncChatStream:
     """Like `ChatStream`, by `async for`."""
 
-    def __init__(self, client: AsyncBurnish, response: httpx.Response, stack: AsyncExitStack) -> None:
+    def __init__(self, client: AsyncTransport, response: httpx.Response, stack: AsyncExitStack) -> None:
         self._stack = stack
         self._chunks = self._follow(response, client.base_url)
 
     @classmethod
-    async def open(cls, client: AsyncBurnish, request: Request[httpx.Response]) -> Self:
+    async def open(cls, client: AsyncTransport, request: Request[httpx.Response]) -> Self:
         """Send the request. Raises APIError."""
         stack = AsyncExitStack()
         return cls(client, await stack.enter_async_context(client.opened(client.call(request))), stack)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from burnish._request import Request
+from burnish._transport import AsyncTransport, Transport
 from burnish.schemas import PageData
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
 
 
 class Identified(Protocol):
@@ -40,7 +38,7 @@ class _Listing(Generic[T]):
 class Page(_Listing[T]):
     """One page (`data`, `has_more`). Iterating gives its items and those of all pages after it."""
 
-    def __init__(self, client: Burnish, request: Request[PageData[T]]) -> None:
+    def __init__(self, client: Transport, request: Request[PageData[T]]) -> None:
         super().__init__(client.send(request), request)
         self._client = client
 
@@ -59,12 +57,12 @@ class Page(_Listing[T]):
 class AsyncPage(_Listing[T]):
     """Like `Page`, by `async for`."""
 
-    def __init__(self, client: AsyncBurnish, page: PageData[T], request: Request[PageData[T]]) -> None:
+    def __init__(self, client: AsyncTransport, page: PageData[T], request: Request[PageData[T]]) -> None:
         super().__init__(page, request)
         self._client = client
 
     @classmethod
-    async def fetch(cls, client: AsyncBurnish, request: Request[PageData[T]]) -> AsyncPage[T]:
+    async def fetch(cls, client: AsyncTransport, request: Request[PageData[T]]) -> AsyncPage[T]:
         """Fetch one page."""
         return cls(client, await client.send(request), request)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Generator
-from typing import TYPE_CHECKING
 
 import httpx
 from pydantic import ValidationError
@@ -13,11 +12,9 @@ from typing_extensions import Self
 from burnish._request import Call, Request, whole
 from burnish._retry import LONGEST_WAIT, RetryPolicy
 from burnish._sse import Decoder, Frame
+from burnish._transport import AsyncTransport, Transport
 from burnish.errors import APIConnectionError, WaitTimeoutError
 from burnish.schemas import Job, JobEvent
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
 
 RECONNECTS = RetryPolicy(max_retries=12)
 """In a row without a byte received: about a minute, enough for a server's restart."""
@@ -99,7 +96,7 @@ class Feed:
 class JobStream:
     """Iterate over it for the job's events, oldest first; afterwards `job` is the ended job."""
 
-    def __init__(self, client: Burnish, feed: Feed) -> None:
+    def __init__(self, client: Transport, feed: Feed) -> None:
         self._feed = feed
         self._events = _follow(client, feed)
 
@@ -128,7 +125,7 @@ class JobStream:
 class AsyncJobStream:
     """Like `JobStream`, by `async for`."""
 
-    def __init__(self, client: AsyncBurnish, feed: Feed) -> None:
+    def __init__(self, client: AsyncTransport, feed: Feed) -> None:
         self._feed = feed
         self._events = _follow_async(client, feed)
 
@@ -154,7 +151,7 @@ class AsyncJobStream:
         await self.close()
 
 
-def _follow(client: Burnish, feed: Feed) -> Generator[JobEvent, None, None]:
+def _follow(client: Transport, feed: Feed) -> Generator[JobEvent, None, None]:
     while True:
         error = None
         try:
@@ -168,7 +165,7 @@ def _follow(client: Burnish, feed: Feed) -> Generator[JobEvent, None, None]:
         client.sleep(feed.broken(error))
 
 
-async def _follow_async(client: AsyncBurnish, feed: Feed) -> AsyncGenerator[JobEvent, None]:
+async def _follow_async(client: AsyncTransport, feed: Feed) -> AsyncGenerator[JobEvent, None]:
     while True:
         error = None
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from burnish import config
 from burnish._download import Download
 from burnish._request import Call, Request, parser_of
 from burnish._retry import RetryPolicy
+from burnish._transport import Finish
 from burnish._version import __version__
 from burnish.resources import limits
 from burnish.resources.audit_logs import AsyncAuditLogs, AuditLogs
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
-Finish = Callable[[Download], Path]
 
 _LIVE = Request("GET", "/healthz", parser_of(dict[str, Any]), at_root=True)
 _READY = Request("GET", "/readyz", parser_of(dict[str, Any]), at_root=True)
@@ -88,8 +88,8 @@ class Burnish(_Base):
     ) -> None:
         super().__init__(base_url=base_url, api_key=api_key, timeout=timeout, max_retries=max_retries)
         self._http = httpx.Client(headers=self._headers, timeout=timeout, transport=transport)
-        self.files = Files(self)
         self.uploads = Uploads(self)
+        self.files = Files(self, self.uploads)
         self.jobs = Jobs(self)
         self.fine_tuning = FineTuning(self.jobs)
         self.models = Models(self)
@@ -198,8 +198,8 @@ class AsyncBurnish(_Base):
     ) -> None:
         super().__init__(base_url=base_url, api_key=api_key, timeout=timeout, max_retries=max_retries)
         self._http = httpx.AsyncClient(headers=self._headers, timeout=timeout, transport=transport)
-        self.files = AsyncFiles(self)
         self.uploads = AsyncUploads(self)
+        self.files = AsyncFiles(self, self.uploads)
         self.jobs = AsyncJobs(self)
         self.fine_tuning = AsyncFineTuning(self.jobs)
         self.models = AsyncModels(self)

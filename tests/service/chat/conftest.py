@@ -32,7 +32,7 @@ from service.models.tables import FineTunedModel
 from tests.fixtures.adapters import make_adapter
 from tests.fixtures.processes import free_port
 from tests.fixtures.service import RunningApi, make_context, run_api, write_catalog
-from trainer.result import MANIFEST_NAME
+from trainer.contract.result import MANIFEST_NAME
 
 PROJECT = "desk"
 

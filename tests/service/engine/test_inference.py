@@ -27,7 +27,7 @@ from service.engine.inference import InferenceServer
 from service.engine.weights import Weights
 from service.models.tables import FineTunedModel
 from tests.service.chat.conftest import ChatWorld, running_chat
-from trainer.rows import Message
+from trainer.contract.rows import Message
 
 pytestmark = pytest.mark.integration
 

@@ -19,7 +19,7 @@ from service.engine.local import LocalEngine
 from service.engine.speaker import Slices, Speaker
 from service.engine.weights import Weights
 from tests.fixtures.service import make_context
-from trainer.chat_messages import Ask, Began, Done, Ended, Piece
+from trainer.contract.chat import Ask, Began, Done, Ended, Piece
 
 SETTINGS = {"engine_waiting": 3, "engine_waiting_per_project": 2, "stream_stall_seconds": 0.2}
 

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from trainer.exports import ExportCheck, ExportSpec
-from trainer.result import ExitCode, Manifest, entries_of, write_manifest
+from trainer.contract.export import ExportCheck, ExportSpec
+from trainer.contract.result import ExitCode, Manifest, entries_of, write_manifest
 
 if __name__ == "__main__":
     mode, folder = sys.argv[1], Path(sys.argv[2])

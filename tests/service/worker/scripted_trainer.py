@@ -13,8 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from trainer import events
-from trainer.result import (
+from trainer.contract import events
+from trainer.contract.job import FROM_SCRATCH, JobSpec
+from trainer.contract.result import (
     ADAPTER_FOLDER,
     MODEL_FOLDER,
     REPORT_HTML,
@@ -25,7 +26,6 @@ from trainer.result import (
     entries_of,
     write_manifest,
 )
-from trainer.spec import FROM_SCRATCH, JobSpec
 
 STEPS = 4
 WARNING = "第 3 行被截断, 超过最大长度"

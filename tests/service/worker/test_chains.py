@@ -17,7 +17,7 @@ from service.models import repository as models
 from service.models.tables import FineTunedModel
 from service.worker import run as worker_run
 from tests.service.worker.world import World
-from trainer.spec import JobSpec
+from trainer.contract.job import JobSpec
 
 SHAPE = {"layers": 1, "heads": 2, "width": 32, "context": 32}
 REWARD = {"type": "reward", "reward": {"hyperparameters": {}}}

@@ -16,16 +16,16 @@ import pytest
 from service.jobs.states import JobState
 from service.worker.run import WorkerRuntime, run_job
 from tests.service.worker.world import World
-from tests.trainer.engine.dpo.jobs import preferences
-from tests.trainer.engine.kto.jobs import answers
-from tests.trainer.engine.ppo.test_job import prompt
-from tests.trainer.engine.reward.jobs import rankings
 from tests.trainer.killing.moments import CLOCK, FORWARD, STRUCK_NAME, Moment
 from tests.trainer.killing.preloaded import Command, run_preloaded
+from tests.trainer.recipes.dpo.jobs import preferences
+from tests.trainer.recipes.kto.jobs import answers
+from tests.trainer.recipes.ppo.test_job import prompt
+from tests.trainer.recipes.reward.jobs import rankings
 from tests.trainer.test_every_method import GRADER, ITEMS
 from tests.trainer.workdirs import jsonl, training_rows
-from trainer.methods import METHODS
-from trainer.result import MANIFEST_NAME, Manifest
+from trainer.contract.methods import METHODS
+from trainer.contract.result import MANIFEST_NAME, Manifest
 
 pytestmark = pytest.mark.integration
 
@@ -54,25 +54,37 @@ PROMPTS = [prompt("天气怎么样?"), *(prompt(f"Say {number}" + "!" * number) 
 
 # In this order each is reached: nothing is kept before step 2, then step 2, then step 4, then the last.
 LOOP_MOMENTS = {
-    "inside the first step": Moment(at=FORWARD, within="trainer.engine.loop:JobLoop.training_step", nth=2),
-    "between the optimizer and the step's event": Moment(at="trainer.engine.loop:JobLoop.log", call=2),
-    "inside an evaluation": Moment(at=FORWARD, within="trainer.engine.loop:JobLoop.evaluate"),
-    "while the library writes a checkpoint": Moment(at="trainer.engine.loop:JobLoop._save_optimizer_and_scheduler"),
-    "before a checkpoint's manifest": Moment(at="trainer.engine.checkpoints:write_manifest"),
-    "before a checkpoint is announced": Moment(at="trainer.engine.checkpoints:_rotate"),
-    "in the second epoch": Moment(at=FORWARD, within="trainer.engine.loop:JobLoop.training_step", nth=7),
-    "inside the last evaluation": Moment(at=FORWARD, within="trainer.engine.loop:JobLoop.evaluate", nth=2),
+    "inside the first step": Moment(
+        at=FORWARD, within="trainer.engine.loop.training_loop:JobLoop.training_step", nth=2
+    ),
+    "between the optimizer and the step's event": Moment(at="trainer.engine.loop.training_loop:JobLoop.log", call=2),
+    "inside an evaluation": Moment(at=FORWARD, within="trainer.engine.loop.training_loop:JobLoop.evaluate"),
+    "while the library writes a checkpoint": Moment(
+        at="trainer.engine.loop.training_loop:JobLoop._save_optimizer_and_scheduler"
+    ),
+    "before a checkpoint's manifest": Moment(at="trainer.engine.loop.checkpoints:write_manifest"),
+    "before a checkpoint is announced": Moment(at="trainer.engine.loop.checkpoints:_rotate"),
+    "in the second epoch": Moment(at=FORWARD, within="trainer.engine.loop.training_loop:JobLoop.training_step", nth=7),
+    "inside the last evaluation": Moment(
+        at=FORWARD, within="trainer.engine.loop.training_loop:JobLoop.evaluate", nth=2
+    ),
 }
 SAMPLED_MOMENTS = {
-    "inside the first rollout": Moment(at=FORWARD, within="trainer.engine.ppo.updates:OnPolicy.collect", call=4),
-    "inside an update": Moment(at=FORWARD, within="trainer.engine.ppo.updates:OnPolicy._update", nth=2),
-    "inside an evaluation": Moment(at=FORWARD, within="trainer.engine.ppo.loop:OnPolicyLoop._evaluate", nth=3, call=3),
-    "while a checkpoint is written": Moment(at="trainer.engine.best:save_file"),
-    "before a checkpoint's manifest": Moment(at="trainer.engine.checkpoints:write_manifest"),
-    "before a checkpoint is announced": Moment(at="trainer.engine.checkpoints:_rotate"),
-    "inside a later rollout": Moment(at=FORWARD, within="trainer.engine.ppo.updates:OnPolicy.collect", nth=4, call=3),
-    "in the second epoch": Moment(at=FORWARD, within="trainer.engine.ppo.updates:OnPolicy.improve", nth=2),
-    "inside the last evaluation": Moment(at=FORWARD, within="trainer.engine.ppo.loop:OnPolicyLoop._evaluate", nth=5),
+    "inside the first rollout": Moment(at=FORWARD, within="trainer.engine.onpolicy.updates:OnPolicy.collect", call=4),
+    "inside an update": Moment(at=FORWARD, within="trainer.engine.onpolicy.updates:OnPolicy._update", nth=2),
+    "inside an evaluation": Moment(
+        at=FORWARD, within="trainer.engine.onpolicy.loop:OnPolicyLoop._evaluate", nth=3, call=3
+    ),
+    "while a checkpoint is written": Moment(at="trainer.engine.loop.best:save_file"),
+    "before a checkpoint's manifest": Moment(at="trainer.engine.loop.checkpoints:write_manifest"),
+    "before a checkpoint is announced": Moment(at="trainer.engine.loop.checkpoints:_rotate"),
+    "inside a later rollout": Moment(
+        at=FORWARD, within="trainer.engine.onpolicy.updates:OnPolicy.collect", nth=4, call=3
+    ),
+    "in the second epoch": Moment(at=FORWARD, within="trainer.engine.onpolicy.updates:OnPolicy.improve", nth=2),
+    "inside the last evaluation": Moment(
+        at=FORWARD, within="trainer.engine.onpolicy.loop:OnPolicyLoop._evaluate", nth=5
+    ),
 }
 # One method of each loop is killed at all of these; the others, which share the loops, at one of each kind.
 CHOSEN = (
@@ -84,7 +96,7 @@ CHOSEN = (
     "inside a later rollout",
     "in the second epoch",
 )
-ADAPTER_EXPORT = Moment(at="trainer.engine.export:write_manifest")
+ADAPTER_EXPORT = Moment(at="trainer.engine.adapter_export:write_manifest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +127,7 @@ CASES = {
         TEXT,
         {**FULL, **PLAIN, "weights": "full"},
         LOOP_CHOSEN,
-        Moment(at="trainer.engine.pretraining.full:write_manifest"),
+        Moment(at="trainer.recipes.pretraining.full:write_manifest"),
         "model/model.safetensors",
         filename="书.txt",
     ),

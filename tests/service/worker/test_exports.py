@@ -21,7 +21,7 @@ from service.models.tables import FineTunedModel
 from service.storage.errors import StorageUnavailable
 from service.worker.exporter import Exporter
 from tests.service.worker.world import HERE, PROJECT, World, eventually, prepare_command
-from trainer.exports import ExportCheck
+from trainer.contract.export import ExportCheck
 
 pytestmark = pytest.mark.integration
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from service.worker.messages import row_of
-from trainer.events import Evaluation, Step
+from trainer.contract.events import Evaluation, Step
 
 
 def test_a_methods_own_numbers_are_shown() -> None:

@@ -17,7 +17,7 @@ from service.kit import metrics, tracing
 from service.worker.observed import Progress
 from service.worker.usage import Usage
 from tests.service.worker.world import World
-from trainer import events
+from trainer.contract import events
 
 
 @pytest.fixture

@@ -31,9 +31,9 @@ from tests.fixtures.postgres import PostgresServer, run_postgres
 from tests.service.worker.scripted_trainer import Script
 from tests.service.worker.test_exports import ask
 from tests.service.worker.world import World
-from trainer import events
-from trainer.result import OUTPUT_FOLDER
-from trainer.spec import JobSpec
+from trainer.contract import events
+from trainer.contract.job import JobSpec
+from trainer.contract.result import OUTPUT_FOLDER
 
 ERROR = JobError("c", "坏了")
 FILE = PublishedFile("report.json", "report.json", "application/json", "jobs/x/report.json", 2, "0" * 64)

@@ -30,7 +30,7 @@ Command = tuple[str, ...]
 @contextmanager
 def run_preloaded() -> Generator[Command, None, None]:
     """Run the server; the value is the command to put in front of a moment and a work folder."""
-    from trainer.__main__ import ENVIRONMENT
+    from trainer.programs.shell import ENVIRONMENT
 
     with tempfile.TemporaryDirectory(prefix="burnish-fork-") as folder:
         address = f"{folder}/socket"
@@ -51,11 +51,13 @@ def _serve(address: str) -> None:
 
     import tests.trainer.killing.moments
     import trainer.engine
+    import trainer.recipes
     import trainer.run
 
-    for module in pkgutil.walk_packages(trainer.engine.__path__, "trainer.engine."):
-        if "exporting" not in module.name:
-            importlib.import_module(module.name)
+    for package in (trainer.engine, trainer.recipes):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if "exporting" not in module.name:
+                importlib.import_module(module.name)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,18 +9,17 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
-from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from trainer.engine.adapters import add_adapter
-from trainer.engine.data import TokenizedRow
-from trainer.engine.evaluate import batches_within, evaluating
-from trainer.engine.models import load_model
-from trainer.engine.reward.rankings import collate_sequences
-from trainer.errors import TrainerError
-from trainer.methods.base import Resolved
+from trainer.contract.methods.base import Resolved
+from trainer.engine.data.batches import batches_within, collate_sequences
+from trainer.engine.data.tokens import TokenizedRow
+from trainer.engine.models.adapters import add_adapter
+from trainer.engine.models.load import load_model
+from trainer.engine.reward.adapter import HEAD, incompatible_reward_model, read_reward_adapter
+from trainer.engine.scoring.evaluate import evaluating
+from trainer.kit.errors import TrainerError
 
-HEAD = "score"
 HEAD_STD = 0.02
 
 
@@ -65,28 +63,12 @@ def load_reward_model(base: Path, adapter: Path, dtype: str, pad_id: int) -> Pef
 
     Raises TrainerError (`incompatible_reward_model`) where the adapter is no reward model, or one on another base.
     """
-    _check_reward_adapter(adapter)
+    read_reward_adapter(adapter)
     classifier = load_classifier(base, dtype, pad_id)
     try:
         return PeftModel.from_pretrained(classifier, str(adapter)).eval()
     except (RuntimeError, ValueError) as error:
-        raise _incompatible("does not fit the base model: name the base that it was trained on") from error
-
-
-def _check_reward_adapter(folder: Path) -> None:
-    """Look for the score head before PEFT does: without one, it would score with a head drawn at random."""
-    try:
-        task = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
-        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-            heads = [name for name in file.keys() if name.endswith(f".{HEAD}.weight")]  # noqa: SIM118 - no mapping
-    except (OSError, ValueError, AttributeError, SafetensorError) as error:
-        raise _incompatible(f"cannot be read: {error}") from error
-    if task != "SEQ_CLS" or not heads:
-        raise _incompatible("is no reward model, as it has no score head: name the result of a reward job")
-
-
-def _incompatible(reason: str) -> TrainerError:
-    return TrainerError("incompatible_reward_model", f"The adapter {reason}.", param="reward")
+        raise incompatible_reward_model("does not fit the base model: name the base that it was trained on") from error
 
 
 def last_scores(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -110,10 +92,9 @@ def score_sequences(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> li
 
     Raises TrainerError (`loss_not_finite`) where one is not a finite number.
     """
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids))
     scores = [math.nan] * len(rows)
     with evaluating(model):
-        for numbers in batches_within(order, rows, model.device.type):
+        for numbers in batches_within([len(row.input_ids) for row in rows], model.device.type):
             batch = collate_sequences([rows[number] for number in numbers], pad_id)
             found: list[float] = last_scores(model, {k: v.to(model.device) for k, v in batch.items()}).tolist()
             for number, value in zip(numbers, found, strict=True):

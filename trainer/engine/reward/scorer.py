@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from trainer.engine.data import TokenizedRow, tokenize_rows
-from trainer.engine.dtype import choose_dtype
-from trainer.engine.models import context_length, load_config, load_tokenizer
+from trainer.contract.rows import ChatRow
+from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.data.tokens import TokenizedRow, tokenize_rows
+from trainer.engine.models.dtype import choose_dtype
+from trainer.engine.models.load import context_length, load_config, load_tokenizer
+from trainer.engine.reward.last_turn import last_turn
 from trainer.engine.reward.model import load_reward_model, score_sequences
-from trainer.engine.reward.rankings import last_turn
-from trainer.engine.template import ChatTemplate
-from trainer.errors import TrainerError
-from trainer.rows import ChatRow
+from trainer.kit.errors import TrainerError
 
 
 class ResponseScorer:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import click
 
-_PROBE = "import importlib.util as u, sys; sys.exit(not (u.find_spec('trainer') and u.find_spec('trainer.score')))"
+_PROBE = (
+    "import importlib.util as u, sys; "
+    "sys.exit(not all(map(u.find_spec, ('trainer', 'trainer.programs', 'trainer.programs.score'))))"
+)
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _folder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -36,5 +39,5 @@ def score(context: click.Context, source: Path, output: Path, adapter: Path, bas
             f"Scoring needs the trainer, which is not installed for {python}: pip install 'burnish-server[trainer]', "
             "or name the Python that has it with --python."
         )
-    command = [python, "-m", "trainer.score", "--base", base, "--adapter", adapter, source, output]
+    command = [python, "-m", "trainer.programs.score", "--base", base, "--adapter", adapter, source, output]
     context.exit(subprocess.run([str(part) for part in command], check=False).returncode)

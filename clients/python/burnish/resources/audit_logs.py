@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from typing_extensions import TypedDict, Unpack
 
 from burnish._pages import AsyncPage, Page
 from burnish._request import Request, parser_of
+from burnish._transport import AsyncTransport, Transport
 from burnish.schemas import AuditLog, PageData
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
 
 
 class AuditFilter(TypedDict, total=False):
@@ -42,7 +40,7 @@ def _list(wanted: AuditFilter) -> Request[PageData[AuditLog]]:
 class AuditLogs:
     """`client.audit_logs`."""
 
-    def __init__(self, client: Burnish) -> None:
+    def __init__(self, client: Transport) -> None:
         self._client = client
 
     def list(self, **wanted: Unpack[AuditFilter]) -> Page[AuditLog]:
@@ -53,7 +51,7 @@ class AuditLogs:
 class AsyncAuditLogs:
     """`client.audit_logs`, awaited."""
 
-    def __init__(self, client: AsyncBurnish) -> None:
+    def __init__(self, client: AsyncTransport) -> None:
         self._client = client
 
     async def list(self, **wanted: Unpack[AuditFilter]) -> AsyncPage[AuditLog]:

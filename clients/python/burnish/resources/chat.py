@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import httpx
 from pydantic import BaseModel
@@ -11,10 +11,8 @@ from typing_extensions import Unpack
 
 from burnish._chat_stream import AsyncChatStream, ChatStream
 from burnish._request import Request, parser_of, whole
+from burnish._transport import AsyncTransport, Transport
 from burnish.chat_schemas import ChatCompletion, CreateChatCompletion
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
 
 _PATH = "/chat/completions"
 _ANSWER_SECONDS = 600.0
@@ -45,7 +43,7 @@ def _stream(arguments: CreateChatCompletion) -> Request[httpx.Response]:
 class Completions:
     """`client.chat.completions`."""
 
-    def __init__(self, client: Burnish) -> None:
+    def __init__(self, client: Transport) -> None:
         self._client = client
 
     @overload
@@ -73,7 +71,7 @@ class Completions:
 class AsyncCompletions:
     """`client.chat.completions`, awaited; see `Completions`."""
 
-    def __init__(self, client: AsyncBurnish) -> None:
+    def __init__(self, client: AsyncTransport) -> None:
         self._client = client
 
     @overload
@@ -101,12 +99,12 @@ class AsyncCompletions:
 class Chat:
     """`client.chat`."""
 
-    def __init__(self, client: Burnish) -> None:
+    def __init__(self, client: Transport) -> None:
         self.completions = Completions(client)
 
 
 class AsyncChat:
     """`client.chat`, awaited."""
 
-    def __init__(self, client: AsyncBurnish) -> None:
+    def __init__(self, client: AsyncTransport) -> None:
         self.completions = AsyncCompletions(client)

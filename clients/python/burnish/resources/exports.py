@@ -6,19 +6,17 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import httpx
 
 from burnish._download import Download, filename_of, place, require_absent
 from burnish._pages import AsyncPage, Page
 from burnish._request import Request, creating, parser_of, query, segment, whole
+from burnish._transport import AsyncTransport, Finish, Transport
 from burnish._upload import Progress
 from burnish.errors import ExportFailed, WaitTimeoutError
 from burnish.schemas import Deleted, ModelExport, PageData
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish, Finish
 
 Format = Literal["adapter", "merged", "gguf"]
 Precision = Literal["f32", "f16", "bf16", "q8_0"]
@@ -103,7 +101,7 @@ class _Wait:
 class Exports:
     """`client.models.exports`. `model` is `ft:…` or a checkpoint, `ft:…:ckpt-step-N`."""
 
-    def __init__(self, client: Burnish) -> None:
+    def __init__(self, client: Transport) -> None:
         self._client = client
 
     def create(
@@ -181,7 +179,7 @@ class Exports:
 class AsyncExports:
     """`client.models.exports`, awaited; see `Exports` for each method."""
 
-    def __init__(self, client: AsyncBurnish) -> None:
+    def __init__(self, client: AsyncTransport) -> None:
         self._client = client
 
     async def create(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 from anyio.to_thread import run_sync
@@ -14,11 +13,10 @@ from burnish._download import Download, filename_of, place
 from burnish._pages import AsyncPage, Page
 from burnish._parts import IN_PARTS_FROM
 from burnish._request import Request, content, creating, parser_of, query, segment, whole
+from burnish._transport import AsyncTransport, Transport
 from burnish._upload import FileContent, Progress, Upload
+from burnish.resources.uploads import AsyncUploads, Uploads
 from burnish.schemas import Deleted, File, PageData
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
 
 
 def _create(upload: Upload, purpose: str, idempotency_key: str | None) -> Request[File]:
@@ -55,8 +53,9 @@ def _delete(file_id: str) -> Request[Deleted]:
 class Files:
     """`client.files`."""
 
-    def __init__(self, client: Burnish) -> None:
+    def __init__(self, client: Transport, uploads: Uploads) -> None:
         self._client = client
+        self._uploads = uploads
 
     def create(
         self,
@@ -74,7 +73,7 @@ class Files:
         """
         with Upload(file=file, filename=filename, on_progress=on_progress) as upload:
             if (upload.size or 0) >= IN_PARTS_FROM:
-                return self._client.uploads.start(upload, purpose=purpose, idempotency_key=idempotency_key)
+                return self._uploads.start(upload, purpose=purpose, idempotency_key=idempotency_key)
             return self._client.send(_create(upload, purpose, idempotency_key))
 
     def list(
@@ -109,8 +108,9 @@ class Files:
 class AsyncFiles:
     """`client.files`, awaited; see `Files` for each method."""
 
-    def __init__(self, client: AsyncBurnish) -> None:
+    def __init__(self, client: AsyncTransport, uploads: AsyncUploads) -> None:
         self._client = client
+        self._uploads = uploads
 
     async def create(
         self,
@@ -125,7 +125,7 @@ class AsyncFiles:
         make = partial(Upload, file=file, filename=filename, on_progress=on_progress)
         with await run_sync(make) as upload:
             if (upload.size or 0) >= IN_PARTS_FROM:
-                return await self._client.uploads.start(upload, purpose=purpose, idempotency_key=idempotency_key)
+                return await self._uploads.start(upload, purpose=purpose, idempotency_key=idempotency_key)
             return await self._client.send(_create(upload, purpose, idempotency_key))
 
     async def list(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from burnish._request import Request, parser_of
+from burnish._transport import AsyncTransport, Transport
 from burnish.grader_schemas import Grader, GraderRun, GraderValidation
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
 
 _PATH = "/fine_tuning/alpha/graders"
 _ANSWER_SECONDS = 600.0
@@ -31,7 +29,7 @@ def _validate(grader: Grader | Mapping[str, Any]) -> Request[GraderValidation]:
 class Graders:
     """`client.graders`."""
 
-    def __init__(self, client: Burnish) -> None:
+    def __init__(self, client: Transport) -> None:
         self._client = client
 
     def run(
@@ -51,7 +49,7 @@ class Graders:
 class AsyncGraders:
     """`client.graders`, awaited; see `Graders`."""
 
-    def __init__(self, client: AsyncBurnish) -> None:
+    def __init__(self, client: AsyncTransport) -> None:
         self._client = client
 
     async def run(

@@ -11,13 +11,13 @@ import httpx
 from burnish._download import Download, filename_of, place, require_absent
 from burnish._request import Request, content, creating, parser_of, query, segment, whole
 from burnish._stream import Feed
+from burnish._transport import Connection, Finish
 from burnish._upload import Progress
 from burnish.errors import JobFailed
 from burnish.job_arguments import CreateJob
 from burnish.schemas import Checkpoint, Deleted, Job, JobEvent, PageData
 
 if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish, Finish
     from burnish.preview_schemas import JobPreview
 
 _JOBS = "/fine_tuning/jobs"
@@ -123,7 +123,7 @@ def download(
     return Download(file, digest_required=True, on_progress=on_progress), Download.finish
 
 
-def feed(client: Burnish | AsyncBurnish, job_id: str, timeout: float | None = None) -> Feed:
+def feed(client: Connection, job_id: str, timeout: float | None = None) -> Feed:
     """Return what follows a job's events; `timeout` in seconds."""
     path = _path(job_id, "events")
     return Feed(job_id=job_id, path=path, base_url=client.base_url, timeout=timeout)

@@ -11,13 +11,13 @@ from typing_extensions import Unpack
 
 from burnish._pages import AsyncPage, Page
 from burnish._stream import AsyncJobStream, JobStream
+from burnish._transport import AsyncTransport, Transport
 from burnish._upload import Progress
 from burnish.job_arguments import CreateJob
 from burnish.resources import job_requests as requests
 from burnish.schemas import Checkpoint, Deleted, Job, JobEvent
 
 if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
     from burnish.preview_schemas import JobPreview
 
 OnEvent = Callable[[JobEvent], object]
@@ -26,7 +26,7 @@ OnEvent = Callable[[JobEvent], object]
 class Jobs:
     """`client.jobs`, which is also `client.fine_tuning.jobs`."""
 
-    def __init__(self, client: Burnish) -> None:
+    def __init__(self, client: Transport) -> None:
         self._client = client
 
     def create(self, **arguments: Unpack[CreateJob]) -> Job:
@@ -155,7 +155,7 @@ class Jobs:
 class AsyncJobs:
     """`client.jobs`, awaited; see `Jobs` for each method."""
 
-    def __init__(self, client: AsyncBurnish) -> None:
+    def __init__(self, client: AsyncTransport) -> None:
         self._client = client
 
     async def create(self, **arguments: Unpack[CreateJob]) -> Job:

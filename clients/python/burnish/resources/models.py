@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from burnish._pages import AsyncPage, Page
 from burnish._request import Request, parser_of, segment
+from burnish._transport import AsyncTransport, Transport
 from burnish.resources.exports import AsyncExports, Exports
 from burnish.schemas import Deleted, Model, PageData
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
 
 _LIST = Request("GET", "/models", parser_of(PageData[Model]))
 
@@ -26,7 +22,7 @@ def _delete(model: str) -> Request[Deleted]:
 class Models:
     """`client.models`."""
 
-    def __init__(self, client: Burnish) -> None:
+    def __init__(self, client: Transport) -> None:
         self._client = client
         self.exports = Exports(client)
 
@@ -46,7 +42,7 @@ class Models:
 class AsyncModels:
     """`client.models`, awaited."""
 
-    def __init__(self, client: AsyncBurnish) -> None:
+    def __init__(self, client: AsyncTransport) -> None:
         self._client = client
         self.exports = AsyncExports(client)
 

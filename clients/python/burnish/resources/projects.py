@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from typing_extensions import Unpack
 
 from burnish._pages import AsyncPage, Page
 from burnish._request import Request, creating, parser_of, query, segment
+from burnish._transport import AsyncTransport, Transport
 from burnish.resources import limits
 from burnish.resources.limits import LimitChanges
 from burnish.schemas import ApiKey, Deleted, PageData, Project, ProjectLimits
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
 
 _PROJECTS = "/organization/projects"
 
@@ -67,7 +65,7 @@ def _revoke_key(project_id: str, key_id: str) -> Request[Deleted]:
 class Projects:
     """`client.projects`."""
 
-    def __init__(self, client: Burnish) -> None:
+    def __init__(self, client: Transport) -> None:
         self._client = client
 
     def list(self, *, after: str | None = None, limit: int | None = None) -> Page[Project]:
@@ -116,7 +114,7 @@ class Projects:
 class AsyncProjects:
     """`client.projects`, awaited."""
 
-    def __init__(self, client: AsyncBurnish) -> None:
+    def __init__(self, client: AsyncTransport) -> None:
         self._client = client
 
     async def list(self, *, after: str | None = None, limit: int | None = None) -> AsyncPage[Project]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from anyio.to_thread import run_sync
 
 from burnish._parts import Parts
 from burnish._request import Request, creating, parser_of, segment
+from burnish._transport import AsyncTransport, Transport
 from burnish._upload import FileContent, Progress, Upload
 from burnish.errors import APIError, UploadInterrupted
 from burnish.schemas import File, UploadPart, UploadState
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
 
 
 def _path(upload_id: str, *rest: str) -> str:
@@ -59,7 +57,7 @@ def _cancel(upload_id: str) -> Request[UploadState]:
 class Uploads:
     """`client.uploads`. `files.create` uses it by itself for large files."""
 
-    def __init__(self, client: Burnish) -> None:
+    def __init__(self, client: Transport) -> None:
         self._client = client
 
     def create(
@@ -116,7 +114,7 @@ class Uploads:
 class AsyncUploads:
     """`client.uploads`, awaited; see `Uploads` for each method."""
 
-    def __init__(self, client: AsyncBurnish) -> None:
+    def __init__(self, client: AsyncTransport) -> None:
         self._client = client
 
     async def create(

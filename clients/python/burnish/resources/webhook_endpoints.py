@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from burnish._pages import AsyncPage, Page
 from burnish._request import Request, creating, parser_of, query, segment
+from burnish._transport import AsyncTransport, Transport
 from burnish.schemas import Deleted, PageData, WebhookDelivery, WebhookEndpoint, WebhookReplay, WebhookTest
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
 
 _PATH = "/webhook_endpoints"
 _TEST_SECONDS = 60.0
@@ -91,7 +88,7 @@ def _seconds(moment: Moment | None) -> float | None:
 class WebhookEndpoints:
     """`client.webhooks.endpoints`."""
 
-    def __init__(self, client: Burnish) -> None:
+    def __init__(self, client: Transport) -> None:
         self._client = client
 
     def create(self, *, name: str, url: str, event_types: Sequence[str]) -> WebhookEndpoint:
@@ -158,7 +155,7 @@ class WebhookEndpoints:
 class AsyncWebhookEndpoints:
     """`client.webhooks.endpoints`, awaited; see `WebhookEndpoints` for each method."""
 
-    def __init__(self, client: AsyncBurnish) -> None:
+    def __init__(self, client: AsyncTransport) -> None:
         self._client = client
 
     async def create(self, *, name: str, url: str, event_types: Sequence[str]) -> WebhookEndpoint:

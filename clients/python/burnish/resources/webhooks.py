@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from burnish._request import Request, parser_of
+from burnish._transport import AsyncTransport, Transport
 from burnish.errors import WebhookVerificationError
 from burnish.resources.webhook_endpoints import AsyncWebhookEndpoints, WebhookEndpoints
 from burnish.schemas import WebhookEvent, WebhookEventTypes
-
-if TYPE_CHECKING:
-    from burnish.client import AsyncBurnish, Burnish
 
 _EVENT_TYPES = Request("GET", "/webhook_event_types", parser_of(WebhookEventTypes))
 
@@ -40,7 +37,7 @@ class _Unwrapping:
 class Webhooks(_Unwrapping):
     """`client.webhooks`."""
 
-    def __init__(self, client: Burnish) -> None:
+    def __init__(self, client: Transport) -> None:
         self._client = client
         self.endpoints = WebhookEndpoints(client)
 
@@ -52,7 +49,7 @@ class Webhooks(_Unwrapping):
 class AsyncWebhooks(_Unwrapping):
     """`client.webhooks`, awaited, except for `unwrap`."""
 
-    def __init__(self, client: AsyncBurnish) -> None:
+    def __init__(self, client: AsyncTransport) -> None:
         self._client = client
         self.endpoints = AsyncWebhookEndpoints(client)
 

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from trainer.contract.methods.pretraining import TrainedTokenizer
+from trainer.engine.chat_template.render import ChatTemplate
+from trainer.recipes.pretraining.tokenizers import END, PAD, SPECIALS, document_ends, make_tokenizer, parts, tokenize
+
+TEXT = "天气很好。\r\n  Ünïcödé 🙂👩‍👩‍👧\tמזג\n\n<|im_end|> is text here <|endoftext|>\n"
+CHOICES = ["byte", "char", TrainedTokenizer(type="bpe", vocabulary=320)]
+
+
+def made(choice: str | TrainedTokenizer, folder: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer as it comes back from a folder."""
+    make_tokenizer(choice, [TEXT * 3, "abc"], 64, Path("nowhere")).save_pretrained(str(folder))
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_any_script_comes_back(choice: str | TrainedTokenizer, tmp_path: Path) -> None:
+    tokenizer = made(choice, tmp_path)
+    ids = tokenize(tokenizer, TEXT)
+    assert tokenizer.decode(ids) == TEXT
+    assert not set(ids) & set(tokenizer.convert_tokens_to_ids(list(SPECIALS)))
+    assert document_ends(tokenizer) == (tokenizer.eos_token_id, tokenizer.eos_token_id)
+    assert (tokenizer.eos_token, tokenizer.pad_token) == (END, PAD)
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_a_later_job_can_go_on_with_conversations(choice: str | TrainedTokenizer, tmp_path: Path) -> None:
+    chat = ChatTemplate(made(choice, tmp_path))
+    text = chat.render([{"role": "user", "content": "很好"}], None, prompt=True)
+    assert text == "<|im_start|>user\n很好<|im_end|>\n<|im_start|>assistant\n"
+    assert chat.end_of_turn == "<|im_end|>"
+    assert chat.tokenizer.decode(chat.tokenizer(text)["input_ids"]) == text
+
+
+def test_characters_and_bytes_are_one_token_each() -> None:
+    characters = make_tokenizer("char", [TEXT], 64, Path("nowhere"))
+    assert len(tokenize(characters, TEXT)) == len(TEXT)
+    assert len(tokenize(make_tokenizer("byte", [TEXT], 64, Path("nowhere")), TEXT)) == len(TEXT.encode())
+    assert characters.convert_ids_to_tokens(tokenize(characters, "好Ω")) == ["好", "<|unk|>"]
+
+
+def test_trained_merges_follow_the_text() -> None:
+    texts = ["the weather and the sea\n" * 50]
+    tokenizer = make_tokenizer(TrainedTokenizer(type="bpe", vocabulary=300), texts, 64, Path("nowhere"))
+    assert 260 < len(tokenizer) <= 300
+    assert tokenizer.tokenize(" the weather") == ["Ġthe", "Ġweather"]
+    again = make_tokenizer(TrainedTokenizer(type="bpe", vocabulary=300), texts, 64, Path("nowhere"))
+    assert again.get_vocab() == tokenizer.get_vocab()
+
+
+@given(st.text(alphabet="a b\n好", max_size=80), st.integers(1, 20))
+def test_parts_are_the_text(text: str, size: int) -> None:
+    assert "".join(parts(text, size)) == text
+
+
+def test_parts_have_the_whole_text_s_tokens() -> None:
+    tokenizer = make_tokenizer(TrainedTokenizer(type="bpe", vocabulary=320), [TEXT * 3], 64, Path("nowhere"))
+    text = "One line,\n\n  another 好\nand the end.\n" * 20
+    cut = [token for part in parts(text, 50) for token in tokenize(tokenizer, part)]
+    assert cut == tokenize(tokenizer, text)

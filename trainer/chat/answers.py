@@ -1,0 +1,186 @@
+"""Answering one conversation: the prompt rendered and read, then answers drawn one after the other, with pauses."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from trainer.chat.decode import Drawn, Read, draw, read
+from trainer.chat.models import Models
+from trainer.chat.text import TextStream
+from trainer.contract.chat import Ask, Began, Done, Ended, FinishReason, Paused, Piece, Resumed, TokenLogprob
+from trainer.contract.result import ExitCode
+from trainer.contract.rows import ChatRow, Message
+from trainer.engine.chat_template.render import ChatTemplate
+from trainer.kit.errors import TrainerError
+
+Event = Began | Piece | Ended | Paused | Resumed | Done
+
+
+def _never() -> bool:
+    return False
+
+
+def answer(
+    models: Models, ask: Ask, cancelled: Callable[[], bool], pausing: Callable[[], bool] = _never
+) -> Generator[Event]:
+    """Yield what is to be told of the answers to `ask`. After each `Paused` the models may be used for another.
+
+    Raises TrainerError (`unsupported_conversation`, `context_length_exceeded`, `invalid_adapter`, and what loading
+    the base may raise), or FloatingPointError where the model's outputs are not numbers.
+    """
+    with _Seat(models, ask) as seat:
+        prompt = _tokens(seat.template, ask)
+        room = seat.context - len(prompt)
+        if room < 1:
+            raise TrainerError(
+                "context_length_exceeded",
+                f"The messages have {len(prompt)} tokens, and the model's context has room for {seat.context}: leave "
+                "some out.",
+                param="messages",
+            )
+        yield Began(id=ask.id, prompt_tokens=len(prompt))
+        known = read(seat.model(), prompt)
+        seed = secrets.randbits(63) if ask.sampling.seed is None else ask.sampling.seed
+        for index in range(ask.sampling.n):
+            if index and seat.out_of_time():
+                yield Ended(id=ask.id, index=index, finish_reason="length", tokens=0)
+                continue
+            generator = torch.Generator(seat.model().device).manual_seed((seed + index) % 2**63)
+            one = _Answer(seat, known, ask, index, min(room, ask.sampling.max_tokens))
+            yield from one.draw(generator, cancelled, pausing)
+    yield Done(id=ask.id)
+
+
+class _Seat:
+    """One conversation's hold of its base and adapter, which it leaves while it pauses; it counts the time of work."""
+
+    def __init__(self, models: Models, ask: Ask) -> None:
+        self._models = models
+        self._ask = ask
+        self._held = ExitStack()
+        self._model: Any = None
+        self._worked = 0.0
+        base = models.base(ask.base)
+        self.template, self.context, self.stops = base.template, base.context, base.stops
+
+    def __enter__(self) -> _Seat:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def model(self) -> Any:
+        """Return the model as it is with the adapter. Raises TrainerError where it cannot be had."""
+        if self._model is None:
+            self._model = self._held.enter_context(self._models.base(self._ask.base).using(self._ask.adapter))
+            self._began = time.monotonic()
+        return self._model
+
+    def leave(self) -> None:
+        """Keep nothing of the base, so that another one can take its place in memory."""
+        self._held.close()
+        if self._model is not None:
+            self._worked += time.monotonic() - self._began
+        self._model = None
+
+    def out_of_time(self) -> bool:
+        """Tell whether the model has worked on the conversation for as long as it may."""
+        seconds = self._ask.seconds
+        return seconds is not None and self._worked + time.monotonic() - self._began >= seconds
+
+
+def _tokens(template: ChatTemplate, ask: Ask) -> list[int]:
+    """Render the messages with the model's template, open the assistant's turn, and tokenize.
+
+    A row of training is rendered the same way: the template needs an assistant's message, which is left out again.
+    """
+    row = ChatRow(messages=(*ask.messages, Message(role="assistant", content="")), tools=ask.tools)
+    try:
+        messages, tools = template.messages(row)
+        text = template.render(messages[:-1], tools, prompt=True)
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        raise TrainerError(
+            "unsupported_conversation",
+            f"The model's chat template cannot render these messages: {error}.",
+            param="messages",
+        ) from error
+    return list(template.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@dataclass
+class _Answer:
+    seat: _Seat
+    prompt: Read
+    ask: Ask
+    index: int
+    limit: int
+
+    def draw(
+        self, generator: torch.Generator, cancelled: Callable[[], bool], pausing: Callable[[], bool]
+    ) -> Generator[Event]:
+        sampling = self.ask.sampling
+        stream = TextStream(self.seat.template.tokenizer, sampling.stop)
+        count, reason = 0, "length"
+        for drawn in draw(self.seat.model, self.prompt, sampling, generator, self.limit):
+            count += 1
+            if drawn.token in self.seat.stops:
+                reason = "stop"
+                break
+            yield from self._piece(stream.add(drawn.token), drawn)
+            if stream.stopped or cancelled():
+                reason = "stop" if stream.stopped else "cancelled"
+                break
+            if self.seat.out_of_time():
+                break
+            if pausing():
+                yield from self._pause()
+        yield from self._piece(stream.finish(), None)
+        yield self._ended(reason, count)
+
+    def _pause(self) -> Generator[Event]:
+        self.seat.leave()
+        yield Paused(id=self.ask.id)
+        self.seat.model()
+        yield Resumed(id=self.ask.id)
+
+    def _piece(self, text: str, drawn: Drawn | None) -> Iterator[Piece]:
+        told = ()
+        if drawn is not None and self.ask.sampling.top_logprobs is not None:
+            told = (_told(self.seat.template.tokenizer, drawn),)
+        if text or told:
+            yield Piece(id=self.ask.id, index=self.index, text=text, logprobs=told)
+
+    def _ended(self, reason: FinishReason, count: int) -> Ended:
+        return Ended(id=self.ask.id, index=self.index, finish_reason=reason, tokens=count)
+
+
+def _told(tokenizer: PreTrainedTokenizerBase, drawn: Drawn) -> TokenLogprob:
+    top = tuple(_named(tokenizer, token, logprob) for token, logprob in drawn.top)
+    return _named(tokenizer, drawn.token, drawn.logprob).model_copy(update={"top": top})
+
+
+def _named(tokenizer: PreTrainedTokenizerBase, token: int, logprob: float) -> TokenLogprob:
+    """Name a token by its text. A part of a character has no text of its own, and its bytes are not told."""
+    text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
+    whole = "\ufffd" not in text
+    return TokenLogprob(token=text, bytes=tuple(text.encode()) if whole else None, logprob=logprob)
+
+
+def not_finite(error: FloatingPointError) -> TrainerError:
+    """Say that a model is broken."""
+    return TrainerError(
+        "broken_model",
+        f"The model cannot answer: {error}. Its training has diverged; use one of its earlier checkpoints.",
+        param="model",
+        exit_code=ExitCode.FAULT,
+    )

@@ -1,0 +1,106 @@
+"""Drawing one answer, token by token, from a prompt that has been read once."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainer.contract.chat import Sampling
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A token, its natural log-probability under the model itself, and the likeliest tokens in its place."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A prompt that the model has read: the scores [vocabulary] of the token after it, and the key-value cache."""
+
+    scores: torch.Tensor
+    cache: Any
+
+
+def read(model: Any, prompt: Sequence[int]) -> Read:
+    """Let the model read a prompt."""
+    with torch.inference_mode():
+        output = model(
+            input_ids=torch.tensor([list(prompt)], device=model.device),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    return Read(output.logits[0, -1].float(), output.past_key_values)
+
+
+def draw(
+    current_model: Callable[[], Any], prompt: Read, sampling: Sampling, generator: torch.Generator, limit: int
+) -> Iterator[Drawn]:
+    """Yield up to `limit` tokens. The same generator's state, prompt and weights give the same tokens.
+
+    The model is asked for at each token and not kept between them: another base may be loaded in a pause.
+    Raises FloatingPointError where the model's scores are not numbers.
+    """
+    cache = copy.deepcopy(prompt.cache)
+    token: int | None = None
+    seen: Counter[int] = Counter()
+    for _ in range(limit):
+        with torch.inference_mode():
+            scores = prompt.scores if token is None else _next(current_model(), token, cache)
+            drawn = _choose(scores, sampling, generator, seen)
+        yield drawn
+        token = drawn.token
+        seen[token] += 1
+
+
+def _next(model: Any, token: int, cache: Any) -> torch.Tensor:
+    output = model(input_ids=torch.tensor([[token]], device=model.device), past_key_values=cache, use_cache=True)
+    return output.logits[0, -1].float()
+
+
+def _choose(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator, seen: Counter[int]) -> Drawn:
+    if not bool(torch.isfinite(scores).all()):
+        raise FloatingPointError("the model's outputs are not finite numbers")
+    log_probs = scores.log_softmax(-1)
+    token = _pick(_adjusted(scores, sampling, seen), sampling, generator)
+    top: tuple[tuple[int, float], ...] = ()
+    if sampling.top_logprobs:
+        values, numbers = log_probs.topk(min(sampling.top_logprobs, log_probs.numel()))
+        top = tuple(zip(numbers.tolist(), values.tolist(), strict=True))
+    return Drawn(token, float(log_probs[token]), top)
+
+
+def _adjusted(scores: torch.Tensor, sampling: Sampling, seen: Counter[int]) -> torch.Tensor:
+    """Apply the caller's bias, and OpenAI's penalties: `score - count · frequency - (count > 0) · presence`."""
+    if not sampling.logit_bias and not (seen and (sampling.presence_penalty or sampling.frequency_penalty)):
+        return scores
+    scores = scores.clone()
+    for token, bias in _inside(sampling.logit_bias, scores.numel()):
+        scores[token] += bias
+    for token, count in seen.items():
+        scores[token] -= count * sampling.frequency_penalty + sampling.presence_penalty
+    return scores
+
+
+def _inside(bias: dict[int, float], vocabulary: int) -> Collection[tuple[int, float]]:
+    return [(token, value) for token, value in bias.items() if 0 <= token < vocabulary]
+
+
+def _pick(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """Draw from softmax(scores / temperature), cut to its nucleus (Holtzman et al. 2020, arXiv 1904.09751)."""
+    if sampling.temperature == 0:
+        return int(scores.argmax())
+    probabilities = (scores / sampling.temperature).softmax(-1)
+    if sampling.top_p < 1:
+        ordered, order = probabilities.sort(descending=True)
+        outside = ordered.cumsum(-1) - ordered >= sampling.top_p
+        probabilities = torch.zeros_like(ordered).scatter(0, order, ordered.masked_fill(outside, 0.0))
+    return int(torch.multinomial(probabilities, 1, generator=generator))

@@ -1,0 +1,42 @@
+"""Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from trainer.contract.methods.base import Auto, CommonHyperparameters
+from trainer.frozen import Frozen
+
+
+class DpoHyperparameters(CommonHyperparameters):
+    """`beta` is the strength of the pull towards the model that the job starts from."""
+
+    learning_rate_scale: ClassVar[float] = 0.2
+    beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
+    """`auto` is 0.1."""
+    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    length_normalised: bool = False
+
+
+class DpoParameters(Frozen):
+    """The block `dpo` of the wire's `method`."""
+
+    hyperparameters: DpoHyperparameters = Field(default_factory=DpoHyperparameters)
+
+
+class DpoMethod(Frozen):
+    """`method: {type: "dpo", dpo: {hyperparameters: {…}}}`."""
+
+    in_words: ClassVar[tuple[str, str]] = ("direct preference optimisation", "preferences")
+    """What the model card calls the method, and what it was trained on."""
+
+    type: Literal["dpo"] = "dpo"
+    dpo: DpoParameters = Field(default_factory=DpoParameters)
+
+    @property
+    def hyperparameters(self) -> DpoHyperparameters:
+        """The block's hyperparameters, by a name that every method shares."""
+        return self.dpo.hyperparameters

@@ -1,0 +1,39 @@
+"""Odds-ratio preference optimisation: imitation and preference in one loss, without a reference (arXiv 2403.07691)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from trainer.contract.methods.base import Auto, CommonHyperparameters
+from trainer.frozen import Frozen
+
+
+class OrpoHyperparameters(CommonHyperparameters):
+    """`beta` is the weight of the odds ratio beside the imitation of the preferred answer (λ in the paper)."""
+
+    learning_rate_scale: ClassVar[float] = 0.5
+    beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
+    """`auto` is 0.1."""
+
+
+class OrpoParameters(Frozen):
+    """The block `orpo` of the wire's `method`."""
+
+    hyperparameters: OrpoHyperparameters = Field(default_factory=OrpoHyperparameters)
+
+
+class OrpoMethod(Frozen):
+    """`method: {type: "orpo", orpo: {hyperparameters: {…}}}`."""
+
+    in_words: ClassVar[tuple[str, str]] = ("odds-ratio preference optimisation", "preferences")
+    """What the model card calls the method, and what it was trained on."""
+
+    type: Literal["orpo"] = "orpo"
+    orpo: OrpoParameters = Field(default_factory=OrpoParameters)
+
+    @property
+    def hyperparameters(self) -> OrpoHyperparameters:
+        """The block's hyperparameters, by a name that every method shares."""
+        return self.orpo.hyperparameters

@@ -1,0 +1,96 @@
+"""`preview.json`: what `python -m trainer.programs.preview` leaves. Pydantic only, as the service reads it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from trainer.frozen import Frozen
+
+PREVIEW_NAME = "preview.json"
+
+
+class SampleToken(Frozen):
+    """One token. `text` is empty where it is a part of a character that a later token completes."""
+
+    id: int
+    text: str
+    trained: bool
+    """Whether the loss looks at it."""
+
+
+class SampleRow(Frozen):
+    """A training row, or one of its parts, as tokens; `left_out` are those behind the last one shown."""
+
+    line: int
+    part: str
+    tokens: tuple[SampleToken, ...]
+    left_out: int = 0
+
+
+class DataPreview(Frozen):
+    """What becomes of a data file. Lines are numbers in the file, the first thousand of each list."""
+
+    filename: str
+    rows: int
+    used: int
+    tokens: int
+    """Of one pass over the used rows."""
+    trained_tokens: int
+    """Those of them that are in the loss."""
+    cut: int
+    cut_lines: tuple[int, ...]
+    dropped: int
+    dropped_lines: tuple[int, ...]
+
+
+class MemoryEstimate(Frozen):
+    """The trainer's peak memory in bytes, by its parts, and how it was estimated."""
+
+    bytes: int
+    parts: dict[str, int]
+    method: str
+
+
+class SpeedEstimate(Frozen):
+    """Tokens a second of the training steps on the worker that counted; null where nothing can be said."""
+
+    tokens_per_second: float | None
+    method: str
+
+
+class Counted(Frozen):
+    """What the job would train on, and how."""
+
+    hyperparameters: dict[str, Any]
+    training: DataPreview
+    validation: DataPreview | None
+    warnings: tuple[str, ...]
+    steps: int
+    tokens: int
+    """All tokens of the whole run, prompts included, padding left out: the job's `trained_tokens`."""
+    tokens_exact: bool
+    """False where the model's own answers will be trained on: then `tokens` is the most that they can be."""
+    ended_by: Literal["budget"] | None
+    device: Literal["cpu", "cuda"]
+    memory: MemoryEstimate
+    speed: SpeedEstimate
+    sample: tuple[SampleRow, ...]
+
+
+class Failed(Frozen):
+    """Why there can be no such job."""
+
+    code: str
+    message: str
+    param: str | None
+    details: list[dict[str, Any]] | None = None
+    """The problems of a dataset, line by line."""
+    fault: bool
+    """Whether it is the machine's fault and not the request's."""
+
+
+class Outcome(Frozen):
+    """What `preview.json` has: one of the two."""
+
+    counted: Counted | None = None
+    failed: Failed | None = None

@@ -1,0 +1,201 @@
+"""Rows of data files: one JSON object a line, one class a format."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, cast
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    type: Literal["text"]
+    text: str
+
+
+class FunctionCall(BaseModel):
+    """A call's function: its name and its arguments as the JSON text that the model is to write."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str = Field(min_length=1)
+    arguments: str = "{}"
+
+    def parsed(self) -> Any:
+        """Return the arguments as JSON values, or the text itself where it is not JSON."""
+        try:
+            return json.loads(self.arguments)
+        except json.JSONDecodeError:
+            return self.arguments
+
+
+class ToolCall(BaseModel):
+    """One tool call of an assistant's message."""
+
+    model_config = ConfigDict(frozen=True)
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class Message(BaseModel):
+    """One message of a conversation. `weight: 0` keeps an assistant's message out of the loss."""
+
+    model_config = ConfigDict(frozen=True)
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | tuple[_Part, ...] | None = None
+    name: str | None = None
+    weight: Literal[0, 1] | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    tool_call_id: str | None = None
+
+    @model_validator(mode="after")
+    def _something_to_say(self) -> Message:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content may be null only in an assistant's message with tool_calls")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("only an assistant's message may have tool_calls")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The content as one string: text parts are joined, null is empty."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return "".join(part.text for part in self.content)
+
+    @property
+    def trained(self) -> bool:
+        """Whether the message's tokens are in the loss."""
+        return self.role == "assistant" and self.weight != 0
+
+
+class _Row(BaseModel):
+    """One training example. `line` is its place in the file, from 1."""
+
+    model_config = ConfigDict(frozen=True)
+    line: int = 0
+
+
+class ChatRow(_Row):
+    """A conversation whose assistant's messages are to be imitated."""
+
+    messages: tuple[Message, ...] = Field(min_length=1)
+    tools: tuple[dict[str, Any], ...] | None = None
+    parallel_tool_calls: bool | None = None
+
+    @model_validator(mode="after")
+    def _has_an_assistant(self) -> ChatRow:
+        if not any(message.role == "assistant" for message in self.messages):
+            raise ValueError("messages need at least one message of the role assistant")
+        return self
+
+
+class TextRow(_Row):
+    """A document of pre-training."""
+
+    text: str = Field(min_length=1)
+
+
+class Prompt(BaseModel):
+    """A conversation up to the answer that is asked for."""
+
+    model_config = ConfigDict(frozen=True)
+    messages: tuple[Message, ...] = Field(min_length=1)
+    tools: tuple[dict[str, Any], ...] | None = None
+    parallel_tool_calls: bool | None = None
+
+    @model_validator(mode="after")
+    def _asks(self) -> Prompt:
+        if self.messages[-1].role == "assistant":
+            raise ValueError("the prompt's last message is the assistant's: there would be nothing to answer")
+        return self
+
+
+class PreferenceRow(_Row):
+    """A prompt with a better and a worse continuation, each of one message or of several turns."""
+
+    input: Prompt
+    chosen: tuple[Message, ...] = Field(
+        min_length=1, validation_alias=AliasChoices("preferred_output", "preferred_completion")
+    )
+    rejected: tuple[Message, ...] = Field(
+        min_length=1, validation_alias=AliasChoices("non_preferred_output", "non_preferred_completion")
+    )
+
+    @model_validator(mode="after")
+    def _differ(self) -> PreferenceRow:
+        if self.chosen == self.rejected:
+            raise ValueError("the preferred and the non-preferred output are equal: there is no preference to learn")
+        for name, output in (("preferred", self.chosen), ("non-preferred", self.rejected)):
+            if output[-1].role != "assistant":
+                raise ValueError(f"the {name} output must end with a message of the assistant")
+        return self
+
+
+class Response(BaseModel):
+    """One response of a ranking; rank 1 is the best, equal ranks are ties, `score` is used for margins."""
+
+    model_config = ConfigDict(frozen=True)
+    message: Message
+    rank: int = Field(ge=1)
+    score: float | None = None
+
+
+class RankingRow(_Row):
+    """A prompt with two or more ranked responses. The pairs of preference rows are read as rankings of two."""
+
+    input: Prompt
+    responses: tuple[Response, ...] = Field(min_length=2, max_length=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_pair(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "responses" in value:
+            return cast(Any, value)
+        pair = PreferenceRow.model_validate(value)
+        outputs = (pair.chosen, pair.rejected)
+        if any(len(output) > 1 for output in outputs):
+            raise ValueError("a response of a reward row is one message")
+        responses = [
+            {"message": output[0].model_dump(), "rank": rank} for rank, output in enumerate(outputs, start=1) if output
+        ]
+        return {"input": pair.input.model_dump(), "responses": responses}
+
+    @model_validator(mode="after")
+    def _ranks(self) -> RankingRow:
+        if len({response.rank for response in self.responses}) < 2:
+            raise ValueError("all responses have the same rank: there is no preference to learn")
+        return self
+
+
+class PromptRow(_Row):
+    """A prompt to sample answers for; programmatic rewards may compare them with `reference`."""
+
+    input: Prompt
+    reference: str | None = None
+
+
+class ItemRow(PromptRow):
+    """A prompt at the top of its row. `item` is the whole row, whatever keys it has: a grader may use them."""
+
+    item: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        row = cast("dict[str, Any]", value)
+        return {"input": {key: row[key] for key in Prompt.model_fields if key in row}, "item": row}
+
+
+class LabelledRow(_Row):
+    """A prompt with one answer that is wanted or not."""
+
+    input: Prompt
+    output: tuple[Message, ...] = Field(min_length=1)
+    label: bool
+
+
+AnyRow = ChatRow | TextRow | PreferenceRow | RankingRow | PromptRow | LabelledRow

@@ -1,0 +1,73 @@
+"""The export: PEFT's format in safetensors, reloaded into a fresh base and compared before it counts as a result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from trainer.contract.result import ExitCode, Manifest, entries_of, write_manifest
+from trainer.engine.data.batches import collate
+from trainer.engine.data.tokens import TokenizedRow
+from trainer.engine.loop.checkpoints import clean_adapter_config
+from trainer.engine.models.load import load_model
+from trainer.engine.scoring.evaluate import evaluating
+from trainer.frozen import Frozen
+from trainer.kit.errors import TrainerError
+
+# The reload computes the same operations on the same numbers; the room is for kernels that sum in another order.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.125}
+VERIFIED_ROWS = 4
+
+
+class Verification(Frozen):
+    """The largest difference of any logit between the trained model and the reloaded export."""
+
+    rows: int
+    max_abs_difference: float
+    tolerance: float
+
+
+def export_adapter(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, base_id: str, card: str
+) -> None:
+    """Write adapter, tokenizer with its chat template, model card and the folder's manifest."""
+    folder.mkdir(parents=True)
+    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    clean_adapter_config(folder, base_id)
+    tokenizer.save_pretrained(str(folder))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    files = entries_of(folder, (path for path in folder.rglob("*") if path.is_file()))
+    write_manifest(folder, Manifest(files=files, facts={"base": base_id}))
+
+
+def verify_export(
+    model: PeftModel, base: Path, folder: Path, rows: Sequence[TokenizedRow], *, dtype: str, pad_id: int
+) -> Verification:
+    """Load base and export anew and compare logits on a few rows.
+
+    Raises TrainerError (`export_mismatch`) where they differ by more than rounding, or are not numbers.
+    """
+    chosen = rows[:VERIFIED_ROWS]
+    batch = {name: values.to(model.device) for name, values in collate(chosen, pad_id).items()}
+    del batch["labels"]
+    reloaded = PeftModel.from_pretrained(load_model(base, dtype), str(folder))
+    with evaluating(model), evaluating(reloaded):
+        real = batch["attention_mask"].bool()
+        difference = float((_logits(model, batch) - _logits(reloaded, batch))[real].abs().max())
+    tolerance = TOLERANCE[dtype]
+    if not difference <= tolerance:
+        raise TrainerError(
+            "export_mismatch",
+            f"The exported adapter does not give the trained model's logits: they differ by {difference:.3g}, "
+            f"where {tolerance:g} is allowed.",
+            exit_code=ExitCode.FAULT,
+        )
+    return Verification(rows=len(chosen), max_abs_difference=difference, tolerance=tolerance)
+
+
+def _logits(model: PeftModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model(**batch, use_cache=False).logits.float()

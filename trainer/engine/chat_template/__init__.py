@@ -1,0 +1,1 @@
+"""The base's chat template: rendering, the spans of answers, the end of a turn."""

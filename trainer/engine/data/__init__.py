@@ -1,0 +1,1 @@
+"""Rows as tokens, splits, batches, and every seeded order."""

@@ -1,0 +1,1 @@
+"""Base models: their files, weights, adapters and number format."""

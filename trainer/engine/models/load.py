@@ -1,0 +1,117 @@
+"""Loading the base model, its configuration and its tokenizer."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from trainer.contract.result import ExitCode
+from trainer.kit.errors import TrainerError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def device() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_config(base: Path) -> PreTrainedConfig:
+    """Read the base's configuration. Raises TrainerError (`invalid_base_model`)."""
+    try:
+        return AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _broken_base(error) from error
+
+
+def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
+    """Load the base's tokenizer; one without a padding token pads with its end token (masked by length)."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _broken_base(error) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    base: Path, dtype: str, quantization: str = "none", *, auto: Any = AutoModelForCausalLM, **more: Any
+) -> PreTrainedModel:
+    """Load the base's safetensors weights as `dtype` onto the device; `4bit` holds them in NF4, computing in `dtype`.
+
+    `auto` is the class that gives the model its head, `more` goes to its `from_pretrained`.
+
+    Raises TrainerError (`invalid_base_model`, or `invalid_hyperparameters` for 4 bits without a GPU).
+    """
+    if quantization == "4bit":
+        return _load_4bit(base, dtype, auto, more)
+    try:
+        model = auto.from_pretrained(
+            base, dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False, use_safetensors=True, **more
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _broken_base(error) from error
+    model.config.use_cache = False
+    return model.to(device())  # pyright: ignore[reportArgumentType]
+
+
+def _load_4bit(base: Path, dtype: str, auto: Any, more: dict[str, Any]) -> PreTrainedModel:
+    if device().type != "cuda" or find_spec("bitsandbytes") is None:
+        missing = "a GPU" if device().type != "cuda" else "the Python package bitsandbytes"
+        raise TrainerError(
+            "invalid_hyperparameters",
+            f"quantization 4bit needs {missing}, which this worker does not have: use none, or another worker.",
+            param="quantization",
+        )
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[dtype],
+        llm_int8_skip_modules=None if auto is AutoModelForCausalLM else ["score"],
+    )
+    try:
+        model = auto.from_pretrained(
+            base,
+            dtype=DTYPES[dtype],
+            quantization_config=config,
+            device_map={"": 0},
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **more,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _broken_base(error) from error
+    model.config.use_cache = False
+    return model
+
+
+def hidden_size(config: PreTrainedConfig) -> int:
+    """Return the model's width."""
+    return int(config.get_text_config().hidden_size)
+
+
+def context_length(config: PreTrainedConfig) -> int:
+    """Return the most tokens that the model can attend to."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2048)
+
+
+def _broken_base(error: Exception) -> TrainerError:
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return TrainerError(
+        "invalid_base_model", f"The base model cannot be loaded: {first_line}", param="model", exit_code=ExitCode.FAULT
+    )

@@ -1,0 +1,35 @@
+"""What the iterations of a job on the policy's own answers need to know of its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from trainer.contract.methods.onpolicy import OnPolicyHyperparameters
+from trainer.engine.data.splits import Split
+from trainer.engine.onpolicy.prompts import TokenizedPrompt
+from trainer.engine.onpolicy.roles import Roles
+from trainer.engine.onpolicy.updates import OnPolicy
+from trainer.engine.recipe import Recipe
+
+
+class LearnerRecipe(Recipe):
+    """A recipe whose `algorithm` learns from answers; `load` sets it and `roles`."""
+
+    training: Split[TokenizedPrompt]
+    validation: Split[TokenizedPrompt] | None = None
+    roles: Roles
+    algorithm: OnPolicy[Any, Any]
+
+    @property
+    def given(self) -> OnPolicyHyperparameters:
+        """The hyperparameters as they were asked for."""
+        return cast(OnPolicyHyperparameters, self.hyperparameters)
+
+    @property
+    def prompts_an_iteration(self) -> int:
+        """How many prompts an iteration takes."""
+        return self.given.prompts_an_iteration(len(self.training.rows))
+
+    def notice(self, facts: Mapping[str, float]) -> None:
+        """Look at an iteration's report; nothing by default."""

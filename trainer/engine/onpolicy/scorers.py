@@ -1,0 +1,80 @@
+"""What an answer is worth: a programmatic reward of its text, or a reward model's score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+
+from trainer.contract.methods.onpolicy import FunctionReward
+from trainer.engine.chat_template.end_of_turn import closing_ids
+from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.data.batches import batches_within
+from trainer.engine.onpolicy.forward import collate, last_token_scores
+from trainer.engine.onpolicy.prompts import TokenizedPrompt
+from trainer.engine.onpolicy.reward_functions import score_texts
+from trainer.engine.onpolicy.roles import Roles
+from trainer.engine.onpolicy.rollout import Response
+from trainer.kit.errors import TrainerError
+
+Scorer = Callable[[Sequence[TokenizedPrompt], Sequence[Response]], list[float]]
+
+
+def function_scorer(template: ChatTemplate, reward: FunctionReward) -> Scorer:
+    """Return a scorer of the answers' texts, special tokens left out."""
+    parameters = reward.parsed()
+
+    def score(prompts: Sequence[TokenizedPrompt], responses: Sequence[Response]) -> list[float]:
+        return score_texts(
+            reward.function, parameters, texts_of(template, responses), [prompt.reference for prompt in prompts]
+        )
+
+    return score
+
+
+def texts_of(template: ChatTemplate, responses: Sequence[Response]) -> list[str]:
+    """Return what the answers say, special tokens left out."""
+    decode = partial(template.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return [str(decode(list(response.ids))) for response in responses]
+
+
+def model_scorer(template: ChatTemplate, roles: Roles) -> Scorer:
+    """Return a scorer by the reward model, which sees each answer closed as conversations were in its training.
+
+    The score is read at the last token. An answer that did not end is closed too; `missing_eos_penalty` is its price.
+    """
+    closing = closing_ids(template)
+    pad = template.tokenizer.pad_token_id
+    assert isinstance(pad, int)
+
+    def score(prompts: Sequence[TokenizedPrompt], responses: Sequence[Response]) -> list[float]:
+        said = [(*(r.ids[:-1] if r.ended else r.ids), *closing) for r in responses]
+        asked = [prompt.input_ids for prompt in prompts]
+        scores: list[float] = [math.nan] * len(said)
+        reward = roles.reward
+        assert reward is not None
+        with torch.no_grad(), roles.acting("reward") as model:
+            for numbers in batches_within(
+                [len(a) + len(s) for a, s in zip(asked, said, strict=True)], model.device.type
+            ):
+                batch = collate([asked[n] for n in numbers], [said[n] for n in numbers], pad, model.device)
+                found: list[float] = last_token_scores(model, reward.head, batch).tolist()
+                for number, value in zip(numbers, found, strict=True):
+                    scores[number] = value
+        return scores
+
+    return score
+
+
+def checked(scores: Sequence[float], *, param: str) -> list[float]:
+    """Return the scores. Raises TrainerError (`policy_collapsed`) where one is not a finite number, naming `param`."""
+    if all(math.isfinite(score) for score in scores):
+        return list(scores)
+    raise TrainerError(
+        "policy_collapsed",
+        "The reward of an answer is not a finite number. Use dtype float32 or another reward model; the last "
+        "checkpoint is good.",
+        param=param,
+    )

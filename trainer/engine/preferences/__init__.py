@@ -1,0 +1,1 @@
+"""What methods on preferences share: pairs, whole continuations, and the frozen reference."""

@@ -1,0 +1,170 @@
+"""Prompts with a better and a worse continuation: tokens, batches and the log-probabilities of whole continuations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainer.contract.job import DataFile
+from trainer.contract.rows import ChatRow, Message, PreferenceRow, Prompt
+from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.data.batches import collate
+from trainer.engine.data.splits import Split
+from trainer.engine.data.tokens import TokenizedRow, tokenize_rows
+from trainer.engine.recipe import Recipe
+from trainer.engine.scoring.head import trained_scores
+from trainer.kit.errors import TrainerError
+
+SUBSET_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One preference as tokens; in both rows only the assistant's tokens behind the prompt are trained.
+
+    `place` is its index among the split's pairs.
+    """
+
+    line: int
+    place: int
+    chosen: TokenizedRow
+    rejected: TokenizedRow
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of both rows, the prompt counted twice as it is computed twice."""
+        return len(self.chosen.input_ids) + len(self.rejected.input_ids)
+
+
+def conversation(prompt: Prompt, output: Sequence[Message], line: int) -> ChatRow:
+    """Return prompt and continuation as one conversation whose prompt is not trained on.
+
+    A user's turns inside a continuation of several turns stay out of the loss, as everywhere.
+    """
+    quiet = [m.model_copy(update={"weight": 0}) if m.role == "assistant" else m for m in prompt.messages]
+    return ChatRow(messages=(*quiet, *output), tools=prompt.tools, line=line)
+
+
+def tokenize_pairs(template: ChatTemplate, rows: Sequence[PreferenceRow], param: str) -> list[Pair]:
+    """Render and tokenize both continuations of each row. Raises TrainerError (`unsupported_conversation`)."""
+    chosen = tokenize_rows(template, [conversation(row.input, row.chosen, row.line) for row in rows], param=param)
+    rejected = tokenize_rows(template, [conversation(row.input, row.rejected, row.line) for row in rows], param=param)
+    return [
+        Pair(row.line, place, better, worse)
+        for place, (row, better, worse) in enumerate(zip(rows, chosen, rejected, strict=True))
+    ]
+
+
+def prompt_length(row: TokenizedRow) -> int:
+    """Return the tokens in front of the first trained one."""
+    return row.trained.index(True) if True in row.trained else len(row.input_ids)
+
+
+def fit_pairs(file: DataFile, pairs: Sequence[Pair], limit: int, context: int, param: str) -> Split[Pair]:
+    """Cut continuations to `limit` tokens; drop pairs of which one has no trained token left.
+
+    Raises TrainerError (`invalid_training_file`, …) where a prompt alone is longer than the model's context.
+    """
+    refuse_long_prompts(file, [pair.chosen for pair in pairs], context, param)
+    kept: list[Pair] = []
+    cut: list[int] = []
+    dropped: list[int] = []
+    for pair in pairs:
+        chosen, rejected = cut_row(pair.chosen, limit), cut_row(pair.rejected, limit)
+        if not (chosen.trained_tokens and rejected.trained_tokens):
+            dropped.append(pair.line)
+            continue
+        if chosen is not pair.chosen or rejected is not pair.rejected:
+            cut.append(pair.line)
+        kept.append(Pair(pair.line, len(kept), chosen, rejected))
+    return Split(
+        file=file,
+        rows=kept,
+        read=len(pairs),
+        tokens=sum(pair.tokens for pair in kept),
+        trained_tokens=sum(pair.chosen.trained_tokens + pair.rejected.trained_tokens for pair in kept),
+        cut=tuple(cut),
+        dropped=tuple(dropped),
+    )
+
+
+def refuse_long_prompts(file: DataFile, rows: Sequence[TokenizedRow], context: int, param: str) -> None:
+    """Raise TrainerError (`invalid_training_file`, …) where a prompt alone is longer than the model's context."""
+    too_long = [row.line for row in rows if prompt_length(row) >= context]
+    if too_long:
+        raise TrainerError(
+            f"invalid_{param}",
+            f"{file.filename}: the prompt in line {', '.join(map(str, too_long[:20]))} leaves no room for an answer "
+            f"in the model's context of {context} tokens: shorten it, or leave the row out.",
+            param=param,
+        )
+
+
+def cut_row(row: TokenizedRow, limit: int) -> TokenizedRow:
+    """Return the row's first `limit` tokens: the row itself where it is no longer."""
+    return row if len(row.input_ids) <= limit else TokenizedRow(row.line, row.input_ids[:limit], row.trained[:limit])
+
+
+def subset_pairs(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return evenly spaced pairs with about 4096 tokens together: enough for a curve while training goes on."""
+    stride = max(1, -(-sum(pair.tokens for pair in pairs) // SUBSET_TOKENS))
+    return list(pairs[::stride])
+
+
+def collate_pairs(pairs: Sequence[Pair], pad_id: int) -> dict[str, torch.Tensor]:
+    """Pad chosen rows, then rejected rows, into one batch [2 · pairs, tokens], with `place` [pairs]."""
+    batch = collate([*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)], pad_id)
+    return {**batch, "place": torch.tensor([pair.place for pair in pairs])}
+
+
+def sequence_log_probs(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each row's summed log-probability of its trained tokens, in nats, and their number, both [rows]."""
+    log_probs, _ = trained_scores(model, batch, compact=True)
+    sizes = (batch["labels"][:, 1:] != -100).sum(dim=1)
+    sums = torch.stack([part.sum() for part in log_probs.split(sizes.tolist())])
+    return sums, sizes
+
+
+class PreferenceRecipe(Recipe):
+    """What methods on preference rows share: reading them, and asking their prompts for the samples."""
+
+    training: Split[Pair]
+    validation: Split[Pair] | None = None
+    _rows: Sequence[PreferenceRow] = ()
+
+    def read(self) -> None:
+        """Read and tokenize the pairs."""
+        self.open_base()
+        spec = self.job.spec
+        self._rows = held_out = rows = self.read_file(spec.training, "training_file", PreferenceRow)
+        pairs = tokenize_pairs(self.template, rows, "training_file")
+        limit = self.limit(
+            max((len(row.input_ids) for pair in pairs for row in (pair.chosen, pair.rejected)), default=0)
+        )
+        self.training = fit_pairs(spec.training, pairs, limit, self.context, "training_file")
+        if spec.validation:
+            held_out = self.read_file(spec.validation, "validation_file", PreferenceRow)
+            held_out_pairs = tokenize_pairs(self.template, held_out, "validation_file")
+            self.validation = fit_pairs(spec.validation, held_out_pairs, limit, self.context, "validation_file")
+        self.tell_losses("room for both answers")
+        if spec.validation and self.validation:
+            self._rows = held_out
+
+    def sample_rows(self) -> Sequence[ChatRow]:
+        """Return the prompts with the answers that are preferred."""
+        return [conversation(row.input, row.chosen, row.line) for row in self._rows]
+
+    def parts(self, row: Pair) -> list[tuple[str, TokenizedRow]]:
+        """Return both continuations."""
+        return [("preferred", row.chosen), ("non_preferred", row.rejected)]
+
+    def lengths(self) -> list[int]:
+        """Return the tokens of each training pair, both rows together."""
+        return [pair.tokens for pair in self.training.rows]
+
+    def probes(self) -> Sequence[TokenizedRow]:
+        """Return the first chosen answers."""
+        return [pair.chosen for pair in self.measured.rows[:4]]

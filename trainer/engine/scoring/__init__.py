@@ -1,0 +1,1 @@
+"""Scoring tokens through the LM head, evaluation, and answers side by side."""

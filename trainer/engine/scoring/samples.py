@@ -1,0 +1,142 @@
+"""Answers side by side: held-out prompts, answered greedily by the base and by the tuned model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import GenerationConfig
+
+from trainer.contract.rows import ChatRow
+from trainer.engine.chat_template.end_of_turn import stop_ids
+from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.scoring.evaluate import evaluating
+from trainer.frozen import Frozen
+
+MAX_NEW_TOKENS = 160
+BATCH_ROWS = 8
+
+
+class PromptMessage(Frozen):
+    """One message of a sample's prompt, as it was rendered."""
+
+    role: str
+    content: str
+
+
+class Sample(Frozen):
+    """One prompt, the answer that its row expects, and both models' answers."""
+
+    line: int
+    source: Literal["validation", "training"]
+    prompt: tuple[PromptMessage, ...]
+    expected: str
+    base: str
+    tuned: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt as token ids, and what its row expects as an answer."""
+
+    line: int
+    source: Literal["validation", "training"]
+    messages: tuple[PromptMessage, ...]
+    ids: list[int]
+    expected: str
+    expected_tokens: int
+
+
+def questions_of(
+    template: ChatTemplate,
+    rows: Sequence[ChatRow],
+    *,
+    count: int,
+    context: int,
+    source: Literal["validation", "training"],
+) -> list[Question]:
+    """Choose `count` evenly spaced rows' last turns, skipping rows without a prompt that fits the context."""
+    stride = max(1, len(rows) // max(count, 1))
+    found = (_question(template, row, context, source) for row in rows[::stride][:count])
+    return [question for question in found if question]
+
+
+def answer(model: Any, template: ChatTemplate, questions: Sequence[Question]) -> list[str]:
+    """Answer greedily, each answer up to half as long again as the longest that is expected."""
+    if not questions:
+        return []
+    room = max(question.expected_tokens for question in questions)
+    limit = min(MAX_NEW_TOKENS, room + room // 2 + 16)
+    with evaluating(model):
+        return _answers(model, template, questions, limit)
+
+
+def side_by_side(questions: Sequence[Question], base: Sequence[str], tuned: Sequence[str]) -> list[Sample]:
+    """Pair both models' answers."""
+    return [
+        Sample(line=q.line, source=q.source, prompt=q.messages, expected=q.expected, base=b, tuned=t)
+        for q, b, t in zip(questions, base, tuned, strict=True)
+    ]
+
+
+def _question(
+    template: ChatTemplate, row: ChatRow, context: int, source: Literal["validation", "training"]
+) -> Question | None:
+    messages, tools = template.messages(row)
+    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+    if last == 0:
+        return None
+    prompt = template.render(messages[:last], tools, prompt=True)
+    ids = template.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    if len(ids) + MAX_NEW_TOKENS > context:
+        return None
+    whole = template.render(messages[: last + 1], tools)
+    expected = whole.removeprefix(prompt).rstrip() if whole.startswith(prompt) else messages[last]["content"]
+    if template.end_of_turn:
+        expected = expected.removesuffix(template.end_of_turn)
+    size = len(template.tokenizer(expected, add_special_tokens=False)["input_ids"])
+    shown = tuple(PromptMessage(role=m["role"], content=m["content"]) for m in messages[:last])
+    return Question(row.line, source, shown, ids, expected, size)
+
+
+def _answers(model: Any, template: ChatTemplate, questions: Sequence[Question], limit: int) -> list[str]:
+    """Generate in batches of rows of similar length, padded on the left; answers come back in the given order."""
+    order = sorted(range(len(questions)), key=lambda number: len(questions[number].ids))
+    answers: dict[int, str] = {}
+    for start in range(0, len(order), BATCH_ROWS):
+        numbers = order[start : start + BATCH_ROWS]
+        texts = _generate(model, template, [questions[number].ids for number in numbers], limit)
+        answers.update(zip(numbers, texts, strict=True))
+    return [answers[number] for number in range(len(questions))]
+
+
+def _generate(model: Any, template: ChatTemplate, prompts: Sequence[list[int]], limit: int) -> list[str]:
+    tokenizer = template.tokenizer
+    longest = max(len(ids) for ids in prompts)
+    padding = [longest - len(ids) for ids in prompts]
+    assert isinstance(tokenizer.pad_token_id, int)
+    ids = [[tokenizer.pad_token_id] * extra + prompt for extra, prompt in zip(padding, prompts, strict=True)]
+    mask = [[0] * extra + [1] * (longest - extra) for extra in padding]
+    output = model.generate(
+        input_ids=torch.tensor(ids, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
+        generation_config=_greedy(model, template, limit),
+    )
+    return [
+        str(tokenizer.decode(row[longest:], skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+        for row in output
+    ]
+
+
+def _greedy(model: Any, template: ChatTemplate, limit: int) -> GenerationConfig:
+    """Return plain greedy decoding: a base's own defaults may sample, and samples would differ between runs."""
+    stops = stop_ids(template, model.generation_config.eos_token_id)
+    return GenerationConfig(
+        max_new_tokens=limit,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=list(stops) or None,
+        pad_token_id=template.tokenizer.pad_token_id,
+    )

@@ -1,0 +1,28 @@
+"""Exports: a model merged into its base, as transformers' folder or as a GGUF file, checked by its logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.contract.export import OUTPUT_FOLDER, ExportCheck, ExportSpec
+from trainer.exporting.check import Judge
+from trainer.exporting.gguf_file import write_gguf
+from trainer.exporting.merging import merge
+from trainer.exporting.model_folder import write_folder
+
+
+def export(spec: ExportSpec, folder: Path) -> ExportCheck:
+    """Write `output/` in the folder of an export and return how close it comes to the model.
+
+    Raises TrainerError: `export_mismatch` where the file does not give the model's logits,
+    `unsupported_export` where the format has no place for this model, `invalid_base_model`.
+    """
+    merged = merge(spec.kind, folder)
+    judge = Judge(merged)
+    output = folder / OUTPUT_FOLDER
+    output.mkdir()
+    write = write_gguf if spec.format == "gguf" else write_folder
+    written = write(spec, merged, output)
+    # Two models in memory at once would double what a worker needs.
+    merged.release()
+    return judge.compare(written, spec.precision)

@@ -1,0 +1,87 @@
+"""What decides whether an export counts: logits, compared in steps that each leave one cause for a difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trainer.contract.export import ExportCheck, Precision
+from trainer.contract.result import ExitCode
+from trainer.exporting.merging import Merged
+from trainer.exporting.probes import TEXTS, Logits, encode, logits_of
+from trainer.kit.errors import TrainerError
+
+# The same numbers through the same operations: the room is for kernels that sum in another order.
+TOLERANCE = 1e-3
+# What rounding may change in the logits, relative to their spread. Of smollm2-135m it changes 0.000003, 0.0013, 0.0083
+# and 0.029.
+ROUNDING = {"f32": 1e-3, "f16": 0.02, "bf16": 0.1, "q8_0": 0.15}
+
+
+@dataclass
+class Written:
+    """What was written: how to load it as others do, and the logits of the same weights, rounded in memory."""
+
+    rounded: list[Logits]
+    load: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+
+
+class Judge:
+    """Keeps a model's logits while its file is written, and compares the file with them afterwards."""
+
+    def __init__(self, merged: Merged) -> None:
+        self._rows = merged.rows
+        self._trained = merged.trained
+        self._tokenizer = merged.tokenizer
+        self._merge_difference = _require("the merged weights", merged.trained, merged.merged)
+
+    def compare(self, written: Written, precision: Precision) -> ExportCheck:
+        """Load what was written and compare it. Raises TrainerError (`export_mismatch`)."""
+        model, tokenizer = written.load()
+        loaded = logits_of(model, self._rows)
+        difference = _require("the written file", written.rounded, loaded)
+        error = _relative(self._trained, loaded)
+        if not error <= ROUNDING[precision]:
+            raise _mismatch(f"{precision} changes them by {error:.3g} of their spread; choose a finer precision")
+        self._require_tokenizer(tokenizer)
+        return ExportCheck(
+            rows=len(self._rows),
+            merge_difference=self._merge_difference,
+            file_difference=difference,
+            rounding_error=error,
+            tokenizer_rows=len(TEXTS),
+        )
+
+    def _require_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        for text in TEXTS:
+            if encode(tokenizer, text) != encode(self._tokenizer, text):
+                raise _mismatch(f"its tokenizer gives other tokens for {text[:20]!r}")
+
+
+def _require(what: str, expected: list[Logits], found: list[Logits]) -> float:
+    """Return the largest difference; raise TrainerError where it is more than another order of sums can make."""
+    difference = max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
+    spread = max(float(row.std()) if row.numel() > 1 else float(row.abs().max()) for row in expected)
+    if not difference <= TOLERANCE * max(1.0, spread):
+        raise _mismatch(f"{what} give logits that differ by {difference:.3g}")
+    return difference
+
+
+def _relative(expected: list[Logits], found: list[Logits]) -> float:
+    """Return the difference's root mean square over that of the logits; what softmax does not see is left out."""
+    differences = torch.cat([_centred(a - b).flatten() for a, b in zip(expected, found, strict=True)])
+    spread = torch.cat([_centred(row).flatten() for row in expected])
+    return float(differences.square().mean().sqrt() / spread.square().mean().sqrt().clamp(min=1e-2))
+
+
+def _centred(logits: Logits) -> Logits:
+    return logits - logits.mean(-1, keepdim=True) if logits.shape[-1] > 1 else logits
+
+
+def _mismatch(reason: str) -> TrainerError:
+    return TrainerError(
+        "export_mismatch", f"The export does not give the trained model's logits: {reason}.", exit_code=ExitCode.FAULT
+    )

@@ -1,0 +1,88 @@
+"""The model to export: the adapter merged into its base in float32, compared with base and adapter before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from trainer.contract.export import BASE_FOLDER, SOURCE_FOLDER
+from trainer.contract.methods.base import Kinds
+from trainer.engine.models.load import load_model, load_tokenizer
+from trainer.engine.reward.model import load_reward_model
+from trainer.exporting.probes import Logits, logits_of, probes
+from trainer.kit.errors import TrainerError
+
+_TOKENIZER = "tokenizer_config.json"
+
+
+@dataclass
+class Merged:
+    """A model whose weights hold everything. `trained` are the probes' logits before anything was merged."""
+
+    kind: Kinds
+    model: PreTrainedModel | None
+    tokenizer: Tokenizer
+    rows: list[list[int]]
+    trained: list[Logits]
+    merged: list[Logits]
+
+    @property
+    def weights(self) -> PreTrainedModel:
+        """The model, until it was released."""
+        assert self.model is not None
+        return self.model
+
+    @property
+    def auto(self) -> Any:
+        """The class of transformers that loads it."""
+        return AutoModelForSequenceClassification if self.kind == "reward" else AutoModelForCausalLM
+
+    def release(self) -> None:
+        """Let go of the weights."""
+        self.model = None
+
+
+def merge(kind: Kinds, folder: Path) -> Merged:
+    """Load `source/` (on `base/`) in float32 and merge it. Raises TrainerError (`invalid_base_model`)."""
+    source, base = folder / SOURCE_FOLDER, folder / BASE_FOLDER
+    # Results of earlier releases, and whoever trained without a template, have the base's.
+    tokenizer = load_tokenizer(source if (source / _TOKENIZER).is_file() else base)
+    if kind == "model":
+        model = load_model(source, "float32")
+        rows = probes(tokenizer, model.config)
+        trained = logits_of(model, rows)
+        return Merged(kind, _quiet(model), tokenizer, rows, trained, trained)
+    adapted = _adapted(kind, base, source, tokenizer)
+    rows = probes(tokenizer, cast(PreTrainedModel, adapted.get_base_model()).config)
+    trained = logits_of(adapted, rows)
+    merged = cast(PreTrainedModel, adapted.merge_and_unload())  # pyright: ignore[reportCallIssue]
+    return Merged(kind, _quiet(merged), tokenizer, rows, trained, logits_of(merged, rows))
+
+
+def _adapted(kind: Kinds, base: Path, adapter: Path, tokenizer: Tokenizer) -> PeftModel:
+    if kind == "reward":
+        assert isinstance(tokenizer.pad_token_id, int)
+        return load_reward_model(base, adapter, "float32", tokenizer.pad_token_id)
+    try:
+        return PeftModel.from_pretrained(load_model(base, "float32"), str(adapter)).eval()
+    except (RuntimeError, ValueError, KeyError, json.JSONDecodeError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrainerError(
+            "unsupported_export", f"The adapter does not fit its base model: {first_line}", param="model"
+        ) from error
+
+
+def _quiet(model: PreTrainedModel) -> PreTrainedModel:
+    """Prepare for saving: nothing to train, and the cache of keys and values on, as for whoever generates."""
+    model.config.use_cache = True
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    torch.cuda.empty_cache()
+    return model.eval()

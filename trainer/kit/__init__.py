@@ -1,0 +1,1 @@
+"""What every part of the trainer uses, without torch: errors, phases, progress, budget, statistics."""

@@ -1,0 +1,59 @@
+"""Reading files of rows: every problem is named with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from trainer.contract.rows import AnyRow
+from trainer.kit.errors import TrainerError
+
+SHOWN_PROBLEMS = 20
+RowT = TypeVar("RowT", bound=AnyRow)
+
+
+def read_rows(path: Path, kind: type[RowT], *, filename: str, param: str) -> list[RowT]:
+    """Read a JSONL file of rows of one kind; blank lines are skipped.
+
+    Raises TrainerError (`invalid_training_file` or `invalid_validation_file`, after `param`) with the first
+    twenty problems, each with its line.
+    """
+    rows: list[RowT] = []
+    problems: list[str] = []
+    code = f"invalid_{param}"
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    _read_line(line, number, kind, rows, problems)
+    except FileNotFoundError as error:
+        raise TrainerError(code, f"The file {filename} is missing from the work folder.", param=param) from error
+    except UnicodeDecodeError as error:
+        raise TrainerError(code, f"The file {filename} is not UTF-8: {error.reason}.", param=param) from error
+    if problems:
+        raise TrainerError(code, _summary(filename, problems), param=param)
+    return rows
+
+
+def _read_line(line: str, number: int, kind: type[RowT], rows: list[RowT], problems: list[str]) -> None:
+    try:
+        row = kind.model_validate_json(line)
+    except ValidationError as error:
+        problems.append(f"line {number}: {_reason(error)}")
+    else:
+        rows.append(row.model_copy(update={"line": number}))
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def _summary(filename: str, problems: list[str]) -> str:
+    shown = "; ".join(problems[:SHOWN_PROBLEMS])
+    rest = len(problems) - SHOWN_PROBLEMS
+    more = f"; and {rest} more" if rest > 0 else ""
+    return f"{filename} has {len(problems)} line(s) that are not rows of this method: {shown}{more}."

@@ -1,0 +1,1 @@
+"""What a job would come to, counted before it is created."""

@@ -1,0 +1,1 @@
+"""The programs that the service and people start, each by `python -m trainer.programs.NAME`."""

@@ -1,0 +1,11 @@
+"""Group-relative policy optimisation on PPO's answers, rewards and reference, without a value function."""
+
+from __future__ import annotations
+
+from trainer.engine.recipe import JobContext, Recipe
+from trainer.recipes.grpo.recipe import GrpoRecipe
+
+
+def make_recipe(job: JobContext) -> Recipe:
+    """Return what the method does in a run."""
+    return GrpoRecipe(job)

@@ -1,0 +1,127 @@
+"""Odds-ratio preference optimisation (Hong et al. 2024, arXiv 2403.07691): no reference, one loss for both aims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from trainer.contract.methods.base import Resolved
+from trainer.contract.methods.orpo import OrpoHyperparameters
+from trainer.engine.loop.training_loop import JobLoop, Scored
+from trainer.engine.preferences.pairs import Pair, PreferenceRecipe, collate_pairs, sequence_log_probs, subset_pairs
+from trainer.engine.recipe import JobContext, Recipe
+from trainer.engine.scoring.evaluate import score_rows
+from trainer.kit.plot_spec import PlotSpec
+from trainer.kit.progress import Progress
+from trainer.kit.statistics import Better, Measure
+
+AUTO_BETA = 0.1
+
+
+def log_odds_ratio(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    """Return log(odds(chosen) / odds(rejected)) [n] from mean log-probabilities a token [n], odds = p / (1 - p)."""
+    return (chosen - rejected) - (_log1mexp(chosen) - _log1mexp(rejected))
+
+
+def orpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torch.Tensor:
+    """Return the loss of each pair [n] from mean log-probabilities a token [n]: NLL - β log σ(log odds ratio)."""
+    return -chosen - beta * nn.functional.logsigmoid(log_odds_ratio(chosen, rejected))
+
+
+class OrpoRecipe(PreferenceRecipe):
+    """Imitate the preferred answer and raise its odds above the other's."""
+
+    plots: ClassVar[tuple[PlotSpec, ...]] = (
+        PlotSpec(title="preferred answer has the higher odds", y=("odds_accuracy",)),
+        PlotSpec(title="log odds ratio", y=("log_odds_ratio",)),
+    )
+    hyperparameters: OrpoHyperparameters
+
+    @property
+    def beta(self) -> float:
+        """The weight of the odds ratio."""
+        asked = self.hyperparameters.beta
+        return AUTO_BETA if asked == "auto" else asked
+
+    def resolve(self) -> Resolved:
+        """Turn every `auto` into a number, `beta` among them."""
+        resolved = super().resolve()
+        return resolved.model_copy(update={"settings": {**resolved.settings, "beta": self.beta}})
+
+    def make_loop(self, progress: Progress) -> OrpoLoop:
+        """Return the loop."""
+        return OrpoLoop(self, progress)
+
+    def measure(self, *, full: bool = True) -> tuple[Measure, ...]:
+        """Measure how often and how far the preferred answer's odds are higher, and the loss."""
+        pairs: Sequence[Pair] = self.measured.rows if full and self.validation else subset_pairs(self.measured.rows)
+        chosen = _means(self.model, [pair.chosen for pair in pairs], self.pad_id)
+        rejected = _means(self.model, [pair.rejected for pair in pairs], self.pad_id)
+        ratio = log_odds_ratio(chosen, rejected)
+        lines = tuple(pair.line for pair in pairs)
+
+        def measure(name: str, label: str, values: torch.Tensor, better: Better) -> Measure:
+            kind = "rate" if name.endswith("accuracy") else "mean"
+            weights = (1.0,) * len(lines)
+            sums = tuple(values.double().tolist())
+            return Measure(name=name, label=label, better=better, kind=kind, lines=lines, sums=sums, weights=weights)
+
+        return (
+            measure("odds_accuracy", "preferred answer has the higher odds", (ratio > 0).float(), "higher"),
+            measure("log_odds_ratio", "log odds ratio", ratio, "higher"),
+            measure("loss", "loss", orpo_loss(chosen, rejected, self.beta), "lower"),
+        )
+
+
+class OrpoLoop(JobLoop):
+    """Every update's loss is the mean over its pairs."""
+
+    recipe: OrpoRecipe
+
+    def __init__(self, recipe: OrpoRecipe, progress: Progress) -> None:
+        super().__init__(
+            recipe,
+            progress,
+            rows=recipe.training.rows,
+            lengths=recipe.lengths(),
+            collate=lambda pairs: collate_pairs(pairs, recipe.pad_id),
+        )
+
+    def loss(self, model: Any, batch: Any) -> Scored:
+        """Return the pairs' losses, and how the odds stand."""
+        sums, sizes = sequence_log_probs(model, batch)
+        chosen, rejected = (sums / sizes).view(2, -1)
+        ratio = log_odds_ratio(chosen, rejected).detach()
+        pairs = chosen.numel()
+        return Scored(
+            total=orpo_loss(chosen, rejected, self.recipe.beta).sum(),
+            tokens=int(batch["attention_mask"].sum()),
+            metrics={
+                "odds_accuracy": (float((ratio > 0).sum()), pairs),
+                "log_odds_ratio": (float(ratio.sum()), pairs),
+                "chosen_nll": (-float(chosen.detach().sum()), pairs),
+            },
+        )
+
+    def count(self, batch: Any) -> int:
+        """Return the pairs."""
+        return len(batch["place"])
+
+
+def _means(model: Any, rows: Sequence[Any], pad_id: int) -> torch.Tensor:
+    loss, _ = score_rows(model, rows, pad_id)
+    return -torch.tensor(loss.sums, dtype=torch.float64) / torch.tensor(loss.weights, dtype=torch.float64)
+
+
+def _log1mexp(x: torch.Tensor) -> torch.Tensor:
+    """Return log(1 - exp(x)) for x < 0, without cancellation at either end (Mächler 2012)."""
+    x = x.clamp(max=-1e-7)
+    return torch.where(x > -0.6931471805599453, (-torch.expm1(x)).log(), torch.log1p(-x.exp()))
+
+
+def make_recipe(job: JobContext) -> Recipe:
+    """Return what the method does in a run."""
+    return OrpoRecipe(job)

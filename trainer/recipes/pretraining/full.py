@@ -1,0 +1,163 @@
+"""Pre-training of all weights: a base's, or a new model's. The result is a model's folder and no adapter."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from transformers import Phi3Config, PreTrainedModel
+
+from trainer.contract.base_model import BASE_NAME, BaseInfo
+from trainer.contract.methods.base import Resolved
+from trainer.contract.methods.pretraining import TrainedTokenizer
+from trainer.contract.result import ExitCode, Manifest, entries_of, write_manifest
+from trainer.contract.rows import TextRow
+from trainer.engine.adapter_export import TOLERANCE, Verification
+from trainer.engine.models.dtype import DtypeChoice
+from trainer.engine.models.load import context_length, device, load_model
+from trainer.engine.scoring.evaluate import evaluating
+from trainer.kit.errors import TrainerError
+from trainer.recipes.pretraining.architecture import make_config, make_model
+from trainer.recipes.pretraining.packing import collate
+from trainer.recipes.pretraining.recipe import PretrainingRecipe
+from trainer.recipes.pretraining.tokenizers import make_tokenizer
+
+CONTINUED_RATE = 5e-5
+
+
+def new_model_rate(width: int) -> float:
+    """Return the learning rate of a new model: 6e-4 · 768 / width, the slope of GPT-3's table, at most 1e-3.
+
+    Brown et al. 2020 (arXiv 2005.14165), table 2.1: 6e-4 at a width of 768, 2e-4 at 2048.
+    """
+    return min(1e-3, 6e-4 * 768 / width)
+
+
+class FullPretrainingRecipe(PretrainingRecipe):
+    """Trains all weights, kept in float32; `bfloat16` is the format of the matrix products (autocast).
+
+    A job that starts from an adapter has it merged into the base first.
+    """
+
+    def open_model(self, texts: Sequence[TextRow]) -> None:
+        """Open the base, or make configuration and tokenizer of a new model."""
+        shape = self.hyperparameters.architecture
+        if shape is None:
+            super().open_model(texts)
+            return
+        if self.job.start is not None:
+            raise TrainerError(
+                "invalid_hyperparameters",
+                "A new model starts from nothing: leave architecture out to go on from a model.",
+                param="method.pretraining.hyperparameters.architecture",
+            )
+        choice = self.hyperparameters.tokenizer
+        self._check_tokenizer_base()
+        self.tokenizer = make_tokenizer(choice, [row.text for row in texts], shape.context, self.job.base)
+        if isinstance(choice, TrainedTokenizer) and len(self.tokenizer) < choice.vocabulary:
+            self.job.warn(f"The text is too short for {choice.vocabulary} tokens: there are {len(self.tokenizer)}.")
+        self.config = make_config(shape, self.tokenizer)
+
+    def load(self) -> None:
+        """Load the base, or make the new model."""
+        self.settle()
+        if self.hyperparameters.architecture is not None:
+            self.model = make_model(cast(Phi3Config, self.config), self.resolved.seed)
+        else:
+            self.model = self._load_base()
+        self.check_separation()
+
+    def resolve(self) -> Resolved:
+        """Turn every `auto` into a number, with the learning rate of full weights."""
+        resolved, shape = super().resolve(), self.hyperparameters.architecture
+        if self.hyperparameters.learning_rate != "auto":
+            return resolved
+        rate = new_model_rate(shape.width) if shape else CONTINUED_RATE
+        rate *= resolved.learning_rate_multiplier
+        settings = {**resolved.settings, "learning_rate": rate}
+        return resolved.model_copy(update={"learning_rate": rate, "settings": settings})
+
+    def chosen(self) -> dict[str, Any]:
+        """Return what this method's own `auto` came to."""
+        return {"weights": "full"}
+
+    def arguments(self) -> dict[str, Any]:
+        """Compute in bfloat16 where that was chosen, with weights and optimizer in float32."""
+        return {"bf16": self.dtype.dtype == "bfloat16"}
+
+    def parameters(self) -> tuple[int, int]:
+        """All are trained."""
+        total = sum(parameter.numel() for parameter in self.model.parameters())
+        return total, total
+
+    def export(self, folder: Path, card: str) -> None:
+        """Write the model as bases lie in their folders: safetensors, configuration, tokenizer, `base.json`."""
+        folder.mkdir(parents=True)
+        self.model.config.use_cache = True
+        self.model.save_pretrained(str(folder))
+        self.model.config.use_cache = False
+        self.tokenizer.save_pretrained(str(folder))
+        self._describe(folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        files = entries_of(folder, (path for path in folder.rglob("*") if path.is_file()))
+        write_manifest(folder, Manifest(files=files, facts={"base": self.job.spec.base.id}))
+
+    def verify(self, folder: Path) -> Verification:
+        """Load the folder and compare logits on a few windows. Raises TrainerError (`export_mismatch`)."""
+        windows = self.measured.rows[:4]
+        batch = {name: values.to(self.model.device) for name, values in collate(windows, self.pad_id).items()}
+        del batch["labels"]
+        reloaded = load_model(folder, "float32")
+        with evaluating(self.model), evaluating(reloaded):
+            difference = float((_logits(self.model, batch) - _logits(reloaded, batch)).abs().max())
+        if not difference <= TOLERANCE["float32"]:
+            raise TrainerError(
+                "export_mismatch",
+                f"The exported model does not give the trained model's logits: they differ by {difference:.3g}, "
+                f"where {TOLERANCE['float32']:g} is allowed.",
+                exit_code=ExitCode.FAULT,
+            )
+        return Verification(rows=len(windows), max_abs_difference=difference, tolerance=TOLERANCE["float32"])
+
+    def _describe(self, folder: Path) -> None:
+        files = entries_of(folder, (path for path in folder.iterdir() if path.is_file()))
+        lines = "".join(f"{entry.sha256}  {entry.path}\n" for entry in files)
+        info = BaseInfo(
+            fingerprint=hashlib.sha256(lines.encode()).hexdigest(),
+            source={"kind": "job", "job": self.job.spec.job_id, "model": self.job.spec.model_name},
+            parameters=self.parameters()[1],
+            context_length=context_length(self.config),
+        )
+        (folder / BASE_NAME).write_text(info.model_dump_json(indent=1), encoding="utf-8")
+
+    def pick_dtype(self) -> DtypeChoice:
+        """Return the format of the matrix products."""
+        asked = self.hyperparameters.dtype
+        if asked != "auto":
+            return DtypeChoice(dtype=asked, reason="as asked")
+        fast = device().type == "cuda" and torch.cuda.is_bf16_supported()
+        reason = "matrix products on the GPU, weights in float32" if fast else "all weights are trained, on a CPU"
+        return DtypeChoice(dtype="bfloat16" if fast else "float32", reason=reason)
+
+    def _load_base(self) -> PreTrainedModel:
+        base = load_model(self.job.base, "float32")
+        if self.job.start is None:
+            return base
+        merged = PeftModel.from_pretrained(base, str(self.job.start)).merge_and_unload()  # pyright: ignore[reportCallIssue]
+        return cast(PreTrainedModel, merged).requires_grad_(True)
+
+    def _check_tokenizer_base(self) -> None:
+        if self.hyperparameters.tokenizer == "base" and not self.job.base.is_dir():
+            raise TrainerError(
+                "invalid_hyperparameters",
+                "A model from scratch has no base to take the tokenizer of: choose byte, char or bpe, or name a base.",
+                param="method.pretraining.hyperparameters.tokenizer",
+            )
+
+
+def _logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model(**batch, use_cache=False).logits.float()

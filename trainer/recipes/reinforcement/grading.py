@@ -1,0 +1,157 @@
+"""A grader as the judge of answers. What it asks of a model and of Python is gathered first, then done all at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from trainer.contract.result import ExitCode
+from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.onpolicy.prompts import TokenizedPrompt
+from trainer.engine.onpolicy.rollout import Response
+from trainer.engine.onpolicy.scorers import texts_of
+from trainer.graders import AnyGrader, Failure, Grade, Question, Reply, Sample, Tools, grade, models, sources
+from trainer.graders.sandbox import run_python_on_all
+from trainer.kit.errors import TrainerError
+
+PLACE = "method.reinforcement.grader"
+AskAll = Callable[[Sequence[Question]], list[Reply | Failure]]
+Call = tuple[Mapping[str, Any], Mapping[str, Any]]
+_CALL_BEGINS, _CALL_ENDS = re.compile(r"<tool_call>\s*(?=\{)"), re.compile(r"\}\s*</tool_call>")
+_ANSWERS_FAULTS = (
+    "sample_parse_error",
+    "invalid_variable_error",
+    "model_grader_parse_error",
+    "truncated_observation_error",
+)
+"""Flags that another answer may not raise: a model that learns may come to answers that can be graded."""
+
+
+class Grading:
+    """Scores answers; what could not be graded has the reward 0. `failed` is the share of those in the last scoring.
+
+    Raises TrainerError (`grader_failed`) where no answer could be graded and other answers would change nothing.
+    """
+
+    def __init__(
+        self, template: ChatTemplate, grader: AnyGrader, *, ask_all: AskAll, warn: Callable[[str], None]
+    ) -> None:
+        self.failed = 0.0
+        self._template, self._grader, self._ask_all, self._warn = template, grader, ask_all, warn
+        self._needs_tools = bool(models(grader) or sources(grader))
+        self._told = False
+
+    def __call__(self, prompts: Sequence[TokenizedPrompt], responses: Sequence[Response]) -> list[float]:
+        """Return the rewards."""
+        samples = [sample_of(text) for text in texts_of(self._template, responses)]
+        scenes = [(prompt.item or {}, sample) for prompt, sample in zip(prompts, samples, strict=True)]
+        grades = self._grades(scenes, self._tools(scenes))
+        self._look_at_failures(prompts, grades)
+        return [one.reward for one in grades]
+
+    def _grades(self, scenes: Sequence[tuple[Mapping[str, Any], Sample]], tools: Tools) -> list[Grade]:
+        return [grade(self._grader, item=item, sample=sample, tools=tools) for item, sample in scenes]
+
+    def _tools(self, scenes: Sequence[tuple[Mapping[str, Any], Sample]]) -> Tools:
+        """Let the grader ask for what it wants, do that, and return tools that have it at hand."""
+        if not self._needs_tools:
+            return Tools()
+        wanted = _Wanted()
+        self._grades(scenes, Tools(ask=wanted.ask, run_python=wanted.run_python))
+        replies = dict(zip(wanted.questions, self._ask_all(list(wanted.questions.values())), strict=True))
+        rewards: dict[tuple[str, str], float | Failure] = {}
+        for source, calls in wanted.calls.items():
+            found = run_python_on_all(source, list(calls.values()))
+            rewards |= {(source, key): reward for key, reward in zip(calls, found, strict=True)}
+        return Tools(
+            ask=lambda question: _told(replies[question.model_dump_json()]),
+            run_python=lambda source, sample, item: _told(rewards[source, _key(sample, item)]),
+        )
+
+    def _look_at_failures(self, prompts: Sequence[TokenizedPrompt], grades: Sequence[Grade]) -> None:
+        failures = [(prompt.line, one.errors) for prompt, one in zip(prompts, grades, strict=True) if one.failed]
+        self.failed = len(failures) / len(grades)
+        if not failures:
+            return
+        line, errors = failures[0]
+        said = f"the answer to line {line}: {errors.messages[0]}"
+        broken = next((errors for _, errors in failures if errors.python_grader_server_error), None)
+        if broken is not None:
+            raise TrainerError(
+                "grader_failed",
+                f"The grader cannot be run on this machine. {broken.messages[0]}.",
+                param=PLACE,
+                exit_code=ExitCode.FAULT,
+            )
+        hopeless = not any(getattr(one, flag) for _, one in failures for flag in _ANSWERS_FAULTS)
+        if hopeless and len(failures) == len(grades):
+            raise TrainerError(
+                "grader_failed",
+                f"The grader could grade none of {len(grades)} answers, so there is nothing to learn from: {said}.",
+                param=PLACE,
+            )
+        if not self._told:
+            self._told = True
+            self._warn(
+                f"{len(failures)} of {len(grades)} answers could not be graded and have the reward 0, as will others "
+                f"like them: {said}."
+            )
+
+
+class _Wanted:
+    """Writes down what graders ask for, each thing once, in the order of asking."""
+
+    def __init__(self) -> None:
+        self.questions: dict[str, Question] = {}
+        self.calls: dict[str, dict[str, Call]] = {}
+
+    def ask(self, question: Question) -> Reply:
+        """Write a question down; there is no reply yet."""
+        self.questions.setdefault(question.model_dump_json(), question)
+        raise Failure("other_error", "not asked yet")
+
+    def run_python(self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]) -> float:
+        """Write a call down; there is no reward yet."""
+        self.calls.setdefault(source, {}).setdefault(_key(sample, item), (sample, item))
+        raise Failure("other_error", "not run yet")
+
+
+def sample_of(text: str) -> Sample:
+    """Return an answer as graders see it, its calls of tools in the Hermes form that open models write."""
+    calls: list[dict[str, Any]] = []
+    for number, written in enumerate(_calls_in(text)):
+        try:
+            value = json.loads(written)
+            name, arguments = value["name"], value.get("arguments", {})
+        except (ValueError, KeyError, RecursionError):
+            continue
+        said = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        function = {"name": name, "arguments": said}
+        calls.append({"id": f"call_{number}", "type": "function", "function": function})
+    return Sample.of(text, calls)
+
+
+def _calls_in(text: str) -> Iterator[str]:
+    """Yield what stands between `<tool_call>` and the next end of one, in one pass over the text.
+
+    One pattern for both would look for an end behind each beginning: a text of many beginnings took seconds.
+    """
+    begins = _CALL_BEGINS.search(text)
+    while begins is not None:
+        ends = _CALL_ENDS.search(text, begins.end() + 1)
+        if ends is None:
+            return
+        yield text[begins.end() : ends.start() + 1]
+        begins = _CALL_BEGINS.search(text, ends.end())
+
+
+def _key(sample: Mapping[str, Any], item: Mapping[str, Any]) -> str:
+    return json.dumps([sample, item], ensure_ascii=True)
+
+
+def _told(found: Any) -> Any:
+    if isinstance(found, Failure):
+        raise found
+    return found

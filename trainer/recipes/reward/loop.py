@@ -1,0 +1,50 @@
+"""The reward model's training loop: each response goes through the model once, whatever number of pairs it is in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer.contract.methods.reward import RewardHyperparameters
+from trainer.engine.loop.training_loop import JobLoop, Scored
+from trainer.engine.recipe import Recipe
+from trainer.engine.reward.model import last_scores
+from trainer.kit.progress import Progress
+from trainer.recipes.reward.losses import pair_losses
+from trainer.recipes.reward.rankings import collate_rankings
+
+
+class RewardLoop(JobLoop):
+    """The loss of a prompt is the mean over its pairs; prompts count alike."""
+
+    def __init__(self, recipe: Recipe, progress: Progress, given: RewardHyperparameters) -> None:
+        self._given = given
+        super().__init__(
+            recipe,
+            progress,
+            rows=recipe.training.rows,
+            lengths=recipe.lengths(),
+            collate=lambda batch: collate_rankings(batch, recipe.pad_id),
+        )
+
+    def loss(self, model: Any, batch: Any) -> Scored:
+        """Return the sum of the prompts' losses."""
+        scores = last_scores(model, batch)
+        given = self._given
+        losses = pair_losses(
+            scores, batch["pairs"], margins=batch["margins"] if given.margin else None, centering=given.centering
+        )
+        differences = (scores[batch["pairs"][:, 0]] - scores[batch["pairs"][:, 1]]).detach()
+        right = float((differences > 0).sum()) + 0.5 * float((differences == 0).sum())
+        return Scored(
+            total=(losses * batch["weights"]).sum(),
+            tokens=int(batch["attention_mask"].sum()),
+            metrics={
+                "pair_accuracy": (right, len(differences)),
+                "margin": (float(differences.sum()), len(differences)),
+                "score": (float(scores.detach().sum()), len(scores)),
+            },
+        )
+
+    def count(self, batch: Any) -> int:
+        """Return the prompts."""
+        return int(batch["prompts"])

@@ -1,0 +1,149 @@
+"""Rankings as tokens, as batches of flattened responses, and as pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+
+from trainer.contract.rows import ChatRow, RankingRow, Response
+from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.data.batches import collate_sequences
+from trainer.engine.data.tokens import TokenizedRow, tokenize_rows
+from trainer.engine.preferences.pairs import prompt_length
+from trainer.engine.reward.last_turn import last_turn
+from trainer.kit.errors import TrainerError
+from trainer.kit.row_files import SHOWN_PROBLEMS
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A prompt's responses, each a whole conversation as tokens; equal ranks make no pair. `line` is in the file."""
+
+    line: int
+    responses: tuple[TokenizedRow, ...]
+    ranks: tuple[int, ...]
+    scores: tuple[float | None, ...]
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """Yield each pair of numbers of responses, the better first."""
+        for better, high in enumerate(self.ranks):
+            yield from ((better, worse) for worse, low in enumerate(self.ranks) if high < low)
+
+    def margin(self, better: int, worse: int) -> float:
+        """Return by how much the better one's own score is higher, 0 where one of them has none."""
+        high, low = self.scores[better], self.scores[worse]
+        return 0.0 if high is None or low is None else high - low
+
+    def fitting(self, limit: int) -> Ranking | None:
+        """Return the ranking of the responses within `limit` tokens, None where no pair of them is left."""
+        kept = [number for number, row in enumerate(self.responses) if len(row.input_ids) <= limit]
+        if len({self.ranks[number] for number in kept}) < 2:
+            return None
+        if len(kept) == len(self.responses):
+            return self
+        return Ranking(
+            self.line,
+            tuple(self.responses[number] for number in kept),
+            tuple(self.ranks[number] for number in kept),
+            tuple(self.scores[number] for number in kept),
+        )
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of all responses, each with its prompt."""
+        return sum(len(row.input_ids) for row in self.responses)
+
+
+def tokenize_rankings(
+    template: ChatTemplate, rows: Sequence[RankingRow], *, filename: str, context: int, param: str
+) -> list[Ranking]:
+    """Render and tokenize prompt and response together.
+
+    Raises TrainerError (`unsupported_conversation`; `invalid_training_file`, … where a ranking contradicts itself, or
+    a prompt leaves no room for a response in the model's context), naming the lines.
+    """
+    _refuse([problem for row in rows if (problem := _contradiction(row))], filename, param)
+    rankings = [_tokenize(template, row, param) for row in rows]
+    too_long = [row.line for row in rankings if min(map(prompt_length, row.responses)) >= context]
+    _refuse(
+        [
+            f"line {line}: the prompt leaves no room for a response in the context of {context} tokens"
+            for line in too_long
+        ],
+        filename,
+        param,
+    )
+    return rankings
+
+
+def _refuse(problems: Sequence[str], filename: str, param: str) -> None:
+    if problems:
+        rest = len(problems) - SHOWN_PROBLEMS
+        more = f"; and {rest} more" if rest > 0 else ""
+        shown = "; ".join(problems[:SHOWN_PROBLEMS])
+        raise TrainerError(
+            f"invalid_{param}", f"{filename} has {len(problems)} line(s) to mend: {shown}{more}.", param=param
+        )
+
+
+def _contradiction(row: RankingRow) -> str | None:
+    """Return what is wrong with a ranking whose form is right."""
+    for number, response in enumerate(row.responses, start=1):
+        if response.message.role != "assistant":
+            return (
+                f"line {row.line}: response {number} has the role {response.message.role}; a response is a message of "
+                "the assistant"
+            )
+    for (first, one), (second, other) in combinations(enumerate(row.responses, start=1), 2):
+        if one.rank != other.rank and (why := _clash(*((one, other) if one.rank < other.rank else (other, one)))):
+            return f"line {row.line}: responses {first} and {second} {why}"
+    return None
+
+
+def _clash(better: Response, worse: Response) -> str | None:
+    if (better.message.text, better.message.tool_calls) == (worse.message.text, worse.message.tool_calls):
+        return f"are equal, but have the ranks {better.rank} and {worse.rank}"
+    if better.score is not None and worse.score is not None and better.score < worse.score:
+        return "are ranked against their scores: the better rank has the lower score"
+    return None
+
+
+def _tokenize(template: ChatTemplate, row: RankingRow, param: str) -> Ranking:
+    conversations = [
+        last_turn(ChatRow(messages=(*row.input.messages, response.message), tools=row.input.tools, line=row.line))
+        for response in row.responses
+    ]
+    return Ranking(
+        line=row.line,
+        responses=tuple(tokenize_rows(template, conversations, param=param)),
+        ranks=tuple(response.rank for response in row.responses),
+        scores=tuple(response.score for response in row.responses),
+    )
+
+
+def collate_rankings(rows: Sequence[Ranking], pad_id: int) -> dict[str, torch.Tensor]:
+    """Return the responses of all prompts one after the other, and the pairs among them.
+
+    `pairs` [p, 2] are places in the batch, the better first; `weights` [p] are 1 / C with C the pairs of the pair's
+    prompt; `margins` [p]; `prompts` is their number.
+    """
+    pairs: list[tuple[int, int]] = []
+    weights: list[float] = []
+    margins: list[float] = []
+    start = 0
+    for row in rows:
+        own = list(row.pairs())
+        pairs += [(start + better, start + worse) for better, worse in own]
+        weights += [1 / len(own)] * len(own)
+        margins += [row.margin(better, worse) for better, worse in own]
+        start += len(row.responses)
+    return {
+        **collate_sequences([response for row in rows for response in row.responses], pad_id),
+        "pairs": torch.tensor(pairs),
+        "weights": torch.tensor(weights),
+        "margins": torch.tensor(margins),
+        "prompts": torch.tensor(len(rows)),
+    }
