@@ -77,20 +77,19 @@ def test_broken_rows_are_named_by_line(tmp_path: Path, tiny_base: Path) -> None:
     assert "line 4" not in error.message
 
 
+def test_a_row_with_nothing_to_train_is_named(tmp_path: Path, tiny_base: Path) -> None:
+    quiet = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "答", "weight": 0}]}
+    code, error = failed(lay(tmp_path, tiny_base, [chat("a", "b"), quiet]))
+    assert (code, error.code) == (ExitCode.BAD_INPUT, "invalid_training_file")
+    assert "line 2: messages: every assistant message has weight 0" in error.message
+
+
 def test_not_utf8(tmp_path: Path, tiny_base: Path) -> None:
     assert "not UTF-8" in failed(lay(tmp_path, tiny_base, "天气".encode("gb18030")))[1].message
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}],
-        [chat("x" * 200, "too far")],
-    ],
-    ids=["weight 0", "cut away"],
-)
-def test_no_trainable_rows(tmp_path: Path, tiny_base: Path, rows: list[dict[str, Any]]) -> None:
-    code, error = failed(lay(tmp_path, tiny_base, rows, max_length=64))
+def test_no_trainable_rows(tmp_path: Path, tiny_base: Path) -> None:
+    code, error = failed(lay(tmp_path, tiny_base, [chat("x" * 200, "too far")], max_length=64))
     assert (code, error.code) == (ExitCode.BAD_INPUT, "no_trainable_rows")
 
 

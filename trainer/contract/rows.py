@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
@@ -74,12 +74,15 @@ class _Row(BaseModel):
     """One training example. `line` is its place in the file, from 1."""
 
     model_config = ConfigDict(frozen=True)
+    row_format: ClassVar[str]
+    """The name of the format in `burnish.datasets.ROW_FORMATS`, which checks each row before it becomes an object."""
     line: int = 0
 
 
 class ChatRow(_Row):
     """A conversation whose assistant's messages are to be imitated."""
 
+    row_format: ClassVar[str] = "supervised"
     messages: tuple[Message, ...] = Field(min_length=1)
     tools: tuple[dict[str, Any], ...] | None = None
     parallel_tool_calls: bool | None = None
@@ -94,6 +97,7 @@ class ChatRow(_Row):
 class TextRow(_Row):
     """A document of pre-training."""
 
+    row_format: ClassVar[str] = "pretraining"
     text: str = Field(min_length=1)
 
 
@@ -115,6 +119,7 @@ class Prompt(BaseModel):
 class PreferenceRow(_Row):
     """A prompt with a better and a worse continuation, each of one message or of several turns."""
 
+    row_format: ClassVar[str] = "dpo"
     input: Prompt
     chosen: tuple[Message, ...] = Field(
         min_length=1, validation_alias=AliasChoices("preferred_output", "preferred_completion")
@@ -124,9 +129,7 @@ class PreferenceRow(_Row):
     )
 
     @model_validator(mode="after")
-    def _differ(self) -> PreferenceRow:
-        if self.chosen == self.rejected:
-            raise ValueError("the preferred and the non-preferred output are equal: there is no preference to learn")
+    def _end_with_assistant(self) -> PreferenceRow:
         for name, output in (("preferred", self.chosen), ("non-preferred", self.rejected)):
             if output[-1].role != "assistant":
                 raise ValueError(f"the {name} output must end with a message of the assistant")
@@ -134,17 +137,37 @@ class PreferenceRow(_Row):
 
 
 class Response(BaseModel):
-    """One response of a ranking; rank 1 is the best, equal ranks are ties, `score` is used for margins."""
+    """One response of a ranking; rank 1 is the best, equal ranks are ties, `score` is used for margins.
+
+    A file has a response's only message as `message`, and a response of several turns as `messages`.
+    """
 
     model_config = ConfigDict(frozen=True)
-    message: Message
+    messages: tuple[Message, ...] = Field(min_length=1)
     rank: int = Field(ge=1)
     score: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap_message(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "message" not in value:
+            return cast(Any, value)
+        given = cast("dict[str, Any]", value)
+        if "messages" in given:
+            raise ValueError("a response has message or messages, not both")
+        return {**{key: given[key] for key in given if key != "message"}, "messages": [given["message"]]}
+
+    @model_validator(mode="after")
+    def _ends_with_assistant(self) -> Response:
+        if self.messages[-1].role != "assistant":
+            raise ValueError(f"a response ends with a message of the assistant, not of the {self.messages[-1].role}")
+        return self
 
 
 class RankingRow(_Row):
     """A prompt with two or more ranked responses. The pairs of preference rows are read as rankings of two."""
 
+    row_format: ClassVar[str] = "reward"
     input: Prompt
     responses: tuple[Response, ...] = Field(min_length=2, max_length=64)
 
@@ -154,24 +177,17 @@ class RankingRow(_Row):
         if not isinstance(value, dict) or "responses" in value:
             return cast(Any, value)
         pair = PreferenceRow.model_validate(value)
-        outputs = (pair.chosen, pair.rejected)
-        if any(len(output) > 1 for output in outputs):
-            raise ValueError("a response of a reward row is one message")
         responses = [
-            {"message": output[0].model_dump(), "rank": rank} for rank, output in enumerate(outputs, start=1) if output
+            {"messages": [message.model_dump() for message in output], "rank": rank}
+            for rank, output in enumerate((pair.chosen, pair.rejected), start=1)
         ]
         return {"input": pair.input.model_dump(), "responses": responses}
-
-    @model_validator(mode="after")
-    def _ranks(self) -> RankingRow:
-        if len({response.rank for response in self.responses}) < 2:
-            raise ValueError("all responses have the same rank: there is no preference to learn")
-        return self
 
 
 class PromptRow(_Row):
     """A prompt to sample answers for; programmatic rewards may compare them with `reference`."""
 
+    row_format: ClassVar[str] = "ppo"
     input: Prompt
     reference: str | None = None
 
@@ -179,6 +195,7 @@ class PromptRow(_Row):
 class ItemRow(PromptRow):
     """A prompt at the top of its row. `item` is the whole row, whatever keys it has: a grader may use them."""
 
+    row_format: ClassVar[str] = "reinforcement"
     item: dict[str, Any]
 
     @model_validator(mode="before")
@@ -193,6 +210,7 @@ class ItemRow(PromptRow):
 class LabelledRow(_Row):
     """A prompt with one answer that is wanted or not."""
 
+    row_format: ClassVar[str] = "kto"
     input: Prompt
     output: tuple[Message, ...] = Field(min_length=1)
     label: bool

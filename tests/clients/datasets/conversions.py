@@ -120,11 +120,13 @@ CONVERSIONS: list[tuple[str, str, Row, list[Row]]] = [
         "reward",
         {"chosen": CHOSEN, "rejected": "\n\nHuman: 你好 \n\nAssistant: 走开。\n\nHuman: 为什么?\n\nAssistant: 不。"},
         [
-            pair(
-                [user("你好 ")],
-                [assistant("您好!"), user("首都?"), assistant("باريس 😀\n")],
-                [assistant("走开。"), user("为什么?"), assistant("不。")],
-            )
+            {
+                "input": {"messages": [user("你好 ")]},
+                "responses": [
+                    {"messages": [assistant("您好!"), user("首都?"), assistant("باريس 😀\n")], "rank": 1},
+                    {"messages": [assistant("走开。"), user("为什么?"), assistant("不。")], "rank": 2},
+                ],
+            }
         ],
     ),
     (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from burnish.datasets import ROW_FORMATS, DatasetSummary, LineChecker, quick
 from burnish.datasets.lines import Block
-from tests.clients.datasets.rows import BAD, GOOD, INPUT, labelled, pair, prompt, ranked
+from tests.fixtures.rows import BAD, GOOD, INPUT, labelled, pair, prompt, ranked
 
 GOOD_ROWS: dict[str, list[dict[str, Any]]] = {
     "pretraining": [{"text": "从前有座山"}, {"text": 'a "quoted"\n\\text'}],

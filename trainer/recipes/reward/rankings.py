@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import torch
 
-from trainer.contract.rows import ChatRow, RankingRow, Response
+from trainer.contract.rows import ChatRow, RankingRow
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.data.batches import collate_sequences
 from trainer.engine.data.tokens import TokenizedRow, tokenize_rows
@@ -62,10 +61,9 @@ def tokenize_rankings(
 ) -> list[Ranking]:
     """Render and tokenize prompt and response together.
 
-    Raises TrainerError (`unsupported_conversation`; `invalid_training_file`, … where a ranking contradicts itself, or
-    a prompt leaves no room for a response in the model's context), naming the lines.
+    Raises TrainerError (`unsupported_conversation`; `invalid_training_file`, … if a prompt leaves no room for a
+    response in the model's context), naming the lines.
     """
-    _refuse([problem for row in rows if (problem := _contradiction(row))], filename, param)
     rankings = [_tokenize(template, row, param) for row in rows]
     too_long = [row.line for row in rankings if min(map(prompt_length, row.responses)) >= context]
     _refuse(
@@ -89,31 +87,9 @@ def _refuse(problems: Sequence[str], filename: str, param: str) -> None:
         )
 
 
-def _contradiction(row: RankingRow) -> str | None:
-    """Return what is wrong with a ranking whose form is right."""
-    for number, response in enumerate(row.responses, start=1):
-        if response.message.role != "assistant":
-            return (
-                f"line {row.line}: response {number} has the role {response.message.role}; a response is a message of "
-                "the assistant"
-            )
-    for (first, one), (second, other) in combinations(enumerate(row.responses, start=1), 2):
-        if one.rank != other.rank and (why := _clash(*((one, other) if one.rank < other.rank else (other, one)))):
-            return f"line {row.line}: responses {first} and {second} {why}"
-    return None
-
-
-def _clash(better: Response, worse: Response) -> str | None:
-    if (better.message.text, better.message.tool_calls) == (worse.message.text, worse.message.tool_calls):
-        return f"are equal, but have the ranks {better.rank} and {worse.rank}"
-    if better.score is not None and worse.score is not None and better.score < worse.score:
-        return "are ranked against their scores: the better rank has the lower score"
-    return None
-
-
 def _tokenize(template: ChatTemplate, row: RankingRow, param: str) -> Ranking:
     conversations = [
-        last_turn(ChatRow(messages=(*row.input.messages, response.message), tools=row.input.tools, line=row.line))
+        last_turn(ChatRow(messages=(*row.input.messages, *response.messages), tools=row.input.tools, line=row.line))
         for response in row.responses
     ]
     return Ranking(

@@ -1,7 +1,8 @@
 """Rows of rankings: a prompt and its responses from the best to the worst; pairs will do, too.
 
 `{"input": {"messages", …}, "responses": [{"message": {…}, "rank": int, "score"?: number}, …]}`, rank 1 the best,
-ties allowed; or what `pairs` describes.
+ties allowed. A response of several turns has `messages` in place of `message`: the assistant's and the user's in
+turns. Or what `pairs` describes.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import Any, cast
 from burnish.datasets.base import Row
 from burnish.datasets.messages import Conversation, unknown_keys
 from burnish.datasets.pairs import PAIR_KEYS, PairRows
-from burnish.datasets.turns import check_input, check_reply, spoken
+from burnish.datasets.turns import check_input, check_output, check_reply, spoken
 from burnish.datasets.wording import kind, quoted
 
 MIN_RESPONSES, MAX_RESPONSES = 2, 64
-_RESPONSE_KEYS = frozenset({"message", "rank", "score"})
+_RESPONSE_KEYS = frozenset({"message", "messages", "rank", "score"})
 
 
 class RankingRows:
@@ -67,10 +68,7 @@ def _check_response(place: str, value: object, prompt: Conversation, problems: l
         problems.append(f"{place}: must be an object with message and rank, not {kind(value)}")
         return
     response = cast("dict[str, Any]", value)
-    if "message" in response:
-        check_reply(f"{place}.message", response["message"], prompt, problems)
-    else:
-        problems.append(f"{place}.message: is missing")
+    _check_turns_of(place, response, prompt, problems)
     rank = response.get("rank")
     if "rank" not in response:
         problems.append(f"{place}.rank: is missing; use a whole number, 1 for the best")
@@ -82,6 +80,17 @@ def _check_response(place: str, value: object, prompt: Conversation, problems: l
     problems.extend(unknown_keys(place, response, _RESPONSE_KEYS))
 
 
+def _check_turns_of(place: str, response: Row, prompt: Conversation, problems: list[str]) -> None:
+    if "message" in response and "messages" in response:
+        problems.append(f"{place}: has message and messages; keep one, messages for a response of several turns")
+    elif "messages" in response:
+        check_output(f"{place}.messages", response["messages"], prompt, problems)
+    elif "message" in response:
+        check_reply(f"{place}.message", response["message"], prompt, problems)
+    else:
+        problems.append(f"{place}.message: is missing")
+
+
 def _check_order(responses: list[Row], problems: list[str]) -> None:
     """Look at the responses, each of them good, beside each other."""
     if len({response["rank"] for response in responses}) == 1:
@@ -89,13 +98,17 @@ def _check_order(responses: list[Row], problems: list[str]) -> None:
         return
     first: dict[bytes, int] = {}
     for index, response in enumerate(responses):
-        same = first.setdefault(repr(spoken([response["message"]])).encode(), index)
+        same = first.setdefault(repr(spoken(_messages_of(response))).encode(), index)
         if responses[same]["rank"] != response["rank"]:
             problems.append(
                 f"responses[{index}]: says the same as responses[{same}] with another rank "
                 f"({response['rank']} and {responses[same]['rank']})"
             )
     _check_scores(responses, problems)
+
+
+def _messages_of(response: Row) -> list[Row]:
+    return response["messages"] if "messages" in response else [response["message"]]
 
 
 def _check_scores(responses: list[Row], problems: list[str]) -> None:

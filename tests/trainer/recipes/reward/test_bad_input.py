@@ -37,13 +37,13 @@ def refusal(folder: Path) -> Error:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (ranking("Hi", [("alone", 1)]), "line 4: responses: Tuple should have at least 2 items"),
-        (ranking("Hi", [("a", 2), ("b", 2), ("c", 2)]), "all responses have the same rank"),
-        (ranking("Hi", [("a", 0), ("b", 2)]), "line 4: responses.0.rank: Input should be greater than or equal to 1"),
-        (ranking("你好", [("一样", 1), ("b", 3), ("一样", 2)]), "line 4: responses 1 and 3 are equal"),
-        (ranking("Hi", [("a", 1), ("b", 2)], [0.1, 0.2]), "line 4: responses 1 and 2 are ranked against their scores"),
-        (with_role("user"), "line 4: response 2 has the role user"),
-        (preference("Hi", "same", "same"), "line 4: Value error, the preferred and the non-preferred output are equal"),
+        (ranking("Hi", [("alone", 1)]), "line 4: responses: has 1; a ranking needs from 2 to 64 responses"),
+        (ranking("Hi", [("a", 2), ("b", 2), ("c", 2)]), "line 4: responses: all have the same rank"),
+        (ranking("Hi", [("a", 0), ("b", 2)]), "line 4: responses[0].rank: is 0"),
+        (ranking("你好", [("一样", 1), ("b", 3), ("一样", 2)]), "line 4: responses[2]: says the same as responses[0]"),
+        (ranking("Hi", [("a", 1), ("b", 2)], [0.1, 0.2]), "line 4: responses[0].score: is lower than"),
+        (with_role("user"), "line 4: responses[1].message.role: is user"),
+        (preference("Hi", "same", "same"), "line 4: preferred_output and non_preferred_output: are the same"),
         (ranking("字" * 200, [("a", 1), ("b", 2)]), "line 4: the prompt leaves no room for a response in the context"),
     ],
     ids=["one", "all tied", "rank 0", "equal texts", "scores", "role", "equal pair", "long prompt"],
@@ -95,8 +95,8 @@ def test_a_margin_needs_scores(tiny_base: Path, tmp_path: Path) -> None:
 def test_a_tool_call_is_a_response_but_a_tool_s_result_is_not(tiny_base: Path, tmp_path: Path) -> None:
     row = ranking("Hi", [("a", 1), ("b", 2)])
     row["responses"][0]["message"] = {"role": "tool", "content": "5", "tool_call_id": "x"}
-    assert "has the role tool" in refusal(job(tmp_path / "tool", tiny_base, "reward", [row])).message
-    call = {"id": "x", "type": "function", "function": {"name": "天气", "arguments": "{}"}}
+    assert "is the id of no earlier call" in refusal(job(tmp_path / "tool", tiny_base, "reward", [row])).message
+    call = {"id": "x", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
     row["responses"][0]["message"] = {"role": "assistant", "content": None, "tool_calls": [call]}
     row["input"]["messages"].insert(0, message("system", "Be brief."))
     folder = job(tmp_path / "call", tiny_base, "reward", [row, *rankings(3)], hyperparameters={"n_epochs": 1})

@@ -14,6 +14,7 @@ from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.models.load import load_tokenizer
 from trainer.engine.onpolicy.prompts import tokenize_prompts
+from trainer.engine.preferences.pairs import prompt_length
 from trainer.recipes.reward.rankings import Ranking, collate_rankings, tokenize_rankings
 
 
@@ -58,3 +59,18 @@ def test_a_response_has_the_tokens_that_ppo_shows_a_reward_model(tiny_base: Path
     (asked,) = tokenize_prompts(template, [PromptRow.model_validate({"input": prompt})], param="training_file")
     said = template.tokenizer(answer, add_special_tokens=False)["input_ids"]
     assert ranking.responses[0].input_ids == (*asked.input_ids, *said, *closing_ids(template))
+
+
+def test_a_response_of_several_turns_is_scored_at_its_last_in_the_context_of_all(tiny_base: Path) -> None:
+    template = ChatTemplate(load_tokenizer(tiny_base))
+    turns = [message("assistant", "您好!"), message("user", "首都?"), message("assistant", "巴黎。")]
+    prompt = [message("user", "你好")]
+    responses = [{"messages": turns, "rank": 1}, {"messages": [*turns[:2], message("assistant", "里昂。")], "rank": 2}]
+    row = RankingRow.model_validate({"input": {"messages": prompt}, "responses": responses})
+    (ranking,) = tokenize_rankings(template, [row], filename="a.jsonl", context=512, param="training_file")
+    longer = PromptRow.model_validate({"input": {"messages": [*prompt, *turns[:2]]}})
+    (asked,) = tokenize_prompts(template, [longer], param="training_file")
+    said = template.tokenizer("巴黎。", add_special_tokens=False)["input_ids"]
+    best, worst = ranking.responses
+    assert best.input_ids == (*asked.input_ids, *said, *closing_ids(template))
+    assert prompt_length(best) == prompt_length(worst) == len(asked.input_ids)

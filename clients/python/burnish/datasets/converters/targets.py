@@ -71,14 +71,16 @@ def _pair(example: Example) -> list[Row]:
 
 def _ranking(example: Example) -> list[Row]:
     ranked = _ranked(example)
-    if any(len(response.messages) > 1 for response in ranked.responses):
-        return _pair(example)
     responses: list[Row] = [
-        {"message": response.messages[0], "rank": response.rank}
+        {**_turns(response.messages), "rank": response.rank}
         | ({} if response.score is None else {"score": response.score})
         for response in sorted(ranked.responses, key=lambda response: response.rank)
     ]
     return [{"input": _input(ranked.prompt, ranked.tools), "responses": responses}]
+
+
+def _turns(messages: list[Row]) -> Row:
+    return {"message": messages[0]} if len(messages) == 1 else {"messages": messages}
 
 
 _TARGETS: dict[str, Callable[[Example], list[Row]]] = {
