@@ -114,7 +114,10 @@ class RewardRecipe(Recipe):
         pad_id = load_tokenizer(folder).pad_token_id
         assert isinstance(pad_id, int)
         reloaded = load_reward_model(self.job.base, folder, self.dtype.dtype, pad_id)
-        batch = {name: value.to(reloaded.device) for name, value in collate_sequences(rows, pad_id).items()}
+        batch = {
+            name: value.to(reloaded.device)
+            for name, value in collate_sequences([row.input_ids for row in rows], pad_id).items()
+        }
         ours = torch.tensor(score_sequences(self.model, rows, self.pad_id))
         with evaluating(reloaded):
             theirs = reloaded(**batch, use_cache=False).logits[:, 0].float().cpu()
