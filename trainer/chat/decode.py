@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from trainer.contract.chat import Sampling
+from trainer.engine.scoring.generation import draw_tokens
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,6 @@ def _inside(bias: dict[int, float], vocabulary: int) -> Collection[tuple[int, fl
 
 
 def _pick(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """Draw from softmax(scores / temperature), cut to its nucleus (Holtzman et al. 2020, arXiv 1904.09751)."""
     if sampling.temperature == 0:
         return int(scores.argmax())
-    probabilities = (scores / sampling.temperature).softmax(-1)
-    if sampling.top_p < 1:
-        ordered, order = probabilities.sort(descending=True)
-        outside = ordered.cumsum(-1) - ordered >= sampling.top_p
-        probabilities = torch.zeros_like(ordered).scatter(0, order, ordered.masked_fill(outside, 0.0))
-    return int(torch.multinomial(probabilities, 1, generator=generator))
+    return int(draw_tokens(scores, sampling.temperature, sampling.top_p, generator))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -55,19 +56,33 @@ def verify_export(
     batch = {name: values.to(model.device) for name, values in collate(chosen, pad_id).items()}
     del batch["labels"]
     reloaded = PeftModel.from_pretrained(load_model(base, dtype), str(folder))
+    difference = logits_difference(model, reloaded, batch, batch["attention_mask"].bool())
+    return require_close("adapter", "logits", difference, TOLERANCE[dtype], rows=len(chosen))
+
+
+def logits_difference(
+    model: Any, reloaded: Any, batch: dict[str, torch.Tensor], real: torch.Tensor | None = None
+) -> float:
+    """Return the largest difference of any logit, at the `real` places [rows, tokens] if they are given."""
     with evaluating(model), evaluating(reloaded):
-        real = batch["attention_mask"].bool()
-        difference = float((_logits(model, batch) - _logits(reloaded, batch))[real].abs().max())
-    tolerance = TOLERANCE[dtype]
+        difference = (_logits(model, batch) - _logits(reloaded, batch)).abs()
+    return float((difference if real is None else difference[real]).max())
+
+
+def require_close(what: str, outputs: str, difference: float, tolerance: float, *, rows: int) -> Verification:
+    """Return how close a reloaded result comes to the trained model, the largest difference of its `outputs`.
+
+    Raises TrainerError (`export_mismatch`) if they differ by more than `tolerance`, or are not numbers.
+    """
     if not difference <= tolerance:
         raise TrainerError(
             "export_mismatch",
-            f"The exported adapter does not give the trained model's logits: they differ by {difference:.3g}, "
-            f"where {tolerance:g} is allowed.",
+            f"The exported {what} does not give the trained model's {outputs}: they differ by {difference:.3g}, "
+            f"where {tolerance:.3g} is allowed.",
             exit_code=ExitCode.FAULT,
         )
-    return Verification(rows=len(chosen), max_abs_difference=difference, tolerance=tolerance)
+    return Verification(rows=rows, max_abs_difference=difference, tolerance=tolerance)
 
 
-def _logits(model: PeftModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def _logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return model(**batch, use_cache=False).logits.float()

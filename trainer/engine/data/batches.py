@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from trainer.engine.data.tokens import IGNORED, TokenizedRow
 from trainer.kit.auto import TOKENS_A_PASS
 
 
-def collate(rows: Sequence[TokenizedRow], pad_id: int) -> dict[str, torch.Tensor]:
-    """Pad rows on the right to the longest: `input_ids`, `attention_mask`, `labels`, each [rows, tokens].
+def pad_right(rows: Sequence[Sequence[int] | NDArray[np.int64]], fill: int) -> torch.Tensor:
+    """Return [rows, tokens]: the rows beside each other, filled up on the right to the longest."""
+    return pad_sequence([torch.as_tensor(row, dtype=torch.long) for row in rows], batch_first=True, padding_value=fill)
 
-    The mask comes from lengths: a padding id that is also the end-of-turn token stays trained where it is real.
+
+def collate_sequences(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
+    """Pad token ids on the right: `input_ids` and `attention_mask`, both [rows, tokens].
+
+    The mask comes from lengths: a padding id may also be the end-of-turn token, which is real elsewhere.
     """
-    longest = max(len(row.input_ids) for row in rows)
-    padding = [longest - len(row.input_ids) for row in rows]
-    batch = {
-        "input_ids": [[*row.input_ids, *[pad_id] * extra] for row, extra in zip(rows, padding, strict=True)],
-        "attention_mask": [[1] * (longest - extra) + [0] * extra for extra in padding],
-        "labels": [[*row.labels, *[IGNORED] * extra] for row, extra in zip(rows, padding, strict=True)],
-    }
-    return {name: torch.tensor(values) for name, values in batch.items()}
+    return {"input_ids": pad_right(rows, pad_id), "attention_mask": pad_right([[1] * len(row) for row in rows], 0)}
 
 
-def collate_sequences(rows: Sequence[TokenizedRow], pad_id: int) -> dict[str, torch.Tensor]:
-    """Pad on the right to the longest: `input_ids` and `attention_mask`, which comes from lengths."""
-    longest = max(len(row.input_ids) for row in rows)
-    padding = [longest - len(row.input_ids) for row in rows]
-    ids = [[*row.input_ids, *[pad_id] * extra] for row, extra in zip(rows, padding, strict=True)]
-    mask = [[1] * (longest - extra) + [0] * extra for extra in padding]
-    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+def collate(rows: Sequence[TokenizedRow], pad_id: int) -> dict[str, torch.Tensor]:
+    """Pad rows on the right: `input_ids`, `attention_mask`, `labels`, each [rows, tokens]."""
+    batch = collate_sequences([row.input_ids for row in rows], pad_id)
+    return {**batch, "labels": pad_right([row.labels for row in rows], IGNORED)}
 
 
 def batches_within(lengths: Sequence[int], device: str) -> Iterator[list[int]]:

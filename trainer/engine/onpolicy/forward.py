@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from trainer.engine.data.batches import collate_sequences, pad_right
 from trainer.engine.scoring.head import head_reads
 
 # Entropies need a softmax over the vocabulary at every token; a few rows at a time keep it out of the peak.
@@ -36,17 +37,16 @@ class Batch:
 
 def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad_id: int, device: Any) -> Batch:
     """Lay prompts and responses out as one batch. Masks come from lengths alone."""
-    longest = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))
-    ids = torch.full((len(prompts), longest), pad_id)
-    attention = torch.zeros_like(ids)
-    predicting = torch.zeros_like(ids, dtype=torch.bool)
-    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        end = len(prompt) + len(response)
-        ids[row, :end] = torch.tensor([*prompt, *response])
-        attention[row, :end] = 1
-        predicting[row, len(prompt) - 1 : end - 1] = True
+    rows = list(zip(prompts, responses, strict=True))
+    batch = collate_sequences([[*prompt, *response] for prompt, response in rows], pad_id)
+    places = [[0] * (len(prompt) - 1) + [1] * len(response) + [0] for prompt, response in rows]
     targets = torch.tensor([token for response in responses for token in response], dtype=torch.long)
-    return Batch(ids.to(device), attention.to(device), predicting.to(device), targets.to(device))
+    return Batch(
+        batch["input_ids"].to(device),
+        batch["attention_mask"].to(device),
+        pad_right(places, 0).bool().to(device),
+        targets.to(device),
+    )
 
 
 def response_log_probs(model: nn.Module, batch: Batch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trainer.engine.data.batches import batches_within
+from trainer.engine.scoring.generation import draw_tokens
 from trainer.engine.scoring.head import head_reads
 from trainer.kit.errors import TrainerError
 
@@ -87,7 +88,7 @@ def _sample_batch(
     cache: Any = None
     for _ in range(sampling.max_new_tokens):
         logits, cache = _next_logits(model, ids, mask, positions, cache)
-        tokens = _draw(logits, sampling, generator)
+        tokens = draw_tokens(logits, sampling.temperature, sampling.top_p, generator)
         lengths += ~ended
         drawn.append(tokens)
         ended |= torch.isin(tokens, stops)
@@ -114,14 +115,3 @@ def _next_logits(
     if not bool(torch.isfinite(logits).all()):
         raise FloatingPointError("its outputs are not finite numbers any more")
     return logits, outputs.past_key_values
-
-
-def _draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> torch.Tensor:
-    """Draw a token a row from softmax(logits / temperature), cut to its nucleus (Holtzman et al. 2020)."""
-    probabilities = (logits / sampling.temperature).softmax(-1)
-    if sampling.top_p < 1:
-        ordered, order = probabilities.sort(-1, descending=True)
-        # A token stays while those before it have not reached top_p: the most likely one always does.
-        outside = ordered.cumsum(-1) - ordered >= sampling.top_p
-        probabilities = torch.zeros_like(ordered).scatter(-1, order, ordered.masked_fill(outside, 0.0))
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)

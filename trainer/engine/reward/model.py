@@ -95,7 +95,7 @@ def score_sequences(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> li
     scores = [math.nan] * len(rows)
     with evaluating(model):
         for numbers in batches_within([len(row.input_ids) for row in rows], model.device.type):
-            batch = collate_sequences([rows[number] for number in numbers], pad_id)
+            batch = collate_sequences([rows[number].input_ids for number in numbers], pad_id)
             found: list[float] = last_scores(model, {k: v.to(model.device) for k, v in batch.items()}).tolist()
             for number, value in zip(numbers, found, strict=True):
                 if not math.isfinite(value):

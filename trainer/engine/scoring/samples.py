@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from transformers import GenerationConfig
-
 from trainer.contract.rows import ChatRow
 from trainer.engine.chat_template.end_of_turn import stop_ids
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.scoring.evaluate import evaluating
+from trainer.engine.scoring.generation import generate_greedily
 from trainer.frozen import Frozen
 
 MAX_NEW_TOKENS = 160
@@ -114,29 +112,10 @@ def _answers(model: Any, template: ChatTemplate, questions: Sequence[Question], 
 
 def _generate(model: Any, template: ChatTemplate, prompts: Sequence[list[int]], limit: int) -> list[str]:
     tokenizer = template.tokenizer
-    longest = max(len(ids) for ids in prompts)
-    padding = [longest - len(ids) for ids in prompts]
     assert isinstance(tokenizer.pad_token_id, int)
-    ids = [[tokenizer.pad_token_id] * extra + prompt for extra, prompt in zip(padding, prompts, strict=True)]
-    mask = [[0] * extra + [1] * (longest - extra) for extra in padding]
-    output = model.generate(
-        input_ids=torch.tensor(ids, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-        generation_config=_greedy(model, template, limit),
-    )
-    return [
-        str(tokenizer.decode(row[longest:], skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
-        for row in output
-    ]
-
-
-def _greedy(model: Any, template: ChatTemplate, limit: int) -> GenerationConfig:
-    """Return plain greedy decoding: a base's own defaults may sample, and samples would differ between runs."""
     stops = stop_ids(template, model.generation_config.eos_token_id)
-    return GenerationConfig(
-        max_new_tokens=limit,
-        do_sample=False,
-        use_cache=True,
-        eos_token_id=list(stops) or None,
-        pad_token_id=template.tokenizer.pad_token_id,
-    )
+    answers = generate_greedily(model, prompts, limit=limit, stops=stops, pad_id=tokenizer.pad_token_id)
+    return [
+        str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+        for ids in answers
+    ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from trainer.engine.scoring.evaluate import evaluating
+from trainer.engine.scoring.generation import generate_greedily
 from trainer.engine.scoring.samples import PromptMessage, Question
 from trainer.recipes.pretraining.packing import Window, Windows
 
@@ -32,18 +32,14 @@ def continuations(
     """Continue each opening greedily, up to the context or 96 tokens; the openings are of one length."""
     if not questions:
         return []
-    ids = torch.tensor([question.ids for question in questions], device=model.device)
-    size = ids.shape[1]
-    greedy = GenerationConfig(
-        max_new_tokens=min(NEW_TOKENS, context - size),
-        do_sample=False,
-        use_cache=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    end, pad_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    assert isinstance(end, int)
+    assert isinstance(pad_id, int)
+    prompts = [question.ids for question in questions]
+    limit = min(NEW_TOKENS, context - len(prompts[0]))
     with evaluating(model):
-        output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=greedy)
-    return [_decode(tokenizer, row[size:].tolist()) for row in output]
+        answers = generate_greedily(model, prompts, limit=limit, stops=[end], pad_id=pad_id)
+    return [_decode(tokenizer, ids) for ids in answers]
 
 
 def _opening(

@@ -14,12 +14,11 @@ from transformers import Phi3Config, PreTrainedModel
 from trainer.contract.base_model import BASE_NAME, BaseInfo
 from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.pretraining import TrainedTokenizer
-from trainer.contract.result import ExitCode, Manifest, entries_of, write_manifest
+from trainer.contract.result import Manifest, entries_of, write_manifest
 from trainer.contract.rows import TextRow
-from trainer.engine.adapter_export import TOLERANCE, Verification
+from trainer.engine.adapter_export import TOLERANCE, Verification, logits_difference, require_close
 from trainer.engine.models.dtype import DtypeChoice
 from trainer.engine.models.load import context_length, device, load_model
-from trainer.engine.scoring.evaluate import evaluating
 from trainer.kit.errors import TrainerError
 from trainer.recipes.pretraining.architecture import make_config, make_model
 from trainer.recipes.pretraining.packing import collate
@@ -112,16 +111,8 @@ class FullPretrainingRecipe(PretrainingRecipe):
         batch = {name: values.to(self.model.device) for name, values in collate(windows, self.pad_id).items()}
         del batch["labels"]
         reloaded = load_model(folder, "float32")
-        with evaluating(self.model), evaluating(reloaded):
-            difference = float((_logits(self.model, batch) - _logits(reloaded, batch)).abs().max())
-        if not difference <= TOLERANCE["float32"]:
-            raise TrainerError(
-                "export_mismatch",
-                f"The exported model does not give the trained model's logits: they differ by {difference:.3g}, "
-                f"where {TOLERANCE['float32']:g} is allowed.",
-                exit_code=ExitCode.FAULT,
-            )
-        return Verification(rows=len(windows), max_abs_difference=difference, tolerance=TOLERANCE["float32"])
+        difference = logits_difference(self.model, reloaded, batch)
+        return require_close("model", "logits", difference, TOLERANCE["float32"], rows=len(windows))
 
     def _describe(self, folder: Path) -> None:
         files = entries_of(folder, (path for path in folder.iterdir() if path.is_file()))
@@ -157,7 +148,3 @@ class FullPretrainingRecipe(PretrainingRecipe):
                 "A model from scratch has no base to take the tokenizer of: choose byte, char or bpe, or name a base.",
                 param="method.pretraining.hyperparameters.tokenizer",
             )
-
-
-def _logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    return model(**batch, use_cache=False).logits.float()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trainer.engine.data.batches import pad_right
 from trainer.engine.data.tokens import IGNORED
 
 
@@ -114,18 +115,10 @@ def collate(windows: Sequence[Window], pad_id: int) -> dict[str, torch.Tensor]:
     Only a file's last, shorter window is ever filled up, on the right: no real token attends to that.
     There is no attention mask on purpose: with one, transformers would not look for documents in the positions.
     """
-    longest = max(len(window) for window in windows)
-
-    def stacked(rows: list[NDArray[np.int64]], fill: int) -> torch.Tensor:
-        full = np.full((len(rows), longest), fill, dtype=np.int64)
-        for row, values in zip(full, rows, strict=True):
-            row[: len(values)] = values
-        return torch.from_numpy(full)
-
     return {
-        "input_ids": stacked([window.input_ids for window in windows], pad_id),
-        "position_ids": stacked([window.position_ids for window in windows], 0),
-        "labels": stacked([window.targets for window in windows], IGNORED),
+        "input_ids": pad_right([window.input_ids for window in windows], pad_id),
+        "position_ids": pad_right([window.position_ids for window in windows], 0),
+        "labels": pad_right([window.targets for window in windows], IGNORED),
     }
 
 

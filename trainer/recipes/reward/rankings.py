@@ -117,7 +117,7 @@ def collate_rankings(rows: Sequence[Ranking], pad_id: int) -> dict[str, torch.Te
         margins += [row.margin(better, worse) for better, worse in own]
         start += len(row.responses)
     return {
-        **collate_sequences([response for row in rows for response in row.responses], pad_id),
+        **collate_sequences([response.input_ids for row in rows for response in row.responses], pad_id),
         "pairs": torch.tensor(pairs),
         "weights": torch.tensor(weights),
         "margins": torch.tensor(margins),

@@ -11,9 +11,8 @@ import torch
 
 from trainer.contract.job import DataFile
 from trainer.contract.methods.reward import RewardHyperparameters
-from trainer.contract.result import ExitCode
 from trainer.contract.rows import RankingRow
-from trainer.engine.adapter_export import TOLERANCE, VERIFIED_ROWS, Verification
+from trainer.engine.adapter_export import TOLERANCE, VERIFIED_ROWS, Verification, require_close
 from trainer.engine.data.batches import collate_sequences
 from trainer.engine.data.splits import Split, lines_in_words
 from trainer.engine.data.tokens import TokenizedRow
@@ -114,20 +113,16 @@ class RewardRecipe(Recipe):
         pad_id = load_tokenizer(folder).pad_token_id
         assert isinstance(pad_id, int)
         reloaded = load_reward_model(self.job.base, folder, self.dtype.dtype, pad_id)
-        batch = {name: value.to(reloaded.device) for name, value in collate_sequences(rows, pad_id).items()}
+        batch = {
+            name: value.to(reloaded.device)
+            for name, value in collate_sequences([row.input_ids for row in rows], pad_id).items()
+        }
         ours = torch.tensor(score_sequences(self.model, rows, self.pad_id))
         with evaluating(reloaded):
             theirs = reloaded(**batch, use_cache=False).logits[:, 0].float().cpu()
         difference = float((ours - theirs).abs().max())
         tolerance = TOLERANCE[self.dtype.dtype] * max(1.0, float(ours.abs().max()))
-        if not difference <= tolerance:
-            raise TrainerError(
-                "export_mismatch",
-                f"The exported reward model does not give the trained model's scores: they differ by "
-                f"{difference:.3g}, where {tolerance:.3g} is allowed.",
-                exit_code=ExitCode.FAULT,
-            )
-        return Verification(rows=len(rows), max_abs_difference=difference, tolerance=tolerance)
+        return require_close("reward model", "scores", difference, tolerance, rows=len(rows))
 
     def probes(self) -> Sequence[TokenizedRow]:
         """Return a few responses of different lengths."""
