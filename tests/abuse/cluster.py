@@ -78,9 +78,12 @@ class Cluster:
         ]
 
     def find_late_jobs(self) -> list[str]:
-        """Return a sentence for each promise about jobs that the attacks, all together, broke."""
+        """Return a sentence for each promise about jobs that the attacks, all together, broke.
+
+        It waits for one job that the attacks met, not for the one that is under way: the full form does.
+        """
         begin, end = self.first_attack or time.monotonic(), time.monotonic()
-        _, late = self._waits(begin, end, ("job",))
+        _, late = self._waits(begin, begin, ("job",))
         jobs = [sample for sample in measure.read_samples(self.record) if sample.kind == "job"]
         attacked = measure.span_of(jobs, begin, end)
         return late + measure.find_shortfalls(self.quiet, attacked, kinds=("job",))

@@ -12,7 +12,7 @@ QUIET_SECONDS = 40.0 if FULL else 4.0
 ATTACK_SECONDS = 20.0 if FULL else 2.0
 REST_SECONDS = 3.0 if FULL else 0.5
 """The pause between attacks."""
-JOB_PAUSE_SECONDS = 0.5 if FULL else 15.0
+JOB_PAUSE_SECONDS = 0.5 if FULL else 5.0
 """The quiet tenant's pause between two jobs."""
 TEST_SECONDS = 1200
 """What one test may take on a busy machine."""

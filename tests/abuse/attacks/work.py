@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 
-from tests.abuse.attacks.base import Attack, job_body
+from tests.abuse.attacks.base import ROW, Attack, job_body
 
 _EXPORTS = (("adapter", None), ("merged", "f32"), ("merged", "f16"), ("merged", "bf16"), ("gguf", "f16"))
-_LONG_EPOCHS = 400
+_LONG_EPOCHS, _LONG_ROWS = 50, 400
 
 
 class EndlessChats(Attack):
@@ -36,13 +36,14 @@ class UrgentJobs(Attack):
 
     async def prepare(self) -> None:
         """Upload the dataset."""
-        self._file_id = await self.upload()
+        self._file_id = await self.upload(ROW * _LONG_ROWS)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Create them, then wait."""
         body = job_body(self._file_id, epochs=_LONG_EPOCHS) | {"priority": 100}
         for _ in range(8):
             await self.ask(self.maker.request("POST", "/v1/fine_tuning/jobs", json.dumps(body).encode()))
+        assert self.answers.statuses.keys() & {"200", "429"}, "no job was created, and none was refused as one too many"
         await stop.wait()
 
 
