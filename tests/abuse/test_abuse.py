@@ -29,7 +29,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("cluster", "attack"), CASES, indirect=["cluster"], scope="session")
+@pytest.mark.parametrize(("cluster", "attack"), CASES, indirect=["cluster"], scope="module")
 def test_a_quiet_tenant_notices_little_of(attack: type[Attack], cluster: Cluster) -> None:
     finding = cluster.attack(attack)
     keep(finding)
@@ -37,7 +37,7 @@ def test_a_quiet_tenant_notices_little_of(attack: type[Attack], cluster: Cluster
 
 
 @pytest.mark.skipif(FULL, reason="make abuse looks at the jobs during each attack")
-@pytest.mark.parametrize("cluster", KINDS, indirect=True, scope="session")
+@pytest.mark.parametrize("cluster", KINDS, indirect=True, scope="module")
 def test_jobs_end_in_time_amid_all_attacks(cluster: Cluster) -> None:
     late = cluster.find_late_jobs()
     assert not late, "\n".join(late)
