@@ -28,6 +28,7 @@ from trainer.contract.result import (
     read_manifest,
     write_manifest,
 )
+from trainer.kit.event_sink import EventSink
 
 CHECKPOINT_EVERY = 2
 WEIGHTS = "adapter_model.safetensors"
@@ -51,7 +52,7 @@ class Program:
         if isinstance(asked.gradient_accumulation_steps, int):
             self.step_seconds *= asked.gradient_accumulation_steps
         self.attempt = int(workdir.name.rpartition("-")[2])
-        self.sink = events.EventSink(workdir)
+        self.sink = EventSink(workdir)
         self.state, self.first, self.stopped = "", 1, False
 
     def run(self) -> int:

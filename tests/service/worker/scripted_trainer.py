@@ -26,6 +26,7 @@ from trainer.contract.result import (
     entries_of,
     write_manifest,
 )
+from trainer.kit.event_sink import EventSink
 
 STEPS = 4
 WARNING = "第 3 行被截断, 超过最大长度"
@@ -35,7 +36,7 @@ class Script:
     def __init__(self, mode: str, workdir: Path) -> None:
         self.mode = mode
         self.workdir = workdir
-        self.sink = events.EventSink(workdir)
+        self.sink = EventSink(workdir)
         self.spec = JobSpec.model_validate_json((workdir / "job.json").read_bytes())
         self.stopped = False
         self.first = 1
