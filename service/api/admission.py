@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import asynccontextmanager
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
@@ -11,7 +14,7 @@ from fastapi import Request
 from service.api.guards import refuse_unreadable_url
 from service.context import Context
 from service.keys.auth import find_principal, get_admin
-from service.keys.service import require_token
+from service.keys.service import Principal, require_token
 from service.kit.fair_turns import FairTurns
 from service.kit.settings import Settings
 from service.limits.rates import RateBook, count_request
@@ -22,8 +25,14 @@ READING, WRITING = 5, 7
 Apart, so that no reading waits behind a queue for SQLite's one writer. More readers than these only take Python's one
 lock from each other: at ten, a machine near its limit spent its time on the changes between them and fell behind.
 """
-_KEY_LOOKUPS = 4
-"""How many keys are looked up at once, in threads that nothing else needs: strangers' guesses fill no other queue."""
+_KNOWN_LOOKUPS, _NEW_LOOKUPS = 4, 2
+"""How many keys are looked up at once, in threads that nothing else needs: of those that were good lately, and of all
+others. A stranger's guesses wait for each other, address by address, and hold up no key that is in use."""
+_MOST_KNOWN = 10_000
+SMALL_BODY = 64 << 10
+"""Bodies up to this size are read by as many requests as there are connections."""
+_LARGE_BODIES = 48
+"""How many larger ones a process holds at once: of a megabyte each at most."""
 
 
 class Admission:
@@ -31,13 +40,21 @@ class Admission:
 
     def __init__(self, settings: Settings | None) -> None:
         waiting = settings.requests_waiting if settings is not None else 1
-        self._lookups = CapacityLimiter(_KEY_LOOKUPS)
+        self._lookups = CapacityLimiter(_KNOWN_LOOKUPS)
+        self._new_lookups = FairTurns(
+            _NEW_LOOKUPS, what="keys", per_project=1, waiting_per_project=waiting, retry_after=1, of="of this address"
+        )
+        self._good_keys: OrderedDict[bytes, None] = OrderedDict()
         self._reading = FairTurns(
             READING, what="readings", per_project=READING - 1, waiting_per_project=waiting, retry_after=1
         )
         self._writing = FairTurns(
             WRITING, what="changes", per_project=WRITING - 1, waiting_per_project=waiting, retry_after=1
         )
+        self._bodies = FairTurns(
+            _LARGE_BODIES, what="large bodies", per_project=_LARGE_BODIES // 4, waiting_per_project=waiting
+        )
+        self._parsing = FairTurns(1, what="large bodies", waiting_per_project=_LARGE_BODIES)
 
     async def admit(self, request: Request, dependencies: Collection[Callable[..., Any]]) -> None:
         """Check the URL, the key, its scope and the project's rate; the key's owner goes to `request.state`.
@@ -47,16 +64,51 @@ class Admission:
         Raises InvalidRequest, Unauthenticated, PermissionDenied, RateLimited or Unavailable.
         """
         refuse_unreadable_url(request)
-        require_token(request.headers.get("authorization"))
+        token = require_token(request.headers.get("authorization"))
         context: Context = request.app.state.context
         book: RateBook = request.app.state.rate_book
-        principal = await to_thread.run_sync(find_principal, request, context, limiter=self._lookups)
+        principal = await self._look_up(request, context, hashlib.sha256(token.encode("utf-8", "replace")).digest())
         principal.require("read" if request.method in ("GET", "HEAD") else "write")
         if get_admin in dependencies:
             principal.require("admin")
         await count_request(context, principal, book)
         request.state.principal = principal
 
+    @asynccontextmanager
+    async def hold_body(self, request: Request) -> AsyncGenerator[None]:
+        """Hold a place for a body that is large, or of a size that is not announced. Raises TurnsExhausted."""
+        size = request.headers.get("content-length", "0" if "transfer-encoding" not in request.headers else "")
+        if size.isascii() and size.isdigit() and len(size) < 10 and int(size) <= SMALL_BODY:
+            yield
+            return
+        async with self._bodies.turn(_project_of(request)):
+            yield
+
+    @asynccontextmanager
+    async def parse_alone(self, request: Request, size: int) -> AsyncGenerator[None]:
+        """Let large bodies be parsed one by one, for the projects in turns: others' requests go on in between."""
+        if size <= SMALL_BODY:
+            yield
+            return
+        async with self._parsing.turn(_project_of(request)):
+            yield
+
+    async def _look_up(self, request: Request, context: Context, digest: bytes) -> Principal:
+        if digest in self._good_keys:
+            return await to_thread.run_sync(find_principal, request, context, limiter=self._lookups)
+        address = request.client.host if request.client else ""
+        async with self._new_lookups.turn(address):
+            principal = await to_thread.run_sync(find_principal, request, context)
+        self._good_keys[digest] = None
+        if len(self._good_keys) > _MOST_KNOWN:
+            self._good_keys.popitem(last=False)
+        return principal
+
     def choose_turns(self, request: Request) -> FairTurns:
         """Return the places that a request of this method needs one of."""
         return self._reading if request.method in ("GET", "HEAD") else self._writing
+
+
+def _project_of(request: Request) -> str:
+    principal: Principal = request.state.principal
+    return principal.project_id

@@ -60,7 +60,8 @@ class FairTurns:
 
     `per_project` bounds how many places one project holds at once, `waiting_per_project` how many of its requests
     wait and `waiting` how many of all projects; one more is refused by TurnsExhausted before any work is done for it.
-    One project never fills `waiting`, unless that is one. `what` names the requests in that sentence, in the plural.
+    One project never fills `waiting`, unless that is one. `what` names the requests in that sentence, in the plural,
+    and `of` whose they are: places may be shared out by something else than the project, such as an address.
     """
 
     def __init__(
@@ -72,9 +73,11 @@ class FairTurns:
         waiting_per_project: int = 64,
         waiting: int | None = None,
         retry_after: float = 2.0,
+        of: str = "of this project",
     ) -> None:
         self._free = places
         self._what = what
+        self._of = of
         self._per_project = places if per_project is None else min(per_project, places)
         self._waiting = waiting
         self._waiting_per_project = (
@@ -119,7 +122,7 @@ class FairTurns:
             self._hold(project_id)
             return
         if queue is not None and len(queue) >= self._waiting_per_project:
-            raise TurnsExhausted(self._what, self._waiting_per_project, retry_after=self._retry_after)
+            raise TurnsExhausted(self._what, self._waiting_per_project, retry_after=self._retry_after, of=self._of)
         if self._waiting is not None and self.count_waiting() >= self._waiting:
             raise TurnsExhausted(self._what, self._waiting, retry_after=self._retry_after, of="of all projects")
         place = asyncio.get_running_loop().create_future()

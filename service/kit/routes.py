@@ -32,9 +32,13 @@ class CheckedRoute(APIRoute):
         adapter = TypeAdapter[Any](cast("Any", field.field_info.annotation)) if field is not None else None
 
         async def checked(request: Request) -> Response:
-            await request.app.state.admission.admit(request, dependencies)
+            admission = request.app.state.admission
+            await admission.admit(request, dependencies)
             _refuse_packed(request)
-            return await handle(_JsonRequest(request, adapter))
+            if adapter is None:  # no body is read, or as a stream
+                return await handle(request)
+            async with admission.hold_body(request):
+                return await handle(_JsonRequest(request, adapter))
 
         return checked
 
@@ -63,15 +67,17 @@ def _in_one_turn(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _JsonRequest(Request):
-    def __init__(self, request: Request, adapter: TypeAdapter[Any] | None) -> None:
+    def __init__(self, request: Request, adapter: TypeAdapter[Any]) -> None:
         super().__init__(request.scope, request.receive)
         self._adapter = adapter
 
     async def json(self) -> Any:
         """Return the body. Raises JSONDecodeError, UnicodeDecodeError, RecursionError, ValueError or InvalidRequest."""
-        body, elements = parse_body(await self.body())
-        if self._adapter is not None and elements > FEW_ELEMENTS:
-            refuse_many_problems(self._adapter, body)
+        raw = await self.body()
+        async with self.app.state.admission.parse_alone(self, len(raw)):
+            body, elements = parse_body(raw)
+            if elements > FEW_ELEMENTS:
+                refuse_many_problems(self._adapter, body)
         return body
 
 

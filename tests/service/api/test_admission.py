@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import secrets
 import socket
+import threading
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -145,6 +149,61 @@ def test_a_scope_that_lacks_is_told_before_the_body_is_parsed(one: Roles, scopes
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     answer = httpx.post(one.url + path, content=b"{" * 9, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "insufficient_permissions")
+
+
+def begin_large_body(one: Roles, key: str) -> socket.socket:
+    """Send a head that announces a large body, and a part of that."""
+    url = httpx.URL(one.url)
+    connection = socket.create_connection((url.host, url.port), timeout=20)
+    head = f"POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Length: 900000\r\n"
+    connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + b" " * 1000)
+    return connection
+
+
+@pytest.mark.integration
+def test_large_bodies_that_never_end_hold_up_their_own_project_alone(one: Roles) -> None:
+    """More of them than there are places: the project's small requests and everybody else's large ones go on."""
+    stalled = [begin_large_body(one, one.key) for _ in range(60)]
+    try:
+        mine = {"Authorization": f"Bearer {one.key}", "Content-Type": "application/json"}
+        theirs = mine | {"Authorization": f"Bearer {admin_key(one)}"}
+        path = f"{one.url}/v1/fine_tuning/jobs"
+        large = json.dumps({"model": "大" * 100_000}, ensure_ascii=False).encode()
+        for _ in range(3):
+            assert httpx.post(path, content=large, headers=theirs, timeout=20).status_code == 400
+            assert httpx.post(path, content=b"{}", headers=mine, timeout=20).status_code == 400
+            assert httpx.get(path, headers=mine, timeout=20).status_code == 200
+    finally:
+        for connection in stalled:
+            connection.close()
+
+
+@pytest.mark.integration
+def test_guesses_at_keys_do_not_hold_up_a_key_in_use(one: Roles) -> None:
+    """Many guesses at once from one address: each is refused, and the key's requests are answered among them."""
+    headers = {"Authorization": f"Bearer {one.key}"}
+    url = f"{one.url}/v1/models"
+    assert httpx.get(url, headers=headers).status_code == 200
+    seen = Counter[int]()
+    stop = threading.Event()
+
+    def guess() -> None:
+        with httpx.Client(timeout=60) as client:
+            while not stop.is_set():
+                wrong = {"Authorization": f"Bearer burnish-{secrets.token_urlsafe(32)}"}
+                seen[client.get(url, headers=wrong).status_code] += 1
+
+    guessers = [threading.Thread(target=guess) for _ in range(30)]
+    for thread in guessers:
+        thread.start()
+    try:
+        assert {httpx.get(url, headers=headers, timeout=20).status_code for _ in range(20)} == {200}
+    finally:
+        stop.set()
+        for thread in guessers:
+            thread.join()
+    assert set(seen) <= {401, 429}
+    assert seen[401]
 
 
 def ask(one: Roles, query: str) -> httpx.Response:
