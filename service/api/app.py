@@ -121,6 +121,7 @@ def open_shared_state(app: FastAPI, context: Context | None, reserve: DiskReserv
     app.state.rate_book = RateBook()
     app.state.grading = GradingTurns(context and context.settings)
     app.state.admission = Admission(context and context.settings)
+    app.state.webhook_tests = webhooks.open_test_turns()
     app.state.webhook_guard = guard_of(context.settings) if context is not None else None
     app.state.refusals = app.state.reserve = None
     if context is None:

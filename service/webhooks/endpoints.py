@@ -15,6 +15,7 @@ from service.keys.service import Principal
 from service.kit import ids
 from service.kit.declared import refuses
 from service.kit.errors import InvalidRequest
+from service.kit.fair_turns import FairTurns, TurnsExhausted
 from service.kit.pagination import BoundedListPage, ListPage, Order
 from service.kit.routes import CheckedRoute
 from service.webhooks import repository, service
@@ -51,6 +52,16 @@ def _guard(request: Request) -> Guard:
 
 
 GuardDep = Annotated[Guard, Depends(_guard)]
+
+
+def open_test_turns() -> FairTurns:
+    """Return the places for deliveries that a caller waits for: a receiver may take as long as a delivery may."""
+    return FairTurns(16, what="tests of webhook endpoints", per_project=4, waiting_per_project=8, retry_after=15)
+
+
+def _test_turns(request: Request) -> FairTurns:
+    turns: FairTurns = request.app.state.webhook_tests
+    return turns
 
 
 @router.get("/webhook_event_types")
@@ -135,17 +146,26 @@ def rotate_webhook_secret(
 
 @router.post(
     "/webhook_endpoints/{webhook_endpoint_id}/test",
-    responses=refuses(_UNKNOWN, NoAnswer("https://example.com/hooks/burnish", "connection refused")),
+    responses=refuses(
+        _UNKNOWN,
+        NoAnswer("https://example.com/hooks/burnish", "connection refused"),
+        TurnsExhausted("tests of webhook endpoints", 8, retry_after=15),
+    ),
 )
 async def test_webhook_endpoint(
-    webhook_endpoint_id: str, body: EndpointTest, context: ContextDep, guard: GuardDep, principal: PrincipalDep
+    webhook_endpoint_id: str,
+    body: EndpointTest,
+    context: ContextDep,
+    guard: GuardDep,
+    principal: PrincipalDep,
+    turns: Annotated[FairTurns, Depends(_test_turns)],
 ) -> EndpointTested:
     """Post a sample event to an endpoint now, once, even to one that is disabled."""
     target, now = await to_thread.run_sync(_target, context, principal, webhook_endpoint_id)
     event_id = ids.new_id(ids.WEBHOOK_EVENT)
     sample = body_of(event_id, body.event_type, int(now), _SAMPLE_JOB)
     timeout = Pace().timeout
-    async with await to_thread.run_sync(guarded_client, guard, timeout) as client:
+    async with turns.turn(principal.project_id), guarded_client(guard, timeout) as client:
         outcome = await post(client, target, event_id, sample, timeout=timeout)
     await to_thread.run_sync(partial(_log_test, context, target, event_id, body.event_type, outcome))
     if outcome.status_code is None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from typing import Any
 
 import httpx
@@ -114,7 +116,14 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
 def guarded_client(guard: Guard, timeout: float, **options: Any) -> httpx.AsyncClient:
     """Return a client for receivers of projects: guarded, no redirects, no proxy of the environment."""
+    options.setdefault("verify", _tls_context())
     return httpx.AsyncClient(transport=GuardedTransport(guard, **options), follow_redirects=False, timeout=timeout)
+
+
+@cache
+def _tls_context() -> ssl.SSLContext:
+    """Return one context for all clients: to read the certificates takes tens of milliseconds, under Python's lock."""
+    return httpx.create_ssl_context()
 
 
 def _sent_to(request: httpx.Request, address: str) -> httpx.Request:

@@ -14463,7 +14463,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
+            /** @description The project has as many requests of this kind waiting as may wait; or: Too much at once; `seconds` from now it would be let through. None: never, it asks for too much by itself */
             429: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];

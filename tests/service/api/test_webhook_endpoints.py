@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
 from typing import Any
 
 import httpx
@@ -308,6 +311,23 @@ def test_a_test_without_an_answer_is_a_sentence(client: httpx.Client) -> None:
     assert "http://127.0.0.1:9/nobody did not answer" in error["message"]
     (logged,) = client.get(f"{HOOKS}/{made['id']}/deliveries").json()["data"]
     assert logged["status_code"] is None
+
+
+def test_receivers_that_hang_hold_up_the_tests_of_their_own_project_alone(
+    api: RunningApi, client: httpx.Client, stranger: httpx.Client, receiver: Receiver
+) -> None:
+    """Of sixteen at once four are under way and eight wait; the rest is refused, and another project's is made."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf, ThreadPoolExecutor(16) as threads:
+        path = f"{HOOKS}/{create(client, f'http://127.0.0.1:{deaf.getsockname()[1]}/')['id']}/test"
+        asked = [threads.submit(client.post, path, json={"event_type": EVENT_TYPES[0]}) for _ in range(16)]
+        early = [future.result() for future in islice(as_completed(asked, timeout=10), 4)]
+        assert {answer.status_code for answer in early} == {429}
+        assert early[0].headers["retry-after"] == "15"
+        assert "tests of webhook endpoints" in early[0].json()["error"]["message"]
+        theirs = f"{HOOKS}/{create(stranger, receiver.url)['id']}/test"
+        assert stranger.post(theirs, json={"event_type": EVENT_TYPES[0]}).status_code == 200
+        deaf.close()  # ends the connections, so that nobody waits for the time limit
+        assert sum(future.result().status_code == 429 for future in asked) == 4
 
 
 def test_the_official_client(api: RunningApi, receiver: Receiver) -> None:
