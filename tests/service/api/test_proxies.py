@@ -57,7 +57,7 @@ def test_nobody_is_believed_by_default() -> None:
 
 def test_what_is_no_network_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BURNISH_TRUSTED_PROXIES", "10.0.0.0/8, 代理.internal")
-    with pytest.raises(SettingsError, match=r"BURNISH_TRUSTED_PROXIES: '代理\.internal' is no network"):
+    with pytest.raises(SettingsError, match=r"BURNISH_TRUSTED_PROXIES: '代理\.internal' is not a network"):
         load_settings()
 
 
