@@ -134,13 +134,15 @@ def test_an_older_api_names_no_project_and_waits_among_the_models_owners() -> No
 
 
 def test_threads_of_the_engine_end_with_it(context: Context) -> None:
+    before = set(threading.enumerate())  # those of engines in other tests' fixtures
+
     async def story() -> None:
         engine, _ = engine_of(context)
         await text(engine.answers(question("a")))
         await engine.stop()
 
     asyncio.run(story())
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - before:
         if thread.name.startswith("weights"):
             thread.join(10)
             assert not thread.is_alive()
