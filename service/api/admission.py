@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import Request
 
 from service.api.guards import refuse_unreadable_url
@@ -26,8 +26,8 @@ Apart, so that no reading waits behind a queue for SQLite's one writer. More rea
 lock from each other: at ten, a machine near its limit spent its time on the changes between them and fell behind.
 """
 _KNOWN_LOOKUPS, _NEW_LOOKUPS = 4, 2
-"""How many keys are looked up at once, in threads that nothing else needs: of those that were good lately, and of all
-others. A stranger's guesses wait for each other, address by address, and hold up no key that is in use."""
+"""How many keys are looked up at once: of those that were good before, in turns by project, and of all others, in turns
+by address. A stranger's guesses hold up no key that is in use, and a tenant's flood no other tenant."""
 _MOST_KNOWN = 10_000
 SMALL_BODY = 64 << 10
 """Bodies up to this size are read by as many requests as there are connections."""
@@ -40,11 +40,13 @@ class Admission:
 
     def __init__(self, settings: Settings | None) -> None:
         waiting = settings.requests_waiting if settings is not None else 1
-        self._lookups = CapacityLimiter(_KNOWN_LOOKUPS)
+        self._lookups = FairTurns(
+            _KNOWN_LOOKUPS, what="requests", per_project=_KNOWN_LOOKUPS - 1, waiting_per_project=waiting, retry_after=1
+        )
         self._new_lookups = FairTurns(
             _NEW_LOOKUPS, what="keys", per_project=1, waiting_per_project=waiting, retry_after=1, of="of this address"
         )
-        self._good_keys: OrderedDict[bytes, None] = OrderedDict()
+        self._projects_of_keys: OrderedDict[bytes, str] = OrderedDict()
         self._reading = FairTurns(
             READING, what="readings", per_project=READING - 1, waiting_per_project=waiting, retry_after=1
         )
@@ -94,14 +96,16 @@ class Admission:
             yield
 
     async def _look_up(self, request: Request, context: Context, digest: bytes) -> Principal:
-        if digest in self._good_keys:
-            return await to_thread.run_sync(find_principal, request, context, limiter=self._lookups)
+        project_id = self._projects_of_keys.get(digest)
+        if project_id is not None:  # the database still says whether the key is good
+            async with self._lookups.turn(project_id):
+                return await to_thread.run_sync(find_principal, request, context)
         address = request.client.host if request.client else ""
         async with self._new_lookups.turn(address):
             principal = await to_thread.run_sync(find_principal, request, context)
-        self._good_keys[digest] = None
-        if len(self._good_keys) > _MOST_KNOWN:
-            self._good_keys.popitem(last=False)
+        self._projects_of_keys[digest] = principal.project_id
+        if len(self._projects_of_keys) > _MOST_KNOWN:
+            self._projects_of_keys.popitem(last=False)
         return principal
 
     def choose_turns(self, request: Request) -> FairTurns:
