@@ -239,7 +239,9 @@ class _LocalWriter(HashingWriter):
         except FileNotFoundError:
             return  # pruned meanwhile; the move fails and it is tried again
         except (FileExistsError, NotADirectoryError):
-            raise InvalidKey(self._key, _BLOB_INSIDE) from None
+            # `mkdir` says that a folder exists which was pruned before it looked whether that is a folder: try again.
+            if any(parent.exists() and not parent.is_dir() for parent in missing):
+                raise InvalidKey(self._key, _BLOB_INSIDE) from None
 
 
 def _sync_folder(folder: Path) -> None:
