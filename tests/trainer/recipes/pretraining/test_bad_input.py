@@ -38,8 +38,8 @@ def test_what_does_not_fit_together(hyperparameters: dict[str, Any], sentence: s
         (b"\xef\xbb\xbf", ".txt", "train.txt is empty"),
         (b"\n\n", ".jsonl", "train.jsonl is empty"),
         (b"caf\xe9", ".txt", "is not UTF-8: unexpected end of data at byte 3"),
-        (documents(["fine", ""]), ".jsonl", "line 2: text: String should have at least 1 character"),
-        (b'{"txt": "a"}\n', ".jsonl", "line 1: text: Field required"),
+        (documents(["fine", ""]), ".jsonl", "line 2: text: is empty"),
+        (b'{"txt": "a"}\n', ".jsonl", "line 1: text: is missing; a row needs the document's text"),
     ],
 )
 def test_files_without_text(tmp_path: Path, training: bytes, suffix: str, sentence: str) -> None:
