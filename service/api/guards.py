@@ -55,5 +55,5 @@ async def take_turn(request: Request) -> AsyncIterator[None]:
     if principal is None or inspect.iscoroutinefunction(inspect.unwrap(request.scope["endpoint"])):
         yield
         return
-    async with request.app.state.admission.choose_turns(request).turn(principal.project_id):
+    async with request.app.state.admission.choose_turns(request).hold_turn(principal.project_id):
         yield

@@ -55,7 +55,7 @@ class RequestId:
             if message["type"] == "http.response.start":
                 started = True
                 if message["status"] >= 400:
-                    await _record(scope, call, message["status"])
+                    await _record_refusal(scope, call, message["status"])
                 headers = MutableHeaders(scope=message)
                 headers.update(call.headers)
                 headers["x-request-id"] = request_id
@@ -74,11 +74,11 @@ class RequestId:
             await unforeseen_error(request_id)(scope, receive, send_with_id)
 
 
-async def _record(scope: Scope, call: Call, status: int) -> None:
+async def _record_refusal(scope: Scope, call: Call, status: int) -> None:
     """Write a refused call to the audit log before it is answered."""
     if call.key_id is not None:
         refusals: RefusalLog = scope["app"].state.refusals
-        if refusals.note(call, status):
+        if refusals.count_refusal(call, status):
             await to_thread.run_sync(refusals.write_due)
 
 

@@ -83,7 +83,7 @@ def low_space(folder: Path, least: int = LEAST_FREE_BYTES) -> str | None:
 
 
 @contextmanager
-def locked(folder: Path) -> Generator[None]:
+def lock_data_folder(folder: Path) -> Generator[None]:
     """Hold the data folder for one `up`; the kernel lets go however the process ends. Raises CommandFailed."""
     descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "r+") as file:

@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import click
 
-from service.kit.terminal import printable
+from service.kit.terminal import replace_unprintable
 
 
 class CommandFailed(click.ClickException):
@@ -16,7 +16,7 @@ class CommandFailed(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the sentence."""
-        said = "\n".join(map(printable, self.message.split("\n")))
+        said = "\n".join(map(replace_unprintable, self.message.split("\n")))
         click.echo(f"burnish-server: {said}", file=file, err=True)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.kit.db import Base, db_now
 
 
-class File(Base):
+class FileRow(Base):
     """One file: its facts here, its bytes in the blob store under `blob_key`."""
 
     __tablename__ = "files"
@@ -33,7 +33,7 @@ class File(Base):
     expires_at: Mapped[float | None] = mapped_column(Double, index=True)
 
 
-class FileContent(Base):
+class FileContentRow(Base):
     """Uploaded bytes that a project has stored once, and how many of its files they are the bytes of."""
 
     __tablename__ = "file_contents"

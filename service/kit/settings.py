@@ -177,7 +177,7 @@ class Settings(BaseSettings):
 
     @field_validator("data")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
+    def _make_absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
 
     @field_validator("webhook_allowed_networks")
@@ -295,13 +295,13 @@ def load_settings() -> Settings:
         return Settings.model_validate({})
     except ValidationError as error:
         problems = (
-            f"{_named(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
+            f"{_setting_name(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
             for item in error.errors(include_input=False, include_url=False)
         )
         raise SettingsError("; ".join(problems)) from error
 
 
-def _named(location: tuple[int | str, ...]) -> str:
+def _setting_name(location: tuple[int | str, ...]) -> str:
     name = "_".join(str(part) for part in location).upper()
     return f"{name if name.startswith('BURNISH_') else f'BURNISH_{name}'}: " if name else ""
 

@@ -43,11 +43,11 @@ def parse_retry_after(value: str | None) -> float:
     try:
         seconds = float(value)
     except ValueError:
-        return _until(value)
+        return _seconds_until(value)
     return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
 
 
-def _until(date: str) -> float:
+def _seconds_until(date: str) -> float:
     try:
         moment = parsedate_to_datetime(date)
         if moment.tzinfo is None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.kit.db import Base, Json, db_now
 
 
-class Worker(Base):
+class WorkerRow(Base):
     """One worker process. It renews `seen_at`; a row that has grown old is of one that died."""
 
     __tablename__ = "workers"
