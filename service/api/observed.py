@@ -30,7 +30,7 @@ class Observed:
             return
         status, began = _FAILED, time.perf_counter()
 
-        async def noted(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -43,7 +43,7 @@ class Observed:
             span = tracing.span(method, {"http.request.method": method}, parent=parent, kind="server")
             with nullcontext() if scope["path"] in _PROBES else span as current:
                 try:
-                    await self._app(scope, _count_upload_bytes(scope, receive), noted)
+                    await self._app(scope, _count_upload_bytes(scope, receive), send_and_note)
                 finally:
                     route = _route_path(scope)
                     if current is not None:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import StringConstraints
 
 from service.audit import repository
-from service.audit.repository import AuditFilter
+from service.audit.repository import AuditRowFilter
 from service.audit.schemas import AuditLogObject
 from service.keys.auth import AdminDep, ReadSession
 from service.kit.pagination import BoundedListPage
@@ -28,8 +28,8 @@ def _read_audit_filter(
     since: Annotated[int | None, Query(alias="effective_at[gte]", ge=0, le=2**53)] = None,
     earlier: Annotated[int | None, Query(alias="effective_at[lt]", ge=0, le=2**53)] = None,
     until: Annotated[int | None, Query(alias="effective_at[lte]", ge=0, le=2**53)] = None,
-) -> AuditFilter:
-    return AuditFilter(
+) -> AuditRowFilter:
+    return AuditRowFilter(
         types=event_types,
         project_ids=project_ids,
         key_ids=actor_ids,
@@ -45,7 +45,7 @@ def _read_audit_filter(
 def list_audit_logs(
     session: ReadSession,
     _admin: AdminDep,
-    wanted: Annotated[AuditFilter, Depends(_read_audit_filter)],
+    wanted: Annotated[AuditRowFilter, Depends(_read_audit_filter)],
     after: str | None = None,
     before: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,

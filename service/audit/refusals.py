@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from service.audit import repository
 from service.audit.actions import action_of
-from service.kit.call import CALL, Call
+from service.kit.call import CALL, ApiCall
 from service.kit.db import Database
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class _RefusalSeries:
     """The refusals of a kind that no entry has yet, the last of them in full."""
 
     due_at: float
-    last: Call
+    last: ApiCall
     count: int = 0
 
 
@@ -59,7 +59,7 @@ class RefusalLog:
         self._series: dict[_RefusalKind, _RefusalSeries] = {}
         self._lock = threading.Lock()
 
-    def count_refusal(self, call: Call, status: int) -> bool:
+    def count_refusal(self, call: ApiCall, status: int) -> bool:
         """Count a call that was refused or went wrong; `status` is the answer's. Tell whether to call `write_due`."""
         action = action_of(call)
         key_id = call.key_id
@@ -94,9 +94,9 @@ class RefusalLog:
         finally:
             CALL.reset(token)
 
-    def _take_due(self, *, everything: bool) -> list[tuple[_RefusalKind, Call, int]]:
+    def _take_due(self, *, everything: bool) -> list[tuple[_RefusalKind, ApiCall, int]]:
         now = self._clock()
-        taken: list[tuple[_RefusalKind, Call, int]] = []
+        taken: list[tuple[_RefusalKind, ApiCall, int]] = []
         with self._lock:
             for kind, series in list(self._series.items()):
                 if series.due_at > now and not everything:
@@ -108,7 +108,7 @@ class RefusalLog:
                     del self._series[kind]  # a whole window without one: the next is a first one again
         return taken
 
-    def _put_back(self, taken: list[tuple[_RefusalKind, Call, int]]) -> None:
+    def _put_back(self, taken: list[tuple[_RefusalKind, ApiCall, int]]) -> None:
         with self._lock:
             for kind, last, count in taken:
                 series = self._series.setdefault(kind, _RefusalSeries(0.0, last))

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from service.audit.tables import AuditRow, join_count
 from service.keys.tables import ProjectRow
 from service.kit import ids
-from service.kit.call import Call
+from service.kit.call import ApiCall
 from service.kit.errors import InvalidRequest
 from service.kit.pagination import fetch_page
 
@@ -20,7 +20,7 @@ _MOST_ID, _MOST_OBJECT = 40, 320
 
 
 @dataclass(frozen=True)
-class AuditFilter:
+class AuditRowFilter:
     """What a list is narrowed to; an empty sequence narrows nothing. Times are unix seconds."""
 
     types: Sequence[str] = ()
@@ -61,7 +61,7 @@ def add_audit_row(session: Session, **values: Any) -> None:
 
 def add_call(
     session: Session,
-    call: Call,
+    call: ApiCall,
     *,
     type_: str,
     outcome: str,
@@ -85,7 +85,7 @@ def add_call(
     )
 
 
-def add_refusals(session: Session, last: Call, *, type_: str, status: int, count: int) -> None:
+def add_refusals(session: Session, last: ApiCall, *, type_: str, status: int, count: int) -> None:
     """Append `count` refused calls, the last of them in full.
 
     They are filed under the caller's own project: the path may name one that the key has no right to.
@@ -103,13 +103,13 @@ def add_refusals(session: Session, last: Call, *, type_: str, status: int, count
     )
 
 
-def last_param(call: Call) -> str | None:
+def last_param(call: ApiCall) -> str | None:
     """Return what the path names last."""
     return next(reversed(list(call.params.values())), None)
 
 
 def fetch_audit_page(
-    session: Session, wanted: AuditFilter, *, after: str | None, before: str | None, limit: int
+    session: Session, wanted: AuditRowFilter, *, after: str | None, before: str | None, limit: int
 ) -> tuple[Sequence[AuditRow], bool]:
     """Return one page, newest first. `before` gives the page that ends just before an id.
 

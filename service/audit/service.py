@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 
 from service.audit import repository
 from service.audit.actions import action_of
-from service.kit.call import Call
+from service.kit.call import ApiCall
 from service.kit.db import made_ids
 
 
-def record_call(session: Session, call: Call) -> None:
+def record_call(session: Session, call: ApiCall) -> None:
     """Tell of a call in the transaction that changes what it changes. Once a call; one that only reads is not told."""
     action = action_of(call)
     if action is None or call.recorded:

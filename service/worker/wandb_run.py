@@ -1,7 +1,7 @@
 """Keeps one run of Weights & Biases: a program of its own, because its library may wait for its server for long.
 
 `python -m service.worker.wandb_run` reads JSON lines: first the run's `RunOpening`, then one `RunOrder` each. It
-answers on standard output, one line a stage: `{"url", "step"}` once the run is open (`step` is the first that it lacks),
+answers on standard output, a line a stage: `{"url", "step"}` once the run is open (`step` is the first that it lacks),
 `{"finished": true}` once everything has arrived, or `{"problem"}` alone.
 """
 

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from service.audit.refusals import RefusalLog
 from service.audit.tables import AuditRow, join_count, split_count
 from service.context import Context
-from service.kit.call import Call
+from service.kit.call import ApiCall
 from service.kit.errors import Unavailable
 from tests.fixtures.service import make_context
 
@@ -32,8 +32,8 @@ def context(tmp_path: Path) -> Generator[Context]:
     made.db.close()
 
 
-def refused(number: int = 0, *, key: str = "key_a", method: str = "DELETE", **more: object) -> Call:
-    call = Call(f"req_{number}", method, route="/v1/files/{file_id}", params={"file_id": f"file-{number}"})
+def refused(number: int = 0, *, key: str = "key_a", method: str = "DELETE", **more: object) -> ApiCall:
+    call = ApiCall(f"req_{number}", method, route="/v1/files/{file_id}", params={"file_id": f"file-{number}"})
     call.key_id, call.project_id = key, "proj_own"
     for name, value in more.items():
         setattr(call, name, value)
