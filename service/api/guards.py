@@ -48,7 +48,7 @@ def refuse_unreadable_url(request: Request) -> None:
 async def take_turn(request: Request) -> AsyncIterator[None]:
     """Let a request in at its project's turn; the turn is over before the answer is sent.
 
-    An endpoint that is no coroutine has a connection from its first query until its session is closed on the event
+    An endpoint that is not a coroutine has a connection from its first query until its session is closed on the event
     loop. With more requests than connections, all threads could come to wait for connections. Raises TurnsExhausted.
     """
     principal: Principal | None = getattr(request.state, "principal", None)

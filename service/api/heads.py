@@ -25,7 +25,7 @@ _ONCE = frozenset(
 
 
 class UnreadableRequest(Exception):
-    """A head that is no proper request: the status of the answer, and the sentence in it."""
+    """A head that is not a proper request: the status of the answer, and the sentence in it."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 def run_api(settings: Settings, host: str, port: int, *, name: str | None = None, shared: bool = False) -> int:
     """Serve until SIGTERM or SIGINT, the address `shared` with other processes or not.
 
-    Raises SettingsError where a setting or the database's schema is wrong, OSError where the address is taken.
+    Raises SettingsError if a setting or the database's schema is wrong, OSError if the address is taken.
     """
     descriptors = raise_descriptor_limit()
     telemetry.set_up_telemetry(settings, "api", name)

@@ -83,7 +83,7 @@ async def _record_refusal(scope: Scope, call: ApiCall, status: int) -> None:
 
 
 class JsonBodyLimit:
-    """Refuses a body over 1 MiB that is no upload, while it comes in.
+    """Refuses a body over 1 MiB that is not an upload, while it comes in.
 
     FastAPI reads a body whole, whatever its content type and before it asks for a key.
     """

@@ -110,7 +110,7 @@ class BoundedHttp(HttpToolsProtocol):
                 return
 
     def _refuse_request(self, refusal: UnreadableRequest) -> None:
-        """Answer what is no proper request in the form of every other error, and end the connection.
+        """Answer what is not a proper request in the form of every other error, and end the connection.
 
         Requests before it that are still being answered get their answers, whole and without this one among them.
         """

@@ -12,8 +12,8 @@ from service.kit.networks import Address, Network, is_within, parse_address
 def client_address(scope: Scope, trusted: Sequence[Network]) -> str | None:
     """Return the caller's address; the connection's own unless a trusted proxy names another.
 
-    Each proxy adds to the end whom it was called by: from there on, the first that is no trusted proxy is the caller.
-    What is no well-formed address ends the search, for nobody vouches for what stands before it.
+    Each proxy adds its caller at the end: counted from there, the first that is not a trusted proxy is the caller.
+    What is not a well-formed address ends the search, for nobody vouches for what stands before it.
     """
     client = scope.get("client")
     if client is None:

@@ -66,7 +66,7 @@ CHANGES_NOTHING = frozenset(
 
 
 def action_of(call: ApiCall) -> Action | None:
-    """Return what a call does; None where it changes nothing. An operation without a name is called by its path."""
+    """Return what a call does; None if it changes nothing. An operation without a name is called by its path."""
     place = (call.method, call.route)
     if call.method in ("GET", "HEAD", "OPTIONS") or place in CHANGES_NOTHING:
         return None

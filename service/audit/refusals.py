@@ -82,7 +82,7 @@ class RefusalLog:
         taken = self._take_due(everything=everything)
         if not taken:
             return
-        # The transaction is no part of the call that is being served, if there is one.
+        # The transaction is not part of the call that is being served, if there is one.
         token = CALL.set(None)
         try:
             with self._db.write() as session:

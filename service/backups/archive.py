@@ -64,7 +64,7 @@ class ArchiveWriter:
         self.files: dict[str, BackupEntry] = {}
 
     def add_chunks(self, name: str, chunks: Iterable[bytes], size: int) -> None:
-        """Add a file of exactly `size` bytes. Raises BackupCorrupt where the chunks are of another size."""
+        """Add a file of exactly `size` bytes. Raises BackupCorrupt if the chunks are of another size."""
         source = _HashedChunks(chunks, self._advance)
         try:
             self._tar.addfile(_make_member(name, size), source)

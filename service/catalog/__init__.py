@@ -94,7 +94,7 @@ def load_catalog(path: Path | None) -> Catalog:
 def locate_source(source: CatalogPackageSource | CatalogFolderSource | CatalogHubSource) -> dict[str, Any]:
     """Turn a source into what `python -m trainer.programs.prepare` reads, without importing the package.
 
-    Raises SourceMissing where this machine lacks it.
+    Raises SourceMissing if this machine lacks it.
     """
     if isinstance(source, CatalogHubSource):
         return source.model_dump(mode="json")

@@ -29,7 +29,7 @@ class Engine:
     async def stream_answer(self, question: EngineQuestion) -> AsyncGenerator[Chunk]:
         """Yield chunks, the last with the usage. Leaving the iteration ends the work.
 
-        Raises EngineRefused, ChatUnavailable, or AnswerFailed where the engine dies on the way.
+        Raises EngineRefused, ChatUnavailable, or AnswerFailed if the engine dies on the way.
         """
         began = False
         transport = httpx.AsyncHTTPTransport(uds=self._socket)

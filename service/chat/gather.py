@@ -25,7 +25,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 async def join_chunks(chunks: AsyncIterator[Chunk]) -> ChatCompletion:
-    """Join a stream that counts its tokens. Raises AnswerFailed where it ends early."""
+    """Join a stream that counts its tokens. Raises AnswerFailed if it ends early."""
     answers: dict[int, _JoinedAnswer] = {}
     last: Chunk | None = None
     usage: Usage | None = None

@@ -34,7 +34,7 @@ class TokenMeter:
         return tokens
 
     async def meter_chunks(self, chunks: AsyncGenerator[Chunk], taken: int) -> AsyncGenerator[Chunk]:
-        """Pass an answer on; at its end settle what it used: nothing where it never began."""
+        """Pass an answer on; at its end settle what it used: nothing if it never began."""
         used: int | None = 0
         try:
             async with aclosing(chunks) as rest:

@@ -50,7 +50,7 @@ def resolve_model(session: Session, principal: Principal, context: Context, name
 def require_bounded(request: ChatCompletionRequest, settings: Settings) -> None:
     """Raise TooManyTokens for a request that may draw more tokens than one may, before any work is done for it.
 
-    A limit of tokens beyond the model's context is no error by itself: the answer ends where the context is full.
+    A limit of tokens beyond the model's context is not an error by itself: the answer ends where the context is full.
     """
     each = request.most_tokens or settings.engine_max_tokens
     if each * (request.n or 1) > settings.engine_most_tokens:
@@ -58,7 +58,7 @@ def require_bounded(request: ChatCompletionRequest, settings: Settings) -> None:
 
 
 def open_engine(context: Context) -> Engine:
-    """Return the engine's client. Raises ChatUnavailable where none is configured."""
+    """Return the engine's client. Raises ChatUnavailable if none is configured."""
     if context.settings.engine_url is None:
         raise ChatUnavailable(
             "This service has no engine for chat: its operator starts `burnish-server engine` and sets "

@@ -50,7 +50,7 @@ def check_packages(packages: tuple[str, ...] = TRAINER_PACKAGES) -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the data folder, for its owner alone. Raises CommandFailed where that is not possible."""
+    """Make the data folder, for its owner alone. Raises CommandFailed if that is not possible."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _close_to_others(folder)

@@ -37,7 +37,7 @@ class Commands(click.Group):
 
 
 def sentence_of(error: Exception) -> str | None:
-    """Return what to tell of an error, None for one that nobody foresaw."""
+    """Return what to tell of an error, None for an unexpected one."""
     if isinstance(error, ModuleNotFoundError):
         return (
             f"The Python package '{error.name}' is not installed. Install this service again with all it needs: "

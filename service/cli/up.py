@@ -114,7 +114,7 @@ def _run_until_stopped(
 
 
 def _await_ready(url: str, signals: StopSignals, children: Sequence[ServiceProcess]) -> bool:
-    """Wait until the API answers; False where the user stops meanwhile. Raises CommandFailed where a process dies."""
+    """Wait until the API answers; False if the user stops meanwhile. Raises CommandFailed if a process dies."""
     deadline = time.monotonic() + READY_SECONDS
     with httpx.Client(trust_env=False, timeout=5) as client:
         while not signals.should_stop():

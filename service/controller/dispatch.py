@@ -1,4 +1,4 @@
-"""Steps: queued jobs reach the queue, and reach it again where the queue has lost them."""
+"""Steps: queued jobs reach the queue, and reach it again if the queue has lost them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps: exports whose worker fell silent are made again; those whose time or model is over are deleted."""
+"""Steps: exports whose worker stopped responding are made again; those whose time or model is over are deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step: jobs whose worker fell silent go back to the queue, or fail when their budget is spent."""
+"""Step: jobs whose worker stopped responding go back to the queue, or fail when their budget is spent."""
 
 from __future__ import annotations
 

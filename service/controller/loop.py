@@ -30,7 +30,7 @@ class ControllerStep:
 
 
 class Outages:
-    """Who is held up by what, so that an outage is told in one line however many steps it stops."""
+    """Who is held up by what, so that an outage is logged once however many steps it stops."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,7 +48,7 @@ class Outages:
         if isinstance(error, OUTAGES):
             _log.warning("%s Trying again until it does.", error)
         else:
-            _log.error("the step %s failed with an error that nobody foresaw; trying again", name, exc_info=error)
+            _log.error("the step %s failed with an unexpected error; trying again", name, exc_info=error)
 
     def note_recovery(self, name: str) -> None:
         """Note that a step works."""

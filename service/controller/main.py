@@ -40,7 +40,7 @@ _HOUR = 3600.0
 
 
 def run_controller(settings: Settings) -> int:
-    """Work until SIGTERM or SIGINT. Raises SettingsError where a setting or the database's schema is wrong."""
+    """Work until SIGTERM or SIGINT. Raises SettingsError if a setting or the database's schema is wrong."""
     telemetry.set_up_telemetry(settings, "controller")
     stop = threading.Event()
 

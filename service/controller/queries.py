@@ -20,7 +20,7 @@ Cursor = tuple[float, int]
 def lock_expired(session: Session, job_id: str) -> JobRow | None:
     """Return a running job whose lease has expired, locked so that its worker cannot renew meanwhile.
 
-    None where another transaction has it: that of its worker, which may have fallen silent in it.
+    None if another transaction has it: that of its worker, which may have fallen silent in it.
     """
     query = select(JobRow).where(
         JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_expires_at < db_now()

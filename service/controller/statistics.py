@@ -22,7 +22,7 @@ UNFINISHED_EXPORTS = (ExportStatus.QUEUED, ExportStatus.RUNNING)
 
 
 class KindCount(NamedTuple):
-    """How many there are of a kind, and the age in seconds of the oldest (None where there is none)."""
+    """How many there are of a kind, and the age in seconds of the oldest (None if there is none)."""
 
     kind: tuple[str, ...]
     total: int

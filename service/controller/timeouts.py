@@ -1,4 +1,4 @@
-"""Step: jobs that run beyond their timeout are ended, where their worker has not done so."""
+"""Step: jobs that run beyond their timeout are ended unless their worker has done so."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class WebhookStep:
         self._runner = asyncio.Runner()
 
     def __call__(self) -> None:
-        """Run one slice. Raises Unavailable where the database does not answer."""
+        """Run one slice. Raises Unavailable if the database does not answer."""
         self._runner.run(self._run_slice())
 
     def close(self) -> None:

@@ -148,7 +148,7 @@ class InferenceServer:
 
 
 async def limit_answer_time(chunks: AsyncGenerator[Chunk], seconds: float) -> AsyncGenerator[Chunk]:
-    """Pass chunks on for so long. Raises AnswerTooLong: what was drawn cannot be counted, so it is no whole answer."""
+    """Pass chunks on for so long. Raises AnswerTooLong, as tokens that nobody counted are not a whole answer."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         try:

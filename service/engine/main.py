@@ -32,7 +32,7 @@ def run_engine(
     chat_command: Sequence[str] = CHAT_COMMAND,
     prepare_command: Sequence[str] = PREPARE_COMMAND,
 ) -> int:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError where a setting is wrong."""
+    """Serve until SIGTERM or SIGINT. Raises SettingsError if a setting is wrong."""
     raise_descriptor_limit()
     telemetry.set_up_telemetry(settings, "engine")
     context = open_context(settings)

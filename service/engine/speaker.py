@@ -119,7 +119,7 @@ class Speaker:
                 self._ending = asyncio.create_task(self._cancel_answer(process, ask.id))
 
     async def stop(self) -> None:
-        """End the program, by force where it takes long."""
+        """End the program, by force if it takes long."""
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return

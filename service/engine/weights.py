@@ -40,14 +40,14 @@ class EngineWeights:
     def prepare_weights(self, source: ModelSource) -> tuple[Path, AdapterRef | None]:
         """Return the folders of base and adapter.
 
-        Raises InvalidRequest where they can never be had, AnswerFailed where another try may help, Unavailable, or
-        OSError where the disk is full.
+        Raises InvalidRequest if they can never be had, AnswerFailed if another try may help, Unavailable, or
+        OSError if the disk is full.
         """
         with _as_answers():
             return self._prepare_base(source), self._fetch_adapter(source)
 
     def fetch_adapter(self, source: ModelSource) -> AdapterRef | None:
-        """Return the adapter's folder alone, None where the base answers. Raises as `prepare_weights` does."""
+        """Return the adapter's folder alone, None if the base answers. Raises as `prepare_weights` does."""
         with _as_answers():
             return self._fetch_adapter(source)
 

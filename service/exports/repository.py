@@ -139,7 +139,7 @@ def count_queued(session: Session, project_id: str) -> int:
 
 
 def move_export(session: Session, export_id: str, token: int, target: ExportStatus, **values: Any) -> bool:
-    """End an attempt. False where the token is stale, or the export was deleted."""
+    """End an attempt. False if the token is stale, or the export was deleted."""
     moved = session.execute(
         update(ModelExportRow)
         .where(
@@ -154,7 +154,7 @@ def move_export(session: Session, export_id: str, token: int, target: ExportStat
 
 
 def renew_lease(session: Session, export_id: str, token: int, /, *, lease_seconds: float, **values: Any) -> bool:
-    """Prolong a lease. False where the token is stale, or the export was deleted."""
+    """Prolong a lease. False if the token is stale, or the export was deleted."""
     renewed = session.execute(
         update(ModelExportRow)
         .where(
@@ -169,7 +169,7 @@ def renew_lease(session: Session, export_id: str, token: int, /, *, lease_second
 
 
 def pause_wanted(session: Session, export_id: str, token: int, /) -> bool | None:
-    """Return False, as exports are never paused; None where the token is stale, or the export was deleted."""
+    """Return False, as exports are never paused; None if the token is stale, or the export was deleted."""
     query = select(func.count()).where(
         ModelExportRow.id == export_id,
         ModelExportRow.status == ExportStatus.RUNNING,

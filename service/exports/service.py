@@ -142,7 +142,7 @@ def require_place(session: Session, project_id: str, most: int) -> None:
 
 
 def _check_precision(kind: Kinds, body: ExportCreate) -> str:
-    """Return the precision. Raises InvalidRequest where the model has no such form."""
+    """Return the precision. Raises InvalidRequest if the model has no such form."""
     if body.format == "adapter":
         if kind == "model":
             raise InvalidRequest(

@@ -71,7 +71,7 @@ class Intake:
 
 
 def checked_filename(filename: str, *, param: str = "file") -> str:
-    """Return a file's name without folders. Raises InvalidRequest where it cannot be one, or of no known format."""
+    """Return a file's name without folders. Raises InvalidRequest if it cannot be one, or of no known format."""
     name = filename.replace("\\", "/").rpartition("/")[2]
     if not name or len(name) > 255 or any(unicodedata.category(char) == "Cc" for char in name):
         what = "The part `file`" if param == "file" else "The upload"

@@ -39,7 +39,7 @@ def fetch_file_page(
 
 
 def delete_file_row(session: Session, file: FileRow) -> bool:
-    """Delete a file's row; False where somebody else has."""
+    """Delete a file's row; False if somebody else has."""
     return session.scalar(delete(FileRow).where(FileRow.seq == file.seq).returning(FileRow.seq)) is not None
 
 

@@ -89,7 +89,7 @@ class FileUpload:
 def add_file(session: Session, file: FileRow, defaults: QuotaLimits) -> FileObject:
     """Add the row of a committed blob. Where the project has the same bytes already, those are the file's.
 
-    `defaults` are the limits of projects that have none of their own. Raises QuotaExceeded where the project has no
+    `defaults` are the limits of projects that have none of their own. Raises QuotaExceeded if the project has no
     room for it.
     """
     limits.require_room(session, defaults, file.project_id, what=f"'{file.filename}'", size=file.bytes)

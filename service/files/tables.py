@@ -26,7 +26,7 @@ class FileRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     blob_key: Mapped[str] = mapped_column(String(255))
     rows: Mapped[int | None] = mapped_column(Integer)
-    """None where only a job's check reads them (Parquet)."""
+    """None if only a job's check reads them (Parquet)."""
     packing: Mapped[str] = mapped_column(String(16), default="none", server_default="none")
     """What the bytes are packed in, by themselves and not by the name: `none`, `gzip`, `zstd` or `parquet`."""
     created_at: Mapped[float] = mapped_column(Double, default=db_now())

@@ -34,7 +34,7 @@ _OF_THE_SERVICE = (429, 503)
 
 
 def grader_places(grader: Leaf | MultiGrader) -> Mapping[str, Leaf]:
-    """Return the graders that are no `multi` by their places in the body."""
+    """Return the graders that are not a `multi` by their places in the body."""
     if isinstance(grader, Leaf):
         return {"grader": grader}
     if isinstance(grader.graders, Leaf):

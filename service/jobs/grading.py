@@ -56,7 +56,7 @@ def check_grader(context: Context, method: Method, base: str, start: EarlierResu
 
 
 def _grader_places(grader: AnyGrader) -> Mapping[str, Leaf]:
-    """Return the graders that are no `multi` by their places in the request."""
+    """Return the graders that are not a `multi` by their places in the request."""
     if isinstance(grader, Leaf):
         return {_PLACE: grader}
     if isinstance(grader.graders, Leaf):

@@ -77,10 +77,10 @@ def queue_up(session: Session, job_id: str) -> bool:
 
 
 def release_job(session: Session, job_id: str) -> bool:
-    """All that a queued job waited for is there: send it to the queue. False where it is not queued any more."""
+    """All that a queued job waited for is there: send it to the queue. False if it is not queued any more."""
     if not repository.wait_for(session, job_id, ()):
         return False
-    repository.add_event(session, job_id, "What the job goes on from is ready")
+    repository.add_event(session, job_id, "The parent model is ready")
     outbox.add_effect(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
     return True
 
@@ -88,7 +88,7 @@ def release_job(session: Session, job_id: str) -> bool:
 def start_job(
     session: Session, job_id: str, *, owner: str, lease_seconds: float, defaults: QuotaLimits = UNLIMITED
 ) -> JobRow | None:
-    """Claim a queued job for a worker. None where it is not queued (another has it, or it was cancelled), or is held.
+    """Claim a queued job for a worker. None if it is not queued (another has it, or it was cancelled), or is held.
 
     `defaults` are the limits of projects that have none of their own.
     """
@@ -136,7 +136,7 @@ def complete_pause(session: Session, job_id: str, token: int) -> None:
 
 
 def pause_job(session: Session, job_id: str) -> bool:
-    """Pause a waiting job now, a validating or running one at its next stand-still. False where it has ended."""
+    """Pause a waiting job now, a validating or running one at its next stand-still. False if it has ended."""
     job = repository.lock_job(session, job_id)
     if job is None or job.state in TERMINAL:
         return False
@@ -150,7 +150,7 @@ def pause_job(session: Session, job_id: str) -> bool:
 
 
 def resume_job(session: Session, job_id: str) -> bool:
-    """Let a paused job go on, or take back a pause that is still to come. False where there is neither."""
+    """Let a paused job go on, or take back a pause that is still to come. False if there is neither."""
     job = repository.lock_job(session, job_id)
     if job is None or job.state in TERMINAL or not (job.state == JobState.PAUSED or job.pause_requested):
         return False
@@ -230,7 +230,7 @@ def fail_job(
 
 
 def cancel_job(session: Session, job_id: str) -> bool:
-    """Cancel a job in any state but an ended one; its worker notices at its next look. False where it had ended."""
+    """Cancel a job in any state but an ended one; its worker notices at its next look. False if it had ended."""
     before = repository.lock_job(session, job_id)
     running = before is not None and before.state == JobState.RUNNING
     moved = repository.move_job(

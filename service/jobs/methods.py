@@ -42,7 +42,7 @@ def parse_method(body: JobCreate) -> Method:
 
 
 def _with_lora(block: Any, lora: LoraParameters, place: str) -> Any:
-    """Put the top-level `lora` among the hyperparameters. Raises InvalidRequest where one is there already."""
+    """Put the top-level `lora` among the hyperparameters. Raises InvalidRequest if one is there already."""
     if not isinstance(block, dict):
         return block  # the method's own check tells what is wrong with it
     given = cast("dict[str, Any]", block)

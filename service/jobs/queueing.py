@@ -54,7 +54,7 @@ class QueueSnapshot:
         return {job_id: rank for rank, (job_id, _) in enumerate(self.first)}
 
     def explain_job(self, job: JobRow) -> JobQueueObject | None:
-        """Return why a job does not run yet; None where it runs or has ended."""
+        """Return why a job does not run yet; None if it runs or has ended."""
         match job.state:
             case JobState.VALIDATING:
                 return JobQueueObject(position=None, reason="validating", message="Its files are being checked.")
@@ -103,7 +103,7 @@ class QueueSnapshot:
 
 
 def explain_jobs(session: Session, settings: Settings, jobs: Sequence[JobRow]) -> dict[str, JobQueueObject | None]:
-    """Return why each of some jobs does not run yet, by id, with the queue read only where that is needed."""
+    """Return why each of some jobs does not run yet, by id, with the queue read only if that is needed."""
     queued = {job.project_id for job in jobs if job.state == JobState.QUEUED and not job.waits_for}
     queues = {project_id: QueueSnapshot.read_snapshot(session, settings, project_id) for project_id in queued}
     nobody = QueueSnapshot(None, (), (), ())

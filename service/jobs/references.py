@@ -84,7 +84,7 @@ def find_result(
 ) -> EarlierResult:
     """Return what `name` (`ft:…`, `ft:…:ckpt-step-N`, `ftjob-…`) means: the project's own, or shared with it.
 
-    Raises ModelNotFound; ParentFailed where the job ended without a result; InvalidRequest for an unknown checkpoint.
+    Raises ModelNotFound; ParentFailed if the job ended without a result; InvalidRequest for an unknown checkpoint.
     """
     permission = models.find_permission(session, project_id, name)
     job = repository.by_id(session, permission.job_id) if permission is not None else None
@@ -126,7 +126,7 @@ def find_own(
 
 
 def locate_result(session: Session, job_id: str, step: int | None) -> StoredResult | None:
-    """Return where a job's result, or its checkpoint, lies. None where it was deleted."""
+    """Return where a job's result, or its checkpoint, lies. None if it was deleted."""
     if step is not None:
         checkpoint = results_repository.checkpoint_at(session, job_id, step)
         return None if checkpoint is None else StoredResult(checkpoint.blob_prefix, checkpoint.manifest_sha256)

@@ -166,7 +166,7 @@ def states_of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
 
 
 def wait_for(session: Session, job_id: str, job_ids: Sequence[str]) -> bool:
-    """Write what a queued job still waits for. False where it is not queued any more."""
+    """Write what a queued job still waits for. False if it is not queued any more."""
     result = session.execute(
         update(JobRow)
         .where(JobRow.id == job_id, JobRow.state == JobState.QUEUED)
@@ -202,14 +202,14 @@ def _queued_since(target: JobState) -> dict[str, Any]:
 
 
 def _ran_until(session: Session, job_id: str) -> float | None:
-    """Return until when an attempt that runs has run: a worker that fell silent, until its lease was over."""
+    """Return until when an attempt that runs has run: a worker that stopped responding, until its lease was over."""
     expired = JobRow.lease_expires_at < db_now()
     query = select(case((expired, JobRow.lease_expires_at), else_=db_now()))
     return session.scalar(query.where(JobRow.id == job_id, JobRow.state == JobState.RUNNING).with_for_update())
 
 
 def seconds_run() -> ColumnElement[float]:
-    """How long a job has run, all attempts together. A worker that fell silent ran until its lease expired."""
+    """How long a job has run, all attempts together. A worker that stopped responding ran until its lease expired."""
     end = case((JobRow.lease_expires_at < db_now(), JobRow.lease_expires_at), else_=db_now())
     running = (JobRow.state == JobState.RUNNING) & JobRow.started_at.is_not(None)
     return case((running, JobRow.running_seconds + (end - JobRow.started_at)), else_=JobRow.running_seconds)
@@ -227,7 +227,7 @@ def is_out_of_time(session: Session, job_id: str) -> bool:
 
 
 def claim_job(session: Session, job_id: str, *, owner: str, lease_seconds: float) -> JobRow | None:
-    """Take a queued job: raise its token and start a lease, by the database's clock. None where it is not queued.
+    """Take a queued job: raise its token and start a lease, by the database's clock. None if it is not queued.
 
     A job that waits for another, or pauses after a failure, cannot be taken.
     """
@@ -254,7 +254,7 @@ def claim_job(session: Session, job_id: str, *, owner: str, lease_seconds: float
 
 
 def renew_lease(session: Session, job_id: str, token: int, *, lease_seconds: float, **values: Any) -> bool:
-    """Prolong a lease, writing further columns with it. False where the token is stale or the job has ended."""
+    """Prolong a lease, writing further columns with it. False if the token is stale or the job has ended."""
     result = session.execute(
         update(JobRow)
         .where(JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_token == token)
@@ -265,7 +265,7 @@ def renew_lease(session: Session, job_id: str, token: int, *, lease_seconds: flo
 
 
 def pause_wanted(session: Session, job_id: str, token: int) -> bool | None:
-    """Tell the holder of a token whether the job is to be paused; None where it runs no longer or is another's."""
+    """Tell the holder of a token whether the job is to be paused; None if it runs no longer or is another's."""
     query = select(JobRow.pause_requested).where(
         JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_token == token
     )

@@ -36,7 +36,7 @@ def seconds_to_keep(job: JobRow, what: Literal["checkpoints", "artifacts"]) -> i
 
 
 def drop_expired_checkpoint(session: Session, checkpoint: JobCheckpointRow, *, organization: str) -> bool:
-    """Delete a checkpoint with its bytes and permissions. False where it is still needed."""
+    """Delete a checkpoint with its bytes and permissions. False if it is still needed."""
     job = repository.lock_job(session, checkpoint.job_id)
     return job is not None and _drop_checkpoint(session, job, checkpoint, organization)
 
@@ -54,7 +54,7 @@ def prune_checkpoints(session: Session, job_id: str, *, organization: str) -> in
 
 
 def best_of(checkpoints: Sequence[JobCheckpointRow], method: str) -> JobCheckpointRow | None:
-    """Return the first checkpoint with the best validation; None where none was validated."""
+    """Return the first checkpoint with the best validation; None if none was validated."""
     name = _HEADLINES.get(method)
     scored: list[tuple[float, int, JobCheckpointRow]] = []
     for checkpoint in checkpoints:
@@ -66,7 +66,7 @@ def best_of(checkpoints: Sequence[JobCheckpointRow], method: str) -> JobCheckpoi
 
 
 def drop_expired_results(session: Session, job_id: str) -> bool:
-    """Delete a job's model, archives, report and result file, with their bytes. False where they are needed."""
+    """Delete a job's model, archives, report and result file, with their bytes. False if they are needed."""
     job = repository.lock_job(session, job_id)
     if job is None or repository.users_of(session, job):
         return False

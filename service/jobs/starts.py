@@ -26,7 +26,7 @@ _EARLIER = ("ft:", "ftjob-")
 
 @dataclass(frozen=True)
 class JobStart:
-    """Where a job begins: a base, the adapter of `start` on it where there is one, and the `reward` that it asks."""
+    """Where a job begins: a base, the adapter of `start` on it if there is one, and the `reward` that it asks."""
 
     base: str
     start: EarlierResult | None = None

@@ -62,7 +62,7 @@ class JobRow(Base):
     """How long checkpoints and results are kept: `jobs.schemas.JobExpiry`."""
     keep_checkpoints: Mapped[int | None] = mapped_column(Integer, index=True)
     integrations: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
-    """Where its metrics go beside its events: `jobs.integrations.Integrations`; null where nowhere."""
+    """Where its metrics go beside its events: `jobs.integrations.Integrations`; null if nowhere."""
 
     priority: Mapped[int] = mapped_column(Integer, default=0)
     """Of a project's queued jobs that a worker can run, it takes one of the highest priority, of these the oldest."""
@@ -91,7 +91,7 @@ class JobRow(Base):
     train_seconds: Mapped[float | None] = mapped_column(Double)
     """What the training steps alone took, of a job that succeeded."""
     ended_by: Mapped[str | None] = mapped_column(String(16))
-    """What ended the training before its time; null where nothing did."""
+    """What ended the training before its time; null if nothing did."""
     fine_tuned_model: Mapped[str | None] = mapped_column(String(255))
     result_file: Mapped[str | None] = mapped_column(String(40))
 

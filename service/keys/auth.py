@@ -95,7 +95,7 @@ async def get_idempotency(
         str | None, Header(description="Sent again with the same key, a request creates nothing new for 24 hours.")
     ] = None,
 ) -> Idempotency:
-    """Read the header. Raises InvalidRequest where it cannot be a key."""
+    """Read the header. Raises InvalidRequest if it cannot be a key."""
 
     def mark_replayed(object_id: str | None) -> None:
         response.headers["Idempotent-Replayed"] = "true"

@@ -77,7 +77,7 @@ def is_live(session: Session, project_id: str) -> bool:
 
 
 def mark_deleted(session: Session, project_id: str) -> bool:
-    """Close a project: no key of it works any more, its name is free. False where it is deleted already."""
+    """Close a project: no key of it works any more, its name is free. False if it is deleted already."""
     marked = session.execute(
         update(ProjectRow)
         .where(ProjectRow.id == project_id, ProjectRow.deleted_at.is_(None))
@@ -135,7 +135,7 @@ def list_keys(session: Session) -> Sequence[tuple[ApiKeyRow, ProjectRow]]:
 
 
 def mark_revoked(session: Session, key_id: str) -> str | None:
-    """Mark a key as revoked and return its project; None where no live key has this id."""
+    """Mark a key as revoked and return its project; None if no live key has this id."""
     result = session.execute(
         update(ApiKeyRow)
         .where(ApiKeyRow.id == key_id, ApiKeyRow.revoked_at.is_(None))
@@ -146,7 +146,7 @@ def mark_revoked(session: Session, key_id: str) -> str | None:
 
 
 def reserve_answer(session: Session, project_id: str, digest: str, fingerprint: str) -> bool:
-    """Take an idempotency key; False where it is taken. Waits for a transaction that is taking it."""
+    """Take an idempotency key; False if it is taken. Waits for a transaction that is taking it."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     result = session.execute(
         insert(IdempotentAnswerRow)

@@ -66,7 +66,7 @@ def create_key(
 
 
 def create_project(session: Session, name: str) -> ProjectRow:
-    """Make a project. Raises Conflict where the name is taken."""
+    """Make a project. Raises Conflict if the name is taken."""
     if repository.project_by_name(session, name) is not None:
         raise NameTaken(name)
     project = ProjectRow(id=ids.new_id(ids.PROJECT), name=name)
@@ -137,7 +137,7 @@ def find_reading_keys(session: Session, key_ids: Iterable[str]) -> set[str]:
 
 
 def require_live(session: Session, project_id: str) -> None:
-    """Raise Unauthenticated where a key's project was deleted since the key was checked.
+    """Raise Unauthenticated if a key's project was deleted since the key was checked.
 
     A change that is committed after this is seen by whoever deletes the project.
     """
@@ -146,7 +146,7 @@ def require_live(session: Session, project_id: str) -> None:
 
 
 def rename_project(session: Session, project: ProjectRow, name: str) -> None:
-    """Give a project another name. Raises Conflict where it is taken."""
+    """Give a project another name. Raises Conflict if it is taken."""
     other = repository.project_by_name(session, name)
     if other is not None and other.id != project.id:
         raise NameTaken(name)
@@ -156,7 +156,7 @@ def rename_project(session: Session, project: ProjectRow, name: str) -> None:
 
 @contextmanager
 def _one_of_the_name(session: Session, name: str) -> Generator[None]:
-    """Write what the block changes. Raises Conflict where another took the name at the same time."""
+    """Write what the block changes. Raises Conflict if another took the name at the same time."""
     try:
         with session.begin_nested():
             yield

@@ -75,7 +75,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Generator[Session]:
-        """Open a session for reading. Raises Unavailable where the database does not answer.
+        """Open a session for reading. Raises Unavailable if the database does not answer.
 
         Neither opening nor closing it waits for the database: an event loop may do both.
         """
@@ -86,7 +86,7 @@ class Database:
     def write(self) -> Generator[Session]:
         """Open one transaction: committed at the end of the block, rolled back by any exception.
 
-        Raises Unavailable where the database does not answer.
+        Raises Unavailable if the database does not answer.
         """
         with _translate_errors(self.engine), self._write.begin() as session:
             yield session

@@ -45,7 +45,7 @@ class StreamedForm:
         self._parser = self._make_parser(boundary)
 
     def feed(self, chunk: bytes) -> None:
-        """Parse the next bytes of the body. Raises InvalidRequest where they are no multipart form."""
+        """Parse the next bytes of the body. Raises InvalidRequest if they are no multipart form."""
         try:
             self._parser.write(chunk)
         except MultipartParseError as error:

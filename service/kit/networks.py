@@ -103,7 +103,7 @@ def _unwrap_address(address: Address) -> Address:
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the address that a text is, IPv4 in place of an IPv4-mapped one; None if it is no well-formed address."""
+    """Return a text as an address, IPv4 in place of an IPv4-mapped one; None if it is not well-formed."""
     if "%" in text:  # the name of a zone may be any text
         return None
     try:

@@ -249,7 +249,7 @@ class Settings(BaseSettings):
 
     @property
     def metrics(self) -> tuple[str, int] | None:
-        """Host and port where the process answers Prometheus; None where it does not."""
+        """Host and port where the process answers Prometheus; None if it does not."""
         return None if self.metrics_address in (None, "off") else _host_and_port(self.metrics_address)
 
     @cached_property
@@ -278,7 +278,7 @@ class Settings(BaseSettings):
         return self.data / "work"
 
     def hmac_key(self) -> bytes:
-        """Return the key for the HMAC of API keys. Raises SettingsError where a cluster has none."""
+        """Return the key for the HMAC of API keys. Raises SettingsError if a cluster has none."""
         if self.secret_key is not None:
             return self.secret_key.get_secret_value().encode()
         if self.database_url is not None:

@@ -107,13 +107,13 @@ def record_span(
 
 
 def current_traceparent() -> str | None:
-    """Return the span around the call as W3C's `traceparent`; None where there is none."""
+    """Return the span around the call as W3C's `traceparent`; None if there is none."""
     found = _current_ids()
     return f"00-{found[0]:032x}-{found[1]:016x}-{found[2]:02x}" if found else None
 
 
 def trace_id() -> str:
-    """Return the trace that the call belongs to, in hex; empty where there is none."""
+    """Return the trace that the call belongs to, in hex; empty if there is none."""
     found = _current_ids()
     return f"{found[0]:032x}" if found else ""
 

@@ -63,13 +63,13 @@ def change_limits(session: Session, project_id: str, body: LimitsUpdate) -> None
 
 
 def remaining_bytes(session: Session, defaults: QuotaLimits, project_id: str) -> int | None:
-    """Return how many bytes a project may still store; None where there is no limit. For a first look: not locked."""
+    """Return how many bytes a project may still store; None if there is no limit. For a first look: not locked."""
     limit = limits_of(session, defaults, project_id).stored_bytes
     return None if limit is None else max(limit - repository.stored_bytes(session, project_id), 0)
 
 
 def require_room(session: Session, defaults: QuotaLimits, project_id: str, *, what: str, size: int) -> None:
-    """Raise QuotaExceeded where a project has no room for `size` bytes more, of which `what` is the sentence's subject.
+    """Raise QuotaExceeded if a project has no room for `size` bytes more, of which `what` is the sentence's subject.
 
     Call it before they are added, in the same transaction.
     """
@@ -83,7 +83,7 @@ def require_room(session: Session, defaults: QuotaLimits, project_id: str, *, wh
 
 
 def require_job(session: Session, defaults: QuotaLimits, project_id: str) -> None:
-    """Raise QuotaExceeded where a project may not create another job now."""
+    """Raise QuotaExceeded if a project may not create another job now."""
     limits = limits_of(session, defaults, project_id)
     if limits == QuotaLimits():
         return
@@ -111,7 +111,7 @@ def _require_queue(session: Session, limits: QuotaLimits, project_id: str) -> No
 
 
 def hold_of(session: Session, defaults: QuotaLimits, project_id: str) -> LimitHold | None:
-    """Return why no job of a project may start now, None where one may: then no other can start before the commit."""
+    """Return why no job of a project may start now, None if one may: then no other can start before the commit."""
     limits = limits_of(session, defaults, project_id)
     if limits.running_jobs is None and limits.training_minutes is None:
         return None
@@ -120,7 +120,7 @@ def hold_of(session: Session, defaults: QuotaLimits, project_id: str) -> LimitHo
 
 
 def why_held(session: Session, limits: QuotaLimits, project_id: str, *, waiting: int = 0) -> LimitHold | None:
-    """Return why no job of a project may start now beside `waiting` others that will; None where one may."""
+    """Return why no job of a project may start now beside `waiting` others that will; None if one may."""
     spent = _explain_spent_time(session, limits, project_id)
     if spent is not None:
         return LimitHold("training_minutes", f"{spent}: the job starts then, or when an administrator allows more")

@@ -22,7 +22,7 @@ class MigrationRefused(Exception):
 def upgrade_schema(settings: Settings, revision: str = "head") -> None:
     """Bring the schema to this version, or to an earlier `revision`.
 
-    Raises Unavailable where the database does not answer.
+    Raises Unavailable if the database does not answer.
     """
     with _alembic_engine(settings) as config:
         command.upgrade(config, revision)
@@ -31,7 +31,7 @@ def upgrade_schema(settings: Settings, revision: str = "head") -> None:
 def move_schema(settings: Settings, revision: str) -> None:
     """Bring the schema to `revision`, forth or back, in one transaction.
 
-    Raises MigrationRefused where there is no such revision or the data does not fit it, Unavailable.
+    Raises MigrationRefused if there is no such revision or the data does not fit it, Unavailable.
     """
     if not knows_revision(revision):
         known = ", ".join(sorted(_known_revisions()))
@@ -59,7 +59,7 @@ def knows_revision(revision: str) -> bool:
 
 
 def check_schema(settings: Settings) -> None:
-    """Raise SettingsError unless the schema is this version's, Unavailable where the database does not answer."""
+    """Raise SettingsError unless the schema is this version's, Unavailable if the database does not answer."""
     current = _current_revision(settings)
     if current != head_revision():
         raise SettingsError(

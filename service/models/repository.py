@@ -100,7 +100,7 @@ def permission_page(
 
 
 def delete_permission_row(session: Session, name: str, permission_id: str) -> bool:
-    """Delete a permission; False where there is none."""
+    """Delete a permission; False if there is none."""
     query = delete(CheckpointPermissionRow).where(
         CheckpointPermissionRow.id == permission_id, CheckpointPermissionRow.model == name
     )

@@ -1,4 +1,4 @@
-"""How long a job would run: by what earlier jobs of this service took, and by an assumption where there are none."""
+"""How long a job would run: by what earlier jobs of this service took, and by an assumption if there are none."""
 
 from __future__ import annotations
 

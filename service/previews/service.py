@@ -78,7 +78,7 @@ def request_preview(context: Context, principal: Principal, body: JobCreate, *, 
 def read_preview(context: Context, preview_id: str) -> PreviewObject | None:
     """Return what was counted; None while it is not there yet.
 
-    Raises WouldFail where such a job would fail, CannotPreview where the worker failed.
+    Raises WouldFail if such a job would fail, CannotPreview if the worker failed.
     """
     with context.db.read() as session:
         preview = repository.by_id(session, preview_id)

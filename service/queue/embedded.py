@@ -73,7 +73,7 @@ class EmbeddedValkey:
         return self
 
     def stop(self) -> None:
-        """Stop the server: it writes its log to the disk first. Does nothing where it does not run."""
+        """Stop the server: it writes its log to the disk first. Does nothing if it does not run."""
         process, self._process = self._process, None
         if process is not None:
             process.terminate()

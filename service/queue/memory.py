@@ -22,7 +22,7 @@ class MemoryJobQueue:
                 self._ids.append(job_id)
 
     def pop(self) -> str | None:
-        """Take the oldest id, as a worker does. None where none waits."""
+        """Take the oldest id, as a worker does. None if none waits."""
         with self._lock:
             return self._ids.popleft() if self._ids else None
 

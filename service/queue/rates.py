@@ -44,7 +44,7 @@ return {allowed, math.max(math.floor(level), 0), full, math.ceil(wait)}
 
 
 class RedisRates:
-    """A `RateLimiter`. It connects with the first call. Raises SettingsError where the URL is none."""
+    """A `RateLimiter`. It connects with the first call. Raises SettingsError if the URL is none."""
 
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url

@@ -38,7 +38,7 @@ _RECORD_SECONDS = 60
 def connect_redis(url: str, *, retries: int, timeout: float = _TIMEOUT_SECONDS) -> Redis:
     """Return a client that repeats a command up to `retries` times, at most 5 s apart, while the server is away.
 
-    `timeout` is how many seconds a connection or an answer may take. Raises SettingsError where the URL is none.
+    `timeout` is how many seconds a connection or an answer may take. Raises SettingsError if the URL is none.
     """
     try:
         return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]

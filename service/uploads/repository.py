@@ -22,13 +22,13 @@ def is_over(session: Session, upload_id: str) -> bool:
 
 
 def mark_ended(session: Session, upload_id: str, status: str, *, file_id: str | None = None) -> bool:
-    """Bring a pending upload to its end; False where it is pending no longer."""
+    """Bring a pending upload to its end; False if it is pending no longer."""
     query = update(UploadRow).where(UploadRow.id == upload_id, UploadRow.status == "pending")
     return session.execute(query.values(status=status, file_id=file_id).returning(UploadRow.id)).first() is not None
 
 
 def lock_pending(session: Session, upload_id: str) -> bool:
-    """Keep a pending upload so until the transaction ends; False where it is pending no longer."""
+    """Keep a pending upload so until the transaction ends; False if it is pending no longer."""
     query = select(UploadRow.seq).where(
         UploadRow.id == upload_id, UploadRow.status == "pending", UploadRow.expires_at > db_now()
     )

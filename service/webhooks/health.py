@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 def note_outcome(session: Session, endpoint: WebhookEndpointRow, outcome: DeliveryOutcome) -> None:
-    """Keep in an endpoint's row what a delivery came to, and disable the endpoint where that is called for."""
+    """Keep in an endpoint's row what a delivery came to, and disable the endpoint if that is called for."""
     if outcome.error is None:
         endpoint.failing_since = None
         return

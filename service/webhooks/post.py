@@ -22,7 +22,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class DeliveryOutcome:
-    """What a try came to. `error` is None where the receiver took the event."""
+    """What a try came to. `error` is None if the receiver took the event."""
 
     status_code: int | None
     error: str | None

@@ -27,7 +27,7 @@ KEEP_OLD_SECRET = 24 * _HOUR
 
 
 def next_delay(tries: int, retry_after: str | None, delays: tuple[float, ...] = RETRY_DELAYS) -> float | None:
-    """Return the seconds until the next try after `tries` failed ones (from 1); None where there is none.
+    """Return the seconds until the next try after `tries` failed ones (from 1); None if there is none.
 
     A receiver's Retry-After makes the wait longer, up to a day, never shorter.
     """

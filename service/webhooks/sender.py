@@ -81,7 +81,7 @@ class WebhookSender:
         return len(deliveries)
 
     async def wait_for_deliveries(self) -> None:
-        """Wait for the deliveries in flight. Raises Unavailable where an outcome could not be noted."""
+        """Wait for the deliveries in flight. Raises Unavailable if an outcome could not be noted."""
         while self._tasks:
             await asyncio.wait(self._tasks)
             self._forget_finished()

@@ -35,7 +35,7 @@ class NewEndpoint:
 
 
 async def refusal_of(guard: WebhookGuard, principal: Principal, url: str) -> InvalidRequest | None:
-    """Return what to say to a URL that is no receiver's, or whose host now leads to where webhooks may not go.
+    """Return what to say to a URL that is not a receiver's, or whose host now leads to where webhooks may not go.
 
     Raises TurnsExhausted if too many lookups of the project wait.
     """
@@ -59,7 +59,7 @@ async def refusal_of(guard: WebhookGuard, principal: Principal, url: str) -> Inv
 
 
 def add_endpoint(session: Session, principal: Principal, vault: Vault, body: EndpointCreate) -> NewEndpoint:
-    """Make an endpoint; its URL was checked. Raises Conflict where the project has the most that it may have."""
+    """Make an endpoint; its URL was checked. Raises Conflict if the project has the most that it may have."""
     if repository.count_endpoints(session, principal.project_id) >= _MOST_ENDPOINTS:
         raise TooManyEndpoints(_MOST_ENDPOINTS)
     endpoint_id, secret = ids.new_id(ids.WEBHOOK_ENDPOINT), new_secret()

@@ -52,7 +52,7 @@ def _attempt_id() -> str:
 
 
 class WebhookAttemptRow(Base):
-    """One try to deliver one event. `status_code` is null where no answer came; `error` is null on success.
+    """One try to deliver one event. `status_code` is null if no answer came; `error` is null on success.
 
     `endpoint_id` is null for the receiver from the settings.
     """

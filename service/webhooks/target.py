@@ -30,7 +30,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+|/[^\s'\"<>?#]*[?#][^\s
 class DeliveryTarget:
     """A receiver's URL and the secrets that it shares with this service: one, or during a rotation two.
 
-    None where the service cannot read them any more.
+    None if the service cannot read them any more.
     """
 
     url: str = field(repr=False)
@@ -78,7 +78,7 @@ class BadAddress(ValueError):
 
 
 def configured_target(settings: Settings) -> DeliveryTarget | None:
-    """Return the settings' receiver, None where there is none. Raises SettingsError where it cannot work."""
+    """Return the settings' receiver, None if there is none. Raises SettingsError if it cannot work."""
     secret = settings.webhook_secret
     if settings.webhook_url is None and secret is None:
         return None

@@ -46,7 +46,7 @@ def prepared_base(
     """Return a base model and the folder that it is ready in; the first use on a machine prepares it.
 
     There is no folder for a model from scratch.
-    Raises JobFailedForGood where this machine cannot have it, AttemptFailed where its preparation broke off,
+    Raises JobFailedForGood if this machine cannot have it, AttemptFailed if its preparation broke off,
     JobPaused, WorkerStopping and LeaseLost.
     """
     if model_id == FROM_SCRATCH:

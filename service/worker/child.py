@@ -80,7 +80,7 @@ class WorkerChild:
         return self._process.pid
 
     def wait(self, seconds: float) -> int | None:
-        """Wait for the end and return the exit status (negative: a signal), or None where it still runs."""
+        """Wait for the end and return the exit status (negative: a signal), or None if it still runs."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:

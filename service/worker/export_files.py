@@ -69,7 +69,7 @@ def pack_export(
 ) -> tuple[Path, dict[str, Any] | None]:
     """Return the one file to store, and what was verified of it.
 
-    Raises AttemptFailed where it is not there, and LeaseLost.
+    Raises AttemptFailed if it is not there, and LeaseLost.
     """
     if export.format == "adapter":
         facts = {"base": result.job.base}
@@ -90,7 +90,7 @@ def store_export(
 ) -> None:
     """Upload a file and end the export as ready.
 
-    Raises AttemptFailed where it cannot be stored, and StaleLease or LeaseLost where the export is not ours any more.
+    Raises AttemptFailed if it cannot be stored, and StaleLease or LeaseLost if the export is not ours any more.
     """
     (entry,) = entries_of(file.parent, [file])
     key = f"{attempt_folder(export, lease.token)}/{export.filename}"
@@ -143,7 +143,7 @@ def _zip_folder(source: Path, target: Path, hold: WorkHold, *, facts: dict[str, 
 
 
 def _is_published(context: Context, export: ModelExportRow, token: int) -> bool | None:
-    """Tell whether this attempt is published. None where the database does not say."""
+    """Tell whether this attempt is published. None if the database does not say."""
     try:
         with context.db.read() as session:
             found = repository.by_id(session, export.id)

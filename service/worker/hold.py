@@ -78,12 +78,12 @@ class UnleasedHold(WorkHold):
     """Work that belongs to no job: it goes on until the process is asked to stop."""
 
     def check(self) -> None:
-        """Raise WorkerStopping where the process is being stopped."""
+        """Raise WorkerStopping if the process is being stopped."""
         if self._stop.is_set():
             raise WorkerStopping
 
     def check_all(self) -> None:
-        """Raise WorkerStopping where the process is being stopped."""
+        """Raise WorkerStopping if the process is being stopped."""
         self.check()
 
     def retry_while_database_is_down(self, action: Callable[[], T]) -> T:

@@ -31,11 +31,11 @@ class LeasedRows(Protocol):
     """The SQL of what is leased: `jobs.repository`, or that of another kind of work."""
 
     def renew_lease(self, session: Session, job_id: str, token: int, /, *, lease_seconds: float, **values: Any) -> bool:
-        """Prolong the lease, writing further columns with it. False where the token is stale."""
+        """Prolong the lease, writing further columns with it. False if the token is stale."""
         ...
 
     def pause_wanted(self, session: Session, job_id: str, token: int, /) -> bool | None:
-        """Tell whether the work is to be paused; None where it is not the token's any more."""
+        """Tell whether the work is to be paused; None if it is not the token's any more."""
         ...
 
 
@@ -99,14 +99,14 @@ class Lease(WorkHold):
         return self._until is not None and time.monotonic() >= self._until
 
     def check(self) -> None:
-        """Raise LeaseLost where the job is not ours any more."""
+        """Raise LeaseLost if the job is not ours any more."""
         if self._stale.is_set():
             raise LeaseLost(f"the job {self.job_id} was cancelled or taken over")
         if self._too_old():
             raise LeaseLost(f"the lease on {self.job_id} could not be renewed in time")
 
     def check_all(self) -> None:
-        """Raise LeaseLost, JobTimedOut, WorkerStopping where this worker is being stopped, or JobPaused."""
+        """Raise LeaseLost, JobTimedOut, WorkerStopping if this worker is being stopped, or JobPaused."""
         self.check()
         if self.timed_out:
             raise JobTimedOut

@@ -53,6 +53,6 @@ class WorkerPresence:
             with self._context.db.write() as session:
                 repository.report_worker(session, self.worker_id, name=self._name, capacity=self._capacity)
         except Unavailable as error:
-            log.warning("It cannot be told that this worker lives: %s", error.message)
+            log.warning("Could not record this worker's heartbeat: %s", error.message)
         except Exception:  # whatever it is, the next report may succeed
-            log.exception("It cannot be told that this worker lives")
+            log.exception("Could not record this worker's heartbeat")

@@ -63,8 +63,8 @@ _MODE = 0o100644 << 16
 def publish_result(context: Context, job: JobRow, lease: Lease, *, folder: Path) -> None:
     """Store what the trainer left and end the job as succeeded.
 
-    Raises AttemptFailed where the result is not what its manifest states or cannot be stored, and StaleLease
-    or LeaseLost where the job is not ours any more; then what was stored is removed again.
+    Raises AttemptFailed if the result is not what its manifest states or cannot be stored, and StaleLease
+    or LeaseLost if the job is not ours any more; then what was stored is removed again.
     """
     prefix = f"{job_prefix(job.id, lease.token)}/{OUTPUT_FOLDER}"
     kind = methods.load_method(job.method).hyperparameters.result_kind
@@ -187,7 +187,7 @@ def _record_success(
 
 
 def _has_succeeded(context: Context, lease: Lease) -> bool | None:
-    """Tell whether an earlier try succeeded whose answer got lost. None where the database does not say."""
+    """Tell whether an earlier try succeeded whose answer got lost. None if the database does not say."""
     try:
         with context.db.read() as session:
             job = repository.by_id(session, lease.job_id)

@@ -27,7 +27,7 @@ from trainer.contract import events
 log = logging.getLogger(__name__)
 
 _BATCH_BYTES = 256 << 10
-"""How much of the file goes into one transaction at most; a longer line is no event."""
+"""How much of the file goes into one transaction at most; a longer line is not an event."""
 
 
 class EventRelay:

@@ -267,7 +267,7 @@ class _RunRows:
             self._values.update(values)
 
     def last_row(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Yield the last row, where there is one that the run lacks."""
+        """Yield the last row, if there is one that the run lacks."""
         if self._values and self._step >= self._first:
             yield self._step, self._values
 

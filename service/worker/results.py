@@ -29,9 +29,9 @@ Bases = Callable[[str], tuple[BaseModelRef, Path | None]]
 
 
 def fetch_start(context: Context, job: JobRow, hold: WorkHold, target: Path) -> ParentModel | None:
-    """Fetch the adapter that a job goes on from. None where it starts from its base alone.
+    """Fetch the adapter that a job goes on from. None if it starts from its base alone.
 
-    Raises JobFailedForGood where it was deleted, AttemptFailed, LeaseLost, and OSError where the disk is full.
+    Raises JobFailedForGood if it was deleted, AttemptFailed, LeaseLost, and OSError if the disk is full.
     """
     if job.start_job is None:
         return None
@@ -45,7 +45,7 @@ def fetch_start(context: Context, job: JobRow, hold: WorkHold, target: Path) -> 
 def fetch_reward(context: Context, job: JobRow, hold: WorkHold, target: Path, bases: Bases) -> RewardModelRef | None:
     """Fetch the reward model that a job asks, and link its base beside it where that is another than the job's.
 
-    Raises JobFailedForGood where it was deleted, AttemptFailed, LeaseLost, and OSError where the disk is full.
+    Raises JobFailedForGood if it was deleted, AttemptFailed, LeaseLost, and OSError if the disk is full.
     """
     param = f"method.{job.method['type']}.hyperparameters.reward.model"
     if job.reward_job is None:
@@ -60,7 +60,7 @@ def fetch_reward(context: Context, job: JobRow, hold: WorkHold, target: Path, ba
 
 
 def find_base(context: Context, project_id: str, name: str, hold: WorkHold) -> tuple[EarlierResult, StoredResult]:
-    """Return the whole model that serves as a base, and where it lies. Raises JobFailedForGood where it was deleted."""
+    """Return the whole model that serves as a base, and where it lies. Raises JobFailedForGood if it was deleted."""
 
     def look_up_base() -> tuple[EarlierResult, StoredResult | None]:
         with context.db.read() as session:
@@ -131,7 +131,7 @@ def result_of(
 
 
 def find_stored(context: Context, result: EarlierResult, hold: WorkHold, param: str) -> StoredResult:
-    """Return where a result lies. Raises JobFailedForGood where it was deleted."""
+    """Return where a result lies. Raises JobFailedForGood if it was deleted."""
 
     def look_up_stored() -> StoredResult | None:
         with context.db.read() as session:

@@ -55,10 +55,10 @@ class WorkerRuntime:
 
 
 def run_job(runtime: WorkerRuntime, ticket: str) -> None:
-    """Claim a job and bring this attempt at it to an end. Returns at once where there is none to be claimed.
+    """Claim a job and bring this attempt at it to an end. Returns at once if there is none to be claimed.
 
     The id that the queue brought says that there is work, no more: SQL says which job's turn it is.
-    Raises Unavailable where the database does not answer to the claim.
+    Raises Unavailable if the database does not answer to the claim.
     """
     context, settings = runtime.context, runtime.context.settings
     since = time.monotonic()

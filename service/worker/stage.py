@@ -51,7 +51,7 @@ def work_folder(root: Path, job_id: str, token: int) -> Generator[Path, None, No
 
 
 def _make_locked_folder(folder: Path) -> int | None:
-    """Make the folder and lock it. None where a sweep has removed it meanwhile."""
+    """Make the folder and lock it. None if a sweep has removed it meanwhile."""
     folder.mkdir(mode=0o700)
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -88,7 +88,7 @@ def sweep_folders(root: Path) -> int:
 def stage_job(context: Context, job: JobRow, hold: WorkHold, *, folder: Path, bases: Bases, since: float) -> JobSpec:
     """Fill the folder and return what went into `job.json`; `since` is `time.monotonic()` of the attempt's beginning.
 
-    Raises JobFailedForGood, AttemptFailed, LeaseLost, and OSError where the disk is full.
+    Raises JobFailedForGood, AttemptFailed, LeaseLost, and OSError if the disk is full.
     """
     base, base_folder = bases(job.base)
     hold.check_all()
@@ -178,7 +178,7 @@ def _file_deleted(file_id: str, param: str) -> JobFailedForGood:
 
 
 def _fetch_checkpoint(context: Context, job_id: str, target: Path, hold: WorkHold) -> bool:
-    """Fetch the newest checkpoint that is whole. False where there is none."""
+    """Fetch the newest checkpoint that is whole. False if there is none."""
     before: int | None = None
 
     def look_up_checkpoint() -> JobCheckpointRow | None:

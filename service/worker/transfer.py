@@ -30,7 +30,7 @@ def download_blob(storage: Storage, key: str, target: Path, hold: WorkHold) -> s
 
 
 def upload_entry(storage: Storage, key: str, source: Path, entry: FileEntry, hold: WorkHold) -> StoredBlob:
-    """Store a file of a manifest. Raises DamagedFiles where other bytes were stored than the manifest states."""
+    """Store a file of a manifest. Raises DamagedFiles if other bytes were stored than the manifest states."""
     stored = hold.retry_while_storage_is_down(lambda: storage.put(key, hold.check_between_chunks(_file_chunks(source))))
     if (stored.sha256, stored.bytes) != (entry.sha256, entry.bytes):
         raise DamagedFiles(f"{entry.path} does not have the SHA-256 and size that the manifest states")

@@ -19,5 +19,5 @@ class WorkerRow(Base):
     seen_at: Mapped[float] = mapped_column(Double, default=db_now())
     gpus: Mapped[int] = mapped_column(Integer)
     gpu_memory: Mapped[int | None] = mapped_column(BigInteger)
-    """In bytes, of the GPU that trainers use; null where it is not known."""
+    """In bytes, of the GPU that trainers use; null if it is not known."""
     labels: Mapped[list[str]] = mapped_column(Json)
