@@ -148,7 +148,7 @@ class InferenceServer:
 
 
 async def limit_answer_time(chunks: AsyncGenerator[Chunk], seconds: float) -> AsyncGenerator[Chunk]:
-    """Pass chunks on for so long. Raises AnswerTooLong, as tokens that nobody counted are not a whole answer."""
+    """Pass chunks on for so long. Raises AnswerTooLong: a broken answer's tokens cannot be counted."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         try:

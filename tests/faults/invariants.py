@@ -30,7 +30,8 @@ _FINAL = re.compile(r"The job has successfully completed|The job failed: .*|The 
 _CLAIM = re.compile(r"Fine-tuning job started(?: again \(attempt (\d+)\))?")
 _UNFORESEEN = re.compile(
     r"^.*(?:ERROR service\.api\.middleware|unexpected error in the worker|"
-    r"failed with an unexpected error|could not be run|the lease could not be renewed$|Could not record this worker's heartbeat$).*$",
+    r"failed with an unexpected error|could not be run|"
+    r"the lease could not be renewed$|Could not record this worker's heartbeat$).*$",
     re.MULTILINE,
 )
 
