@@ -94,7 +94,7 @@ async def _service_error(_request: Request, error: Exception) -> JSONResponse:
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
-    problems = [_describe_problem(item, error.error_body) for item in found[:_SHOWN]]
+    problems = [_describe_problem(item, error.body) for item in found[:_SHOWN]]
     sentences = [f"{where[:_LONGEST]}: {what}" if where else what for where, what in problems]
     if len(found) > _SHOWN:
         sentences.append(f"and {len(found) - _SHOWN} more")
