@@ -103,10 +103,10 @@ def migrate(revision: str | None) -> None:
     if settings.database_url is None:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     if revision is None:
-        migrations.upgrade(settings)
-        click.echo(f"The database's schema is this version's, {migrations.head()}.")
+        migrations.upgrade_schema(settings)
+        click.echo(f"The database's schema is this version's, {migrations.head_revision()}.")
     else:
-        migrations.move(settings, revision)
+        migrations.move_schema(settings, revision)
         click.echo(f"The database's schema is {revision}.")
 
 

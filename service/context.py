@@ -27,7 +27,7 @@ class Context:
 
 
 def open_context(settings: Settings) -> Context:
-    """Connect to what the settings name. Raises SettingsError where they are not enough."""
+    """Connect to what the settings name. Raises SettingsError if they are not enough."""
     access, secret = settings.storage_access_key, settings.storage_secret_key
     storage = open_storage(
         settings.storage,

@@ -58,7 +58,7 @@ class Admission:
         )
         self._parsing = FairTurns(1, what="large bodies", waiting_per_project=_LARGE_BODIES)
 
-    async def admit(self, request: Request, dependencies: Collection[Callable[..., Any]]) -> None:
+    async def admit_request(self, request: Request, dependencies: Collection[Callable[..., Any]]) -> None:
         """Check the URL, the key, its scope and the project's rate; the key's owner goes to `request.state`.
 
         `dependencies` are all that the route depends on: one for administrators has `get_admin` among them.
@@ -70,9 +70,9 @@ class Admission:
         context: Context = request.app.state.context
         book: RateBook = request.app.state.rate_book
         principal = await self._look_up(request, context, hashlib.sha256(token.encode("utf-8", "replace")).digest())
-        principal.require("read" if request.method in ("GET", "HEAD") else "write")
+        principal.require_scope("read" if request.method in ("GET", "HEAD") else "write")
         if get_admin in dependencies:
-            principal.require("admin")
+            principal.require_scope("admin")
         await count_request(context, principal, book)
         request.state.principal = principal
 
@@ -83,7 +83,7 @@ class Admission:
         if size.isascii() and size.isdigit() and len(size) < 10 and int(size) <= SMALL_BODY:
             yield
             return
-        async with self._bodies.turn(_project_of(request)):
+        async with self._bodies.hold_turn(_project_of(request)):
             yield
 
     @asynccontextmanager
@@ -92,16 +92,16 @@ class Admission:
         if size <= SMALL_BODY:
             yield
             return
-        async with self._parsing.turn(_project_of(request)):
+        async with self._parsing.hold_turn(_project_of(request)):
             yield
 
     async def _look_up(self, request: Request, context: Context, digest: bytes) -> Principal:
         project_id = self._projects_of_keys.get(digest)
         if project_id is not None:  # the database still says whether the key is good
-            async with self._lookups.turn(project_id):
+            async with self._lookups.hold_turn(project_id):
                 return await to_thread.run_sync(find_principal, request, context)
         address = request.client.host if request.client else ""
-        async with self._new_lookups.turn(address):
+        async with self._new_lookups.hold_turn(address):
             principal = await to_thread.run_sync(find_principal, request, context)
         self._projects_of_keys[digest] = principal.project_id
         if len(self._projects_of_keys) > _MOST_KNOWN:

@@ -16,12 +16,12 @@ from service.api.full_disk import FullDisk, require_disk
 from service.api.guards import take_turn
 from service.api.middleware import JsonBodyLimit, RequestId
 from service.api.observed import Observed
-from service.api.reference import TAGS, describe, operation_id
+from service.api.reference import TAGS, describe_api, operation_id
 from service.api.shared import SharedResult
-from service.api.tending import tend
+from service.api.tending import run_upkeep
 from service.audit import endpoints as audit
 from service.audit.refusals import RefusalLog
-from service.audit.service import record
+from service.audit.service import record_call
 from service.chat import endpoints as chat
 from service.context import Context
 from service.erasure import endpoints as erasure
@@ -37,7 +37,7 @@ from service.jobs.stream import EventStreams
 from service.keys import endpoints as keys
 from service.keys.service import require_live
 from service.kit.call import CALL
-from service.kit.declared import refuses
+from service.kit.declared import declare_errors
 from service.kit.errors import Unavailable
 from service.kit.open_places import OpenPlaces
 from service.kit.reserve import DiskReserve
@@ -78,7 +78,7 @@ def create_app(context: Context | None, *, reserve: DiskReserve | None = None) -
         redirect_slashes=False,  # a redirect would name a host and a scheme that a proxy in front may not have
         generate_unique_id_function=operation_id,
         dependencies=[Depends(take_turn, scope="function")],
-        lifespan=tend,
+        lifespan=run_upkeep,
     )
     open_shared_state(app, context, reserve)
     app.add_middleware(JsonBodyLimit)
@@ -109,9 +109,12 @@ def create_app(context: Context | None, *, reserve: DiskReserve | None = None) -
     add_docs(app)
     app.get("/healthz", name="check_health", tags=["Health"])(healthz)
     app.get(
-        "/readyz", name="check_readiness", tags=["Health"], responses=refuses(Unavailable("A part does not answer."))
+        "/readyz",
+        name="check_readiness",
+        tags=["Health"],
+        responses=declare_errors(Unavailable("A part does not answer.")),
     )(readyz)
-    describe(app)
+    describe_api(app)
     return app
 
 
@@ -146,7 +149,7 @@ def watch_change(reserve: DiskReserve, session: Session) -> None:
     if call is not None and call.key_id is not None and call.project_id is not None:
         require_disk(reserve, call)
         require_live(session, call.project_id)
-        record(session, call)
+        record_call(session, call)
 
 
 def healthz() -> Health:

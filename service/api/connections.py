@@ -21,7 +21,7 @@ _GRACE_SECONDS = 1.0
 """How long a new connection has for its first request before another may take its place."""
 
 
-class Connection(Protocol):
+class EvictableConnection(Protocol):
     """What `OpenConnections` counts."""
 
     def make_room(self) -> None:
@@ -49,7 +49,7 @@ class OpenConnections:
         self._trusted = trusted
         self._clock = clock
         self._counts: Counter[str] = Counter()
-        self._keys: dict[Connection, str] = {}
+        self._keys: dict[EvictableConnection, str] = {}
         self._idle = _Idle()
         self._idle_of: dict[str, _Idle] = {}
 
@@ -58,12 +58,16 @@ class OpenConnections:
         """How many places are taken."""
         return self._counts.total()
 
-    def admit(self, host: str) -> bool:
+    def take_place(self, host: str) -> bool:
         """Take a place for a new connection from an address; False if there is none and none can be made."""
-        key, trusted = self._key(host)
-        if not trusted and self._counts[key] >= self.most_per_address and not self._evict(self._idle_of.get(key)):
+        key, trusted = self._key_of_host(host)
+        if (
+            not trusted
+            and self._counts[key] >= self.most_per_address
+            and not self._evict_oldest(self._idle_of.get(key))
+        ):
             return False
-        if self.count >= self.most and not self._evict(self._idle):
+        if self.count >= self.most and not self._evict_oldest(self._idle):
             return False
         self._counts[key] += 1
         metrics.OPEN_CONNECTIONS.inc()
@@ -71,29 +75,29 @@ class OpenConnections:
 
     def give_back(self, host: str) -> None:
         """Free the place of a connection that was admitted and never entered."""
-        self._free(self._key(host)[0])
+        self._free_place(self._key_of_host(host)[0])
 
-    def enter(self, connection: Connection, host: str) -> None:
+    def register_connection(self, connection: EvictableConnection, host: str) -> None:
         """Note the connection that a place was taken for."""
-        key, _ = self._key(host)
+        key, _ = self._key_of_host(host)
         self._keys[connection] = key
         oldest_end = self._clock() + _GRACE_SECONDS
         self._idle.fresh[connection] = oldest_end
         self._idle_of.setdefault(key, _Idle()).fresh[connection] = oldest_end
 
-    def leave(self, connection: Connection) -> None:
+    def unregister_connection(self, connection: EvictableConnection) -> None:
         """Free the place of a connection that has ended."""
         key = self._keys.pop(connection, None)
         if key is not None:
             self._forget_idle(connection, key)
-            self._free(key)
+            self._free_place(key)
 
-    def note_busy(self, connection: Connection) -> None:
+    def note_busy(self, connection: EvictableConnection) -> None:
         """Note that a request is being served."""
         if (key := self._keys.get(connection)) is not None:
             self._forget_idle(connection, key)
 
-    def note_idle(self, connection: Connection) -> None:
+    def note_idle(self, connection: EvictableConnection) -> None:
         """Note that the connection waits for a further request."""
         if (key := self._keys.get(connection)) is not None:
             self._idle.kept[connection] = None
@@ -102,33 +106,33 @@ class OpenConnections:
     def close_idle(self, most: int) -> int:
         """End connections that wait, the oldest first, `most` at most; return how many."""
         closed = 0
-        while closed < most and self._evict(self._idle):
+        while closed < most and self._evict_oldest(self._idle):
             closed += 1
         return closed
 
-    def _evict(self, idle: _Idle | None) -> bool:
-        victim = None if idle is None else idle.oldest(self._clock())
+    def _evict_oldest(self, idle: _Idle | None) -> bool:
+        victim = None if idle is None else idle.oldest_connection(self._clock())
         if victim is None:
             return False
-        self.leave(victim)
+        self.unregister_connection(victim)
         victim.make_room()
         return True
 
-    def _free(self, key: str) -> None:
+    def _free_place(self, key: str) -> None:
         self._counts[key] -= 1
         metrics.OPEN_CONNECTIONS.dec()
         if not self._counts[key]:
             del self._counts[key]
 
-    def _forget_idle(self, connection: Connection, key: str) -> None:
-        self._idle.remove(connection)
+    def _forget_idle(self, connection: EvictableConnection, key: str) -> None:
+        self._idle.remove_connection(connection)
         of_key = self._idle_of.get(key)
         if of_key is not None:
-            of_key.remove(connection)
+            of_key.remove_connection(connection)
             if not of_key:
                 del self._idle_of[key]
 
-    def _key(self, host: str) -> tuple[str, bool]:
+    def _key_of_host(self, host: str) -> tuple[str, bool]:
         """Return what a client's connections are counted under, and whether the client is a trusted proxy."""
         address = parse_address(host)
         if address is None:
@@ -143,20 +147,20 @@ class _Idle:
     """Connections that wait, the oldest first: those between two requests, and those without a first one."""
 
     def __init__(self) -> None:
-        self.kept: dict[Connection, None] = {}
-        self.fresh: dict[Connection, float] = {}
+        self.kept: dict[EvictableConnection, None] = {}
+        self.fresh: dict[EvictableConnection, float] = {}
 
     def __bool__(self) -> bool:
         return bool(self.kept or self.fresh)
 
-    def oldest(self, now: float) -> Connection | None:
+    def oldest_connection(self, now: float) -> EvictableConnection | None:
         for connection in self.kept:
             return connection
         for connection, grace_ends in self.fresh.items():
             return connection if grace_ends <= now else None
         return None
 
-    def remove(self, connection: Connection) -> None:
+    def remove_connection(self, connection: EvictableConnection) -> None:
         self.kept.pop(connection, None)
         self.fresh.pop(connection, None)
 

@@ -31,12 +31,12 @@ _POLICY = (
 
 
 @dataclass(frozen=True)
-class _Encoded:
+class _EncodedDocument:
     plain: bytes
     packed: bytes
     tag: str
 
-    def answer(self, *, accepted: str, known: str) -> Response:
+    def make_response(self, *, accepted: str, known: str) -> Response:
         packed = _accepts_gzip(accepted)
         # A strong tag names one sequence of bytes, so that the packed form has its own.
         tag = f'"{self.tag}{"-gzip" if packed else ""}"'
@@ -52,21 +52,23 @@ class _Encoded:
 def add_docs(app: FastAPI) -> None:
     """Serve the document, encoded once a process, and the page. They work without the internet."""
     app.mount(_STATIC, StaticFiles(directory=Path(str(files("fastapi_offline") / "static"))), name="docs")
-    page = _page(app)
-    document = SharedResult(lambda: _encode(app))
+    page = _make_docs_page(app)
+    document = SharedResult(lambda: _encode_document(app))
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
+    async def serve_docs() -> HTMLResponse:
         return page
 
     @app.get(DOCUMENT_PATH, include_in_schema=False)
-    async def openapi(request: Request) -> Response:
+    async def serve_document(request: Request) -> Response:
         headers = request.headers
         encoded = await document.get()
-        return encoded.answer(accepted=headers.get("accept-encoding", ""), known=headers.get("if-none-match", ""))
+        return encoded.make_response(
+            accepted=headers.get("accept-encoding", ""), known=headers.get("if-none-match", "")
+        )
 
 
-def _page(app: FastAPI) -> HTMLResponse:
+def _make_docs_page(app: FastAPI) -> HTMLResponse:
     page = get_swagger_ui_html(
         openapi_url=DOCUMENT_PATH,
         title=f"{app.title} {app.version}",
@@ -81,9 +83,9 @@ def _page(app: FastAPI) -> HTMLResponse:
     return page
 
 
-def _encode(app: FastAPI) -> _Encoded:
+def _encode_document(app: FastAPI) -> _EncodedDocument:
     plain = json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
-    return _Encoded(plain, gzip.compress(plain, mtime=0), hashlib.sha256(plain).hexdigest())
+    return _EncodedDocument(plain, gzip.compress(plain, mtime=0), hashlib.sha256(plain).hexdigest())
 
 
 def _accepts_gzip(accepted: str) -> bool:

@@ -57,7 +57,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
 
 
-def _answer(
+def _make_error_response(
     status: int,
     message: str,
     *,
@@ -66,10 +66,10 @@ def _answer(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     body = {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}
-    return _render(status, body, retry=False, headers=headers)
+    return _render_error(status, body, retry=False, headers=headers)
 
 
-def _render(
+def _render_error(
     status: int, body: dict[str, Any], *, retry: bool, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     # The official client retries 409 and 5xx by itself unless it is told not to.
@@ -83,7 +83,7 @@ def service_error(error: ServiceError) -> JSONResponse:
     """Answer with an error of the service's own."""
     if error.status >= 500:
         _log.error("%s", error.message)
-    return _render(error.status, error.body(), retry=error.retry, headers=error.headers)
+    return _render_error(error.status, error.error_body(), retry=error.retry, headers=error.headers)
 
 
 async def _service_error(_request: Request, error: Exception) -> JSONResponse:
@@ -94,14 +94,14 @@ async def _service_error(_request: Request, error: Exception) -> JSONResponse:
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
-    problems = [_problem(item, error.body) for item in found[:_SHOWN]]
+    problems = [_describe_problem(item, error.body) for item in found[:_SHOWN]]
     sentences = [f"{where[:_LONGEST]}: {what}" if where else what for where, what in problems]
     if len(found) > _SHOWN:
         sentences.append(f"and {len(found) - _SHOWN} more")
-    return _answer(400, "; ".join(sentences) + ".", param=problems[0][0][:_LONGEST] or None)
+    return _make_error_response(400, "; ".join(sentences) + ".", param=problems[0][0][:_LONGEST] or None)
 
 
-def _problem(item: dict[str, Any], body: Any) -> tuple[str, str]:
+def _describe_problem(item: dict[str, Any], body: Any) -> tuple[str, str]:
     """Name the field as the caller wrote it, and what is wrong with it."""
     location: Sequence[Any] = item["loc"]
     source = location[0]
@@ -138,20 +138,24 @@ def _as_written(location: Sequence[Any], body: dict[str, Any], *, missing: bool)
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return _answer(404, f"Unknown request URL: {request.method} {request.url.path}.", code="unknown_url")
+        return _make_error_response(
+            404, f"Unknown request URL: {request.method} {request.url.path}.", code="unknown_url"
+        )
     if error.status_code == 405:
         said = f"{request.url.path} does not take {request.method}."
-        return _answer(405, said, code="method_not_allowed", headers={"Allow": ", ".join(_methods_of(request))})
+        return _make_error_response(
+            405, said, code="method_not_allowed", headers={"Allow": ", ".join(_methods_of(request))}
+        )
     if isinstance(error.__cause__, ServiceError):  # FastAPI wraps what reading a body raises
         return await _service_error(request, error.__cause__)
     if error.status_code == 400:  # FastAPI's own, for whatever a body raises beside a JSONDecodeError
-        return _answer(
+        return _make_error_response(
             400,
             "The body cannot be read as JSON: it is not UTF-8, is nested too deeply, or has a number with thousands "
             "of digits.",
         )
     code = TooLarge.code if error.status_code == TooLarge.status else None
-    return _answer(error.status_code, str(error.detail), code=code)
+    return _make_error_response(error.status_code, str(error.detail), code=code)
 
 
 def _methods_of(request: Request) -> list[str]:
@@ -162,18 +166,18 @@ def _methods_of(request: Request) -> list[str]:
 
 def unreadable_request(status: int, problem: str) -> JSONResponse:
     """Answer what is no proper HTTP request."""
-    return _answer(status, problem)
+    return _make_error_response(status, problem)
 
 
 def refused_connection(most: int) -> JSONResponse:
     """Answer a connection beyond those that may be open."""
     error = TooManyConnections(most)
-    return _render(error.status, error.body(), retry=error.retry, headers=error.headers)
+    return _render_error(error.status, error.error_body(), retry=error.retry, headers=error.headers)
 
 
 def unforeseen_error(request_id: str) -> JSONResponse:
     """Answer for an error of ours: nothing of it is shown but the id under which the log has it."""
-    return _render(500, unforeseen_body(request_id), retry=True)
+    return _render_error(500, unforeseen_body(request_id), retry=True)
 
 
 def unforeseen_body(request_id: str) -> dict[str, Any]:

@@ -124,49 +124,49 @@ _TYPES_OF: dict[type, tuple[str, ...]] = {
 _BY_TYPE: dict[str, Any] = {"string": "text", "integer": 1, "number": 0.5, "boolean": False, "null": None}
 
 
-class Examples:
+class SchemaExamples:
     """Makes examples of the schemas of one document."""
 
     def __init__(self, components: dict[str, Any]) -> None:
         self._components = components
 
-    def of(self, schema: dict[str, Any], *, name: str = "", kind: str = "", optional: bool = True) -> Any:
+    def make_example(self, schema: dict[str, Any], *, name: str = "", kind: str = "", optional: bool = True) -> Any:
         """Return an example of a schema. `name` is the field's, `kind` what the object around it says it is.
 
         With `optional` false, an object has only the fields that it must have and those with examples of their own.
         """
-        schema = self._resolved(schema)
+        schema = self._resolve_reference(schema)
         for given in ("examples", "const"):
             if given in schema:
                 return schema[given][0] if given == "examples" else schema[given]
         if name == "id" and kind in _IDS:
             return _IDS[kind]
-        if name in _NAMED and self._takes(schema, _NAMED[name]):
+        if name in _NAMED and self._accepts_value(schema, _NAMED[name]):
             return _NAMED[name]
         if "default" in schema:
             return schema["default"]
-        return self._built(schema, name, kind, optional)
+        return self._build_example(schema, name, kind, optional)
 
-    def _built(self, schema: dict[str, Any], name: str, kind: str, optional: bool) -> Any:
+    def _build_example(self, schema: dict[str, Any], name: str, kind: str, optional: bool) -> Any:
         choices = schema.get("anyOf") or schema.get("oneOf")
         if choices and "properties" not in schema:
             nothing = {"type": "null"} in choices
-            return None if nothing else self.of(choices[0], name=name, kind=kind, optional=optional)
+            return None if nothing else self.make_example(choices[0], name=name, kind=kind, optional=optional)
         if "enum" in schema:
             return schema["enum"][0]
         if schema.get("type") == "object":
-            return self._object(schema, optional)
+            return self._build_object(schema, optional)
         if schema.get("type") == "array":
             items = schema.get("items", {})
-            return [self.of(items, kind=kind)] if "$ref" in items or schema.get("minItems") else []
+            return [self.make_example(items, kind=kind)] if "$ref" in items or schema.get("minItems") else []
         return _BY_TYPE.get(schema.get("type", ""))
 
-    def _object(self, schema: dict[str, Any], optional: bool) -> dict[str, Any]:
+    def _build_object(self, schema: dict[str, Any], optional: bool) -> dict[str, Any]:
         properties: dict[str, Any] = schema.get("properties", {})
         required = schema.get("required", [])
         kind = str(properties.get("object", {}).get("const", ""))
         made = {
-            key: self.of(value, name=key, kind=kind)
+            key: self.make_example(value, name=key, kind=kind)
             for key, value in properties.items()
             if optional or key in required or "examples" in value
         }
@@ -174,7 +174,7 @@ class Examples:
             made |= {"first_id": made["data"][0]["id"], "last_id": made["data"][-1]["id"]}
         return made
 
-    def _resolved(self, schema: dict[str, Any]) -> dict[str, Any]:
+    def _resolve_reference(self, schema: dict[str, Any]) -> dict[str, Any]:
         while "$ref" in schema:
             schema = {
                 **self._components[schema["$ref"].rpartition("/")[2]],
@@ -182,12 +182,12 @@ class Examples:
             }
         return schema
 
-    def _takes(self, schema: dict[str, Any], value: Any) -> bool:
+    def _accepts_value(self, schema: dict[str, Any], value: Any) -> bool:
         """Tell whether a value has the type, roughly: a name may mean another thing elsewhere."""
-        schema = self._resolved(schema)
+        schema = self._resolve_reference(schema)
         choices = schema.get("anyOf") or schema.get("oneOf")
         if choices:
-            return any(self._takes(choice, value) for choice in choices)
+            return any(self._accepts_value(choice, value) for choice in choices)
         if "enum" in schema:
             return value in schema["enum"]
         if isinstance(value, list):

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import service_error
 from service.audit.actions import action_of
-from service.kit.call import CALL, Call
+from service.kit.call import CALL, ApiCall
 from service.kit.errors import NoSpace
 from service.kit.reserve import DiskReserve
 
@@ -22,7 +22,7 @@ class DiskIsFull(NoSpace):
         super().__init__("The disk of the service is full: nothing was kept. Delete something, then try again.")
 
 
-def require_disk(reserve: DiskReserve, call: Call) -> None:
+def require_disk(reserve: DiskReserve, call: ApiCall) -> None:
     """Raise DiskIsFull if a call adds to a disk on which only deleting is possible."""
     if action_of(call) is not None and not _frees_room(call.method, call.route) and reserve.is_used_up():
         raise DiskIsFull

@@ -48,12 +48,12 @@ def refuse_unreadable_url(request: Request) -> None:
 async def take_turn(request: Request) -> AsyncIterator[None]:
     """Let a request in at its project's turn; the turn is over before the answer is sent.
 
-    An endpoint that is no coroutine has a connection from its first query until its session is closed on the event
+    An endpoint that is not a coroutine has a connection from its first query until its session is closed on the event
     loop. With more requests than connections, all threads could come to wait for connections. Raises TurnsExhausted.
     """
     principal: Principal | None = getattr(request.state, "principal", None)
     if principal is None or inspect.iscoroutinefunction(inspect.unwrap(request.scope["endpoint"])):
         yield
         return
-    async with request.app.state.admission.choose_turns(request).turn(principal.project_id):
+    async with request.app.state.admission.choose_turns(request).hold_turn(principal.project_id):
         yield

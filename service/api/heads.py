@@ -25,7 +25,7 @@ _ONCE = frozenset(
 
 
 class UnreadableRequest(Exception):
-    """A head that is no proper request: the status of the answer, and the sentence in it."""
+    """A head that is not a proper request: the status of the answer, and the sentence in it."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -42,7 +42,7 @@ def check_head(version: str, target: bytes, headers: Sequence[tuple[bytes, bytes
     counts = Counter(name for name, _ in headers)
     for name in _ONCE:
         if counts[name] > 1:
-            raise UnreadableRequest(400, f"The request has the header {_shown(name)} twice: send it once.")
+            raise UnreadableRequest(400, f"The request has the header {_show_header_name(name)} twice: send it once.")
     values = dict(headers)
     _check_host(version, values.get(b"host"))
     _check_framing(version, values, upgrade=upgrade)
@@ -100,5 +100,5 @@ def _check_target(target: bytes, host: bytes | None) -> None:
         raise UnreadableRequest(400, "The request target names another host than the Host header.")
 
 
-def _shown(name: bytes) -> str:
+def _show_header_name(name: bytes) -> str:
     return name.decode("ascii").title()

@@ -19,7 +19,7 @@ from service.api.headers import missing_security_headers
 from service.api.proxies import client_address
 from service.audit.refusals import RefusalLog
 from service.kit import ids
-from service.kit.call import CALL, Call
+from service.kit.call import CALL, ApiCall
 from service.kit.log import REQUEST_ID
 from service.kit.networks import Network
 
@@ -47,7 +47,7 @@ class RequestId:
         request_id = given if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", given) else ids.new_request_id()
         began = time.perf_counter()
         REQUEST_ID.set(request_id)
-        call = Call(request_id, scope["method"], address=client_address(scope, self._proxies))
+        call = ApiCall(request_id, scope["method"], address=client_address(scope, self._proxies))
         CALL.set(call)
 
         async def send_with_id(message: Message) -> None:
@@ -55,7 +55,7 @@ class RequestId:
             if message["type"] == "http.response.start":
                 started = True
                 if message["status"] >= 400:
-                    await _record(scope, call, message["status"])
+                    await _record_refusal(scope, call, message["status"])
                 headers = MutableHeaders(scope=message)
                 headers.update(call.headers)
                 headers["x-request-id"] = request_id
@@ -74,16 +74,16 @@ class RequestId:
             await unforeseen_error(request_id)(scope, receive, send_with_id)
 
 
-async def _record(scope: Scope, call: Call, status: int) -> None:
+async def _record_refusal(scope: Scope, call: ApiCall, status: int) -> None:
     """Write a refused call to the audit log before it is answered."""
     if call.key_id is not None:
         refusals: RefusalLog = scope["app"].state.refusals
-        if refusals.note(call, status):
+        if refusals.count_refusal(call, status):
             await to_thread.run_sync(refusals.write_due)
 
 
 class JsonBodyLimit:
-    """Refuses a body over 1 MiB that is no upload, while it comes in.
+    """Refuses a body over 1 MiB that is not an upload, while it comes in.
 
     FastAPI reads a body whole, whatever its content type and before it asks for a key.
     """
@@ -98,7 +98,7 @@ class JsonBodyLimit:
             return
         seen = 0
 
-        async def counted() -> Message:
+        async def receive_and_count() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
@@ -106,4 +106,4 @@ class JsonBodyLimit:
                 raise HTTPException(413, BodyTooLarge().message)
             return message
 
-        await self._app(scope, counted, send)
+        await self._app(scope, receive_and_count, send)

@@ -30,7 +30,7 @@ class Observed:
             return
         status, began = _FAILED, time.perf_counter()
 
-        async def noted(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -43,31 +43,31 @@ class Observed:
             span = tracing.span(method, {"http.request.method": method}, parent=parent, kind="server")
             with nullcontext() if scope["path"] in _PROBES else span as current:
                 try:
-                    await self._app(scope, _counted(scope, receive), noted)
+                    await self._app(scope, _count_upload_bytes(scope, receive), send_and_note)
                 finally:
-                    route = _route(scope)
+                    route = _route_path(scope)
                     if current is not None:
                         current.update_name(f"{method} {route}")
                         current.set_attributes({"http.route": route, "http.response.status_code": status})
         finally:
             metrics.REQUESTS_IN_FLIGHT.dec()
-            metrics.REQUESTS.labels(_route(scope), method, status).inc()
-            metrics.REQUEST_SECONDS.labels(_route(scope), method).observe(time.perf_counter() - began)
+            metrics.REQUESTS.labels(_route_path(scope), method, status).inc()
+            metrics.REQUEST_SECONDS.labels(_route_path(scope), method).observe(time.perf_counter() - began)
 
 
-def _route(scope: Scope) -> str:
+def _route_path(scope: Scope) -> str:
     """Return the path as it is declared: no two callers make two series of one route."""
     return str(getattr(scope.get("route"), "path", "unmatched"))
 
 
-def _counted(scope: Scope, receive: Receive) -> Receive:
+def _count_upload_bytes(scope: Scope, receive: Receive) -> Receive:
     """Count the bytes of a dataset as they come in."""
     if scope["method"] != "POST" or not _UPLOADS.fullmatch(scope["path"]):
         return receive
 
-    async def counting() -> Message:
+    async def receive_and_count() -> Message:
         message = await receive()
         metrics.UPLOAD_BYTES.inc(len(message.get("body", b"")))
         return message
 
-    return counting
+    return receive_and_count

@@ -62,14 +62,14 @@ class BoundedHttp(HttpToolsProtocol):
         """Wait for the first request."""
         super().connection_made(transport)
         if self._open is not None:
-            self._open.enter(self, self._host)
+            self._open.register_connection(self, self._host)
         self._await_more()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_waiting()
         if self._open is not None:
-            self._open.leave(self)
+            self._open.unregister_connection(self)
         super().connection_lost(exc)
 
     def make_room(self) -> None:
@@ -84,22 +84,22 @@ class BoundedHttp(HttpToolsProtocol):
         self._received += len(data)
         passed = self._passed
         try:
-            self._parse(data)
+            self._feed_parser(data)
         except httptools.HttpParserError as error:
-            self._refuse(self._refusal or _as_refusal(error))
+            self._refuse_request(self._refusal or _as_refusal(error))
             return
         if self._passed != passed or self.transport.is_closing():
             self._head = 0
             return
         self._head += len(data)
         if self._head > self.head_bytes:
-            self._refuse(self._too_large())
+            self._refuse_request(self._too_large())
 
     def _too_large(self) -> UnreadableRequest:
         what = "headers of the request" if self._in_head else "chunks' extensions or the trailers"
         return UnreadableRequest(400, f"The {what} are larger than {self.head_bytes} bytes.")
 
-    def _parse(self, data: bytes) -> None:
+    def _feed_parser(self, data: bytes) -> None:
         """Feed the parser. It stops at a request for another protocol, which is answered as if it asked for none."""
         while data and self.parser is not None:
             try:
@@ -109,15 +109,15 @@ class BoundedHttp(HttpToolsProtocol):
             else:
                 return
 
-    def _refuse(self, refusal: UnreadableRequest) -> None:
-        """Answer what is no proper request in the form of every other error, and end the connection.
+    def _refuse_request(self, refusal: UnreadableRequest) -> None:
+        """Answer what is not a proper request in the form of every other error, and end the connection.
 
         Requests before it that are still being answered get their answers, whole and without this one among them.
         """
         self._refusal = refusal
         self._stop_waiting()
         request_id = ids.new_request_id()
-        self._unreadable.note("a request that cannot be read was refused, %s: %s", request_id, refusal.sentence)
+        self._unreadable.log_sparsely("a request that cannot be read was refused, %s: %s", request_id, refusal.sentence)
         if self._awaits_answers():
             return
         if not self.cycle or self.cycle.response_complete or not self.cycle.response_started:
@@ -145,10 +145,10 @@ class BoundedHttp(HttpToolsProtocol):
         if not self._in_head:
             return
         if len(self.headers) >= MOST_HEADERS:
-            self._fail(UnreadableRequest(400, f"The request has more than {MOST_HEADERS} headers."))
+            self._raise_refusal(UnreadableRequest(400, f"The request has more than {MOST_HEADERS} headers."))
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > self.head_bytes:  # a head that came at once is not counted as it comes
-            self._fail(self._too_large())
+            self._raise_refusal(self._too_large())
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -160,9 +160,9 @@ class BoundedHttp(HttpToolsProtocol):
         try:
             check_head(parser.get_http_version(), self.url, self.headers, upgrade=parser.should_upgrade())
         except UnreadableRequest as refusal:
-            self._fail(refusal)
+            self._raise_refusal(refusal)
         if len(self.pipeline) >= _MOST_PIPELINED:
-            self._fail(UnreadableRequest(400, "Too many requests were sent without waiting for an answer."))
+            self._raise_refusal(UnreadableRequest(400, "Too many requests were sent without waiting for an answer."))
         if self._open is not None:
             self._open.note_busy(self)
         super().on_headers_complete()
@@ -194,7 +194,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._stop_waiting()
             self._timer = self.loop.call_later(self.drain_seconds, self.transport.close)
 
-    def _fail(self, refusal: UnreadableRequest) -> None:
+    def _raise_refusal(self, refusal: UnreadableRequest) -> None:
         """Leave the parser, which wraps what a callback raises in an error of its own."""
         self._refusal = refusal
         raise refusal
@@ -211,7 +211,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _end_unfinished(self) -> None:
         if self._in_head or (self._received < self.least_bytes and not self.flow.read_paused):
-            self._unfinished.note("a request that did not arrive was ended")
+            self._unfinished.log_sparsely("a request that did not arrive was ended")
             self.transport.close()
         else:
             self._await_more()

@@ -12,8 +12,8 @@ from service.kit.networks import Address, Network, is_within, parse_address
 def client_address(scope: Scope, trusted: Sequence[Network]) -> str | None:
     """Return the caller's address; the connection's own unless a trusted proxy names another.
 
-    Each proxy adds to the end whom it was called by: from there on, the first that is no trusted proxy is the caller.
-    What is no well-formed address ends the search, for nobody vouches for what stands before it.
+    Each proxy adds its caller at the end: counted from there, the first that is not a trusted proxy is the caller.
+    What is not a well-formed address ends the search, for nobody vouches for what stands before it.
     """
     client = scope.get("client")
     if client is None:
@@ -21,7 +21,7 @@ def client_address(scope: Scope, trusted: Sequence[Network]) -> str | None:
     nearest = parse_address(client[0])
     if nearest is None:
         return str(client[0])[:64]
-    for name in reversed(_forwarded(scope)):
+    for name in reversed(_forwarded_addresses(scope)):
         if not is_within(nearest, trusted):
             break
         further = _without_port(name)
@@ -31,7 +31,7 @@ def client_address(scope: Scope, trusted: Sequence[Network]) -> str | None:
     return str(nearest)
 
 
-def _forwarded(scope: Scope) -> list[str]:
+def _forwarded_addresses(scope: Scope) -> list[str]:
     values = (value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for")
     return [name.strip() for value in values for name in value.split(",")]
 

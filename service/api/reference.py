@@ -9,11 +9,11 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from service.api.errors import ErrorAnswer, ErrorObject, unforeseen_body
-from service.api.examples import ANSWERS, Examples
+from service.api.examples import ANSWERS, SchemaExamples
 from service.api.guards import BodyTooLarge, NulInUrl
 from service.keys.errors import NoKey, ScopeMissing, WrongKey
 from service.keys.idempotency import IdempotencyKeyReused
-from service.kit.declared import refuses
+from service.kit.declared import declare_errors
 from service.kit.errors import InvalidRequest, NoSpace, ServiceError, Unavailable
 from service.limits.errors import RateLimited
 from trainer.contract.methods import METHODS
@@ -72,20 +72,20 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def describe(app: FastAPI) -> None:
+def describe_api(app: FastAPI) -> None:
     """Make `app` describe itself completely."""
     generate = app.openapi
 
-    def complete() -> Json:
+    def complete_openapi() -> Json:
         if app.openapi_schema is None:
-            _complete(generate())
+            _complete_document(generate())
         assert app.openapi_schema is not None
         return app.openapi_schema
 
-    app.openapi = complete
+    app.openapi = complete_openapi
 
 
-def _complete(document: Json) -> None:
+def _complete_document(document: Json) -> None:
     components = document["components"]["schemas"]
     for framework in ("HTTPValidationError", "ValidationError"):
         components.pop(framework, None)
@@ -93,8 +93,8 @@ def _complete(document: Json) -> None:
     _add_methods(components)
     document["components"]["headers"] = _HEADERS
     document["components"]["securitySchemes"]["HTTPBearer"]["bearerFormat"] = "burnish-…"
-    examples = Examples(components)
-    for path, operation in _operations(document):
+    examples = SchemaExamples(components)
+    for path, operation in _walk_operations(document):
         operation["summary"] = operation["summary"].capitalize()
         operation.setdefault("security", [])
         _add_errors(path, operation)
@@ -102,7 +102,7 @@ def _complete(document: Json) -> None:
         _add_examples(operation, examples)
 
 
-def _operations(document: Json) -> Iterator[tuple[str, Json]]:
+def _walk_operations(document: Json) -> Iterator[tuple[str, Json]]:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             operation["x-method"] = method
@@ -139,7 +139,7 @@ def _add_errors(path: str, operation: Json) -> None:
     """Declare what any operation may answer, in front of what the route declares itself."""
     answers: Json = operation["responses"]
     answers.pop("422", None)
-    for status, answer in refuses(*_common(path, operation)).items():
+    for status, answer in declare_errors(*_common_errors(path, operation)).items():
         own = answers.get(str(status))
         if own is None:
             answers[str(status)] = answer
@@ -165,7 +165,7 @@ def _complete_error(content: Json) -> None:
         example["value"] = {"error": {name: error.get(name) for name in ErrorObject.model_fields} | error}
 
 
-def _common(path: str, operation: Json) -> list[ServiceError]:
+def _common_errors(path: str, operation: Json) -> list[ServiceError]:
     errors: list[ServiceError] = [NulInUrl()]
     if not path.startswith("/v1"):
         return errors
@@ -192,31 +192,31 @@ def _takes_idempotency_key(operation: Json) -> bool:
 def _add_headers(operation: Json) -> None:
     for status, answer in operation["responses"].items():
         headers = answer.setdefault("headers", {})
-        headers["x-request-id"] = _header("RequestId")
-        headers["openai-processing-ms"] = _header("ProcessingMs")
+        headers["x-request-id"] = _refer_to_header("RequestId")
+        headers["openai-processing-ms"] = _refer_to_header("ProcessingMs")
         if int(status) >= 400:
-            headers["x-should-retry"] = _header("ShouldRetry")
+            headers["x-should-retry"] = _refer_to_header("ShouldRetry")
         if status == "401":
-            headers["WWW-Authenticate"] = _header("Authenticate")
+            headers["WWW-Authenticate"] = _refer_to_header("Authenticate")
         if status == "200" and _takes_idempotency_key(operation):
-            headers["Idempotent-Replayed"] = _header("Replayed")
+            headers["Idempotent-Replayed"] = _refer_to_header("Replayed")
     operation.pop("x-method")
 
 
-def _header(name: str) -> Json:
+def _refer_to_header(name: str) -> Json:
     return {"$ref": f"#/components/headers/{name}"}
 
 
-def _add_examples(operation: Json, examples: Examples) -> None:
+def _add_examples(operation: Json, examples: SchemaExamples) -> None:
     """Show an example of every body that has none."""
     for content in operation.get("requestBody", {}).get("content", {}).values():
         if not content.keys() & {"example", "examples"}:
-            content["example"] = examples.of(content["schema"], optional=False)
+            content["example"] = examples.make_example(content["schema"], optional=False)
     answer = operation["responses"]["200"]
     if answer["description"] == "Successful Response":
         answer["description"] = "Done"
     for media_type, content in answer.get("content", {}).items():
         if media_type == "application/json" and not content.keys() & {"example", "examples"}:
-            content["example"] = examples.of(content["schema"])
+            content["example"] = examples.make_example(content["schema"])
             if operation["operationId"] in ANSWERS:
                 content["example"] |= ANSWERS[operation["operationId"]]

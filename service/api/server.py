@@ -34,7 +34,7 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 0.2
 
 
-def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+def open_listeners(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Listen on all addresses of a host, beside others that do the same if `shared`: the kernel gives each new
     connection to one of them. Raises OSError.
     """
@@ -120,7 +120,7 @@ class Acceptor:
         """Take connections from now on."""
         for listening in self.sockets:
             listening.setblocking(False)
-            self._watch(listening)
+            self._watch_socket(listening)
 
     def close(self) -> None:
         """Take no more connections."""
@@ -138,11 +138,11 @@ class Acceptor:
         self._refused.flush()
         self._exhausted.flush()
 
-    def _watch(self, listening: socket.socket) -> None:
+    def _watch_socket(self, listening: socket.socket) -> None:
         if not self._closed:
-            self._loop.add_reader(listening, self._accept, listening)
+            self._loop.add_reader(listening, self._accept_connections, listening)
 
-    def _accept(self, listening: socket.socket) -> None:
+    def _accept_connections(self, listening: socket.socket) -> None:
         for _ in range(_AT_ONCE):
             try:
                 connection, address = listening.accept()
@@ -151,30 +151,30 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                self._pause(listening, error)
+                self._pause_accepting(listening, error)
                 return
-            self._take(connection, str(address[0]))
+            self._take_connection(connection, str(address[0]))
 
-    def _pause(self, listening: socket.socket, error: OSError) -> None:
+    def _pause_accepting(self, listening: socket.socket, error: OSError) -> None:
         """Let the kernel keep new connections for a moment, and end those that nobody uses."""
-        self._exhausted.note(
+        self._exhausted.log_sparsely(
             "no connection can be taken at the moment: %s; connections that wait for a request are ended",
             error.strerror,
         )
         self._connections.close_idle(_AT_ONCE)
         self._loop.remove_reader(listening)
-        self._loop.call_later(_PAUSE_SECONDS, self._watch, listening)
+        self._loop.call_later(_PAUSE_SECONDS, self._watch_socket, listening)
 
-    def _take(self, connection: socket.socket, host: str) -> None:
+    def _take_connection(self, connection: socket.socket, host: str) -> None:
         connection.setblocking(False)
-        if not self._connections.admit(host):
-            self._refuse(connection)
+        if not self._connections.take_place(host):
+            self._refuse_connection(connection)
             return
-        task = self._loop.create_task(self._open(connection, host))
+        task = self._loop.create_task(self._open_connection(connection, host))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
 
-    async def _open(self, connection: socket.socket, host: str) -> None:
+    async def _open_connection(self, connection: socket.socket, host: str) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: self._make_protocol(host), connection)
         except OSError as error:
@@ -182,9 +182,9 @@ class Acceptor:
             connection.close()
             _log.info("a connection ended before it was open: %s", error)
 
-    def _refuse(self, connection: socket.socket) -> None:
+    def _refuse_connection(self, connection: socket.socket) -> None:
         metrics.CONNECTIONS_REFUSED.inc()
-        self._refused.note(
+        self._refused.log_sparsely(
             "a connection was refused: of the %d places of this process (BURNISH_MAX_CONNECTIONS, or its limit of open "
             "files), or of the %d of one address, none is free",
             self._connections.most,

@@ -28,12 +28,12 @@ class SharedResult(Generic[T]):
         """Return the result, or raise what the function raised."""
         if self._task is None or self._is_old():
             self._done_at = None
-            self._task = asyncio.create_task(self._work())
-            self._task.add_done_callback(_retrieve)
+            self._task = asyncio.create_task(self._compute_result())
+            self._task.add_done_callback(_retrieve_exception)
         # A caller that leaves must not break off the work for the others.
         return await asyncio.shield(self._task)
 
-    async def _work(self) -> T:
+    async def _compute_result(self) -> T:
         try:
             return await to_thread.run_sync(self._function)
         finally:
@@ -47,7 +47,7 @@ class SharedResult(Generic[T]):
         )
 
 
-def _retrieve(task: asyncio.Task[T]) -> None:
+def _retrieve_exception(task: asyncio.Task[T]) -> None:
     """Look at the task's error, which nobody else may: asyncio would log it as forgotten."""
     if not task.cancelled():
         task.exception()

@@ -19,13 +19,13 @@ _EVERY_SECONDS = 5.0
 
 
 @asynccontextmanager
-async def tend(app: FastAPI) -> AsyncGenerator[None]:
+async def run_upkeep(app: FastAPI) -> AsyncGenerator[None]:
     """Write what was counted of refused calls, and take the disk's reserve again, until the application ends."""
     refusals: RefusalLog | None = app.state.refusals
     if refusals is None:
         yield
         return
-    tending = asyncio.create_task(_tend(refusals, app.state.reserve))
+    tending = asyncio.create_task(_repeat_upkeep(refusals, app.state.reserve))
     yield
     tending.cancel()
     with suppress(asyncio.CancelledError):
@@ -33,7 +33,7 @@ async def tend(app: FastAPI) -> AsyncGenerator[None]:
     await to_thread.run_sync(partial(refusals.write_due, everything=True))
 
 
-async def _tend(refusals: RefusalLog, reserve: DiskReserve) -> None:
+async def _repeat_upkeep(refusals: RefusalLog, reserve: DiskReserve) -> None:
     while True:
         await asyncio.sleep(_EVERY_SECONDS)
         try:

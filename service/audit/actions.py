@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.kit import ids
-from service.kit.call import Call
+from service.kit.call import ApiCall
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ CHANGES_NOTHING = frozenset(
 """Operations that take a body and keep nothing of it."""
 
 
-def action_of(call: Call) -> Action | None:
-    """Return what a call does; None where it changes nothing. An operation without a name is called by its path."""
+def action_of(call: ApiCall) -> Action | None:
+    """Return what a call does; None if it changes nothing. An operation without a name is called by its path."""
     place = (call.method, call.route)
     if call.method in ("GET", "HEAD", "OPTIONS") or place in CHANGES_NOTHING:
         return None

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import StringConstraints
 
 from service.audit import repository
-from service.audit.repository import Filter
+from service.audit.repository import AuditRowFilter
 from service.audit.schemas import AuditLogObject
 from service.keys.auth import AdminDep, ReadSession
 from service.kit.pagination import BoundedListPage
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/organization/audit_logs", tags=["Administration"]
 _Text = Annotated[str, StringConstraints(max_length=320)]
 
 
-def _wanted(
+def _read_audit_filter(
     event_types: Annotated[list[_Text], Query(alias="event_types[]", max_length=100)] = [],  # noqa: B006
     project_ids: Annotated[list[_Text], Query(alias="project_ids[]", max_length=100)] = [],  # noqa: B006
     actor_ids: Annotated[list[_Text], Query(alias="actor_ids[]", max_length=100)] = [],  # noqa: B006
@@ -28,8 +28,8 @@ def _wanted(
     since: Annotated[int | None, Query(alias="effective_at[gte]", ge=0, le=2**53)] = None,
     earlier: Annotated[int | None, Query(alias="effective_at[lt]", ge=0, le=2**53)] = None,
     until: Annotated[int | None, Query(alias="effective_at[lte]", ge=0, le=2**53)] = None,
-) -> Filter:
-    return Filter(
+) -> AuditRowFilter:
+    return AuditRowFilter(
         types=event_types,
         project_ids=project_ids,
         key_ids=actor_ids,
@@ -45,12 +45,12 @@ def _wanted(
 def list_audit_logs(
     session: ReadSession,
     _admin: AdminDep,
-    wanted: Annotated[Filter, Depends(_wanted)],
+    wanted: Annotated[AuditRowFilter, Depends(_read_audit_filter)],
     after: str | None = None,
     before: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> BoundedListPage[AuditLogObject]:
     """List what was changed, by whom, and what was refused; newest first, of all projects."""
-    rows, has_more = repository.page(session, wanted, after=after, before=before, limit=limit)
+    rows, has_more = repository.fetch_audit_page(session, wanted, after=after, before=before, limit=limit)
     names = repository.project_names(session, [row.project_id for row in rows if row.project_id])
-    return BoundedListPage[AuditLogObject].of([AuditLogObject.of(row, names) for row in rows], has_more)
+    return BoundedListPage[AuditLogObject].from_items([AuditLogObject.from_row(row, names) for row in rows], has_more)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from service.audit import repository
 from service.audit.actions import action_of
-from service.kit.call import CALL, Call
+from service.kit.call import CALL, ApiCall
 from service.kit.db import Database
 
 _log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ _MOST_KEPT = 320
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _RefusalKind:
     """What makes two refusals one entry."""
 
     key_id: str
@@ -32,11 +32,11 @@ class _Kind:
 
 
 @dataclass
-class _Series:
+class _RefusalSeries:
     """The refusals of a kind that no entry has yet, the last of them in full."""
 
     due_at: float
-    last: Call
+    last: ApiCall
     count: int = 0
 
 
@@ -56,10 +56,10 @@ class RefusalLog:
     ) -> None:
         self.window = window
         self._db, self._most, self._clock = db, most_kinds, clock
-        self._series: dict[_Kind, _Series] = {}
+        self._series: dict[_RefusalKind, _RefusalSeries] = {}
         self._lock = threading.Lock()
 
-    def note(self, call: Call, status: int) -> bool:
+    def count_refusal(self, call: ApiCall, status: int) -> bool:
         """Count a call that was refused or went wrong; `status` is the answer's. Tell whether to call `write_due`."""
         action = action_of(call)
         key_id = call.key_id
@@ -69,7 +69,7 @@ class RefusalLog:
         call = replace(call, params={name: value[:_MOST_KEPT] for name, value in call.params.items()})
         now = self._clock()
         with self._lock:
-            series = self._series.setdefault(_Kind(key_id, action.type, status), _Series(now, call))
+            series = self._series.setdefault(_RefusalKind(key_id, action.type, status), _RefusalSeries(now, call))
             series.count += 1
             series.last = call
             if len(self._series) > self._most:
@@ -82,7 +82,7 @@ class RefusalLog:
         taken = self._take_due(everything=everything)
         if not taken:
             return
-        # The transaction is no part of the call that is being served, if there is one.
+        # The transaction is not part of the call that is being served, if there is one.
         token = CALL.set(None)
         try:
             with self._db.write() as session:
@@ -94,9 +94,9 @@ class RefusalLog:
         finally:
             CALL.reset(token)
 
-    def _take_due(self, *, everything: bool) -> list[tuple[_Kind, Call, int]]:
+    def _take_due(self, *, everything: bool) -> list[tuple[_RefusalKind, ApiCall, int]]:
         now = self._clock()
-        taken: list[tuple[_Kind, Call, int]] = []
+        taken: list[tuple[_RefusalKind, ApiCall, int]] = []
         with self._lock:
             for kind, series in list(self._series.items()):
                 if series.due_at > now and not everything:
@@ -108,9 +108,9 @@ class RefusalLog:
                     del self._series[kind]  # a whole window without one: the next is a first one again
         return taken
 
-    def _put_back(self, taken: list[tuple[_Kind, Call, int]]) -> None:
+    def _put_back(self, taken: list[tuple[_RefusalKind, ApiCall, int]]) -> None:
         with self._lock:
             for kind, last, count in taken:
-                series = self._series.setdefault(kind, _Series(0.0, last))
+                series = self._series.setdefault(kind, _RefusalSeries(0.0, last))
                 series.count += count
                 series.due_at = self._clock() + _RETRY_SECONDS

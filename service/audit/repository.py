@@ -10,9 +10,9 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from service.audit.tables import AuditRow, join_count
-from service.keys.tables import Project
+from service.keys.tables import ProjectRow
 from service.kit import ids
-from service.kit.call import Call
+from service.kit.call import ApiCall
 from service.kit.errors import InvalidRequest
 from service.kit.pagination import fetch_page
 
@@ -20,7 +20,7 @@ _MOST_ID, _MOST_OBJECT = 40, 320
 
 
 @dataclass(frozen=True)
-class Filter:
+class AuditRowFilter:
     """What a list is narrowed to; an empty sequence narrows nothing. Times are unix seconds."""
 
     types: Sequence[str] = ()
@@ -32,7 +32,7 @@ class Filter:
     before_time: float | None = None
     until_time: float | None = None
 
-    def conditions(self) -> list[ColumnElement[bool]]:
+    def sql_conditions(self) -> list[ColumnElement[bool]]:
         """Return it as SQL."""
         among = (
             (AuditRow.type, self.types),
@@ -53,7 +53,7 @@ class Filter:
         return found
 
 
-def add(session: Session, **values: Any) -> None:
+def add_audit_row(session: Session, **values: Any) -> None:
     """Append a row."""
     session.add(AuditRow(id=ids.new_id(ids.AUDIT), **values))
     session.flush()
@@ -61,7 +61,7 @@ def add(session: Session, **values: Any) -> None:
 
 def add_call(
     session: Session,
-    call: Call,
+    call: ApiCall,
     *,
     type_: str,
     outcome: str,
@@ -71,7 +71,7 @@ def add_call(
     count: int = 1,
 ) -> None:
     """Append a call by an API key, or `count` of them of which it is the last."""
-    add(
+    add_audit_row(
         session,
         type=type_,
         outcome=outcome,
@@ -85,7 +85,7 @@ def add_call(
     )
 
 
-def add_refusals(session: Session, last: Call, *, type_: str, status: int, count: int) -> None:
+def add_refusals(session: Session, last: ApiCall, *, type_: str, status: int, count: int) -> None:
     """Append `count` refused calls, the last of them in full.
 
     They are filed under the caller's own project: the path may name one that the key has no right to.
@@ -103,31 +103,31 @@ def add_refusals(session: Session, last: Call, *, type_: str, status: int, count
     )
 
 
-def last_param(call: Call) -> str | None:
+def last_param(call: ApiCall) -> str | None:
     """Return what the path names last."""
     return next(reversed(list(call.params.values())), None)
 
 
-def page(
-    session: Session, wanted: Filter, *, after: str | None, before: str | None, limit: int
+def fetch_audit_page(
+    session: Session, wanted: AuditRowFilter, *, after: str | None, before: str | None, limit: int
 ) -> tuple[Sequence[AuditRow], bool]:
     """Return one page, newest first. `before` gives the page that ends just before an id.
 
     Raises InvalidRequest for an `after` or `before` that is not in the log.
     """
-    query = select(AuditRow).where(*wanted.conditions())
+    query = select(AuditRow).where(*wanted.sql_conditions())
     if before is None:
-        return _fetch(session, query, after, limit, newest_first=True)
+        return _fetch_newest_or_oldest(session, query, after, limit, newest_first=True)
     if after is not None:
         raise InvalidRequest("Give either after or before, not both.", param="before")
     try:
-        rows, has_more = _fetch(session, query, before, limit, newest_first=False)
+        rows, has_more = _fetch_newest_or_oldest(session, query, before, limit, newest_first=False)
     except InvalidRequest as error:
         raise InvalidRequest(error.message, param="before") from error
     return rows[::-1], has_more
 
 
-def _fetch(
+def _fetch_newest_or_oldest(
     session: Session, query: Any, place: str | None, limit: int, *, newest_first: bool
 ) -> tuple[Sequence[AuditRow], bool]:
     return fetch_page(
@@ -145,6 +145,6 @@ def _fetch(
 def project_names(session: Session, project_ids: Sequence[str]) -> dict[str, str]:
     """Return the names of those projects that are still there."""
     rows = session.execute(
-        select(Project.id, Project.name).where(Project.id.in_(project_ids), Project.deleted_at.is_(None))
+        select(ProjectRow.id, ProjectRow.name).where(ProjectRow.id.in_(project_ids), ProjectRow.deleted_at.is_(None))
     )
     return {row.id: row.name for row in rows}

@@ -68,14 +68,14 @@ class AuditLogObject(BaseModel):
     count: int = 1
 
     @classmethod
-    def of(cls, row: AuditRow, names: dict[str, str]) -> AuditLogObject:
+    def from_row(cls, row: AuditRow, names: dict[str, str]) -> AuditLogObject:
         """Show a row; `names` are those of projects."""
         count, request_id = split_count(row.request_id)
         shown: dict[str, Any] = {
             "id": row.id,
             "type": row.type,
             "effective_at": int(row.at),
-            "actor": _actor(row),
+            "actor": _show_actor(row),
             "project": row.project_id and AuditProject(id=row.project_id, name=names.get(row.project_id)),
             "outcome": row.outcome,
             "status_code": row.status_code,
@@ -88,7 +88,7 @@ class AuditLogObject(BaseModel):
         return cls.model_validate(shown)
 
 
-def _actor(row: AuditRow) -> AuditActor | None:
+def _show_actor(row: AuditRow) -> AuditActor | None:
     if row.key_id is not None:
         return AuditActor(type="api_key", api_key=AuditKey(id=row.key_id))
     if row.operator is not None:

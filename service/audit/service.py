@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 
 from service.audit import repository
 from service.audit.actions import action_of
-from service.kit.call import Call
+from service.kit.call import ApiCall
 from service.kit.db import made_ids
 
 
-def record(session: Session, call: Call) -> None:
+def record_call(session: Session, call: ApiCall) -> None:
     """Tell of a call in the transaction that changes what it changes. Once a call; one that only reads is not told."""
     action = action_of(call)
     if action is None or call.recorded:
@@ -29,12 +29,12 @@ def record(session: Session, call: Call) -> None:
 
 def record_operator(session: Session, type_: str, *, object_id: str, project_id: str | None = None) -> None:
     """Tell of an operator's command on the server, in its transaction."""
-    repository.add(
+    repository.add_audit_row(
         session,
         type=type_,
         outcome="succeeded",
         actor="operator",
-        operator=_operator(),
+        operator=_operator_name(),
         object_id=object_id,
         project_id=project_id,
     )
@@ -42,12 +42,12 @@ def record_operator(session: Session, type_: str, *, object_id: str, project_id:
 
 def record_service(session: Session, type_: str, *, object_id: str, project_id: str | None = None) -> None:
     """Tell of something that the service did of its own accord, in its transaction."""
-    repository.add(
+    repository.add_audit_row(
         session, type=type_, outcome="succeeded", actor="service", object_id=object_id, project_id=project_id
     )
 
 
-def _operator() -> str:
+def _operator_name() -> str:
     try:
         return getpass.getuser()[:64]
     except (KeyError, OSError):  # no name for this user id, as in many containers

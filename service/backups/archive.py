@@ -4,7 +4,7 @@ burnish.db      a snapshot of the database
 secret.key      what keys and webhook secrets are kept under
 client.json     where clients on this machine find the service
 blobs/KEY       each blob
-manifest.json   `Manifest`
+manifest.json   `BackupManifest`
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Advance = Callable[[int], None]
 """Called with each number of bytes that have passed."""
 
 
-class Entry(BaseModel):
+class BackupEntry(BaseModel):
     """Size in bytes and SHA-256 (lowercase hex) of one file."""
 
     model_config = ConfigDict(extra="forbid")
@@ -43,7 +43,7 @@ class Entry(BaseModel):
     sha256: str
 
 
-class Manifest(BaseModel):
+class BackupManifest(BaseModel):
     """What a backup holds, and which release and schema it is of."""
 
     model_config = ConfigDict(extra="forbid")
@@ -52,40 +52,40 @@ class Manifest(BaseModel):
     version: str
     schema_revision: str
     created_at: int
-    files: dict[str, Entry]
+    files: dict[str, BackupEntry]
 
 
 class ArchiveWriter:
-    """Writes a backup; `finish` adds the manifest."""
+    """Writes a backup; `add_manifest` adds the manifest."""
 
     def __init__(self, tar: tarfile.TarFile, advance: Advance) -> None:
         self._tar = tar
         self._advance = advance
-        self.files: dict[str, Entry] = {}
+        self.files: dict[str, BackupEntry] = {}
 
-    def add(self, name: str, chunks: Iterable[bytes], size: int) -> None:
-        """Add a file of exactly `size` bytes. Raises BackupCorrupt where the chunks are of another size."""
-        source = _Source(chunks, self._advance)
+    def add_chunks(self, name: str, chunks: Iterable[bytes], size: int) -> None:
+        """Add a file of exactly `size` bytes. Raises BackupCorrupt if the chunks are of another size."""
+        source = _HashedChunks(chunks, self._advance)
         try:
-            self._tar.addfile(_member(name, size), source)
+            self._tar.addfile(_make_member(name, size), source)
         except OSError as error:
             if error.errno is not None:
                 raise
             raise BackupCorrupt(f"{name} has fewer than its {size} bytes: the blob store lost some of it.") from error
-        self.files[name] = Entry(bytes=size, sha256=source.digest.hexdigest())
+        self.files[name] = BackupEntry(bytes=size, sha256=source.digest.hexdigest())
 
     def add_file(self, name: str, path: Path) -> None:
         """Add a file that does not change."""
         with path.open("rb") as file:
-            self.add(name, iter(lambda: file.read(CHUNK_SIZE), b""), path.stat().st_size)
+            self.add_chunks(name, iter(lambda: file.read(CHUNK_SIZE), b""), path.stat().st_size)
 
-    def finish(self, manifest: Manifest) -> None:
+    def add_manifest(self, manifest: BackupManifest) -> None:
         """Add the manifest: without it a backup is not whole."""
         data = manifest.model_dump_json(indent=1).encode()
-        self._tar.addfile(_member(MANIFEST, len(data)), io.BytesIO(data))
+        self._tar.addfile(_make_member(MANIFEST, len(data)), io.BytesIO(data))
 
 
-class _Source(io.RawIOBase):
+class _HashedChunks(io.RawIOBase):
     """Chunks as a stream that hashes what is read of it."""
 
     def __init__(self, chunks: Iterable[bytes], advance: Advance) -> None:
@@ -124,7 +124,7 @@ def new_archive(path: Path, advance: Advance) -> Generator[ArchiveWriter]:
         part.unlink(missing_ok=True)
 
 
-def _member(name: str, size: int) -> tarfile.TarInfo:
+def _make_member(name: str, size: int) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.size, member.mode = size, stat.S_IRUSR | stat.S_IWUSR
     return member

@@ -11,7 +11,17 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from service.backups.archive import BLOBS, CLIENT, DATABASE, FORM, MANIFEST, SECRET, Advance, Entry, Manifest
+from service.backups.archive import (
+    BLOBS,
+    CLIENT,
+    DATABASE,
+    FORM,
+    MANIFEST,
+    SECRET,
+    Advance,
+    BackupEntry,
+    BackupManifest,
+)
 from service.backups.errors import BackupCorrupt, BackupRefused
 from service.storage.base import CHUNK_SIZE
 from service.storage.keys import is_key
@@ -26,19 +36,19 @@ Place = Callable[[str, Iterable[bytes]], None]
 """Called with the name and the bytes of each file."""
 
 
-class _Header(tarfile.TarInfo):
+class _BackupHeader(tarfile.TarInfo):
     """A header of one of the two kinds that a backup is written with: a plain file, or extended names and sizes.
 
     Whatever else tar knows (sparse files, links, devices, GNU's long names) is refused before tarfile acts on it.
     """
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _BackupHeader:
         """Read one header. Raises BackupCorrupt."""
         header = super().frombuf(buf, encoding, errors)
         extended = header.type == tarfile.XHDTYPE and 0 <= header.size <= _MAX_EXTENSION
         if not extended and (header.type != tarfile.REGTYPE or header.size < 0):
-            raise BackupCorrupt(_foreign(header.name))
+            raise BackupCorrupt(_describe_foreign(header.name))
         return header
 
 
@@ -49,44 +59,44 @@ class ArchiveReader:
         self._path = path
         self._file = file
         self._length = file.seek(0, 2)
-        self.manifest = self._checked()
+        self.manifest = self._check_headers()
 
     @property
     def total_bytes(self) -> int:
         """How many bytes the files have together."""
         return sum(entry.bytes for entry in self.manifest.files.values())
 
-    def unpack(self, place: Place, advance: Advance) -> None:
+    def unpack_files(self, place: Place, advance: Advance) -> None:
         """Give each file to `place`, in the archive's order.
 
         Raises BackupCorrupt if a file's bytes are not those of the manifest: what was placed is not to be trusted.
         """
-        for member, source in self._members():
+        for member, source in self._walk_members():
             if member.name == MANIFEST:
                 continue
             try:
-                found = _place(member.name, source, place, advance)
+                found = _place_file(member.name, source, place, advance)
             except tarfile.ReadError as error:  # the file became shorter since its headers were read
-                raise self._damaged(member.name) from error
+                raise self._make_damage_error(member.name) from error
             if found != self.manifest.files.get(member.name):
-                raise self._damaged(member.name)
+                raise self._make_damage_error(member.name)
 
-    def _checked(self) -> Manifest:
+    def _check_headers(self) -> BackupManifest:
         sizes: dict[str, int] = {}
-        manifest: Manifest | None = None
-        for member, source in self._members():
+        manifest: BackupManifest | None = None
+        for member, source in self._walk_members():
             if manifest is not None or member.name in sizes or not _is_name(member.name):
-                raise BackupCorrupt(f"{self._path} {_foreign(member.name)}")
+                raise BackupCorrupt(f"{self._path} {_describe_foreign(member.name)}")
             if member.name == MANIFEST:
-                manifest = self._manifest(source, most=_MAX_ENTRY * (len(sizes) + 1))
+                manifest = self._read_manifest(source, most=_MAX_ENTRY * (len(sizes) + 1))
             else:
                 sizes[member.name] = member.size
-        return self._agreed(manifest, sizes)
+        return self._require_agreement(manifest, sizes)
 
-    def _members(self) -> Generator[tuple[tarfile.TarInfo, IO[bytes]]]:
+    def _walk_members(self) -> Generator[tuple[tarfile.TarInfo, IO[bytes]]]:
         self._file.seek(0)
         try:
-            with tarfile.open(fileobj=self._file, mode="r:", tarinfo=_Header) as tar:
+            with tarfile.open(fileobj=self._file, mode="r:", tarinfo=_BackupHeader) as tar:
                 while (member := tar.next()) is not None:
                     vars(tar)["members"] = []  # else it keeps the header of every member in memory
                     self._require_plain(member)
@@ -105,23 +115,23 @@ class ArchiveReader:
     def _require_plain(self, member: tarfile.TarInfo) -> None:
         """Raise unless the member's bytes are those that stand in the archive, one for one."""
         if not member.isreg() or member.issparse() or not member.pax_headers.keys() <= _EXTENSIONS:
-            raise BackupCorrupt(_foreign(member.name))
+            raise BackupCorrupt(_describe_foreign(member.name))
         if not 0 <= member.size <= self._length - member.offset_data:
             raise BackupCorrupt(f"is cut off inside {member.name[:200]!r}. Take another copy of it.")
 
-    def _manifest(self, source: IO[bytes], *, most: int) -> Manifest:
+    def _read_manifest(self, source: IO[bytes], *, most: int) -> BackupManifest:
         text = source.read(most + 1)
         if len(text) > most:
             raise BackupCorrupt(f"{self._path} is no backup of Burnish: its {MANIFEST} lists more than is in it.")
         try:
-            return Manifest.model_validate_json(text)
+            return BackupManifest.model_validate_json(text)
         except ValidationError as error:
             reason = str(error).splitlines()[0]
             raise BackupCorrupt(
                 f"{self._path} is no whole backup of Burnish: {reason}. Take another copy of it."
             ) from error
 
-    def _agreed(self, manifest: Manifest | None, sizes: dict[str, int]) -> Manifest:
+    def _require_agreement(self, manifest: BackupManifest | None, sizes: dict[str, int]) -> BackupManifest:
         if manifest is None:
             raise BackupCorrupt(
                 f"{self._path} is cut off: its end with the manifest is missing. Take another copy of it."
@@ -133,7 +143,7 @@ class ArchiveReader:
         listed = {name: entry.bytes for name, entry in manifest.files.items()}
         wrong = sorted(name for name in listed.keys() | sizes.keys() if listed.get(name) != sizes.get(name))
         if wrong:
-            raise self._damaged(wrong[0], count=len(wrong))
+            raise self._make_damage_error(wrong[0], count=len(wrong))
         if DATABASE not in sizes:
             raise BackupCorrupt(f"{self._path} holds no database: it is no backup of a service.")
         folders = {name[:end] for name in sizes for end, letter in enumerate(name) if letter == "/"}
@@ -141,7 +151,7 @@ class ArchiveReader:
             raise BackupCorrupt(f"{self._path} is no backup of Burnish: {name[:200]!r} is a file and a folder in it.")
         return manifest
 
-    def _damaged(self, name: str, *, count: int = 1) -> BackupCorrupt:
+    def _make_damage_error(self, name: str, *, count: int = 1) -> BackupCorrupt:
         return BackupCorrupt(
             f"{self._path} is damaged: {name[:200]} is not what the manifest says ({count} such files). "
             "Take another copy of it."
@@ -157,10 +167,10 @@ def open_archive(path: Path) -> Generator[ArchiveReader]:
         yield ArchiveReader(path, file)
 
 
-def _place(name: str, source: IO[bytes], place: Place, advance: Advance) -> Entry:
+def _place_file(name: str, source: IO[bytes], place: Place, advance: Advance) -> BackupEntry:
     digest, size = hashlib.sha256(), 0
 
-    def chunks() -> Generator[bytes]:
+    def hash_chunks() -> Generator[bytes]:
         nonlocal size
         while chunk := source.read(CHUNK_SIZE):
             digest.update(chunk)
@@ -168,11 +178,11 @@ def _place(name: str, source: IO[bytes], place: Place, advance: Advance) -> Entr
             advance(len(chunk))
             yield chunk
 
-    place(name, chunks())
-    return Entry(bytes=size, sha256=digest.hexdigest())
+    place(name, hash_chunks())
+    return BackupEntry(bytes=size, sha256=digest.hexdigest())
 
 
-def _foreign(name: str) -> str:
+def _describe_foreign(name: str) -> str:
     return f"is no backup of Burnish: it holds {name[:200]!r}."
 
 

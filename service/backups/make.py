@@ -19,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import migrations
-from service.backups.archive import BLOBS, CLIENT, DATABASE, SECRET, Advance, ArchiveWriter, Manifest, new_archive
+from service.backups.archive import BLOBS, CLIENT, DATABASE, SECRET, Advance, ArchiveWriter, BackupManifest, new_archive
 from service.backups.errors import BackupRefused
 from service.kit.db import Base, Database
 from service.kit.settings import Settings
@@ -32,7 +32,7 @@ _PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
-class Made:
+class BackupSummary:
     """What a backup came to. `missing` are keys that the database names and the store had lost before."""
 
     blobs: int
@@ -40,7 +40,7 @@ class Made:
     missing: tuple[str, ...]
 
 
-def embedded(settings: Settings) -> None:
+def require_embedded(settings: Settings) -> None:
     """Raise BackupRefused unless database and blobs are in the data folder."""
     for name, value in (("BURNISH_DATABASE_URL", settings.database_url), ("BURNISH_STORAGE_URL", settings.storage_url)):
         if value is not None:
@@ -56,56 +56,60 @@ def total_bytes(settings: Settings) -> int:
     return blobs + (settings.data / DATABASE).stat().st_size
 
 
-def make_backup(settings: Settings, path: Path, advance: Advance = lambda _bytes: None) -> Made:
+def make_backup(settings: Settings, path: Path, advance: Advance = lambda _bytes: None) -> BackupSummary:
     """Write a backup to `path`, which does not exist. The service may run meanwhile.
 
     Raises BackupRefused, BackupCorrupt, StorageError, Unavailable, SettingsError (another schema) or OSError.
     """
-    embedded(settings)
+    require_embedded(settings)
     if not (settings.data / DATABASE).exists():
         raise BackupRefused(f"There is no database in {settings.data}: name the data folder by --data.")
     if path.exists():
         raise BackupRefused(f"{path} exists already: name another file.")
-    migrations.check(settings)
+    migrations.check_schema(settings)
     storage = open_storage(settings.storage)
-    with _folder(path.parent) as folder, new_archive(path, advance) as archive:
-        missing = _consistent(archive, storage, settings.data / DATABASE, folder / DATABASE)
+    with _snapshot_folder(path.parent) as folder, new_archive(path, advance) as archive:
+        missing = _add_consistent_snapshot(archive, storage, settings.data / DATABASE, folder / DATABASE)
         archive.add_file(DATABASE, folder / DATABASE)
         for name in (SECRET, CLIENT):
             if (settings.data / name).exists():
                 archive.add_file(name, settings.data / name)
-        archive.finish(_manifest(archive))
+        archive.add_manifest(_make_manifest(archive))
     blobs = sum(name.startswith(BLOBS) for name in archive.files)
-    return Made(blobs, path.stat().st_size, missing)
+    return BackupSummary(blobs, path.stat().st_size, missing)
 
 
-def _manifest(archive: ArchiveWriter) -> Manifest:
+def _make_manifest(archive: ArchiveWriter) -> BackupManifest:
     now = int(time.time())
-    return Manifest(version=VERSION, schema_revision=migrations.head(), created_at=now, files=archive.files)
+    return BackupManifest(
+        version=VERSION, schema_revision=migrations.head_revision(), created_at=now, files=archive.files
+    )
 
 
 @contextmanager
-def _folder(beside: Path) -> Generator[Path]:
+def _snapshot_folder(beside: Path) -> Generator[Path]:
     """Give a folder for the snapshot, where the backup has room too."""
     with tempfile.TemporaryDirectory(dir=beside, prefix=".backup-") as name:
         yield Path(name)
 
 
-def _consistent(archive: ArchiveWriter, storage: Storage, database: Path, snapshot: Path) -> tuple[str, ...]:
+def _add_consistent_snapshot(
+    archive: ArchiveWriter, storage: Storage, database: Path, snapshot: Path
+) -> tuple[str, ...]:
     """Make a snapshot whose blobs are all in the archive; return what none of `_TRIES` could find."""
     missing: tuple[str, ...] = ()
     _copy_new(archive, storage)
     for _ in range(_TRIES):
         snapshot.unlink(missing_ok=True)
-        _take(database, snapshot)
+        _take_snapshot(database, snapshot)
         _copy_new(archive, storage)
-        missing = tuple(sorted(_absent(snapshot, archive.files)))
+        missing = tuple(sorted(_find_absent_blobs(snapshot, archive.files)))
         if not missing:
             break
     return missing
 
 
-def _take(source: Path, snapshot: Path) -> None:
+def _take_snapshot(source: Path, snapshot: Path) -> None:
     """Write the database as it is at one moment, without holding up those who write."""
     with closing(sqlite3.connect(source, timeout=_PATIENCE)) as connection:
         connection.execute("VACUUM INTO ?", (str(snapshot),))
@@ -120,26 +124,26 @@ def _copy_new(archive: ArchiveWriter, storage: Storage) -> None:
             chunks = storage.read(blob.key)
         except BlobNotFound:
             continue  # deleted since the listing: no row names it any more
-        archive.add(name, chunks, blob.bytes)
+        archive.add_chunks(name, chunks, blob.bytes)
 
 
-def _absent(snapshot: Path, files: Iterable[str]) -> set[str]:
+def _find_absent_blobs(snapshot: Path, files: Iterable[str]) -> set[str]:
     """Return the keys and prefixes that rows name and no file of the archive has."""
     keys = {name.removeprefix(BLOBS) for name in files if name.startswith(BLOBS)}
-    folders = {key[:end] for key in keys for end in _slashes(key)}
+    folders = {key[:end] for key in keys for end in _slash_positions(key)}
     database = Database(f"sqlite:///{snapshot}")
     try:
         with database.read() as session:
-            named, prefixes = _named(session, "blob_key"), _named(session, "blob_prefix")
+            named, prefixes = _find_named_blobs(session, "blob_key"), _find_named_blobs(session, "blob_prefix")
     finally:
         database.close()
     return (named - keys) | {prefix for prefix in prefixes if prefix.rstrip("/") not in folders}
 
 
-def _named(session: Session, column: str) -> set[str]:
+def _find_named_blobs(session: Session, column: str) -> set[str]:
     tables = [table for table in Base.metadata.sorted_tables if column in table.columns]
     return {value for table in tables for value in session.scalars(select(table.columns[column])) if value}
 
 
-def _slashes(key: str) -> Iterable[int]:
+def _slash_positions(key: str) -> Iterable[int]:
     return (place for place, letter in enumerate(key) if letter == "/")

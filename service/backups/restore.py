@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service import migrations
-from service.backups.archive import BLOBS, DATABASE, Advance, Manifest
+from service.backups.archive import BLOBS, DATABASE, Advance, BackupManifest
 from service.backups.archive_reader import ArchiveReader, open_archive
 from service.backups.errors import BackupRefused
 from service.backups.snapshot import check_snapshot
@@ -19,7 +19,7 @@ _BLOCK = 4096
 """Bytes that a disk may round each file up to."""
 
 
-def restore_backup(path: Path, data: Path, advance: Advance = lambda _bytes: None) -> Manifest:
+def restore_backup(path: Path, data: Path, advance: Advance = lambda _bytes: None) -> BackupManifest:
     """Fill the folder `data`, which is absent or empty, from a backup. What fails leaves it as it was.
 
     Nothing is written before all names and sizes agree with the manifest and the disk has room for them.
@@ -31,7 +31,7 @@ def restore_backup(path: Path, data: Path, advance: Advance = lambda _bytes: Non
         _require_known(path, archive.manifest)
         _require_room(archive, data)
         with _staging_folder(data) as staging:
-            _fill(archive, staging, advance)
+            _fill_folder(archive, staging, advance)
             check_snapshot(staging / DATABASE, archive.manifest.schema_revision, source=path)
             if data.exists():
                 data.rmdir()
@@ -39,8 +39,8 @@ def restore_backup(path: Path, data: Path, advance: Advance = lambda _bytes: Non
     return archive.manifest
 
 
-def _require_known(path: Path, manifest: Manifest) -> None:
-    if not migrations.knows(manifest.schema_revision):
+def _require_known(path: Path, manifest: BackupManifest) -> None:
+    if not migrations.knows_revision(manifest.schema_revision):
         raise BackupRefused(
             f"{path} was made by release {manifest.version}, whose schema {manifest.schema_revision} is newer than "
             "this release's: restore it by that release or a later one."
@@ -75,10 +75,10 @@ def _staging_folder(data: Path) -> Generator[Path]:
         raise
 
 
-def _fill(archive: ArchiveReader, folder: Path, advance: Advance) -> None:
+def _fill_folder(archive: ArchiveReader, folder: Path, advance: Advance) -> None:
     storage = LocalStorage(folder / BLOBS)
 
-    def place(name: str, chunks: Iterable[bytes]) -> None:
+    def place_file(name: str, chunks: Iterable[bytes]) -> None:
         if name.startswith(BLOBS):
             storage.put(name.removeprefix(BLOBS), chunks)
             return
@@ -88,4 +88,4 @@ def _fill(archive: ArchiveReader, folder: Path, advance: Advance) -> None:
             file.flush()
             os.fsync(file.fileno())
 
-    archive.unpack(place, advance)
+    archive.unpack_files(place_file, advance)

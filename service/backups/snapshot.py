@@ -34,7 +34,7 @@ def check_snapshot(path: Path, revision: str, *, source: Path) -> None:
         raise BackupCorrupt(
             f"The database in {source} has {schema}, its manifest says {revision}: it is no backup of a service."
         )
-    expected = _expected(revision)
+    expected = _make_expected_schema(revision)
     wrong = [key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)]
     if wrong:
         kind, name = min(wrong, key=lambda key: (key[0] != "table", key))
@@ -68,9 +68,9 @@ def _revision_of(connection: sqlite3.Connection) -> str | None:
     return str(rows[0][0]) if len(rows) == 1 else None
 
 
-def _expected(revision: str) -> _Schema:
+def _make_expected_schema(revision: str) -> _Schema:
     with tempfile.TemporaryDirectory(prefix="burnish-schema-") as folder:
         settings = Settings.model_validate({"data": folder, "database_url": None})
-        migrations.upgrade(settings, revision)
+        migrations.upgrade_schema(settings, revision)
         with closing(sqlite3.connect(Path(folder) / "burnish.db")) as connection:
             return _schema_of(connection)

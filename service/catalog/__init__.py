@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.kit.settings import SettingsError
 
 
-class _Entry(BaseModel):
+class _CatalogPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PackageSource(_Entry):
+class CatalogPackageSource(_CatalogPart):
     """A GGUF file inside an installed Python package."""
 
     kind: Literal["package"]
@@ -27,14 +27,14 @@ class PackageSource(_Entry):
     """The command that installs it, for the error message of a worker that lacks it."""
 
 
-class FolderSource(_Entry):
+class CatalogFolderSource(_CatalogPart):
     """A folder on the worker in Hugging Face's layout: config, safetensors, tokenizer."""
 
     kind: Literal["folder"]
     path: Path
 
 
-class HubSource(_Entry):
+class CatalogHubSource(_CatalogPart):
     """A model of the Hugging Face hub, pinned by its commit."""
 
     kind: Literal["hf"]
@@ -42,10 +42,10 @@ class HubSource(_Entry):
     revision: str = Field(pattern=r"^[0-9a-f]{40}$")
 
 
-Source = Annotated[PackageSource | FolderSource | HubSource, Field(discriminator="kind")]
+Source = Annotated[CatalogPackageSource | CatalogFolderSource | CatalogHubSource, Field(discriminator="kind")]
 
 
-class BaseModelEntry(_Entry):
+class BaseModelEntry(_CatalogPart):
     """One base model."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -61,12 +61,12 @@ class BaseModelEntry(_Entry):
         return hashlib.sha256(self.source.model_dump_json().encode()).hexdigest()
 
 
-class Catalog(_Entry):
+class Catalog(_CatalogPart):
     """All base models, by id."""
 
     models: tuple[BaseModelEntry, ...]
 
-    def find(self, model_id: str) -> BaseModelEntry | None:
+    def find_base(self, model_id: str) -> BaseModelEntry | None:
         """Return the base model with this id."""
         return next((entry for entry in self.models if entry.id == model_id), None)
 
@@ -91,14 +91,14 @@ def load_catalog(path: Path | None) -> Catalog:
         raise SettingsError(f"The catalog {path} is wrong at {where}: {first['msg']}.") from error
 
 
-def locate(source: PackageSource | FolderSource | HubSource) -> dict[str, Any]:
+def locate_source(source: CatalogPackageSource | CatalogFolderSource | CatalogHubSource) -> dict[str, Any]:
     """Turn a source into what `python -m trainer.programs.prepare` reads, without importing the package.
 
-    Raises SourceMissing where this machine lacks it.
+    Raises SourceMissing if this machine lacks it.
     """
-    if isinstance(source, HubSource):
+    if isinstance(source, CatalogHubSource):
         return source.model_dump(mode="json")
-    if isinstance(source, FolderSource):
+    if isinstance(source, CatalogFolderSource):
         if not (source.path / "config.json").is_file():
             raise SourceMissing(f"The base model's folder {source.path} has no config.json.")
         return {"kind": "folder", "path": str(source.path.resolve())}

@@ -13,14 +13,14 @@ from starlette.concurrency import run_in_threadpool
 from service.chat import gather
 from service.chat.engine import Engine
 from service.chat.errors import AnswerFailed, ChatUnavailable, EngineBusy, ModelNotReady
-from service.chat.metering import Meter
-from service.chat.protocol import Question, Source
+from service.chat.metering import TokenMeter
+from service.chat.protocol import EngineQuestion, ModelSource
 from service.chat.schemas import ChatCompletion, ChatCompletionRequest, Chunk
-from service.chat.service import open_engine, require_bounded, resolve, until_first
+from service.chat.service import open_engine, require_bounded, resolve_model, until_first
 from service.keys.auth import ContextDep, PrincipalDep
-from service.kit.attended import attended
+from service.kit.attended import run_while_connected
 from service.kit.bounded_stream import BoundedStream
-from service.kit.declared import Responses, refuses
+from service.kit.declared import Responses, declare_errors
 from service.kit.errors import ServiceError
 from service.kit.open_places import OpenPlaces
 from service.kit.routes import CheckedRoute
@@ -49,7 +49,7 @@ _STREAM: Responses = {
             }
         },
     },
-    **refuses(
+    **declare_errors(
         ModelNotFound("gpt-9", ["smollm2-135m-instruct"]),
         ModelNotReady("The job ftjob-abc123 is running: its model can be asked once it has succeeded.", param="model"),
         EngineBusy("32 conversations wait already. Try again in a few seconds."),
@@ -70,7 +70,7 @@ def get_engine(context: ContextDep) -> Engine:
 async def hold_chat(request: Request, principal: PrincipalDep) -> AsyncGenerator[None]:
     """Count an open chat until its answer has been sent. Raises TooManyOpen."""
     places: OpenPlaces = request.app.state.open_chats
-    with places.hold(principal.project_id):
+    with places.hold_place(principal.project_id):
         yield
 
 
@@ -86,33 +86,35 @@ async def create_chat_completion(
     """Answer a conversation with a base, a fine-tuned model, a checkpoint, or the result of a job."""
     require_bounded(body, context.settings)
 
-    def find() -> Source:
+    def find_source() -> ModelSource:
         with context.db.read() as session:
-            return resolve(session, principal, context, body.model)
+            return resolve_model(session, principal, context, body.model)
 
-    question = Question(source=await run_in_threadpool(find), request=body, project_id=principal.project_id)
-    meter = Meter(context, principal, book)
-    taken = await meter.take(body)
-    chunks = meter.metered(engine.answers(question), taken)
+    question = EngineQuestion(
+        source=await run_in_threadpool(find_source), request=body, project_id=principal.project_id
+    )
+    meter = TokenMeter(context, principal, book)
+    taken = await meter.reserve_tokens(body)
+    chunks = meter.meter_chunks(engine.stream_answer(question), taken)
     if body.stream:
-        chunks = await attended(request, until_first(chunks))
+        chunks = await run_while_connected(request, until_first(chunks))
         usage = body.stream_options is not None and body.stream_options.include_usage
         return BoundedStream(
-            _events(chunks, usage=usage),
+            _write_events(chunks, usage=usage),
             media_type="text/event-stream",
             stall_seconds=context.settings.stream_stall_seconds,
             headers=_UNBUFFERED,
         )
-    return await attended(request, gather.completion(chunks))
+    return await run_while_connected(request, gather.join_chunks(chunks))
 
 
-async def _events(chunks: AsyncGenerator[Chunk], *, usage: bool) -> AsyncGenerator[bytes]:
+async def _write_events(chunks: AsyncGenerator[Chunk], *, usage: bool) -> AsyncGenerator[bytes]:
     """Write chunks; an error after the first becomes an event, as the status has been sent."""
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
                 if chunk.choices or usage:
-                    yield gather.event(chunk if usage else chunk.model_copy(update={"usage": None}))
+                    yield gather.write_event(chunk if usage else chunk.model_copy(update={"usage": None}))
     except ServiceError as error:
         told = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
         yield f"data: {json.dumps({'error': told}, ensure_ascii=False)}\n\n".encode()

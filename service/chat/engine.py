@@ -8,7 +8,7 @@ from http import HTTPStatus
 import httpx
 
 from service.chat.errors import AnswerFailed, ChatUnavailable, EngineRefused
-from service.chat.protocol import PATH, Line, Question, Refusal, engine_token
+from service.chat.protocol import PATH, EngineLine, EngineQuestion, EngineRefusal, engine_token
 from service.chat.schemas import Chunk
 from service.kit import tracing
 from service.kit.log import REQUEST_ID
@@ -26,16 +26,16 @@ class Engine:
         self._url = "http://engine" if self._socket else url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {engine_token(hmac_key)}", "Content-Type": "application/json"}
 
-    async def answers(self, question: Question) -> AsyncGenerator[Chunk]:
+    async def stream_answer(self, question: EngineQuestion) -> AsyncGenerator[Chunk]:
         """Yield chunks, the last with the usage. Leaving the iteration ends the work.
 
-        Raises EngineRefused, ChatUnavailable, or AnswerFailed where the engine dies on the way.
+        Raises EngineRefused, ChatUnavailable, or AnswerFailed if the engine dies on the way.
         """
         began = False
         transport = httpx.AsyncHTTPTransport(uds=self._socket)
         timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
         body = question.model_dump_json(exclude_unset=True)
-        headers = self._headers | tracing.headers() | {"x-request-id": REQUEST_ID.get()}
+        headers = self._headers | tracing.trace_headers() | {"x-request-id": REQUEST_ID.get()}
         try:
             async with (
                 httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client,
@@ -44,17 +44,17 @@ class Engine:
                 if response.status_code != HTTPStatus.OK:
                     raise ChatUnavailable(f"The engine for chat answers with the status {response.status_code}.")
                 async for line in response.aiter_lines():
-                    yield _chunk(Line.model_validate_json(line))
+                    yield _chunk_of_line(EngineLine.model_validate_json(line))
                     began = True
         except httpx.HTTPError as error:
             raise AnswerFailed(_BROKEN_OFF) if began else ChatUnavailable(_AWAY) from error
 
 
-def _chunk(line: Line) -> Chunk:
+def _chunk_of_line(line: EngineLine) -> Chunk:
     if line.chunk is not None:
         return line.chunk
     told = line.refusal
-    assert isinstance(told, Refusal)
+    assert isinstance(told, EngineRefusal)
     raise EngineRefused(
         told.message, status=told.status, kind=told.type, retry=told.retry, param=told.param, code=told.code
     )

@@ -24,22 +24,22 @@ from service.chat.schemas import (
 DONE = b"data: [DONE]\n\n"
 
 
-async def completion(chunks: AsyncIterator[Chunk]) -> ChatCompletion:
-    """Join a stream that counts its tokens. Raises AnswerFailed where it ends early."""
-    answers: dict[int, _Answer] = {}
+async def join_chunks(chunks: AsyncIterator[Chunk]) -> ChatCompletion:
+    """Join a stream that counts its tokens. Raises AnswerFailed if it ends early."""
+    answers: dict[int, _JoinedAnswer] = {}
     last: Chunk | None = None
     usage: Usage | None = None
     async for chunk in chunks:
         last, usage = chunk, chunk.usage or usage
         for piece in chunk.choices:
-            answers.setdefault(piece.index, _Answer()).add(piece)
+            answers.setdefault(piece.index, _JoinedAnswer()).add_piece(piece)
     if last is None or usage is None:
         raise AnswerFailed("The answer broke off before its end. Ask again.")
-    choices = [answers[index].choice(index) for index in sorted(answers)]
+    choices = [answers[index].make_choice(index) for index in sorted(answers)]
     return ChatCompletion(id=last.id, created=last.created, model=last.model, choices=choices, usage=usage)
 
 
-def event(chunk: Chunk) -> bytes:
+def write_event(chunk: Chunk) -> bytes:
     """Write a chunk as OpenAI does: what is null is left out, except for `finish_reason`."""
     data = chunk.model_dump(exclude_none=True)
     for choice in data["choices"]:
@@ -48,14 +48,14 @@ def event(chunk: Chunk) -> bytes:
 
 
 @dataclass
-class _Answer:
+class _JoinedAnswer:
     text: list[str] = field(default_factory=list[str])
     calls: dict[int, ToolCall] = field(default_factory=dict[int, ToolCall])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     told: bool = False
     reason: FinishReason | None = None
 
-    def add(self, piece: ChunkChoice) -> None:
+    def add_piece(self, piece: ChunkChoice) -> None:
         self.text.append(piece.delta.content or "")
         self.reason = piece.finish_reason or self.reason
         if piece.logprobs is not None:
@@ -70,7 +70,7 @@ class _Answer:
             call.function.name += (function and function.name) or ""
             call.function.arguments += (function and function.arguments) or ""
 
-    def choice(self, index: int) -> Choice:
+    def make_choice(self, index: int) -> Choice:
         if self.reason is None:
             raise AnswerFailed("The answer broke off before its end. Ask again.")
         text = "".join(self.text)

@@ -18,14 +18,14 @@ _BYTES_A_TOKEN = 4
 
 
 @dataclass(frozen=True)
-class Meter:
+class TokenMeter:
     """Counts for one caller."""
 
     context: Context
     principal: Principal
     book: RateBook
 
-    async def take(self, body: ChatCompletionRequest) -> int:
+    async def reserve_tokens(self, body: ChatCompletionRequest) -> int:
         """Take the tokens that a request may use; return how many. Raises RateLimited."""
         longest = body.most_tokens or self.context.settings.engine_max_tokens
         question = body.model_dump_json(include={"messages", "tools"}, exclude_none=True).encode()
@@ -33,8 +33,8 @@ class Meter:
         await run_in_threadpool(take_tokens, self.context, self.principal, self.book, tokens)
         return tokens
 
-    async def metered(self, chunks: AsyncGenerator[Chunk], taken: int) -> AsyncGenerator[Chunk]:
-        """Pass an answer on; at its end settle what it used: nothing where it never began."""
+    async def meter_chunks(self, chunks: AsyncGenerator[Chunk], taken: int) -> AsyncGenerator[Chunk]:
+        """Pass an answer on; at its end settle what it used: nothing if it never began."""
         used: int | None = 0
         try:
             async with aclosing(chunks) as rest:
@@ -46,7 +46,7 @@ class Meter:
                     yield chunk
         finally:
             # What an answer that broke off used is not known: the estimate stands.
-            await run_in_threadpool(self._settle, taken, taken if used is None else used)
+            await run_in_threadpool(self._settle_use, taken, taken if used is None else used)
 
-    def _settle(self, taken: int, used: int) -> None:
+    def _settle_use(self, taken: int, used: int) -> None:
         settle_tokens(self.context, self.principal, self.book, taken=taken, used=used)

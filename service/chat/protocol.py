@@ -13,7 +13,7 @@ from service.kit.errors import ServiceError
 PATH = "/answers"
 
 
-class Source(BaseModel):
+class ModelSource(BaseModel):
     """Which model answers: a base, and the result of a job (at its end, or at the checkpoint `step`) on it."""
 
     base: str
@@ -24,10 +24,10 @@ class Source(BaseModel):
     step: int | None = None
 
 
-class Question(BaseModel):
+class EngineQuestion(BaseModel):
     """A request, and the weights that its model's name means."""
 
-    source: Source
+    source: ModelSource
     request: ChatCompletionRequest
     project_id: str | None = None
     """Who asks; None from an API that is older than the engine. The model may be another project's."""
@@ -38,7 +38,7 @@ class Question(BaseModel):
         return self.project_id or self.source.project_id
 
 
-class Refusal(BaseModel):
+class EngineRefusal(BaseModel):
     """Why there is no answer, or no more of it."""
 
     status: int
@@ -49,7 +49,7 @@ class Refusal(BaseModel):
     retry: bool
 
     @classmethod
-    def of(cls, error: ServiceError) -> Refusal:
+    def from_error(cls, error: ServiceError) -> EngineRefusal:
         """Write an error down."""
         return cls(
             status=error.status,
@@ -61,11 +61,11 @@ class Refusal(BaseModel):
         )
 
 
-class Line(BaseModel):
+class EngineLine(BaseModel):
     """A line of the answer: one of both."""
 
     chunk: Chunk | None = None
-    refusal: Refusal | None = None
+    refusal: EngineRefusal | None = None
 
 
 def engine_token(hmac_key: bytes) -> str:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.chat.engine import Engine
 from service.chat.errors import ChatUnavailable, ModelNotReady, TooManyTokens
-from service.chat.protocol import Source
+from service.chat.protocol import ModelSource
 from service.chat.schemas import ChatCompletionRequest, Chunk
 from service.context import Context
 from service.jobs import references
@@ -21,15 +21,17 @@ from service.models.errors import ModelNotFound
 _EARLIER = ("ft:", "ftjob-")
 
 
-def resolve(session: Session, principal: Principal, context: Context, name: str) -> Source:
+def resolve_model(session: Session, principal: Principal, context: Context, name: str) -> ModelSource:
     """Return what a model's name means. Raises ModelNotFound, ModelNotReady, ParentFailed or InvalidRequest."""
     bases = [entry.id for entry in context.catalog.models]
     if name in bases:
-        return Source(base=name, project_id=principal.project_id)
+        return ModelSource(base=name, project_id=principal.project_id)
     if not name.startswith(_EARLIER):
         raise ModelNotFound(name, bases)
     organization = context.settings.organization
-    result = references.find(session, principal.project_id, name, organization=organization, param="model", bases=bases)
+    result = references.find_result(
+        session, principal.project_id, name, organization=organization, param="model", bases=bases
+    )
     job = result.job
     if result.waits:
         maker = f"The job {job.id}" if result.permission is None else "The job"
@@ -41,14 +43,14 @@ def resolve(session: Session, principal: Principal, context: Context, name: str)
     if result.kind == "reward":
         raise InvalidRequest(f"{result.name} is a reward model: it scores answers and writes none.", param="model")
     if result.kind == "model":
-        return Source(base=result.name, project_id=job.project_id)
-    return Source(base=job.base, project_id=job.project_id, job_id=job.id, step=result.step)
+        return ModelSource(base=result.name, project_id=job.project_id)
+    return ModelSource(base=job.base, project_id=job.project_id, job_id=job.id, step=result.step)
 
 
 def require_bounded(request: ChatCompletionRequest, settings: Settings) -> None:
     """Raise TooManyTokens for a request that may draw more tokens than one may, before any work is done for it.
 
-    A limit of tokens beyond the model's context is no error by itself: the answer ends where the context is full.
+    A limit of tokens beyond the model's context is not an error by itself: the answer ends where the context is full.
     """
     each = request.most_tokens or settings.engine_max_tokens
     if each * (request.n or 1) > settings.engine_most_tokens:
@@ -56,7 +58,7 @@ def require_bounded(request: ChatCompletionRequest, settings: Settings) -> None:
 
 
 def open_engine(context: Context) -> Engine:
-    """Return the engine's client. Raises ChatUnavailable where none is configured."""
+    """Return the engine's client. Raises ChatUnavailable if none is configured."""
     if context.settings.engine_url is None:
         raise ChatUnavailable(
             "This service has no engine for chat: its operator starts `burnish-server engine` and sets "
@@ -70,11 +72,11 @@ async def until_first(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[Chunk]:
     """Wait for the first chunk, so that a refusal comes before any answer; return the whole stream."""
     first = await anext(chunks, None)
 
-    async def whole() -> AsyncGenerator[Chunk]:
+    async def chain_chunks() -> AsyncGenerator[Chunk]:
         async with aclosing(chunks) as rest:
             if first is not None:
                 yield first
                 async for chunk in rest:
                     yield chunk
 
-    return whole()
+    return chain_chunks()

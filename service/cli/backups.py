@@ -24,15 +24,14 @@ def backup(file: Path, data: Path | None) -> None:
 
     Whoever has FILE has every dataset, model and secret: only you may read it, keep it so.
     """
-    from service.backups.make import embedded as require_embedded
-    from service.backups.make import make_backup, total_bytes
+    from service.backups.make import make_backup, require_embedded, total_bytes
     from service.kit.settings import load_settings
 
     if data is not None:
         os.environ["BURNISH_DATA"] = str(data)
     settings = load_settings()
     require_embedded(settings)
-    with _progress("Backing up", lambda: total_bytes(settings)) as advance:
+    with _show_progress("Backing up", lambda: total_bytes(settings)) as advance:
         made = make_backup(settings, file.absolute(), advance)
     click.echo(f"{file}: {made.blobs} blobs and the database, {made.bytes} bytes.")
     if settings.secret_key is not None:
@@ -53,7 +52,7 @@ def restore(file: Path, data: Path | None) -> None:
     if data is not None:
         os.environ["BURNISH_DATA"] = str(data)
     folder = load_settings().data
-    with _progress("Restoring", lambda: file.stat().st_size) as advance:
+    with _show_progress("Restoring", lambda: file.stat().st_size) as advance:
         manifest = restore_backup(file, folder, advance)
     made = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     click.echo(f"{folder} is as it was at {made}. Start it by: burnish-server up --data {folder}")
@@ -63,7 +62,7 @@ def restore(file: Path, data: Path | None) -> None:
 
 
 @contextmanager
-def _progress(what: str, total: Callable[[], int]) -> Generator[Callable[[int], None]]:
+def _show_progress(what: str, total: Callable[[], int]) -> Generator[Callable[[int], None]]:
     """Show a bar on a terminal, and nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda _bytes: None

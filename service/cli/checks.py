@@ -50,7 +50,7 @@ def check_packages(packages: tuple[str, ...] = TRAINER_PACKAGES) -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the data folder, for its owner alone. Raises CommandFailed where that is not possible."""
+    """Make the data folder, for its owner alone. Raises CommandFailed if that is not possible."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _close_to_others(folder)
@@ -83,7 +83,7 @@ def low_space(folder: Path, least: int = LEAST_FREE_BYTES) -> str | None:
 
 
 @contextmanager
-def locked(folder: Path) -> Generator[None]:
+def lock_data_folder(folder: Path) -> Generator[None]:
     """Hold the data folder for one `up`; the kernel lets go however the process ends. Raises CommandFailed."""
     descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "r+") as file:

@@ -19,7 +19,7 @@ def open_database() -> Generator[tuple[Database, Settings]]:
     from service.kit.settings import load_settings
 
     settings = load_settings()
-    migrations.check(settings)
+    migrations.check_schema(settings)
     database = Database(settings.database)
     try:
         yield database, settings

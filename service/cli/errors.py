@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import click
 
-from service.kit.terminal import printable
+from service.kit.terminal import replace_unprintable
 
 
 class CommandFailed(click.ClickException):
@@ -16,7 +16,7 @@ class CommandFailed(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the sentence."""
-        said = "\n".join(map(printable, self.message.split("\n")))
+        said = "\n".join(map(replace_unprintable, self.message.split("\n")))
         click.echo(f"burnish-server: {said}", file=file, err=True)
 
 
@@ -37,7 +37,7 @@ class Commands(click.Group):
 
 
 def sentence_of(error: Exception) -> str | None:
-    """Return what to tell of an error, None for one that nobody foresaw."""
+    """Return what to tell of an error, None for an unexpected one."""
     if isinstance(error, ModuleNotFoundError):
         return (
             f"The Python package '{error.name}' is not installed. Install this service again with all it needs: "

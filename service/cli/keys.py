@@ -11,7 +11,7 @@ from service.cli.database import open_database
 
 if TYPE_CHECKING:
     from service.keys.service import Scope
-    from service.keys.tables import ApiKey
+    from service.keys.tables import ApiKeyRow
 
 MAX_NAME = 64
 
@@ -76,8 +76,17 @@ def list_keys() -> None:
 
     with open_database() as (database, _), database.read() as session:
         for key, project in rows(session):
-            used = "never used" if key.last_used_at is None else f"used {_day(key.last_used_at)}"
-            columns = (key.id, project.name, key.name, key.hint, key.scopes, _day(key.created_at), used, _state(key))
+            used = "never used" if key.last_used_at is None else f"used {_format_day(key.last_used_at)}"
+            columns = (
+                key.id,
+                project.name,
+                key.name,
+                key.hint,
+                key.scopes,
+                _format_day(key.created_at),
+                used,
+                _describe_state(key),
+            )
             click.echo("\t".join(columns))
 
 
@@ -86,7 +95,7 @@ def list_keys() -> None:
 def revoke(key_id: str) -> None:
     """Revoke a key at once and for ever."""
     from service.audit.service import record_operator
-    from service.keys.repository import revoke as revoke_key
+    from service.keys.repository import mark_revoked as revoke_key
     from service.kit.errors import NotFound
 
     with open_database() as (database, _), database.write() as session:
@@ -97,11 +106,11 @@ def revoke(key_id: str) -> None:
     click.echo(f"Key {key_id} is revoked.")
 
 
-def _state(key: ApiKey) -> str:
+def _describe_state(key: ApiKeyRow) -> str:
     if key.revoked_at is not None:
-        return f"revoked {_day(key.revoked_at)}"
-    return "live" if key.expires_at is None else f"until {_day(key.expires_at)}"
+        return f"revoked {_format_day(key.revoked_at)}"
+    return "live" if key.expires_at is None else f"until {_format_day(key.expires_at)}"
 
 
-def _day(moment: float) -> str:
+def _format_day(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")

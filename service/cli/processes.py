@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.kit.tether import tethered
+from service.kit.tether import tether_command
 
 Say = Callable[[str], None]
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
@@ -20,7 +20,7 @@ _STEADY_SECONDS = 60.0
 _LOG_TAIL_BYTES = 8192
 
 
-class Child:
+class ServiceProcess:
     """One role of the service as a process. Its output goes to a log; it gets SIGTERM if `up` dies."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Child:
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "ab") as output:
             self._process = subprocess.Popen(
-                tethered(self._command, by=signal.SIGTERM),
+                tether_command(self._command, by=signal.SIGTERM),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -55,7 +55,7 @@ class Child:
         """Return how the process ended, None while it runs or before its start."""
         return None if self._process is None else self._process.poll()
 
-    def tend(self, say: Say) -> None:
+    def restart_if_dead(self, say: Say) -> None:
         """Start the process again if it has died: at once the first time, later after longer and longer."""
         status = self.exit_status()
         if status is None:
@@ -65,7 +65,7 @@ class Child:
             if now - self._started > _STEADY_SECONDS:
                 self._wait = _FIRST_WAIT
             self._restart_at = now + self._wait
-            say(f"{self.role} {_ended(status)}; starting it again in {self._wait:.0f} s (its log: {self.log})")
+            say(f"{self.role} {_describe_exit(status)}; starting it again in {self._wait:.0f} s (its log: {self.log})")
             self._wait = min(self._wait * 2, _LONGEST_WAIT)
         elif now >= self._restart_at:
             self.start()
@@ -75,8 +75,8 @@ class Child:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
-    def finish(self, hurry: Callable[[], bool]) -> None:
-        """Wait for the end; kill what takes too long, or at once where `hurry` says so."""
+    def wait_for_end(self, hurry: Callable[[], bool]) -> None:
+        """Wait for the end; kill what takes too long, or at once if `hurry` says so."""
         if self._process is None:
             return
         deadline = time.monotonic() + self._patience
@@ -94,10 +94,10 @@ class Child:
                 lines = file.read().decode("utf-8", "replace").strip().splitlines()
         except OSError:
             return "it left no log"
-        return _sentence(lines[-1]) if lines else "it said nothing"
+        return _sentence_of_line(lines[-1]) if lines else "it said nothing"
 
 
-def _sentence(line: str) -> str:
+def _sentence_of_line(line: str) -> str:
     """Return what a line of a log says, whatever its form."""
     try:
         entry: Any = json.loads(line)
@@ -106,16 +106,16 @@ def _sentence(line: str) -> str:
         return line.removeprefix("burnish-server: ")
 
 
-def stop_in_order(groups: Sequence[Sequence[Child]], hurry: Callable[[], bool]) -> None:
+def stop_in_order(groups: Sequence[Sequence[ServiceProcess]], hurry: Callable[[], bool]) -> None:
     """Stop each group before the next one."""
     for group in groups:
         for child in group:
             child.terminate()
         for child in group:
-            child.finish(hurry)
+            child.wait_for_end(hurry)
 
 
-def _ended(status: int) -> str:
+def _describe_exit(status: int) -> str:
     if status >= 0:
         return f"ended with status {status}"
     return f"was ended by {signal.Signals(-status).name}"

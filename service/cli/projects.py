@@ -12,7 +12,7 @@ from service.cli.database import open_database
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from service.keys.tables import Project
+    from service.keys.tables import ProjectRow
 
 _LIMITS = (
     "stored_bytes",
@@ -32,7 +32,7 @@ def projects() -> None:
 @projects.command("list")
 def list_projects() -> None:
     """List all projects, the oldest first."""
-    from service.keys.repository import projects as rows
+    from service.keys.repository import all_projects as rows
 
     with open_database() as (database, _), database.read() as session:
         for project in rows(session):
@@ -40,7 +40,7 @@ def list_projects() -> None:
             click.echo(f"{project.id}\t{project.name}\t{made}")
 
 
-def _value(_ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+def _parse_limit(_ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
     if value is None or value in ("none", "default"):
         return value
     if not (value.isascii() and value.isdigit()):
@@ -51,7 +51,7 @@ def _value(_ctx: click.Context, param: click.Parameter, value: str | None) -> in
 def _with_limits(command: Any) -> Any:
     for name in reversed(_LIMITS):
         option = f"--{name.replace('_', '-')}"
-        command = click.option(option, name, callback=_value, metavar="NUMBER|none|default")(command)
+        command = click.option(option, name, callback=_parse_limit, metavar="NUMBER|none|default")(command)
     return command
 
 
@@ -63,15 +63,15 @@ def limits(project: str, **given: int | str | None) -> None:
     from service.audit.service import record_operator
     from service.limits import service
     from service.limits.schemas import LimitsUpdate
-    from service.limits.values import Limits
+    from service.limits.values import QuotaLimits
 
     changes = {name: None if value == "none" else value for name, value in given.items() if value is not None}
     with open_database() as (database, settings), database.write() as session:
-        project_id = _named(session, project).id
+        project_id = _find_project(session, project).id
         if changes:
-            service.change(session, project_id, _checked(LimitsUpdate, changes))
+            service.change_limits(session, project_id, _validate_values(LimitsUpdate, changes))
             record_operator(session, "project.limits.updated", object_id=project_id, project_id=project_id)
-        shown = service.show(session, Limits.of(settings), project_id).model_dump()
+        shown = service.show_limits(session, QuotaLimits.from_settings(settings), project_id).model_dump()
     for name in _LIMITS:
         limit = "none" if shown[name]["limit"] is None else str(shown[name]["limit"])
         used = f"{shown[name]['used']:g}" if "used" in shown[name] else "—"
@@ -84,31 +84,31 @@ def limits(project: str, **given: int | str | None) -> None:
 def delete(project: str, yes: bool) -> None:
     """Delete PROJECT (its id or name) with everything it owns; the audit log alone keeps what was done in it."""
     from service.audit.service import record_operator
-    from service.erasure.service import close
+    from service.erasure.service import close_project
 
     with open_database() as (database, settings):
         with database.read() as session:
-            found = _named(session, project)
+            found = _find_project(session, project)
         if not yes:
             click.confirm(f"Delete {found.name} ({found.id}) with all its files, jobs, models and keys?", abort=True)
         with database.write() as session:
-            close(session, settings, found.id)
+            close_project(session, settings, found.id)
             record_operator(session, "project.deleted", object_id=found.id, project_id=found.id)
     click.echo(f"Project {found.name} ({found.id}) is deleted; the controller erases what it owns in some minutes.")
 
 
-def _named(session: Session, text: str) -> Project:
+def _find_project(session: Session, text: str) -> ProjectRow:
     """Return a project by its id or its name. Raises NotFound."""
-    from service.keys.repository import project, project_by_name
+    from service.keys.repository import find_project, project_by_name
     from service.kit.errors import NotFound
 
-    found = project(session, text) or project_by_name(session, text)
+    found = find_project(session, text) or project_by_name(session, text)
     if found is None:
         raise NotFound(f"There is no project '{text}'; `burnish-server projects list` shows all.")
     return found
 
 
-def _checked(model: Any, values: dict[str, Any]) -> Any:
+def _validate_values(model: Any, values: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
     from service.kit.errors import InvalidRequest

@@ -21,7 +21,7 @@ from service.cli import checks
 from service.cli.client_file import NAME as CLIENT_FILE
 from service.cli.client_file import write_client_file
 from service.cli.errors import CommandFailed
-from service.cli.processes import Child, stop_in_order
+from service.cli.processes import ServiceProcess, stop_in_order
 from service.context import open_context
 from service.kit.metrics import forget_notes
 from service.kit.reserve import DiskReserve
@@ -36,23 +36,23 @@ _WORKER_MARGIN = 20.0
 _PATIENCE = 15.0
 
 
-class Signals:
+class StopSignals:
     """How often the user has asked to stop: once is in order, twice is in a hurry."""
 
     def __init__(self) -> None:
         self.count = 0
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+            signal.signal(number, self._count_signal)
 
-    def stop(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether to stop."""
         return self.count > 0
 
-    def hurry(self) -> bool:
+    def should_hurry(self) -> bool:
         """Whether to stop without waiting for anyone."""
         return self.count > 1
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
+    def _count_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
 
 
@@ -64,51 +64,60 @@ def run_up(data: Path | None, *, host: str, port: int, workers: int, apis: int) 
     configured_target(settings)
     checks.check_port(host, port)
     checks.check_packages()
-    DiskReserve.of(settings).release_if_full()
+    DiskReserve.from_settings(settings).release_if_full()
     checks.prepare_folder(settings.data)
-    with checks.locked(settings.data):
+    with checks.lock_data_folder(settings.data):
         if warning := checks.low_space(settings.data):
-            _say(f"Warning: {warning}")
-        signals = Signals()
-        with _queue(settings) as (valkey, redis_url), _engine_socket(settings) as engine_socket:
-            migrations.upgrade(settings)
+            _print_line(f"Warning: {warning}")
+        signals = StopSignals()
+        with _open_queue(settings) as (valkey, redis_url), _engine_socket(settings) as engine_socket:
+            migrations.upgrade_schema(settings)
             forget_notes(settings.data)
             environment = {**os.environ, "BURNISH_DATA": str(settings.data), "BURNISH_REDIS_URL": redis_url}
             environment.setdefault("BURNISH_ENGINE_URL", f"unix://{engine_socket}")
             listen = ("api", "--host", host, "--port", str(port), "--share-port")
-            groups = _children(settings, environment, listen=listen, apis=apis, workers=workers, socket=engine_socket)
+            groups = _make_processes(
+                settings, environment, listen=listen, apis=apis, workers=workers, socket=engine_socket
+            )
             children = [child for group in groups for child in group]
             try:
-                _serve(settings, signals, children, valkey, url=_url(host, port))
+                _run_until_stopped(settings, signals, children, valkey, url=_reachable_url(host, port))
             finally:
-                _say("Stopping; running jobs write a checkpoint first. Ctrl-C again stops at once.")
-                stop_in_order(groups, signals.hurry)
-        _say("Stopped.")
+                _print_line("Stopping; running jobs write a checkpoint first. Ctrl-C again stops at once.")
+                stop_in_order(groups, signals.should_hurry)
+        _print_line("Stopped.")
     return 0
 
 
-def _serve(
-    settings: Settings, signals: Signals, children: Sequence[Child], valkey: EmbeddedValkey | None, *, url: str
+def _run_until_stopped(
+    settings: Settings,
+    signals: StopSignals,
+    children: Sequence[ServiceProcess],
+    valkey: EmbeddedValkey | None,
+    *,
+    url: str,
 ) -> None:
     for child in children:
         child.start()
     if not _await_ready(url, signals, children):
         return
-    _welcome(settings, url)
-    while not signals.stop():
+    _print_welcome(settings, url)
+    while not signals.should_stop():
         for child in children:
-            child.tend(_say)
+            child.restart_if_dead(_print_line)
         if valkey is not None and (status := valkey.poll()) is not None:
-            _say(f"Valkey ended with status {status}; starting it again. No job is lost: the database has them all.")
+            _print_line(
+                f"Valkey ended with status {status}; starting it again. No job is lost: the database has them all."
+            )
             valkey.start()
         time.sleep(_LOOK_SECONDS)
 
 
-def _await_ready(url: str, signals: Signals, children: Sequence[Child]) -> bool:
-    """Wait until the API answers; False where the user stops meanwhile. Raises CommandFailed where a process dies."""
+def _await_ready(url: str, signals: StopSignals, children: Sequence[ServiceProcess]) -> bool:
+    """Wait until the API answers; False if the user stops meanwhile. Raises CommandFailed if a process dies."""
     deadline = time.monotonic() + READY_SECONDS
     with httpx.Client(trust_env=False, timeout=5) as client:
-        while not signals.stop():
+        while not signals.should_stop():
             for child in children:
                 if child.exit_status() is not None:
                     raise CommandFailed(f"{child.role} did not start: {child.last_words()} (its log: {child.log})")
@@ -122,7 +131,7 @@ def _await_ready(url: str, signals: Signals, children: Sequence[Child]) -> bool:
     return False
 
 
-def _api_log(children: Sequence[Child]) -> Path:
+def _api_log(children: Sequence[ServiceProcess]) -> Path:
     return next(child.log for child in children if child.role == "api")
 
 
@@ -133,41 +142,43 @@ def _is_ready(client: httpx.Client, url: str) -> bool:
         return False
 
 
-def _welcome(settings: Settings, url: str) -> None:
+def _print_welcome(settings: Settings, url: str) -> None:
     context = open_context(settings)
     try:
         token = write_client_file(context, f"{url}/v1")
     finally:
         context.db.close()
-    _say(f"Burnish is ready at {url}/v1")
+    _print_line(f"Burnish is ready at {url}/v1")
     if token is not None:
         # Elsewhere than on a terminal, what is printed is kept: in a container's log, in a file.
         shown = f"{token}   (shown once)" if sys.stdout.isatty() else "the api_key in the file for clients"
-        _say(f"API key:       {shown}")
-    _say(f"For clients:   {settings.data / CLIENT_FILE}   (readable for its owner alone)")
-    _say(f"Logs:          {settings.data / 'logs'}")
+        _print_line(f"API key:       {shown}")
+    _print_line(f"For clients:   {settings.data / CLIENT_FILE}   (readable for its owner alone)")
+    _print_line(f"Logs:          {settings.data / 'logs'}")
     if settings.metrics_address != "off":
-        _say(f"Metrics:       {settings.metrics_address or settings.data / 'metrics'}")
-    _say("Ctrl-C stops it.")
+        _print_line(f"Metrics:       {settings.metrics_address or settings.data / 'metrics'}")
+    _print_line("Ctrl-C stops it.")
 
 
-def _children(
+def _make_processes(
     settings: Settings, environment: dict[str, str], *, listen: Sequence[str], apis: int, workers: int, socket: Path
-) -> list[list[Child]]:
+) -> list[list[ServiceProcess]]:
     """Return the processes in the order of their stop: workers, controller, APIs, and the engine that they ask."""
     logs = settings.data / "logs"
     addresses = _metrics_addresses(settings)
 
-    def child(role: str, *arguments: str, patience: float = _PATIENCE) -> Child:
+    def make_process(role: str, *arguments: str, patience: float = _PATIENCE) -> ServiceProcess:
         own = environment | {"BURNISH_METRICS_ADDRESS": next(addresses)}
-        return Child(role, arguments, logs=logs, environment=own, patience=patience)
+        return ServiceProcess(role, arguments, logs=logs, environment=own, patience=patience)
 
     patience = settings.stop_seconds + _WORKER_MARGIN
-    first, controller = child("api", *listen), child("controller", "controller")
-    engines = [] if settings.engine_url else [child("engine", "engine", "--socket", str(socket))]
+    first, controller = make_process("api", *listen), make_process("controller", "controller")
+    engines = [] if settings.engine_url else [make_process("engine", "engine", "--socket", str(socket))]
     names = [f"worker-{number}" for number in range(1, workers + 1)]
-    running = [child(name, "worker", "--name", name, patience=patience) for name in names]
-    others = [child(name, *listen, "--name", name) for name in (f"api-{number}" for number in range(2, apis + 1))]
+    running = [make_process(name, "worker", "--name", name, patience=patience) for name in names]
+    others = [
+        make_process(name, *listen, "--name", name) for name in (f"api-{number}" for number in range(2, apis + 1))
+    ]
     return [running, [controller], [first, *others], engines]
 
 
@@ -193,7 +204,7 @@ def _engine_socket(settings: Settings) -> Generator[Path]:
 
 
 @contextmanager
-def _queue(settings: Settings) -> Generator[tuple[EmbeddedValkey | None, str]]:
+def _open_queue(settings: Settings) -> Generator[tuple[EmbeddedValkey | None, str]]:
     """Run the embedded Valkey, unless a setting names another; give it and the queue's URL."""
     if settings.redis_url is not None:
         yield None, settings.redis_url
@@ -202,11 +213,11 @@ def _queue(settings: Settings) -> Generator[tuple[EmbeddedValkey | None, str]]:
         yield valkey, valkey.url
 
 
-def _url(host: str, port: int) -> str:
+def _reachable_url(host: str, port: int) -> str:
     """Return where this machine reaches a server that listens on `host`."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     click.echo(line)

@@ -1,4 +1,4 @@
-"""Steps: queued jobs reach the queue, and reach it again where the queue has lost them."""
+"""Steps: queued jobs reach the queue, and reach it again if the queue has lost them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from service.context import Context
 from service.controller import queries
 from service.jobs import repository
 from service.kit import outbox, tracing
-from service.queue.base import JobQueue
+from service.queue.base import JobIdQueue
 
 _log = logging.getLogger(__name__)
 
 
-def dispatch(context: Context, queue: JobQueue) -> int:
+def dispatch_jobs(context: Context, queue: JobIdQueue) -> int:
     """Push what the outbox asks for; return how many ids. Raises Unavailable or QueueUnavailable."""
     with context.db.read() as session:
-        rows = outbox.due(session, outbox.Topic.ENQUEUE_JOB)
-        parents = queries.traceparents(session, [row.payload["job_id"] for row in rows]) if rows else {}
+        rows = outbox.due_effects(session, outbox.Topic.ENQUEUE_JOB)
+        parents = queries.job_traceparents(session, [row.payload["job_id"] for row in rows]) if rows else {}
     for row in rows:
         job_id = row.payload["job_id"]
         with tracing.span("dispatch", {"burnish.job.id": job_id}, parent=parents.get(job_id), kind="producer"):
@@ -27,15 +27,15 @@ def dispatch(context: Context, queue: JobQueue) -> int:
     return len(rows)
 
 
-def refill(context: Context, queue: JobQueue) -> int:
+def refill_queue(context: Context, queue: JobIdQueue) -> int:
     """Push the queued jobs that do not wait in the queue, such as after it was emptied; return how many.
 
     A job that a worker is taking at this moment goes out twice: the second claim is refused by SQL.
     Raises Unavailable or QueueUnavailable.
     """
     with context.db.read() as session:
-        queued = [job.id for job in repository.ready(session)]
-    waiting = queue.waiting() if queued else frozenset[str]()
+        queued = [job.id for job in repository.ready_jobs(session)]
+    waiting = queue.waiting_ids() if queued else frozenset[str]()
     missing = [job_id for job_id in queued if job_id not in waiting]
     for job_id in missing:
         queue.push(job_id)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from service.context import Context
-from service.erasure.service import erase
+from service.erasure.service import erase_project
 from service.kit import outbox
-from service.queue.base import JobQueue
+from service.queue.base import JobIdQueue
 
 
-def erase_projects(context: Context, queue: JobQueue) -> int:
+def erase_projects(context: Context, queue: JobIdQueue) -> int:
     """Erase the projects whose time has come; return how many. Raises Unavailable or QueueUnavailable."""
     with context.db.read() as session:
-        rows = outbox.due(session, outbox.Topic.ERASE_PROJECT)
+        rows = outbox.due_effects(session, outbox.Topic.ERASE_PROJECT)
     for row in rows:
-        erase(context, queue, row.payload["project_id"])
+        erase_project(context, queue, row.payload["project_id"])
     return len(rows)

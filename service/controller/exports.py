@@ -1,4 +1,4 @@
-"""Steps: exports whose worker fell silent are made again; those whose time or model is over are deleted."""
+"""Steps: exports whose worker stopped responding are made again; those whose time or model is over are deleted."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import logging
 
 from service.context import Context
 from service.exports import lifecycle, repository
-from service.jobs.lifecycle import JobError
+from service.jobs.lifecycle import JobFailureReason
 from service.kit import metrics
-from service.kit.log import about
-from service.queue.base import JobQueue
+from service.kit.log import log_subject
+from service.queue.base import JobIdQueue
 
 _log = logging.getLogger(__name__)
-_LOST = JobError("worker_lost", "The worker that made the export stopped answering.")
+_LOST = JobFailureReason("worker_lost", "The worker that made the export stopped answering.")
 
 
-def end_expired_leases(context: Context, _queue: JobQueue) -> int:
+def end_expired_leases(context: Context, _queue: JobIdQueue) -> int:
     """Take exports from workers that did not renew in time; return how many. Raises Unavailable."""
     with context.db.read() as session:
         if not repository.with_expired_lease(session):
@@ -23,20 +23,20 @@ def end_expired_leases(context: Context, _queue: JobQueue) -> int:
     with context.db.write() as session:
         expired = repository.with_expired_lease(session)
         for export in expired:
-            with about(export.id, export.lease_token):
+            with log_subject(export.id, export.lease_token):
                 _log.warning("the worker %s stopped answering: it made %s", export.lease_owner, export.id)
-            lifecycle.retry_or_fail(session, export, context.settings, token=export.lease_token, error=_LOST)
+            lifecycle.retry_or_fail_export(session, export, context.settings, token=export.lease_token, error=_LOST)
     metrics.LEASES_EXPIRED.labels("export").inc(len(expired))
     return len(expired)
 
 
-def remove_superfluous(context: Context, _queue: JobQueue) -> int:
+def remove_superfluous(context: Context, _queue: JobIdQueue) -> int:
     """Delete exports that expired, or whose model or checkpoint is gone; return how many. Raises Unavailable."""
     with context.db.read() as session:
-        if not repository.superfluous(session, limit=1):
+        if not repository.superfluous_exports(session, limit=1):
             return 0
     with context.db.write() as session:
-        found = repository.superfluous(session)
+        found = repository.superfluous_exports(session)
         for export in found:
-            lifecycle.remove(session, export, context.settings)
+            lifecycle.remove_export(session, export, context.settings)
     return len(found)

@@ -9,12 +9,12 @@ from service.context import Context
 from service.controller import queries
 from service.controller.queries import Cursor
 from service.files import service as files
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.keys import repository as keys
 from service.keys.service import KEPT_SECONDS
 from service.kit import outbox
 from service.previews import repository as previews
-from service.queue.base import JobQueue
+from service.queue.base import JobIdQueue
 from service.storage.errors import InvalidKey
 from service.uploads import service as uploads
 from service.webhooks import repository as webhooks
@@ -27,10 +27,10 @@ _PREVIEWS_KEPT = timedelta(hours=1)
 _JOBS_A_PASS = 20
 
 
-def delete_blobs(context: Context, _queue: JobQueue) -> int:
+def delete_blobs(context: Context, _queue: JobIdQueue) -> int:
     """Delete what the outbox asks for; return how many rows. Raises Unavailable or StorageUnavailable."""
     with context.db.read() as session:
-        rows = outbox.due(session, outbox.Topic.DELETE_BLOBS)
+        rows = outbox.due_effects(session, outbox.Topic.DELETE_BLOBS)
     for row in rows:
         error = None
         try:
@@ -43,25 +43,25 @@ def delete_blobs(context: Context, _queue: JobQueue) -> int:
             _log.error("a deletion is given up: %s", error)
         with context.db.write() as session:
             if error is None:
-                outbox.remove(session, row.seq)
+                outbox.remove_effect(session, row.seq)
             else:
                 outbox.mark_done(session, row.seq, error=error)
     return len(rows)
 
 
-def delete_expired_files(context: Context, _queue: JobQueue) -> int:
+def delete_expired_files(context: Context, _queue: JobIdQueue) -> int:
     """Delete the files whose time is over; return how many. Raises Unavailable."""
     with context.db.write() as session:
         return files.delete_expired(session)
 
 
-def end_expired_uploads(context: Context, _queue: JobQueue) -> int:
+def end_expired_uploads(context: Context, _queue: JobIdQueue) -> int:
     """End the uploads whose hour is over; return how many. Raises Unavailable."""
     with context.db.write() as session:
         return uploads.end_expired(session)
 
 
-def remove_abandoned(context: Context, _queue: JobQueue) -> int:
+def remove_abandoned(context: Context, _queue: JobIdQueue) -> int:
     """Drop uploads that a day ago were begun and never ended, and what SQL keeps for some time.
 
     Raises Unavailable or StorageUnavailable.
@@ -69,7 +69,7 @@ def remove_abandoned(context: Context, _queue: JobQueue) -> int:
     with context.db.write() as session:
         keys.forget_answers(session, age=KEPT_SECONDS)
         queries.forget_done(session, age=_NOTICES_KEPT.total_seconds())
-        webhooks.forget(session, age=_NOTICES_KEPT.total_seconds())
+        webhooks.forget_events(session, age=_NOTICES_KEPT.total_seconds())
         previews.forget_old(session, age=_PREVIEWS_KEPT.total_seconds())
         workers.forget_silent(session, age=_PREVIEWS_KEPT.total_seconds())
     return context.storage.remove_abandoned(_ABANDONED_AFTER)
@@ -85,7 +85,7 @@ class AttemptSweeper:
     def __init__(self) -> None:
         self._cursor: Cursor = (0.0, 0)
 
-    def __call__(self, context: Context, _queue: JobQueue) -> int:
+    def __call__(self, context: Context, _queue: JobIdQueue) -> int:
         """Visit the next ended jobs; return how many blobs were deleted. Raises Unavailable or StorageUnavailable."""
         settings = context.settings
         age = settings.lease_seconds + settings.stop_seconds
@@ -93,15 +93,15 @@ class AttemptSweeper:
             jobs = queries.ended_after(session, self._cursor, age=age, limit=_JOBS_A_PASS)
         deleted = 0
         for job in jobs:
-            deleted += _sweep(context, job)
+            deleted += _sweep_job(context, job)
             self._cursor = (job.finished_at or 0.0, job.seq)
         return deleted
 
 
-def _sweep(context: Context, job: Job) -> int:
+def _sweep_job(context: Context, job: JobRow) -> int:
     with context.db.read() as session:
         keys, prefixes = queries.published_blobs(session, job)
-    kept = _attempts(job, keys)
+    kept = _published_attempts(job, keys)
     folders = tuple(f"{prefix.rstrip('/')}/" for prefix in prefixes)
     deleted = 0
     for blob in list(context.storage.list(f"jobs/{job.id}")):
@@ -114,7 +114,7 @@ def _sweep(context: Context, job: Job) -> int:
     return deleted
 
 
-def _attempts(job: Job, keys: frozenset[str]) -> frozenset[str]:
+def _published_attempts(job: JobRow, keys: frozenset[str]) -> frozenset[str]:
     """Return the names of the folders `attempt-N` that hold published blobs: they stay whole."""
     home = f"jobs/{job.id}/"
     return frozenset(key.split("/")[2] for key in keys if key.startswith(home) and key.count("/") > 2)

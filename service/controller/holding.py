@@ -7,35 +7,35 @@ from collections.abc import Iterable
 from service.context import Context
 from service.jobs import lifecycle, repository, turn_repository
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.limits import repository as limits_repository
 from service.limits import service as limits
-from service.limits.values import UNLIMITED, Limits
-from service.queue.base import JobQueue
+from service.limits.values import UNLIMITED, QuotaLimits
+from service.queue.base import JobIdQueue
 
 
-def hold_jobs(context: Context, _queue: JobQueue) -> int:
+def hold_jobs(context: Context, _queue: JobIdQueue) -> int:
     """Hold and release what has to be; return how many jobs changed. Raises Unavailable.
 
     A claim looks at the limits itself: this step is what tells the owners, and what sends the jobs again.
     """
-    defaults = Limits.of(context.settings)
+    defaults = QuotaLimits.from_settings(context.settings)
     with context.db.read() as session:
-        held = repository.held(session)
+        held = repository.held_jobs(session)
         limited = defaults != UNLIMITED or limits_repository.any_override(session)
         in_line = turn_repository.projects_in_line(session) if limited else ()
-    changed = sum(_hold(context, defaults, project_id) for project_id in in_line)
-    return changed + sum(_release(context, defaults, found) for found in _by_project(held).values())
+    changed = sum(_hold_ready_jobs(context, defaults, project_id) for project_id in in_line)
+    return changed + sum(_release_held_jobs(context, defaults, found) for found in _by_project(held).values())
 
 
-def _by_project(found: Iterable[Job]) -> dict[str, list[Job]]:
-    grouped: dict[str, list[Job]] = {}
+def _by_project(found: Iterable[JobRow]) -> dict[str, list[JobRow]]:
+    grouped: dict[str, list[JobRow]] = {}
     for job in found:
         grouped.setdefault(job.project_id, []).append(job)
     return grouped
 
 
-def _hold(context: Context, defaults: Limits, project_id: str) -> int:
+def _hold_ready_jobs(context: Context, defaults: QuotaLimits, project_id: str) -> int:
     with context.db.read() as session:
         own = limits.limits_of(session, defaults, project_id)
         why = limits.why_held(session, own, project_id)
@@ -43,24 +43,24 @@ def _hold(context: Context, defaults: Limits, project_id: str) -> int:
     changed = 0
     for job in ready:
         with context.db.write() as session:
-            now = repository.lock(session, job.id)
+            now = repository.lock_job(session, job.id)
             if why is not None and now is not None and now.state == JobState.QUEUED and now.held_by is None:
-                lifecycle.hold(session, now, why)
+                lifecycle.hold_job(session, now, why)
                 changed += 1
     return changed
 
 
-def _release(context: Context, defaults: Limits, held: list[Job]) -> int:
+def _release_held_jobs(context: Context, defaults: QuotaLimits, held: list[JobRow]) -> int:
     """Release jobs of one project, the oldest first: as many as may run."""
     for count, job in enumerate(held):
         with context.db.write() as session:
-            now = repository.lock(session, job.id)
+            now = repository.lock_job(session, job.id)
             if now is None or now.state != JobState.QUEUED or now.held_by is None:
                 continue
             own = limits.limits_of(session, defaults, job.project_id)
             why = limits.why_held(session, own, job.project_id, waiting=repository.count_ready(session, job.project_id))
             if why is not None:
-                lifecycle.hold(session, now, why)
+                lifecycle.hold_job(session, now, why)
                 return count
-            lifecycle.unhold(session, job.id)
+            lifecycle.unhold_job(session, job.id)
     return len(held)

@@ -1,4 +1,4 @@
-"""Step: jobs whose worker fell silent go back to the queue, or fail when their budget is spent."""
+"""Step: jobs whose worker stopped responding go back to the queue, or fail when their budget is spent."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import logging
 from service.context import Context
 from service.controller import queries
 from service.jobs import lifecycle, repository
-from service.jobs.lifecycle import JobError
+from service.jobs.lifecycle import JobFailureReason
 from service.kit import metrics
-from service.kit.log import about
-from service.queue.base import JobQueue
+from service.kit.log import log_subject
+from service.queue.base import JobIdQueue
 
 _log = logging.getLogger(__name__)
-_LOST = JobError("worker_lost", "the worker stopped answering")
+_LOST = JobFailureReason("worker_lost", "the worker stopped answering")
 
 
-def end_expired_leases(context: Context, _queue: JobQueue) -> int:
+def end_expired_leases(context: Context, _queue: JobIdQueue) -> int:
     """Take jobs from workers that did not renew in time; return how many. Raises Unavailable."""
     with context.db.read() as session:
         expired = [job.id for job in repository.with_expired_lease(session)]
-    return sum(_end(context, job_id) for job_id in expired)
+    return sum(_end_lease(context, job_id) for job_id in expired)
 
 
-def _end(context: Context, job_id: str) -> bool:
+def _end_lease(context: Context, job_id: str) -> bool:
     with context.db.write() as session:
         job = queries.lock_expired(session, job_id)
         if job is None:  # it was renewed, or has ended, since the list was read
             return False
         owner, attempt = job.lease_owner, job.lease_token
-        lifecycle.retry_or_fail(
+        lifecycle.retry_or_fail_job(
             session,
             job,
             token=attempt,
@@ -39,6 +39,6 @@ def _end(context: Context, job_id: str) -> bool:
             first_pause=context.settings.retry_seconds,
         )
     metrics.LEASES_EXPIRED.labels("job").inc()
-    with about(job_id, attempt):
+    with log_subject(job_id, attempt):
         _log.warning("the worker %s stopped answering: attempt %d of %s is over", owner, attempt, job_id)
     return True

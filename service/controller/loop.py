@@ -19,7 +19,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 
 
 @dataclass(frozen=True)
-class Step:
+class ControllerStep:
     """Something to do again and again, `seconds` after its last end."""
 
     name: str
@@ -30,13 +30,13 @@ class Step:
 
 
 class Outages:
-    """Who is held up by what, so that an outage is told in one line however many steps it stops."""
+    """Who is held up by what, so that an outage is logged once however many steps it stops."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held_up: dict[str, type[Exception]] = {}
 
-    def began(self, name: str, error: Exception) -> None:
+    def note_failure(self, name: str, error: Exception) -> None:
         """Note that a step failed."""
         kind = type(error)
         metrics.STEP_FAILURES.labels(name).inc()
@@ -48,9 +48,9 @@ class Outages:
         if isinstance(error, OUTAGES):
             _log.warning("%s Trying again until it does.", error)
         else:
-            _log.error("the step %s failed with an error that nobody foresaw; trying again", name, exc_info=error)
+            _log.error("the step %s failed with an unexpected error; trying again", name, exc_info=error)
 
-    def ended(self, name: str) -> None:
+    def note_recovery(self, name: str) -> None:
         """Note that a step works."""
         with self._lock:
             kind = self._held_up.pop(name, None)
@@ -59,7 +59,9 @@ class Outages:
             _log.info("the step %s works again", name)
 
 
-def run_steps(steps: Sequence[Step], stop: threading.Event, outages: Outages, *, patience: float = 10.0) -> None:
+def run_steps(
+    steps: Sequence[ControllerStep], stop: threading.Event, outages: Outages, *, patience: float = 10.0
+) -> None:
     """Run all steps until `stop` is set, then give each `patience` seconds to end.
 
     A thread that is still at work then is left behind: its transaction never commits.
@@ -74,7 +76,7 @@ def run_steps(steps: Sequence[Step], stop: threading.Event, outages: Outages, *,
         thread.join(patience)
 
 
-def run_step(step: Step, stop: threading.Event, outages: Outages) -> None:
+def run_step(step: ControllerStep, stop: threading.Event, outages: Outages) -> None:
     """Run one step again and again until `stop` is set."""
     try:
         while not stop.is_set():
@@ -85,7 +87,7 @@ def run_step(step: Step, stop: threading.Event, outages: Outages) -> None:
             step.close()
 
 
-def run_until_it_works(step: Step, stop: threading.Event, outages: Outages) -> None:
+def run_until_it_works(step: ControllerStep, stop: threading.Event, outages: Outages) -> None:
     """Run one step once; after a failure again, longer apart each time, up to half a minute. Raises SettingsError."""
     wait = _FIRST_WAIT
     while not stop.is_set():
@@ -94,9 +96,9 @@ def run_until_it_works(step: Step, stop: threading.Event, outages: Outages) -> N
         except SettingsError:
             raise
         except Exception as error:  # noqa: BLE001 - `outages` tells it; the controller outlives every failure
-            outages.began(step.name, error)
+            outages.note_failure(step.name, error)
             stop.wait(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
         else:
-            outages.ended(step.name)
+            outages.note_recovery(step.name)
             return

@@ -24,11 +24,11 @@ from service.controller import (
     validation,
     waiting,
 )
-from service.controller.loop import Outages, Step, run_steps, run_until_it_works
+from service.controller.loop import ControllerStep, Outages, run_steps, run_until_it_works
 from service.controller.webhooks import WebhookStep
 from service.kit import telemetry
 from service.kit.settings import Settings
-from service.queue.base import JobQueue
+from service.queue.base import JobIdQueue
 from service.queue.rq import RqJobQueue
 from service.webhooks.target import configured_target
 
@@ -40,20 +40,20 @@ _HOUR = 3600.0
 
 
 def run_controller(settings: Settings) -> int:
-    """Work until SIGTERM or SIGINT. Raises SettingsError where a setting or the database's schema is wrong."""
-    telemetry.begin(settings, "controller")
+    """Work until SIGTERM or SIGINT. Raises SettingsError if a setting or the database's schema is wrong."""
+    telemetry.set_up_telemetry(settings, "controller")
     stop = threading.Event()
 
-    def end(_number: int, _frame: FrameType | None) -> None:
+    def stop_on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        signal.signal(number, stop_on_signal)
     receiver = configured_target(settings)
     context = open_context(settings)
     queue = RqJobQueue(settings.redis)
     outages = Outages()
-    run_until_it_works(Step("schema", 0, partial(migrations.check, settings)), stop, outages)
+    run_until_it_works(ControllerStep("schema", 0, partial(migrations.check_schema, settings)), stop, outages)
     if not stop.is_set():
         _log.info(
             "working; %s", "the settings name a receiver of webhooks" if receiver else "BURNISH_WEBHOOK_URL is not set"
@@ -62,25 +62,25 @@ def run_controller(settings: Settings) -> int:
         check = validation.Validation(context)
         steps = [
             *steps_of(context, queue),
-            Step("validation", 0, check, check.close),
-            Step("webhooks", 0, sender, sender.close),
+            ControllerStep("validation", 0, check, check.close),
+            ControllerStep("webhooks", 0, sender, sender.close),
         ]
         run_steps(steps, stop, outages)
     context.db.close()
     return 0
 
 
-def steps_of(context: Context, queue: JobQueue) -> list[Step]:
+def steps_of(context: Context, queue: JobIdQueue) -> list[ControllerStep]:
     """Return the steps but for the validation and the webhooks'."""
     poll = context.settings.poll_seconds
     repeated = (
         ("waiting jobs", poll, waiting.release_waiting),
         ("limits", poll, holding.hold_jobs),
-        ("dispatch", poll, dispatch.dispatch),
-        ("refill", _REFILL_SECONDS, dispatch.refill),
+        ("dispatch", poll, dispatch.dispatch_jobs),
+        ("refill", _REFILL_SECONDS, dispatch.refill_queue),
         ("leases", poll, leases.end_expired_leases),
         ("timeouts", poll, timeouts.end_overdue),
-        ("unfit jobs", _SWEEP_SECONDS, fitting.tell_unfit),
+        ("unfit jobs", _SWEEP_SECONDS, fitting.report_unfit_jobs),
         ("leases of exports", poll, exports.end_expired_leases),
         ("superfluous exports", poll, exports.remove_superfluous),
         ("blobs", poll, garbage.delete_blobs),
@@ -89,7 +89,7 @@ def steps_of(context: Context, queue: JobQueue) -> list[Step]:
         ("expired uploads", _SWEEP_SECONDS, garbage.end_expired_uploads),
         ("erasure", poll, erasure.erase_projects),
         ("attempts", _SWEEP_SECONDS, garbage.AttemptSweeper()),
-        ("metrics", _MEASURE_SECONDS, measure.measure),
+        ("metrics", _MEASURE_SECONDS, measure.set_gauges),
         ("abandoned uploads", _HOUR, garbage.remove_abandoned),
     )
-    return [Step(name, seconds, partial(run, context, queue)) for name, seconds, run in repeated]
+    return [ControllerStep(name, seconds, partial(run, context, queue)) for name, seconds, run in repeated]

@@ -10,35 +10,37 @@ from prometheus_client import Gauge
 
 from service.context import Context
 from service.controller import statistics
-from service.controller.statistics import Counted
+from service.controller.statistics import KindCount
 from service.kit import metrics
 from service.kit.outbox import Topic
-from service.queue.base import JobQueue
+from service.queue.base import JobIdQueue
 
 
-def measure(context: Context, _queue: JobQueue) -> None:
+def set_gauges(context: Context, _queue: JobIdQueue) -> None:
     """Set the gauges. Raises Unavailable: then they keep what they had, and their time tells."""
     lease = context.settings.lease_seconds
     with context.db.read() as session:
-        jobs, queue = statistics.jobs(session), statistics.queue(session)
-        exports, outbox = statistics.exports(session), statistics.outbox(session)
+        jobs, queue = statistics.count_jobs(session), statistics.count_queued_jobs(session)
+        exports, outbox = statistics.count_exports(session), statistics.count_effects(session)
         ages = statistics.heartbeat_ages(session, lease_seconds=lease)
         workers = statistics.living_workers(session, within=lease)
-    _show([(state,) for state in statistics.UNFINISHED], jobs, metrics.JOBS)
-    _show(product(statistics.PRIORITIES, statistics.WAITS), queue, metrics.QUEUE_DEPTH, metrics.QUEUE_AGE)
-    _show([(status,) for status in statistics.UNFINISHED_EXPORTS], exports, metrics.EXPORTS)
-    _show([(topic,) for topic in Topic], outbox, metrics.OUTBOX_PENDING, metrics.OUTBOX_LAG)
+    _set_kinds([(state,) for state in statistics.UNFINISHED], jobs, metrics.JOBS)
+    _set_kinds(product(statistics.PRIORITIES, statistics.WAITS), queue, metrics.QUEUE_DEPTH, metrics.QUEUE_AGE)
+    _set_kinds([(status,) for status in statistics.UNFINISHED_EXPORTS], exports, metrics.EXPORTS)
+    _set_kinds([(topic,) for topic in Topic], outbox, metrics.OUTBOX_PENDING, metrics.OUTBOX_LAG)
     for of, age in ages.items():
         metrics.HEARTBEAT_AGE.labels(of).set(age)
     metrics.WORKERS.set(workers)
     metrics.MEASURED.set(time.time())
 
 
-def _show(kinds: Iterable[tuple[str, ...]], found: Iterable[Counted], count: Gauge, age: Gauge | None = None) -> None:
+def _set_kinds(
+    kinds: Iterable[tuple[str, ...]], found: Iterable[KindCount], count: Gauge, age: Gauge | None = None
+) -> None:
     """Set every kind, those of which there is none too."""
     known = {counted.kind: counted for counted in found}
     for kind in kinds:
-        counted = known.get(tuple(map(str, kind)), Counted(kind, 0, None))
+        counted = known.get(tuple(map(str, kind)), KindCount(kind, 0, None))
         count.labels(*kind).set(counted.total)
         if age is not None:
             age.labels(*kind).set(max(counted.age or 0.0, 0.0))

@@ -7,7 +7,7 @@ import logging
 from service.context import Context
 from service.controller import queries
 from service.jobs import retention
-from service.queue.base import JobQueue
+from service.queue.base import JobIdQueue
 
 _log = logging.getLogger(__name__)
 _BATCH = 100
@@ -19,9 +19,9 @@ class Retention:
     def __init__(self) -> None:
         self._checkpoints = self._results = self._jobs = 0
 
-    def __call__(self, context: Context, _queue: JobQueue) -> int:
+    def __call__(self, context: Context, _queue: JobIdQueue) -> int:
         """Look at the next ones; return how many were deleted. Raises Unavailable."""
-        deleted = self._expire_checkpoints(context) + self._expire_results(context) + self._prune(context)
+        deleted = self._expire_checkpoints(context) + self._expire_results(context) + self._prune_checkpoints(context)
         if deleted:
             _log.info("%d checkpoints and results were deleted: they were kept for as long as was asked", deleted)
         return deleted
@@ -47,12 +47,12 @@ class Retention:
                 deleted += retention.drop_expired_results(session, job_id)
         return deleted
 
-    def _prune(self, context: Context) -> int:
+    def _prune_checkpoints(self, context: Context) -> int:
         with context.db.read() as session:
             due = queries.with_more_checkpoints(session, after=self._jobs, limit=_BATCH)
         self._jobs = due[-1][0] if len(due) == _BATCH else 0
         deleted = 0
         for _, job_id in due:
             with context.db.write() as session:
-                deleted += retention.prune(session, job_id, organization=context.settings.organization)
+                deleted += retention.prune_checkpoints(session, job_id, organization=context.settings.organization)
         return deleted

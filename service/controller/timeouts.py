@@ -1,4 +1,4 @@
-"""Step: jobs that run beyond their timeout are ended, where their worker has not done so."""
+"""Step: jobs that run beyond their timeout are ended unless their worker has done so."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import logging
 from service.context import Context
 from service.jobs import lifecycle, repository
 from service.jobs.errors import StaleLease
-from service.kit.log import about
-from service.queue.base import JobQueue
+from service.kit.log import log_subject
+from service.queue.base import JobIdQueue
 
 _log = logging.getLogger(__name__)
 
 
-def end_overdue(context: Context, _queue: JobQueue) -> int:
+def end_overdue(context: Context, _queue: JobIdQueue) -> int:
     """End running jobs whose timeout is over; return how many. Raises Unavailable.
 
     A job's worker does that itself and keeps a last checkpoint; it gets the time for it.
@@ -24,9 +24,9 @@ def end_overdue(context: Context, _queue: JobQueue) -> int:
     for job in overdue:
         try:
             with context.db.write() as session:
-                lifecycle.time_out(session, job.id, token=job.lease_token)
+                lifecycle.time_out_job(session, job.id, token=job.lease_token)
         except StaleLease:
             continue
-        with about(job.id, job.lease_token):
+        with log_subject(job.id, job.lease_token):
             _log.warning("the worker %s let %s run beyond its timeout: it was ended", job.lease_owner, job.id)
     return len(overdue)

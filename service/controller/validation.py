@@ -13,13 +13,13 @@ from service.files.checking import CheckAbandoned, Needed, NeededUntil
 from service.jobs import lifecycle, repository
 from service.jobs.datasets import BadFile, DatasetChecks
 from service.jobs.errors import StaleLease
-from service.jobs.lifecycle import JobError
+from service.jobs.lifecycle import JobFailureReason
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.kit import tracing
 from service.kit.errors import Unavailable
-from service.kit.log import about
-from service.queue.base import JobQueue
+from service.kit.log import log_subject
+from service.queue.base import JobIdQueue
 from service.storage.errors import StorageFull, StorageUnavailable
 
 _log = logging.getLogger(__name__)
@@ -79,9 +79,9 @@ class Validation:
         if free <= 0:
             return
         with self._context.db.read() as session:
-            waiting = queries.validating(session, apart_from=list(under_way), per_project=self._per_project)
+            waiting = queries.validating_jobs(session, apart_from=list(under_way), per_project=self._per_project)
         held = Counter(under_way.values())
-        while free and (job := self._choose(waiting, held)) is not None:
+        while free and (job := self._choose_job(waiting, held)) is not None:
             waiting.remove(job)
             held[job.project_id] += 1
             free -= 1
@@ -89,23 +89,26 @@ class Validation:
         known = {job.project_id for job in waiting} | held.keys()
         self._last_turns = {project: turn for project, turn in self._last_turns.items() if project in known}
 
-    def _choose(self, waiting: Sequence[Job], held: Counter[str]) -> Job | None:
+    def _choose_job(self, waiting: Sequence[JobRow], held: Counter[str]) -> JobRow | None:
         allowed = (job for job in waiting if held[job.project_id] < self._per_project)
         order = (((held[job.project_id], self._last_turns.get(job.project_id, 0), job.seq), job) for job in allowed)
         return min(order, key=lambda entry: entry[0], default=(None, None))[1]
 
-    def _begin_check(self, job: Job) -> None:
+    def _begin_check(self, job: JobRow) -> None:
         self._turns += 1
         self._last_turns[job.project_id] = self._turns
         with self._lock:
             self._under_way[job.id] = job.project_id
-        threading.Thread(target=self._run, args=(job,), name=f"check {job.id}", daemon=True).start()
+        threading.Thread(target=self._run_check, args=(job,), name=f"check {job.id}", daemon=True).start()
 
-    def _run(self, job: Job) -> None:
+    def _run_check(self, job: JobRow) -> None:
         try:
-            with about(job.id), tracing.span("validate files", {"burnish.job.id": job.id}, parent=job.traceparent):
+            with (
+                log_subject(job.id),
+                tracing.span("validate files", {"burnish.job.id": job.id}, parent=job.traceparent),
+            ):
                 needed = NeededUntil(lambda: not self._closing.is_set() and _still_validating(self._context, job.id))
-                _decide(self._context, job, _check_job(self._checks, job, needed))
+                _apply_outcome(self._context, job, _check_job(self._checks, job, needed))
             with self._lock:
                 self._decided += 1
         except CheckAbandoned:
@@ -125,7 +128,7 @@ class Validation:
             raise failures[0]
 
 
-def validate_jobs(context: Context, _queue: JobQueue) -> int:
+def validate_jobs(context: Context, _queue: JobIdQueue) -> int:
     """Check the files of all waiting jobs; each ends up queued or failed. Return how many were decided.
 
     Raises Unavailable, StorageUnavailable: those jobs wait.
@@ -139,32 +142,36 @@ def _still_validating(context: Context, job_id: str) -> bool:
     return job is not None and job.state == JobState.VALIDATING
 
 
-def _check_job(checks: DatasetChecks, job: Job, needed: Needed) -> list[BadFile]:
+def _check_job(checks: DatasetChecks, job: JobRow, needed: Needed) -> list[BadFile]:
     try:
         named = {"training_file": job.training_file, "validation_file": job.validation_file}
-        checked = [checks.check(job, param, file_id, needed) for param, file_id in named.items() if file_id]
+        checked = [checks.check_file(job, param, file_id, needed) for param, file_id in named.items() if file_id]
         return [bad for bad in checked if bad is not None]
     except (CheckAbandoned, Unavailable, StorageUnavailable, StorageFull):
         raise
     except Exception:  # noqa: BLE001 - told, and the job ends with it
         # One file that our own code stumbles over must not hold up every other job.
         _log.exception("checking the files of %s ended with an unexpected error", job.id)
-        return [BadFile(JobError("server_error", "The service made an error while checking the files; see its log."))]
+        return [
+            BadFile(
+                JobFailureReason("server_error", "The service made an error while checking the files; see its log.")
+            )
+        ]
 
 
-def _decide(context: Context, job: Job, bad_files: Sequence[BadFile]) -> None:
+def _apply_outcome(context: Context, job: JobRow, bad_files: Sequence[BadFile]) -> None:
     try:
         with context.db.write() as session:
             if not bad_files:
                 lifecycle.queue_up(session, job.id)
                 return
-            now = repository.lock(session, job.id)
+            now = repository.lock_job(session, job.id)
             if now is None or now.state != JobState.VALIDATING:  # another controller was faster, or it was cancelled
                 return
             for bad in bad_files:
                 if bad.problems is not None:
                     message = f"{bad.problems['filename']} cannot be used as {bad.error.param}"
                     repository.add_event(session, job.id, message, level="error", data=bad.problems)
-            lifecycle.fail(session, job.id, bad_files[0].error)
+            lifecycle.fail_job(session, job.id, bad_files[0].error)
     except StaleLease:
         _log.info("%s was cancelled while its files were checked", job.id)

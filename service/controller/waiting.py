@@ -9,52 +9,52 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.jobs import lifecycle, repository
 from service.jobs.errors import StaleLease
-from service.jobs.lifecycle import JobError
+from service.jobs.lifecycle import JobFailureReason
 from service.jobs.parents import shown_parent
 from service.jobs.states import JobState
-from service.jobs.tables import Job
-from service.kit.log import about
-from service.queue.base import JobQueue
+from service.jobs.tables import JobRow
+from service.kit.log import log_subject
+from service.queue.base import JobIdQueue
 
 _log = logging.getLogger(__name__)
 _NO_RESULT = (JobState.FAILED, JobState.CANCELLED)
 
 
-def release_waiting(context: Context, _queue: JobQueue) -> int:
+def release_waiting(context: Context, _queue: JobIdQueue) -> int:
     """Look at every waiting job; return how many wait no longer. Raises Unavailable."""
     with context.db.read() as session:
-        jobs = repository.waiting(session)
+        jobs = repository.waiting_jobs(session)
     return sum(_look_at(context, job) for job in jobs)
 
 
-def _look_at(context: Context, job: Job) -> bool:
+def _look_at(context: Context, job: JobRow) -> bool:
     needed = (job.waits_for or "").split()
     with context.db.read() as session:
-        states = repository.states(session, needed)
+        states = repository.states_of_jobs(session, needed)
     left = [parent for parent in needed if states.get(parent) != JobState.SUCCEEDED]
     lost = next((parent for parent in left if states.get(parent, JobState.FAILED) in _NO_RESULT), None)
     if left == needed and lost is None:
         return False
     try:
         with context.db.write() as session:
-            return _change(session, job, left, lost)
+            return _update_waiting_job(session, job, left, lost)
     except StaleLease:
-        with about(job.id):
+        with log_subject(job.id):
             _log.info("%s ended while it was looked at", job.id)
         return False
 
 
-def _change(session: Session, job: Job, left: list[str], lost: str | None) -> bool:
+def _update_waiting_job(session: Session, job: JobRow, left: list[str], lost: str | None) -> bool:
     if lost is not None:
-        lifecycle.fail(session, job.id, _parent_failed(session, job, lost))
+        lifecycle.fail_job(session, job.id, _parent_failed(session, job, lost))
         return True
     if left:
         repository.wait_for(session, job.id, left)
         return False
-    return lifecycle.release(session, job.id)
+    return lifecycle.release_job(session, job.id)
 
 
-def _parent_failed(session: Session, job: Job, parent_id: str) -> JobError:
+def _parent_failed(session: Session, job: JobRow, parent_id: str) -> JobFailureReason:
     parent = repository.by_id(session, parent_id)
     shown = shown_parent(job, parent_id)
     foreign = shown != parent_id
@@ -67,4 +67,4 @@ def _parent_failed(session: Session, job: Job, parent_id: str) -> JobError:
     asked = parent_id == job.reward_job and parent_id != job.start_job
     param = f"method.{job.method['type']}.hyperparameters.reward.model" if asked else "model"
     role = "whose reward model this one asks" if asked else "that this one goes on from"
-    return JobError("parent_failed", f"{named}, {role}, {what}, so this one cannot run.", param)
+    return JobFailureReason("parent_failed", f"{named}, {role}, {what}, so this one cannot run.", param)

@@ -5,30 +5,30 @@ from __future__ import annotations
 import asyncio
 
 from service.context import Context
-from service.webhooks.lanes import Pace
+from service.webhooks.lanes import DeliveryPace
 from service.webhooks.sender import WebhookSender
-from service.webhooks.target import Target
+from service.webhooks.target import DeliveryTarget
 
 
 class WebhookStep:
     """Starts the deliveries that are due, then lets those in flight go on for `seconds`."""
 
     def __init__(
-        self, context: Context, configured: Target | None, *, seconds: float, pace: Pace | None = None
+        self, context: Context, configured: DeliveryTarget | None, *, seconds: float, pace: DeliveryPace | None = None
     ) -> None:
         self._sender = WebhookSender(context, configured, pace)
         self._seconds = seconds
         self._runner = asyncio.Runner()
 
     def __call__(self) -> None:
-        """Run one slice. Raises Unavailable where the database does not answer."""
-        self._runner.run(self._slice())
+        """Run one slice. Raises Unavailable if the database does not answer."""
+        self._runner.run(self._run_slice())
 
     def close(self) -> None:
         """Break off what is in flight; call it in the thread that ran the slices."""
         self._runner.run(self._sender.close())
         self._runner.close()
 
-    async def _slice(self) -> None:
-        await self._sender.step()
+    async def _run_slice(self) -> None:
+        await self._sender.start_due_deliveries()
         await asyncio.sleep(self._seconds)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from service.chat.protocol import Question
+from service.chat.protocol import EngineQuestion
 from service.chat.schemas import Chunk
 
 
 class Backend(Protocol):
     """Answers questions. Its methods run in the event loop of the main thread."""
 
-    def answers(self, question: Question) -> AsyncGenerator[Chunk]:
+    def stream_answer(self, question: EngineQuestion) -> AsyncGenerator[Chunk]:
         """Yield chunks, the last with the usage. Leaving the iteration ends the work.
 
         Raises a ServiceError: before the first chunk for what is wrong with the question, later where it breaks off.
         """
         ...
 
-    async def tend(self) -> None:
+    async def run_upkeep(self) -> None:
         """Do what is to be done between questions, until cancelled."""
         ...
 

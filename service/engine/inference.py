@@ -18,10 +18,10 @@ import httpx
 from pydantic import ValidationError
 
 from service.chat.errors import AnswerFailed, AnswerTooLong, ChatUnavailable, EngineBusy
-from service.chat.protocol import Question
+from service.chat.protocol import EngineQuestion
 from service.chat.schemas import Chunk
 from service.engine.turns import EngineTurns
-from service.engine.weights import Weights
+from service.engine.weights import EngineWeights
 from service.kit.errors import InvalidRequest
 from service.kit.settings import Settings
 from trainer.contract.chat import AdapterRef
@@ -33,14 +33,16 @@ _LOAD_SECONDS = 120.0
 _NOT_PASSED_ON = {"user", "metadata", "store", "service_tier", "prompt_cache_key", "safety_identifier"}
 
 
-class _Unknown(Exception):
+class _UnknownModel(Exception):
     """The server does not know the model, or has forgotten the adapter."""
 
 
 class InferenceServer:
     """A `Backend`."""
 
-    def __init__(self, settings: Settings, weights: Weights, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, settings: Settings, weights: EngineWeights, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
         assert settings.inference_url is not None
         key = settings.inference_key
         self._most_tokens = settings.engine_max_tokens
@@ -60,40 +62,40 @@ class InferenceServer:
             trust_env=False,
         )
 
-    async def answers(self, question: Question) -> AsyncGenerator[Chunk]:
+    async def stream_answer(self, question: EngineQuestion) -> AsyncGenerator[Chunk]:
         """Yield the server's chunks under the caller's name of the model.
 
         Raises InvalidRequest, EngineBusy, ChatUnavailable, AnswerFailed or AnswerTooLong.
         """
         project = question.asking_project
-        async with self._fetching.take(project):
-            adapter = await asyncio.to_thread(self._weights.adapter, question.source)
-        async with self._turns.take(project), aclosing(self._one(question, adapter)) as chunks:
-            async for chunk in within(chunks, self._answer_seconds):
+        async with self._fetching.hold_turn(project):
+            adapter = await asyncio.to_thread(self._weights.fetch_adapter, question.source)
+        async with self._turns.hold_turn(project), aclosing(self._answer_with_adapter(question, adapter)) as chunks:
+            async for chunk in limit_answer_time(chunks, self._answer_seconds):
                 yield chunk
 
     def count_waiting(self) -> int:
         """Return how many conversations wait for a place on the server."""
         return self._turns.count_waiting()
 
-    async def tend(self) -> None:
+    async def run_upkeep(self) -> None:
         """Nothing to do: the server keeps its own memory."""
 
     async def stop(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _one(self, question: Question, adapter: AdapterRef | None) -> AsyncGenerator[Chunk]:
+    async def _answer_with_adapter(self, question: EngineQuestion, adapter: AdapterRef | None) -> AsyncGenerator[Chunk]:
         served = question.source.base if adapter is None else adapter.name
         for last_try in (False, True):
             if adapter is not None:
-                await self._load(adapter, again=last_try)
+                await self._load_adapter(adapter, again=last_try)
             try:
-                async with aclosing(self._asked(question, served)) as chunks:
+                async with aclosing(self._stream_server(question, served)) as chunks:
                     async for chunk in chunks:
                         yield chunk.model_copy(update={"model": question.request.model})
                 return
-            except _Unknown as error:
+            except _UnknownModel as error:
                 if last_try or adapter is None:
                     raise ChatUnavailable(
                         f"The inference server behind this service does not serve {question.source.base}.", retry=False
@@ -103,7 +105,7 @@ class InferenceServer:
                     "The inference server behind this service does not answer. Try again in a few seconds."
                 ) from error
 
-    async def _load(self, adapter: AdapterRef, *, again: bool) -> None:
+    async def _load_adapter(self, adapter: AdapterRef, *, again: bool) -> None:
         async with self._loading:
             if adapter.name in self._loaded and not again:
                 return
@@ -122,16 +124,18 @@ class InferenceServer:
                 )
             self._loaded.add(adapter.name)
 
-    async def _asked(self, question: Question, served: str) -> AsyncGenerator[Chunk]:
-        async with self._client.stream("POST", "/chat/completions", json=self._body(question, served)) as response:
+    async def _stream_server(self, question: EngineQuestion, served: str) -> AsyncGenerator[Chunk]:
+        async with self._client.stream(
+            "POST", "/chat/completions", json=self._make_request_body(question, served)
+        ) as response:
             if response.is_error:
-                raise _refusal(response.status_code, await response.aread())
+                raise _translate_refusal(response.status_code, await response.aread())
             async for line in response.aiter_lines():
                 data = line.removeprefix("data:").strip()
                 if line.startswith("data:") and data != "[DONE]":
-                    yield _chunk(data)
+                    yield _parse_chunk(data)
 
-    def _body(self, question: Question, served: str) -> dict[str, Any]:
+    def _make_request_body(self, question: EngineQuestion, served: str) -> dict[str, Any]:
         body = question.request.model_dump(mode="json", exclude_none=True, exclude=_NOT_PASSED_ON)
         limit = question.request.most_tokens or self._most_tokens
         body.pop("max_completion_tokens", None)
@@ -143,8 +147,8 @@ class InferenceServer:
         }
 
 
-async def within(chunks: AsyncGenerator[Chunk], seconds: float) -> AsyncGenerator[Chunk]:
-    """Pass chunks on for so long. Raises AnswerTooLong: what was drawn cannot be counted, so it is no whole answer."""
+async def limit_answer_time(chunks: AsyncGenerator[Chunk], seconds: float) -> AsyncGenerator[Chunk]:
+    """Pass chunks on for so long. Raises AnswerTooLong: a broken answer's tokens cannot be counted."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         try:
@@ -161,17 +165,17 @@ async def within(chunks: AsyncGenerator[Chunk], seconds: float) -> AsyncGenerato
         yield chunk
 
 
-def _chunk(data: str) -> Chunk:
+def _parse_chunk(data: str) -> Chunk:
     try:
         return Chunk.model_validate_json(data)
     except ValidationError as error:
-        raise AnswerFailed(f"The inference server broke the answer off: {_message(data.encode())}") from error
+        raise AnswerFailed(f"The inference server broke the answer off: {_error_message(data.encode())}") from error
 
 
-def _refusal(status: int, body: bytes) -> Exception:
-    said = _message(body)
+def _translate_refusal(status: int, body: bytes) -> Exception:
+    said = _error_message(body)
     if status == HTTPStatus.NOT_FOUND:
-        return _Unknown(said)
+        return _UnknownModel(said)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return EngineBusy("The inference server has too much to do. Try again in a few seconds.")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -181,7 +185,7 @@ def _refusal(status: int, body: bytes) -> Exception:
     return AnswerFailed(f"The inference server failed with status {status}: {said}")
 
 
-def _message(body: bytes) -> str:
+def _error_message(body: bytes) -> str:
     """Return an error's sentence: OpenAI's form, the older form of vLLM, or the beginning of whatever it is."""
     try:
         told: Any = json.loads(body)

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 
 from service.chat.errors import AnswerFailed
-from service.chat.protocol import Question, Source
+from service.chat.protocol import EngineQuestion, ModelSource
 from service.chat.schemas import ChatCompletionRequest, Chunk
 from service.engine.speaker import Speaker
 from service.engine.turns import EngineTurns
-from service.engine.weights import Weights
-from service.engine.writer import Writer
+from service.engine.weights import EngineWeights
+from service.engine.writer import ChunkWriter
 from service.kit.errors import InvalidRequest
 from service.kit.fair_turns import Turn
 from service.kit.settings import Settings
@@ -40,7 +40,7 @@ class LocalEngine:
     The weights are made ready before a question waits for the model, so that a download keeps no model idle.
     """
 
-    def __init__(self, settings: Settings, weights: Weights, speaker: Speaker) -> None:
+    def __init__(self, settings: Settings, weights: EngineWeights, speaker: Speaker) -> None:
         self._settings = settings
         self._weights = weights
         self._speaker = speaker
@@ -52,15 +52,18 @@ class LocalEngine:
         # One thread for the whole life: children that prepare bases die with the thread that started them.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="weights")
 
-    async def answers(self, question: Question) -> AsyncGenerator[Chunk]:
+    async def stream_answer(self, question: EngineQuestion) -> AsyncGenerator[Chunk]:
         """Yield chunks. Raises InvalidRequest, EngineBusy, AnswerFailed, or what the weights may raise."""
-        check(question.request)
+        refuse_unsupported(question.request)
         project = question.asking_project
         self._inside += 1
         try:
-            async with self._fetching.take(project):
-                ask = await self._ask(question.source, question.request)
-            async with self._turns.take(project) as turn, aclosing(self._one(question, ask, turn)) as chunks:
+            async with self._fetching.hold_turn(project):
+                ask = await self._make_ask(question.source, question.request)
+            async with (
+                self._turns.hold_turn(project) as turn,
+                aclosing(self._run_conversation(question, ask, turn)) as chunks,
+            ):
                 async for chunk in chunks:
                     yield chunk
         finally:
@@ -71,7 +74,7 @@ class LocalEngine:
         """Return how many conversations wait for the model, those that have paused too."""
         return self._turns.count_waiting()
 
-    async def tend(self) -> None:
+    async def run_upkeep(self) -> None:
         """Free the model's memory when nobody has asked for a while."""
         idle, quiet = self._settings.engine_idle_seconds / _LOOKS_AN_IDLE_TIME, 0
         while True:
@@ -80,7 +83,7 @@ class LocalEngine:
             self._used = False
             if quiet >= _LOOKS_AN_IDLE_TIME and self._speaker.running:
                 log.info("Nobody has asked for %.0f s: the model's memory is freed", self._settings.engine_idle_seconds)
-                async with self._turns.take(_HOUSEKEEPING):
+                async with self._turns.hold_turn(_HOUSEKEEPING):
                     await self._speaker.stop()
 
     async def stop(self) -> None:
@@ -88,16 +91,16 @@ class LocalEngine:
         await self._speaker.stop()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _one(self, question: Question, ask: Ask, turn: Turn) -> AsyncGenerator[Chunk]:
-        writer = Writer(question.request.model, tools=ask.tools is not None)
-        reader = _Reader(self._settings.stream_stall_seconds, self._turns)
+    async def _run_conversation(self, question: EngineQuestion, ask: Ask, turn: Turn) -> AsyncGenerator[Chunk]:
+        writer = ChunkWriter(question.request.model, tools=ask.tools is not None)
+        reader = _AnswerReader(self._settings.stream_stall_seconds, self._turns)
         async with aclosing(self._speaker.ask(ask, _TurnSlices(self, turn))) as events:
             async for event in events:
                 if isinstance(event, Refused):
                     kind = AnswerFailed if event.fault else InvalidRequest
                     raise kind(event.message, param=event.param, code=event.code)
-                for chunk in writer.chunks(event):
-                    with reader.taking():
+                for chunk in writer.make_chunks(event):
+                    with reader.time_delivery():
                         yield chunk
 
     async def wait_for_others(self, turn: Turn) -> None:
@@ -114,9 +117,9 @@ class LocalEngine:
         finally:
             self._aside -= 1
 
-    async def _ask(self, source: Source, request: ChatCompletionRequest) -> Ask:
+    async def _make_ask(self, source: ModelSource, request: ChatCompletionRequest) -> Ask:
         loop = asyncio.get_running_loop()
-        base, adapter = await loop.run_in_executor(self._thread, self._weights.ready, source)
+        base, adapter = await loop.run_in_executor(self._thread, self._weights.prepare_weights, source)
         tools = None
         if request.tools and request.tool_choice != "none":
             tools = tuple(tool.model_dump(exclude_none=True) for tool in request.tools)
@@ -126,26 +129,26 @@ class LocalEngine:
             adapter=adapter,
             messages=request.messages,
             tools=tools,
-            sampling=sampling(request, most_tokens=self._settings.engine_max_tokens),
+            sampling=make_sampling(request, most_tokens=self._settings.engine_max_tokens),
             seconds=self._settings.engine_answer_seconds,
         )
 
 
 class _TurnSlices:
-    """The `Slices` of a conversation: it pauses once its turn has lasted long enough and another project waits."""
+    """Pauses a conversation once its turn has lasted long enough and another project waits."""
 
     def __init__(self, engine: LocalEngine, turn: Turn) -> None:
         self._engine = engine
         self._turn = turn
 
-    async def last(self) -> None:
+    async def wait_for_pause(self) -> None:
         await self._engine.wait_for_others(self._turn)
 
-    async def rest(self) -> None:
+    async def wait_to_resume(self) -> None:
         await self._engine.let_others_go(self._turn)
 
 
-class _Reader:
+class _AnswerReader:
     """Who reads an answer: one that is slower than the model must not keep the others from it for long."""
 
     def __init__(self, seconds: float, turns: EngineTurns) -> None:
@@ -154,7 +157,7 @@ class _Reader:
         self._blocked = 0.0
 
     @contextmanager
-    def taking(self) -> Generator[None]:
+    def time_delivery(self) -> Generator[None]:
         """Measure how long a piece of the answer waits to be taken. Raises AnswerFailed."""
         began = time.monotonic()
         yield
@@ -168,7 +171,7 @@ class _Reader:
             )
 
 
-def check(request: ChatCompletionRequest) -> None:
+def refuse_unsupported(request: ChatCompletionRequest) -> None:
     """Raise InvalidRequest for what only an inference server can do."""
     kind = (request.response_format or {"type": "text"}).get("type")
     if kind != "text":
@@ -182,7 +185,7 @@ def check(request: ChatCompletionRequest) -> None:
         )
 
 
-def sampling(request: ChatCompletionRequest, *, most_tokens: int) -> Sampling:
+def make_sampling(request: ChatCompletionRequest, *, most_tokens: int) -> Sampling:
     """Return how to draw, with OpenAI's defaults; `most_tokens` is the limit where the request has none."""
     return Sampling(
         max_tokens=request.most_tokens or most_tokens,

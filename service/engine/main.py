@@ -16,7 +16,7 @@ from service.engine.backend import Backend
 from service.engine.inference import InferenceServer
 from service.engine.local import LocalEngine
 from service.engine.speaker import CHAT_COMMAND, Speaker
-from service.engine.weights import Weights
+from service.engine.weights import EngineWeights
 from service.kit import telemetry
 from service.kit.descriptors import raise_descriptor_limit
 from service.kit.settings import Settings
@@ -32,14 +32,14 @@ def run_engine(
     chat_command: Sequence[str] = CHAT_COMMAND,
     prepare_command: Sequence[str] = PREPARE_COMMAND,
 ) -> int:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError where a setting is wrong."""
+    """Serve until SIGTERM or SIGINT. Raises SettingsError if a setting is wrong."""
     raise_descriptor_limit()
-    telemetry.begin(settings, "engine")
+    telemetry.set_up_telemetry(settings, "engine")
     context = open_context(settings)
     stop = threading.Event()
     folder = settings.data / "engine"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    weights = Weights(context, stop, prepare_command=prepare_command)
+    weights = EngineWeights(context, stop, prepare_command=prepare_command)
 
     def open_backend() -> Backend:
         if settings.inference_url is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from service.kit.settings import Settings
-from service.kit.tether import tethered
+from service.kit.tether import tether_command
 from service.worker.child import trainer_environment
 from trainer.contract.chat import (
     TOLD,
@@ -41,26 +41,26 @@ _LOG_NAME = "chat.log"
 Answer = Began | Piece | Ended | Done | Refused
 
 
-class Slices(Protocol):
+class ConversationSlices(Protocol):
     """When a conversation is to pause, and for how long."""
 
-    async def last(self) -> None:
+    async def wait_for_pause(self) -> None:
         """Wait from the (new) beginning of the model's work until the conversation is to pause."""
         ...
 
-    async def rest(self) -> None:
+    async def wait_to_resume(self) -> None:
         """Wait until a conversation that has paused is to go on."""
         ...
 
 
-class Endless:
-    """The `Slices` of a conversation that never pauses."""
+class EndlessSlice:
+    """The `ConversationSlices` of a conversation that never pauses."""
 
-    async def last(self) -> None:
+    async def wait_for_pause(self) -> None:
         """Wait for ever."""
         await asyncio.Event().wait()
 
-    async def rest(self) -> None:
+    async def wait_to_resume(self) -> None:
         """Go on at once."""
 
 
@@ -88,25 +88,25 @@ class Speaker:
         """The program's process id, None before its first start."""
         return None if self._process is None else self._process.pid
 
-    async def ask(self, ask: Ask, slices: Slices | None = None) -> AsyncGenerator[Answer]:
+    async def ask(self, ask: Ask, slices: ConversationSlices | None = None) -> AsyncGenerator[Answer]:
         """Yield what the program tells, to `Done` or `Refused`. Leaving earlier cancels the answer."""
-        slices = slices or Endless()
+        slices = slices or EndlessSlice()
         await self._wait_for_last_cancel()
-        process = await self._started()
+        process = await self._ensure_started()
         timer: asyncio.Task[None] | None = None
         aside = ended = False
         try:
-            await self._send(process, ask)
+            await self._send_order(process, ask)
             while not ended:
-                event = await self._next(process, ask.id)
+                event = await self._read_event(process, ask.id)
                 if isinstance(event, Began | Resumed):
-                    timer = asyncio.create_task(self._pause(process, ask.id, slices))
+                    timer = asyncio.create_task(self._pause_after_slice(process, ask.id, slices))
                 if isinstance(event, Paused):
                     aside = True
-                    await slices.rest()
+                    await slices.wait_to_resume()
                     await self._wait_for_last_cancel()
                     aside = False
-                    await self._send(process, Resume(id=ask.id))
+                    await self._send_order(process, Resume(id=ask.id))
                 elif not isinstance(event, Resumed):
                     ended = isinstance(event, Done | Refused)
                     yield event
@@ -114,12 +114,12 @@ class Speaker:
             if timer is not None:
                 timer.cancel()
             if aside:  # another is being asked: the program forgets this one and tells nothing of it
-                _write(process, Cancel(id=ask.id))
+                _write_order(process, Cancel(id=ask.id))
             elif not ended:  # a task of its own, because this one may be cancelled itself
-                self._ending = asyncio.create_task(self._cancel(process, ask.id))
+                self._ending = asyncio.create_task(self._cancel_answer(process, ask.id))
 
     async def stop(self) -> None:
-        """End the program, by force where it takes long."""
+        """End the program, by force if it takes long."""
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
@@ -131,14 +131,14 @@ class Speaker:
             process.kill()
             await process.wait()
 
-    async def _started(self) -> asyncio.subprocess.Process:
+    async def _ensure_started(self) -> asyncio.subprocess.Process:
         if self._process is not None and self._process.returncode is None:
             return self._process
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._folder / _LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *tethered(self._command),
+                *tether_command(self._command),
                 cwd=self._folder,
                 env=self._environment,
                 stdin=asyncio.subprocess.PIPE,
@@ -152,22 +152,24 @@ class Speaker:
         log.info("Started the program that answers, process %d", self._process.pid)
         return self._process
 
-    async def _pause(self, process: asyncio.subprocess.Process, ask_id: str, slices: Slices) -> None:
-        await slices.last()
-        await self._send(process, Pause(id=ask_id))
+    async def _pause_after_slice(
+        self, process: asyncio.subprocess.Process, ask_id: str, slices: ConversationSlices
+    ) -> None:
+        await slices.wait_for_pause()
+        await self._send_order(process, Pause(id=ask_id))
 
     async def _wait_for_last_cancel(self) -> None:
         """Wait until the answer that was left last has been read to its end, so that nobody else reads."""
         while self._ending is not None and not self._ending.done():
             await asyncio.wait({self._ending})
 
-    async def _send(self, process: asyncio.subprocess.Process, order: Frozen) -> None:
+    async def _send_order(self, process: asyncio.subprocess.Process, order: Frozen) -> None:
         assert process.stdin is not None
-        _write(process, order)
+        _write_order(process, order)
         with suppress(ConnectionError):  # its end is seen at the next read
             await process.stdin.drain()
 
-    async def _next(self, process: asyncio.subprocess.Process, ask_id: str) -> Told:
+    async def _read_event(self, process: asyncio.subprocess.Process, ask_id: str) -> Told:
         assert process.stdout is not None
         while line := await process.stdout.readline():
             event = TOLD.validate_json(line)
@@ -183,17 +185,17 @@ class Speaker:
             fault=True,
         )
 
-    async def _cancel(self, process: asyncio.subprocess.Process, ask_id: str) -> None:
+    async def _cancel_answer(self, process: asyncio.subprocess.Process, ask_id: str) -> None:
         """Tell it to stop answering and read on to the end of it, so that the next answer begins with its own.
 
         It may have paused before it was told so: then nothing more comes.
         """
-        await self._send(process, Cancel(id=ask_id))
-        while not isinstance(await self._next(process, ask_id), Done | Refused | Paused):
+        await self._send_order(process, Cancel(id=ask_id))
+        while not isinstance(await self._read_event(process, ask_id), Done | Refused | Paused):
             pass
 
 
-def _write(process: asyncio.subprocess.Process, order: Frozen) -> None:
+def _write_order(process: asyncio.subprocess.Process, order: Frozen) -> None:
     assert process.stdin is not None
     with suppress(ConnectionError, RuntimeError):  # a program that has gone is seen at the next read
         process.stdin.write(order.model_dump_json().encode() + b"\n")

@@ -21,14 +21,14 @@ class CallReader:
     def __init__(self) -> None:
         self._held = ""
 
-    def add(self, text: str) -> tuple[str, list[ToolCall]]:
+    def add_text(self, text: str) -> tuple[str, list[ToolCall]]:
         """Take text; return what can be shown of it, and the calls that are complete now."""
         self._held += text
         said, calls = "", list[ToolCall]()
         while True:
             before, opened, rest = self._held.partition(_OPEN)
             if not opened:
-                cut = len(before) - _overlap(before)
+                cut = len(before) - _overlap_length(before)
                 self._held = before[cut:]
                 return said + before[:cut], calls
             said += before
@@ -36,22 +36,22 @@ class CallReader:
             if not closed:
                 self._held = opened + rest
                 return said, calls
-            call = _read(body)
+            call = _parse_call(body)
             if call is None:
                 said += opened + body + closed
             else:
                 calls.append(call)
             self._held = after
 
-    def finish(self) -> tuple[str, list[ToolCall]]:
+    def finish_text(self) -> tuple[str, list[ToolCall]]:
         """Return what is left at the end; a model may end its turn in place of the closing mark."""
         held, self._held = self._held, ""
         before, opened, body = held.partition(_OPEN)
-        call = _read(body) if opened else None
+        call = _parse_call(body) if opened else None
         return (held, []) if call is None else (before, [call])
 
 
-def _read(body: str) -> ToolCall | None:
+def _parse_call(body: str) -> ToolCall | None:
     try:
         value: Any = json.loads(body)
     except (ValueError, RecursionError):  # a model may write lists in lists in lists
@@ -66,6 +66,6 @@ def _read(body: str) -> ToolCall | None:
     return ToolCall(id=ids.new_id(ids.TOOL_CALL), function=CalledFunction(name=name, arguments=text))
 
 
-def _overlap(text: str) -> int:
+def _overlap_length(text: str) -> int:
     """Return how many of the last characters may begin a call."""
     return next((size for size in range(len(_OPEN) - 1, 0, -1) if text.endswith(_OPEN[:size])), 0)

@@ -23,10 +23,10 @@ class EngineTurns:
         )
 
     @asynccontextmanager
-    async def take(self, project_id: str) -> AsyncGenerator[Turn]:
+    async def hold_turn(self, project_id: str) -> AsyncGenerator[Turn]:
         """Wait for a place and hold it for the length of the block. Raises EngineBusy if too many wait."""
         try:
-            async with self._turns.turn(project_id) as turn:
+            async with self._turns.hold_turn(project_id) as turn:
                 yield turn
         except TurnsExhausted as error:
             raise EngineBusy(error.message) from error

@@ -11,47 +11,47 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.chat.errors import AnswerFailed
-from service.chat.protocol import Source
+from service.chat.protocol import ModelSource
 from service.context import Context
 from service.kit.errors import InvalidRequest
 from service.worker import results
 from service.worker.bases import PREPARE_COMMAND, prepared_base
-from service.worker.errors import AttemptFailed, JobFailed, WorkerStopping
-from service.worker.hold import Unleased
+from service.worker.errors import AttemptFailed, JobFailedForGood, WorkerStopping
+from service.worker.hold import UnleasedHold
 from trainer.contract.chat import AdapterRef
 
 MAX_ADAPTERS = 64
 """How many adapters stay on disk; those unused for the longest go first."""
 
 
-class Weights:
-    """This machine's weights. Call `ready` from one thread, which lives as long as the process."""
+class EngineWeights:
+    """This machine's weights. Call `prepare_weights` from one thread, which lives as long as the process."""
 
     def __init__(
         self, context: Context, stop: threading.Event, *, prepare_command: Sequence[str] = PREPARE_COMMAND
     ) -> None:
         self._context = context
-        self._hold = Unleased("chat", stop=stop, poll_seconds=context.settings.poll_seconds)
+        self._hold = UnleasedHold("chat", stop=stop, poll_seconds=context.settings.poll_seconds)
         self._folder = context.settings.data / "engine"
         self._adapters = context.settings.inference_adapters or self._folder / "adapters"
         self._shared = context.settings.inference_adapters is not None
         self._prepare_command = prepare_command
 
-    def ready(self, source: Source) -> tuple[Path, AdapterRef | None]:
+    def prepare_weights(self, source: ModelSource) -> tuple[Path, AdapterRef | None]:
         """Return the folders of base and adapter.
 
-        Raises InvalidRequest where they can never be had, AnswerFailed where another try may help, Unavailable, or
-        OSError where the disk is full.
+        Raises InvalidRequest if they can never be had, AnswerFailed if another try may help, Unavailable, or
+        OSError if the disk is full.
         """
         with _as_answers():
-            return self._base(source), self._adapter(source)
+            return self._prepare_base(source), self._fetch_adapter(source)
 
-    def adapter(self, source: Source) -> AdapterRef | None:
-        """Return the adapter's folder alone, None where the base answers. Raises as `ready` does."""
+    def fetch_adapter(self, source: ModelSource) -> AdapterRef | None:
+        """Return the adapter's folder alone, None if the base answers. Raises as `prepare_weights` does."""
         with _as_answers():
-            return self._adapter(source)
+            return self._fetch_adapter(source)
 
-    def _base(self, source: Source) -> Path:
+    def _prepare_base(self, source: ModelSource) -> Path:
         workdir = self._folder / "prepare"
         shutil.rmtree(workdir, ignore_errors=True)
         workdir.mkdir(mode=0o700, parents=True)
@@ -66,7 +66,7 @@ class Weights:
         assert folder is not None, "chat with nothing is refused by the API"
         return folder
 
-    def _adapter(self, source: Source) -> AdapterRef | None:
+    def _fetch_adapter(self, source: ModelSource) -> AdapterRef | None:
         if source.job_id is None:
             return None
         result = results.result_of(self._context, source.job_id, source.step, self._hold, "model")
@@ -103,7 +103,7 @@ def _as_answers() -> Generator[None]:
     """Turn the ends of a worker's attempt into what the caller of a chat is told."""
     try:
         yield
-    except JobFailed as error:
+    except JobFailedForGood as error:
         raise InvalidRequest(error.error.message, param="model", code=error.error.code) from error
     except AttemptFailed as error:
         raise AnswerFailed(error.error.message, param="model", code=error.error.code) from error

@@ -24,7 +24,7 @@ from trainer.contract import chat as told
 
 
 @dataclass
-class Writer:
+class ChunkWriter:
     """Makes the chunks of one completion; `tools` says whether calls are looked for in its text."""
 
     model: str
@@ -36,62 +36,64 @@ class Writer:
     readers: dict[int, CallReader] = field(default_factory=dict[int, CallReader])
     called: dict[int, int] = field(default_factory=dict[int, int])
 
-    def chunks(self, event: told.Began | told.Piece | told.Ended | told.Done) -> list[Chunk]:
+    def make_chunks(self, event: told.Began | told.Piece | told.Ended | told.Done) -> list[Chunk]:
         """Return the chunks for what was told; the last has the usage and no choice."""
         match event:
             case told.Began():
                 self.prompt_tokens = event.prompt_tokens
                 return []
             case told.Piece():
-                return self._said(event.index, event.text, _logprobs(event.logprobs))
+                return self._make_text_chunks(event.index, event.text, _show_logprobs(event.logprobs))
             case told.Ended():
                 self.drawn += event.tokens
-                return self._ended(event)
+                return self._make_end_chunks(event)
             case told.Done():
                 total = self.prompt_tokens + self.drawn
                 usage = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.drawn, total_tokens=total)
-                return [self._chunk(usage=usage)]
+                return [self._make_chunk(usage=usage)]
 
-    def _said(self, index: int, text: str, logprobs: Logprobs | None) -> list[Chunk]:
+    def _make_text_chunks(self, index: int, text: str, logprobs: Logprobs | None) -> list[Chunk]:
         if not self.tools:
-            return self._pieces(index, text, [], logprobs)
-        shown, calls = self.readers.setdefault(index, CallReader()).add(text)
-        return self._pieces(index, shown, calls, logprobs)
+            return self._make_piece_chunks(index, text, [], logprobs)
+        shown, calls = self.readers.setdefault(index, CallReader()).add_text(text)
+        return self._make_piece_chunks(index, shown, calls, logprobs)
 
-    def _ended(self, event: told.Ended) -> list[Chunk]:
+    def _make_end_chunks(self, event: told.Ended) -> list[Chunk]:
         chunks: list[Chunk] = []
         if event.index in self.readers:
-            chunks = self._pieces(event.index, *self.readers[event.index].finish(), None)
-        chunks += self._first(event.index)
+            chunks = self._make_piece_chunks(event.index, *self.readers[event.index].finish_text(), None)
+        chunks += self._make_role_chunk(event.index)
         reason: FinishReason = "length" if event.finish_reason == "length" else "stop"
         if self.called[event.index] and reason == "stop":
             reason = "tool_calls"
-        return [*chunks, self._chunk(ChunkChoice(index=event.index, delta=Delta(), finish_reason=reason))]
+        return [*chunks, self._make_chunk(ChunkChoice(index=event.index, delta=Delta(), finish_reason=reason))]
 
-    def _pieces(self, index: int, text: str, calls: list[ToolCall], logprobs: Logprobs | None) -> list[Chunk]:
-        chunks = self._first(index)
+    def _make_piece_chunks(
+        self, index: int, text: str, calls: list[ToolCall], logprobs: Logprobs | None
+    ) -> list[Chunk]:
+        chunks = self._make_role_chunk(index)
         if text or logprobs:
-            chunks.append(self._chunk(ChunkChoice(index=index, delta=Delta(content=text), logprobs=logprobs)))
+            chunks.append(self._make_chunk(ChunkChoice(index=index, delta=Delta(content=text), logprobs=logprobs)))
         for call in calls:
             function = FunctionDelta(name=call.function.name, arguments=call.function.arguments)
             delta = ToolCallDelta(index=self.called[index], id=call.id, type="function", function=function)
             self.called[index] += 1
-            chunks.append(self._chunk(ChunkChoice(index=index, delta=Delta(tool_calls=[delta]))))
+            chunks.append(self._make_chunk(ChunkChoice(index=index, delta=Delta(tool_calls=[delta]))))
         return chunks
 
-    def _first(self, index: int) -> list[Chunk]:
+    def _make_role_chunk(self, index: int) -> list[Chunk]:
         """Return the chunk that names the role, once an answer."""
         if index in self.called:
             return []
         self.called[index] = 0
-        return [self._chunk(ChunkChoice(index=index, delta=Delta(role="assistant", content="")))]
+        return [self._make_chunk(ChunkChoice(index=index, delta=Delta(role="assistant", content="")))]
 
-    def _chunk(self, choice: ChunkChoice | None = None, usage: Usage | None = None) -> Chunk:
+    def _make_chunk(self, choice: ChunkChoice | None = None, usage: Usage | None = None) -> Chunk:
         choices = [] if choice is None else [choice]
         return Chunk(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
 
 
-def _logprobs(tokens: tuple[told.TokenLogprob, ...]) -> Logprobs | None:
+def _show_logprobs(tokens: tuple[told.TokenLogprob, ...]) -> Logprobs | None:
     if not tokens:
         return None
     return Logprobs(
@@ -100,13 +102,13 @@ def _logprobs(tokens: tuple[told.TokenLogprob, ...]) -> Logprobs | None:
                 token=token.token,
                 bytes=None if token.bytes is None else list(token.bytes),
                 logprob=token.logprob,
-                top_logprobs=[_likely(other) for other in token.top],
+                top_logprobs=[_show_top_logprob(other) for other in token.top],
             )
             for token in tokens
         ]
     )
 
 
-def _likely(token: told.TokenLogprob) -> TopLogprob:
+def _show_top_logprob(token: told.TokenLogprob) -> TopLogprob:
     known = None if token.bytes is None else list(token.bytes)
     return TopLogprob(token=token.token, bytes=known, logprob=token.logprob)

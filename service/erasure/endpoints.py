@@ -8,7 +8,7 @@ from service.erasure import service
 from service.erasure.schemas import ProjectDeleted
 from service.keys.auth import AdminDep, ContextDep, WriteSession
 from service.keys.errors import ProjectNotFound
-from service.kit.declared import refuses
+from service.kit.declared import declare_errors
 from service.kit.errors import Conflict
 from service.kit.routes import CheckedRoute
 
@@ -26,7 +26,7 @@ class OwnProject(Conflict):
         )
 
 
-@router.delete("/{project_id}", responses=refuses(ProjectNotFound("proj_abc123"), OwnProject()))
+@router.delete("/{project_id}", responses=declare_errors(ProjectNotFound("proj_abc123"), OwnProject()))
 def delete_project(project_id: str, session: WriteSession, context: ContextDep, admin: AdminDep) -> ProjectDeleted:
     """Delete a project: its keys stop and its jobs are cancelled at once, all that it owns is erased minutes later.
 
@@ -34,5 +34,5 @@ def delete_project(project_id: str, session: WriteSession, context: ContextDep, 
     """
     if project_id == admin.project_id:
         raise OwnProject
-    service.close(session, context.settings, project_id)
+    service.close_project(session, context.settings, project_id)
     return ProjectDeleted(id=project_id)

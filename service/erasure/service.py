@@ -17,18 +17,18 @@ from service.keys.errors import ProjectNotFound
 from service.kit import outbox
 from service.kit.settings import Settings
 from service.models import repository as models
-from service.queue.base import JobQueue
+from service.queue.base import JobIdQueue
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 20
 
 
-def close(session: Session, settings: Settings, project_id: str) -> None:
+def close_project(session: Session, settings: Settings, project_id: str) -> None:
     """Stop everything in a project and have it erased. Raises ProjectNotFound.
 
     Nothing more comes into it after this transaction: what is under way there is refused at its commit.
     """
-    if keys.project(session, project_id) is None:
+    if keys.find_project(session, project_id) is None:
         raise ProjectNotFound(project_id)
     # Jobs are locked before their project everywhere. The second look finds what came before the project was closed.
     _cancel_jobs(session, project_id)
@@ -38,10 +38,10 @@ def close(session: Session, settings: Settings, project_id: str) -> None:
     repository.stop_deliveries(session, project_id)
     # A worker may notice only then that its job is gone, and until then store what it made.
     delay = settings.lease_seconds + settings.stop_seconds
-    outbox.add(session, outbox.Topic.ERASE_PROJECT, delay=delay, lane=project_id, project_id=project_id)
+    outbox.add_effect(session, outbox.Topic.ERASE_PROJECT, delay=delay, lane=project_id, project_id=project_id)
 
 
-def erase(context: Context, queue: JobQueue, project_id: str) -> None:
+def erase_project(context: Context, queue: JobIdQueue, project_id: str) -> None:
     """Delete all that a closed project owns: rows, queue entries, and by the outbox its blobs. Safe to repeat.
 
     Raises Unavailable or QueueUnavailable.
@@ -58,18 +58,18 @@ def erase(context: Context, queue: JobQueue, project_id: str) -> None:
 
 def _cancel_jobs(session: Session, project_id: str) -> None:
     for job_id in repository.unfinished_jobs(session, project_id):
-        lifecycle.cancel(session, job_id)
+        lifecycle.cancel_job(session, job_id)
 
 
-def _erase_jobs(context: Context, queue: JobQueue, project_id: str) -> bool:
+def _erase_jobs(context: Context, queue: JobIdQueue, project_id: str) -> bool:
     with context.db.read() as session:
         found = repository.some_jobs(session, project_id, limit=_AT_ONCE)
-    queue.remove([job.id for job in found])
+    queue.remove_ids([job.id for job in found])
     with context.db.write() as session:
         for job in found:
             models.remove_of_job(session, job.id)
-            jobs.remove(session, job)
-            outbox.add(session, outbox.Topic.DELETE_BLOBS, prefix=f"jobs/{job.id}")
+            jobs.delete_job_row(session, job)
+            outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=f"jobs/{job.id}")
         repository.forget_jobs(session, [job.id for job in found])
     return bool(found)
 
@@ -78,7 +78,7 @@ def _erase_files(context: Context, project_id: str) -> bool:
     with context.db.write() as session:
         found = repository.some_files(session, project_id, limit=_AT_ONCE)
         for file in found:
-            files.delete(session, file)
+            files.remove_file(session, file)
     return bool(found)
 
 
@@ -87,5 +87,5 @@ def _erase_uploads(context: Context, project_id: str) -> bool:
         found = repository.some_uploads(session, project_id, limit=_AT_ONCE)
         for upload in found:
             repository.drop_upload(session, upload)
-            outbox.add(session, outbox.Topic.DELETE_BLOBS, prefix=f"uploads/{upload.id}")
+            outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=f"uploads/{upload.id}")
     return bool(found)

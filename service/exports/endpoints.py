@@ -10,10 +10,10 @@ from fastapi.responses import Response, StreamingResponse
 from service.exports import service
 from service.exports.errors import ExportNotFound, ExportNotReady, ModelNotReady
 from service.exports.schemas import ExportCreate, ExportDeleted, ExportObject
-from service.files.downloads import CONDITIONS, download, downloads
+from service.files.downloads import CONDITIONS, answer_download, download_responses
 from service.jobs.errors import DownloadBlocked
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
-from service.kit.declared import refuses
+from service.kit.declared import declare_errors
 from service.kit.pagination import BoundedListPage
 from service.kit.routes import CheckedRoute
 from service.models.errors import ModelNotFound
@@ -22,10 +22,10 @@ router = APIRouter(prefix="/v1/models/{model}/exports", tags=["Models"], route_c
 _SAMPLE = "ft:smollm2-135m-instruct:burnish:desk:abc12345"
 _BLOCKED = DownloadBlocked(_SAMPLE)
 _NO_MODEL = ModelNotFound("gpt-9", ["smollm2-135m-instruct"])
-_UNKNOWN = refuses(_NO_MODEL, ExportNotFound("export_abc123"))
+_UNKNOWN = declare_errors(_NO_MODEL, ExportNotFound("export_abc123"))
 
 
-@router.post("", responses=refuses(_NO_MODEL, ModelNotReady(_SAMPLE, "ftjob-abc123", "running"), _BLOCKED))
+@router.post("", responses=declare_errors(_NO_MODEL, ModelNotReady(_SAMPLE, "ftjob-abc123", "running"), _BLOCKED))
 def create_export(
     model: str,
     body: ExportCreate,
@@ -39,13 +39,13 @@ def create_export(
     The answer comes at once; a worker makes the export. The same model, format and precision gives the same export.
     """
 
-    def create() -> ExportObject:
-        return ExportObject.of(service.create(session, principal, context, model, body))
+    def make_export() -> ExportObject:
+        return ExportObject.from_row(service.request_export(session, principal, context, model, body))
 
-    return idempotency.once(session, body.model_dump(), ExportObject, create)
+    return idempotency.run_once(session, body.model_dump(), ExportObject, make_export)
 
 
-@router.get("", responses=refuses(_NO_MODEL))
+@router.get("", responses=declare_errors(_NO_MODEL))
 def list_exports(
     model: str,
     session: ReadSession,
@@ -55,8 +55,8 @@ def list_exports(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> BoundedListPage[ExportObject]:
     """List a model's exports, newest first."""
-    rows, has_more = service.page(session, principal, context, model, after=after, limit=limit)
-    return BoundedListPage[ExportObject].of([ExportObject.of(row) for row in rows], has_more)
+    rows, has_more = service.list_export_page(session, principal, context, model, after=after, limit=limit)
+    return BoundedListPage[ExportObject].from_items([ExportObject.from_row(row) for row in rows], has_more)
 
 
 @router.get("/{export_id}", responses=_UNKNOWN)
@@ -64,7 +64,7 @@ def get_export(
     model: str, export_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep
 ) -> ExportObject:
     """Return an export: its status, and its size and hash once it is ready."""
-    return ExportObject.of(service.find(session, principal, context, model, export_id))
+    return ExportObject.from_row(service.find_export(session, principal, context, model, export_id))
 
 
 @router.delete("/{export_id}", responses=_UNKNOWN)
@@ -72,7 +72,7 @@ def delete_export(
     model: str, export_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep
 ) -> ExportDeleted:
     """Delete an export, or end the making of it."""
-    service.delete(session, principal, context, model, export_id)
+    service.remove_export(session, principal, context, model, export_id)
     return ExportDeleted(id=export_id)
 
 
@@ -81,8 +81,8 @@ def delete_export(
     response_class=StreamingResponse,
     responses={
         **_UNKNOWN,
-        **refuses(ExportNotReady("export_abc123", "running", None), _BLOCKED),
-        **downloads({"application/octet-stream": None, "application/zip": None}),
+        **declare_errors(ExportNotReady("export_abc123", "running", None), _BLOCKED),
+        **download_responses({"application/octet-stream": None, "application/zip": None}),
     },
     openapi_extra=CONDITIONS,
 )
@@ -90,4 +90,4 @@ def download_export(
     model: str, export_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep
 ) -> Response:
     """Download a ready export: a zip with `manifest.json`, or the GGUF file."""
-    return download(context, request, service.find_content(session, principal, context, model, export_id))
+    return answer_download(context, request, service.find_content(session, principal, context, model, export_id))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.exports.tables import AS_STORED, ExportStatus, ModelExport
+from service.exports.tables import AS_STORED, ExportStatus, ModelExportRow
 from service.jobs.schemas import JobErrorObject
 from service.kit.expiry import ExpiresAfter
 from trainer.contract.export import ExportCheck, Format, Precision
@@ -50,7 +50,7 @@ class ExportObject(BaseModel):
     verification: ExportCheck | None
 
     @classmethod
-    def of(cls, export: ModelExport) -> ExportObject:
+    def from_row(cls, export: ModelExportRow) -> ExportObject:
         """Show a row."""
         return cls.model_validate(
             {

@@ -10,11 +10,11 @@ from service.context import Context
 from service.exports import lifecycle, repository
 from service.exports.errors import ExportNotFound, ExportNotReady, ModelNotReady
 from service.exports.schemas import ExportCreate
-from service.exports.tables import AS_STORED, ExportStatus, ModelExport
+from service.exports.tables import AS_STORED, ExportStatus, ModelExportRow
 from service.files.downloads import Attachment
 from service.jobs import references
 from service.jobs.errors import DownloadBlocked
-from service.jobs.references import Result
+from service.jobs.references import EarlierResult
 from service.keys.service import Principal
 from service.kit import ids
 from service.kit.errors import InvalidRequest
@@ -29,7 +29,9 @@ _RETRY_SECONDS = 30.0
 _PRECISIONS = {"merged": ("f32", "f16", "bf16"), "gguf": ("f32", "f16", "bf16", "q8_0")}
 
 
-def create(session: Session, principal: Principal, context: Context, name: str, body: ExportCreate) -> ModelExport:
+def request_export(
+    session: Session, principal: Principal, context: Context, name: str, body: ExportCreate
+) -> ModelExportRow:
     """Ask for an export; one that is there already is returned and kept longer, one that failed is made anew.
 
     Raises ModelNotFound, ModelNotReady, DownloadBlocked, InvalidRequest, or TurnsExhausted if too many exports of the
@@ -37,17 +39,17 @@ def create(session: Session, principal: Principal, context: Context, name: str, 
     """
     result = find_model(session, principal, context, name)
     _require_download(result)
-    precision = _checked(result.kind, body)
-    if references.stored(session, result.job.id, result.step) is None:
+    precision = _check_precision(result.kind, body)
+    if references.locate_result(session, result.job.id, result.step) is None:
         raise ModelNotFound(name, (base.id for base in context.catalog.models))
     expires_in = body.expires_after.seconds if body.expires_after else context.settings.export_seconds
-    found = repository.same(session, result.name, body.format, precision)
+    found = repository.find_same_export(session, result.name, body.format, precision)
     if found is not None and found.status == ExportStatus.FAILED:
-        lifecycle.remove(session, found, context.settings)
+        lifecycle.remove_export(session, found, context.settings)
         found = None
     if found is None:
         require_place(session, principal.project_id, context.settings.max_queued_exports)
-        repository.add(
+        repository.add_export(
             session,
             expires_in=expires_in,
             id=ids.new_id(ids.EXPORT),
@@ -57,19 +59,19 @@ def create(session: Session, principal: Principal, context: Context, name: str, 
             step=result.step,
             format=body.format,
             precision=precision,
-            filename=_filename(result.name, body.format, precision),
+            filename=_make_filename(result.name, body.format, precision),
         )
-        found = repository.same(session, result.name, body.format, precision)
+        found = repository.find_same_export(session, result.name, body.format, precision)
         assert found is not None
-    repository.prolong(session, found, expires_in=expires_in)
+    repository.prolong_export(session, found, expires_in=expires_in)
     return found
 
 
-def find_model(session: Session, principal: Principal, context: Context, name: str) -> Result:
+def find_model(session: Session, principal: Principal, context: Context, name: str) -> EarlierResult:
     """Return a fine-tuned model or checkpoint of the project's own. Raises ModelNotFound, ModelNotReady,
     ParentFailed, or InvalidRequest for a base model or an unknown checkpoint.
     """
-    if context.catalog.find(name) is not None:
+    if context.catalog.find_base(name) is not None:
         raise InvalidRequest(
             f"{name} is a base model of the catalog; fine-tuned models and their checkpoints are exported.",
             param="model",
@@ -87,41 +89,41 @@ def find_model(session: Session, principal: Principal, context: Context, name: s
     return result
 
 
-def page(
+def list_export_page(
     session: Session, principal: Principal, context: Context, name: str, *, after: str | None, limit: int
-) -> tuple[Sequence[ModelExport], bool]:
+) -> tuple[Sequence[ModelExportRow], bool]:
     """Return one page of a model's exports. Raises as `find_model` does."""
     result = find_model(session, principal, context, name)
-    return repository.page(session, principal.project_id, result.name, after=after, limit=limit)
+    return repository.fetch_export_page(session, principal.project_id, result.name, after=after, limit=limit)
 
 
-def find(session: Session, principal: Principal, context: Context, name: str, export_id: str) -> ModelExport:
+def find_export(session: Session, principal: Principal, context: Context, name: str, export_id: str) -> ModelExportRow:
     """Return an export. Raises ExportNotFound, and as `find_model` does."""
     result = find_model(session, principal, context, name)
-    export = repository.get(session, principal.project_id, result.name, export_id)
+    export = repository.get_export(session, principal.project_id, result.name, export_id)
     if export is None:
         raise ExportNotFound(export_id)
     return export
 
 
 def find_content(session: Session, principal: Principal, context: Context, name: str, export_id: str) -> Attachment:
-    """Return an export as it is downloaded. Raises DownloadBlocked, ExportNotReady, and as `find` does."""
-    export = find(session, principal, context, name, export_id)
+    """Return an export as it is downloaded. Raises DownloadBlocked, ExportNotReady, and as `find_export` does."""
+    export = find_export(session, principal, context, name, export_id)
     _require_download(find_model(session, principal, context, name))
-    return attachment(export)
+    return make_attachment(export)
 
 
-def _require_download(result: Result) -> None:
+def _require_download(result: EarlierResult) -> None:
     if result.adapter_download == "blocked":
         raise DownloadBlocked(result.name)
 
 
-def delete(session: Session, principal: Principal, context: Context, name: str, export_id: str) -> None:
-    """Delete an export, and end the making of it. Raises as `find` does."""
-    lifecycle.remove(session, find(session, principal, context, name, export_id), context.settings)
+def remove_export(session: Session, principal: Principal, context: Context, name: str, export_id: str) -> None:
+    """Delete an export, and end the making of it. Raises as `find_export` does."""
+    lifecycle.remove_export(session, find_export(session, principal, context, name, export_id), context.settings)
 
 
-def attachment(export: ModelExport) -> Attachment:
+def make_attachment(export: ModelExportRow) -> Attachment:
     """Return an export as it is downloaded. Raises ExportNotReady."""
     if export.status != ExportStatus.READY:
         raise ExportNotReady(export.id, export.status, (export.error or {}).get("message"))
@@ -134,13 +136,13 @@ def attachment(export: ModelExport) -> Attachment:
 
 def require_place(session: Session, project_id: str, most: int) -> None:
     """Raise TurnsExhausted if as many exports of a project wait as may; two requests cannot both get the last place."""
-    limits.lock(session, project_id)
+    limits.lock_project(session, project_id)
     if repository.count_queued(session, project_id) >= most:
         raise TurnsExhausted("exports", most, retry_after=_RETRY_SECONDS)
 
 
-def _checked(kind: Kinds, body: ExportCreate) -> str:
-    """Return the precision. Raises InvalidRequest where the model has no such form."""
+def _check_precision(kind: Kinds, body: ExportCreate) -> str:
+    """Return the precision. Raises InvalidRequest if the model has no such form."""
     if body.format == "adapter":
         if kind == "model":
             raise InvalidRequest(
@@ -162,7 +164,7 @@ def _checked(kind: Kinds, body: ExportCreate) -> str:
     return precision
 
 
-def _filename(name: str, kind: str, precision: str) -> str:
+def _make_filename(name: str, kind: str, precision: str) -> str:
     stem = name.replace(":", "-")
     if kind == "adapter":
         return f"{stem}-adapter.zip"

@@ -24,7 +24,7 @@ AS_STORED = "stored"
 """The precision of an adapter, which is packed as it is."""
 
 
-class ModelExport(Base):
+class ModelExportRow(Base):
     """One export of a model or of a checkpoint; there is one of each format and precision at most."""
 
     __tablename__ = "model_exports"

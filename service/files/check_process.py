@@ -108,7 +108,7 @@ def main() -> int:
         request = CheckRequest.load(file.read())
     _limit_resources(request)
     try:
-        summary = check_content(request, _content(request))
+        summary = check_content(request, _read_content(request))
     except MemoryError:
         reason = f"one piece of it takes more than {MEMORY_BYTES >> 30} GiB of memory: write shorter rows"
         summary = DatasetSummary(0, (Problem(0, reason),))
@@ -128,7 +128,7 @@ def _limit_resources(request: CheckRequest) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _content(request: CheckRequest) -> Iterator[bytes]:
+def _read_content(request: CheckRequest) -> Iterator[bytes]:
     if request.packing == "parquet":
         yield from grown(request.size, read_lines(sys.stdin.buffer), request.limits)
         return

@@ -18,9 +18,9 @@ from burnish.datasets import DatasetSummary, Limits, PackedChecker, Packing, Pro
 from burnish.datasets.packing import MAGIC_BYTES, packing_of, unpacked
 from service.context import Context
 from service.files.check_process import CheckRequest, check_content, load_summary
-from service.files.content import copied, limits_of, packing_of_row
+from service.files.content import copy_to_temporary, limits_of, packing_of_row
 from service.files.process import start_reader
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.kit.settings import Settings
 
 SMALL_BYTES = 128 << 10
@@ -36,7 +36,7 @@ class CheckAbandoned(Exception):
     """The check was ended because nobody needs its outcome any more."""
 
 
-def check_stored(context: Context, file: File, request: CheckRequest, needed: Needed) -> DatasetSummary:
+def check_stored(context: Context, file: FileRow, request: CheckRequest, needed: Needed) -> DatasetSummary:
     """Check a stored file. `needed` is asked at least every half second whether to go on.
 
     Raises CheckAbandoned, and the blob store's errors; StorageFull if there is no room for a copy of Parquet.
@@ -45,7 +45,7 @@ def check_stored(context: Context, file: File, request: CheckRequest, needed: Ne
         raise CheckAbandoned
     chunks = context.storage.read(file.blob_key)
     if request.packing == "parquet":
-        with copied(chunks) as copy, CheckProcess(request, needed, source=copy) as process:
+        with copy_to_temporary(chunks) as copy, CheckProcess(request, needed, source=copy) as process:
             return process.finish()
     if file.bytes > SMALL_BYTES:
         with closing(chunks), CheckProcess(request, needed) as process:
@@ -61,25 +61,27 @@ def check_stored(context: Context, file: File, request: CheckRequest, needed: Ne
 def check_small(request: CheckRequest, data: bytes) -> DatasetSummary | None:
     """Check a small file at once; None if it holds too much for that."""
 
-    def content() -> Iterator[bytes]:
+    def limit_content() -> Iterator[bytes]:
         size = 0
         for piece in unpacked(request.packing, (data,), request.limits):
             size += len(piece)
             if size > SMALL_BYTES:
-                raise _Grown
+                raise _GrownTooLarge
             yield piece
 
     try:
-        return check_content(request, content())
-    except _Grown:
+        return check_content(request, limit_content())
+    except _GrownTooLarge:
         return None
 
 
 def stored_request(
-    settings: Settings, file: File, method: str, needs: tuple[tuple[str | int, ...], ...]
+    settings: Settings, file: FileRow, method: str, needs: tuple[tuple[str | int, ...], ...]
 ) -> CheckRequest:
     """Return the request to check a stored file for a method."""
-    return _request(settings, file.filename, packing_of_row(file), size=file.bytes, method=method, needs=needs)
+    return _make_check_request(
+        settings, file.filename, packing_of_row(file), size=file.bytes, method=method, needs=needs
+    )
 
 
 class UploadCheck:
@@ -107,7 +109,7 @@ class UploadCheck:
         else:
             assert self._held is not None
             self._held += chunk
-            self._recognize(self._held)
+            self._recognize_packing(self._held)
 
     def needs_process(self, *, at_end: bool = False) -> bool:
         """Tell whether the check goes on in a process; at the end, a small file is checked to find out."""
@@ -116,13 +118,13 @@ class UploadCheck:
         if len(self._held) > SMALL_BYTES:
             return True
         if at_end and self._summary is None:
-            self._summary = check_small(self._request(), self._held)
+            self._summary = check_small(self._make_request(), self._held)
         return at_end and self._summary is None
 
     def start_process(self) -> None:
         """Go on in a process."""
         held, self._held = self._held, None
-        self._process = CheckProcess(self._request(), lambda: True)
+        self._process = CheckProcess(self._make_request(), lambda: True)
         self._process.send(held or b"")
 
     def finish(self) -> DatasetSummary:
@@ -141,7 +143,7 @@ class UploadCheck:
         if self._process is not None:
             self._process.close()
 
-    def _recognize(self, start: bytes) -> None:
+    def _recognize_packing(self, start: bytes) -> None:
         if len(start) < MAGIC_BYTES:
             return
         self.packing = packing_of(start)
@@ -149,10 +151,10 @@ class UploadCheck:
             self._parquet, self._held = PackedChecker(self._filename), None
             self._parquet.feed(start)
 
-    def _request(self) -> CheckRequest:
+    def _make_request(self) -> CheckRequest:
         if self._held is not None:
             self.packing = packing_of(self._held)
-        return _request(self._settings, self._filename, self.packing, size=self._settings.max_file_bytes)
+        return _make_check_request(self._settings, self._filename, self.packing, size=self._settings.max_file_bytes)
 
 
 class CheckProcess:
@@ -221,7 +223,7 @@ class CheckProcess:
         if status == 0:
             self._outcome.seek(0)
             return load_summary(self._outcome.read())
-        return DatasetSummary(0, (Problem(0, self._fault(status)),))
+        return DatasetSummary(0, (Problem(0, self._explain_status(status)),))
 
     def close(self) -> None:
         """End the process, if it has not ended."""
@@ -230,7 +232,7 @@ class CheckProcess:
         self._process.wait()
         self._files.close()
 
-    def _fault(self, status: int) -> str:
+    def _explain_status(self, status: int) -> str:
         if status == -signal.SIGXCPU:
             return self._asked.too_slow
         if status < 0 and self._asked.packing == "parquet":
@@ -274,7 +276,7 @@ class NeededUntil:
         return self._needed
 
 
-class _Grown(Exception):
+class _GrownTooLarge(Exception):
     pass
 
 
@@ -284,7 +286,7 @@ def _check_held(request: CheckRequest, data: bytes, needed: Needed) -> DatasetSu
         return process.finish()
 
 
-def _request(
+def _make_check_request(
     settings: Settings,
     filename: str,
     packing: Packing,

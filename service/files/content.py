@@ -15,7 +15,7 @@ from burnish.datasets.errors import UnreadableError
 from burnish.datasets.packing import grown, unpacked
 from service.files.parquet_reader import UNREADABLE
 from service.files.process import start_reader
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.kit.settings import Settings
 from service.storage.base import CHUNK_SIZE
 from service.storage.errors import StorageFull
@@ -31,19 +31,19 @@ def limits_of(settings: Settings) -> Limits:
 def read_local(source: BinaryIO, packing: Packing, limits: Limits) -> Iterator[bytes]:
     """Yield what an open file of this machine holds. Raises UnreadableError."""
     if packing == "parquet":
-        return _parquet(source, limits)
+        return _read_parquet(source, limits)
     return unpacked(packing, iter(lambda: source.read(CHUNK_SIZE), b""), limits)
 
 
-def packing_of_row(file: File) -> Packing:
+def packing_of_row(file: FileRow) -> Packing:
     """Return a file's packing, as it was recognised at its upload."""
     return cast("Packing", file.packing)
 
 
 @contextmanager
-def copied(chunks: Generator[bytes, None, None]) -> Generator[BinaryIO]:
+def copy_to_temporary(chunks: Generator[bytes, None, None]) -> Generator[BinaryIO]:
     """Copy a blob into a temporary file: Parquet can only be read from a file of this machine. Raises StorageFull."""
-    with _room(), tempfile.TemporaryFile(prefix="burnish-") as copy:
+    with _translate_no_space(), tempfile.TemporaryFile(prefix="burnish-") as copy:
         with closing(chunks):
             for chunk in chunks:
                 copy.write(chunk)
@@ -53,7 +53,7 @@ def copied(chunks: Generator[bytes, None, None]) -> Generator[BinaryIO]:
 
 
 @contextmanager
-def _room() -> Generator[None]:
+def _translate_no_space() -> Generator[None]:
     try:
         yield
     except OSError as error:
@@ -64,10 +64,10 @@ def _room() -> Generator[None]:
         ) from error
 
 
-def _parquet(source: BinaryIO, limits: Limits) -> Iterator[bytes]:
+def _read_parquet(source: BinaryIO, limits: Limits) -> Iterator[bytes]:
     size = source.seek(0, os.SEEK_END)
     source.seek(0)
-    with tempfile.TemporaryFile() as said, _reader(source, cast("BinaryIO", said)) as process:
+    with tempfile.TemporaryFile() as said, _run_parquet_reader(source, cast("BinaryIO", said)) as process:
         assert process.stdout is not None
         pipe = process.stdout.fileno()
         yield from grown(size, iter(lambda: os.read(pipe, _PIECE), b""), limits)
@@ -80,7 +80,7 @@ def _parquet(source: BinaryIO, limits: Limits) -> Iterator[bytes]:
 
 
 @contextmanager
-def _reader(source: BinaryIO, errors: BinaryIO) -> Generator[subprocess.Popen[bytes]]:
+def _run_parquet_reader(source: BinaryIO, errors: BinaryIO) -> Generator[subprocess.Popen[bytes]]:
     process = start_reader("service.files.parquet_reader", stdin=source, stdout=subprocess.PIPE, stderr=errors)
     try:
         with process:

@@ -16,38 +16,41 @@ from fastapi.responses import Response, StreamingResponse
 from service.context import Context
 from service.files.service import storage_errors
 from service.kit import metrics
-from service.kit.declared import Responses, refuses
+from service.kit.declared import Responses, declare_errors
 from service.kit.errors import RangeNotSatisfiable
 
 _SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
-def _header(description: str, example: str) -> dict[str, Any]:
+def _describe_header(description: str, example: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
 
 _FACTS = {
-    "ETag": _header("The strong entity tag: the SHA-256 of all bytes.", f'"{_SHA}"'),
-    "Repr-Digest": _header(
+    "ETag": _describe_header("The strong entity tag: the SHA-256 of all bytes.", f'"{_SHA}"'),
+    "Repr-Digest": _describe_header(
         "The digest of all bytes (RFC 9530).", "sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:"
     ),
-    "Content-Disposition": _header("The file's name.", "attachment; filename*=UTF-8''train.jsonl"),
-    "Accept-Ranges": _header("Ranges of bytes can be asked for.", "bytes"),
-    "X-Content-Type-Options": _header("The media type is what it says.", "nosniff"),
+    "Content-Disposition": _describe_header("The file's name.", "attachment; filename*=UTF-8''train.jsonl"),
+    "Accept-Ranges": _describe_header("Ranges of bytes can be asked for.", "bytes"),
+    "X-Content-Type-Options": _describe_header("The media type is what it says.", "nosniff"),
 }
-_RANGE = {"Content-Range": _header("The bytes of this part, and how many there are.", "bytes 0-1023/52428")}
+_RANGE = {"Content-Range": _describe_header("The bytes of this part, and how many there are.", "bytes 0-1023/52428")}
 
 
-def downloads(media_types: Mapping[str, str | None]) -> Responses:
+def download_responses(media_types: Mapping[str, str | None]) -> Responses:
     """Return a route's `responses` for a download of these media types, each with an example where text is sent."""
-    whole = {**_FACTS, "Content-Digest": _header("The digest of the bytes sent (RFC 9530).", "sha-256=:n4bQgYhM…=:")}
+    whole = {
+        **_FACTS,
+        "Content-Digest": _describe_header("The digest of the bytes sent (RFC 9530).", "sha-256=:n4bQgYhM…=:"),
+    }
     content: dict[str, Any] = {
         media_type: {"schema": {"type": "string", **({} if text else {"format": "binary"})}}
         | ({"example": text} if text else {})
         for media_type, text in media_types.items()
     }
-    refused = refuses(RangeNotSatisfiable(52428))
-    refused[416]["headers"] = {"Content-Range": _header("How many bytes there are.", "bytes */52428")}
+    refused = declare_errors(RangeNotSatisfiable(52428))
+    refused[416]["headers"] = {"Content-Range": _describe_header("How many bytes there are.", "bytes */52428")}
     return {
         200: {"description": "All bytes", "content": content, "headers": whole},
         206: {"description": "The range asked for", "content": content, "headers": _FACTS | _RANGE},
@@ -56,15 +59,15 @@ def downloads(media_types: Mapping[str, str | None]) -> Responses:
     }
 
 
-def _condition(name: str, description: str, example: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, **_header(description, example)}
+def _describe_condition(name: str, description: str, example: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, **_describe_header(description, example)}
 
 
 CONDITIONS = {
     "parameters": [
-        _condition("Range", "The bytes to send, one range; all without it.", "bytes=0-1023"),
-        _condition("If-Range", "Send the range only if the ETag is still this one, else all.", f'"{_SHA}"'),
-        _condition("If-None-Match", "Send nothing if the ETag is still one of these.", f'"{_SHA}"'),
+        _describe_condition("Range", "The bytes to send, one range; all without it.", "bytes=0-1023"),
+        _describe_condition("If-Range", "Send the range only if the ETag is still this one, else all.", f'"{_SHA}"'),
+        _describe_condition("If-None-Match", "Send nothing if the ETag is still one of these.", f'"{_SHA}"'),
     ]
 }
 """A download route's `openapi_extra`: the headers that `download` reads."""
@@ -91,7 +94,7 @@ class Attachment:
         return f"sha-256=:{base64.b64encode(bytes.fromhex(self.sha256)).decode()}:"
 
 
-def download(context: Context, request: Request, attachment: Attachment) -> Response:
+def answer_download(context: Context, request: Request, attachment: Attachment) -> Response:
     """Answer 200 with all bytes, 206 with the range asked for, or 304. Raises RangeNotSatisfiable (416), NotFound.
 
     More than one range at once is answered with all bytes, as a server may.
@@ -103,7 +106,7 @@ def download(context: Context, request: Request, attachment: Attachment) -> Resp
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
     }
-    if attachment.etag in _tags(request.headers.get("if-none-match", "")):
+    if attachment.etag in _parse_tags(request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
     part = _asked_range(request, attachment)
     start, end = part or (0, attachment.bytes)
@@ -115,18 +118,21 @@ def download(context: Context, request: Request, attachment: Attachment) -> Resp
     else:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{attachment.bytes}"
     return StreamingResponse(
-        _counted(chunks), status_code=200 if part is None else 206, media_type=attachment.media_type, headers=headers
+        _count_bytes(chunks),
+        status_code=200 if part is None else 206,
+        media_type=attachment.media_type,
+        headers=headers,
     )
 
 
-def _counted(chunks: Generator[bytes]) -> Generator[bytes]:
+def _count_bytes(chunks: Generator[bytes]) -> Generator[bytes]:
     with closing(chunks):
         for chunk in chunks:
             metrics.DOWNLOAD_BYTES.inc(len(chunk))
             yield chunk
 
 
-def _tags(value: str) -> list[str]:
+def _parse_tags(value: str) -> list[str]:
     return [tag.strip().removeprefix("W/") for tag in value.split(",")]
 
 

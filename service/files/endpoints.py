@@ -10,13 +10,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from service.files import repository, service
-from service.files.downloads import CONDITIONS, Attachment, download, downloads
+from service.files.downloads import CONDITIONS, Attachment, answer_download, download_responses
 from service.files.errors import SAMPLE_INVALID, SAMPLE_TOO_LARGE, FileNotFound
 from service.files.intake import UPLOAD_PURPOSES
 from service.files.schemas import FileDeleted, FileObject
 from service.files.turns import SAMPLE_TOO_MANY, UploadTurnsDep
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
-from service.kit.declared import refuses
+from service.kit.declared import declare_errors
 from service.kit.pagination import BoundedListPage, Order
 from service.kit.routes import CheckedRoute
 
@@ -45,10 +45,12 @@ _UPLOAD_BODY = {
         },
     }
 }
-_NO_FILE = refuses(FileNotFound("file-abc123"))
+_NO_FILE = declare_errors(FileNotFound("file-abc123"))
 
 
-@router.post("", openapi_extra=_UPLOAD_BODY, responses=refuses(SAMPLE_INVALID, SAMPLE_TOO_LARGE, SAMPLE_TOO_MANY))
+@router.post(
+    "", openapi_extra=_UPLOAD_BODY, responses=declare_errors(SAMPLE_INVALID, SAMPLE_TOO_LARGE, SAMPLE_TOO_MANY)
+)
 async def upload_file(
     request: Request,
     context: ContextDep,
@@ -66,7 +68,7 @@ async def upload_file(
         async with AsyncExitStack() as turn:
 
             async def check_in_turn() -> None:
-                await turn.enter_async_context(turns.turn(principal.project_id))
+                await turn.enter_async_context(turns.hold_turn(principal.project_id))
                 await to_thread.run_sync(upload.start_check)
 
             async for chunk in request.stream():
@@ -88,36 +90,36 @@ def list_files(
     order: Order = "desc",
 ) -> BoundedListPage[FileObject]:
     """List files, newest first."""
-    rows, has_more = repository.page(
+    rows, has_more = repository.fetch_file_page(
         session, principal.project_id, purpose=purpose, after=after, limit=limit, order=order
     )
-    data = [FileObject.of(row) for row in rows]
-    return BoundedListPage[FileObject].of(data, has_more)
+    data = [FileObject.from_row(row) for row in rows]
+    return BoundedListPage[FileObject].from_items(data, has_more)
 
 
 @router.get("/{file_id}", responses=_NO_FILE)
 def get_file(file_id: str, session: ReadSession, principal: PrincipalDep) -> FileObject:
     """Return a file's facts."""
-    return FileObject.of(service.find(session, principal, file_id))
+    return FileObject.from_row(service.find_file(session, principal, file_id))
 
 
 @router.get(
     "/{file_id}/content",
     response_class=StreamingResponse,
-    responses={**_NO_FILE, **downloads(_CONTENT)},
+    responses={**_NO_FILE, **download_responses(_CONTENT)},
     openapi_extra=CONDITIONS,
 )
 def get_file_content(
     file_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep
 ) -> Response:
     """Return a file's bytes as they were uploaded."""
-    file = service.find(session, principal, file_id)
+    file = service.find_file(session, principal, file_id)
     attachment = Attachment(file.blob_key, file.filename, service.media_type(file), file.bytes, file.sha256)
-    return download(context, request, attachment)
+    return answer_download(context, request, attachment)
 
 
 @router.delete("/{file_id}", responses=_NO_FILE)
 def delete_file(file_id: str, session: WriteSession, principal: PrincipalDep) -> FileDeleted:
     """Delete a file."""
-    service.delete(session, service.find(session, principal, file_id))
+    service.remove_file(session, service.find_file(session, principal, file_id))
     return FileDeleted(id=file_id)

@@ -8,7 +8,7 @@ from burnish.datasets import is_dataset_name
 from service.context import Context
 from service.files.checking import UploadCheck
 from service.files.errors import FileTooLarge, InvalidFile
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.kit import ids
 from service.kit.db import db_now
 from service.kit.errors import InvalidRequest
@@ -42,7 +42,7 @@ class Intake:
         self.check.feed(chunk)
         self._writer.write(chunk)
 
-    def commit(self, *, project_id: str, purpose: str, expiry: int | None) -> File:
+    def commit(self, *, project_id: str, purpose: str, expiry: int | None) -> FileRow:
         """Store the bytes and return a row for them that is in no session yet.
 
         `expiry` is in seconds from now. Raises InvalidFile with every problem found, or the blob store's errors.
@@ -51,7 +51,7 @@ class Intake:
         if not summary.ok:
             raise InvalidFile(self._filename, summary)
         blob = self._writer.commit()
-        return File(
+        return FileRow(
             id=self.file_id,
             project_id=project_id,
             filename=self._filename,
@@ -71,7 +71,7 @@ class Intake:
 
 
 def checked_filename(filename: str, *, param: str = "file") -> str:
-    """Return a file's name without folders. Raises InvalidRequest where it cannot be one, or of no known format."""
+    """Return a file's name without folders. Raises InvalidRequest if it cannot be one, or of no known format."""
     name = filename.replace("\\", "/").rpartition("/")[2]
     if not name or len(name) > 255 or any(unicodedata.category(char) == "Cc" for char in name):
         what = "The part `file`" if param == "file" else "The upload"

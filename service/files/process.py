@@ -12,7 +12,7 @@ from typing import IO
 
 import burnish.datasets
 import service
-from service.kit.tether import tethered
+from service.kit.tether import tether_command
 
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 # A tethered child dies with the thread that started it (see `kit/tether.py`). The thread of this pool lives as long as
@@ -31,7 +31,7 @@ def start_reader(
     """Start `python -m module` in a session of its own; of the open files, it has those named. Raises OSError."""
     return _starter.submit(
         subprocess.Popen[bytes],
-        tethered([sys.executable, "-m", module, *arguments]),
+        tether_command([sys.executable, "-m", module, *arguments]),
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,

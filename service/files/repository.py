@@ -9,56 +9,63 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
-from service.files.tables import File, FileContent
+from service.files.tables import FileContentRow, FileRow
 from service.kit.db import db_now
 from service.kit.pagination import Order, Scope, fetch_page
 
 
-def get(session: Session, project_id: str, file_id: str) -> File | None:
+def get_project_file(session: Session, project_id: str, file_id: str) -> FileRow | None:
     """Return a project's file."""
-    return session.scalar(select(File).where(File.id == file_id, File.project_id == project_id))
+    return session.scalar(select(FileRow).where(FileRow.id == file_id, FileRow.project_id == project_id))
 
 
-def page(
+def fetch_file_page(
     session: Session, project_id: str, *, purpose: str | None, after: str | None, limit: int, order: Order
-) -> tuple[Sequence[File], bool]:
+) -> tuple[Sequence[FileRow], bool]:
     """Return one page of a project's files."""
-    scope: Scope = [(File.project_id, project_id)]
+    scope: Scope = [(FileRow.project_id, project_id)]
     if purpose is not None:
-        scope.append((File.purpose, purpose))
+        scope.append((FileRow.purpose, purpose))
     return fetch_page(
-        session, select(File), scope=scope, seq=File.seq, public_id=File.id, after=after, limit=limit, order=order
+        session,
+        select(FileRow),
+        scope=scope,
+        seq=FileRow.seq,
+        public_id=FileRow.id,
+        after=after,
+        limit=limit,
+        order=order,
     )
 
 
-def remove(session: Session, file: File) -> bool:
-    """Delete a file's row; False where somebody else has."""
-    return session.scalar(delete(File).where(File.seq == file.seq).returning(File.seq)) is not None
+def delete_file_row(session: Session, file: FileRow) -> bool:
+    """Delete a file's row; False if somebody else has."""
+    return session.scalar(delete(FileRow).where(FileRow.seq == file.seq).returning(FileRow.seq)) is not None
 
 
-def share_content(session: Session, file: File) -> str:
+def share_content(session: Session, file: FileRow) -> str:
     """Count a file with these bytes in and return where its project has them: under the file's key if it is the first.
 
     The row is locked until the transaction ends, so that a deletion of the last other file waits, or has happened.
     """
     insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgresql_insert
     counted = (
-        insert(FileContent)
+        insert(FileContentRow)
         .values(blob_key=file.blob_key, project_id=file.project_id, sha256=file.sha256, files=1)
-        .on_conflict_do_update(index_elements=["project_id", "sha256"], set_={"files": FileContent.files + 1})
+        .on_conflict_do_update(index_elements=["project_id", "sha256"], set_={"files": FileContentRow.files + 1})
     )
-    return session.scalars(counted.returning(FileContent.blob_key)).one()
+    return session.scalars(counted.returning(FileContentRow.blob_key)).one()
 
 
 def release_content(session: Session, blob_key: str) -> bool:
     """Count one file less and tell whether no file has these bytes any more."""
-    query = update(FileContent).where(FileContent.blob_key == blob_key).values(files=FileContent.files - 1)
-    left = session.scalar(query.returning(FileContent.files))
+    query = update(FileContentRow).where(FileContentRow.blob_key == blob_key).values(files=FileContentRow.files - 1)
+    left = session.scalar(query.returning(FileContentRow.files))
     if left == 0:
-        session.execute(delete(FileContent).where(FileContent.blob_key == blob_key))
+        session.execute(delete(FileContentRow).where(FileContentRow.blob_key == blob_key))
     return not left
 
 
-def expired(session: Session, *, limit: int = 100) -> Sequence[File]:
+def expired_files(session: Session, *, limit: int = 100) -> Sequence[FileRow]:
     """Return files whose time is over."""
-    return session.scalars(select(File).where(File.expires_at <= db_now()).limit(limit)).all()
+    return session.scalars(select(FileRow).where(FileRow.expires_at <= db_now()).limit(limit)).all()

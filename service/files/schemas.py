@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from service.files.tables import File
+from service.files.tables import FileRow
 
 
 class FileObject(BaseModel):
@@ -23,7 +23,7 @@ class FileObject(BaseModel):
     status_details: str | None = None
 
     @classmethod
-    def of(cls, file: File) -> FileObject:
+    def from_row(cls, file: FileRow) -> FileObject:
         """Show a row."""
         return cls(
             id=file.id,

@@ -14,14 +14,14 @@ from service.files import repository
 from service.files.errors import FileNotFound
 from service.files.intake import Intake, checked_expiry, checked_purpose
 from service.files.schemas import FileObject
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.keys.idempotency import Idempotency
 from service.keys.service import Principal
 from service.kit import outbox
 from service.kit.errors import NoSpace, NotFound, Unavailable
 from service.kit.multipart import StreamedForm
 from service.limits import service as limits
-from service.limits.values import Limits
+from service.limits.values import QuotaLimits
 from service.storage.errors import BlobNotFound, StorageFull, StorageUnavailable
 
 RESULT_PURPOSE = "fine-tune-results"
@@ -36,8 +36,8 @@ class FileUpload:
         self._idempotency = idempotency
         self._principal = principal
         self._intake: Intake | None = None
-        self._form = StreamedForm(content_type, self._open)
-        self._defaults = Limits.of(context.settings)
+        self._form = StreamedForm(content_type, self._open_intake)
+        self._defaults = QuotaLimits.from_settings(context.settings)
 
     def __enter__(self) -> Self:
         return self
@@ -75,30 +75,32 @@ class FileUpload:
             file = self._intake.commit(project_id=self._principal.project_id, purpose=purpose, expiry=expiry)
         sent = {"filename": file.filename, "purpose": purpose, "sha256": file.sha256, "expiry": expiry}
         with kept_if_used(self._context, file.blob_key, file), self._context.db.write() as session:
-            return self._idempotency.once(session, sent, FileObject, lambda: add(session, file, self._defaults))
+            return self._idempotency.run_once(
+                session, sent, FileObject, lambda: add_file(session, file, self._defaults)
+            )
 
-    def _open(self, filename: str) -> Intake:
+    def _open_intake(self, filename: str) -> Intake:
         with self._context.db.read() as session:
-            room = limits.room(session, self._defaults, self._principal.project_id)
+            room = limits.remaining_bytes(session, self._defaults, self._principal.project_id)
         self._intake = Intake(self._context, filename, room=room)
         return self._intake
 
 
-def add(session: Session, file: File, defaults: Limits) -> FileObject:
+def add_file(session: Session, file: FileRow, defaults: QuotaLimits) -> FileObject:
     """Add the row of a committed blob. Where the project has the same bytes already, those are the file's.
 
-    `defaults` are the limits of projects that have none of their own. Raises QuotaExceeded where the project has no
+    `defaults` are the limits of projects that have none of their own. Raises QuotaExceeded if the project has no
     room for it.
     """
     limits.require_room(session, defaults, file.project_id, what=f"'{file.filename}'", size=file.bytes)
     own = file.blob_key
     file.blob_key = repository.share_content(session, file)
     if file.blob_key != own:
-        outbox.add(session, outbox.Topic.DELETE_BLOBS, key=own)
+        outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, key=own)
     session.add(file)
     session.flush()
     session.refresh(file)
-    return FileObject.of(file)
+    return FileObject.from_row(file)
 
 
 @contextmanager
@@ -128,15 +130,15 @@ class storage_errors:  # noqa: N801 - used as a `with` phrase
             raise NotFound("The stored bytes are gone: they were deleted meanwhile, or lost.") from error
 
 
-def find(session: Session, principal: Principal, file_id: str, *, param: str | None = "id") -> File:
+def find_file(session: Session, principal: Principal, file_id: str, *, param: str | None = "id") -> FileRow:
     """Return a file that the caller may see. Raises FileNotFound."""
-    file = repository.get(session, principal.project_id, file_id)
+    file = repository.get_project_file(session, principal.project_id, file_id)
     if file is None:
         raise FileNotFound(file_id, param=param)
     return file
 
 
-def media_type(file: File) -> str:
+def media_type(file: FileRow) -> str:
     """Return the media type of a file's bytes."""
     if file.packing != "none":
         return _PACKED_TYPES[file.packing]
@@ -145,15 +147,15 @@ def media_type(file: File) -> str:
     return "text/plain; charset=utf-8" if file.filename.endswith(".txt") else "application/jsonl"
 
 
-def delete(session: Session, file: File) -> None:
+def remove_file(session: Session, file: FileRow) -> None:
     """Delete a file: its row now, its bytes (if no other file has them) once this transaction has committed."""
-    if repository.remove(session, file) and repository.release_content(session, file.blob_key):
-        outbox.add(session, outbox.Topic.DELETE_BLOBS, key=file.blob_key)
+    if repository.delete_file_row(session, file) and repository.release_content(session, file.blob_key):
+        outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, key=file.blob_key)
 
 
 def delete_expired(session: Session) -> int:
     """Delete the files whose time is over and return how many."""
-    files = repository.expired(session)
+    files = repository.expired_files(session)
     for file in files:
-        delete(session, file)
+        remove_file(session, file)
     return len(files)

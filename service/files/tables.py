@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.kit.db import Base, db_now
 
 
-class File(Base):
+class FileRow(Base):
     """One file: its facts here, its bytes in the blob store under `blob_key`."""
 
     __tablename__ = "files"
@@ -26,14 +26,14 @@ class File(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     blob_key: Mapped[str] = mapped_column(String(255))
     rows: Mapped[int | None] = mapped_column(Integer)
-    """None where only a job's check reads them (Parquet)."""
+    """None if only a job's check reads them (Parquet)."""
     packing: Mapped[str] = mapped_column(String(16), default="none", server_default="none")
     """What the bytes are packed in, by themselves and not by the name: `none`, `gzip`, `zstd` or `parquet`."""
     created_at: Mapped[float] = mapped_column(Double, default=db_now())
     expires_at: Mapped[float | None] = mapped_column(Double, index=True)
 
 
-class FileContent(Base):
+class FileContentRow(Base):
     """Uploaded bytes that a project has stored once, and how many of its files they are the bytes of."""
 
     __tablename__ = "file_contents"

@@ -11,8 +11,8 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI, Request
 
 from service.chat.errors import ChatUnavailable, EngineBusy, ModelNotReady
-from service.chat.metering import Meter
-from service.chat.protocol import Source
+from service.chat.metering import TokenMeter
+from service.chat.protocol import ModelSource
 from service.context import Context
 from service.graders import service
 from service.graders.errors import GradersBusy, PythonGradersBusy, PythonGradersUnavailable, SourceRefused
@@ -22,8 +22,8 @@ from service.graders.turns import PYTHON_SECONDS, WAITING, GradingTurns
 from service.jobs.grading import PythonGradersOff
 from service.keys.auth import ContextDep, PrincipalDep
 from service.keys.service import Principal
-from service.kit.attended import attended
-from service.kit.declared import refuses
+from service.kit.attended import run_while_connected
+from service.kit.declared import declare_errors
 from service.kit.routes import CheckedRoute
 from service.limits.rates import RateBookDep
 from service.models.errors import ModelNotFound
@@ -61,45 +61,47 @@ def get_turns(request: Request) -> GradingTurns:
 TurnsDep = Annotated[GradingTurns, Depends(get_turns)]
 
 
-@router.post("/run", responses=refuses(*_REFUSALS, EngineBusy("32 conversations wait already.")))
+@router.post("/run", responses=declare_errors(*_REFUSALS, EngineBusy("32 conversations wait already.")))
 async def run_grader(
     body: GraderRun, request: Request, context: ContextDep, principal: PrincipalDep, book: RateBookDep, turns: TurnsDep
 ) -> GraderRunAnswer:
     """Grade one answer and keep nothing. What goes wrong in grading is told by `metadata.errors`, not by a status."""
-    found = await _models(context, principal, body)
-    meter = Meter(context, principal, book)
-    ask = service.asker(context, meter, found)
-    return await attended(request, _graded(body, await request.body(), ask, turns, principal.project_id))
+    found = await _find_models(context, principal, body)
+    meter = TokenMeter(context, principal, book)
+    ask = service.make_asker(context, meter, found)
+    return await run_while_connected(
+        request, _grade_in_turn(body, await request.body(), ask, turns, principal.project_id)
+    )
 
 
-@router.post("/validate", response_model_exclude_unset=True, responses=refuses(*_REFUSALS))
+@router.post("/validate", response_model_exclude_unset=True, responses=declare_errors(*_REFUSALS))
 async def validate_grader(
     body: GraderCheck, request: Request, context: ContextDep, principal: PrincipalDep, turns: TurnsDep
 ) -> GraderAnswer:
     """Check a grader as a job with it would be checked: its templates, its formula, its models, its source."""
-    await _models(context, principal, body)
-    await attended(request, _checked(body, turns, principal.project_id))
+    await _find_models(context, principal, body)
+    await run_while_connected(request, _check_in_turn(body, turns, principal.project_id))
     return GraderAnswer(grader=body.grader)
 
 
-async def _models(context: Context, principal: Principal, body: GraderCheck) -> dict[str, Source]:
-    def find() -> dict[str, Source]:
+async def _find_models(context: Context, principal: Principal, body: GraderCheck) -> dict[str, ModelSource]:
+    def read_sources() -> dict[str, ModelSource]:
         with context.db.read() as session:
-            return service.sources(session, principal, context, body.grader)
+            return service.find_sources(session, principal, context, body.grader)
 
-    return await to_thread.run_sync(find)
+    return await to_thread.run_sync(read_sources)
 
 
-async def _checked(body: GraderCheck, turns: GradingTurns, project_id: str) -> None:
-    async with turns.request(project_id):
+async def _check_in_turn(body: GraderCheck, turns: GradingTurns, project_id: str) -> None:
+    async with turns.hold_request_turn(project_id):
         await service.check_sources(body.grader, turns, project_id)
 
 
-async def _graded(
+async def _grade_in_turn(
     body: GraderRun, content: bytes, ask: AskModel, turns: GradingTurns, project_id: str
 ) -> GraderRunAnswer:
-    async with turns.request(project_id):
+    async with turns.hold_request_turn(project_id):
         began = time.monotonic()
         graded = await grade_answer(body.grader, content, ask=ask, turns=turns, project_id=project_id)
         seconds = time.monotonic() - began
-    return GraderRunAnswer.of(graded, name=body.grader.name, kind=body.grader.type, seconds=seconds)
+    return GraderRunAnswer.from_grade(graded, name=body.grader.name, kind=body.grader.type, seconds=seconds)

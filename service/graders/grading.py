@@ -23,14 +23,14 @@ async def grade_answer(grader: AnyGrader, body: bytes, *, ask: AskModel, turns: 
     """
     answers: dict[str, list[Any]] = {}
     try:
-        outcome = await turns.children.grade(project_id, body, answers)
+        outcome = await turns.children.grade_body(project_id, body, answers)
         if outcome.grade is None:
             answers["replies"] = await _ask_all(outcome.questions, ask)
-            run = partial(_run, turns, project_id)
+            run = partial(_run_in_turn, turns, project_id)
             answers["rewards"] = await _run_all(sources(grader)[: outcome.calls], outcome.call, run)
-            outcome = await turns.children.grade(project_id, body, answers)
+            outcome = await turns.children.grade_body(project_id, body, answers)
     except Failure as failure:
-        return _failed(grader, failure)
+        return _make_failed_grade(grader, failure)
     assert outcome.grade is not None, "a grader asked for more than it had asked for"
     return outcome.grade
 
@@ -44,9 +44,9 @@ async def _ask_all(questions: tuple[Question, ...], ask: AskModel) -> list[Any]:
             async with asyncio.timeout_at(deadline):
                 replies.append((await ask(question)).model_dump())
         except TimeoutError:
-            replies.append(_told(late))
+            replies.append(_describe_failure(late))
         except Failure as failure:
-            replies.append(_told(failure))
+            replies.append(_describe_failure(failure))
     return replies
 
 
@@ -59,29 +59,29 @@ async def _run_all(written: tuple[str, ...], call: bytes, run: Run) -> list[Any]
     late = Failure("unresponsive_reward_error", f"the Python graders took more than {PYTHON_SECONDS:g} seconds")
     for source in written:
         try:
-            rewards.append(await run(deadline, partial(_call, source, call)))
+            rewards.append(await run(deadline, partial(_call_python, source, call)))
         except PythonSlotsBusy:
-            rewards.append(_told(late))
+            rewards.append(_describe_failure(late))
         except Failure as failure:
-            rewards.append(_told(failure))
+            rewards.append(_describe_failure(failure))
     return rewards
 
 
-async def _run(
+async def _run_in_turn(
     turns: GradingTurns, project_id: str, deadline: float, work: Callable[[SandboxLimits, Leash], float]
 ) -> float:
-    return await turns.python.run(project_id, deadline, work)
+    return await turns.python.run_in_slot(project_id, deadline, work)
 
 
-def _call(source: str, call: bytes, limits: SandboxLimits, leash: Leash) -> float:
+def _call_python(source: str, call: bytes, limits: SandboxLimits, leash: Leash) -> float:
     return run_python_call(source, call, limits=limits, leash=leash)
 
 
-def _told(failure: Failure) -> dict[str, str | None]:
+def _describe_failure(failure: Failure) -> dict[str, str | None]:
     return {"flag": failure.flag, "message": failure.message, "kind": failure.kind}
 
 
-def _failed(grader: AnyGrader, failure: Failure) -> Grade:
+def _make_failed_grade(grader: AnyGrader, failure: Failure) -> Grade:
     """Return the grade if the grading itself did not come to an end."""
     names = leaves(grader) if isinstance(grader, MultiGrader) else ()
     errors = GradeErrors.of(failure, grader=grader.name)

@@ -19,7 +19,7 @@ from service.graders.frames import HEADER, Pieces, pack_message
 from service.graders.grading_program import CPU_SECONDS, READY
 from service.kit.errors import Unavailable
 from service.kit.fair_turns import FairTurns
-from service.kit.tether import tethered
+from service.kit.tether import tether_command
 from trainer.graders import Failure, Grade, Question
 
 _log = logging.getLogger(__name__)
@@ -60,11 +60,11 @@ class GradingChild:
         """Start one and wait until it can grade. Raises Unavailable."""
         try:
             process = await asyncio.create_subprocess_exec(
-                *tethered(_COMMAND),
+                *tether_command(_COMMAND),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env=_environment(),
+                env=_child_environment(),
                 cwd="/",
                 start_new_session=True,
             )
@@ -77,10 +77,10 @@ class GradingChild:
         except (ChildGone, TimeoutError):
             ready = False
         except BaseException:
-            await child.end()
+            await child.kill_and_reap()
             raise
         if not ready:
-            raise Unavailable(f"a process for grading ended at its start, with status {await child.end()}")
+            raise Unavailable(f"a process for grading ended at its start, with status {await child.kill_and_reap()}")
         return child
 
     @property
@@ -109,7 +109,7 @@ class GradingChild:
         except asyncio.IncompleteReadError as error:
             raise ChildGone(await self._process.wait()) from error
 
-    async def end(self) -> int:
+    async def kill_and_reap(self) -> int:
         """Kill it, read what it left in its pipe, and return its status."""
         with suppress(ProcessLookupError):
             self._process.kill()
@@ -130,45 +130,45 @@ class GradingChildren:
         self.started: list[int] = []
         """The ids of all processes that were started."""
 
-    async def grade(self, project_id: str, body: bytes, answers: Mapping[str, Any]) -> GradingOutcome:
+    async def grade_body(self, project_id: str, body: bytes, answers: Mapping[str, Any]) -> GradingOutcome:
         """Grade the body of a request as far as the answers go. Raises Failure, Unavailable."""
-        async with self._turns.turn(project_id):
+        async with self._turns.hold_turn(project_id):
             child = await self._take_child()
             try:
                 async with asyncio.timeout(self._wall_seconds):
                     await child.send((body, json.dumps(answers).encode()))
                     said, call = await child.read()
             except ChildGone as gone:
-                await child.end()
-                raise _failure(gone.status) from gone
+                await child.kill_and_reap()
+                raise _explain_end(gone.status) from gone
             except TimeoutError as error:
-                await child.end()
+                await child.kill_and_reap()
                 raise Failure(
                     "unresponsive_reward_error", f"it was not done after {self._wall_seconds:g} seconds"
                 ) from error
             except BaseException:  # the caller hung up
-                await asyncio.shield(child.end())
+                await asyncio.shield(child.kill_and_reap())
                 raise
             self._idle.append(child)
-        return _outcome(said, call)
+        return _parse_outcome(said, call)
 
     async def close(self) -> None:
         """End the children."""
         while self._idle:
-            await self._idle.pop().end()
+            await self._idle.pop().kill_and_reap()
 
     async def _take_child(self) -> GradingChild:
         while self._idle:
             child = self._idle.pop()
             if child.alive:
                 return child
-            await child.end()
+            await child.kill_and_reap()
         child = await GradingChild.start()
         self.started.append(child.pid)
         return child
 
 
-def _outcome(said: bytes, call: bytes) -> GradingOutcome:
+def _parse_outcome(said: bytes, call: bytes) -> GradingOutcome:
     told: dict[str, Any] = json.loads(said)
     if "grade" in told:
         return GradingOutcome(grade=Grade.model_validate(told["grade"]))
@@ -176,7 +176,7 @@ def _outcome(said: bytes, call: bytes) -> GradingOutcome:
     return GradingOutcome(questions=questions, calls=told["calls"], call=call)
 
 
-def _failure(status: int) -> Failure:
+def _explain_end(status: int) -> Failure:
     if status == -signal.SIGXCPU:
         return Failure("unresponsive_reward_error", f"it used more than {CPU_SECONDS} seconds of a processor")
     _log.error("A process for grading ended with status %d", status)
@@ -185,7 +185,7 @@ def _failure(status: int) -> Failure:
     )
 
 
-def _environment() -> dict[str, str]:
+def _child_environment() -> dict[str, str]:
     """Return a child's whole environment: no secret of the service is in it."""
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     home = Path(service.__file__).resolve().parents[1]

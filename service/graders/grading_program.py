@@ -46,17 +46,17 @@ class GraderWishes:
     def ask(self, question: Question) -> Reply:
         """Return the model's reply. Raises Failure, also if there is none yet."""
         self.questions.append(question)
-        return Reply.model_validate(_answer(self._replies, len(self.questions)))
+        return Reply.model_validate(_take_answer(self._replies, len(self.questions)))
 
     def run_python(self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]) -> float:  # noqa: ARG002
         """Return the source's reward. Raises Failure, also if there is none yet."""
         self.calls += 1
         if not self._rewards:
             self.call = encode_call(sample, item)
-        return float(_answer(self._rewards, self.calls))
+        return float(_take_answer(self._rewards, self.calls))
 
 
-def _answer(answers: list[Any], number: int) -> Any:
+def _take_answer(answers: list[Any], number: int) -> Any:
     if number > len(answers):
         raise Failure("other_error", "not asked yet")
     answer = answers[number - 1]
@@ -77,12 +77,12 @@ def grade_message(pieces: Pieces) -> Pieces:
         tools=Tools(wishes.ask, wishes.run_python),
     )
     if not wishes.open:
-        return _encoded({"grade": graded.model_dump()}), b""
+        return _encode_json({"grade": graded.model_dump()}), b""
     said = {"questions": [question.model_dump() for question in wishes.questions], "calls": wishes.calls}
-    return _encoded(said), wishes.call
+    return _encode_json(said), wishes.call
 
 
-def _encoded(value: Any) -> bytes:
+def _encode_json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
@@ -92,15 +92,15 @@ def main() -> None:
     os.dup2(2, 1)  # nothing but messages may come to the API
     os.nice(5)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _lower(resource.RLIMIT_AS, MEMORY_BYTES)
+    _lower_limit(resource.RLIMIT_AS, MEMORY_BYTES)
     write_message(told, READY)
     while (pieces := read_message(given)) is not None:
         used = resource.getrusage(resource.RUSAGE_SELF)
-        _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS)
+        _lower_limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS)
         write_message(told, grade_message(pieces))
 
 
-def _lower(kind: int, soft: int) -> None:
+def _lower_limit(kind: int, soft: int) -> None:
     """Set a soft limit, which may be raised again up to the hard one."""
     hard = resource.getrlimit(kind)[1]
     resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))

@@ -32,27 +32,27 @@ class PythonSlots:
         self._usable: Path | None = None
 
     @asynccontextmanager
-    async def slot(self, project_id: str) -> AsyncGenerator[None]:
+    async def hold_slot(self, project_id: str) -> AsyncGenerator[None]:
         """Hold a slot for the length of the block, and wait for one. Raises OSError if files cannot be locked."""
-        while (held := self.take(project_id)) is None:
+        while (held := self.take_slot(project_id)) is None:
             await asyncio.sleep(_LOOK_SECONDS)
         try:
             yield
         finally:
             os.close(held)
 
-    def take(self, project_id: str) -> int | None:
+    def take_slot(self, project_id: str) -> int | None:
         """Return the descriptor that holds a slot until it is closed, None if there is none now. Raises OSError."""
-        with self._door() as is_open:
+        with self._hold_door() as is_open:
             return self._take_behind_door(project_id) if is_open else None
 
     def _take_behind_door(self, project_id: str) -> int | None:
         free: int | None = None
         own = 0
         for place in range(self._count):
-            found = _lock(self._place() / f"slot-{place}")
+            found = _lock_file(self._lock_folder() / f"slot-{place}")
             if found is None:
-                own += _holder(self._place() / f"slot-{place}") == project_id
+                own += _read_holder(self._lock_folder() / f"slot-{place}") == project_id
             elif free is None:
                 free = found
             else:
@@ -66,30 +66,32 @@ class PythonSlots:
         return free
 
     @contextmanager
-    def _door(self) -> Generator[bool]:
-        door = _lock(self._place() / "door")
+    def _hold_door(self) -> Generator[bool]:
+        door = _lock_file(self._lock_folder() / "door")
         try:
             yield door is not None
         finally:
             if door is not None:
                 os.close(door)
 
-    def _place(self) -> Path:
+    def _lock_folder(self) -> Path:
         """Return the folder of the locks: in the data folder, or beside it where that cannot be written to.
 
         In a container with a root that is read only, all API processes have the folder for temporary files in common.
         """
         if self._usable is None:
             try:
-                self._usable = _made(self._folder)
+                self._usable = _make_private_folder(self._folder)
             except OSError as error:
                 if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                     raise
-                self._usable = _made(Path(tempfile.gettempdir()) / f"burnish-python-slots-{os.geteuid()}")
+                self._usable = _make_private_folder(
+                    Path(tempfile.gettempdir()) / f"burnish-python-slots-{os.geteuid()}"
+                )
         return self._usable
 
 
-def _made(folder: Path) -> Path:
+def _make_private_folder(folder: Path) -> Path:
     """Make a folder that is this user's alone, and see that files can be written there. Raises OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
@@ -100,7 +102,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _lock(path: Path) -> int | None:
+def _lock_file(path: Path) -> int | None:
     """Return the descriptor of a file that is locked as long as that is open; None if another has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -113,7 +115,7 @@ def _lock(path: Path) -> int | None:
     return descriptor
 
 
-def _holder(path: Path) -> str:
+def _read_holder(path: Path) -> str:
     with suppress(OSError), path.open("rb") as file:
         return file.read(_LONGEST_ID).decode("utf-8", "replace")
     return ""

@@ -76,7 +76,7 @@ class GraderRunAnswer(BaseModel):
     model_grader_token_usage_per_model: dict[str, UsageObject] = Field(examples=[{}])
 
     @classmethod
-    def of(cls, grade: Grade, *, name: str, kind: str, seconds: float) -> GraderRunAnswer:
+    def from_grade(cls, grade: Grade, *, name: str, kind: str, seconds: float) -> GraderRunAnswer:
         """Return the answer for a grade that took so long."""
         used = grade.usage
         metadata = GradeMetadata(

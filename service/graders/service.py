@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from service.chat import gather
 from service.chat.engine import Engine
-from service.chat.metering import Meter
-from service.chat.protocol import Question, Source
+from service.chat.metering import TokenMeter
+from service.chat.protocol import EngineQuestion, ModelSource
 from service.chat.schemas import ChatCompletion, ChatCompletionRequest
-from service.chat.service import open_engine, resolve
+from service.chat.service import open_engine, resolve_model
 from service.context import Context
 from service.graders.errors import PythonGradersBusy, PythonGradersUnavailable, SourceRefused
 from service.graders.grading import AskModel
@@ -33,8 +33,8 @@ _OF_THE_SERVICE = (429, 503)
 """What the caller is told by the answer's status, because the same request may succeed later."""
 
 
-def places(grader: Leaf | MultiGrader) -> Mapping[str, Leaf]:
-    """Return the graders that are no `multi` by their places in the body."""
+def grader_places(grader: Leaf | MultiGrader) -> Mapping[str, Leaf]:
+    """Return the graders that are not a `multi` by their places in the body."""
     if isinstance(grader, Leaf):
         return {"grader": grader}
     if isinstance(grader.graders, Leaf):
@@ -42,18 +42,20 @@ def places(grader: Leaf | MultiGrader) -> Mapping[str, Leaf]:
     return {f"grader.graders.{name}": leaf for name, leaf in grader.parts().items()}
 
 
-def sources(session: Session, principal: Principal, context: Context, grader: Leaf | MultiGrader) -> dict[str, Source]:
+def find_sources(
+    session: Session, principal: Principal, context: Context, grader: Leaf | MultiGrader
+) -> dict[str, ModelSource]:
     """Return which weights the models' names mean; ask nobody.
 
     Raises PythonGradersOff, ChatUnavailable, or what a chat with such a model raises.
     """
-    found: dict[str, Source] = {}
-    for place, leaf in places(grader).items():
+    found: dict[str, ModelSource] = {}
+    for place, leaf in grader_places(grader).items():
         if isinstance(leaf, PythonGrader) and context.settings.python_graders == "off":
             raise PythonGradersOff(place)
         if isinstance(leaf, (ScoreModelGrader, LabelModelGrader)):
             try:
-                found[leaf.model] = resolve(session, principal, context, leaf.model)
+                found[leaf.model] = resolve_model(session, principal, context, leaf.model)
             except ServiceError as error:
                 error.param = f"{place}.model"
                 raise
@@ -68,10 +70,10 @@ async def check_sources(grader: Leaf | MultiGrader, turns: GradingTurns, project
     Raises SourceRefused, PythonGradersBusy, PythonGradersUnavailable.
     """
     deadline = asyncio.get_running_loop().time() + PYTHON_SECONDS
-    for place, leaf in places(grader).items():
+    for place, leaf in grader_places(grader).items():
         if isinstance(leaf, PythonGrader):
             try:
-                await turns.python.run(project_id, deadline, partial(_check_source, leaf.source))
+                await turns.python.run_in_slot(project_id, deadline, partial(_check_source, leaf.source))
             except PythonSlotsBusy as error:
                 raise PythonGradersBusy(PYTHON_SECONDS) from error
             except Failure as failure:
@@ -84,30 +86,30 @@ def _check_source(source: str, limits: SandboxLimits, leash: Leash) -> None:
     check_python(source, limits=limits, leash=leash)
 
 
-def asker(context: Context, meter: Meter, found: Mapping[str, Source]) -> AskModel:
+def make_asker(context: Context, meter: TokenMeter, found: Mapping[str, ModelSource]) -> AskModel:
     """Return what asks models.
 
     It raises Failure for what a model does, and RateLimited, EngineBusy or ChatUnavailable for the whole request.
     """
     engine = open_engine(context) if found else None
 
-    async def ask(question: GradersQuestion) -> Reply:
+    async def ask_model(question: GradersQuestion) -> Reply:
         assert engine is not None
-        request = _request(question, held=context.settings.inference_url is not None)
+        request = _make_chat_request(question, held=context.settings.inference_url is not None)
         project_id = meter.principal.project_id
-        asked = Question(source=found[question.model], request=request, project_id=project_id)
+        asked = EngineQuestion(source=found[question.model], request=request, project_id=project_id)
         try:
-            completion = await _completion(engine, meter, asked)
+            completion = await _complete_chat(engine, meter, asked)
         except ServiceError as error:
             if error.status in _OF_THE_SERVICE:
                 raise
             raise Failure("model_grader_server_error", error.message) from error
-        return _reply(completion)
+        return _make_reply(completion)
 
-    return ask
+    return ask_model
 
 
-def _request(question: GradersQuestion, *, held: bool) -> ChatCompletionRequest:
+def _make_chat_request(question: GradersQuestion, *, held: bool) -> ChatCompletionRequest:
     """Return the chat; `held` says that the server behind holds models to a schema, which our own engine does not."""
     schema = {"name": "grade", "strict": True, "schema": question.schema_}
     format_ = {"response_format": {"type": "json_schema", "json_schema": schema}} if held else {}
@@ -116,12 +118,12 @@ def _request(question: GradersQuestion, *, held: bool) -> ChatCompletionRequest:
     )
 
 
-async def _completion(engine: Engine, meter: Meter, question: Question) -> ChatCompletion:
-    taken = await meter.take(question.request)
-    return await gather.completion(meter.metered(engine.answers(question), taken))
+async def _complete_chat(engine: Engine, meter: TokenMeter, question: EngineQuestion) -> ChatCompletion:
+    taken = await meter.reserve_tokens(question.request)
+    return await gather.join_chunks(meter.meter_chunks(engine.stream_answer(question), taken))
 
 
-def _reply(completion: ChatCompletion) -> Reply:
+def _make_reply(completion: ChatCompletion) -> Reply:
     choice = completion.choices[0]
     if choice.finish_reason == "content_filter" or choice.message.refusal:
         raise Failure("model_grader_refusal_error", "the model refused to grade")

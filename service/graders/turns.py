@@ -43,7 +43,7 @@ class PythonTurns:
         self._threads = CapacityLimiter(count)
         self._limits = limits
 
-    async def run(self, project_id: str, deadline: float, work: Callable[[SandboxLimits, Leash], T]) -> T:
+    async def run_in_slot(self, project_id: str, deadline: float, work: Callable[[SandboxLimits, Leash], T]) -> T:
         """Return what `work` does in a thread; the process on its leash dies if the caller is cancelled.
 
         `deadline` is a time of the event loop. Raises PythonSlotsBusy, and what `work` raises: Failure.
@@ -51,8 +51,8 @@ class PythonTurns:
         async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout_at(deadline):
-                    await held.enter_async_context(self._turns.turn(project_id))
-                    await held.enter_async_context(self._slots.slot(project_id))
+                    await held.enter_async_context(self._turns.hold_turn(project_id))
+                    await held.enter_async_context(self._slots.hold_slot(project_id))
             except TimeoutError as error:
                 raise PythonSlotsBusy from error
             except OSError as error:
@@ -88,11 +88,11 @@ class GradingTurns:
         self.python = PythonTurns(folder, settings.python_grader_processes if settings is not None else None)
 
     @asynccontextmanager
-    async def request(self, project_id: str) -> AsyncGenerator[None]:
+    async def hold_request_turn(self, project_id: str) -> AsyncGenerator[None]:
         """Be at work for the length of the block. Raises GradersBusy if too many of the project's requests wait."""
         async with AsyncExitStack() as held:
             try:
-                await held.enter_async_context(self._requests.turn(project_id))
+                await held.enter_async_context(self._requests.hold_turn(project_id))
             except TurnsExhausted as error:
                 raise GradersBusy(self._waiting) from error
             yield

@@ -10,42 +10,42 @@ from sqlalchemy.orm import Session
 
 from service.jobs import lifecycle, turn_repository
 from service.jobs.resources import Resources
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.kit import project_turns
 from service.kit.project_turns import TurnKind
-from service.limits.values import UNLIMITED, Limits
+from service.limits.values import UNLIMITED, QuotaLimits
 from service.workers.capacity import Capacity
 
 
 def start_next(
-    session: Session, *, capacity: Capacity, owner: str, lease_seconds: float, defaults: Limits = UNLIMITED
-) -> Job | None:
+    session: Session, *, capacity: Capacity, owner: str, lease_seconds: float, defaults: QuotaLimits = UNLIMITED
+) -> JobRow | None:
     """Claim the queued job that is first in turn among those that this worker can run. None if there is none."""
     project_turns.wait_in_line(session, TurnKind.JOB)
-    fit = _Fit(capacity)
+    fit = _WorkerFit(capacity)
     for project_id in turn_repository.projects_in_turn(session):
         for row in turn_repository.ready_of_project(session, project_id):
-            if not fit.covers(row.resources):
+            if not fit.covers_resources(row.resources):
                 continue
-            job = lifecycle.start(session, row.id, owner=owner, lease_seconds=lease_seconds, defaults=defaults)
+            job = lifecycle.start_job(session, row.id, owner=owner, lease_seconds=lease_seconds, defaults=defaults)
             if job is not None:
                 return job
-            if session.scalar(select(Job.held_by).where(Job.id == row.id)) is not None:
+            if session.scalar(select(JobRow.held_by).where(JobRow.id == row.id)) is not None:
                 break  # a limit of the project holds this job, and would hold each of its others
     return None
 
 
-class _Fit:
+class _WorkerFit:
     """Whether a worker has what jobs ask for, worked out once for jobs that ask for the same."""
 
     def __init__(self, capacity: Capacity) -> None:
         self._capacity = capacity
         self._known: dict[str, bool] = {}
 
-    def covers(self, resources: dict[str, Any] | None) -> bool:
+    def covers_resources(self, resources: dict[str, Any] | None) -> bool:
         if resources is None:
             return True
         key = json.dumps(resources, sort_keys=True)
         if key not in self._known:
-            self._known[key] = not Resources.model_validate(resources).lacking(self._capacity)
+            self._known[key] = not Resources.model_validate(resources).describe_lack(self._capacity)
         return self._known[key]

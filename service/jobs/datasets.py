@@ -12,10 +12,10 @@ from service.context import Context
 from service.files import repository as files
 from service.files.check_process import CheckRequest
 from service.files.checking import CheckAbandoned, Needed, check_stored, stored_request
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.jobs import methods
-from service.jobs.lifecycle import JobError
-from service.jobs.tables import Job
+from service.jobs.lifecycle import JobFailureReason
+from service.jobs.tables import JobRow
 from service.storage.errors import BlobNotFound
 from trainer.contract.methods.reinforcement import ReinforcementMethod
 from trainer.graders import needs
@@ -31,7 +31,7 @@ _Key = tuple[str, str, bool, CheckRequest]
 class BadFile:
     """A dataset that no job can train on."""
 
-    error: JobError
+    error: JobFailureReason
     problems: dict[str, Any] | None = None
     """What the event shows: the file and its problems, line by line."""
 
@@ -49,21 +49,25 @@ class DatasetChecks:
         self._outcomes: OrderedDict[_Key, DatasetSummary] = OrderedDict()
         self._under_way: dict[_Key, threading.Event] = {}
 
-    def check(self, job: Job, param: str, file_id: str, needed: Needed) -> BadFile | None:
+    def check_file(self, job: JobRow, param: str, file_id: str, needed: Needed) -> BadFile | None:
         """Check the rows of one of a job's files. `needed` is asked now and then whether to go on.
 
         Raises CheckAbandoned, Unavailable, StorageUnavailable.
         """
         role = param.replace("_", " ")
         with self._context.db.read() as session:
-            file = files.get(session, job.project_id, file_id)
+            file = files.get_project_file(session, job.project_id, file_id)
         if file is None:
-            return _bad(param, f"The {role} {file_id} was deleted before it could be checked: upload it again.")
+            return _make_bad_file(
+                param, f"The {role} {file_id} was deleted before it could be checked: upload it again."
+            )
         request = stored_request(self._context.settings, file, job.method["type"], needs_of(job))
         try:
             summary = self._check_once(file, request, needed)
         except BlobNotFound:
-            return _bad(param, f"The bytes of the {role} {file.filename} ({file.id}) are gone: upload it again.")
+            return _make_bad_file(
+                param, f"The bytes of the {role} {file.filename} ({file.id}) are gone: upload it again."
+            )
         if summary.ok:
             return None
         problems = {
@@ -73,11 +77,11 @@ class DatasetChecks:
             "problems": [{"line": problem.line, "reason": problem.reason} for problem in summary.problems],
             "more_problems": summary.more_problems,
         }
-        return _bad(param, describe(file.filename, summary), problems)
+        return _make_bad_file(param, describe(file.filename, summary), problems)
 
-    def _check_once(self, file: File, request: CheckRequest, needed: Needed) -> DatasetSummary:
+    def _check_once(self, file: FileRow, request: CheckRequest, needed: Needed) -> DatasetSummary:
         key = (file.project_id, file.sha256, is_text(file.filename), replace(request, filename=""))
-        while (under_way := self._begin(key)) is not None:
+        while (under_way := self._begin_check(key)) is not None:
             if not under_way.wait(_LOOK_SECONDS) and not needed():
                 raise CheckAbandoned
         try:
@@ -96,7 +100,7 @@ class DatasetChecks:
             with self._lock:
                 self._under_way.pop(key).set()
 
-    def _begin(self, key: _Key) -> threading.Event | None:
+    def _begin_check(self, key: _Key) -> threading.Event | None:
         """Note that this thread checks; instead, return the event of another's end if one does already."""
         with self._lock:
             other = self._under_way.get(key)
@@ -105,13 +109,13 @@ class DatasetChecks:
             return other
 
 
-def needs_of(job: Job) -> Paths:
+def needs_of(job: JobRow) -> Paths:
     """Return what a job's grader asks for in each row, besides what its method does."""
-    method = methods.stored(job.method)
+    method = methods.load_method(job.method)
     if isinstance(method, ReinforcementMethod):
         return tuple(tuple(path) for path in needs(method.reinforcement.grader))
     return ()
 
 
-def _bad(param: str, message: str, problems: dict[str, Any] | None = None) -> BadFile:
-    return BadFile(JobError(f"invalid_{param}", message, param), problems)
+def _make_bad_file(param: str, message: str, problems: dict[str, Any] | None = None) -> BadFile:
+    return BadFile(JobFailureReason(f"invalid_{param}", message, param), problems)

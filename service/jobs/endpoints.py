@@ -12,7 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.files.downloads import CONDITIONS, Attachment, download, downloads
+from service.files.downloads import CONDITIONS, Attachment, answer_download, download_responses
 from service.files.errors import FileNotFound
 from service.files.service import storage_errors
 from service.jobs import repository, results_repository, service
@@ -28,14 +28,14 @@ from service.jobs.errors import (
     ParentFailed,
 )
 from service.jobs.examples import CREATIONS, METADATA_PARAMETER, REPORT, SAMPLE_JOB, STREAM
-from service.jobs.queueing import explained
+from service.jobs.queueing import explain_jobs
 from service.jobs.references import model_name
 from service.jobs.schemas import MAX_METADATA, CheckpointObject, JobCreate, JobDeleted, JobEventObject, JobObject
 from service.jobs.stream import EventStreams
-from service.jobs.tables import Job, JobArtifact
+from service.jobs.tables import JobArtifactRow, JobRow
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.bounded_stream import BoundedStream
-from service.kit.declared import refuses
+from service.kit.declared import declare_errors
 from service.kit.errors import InvalidRequest
 from service.kit.pagination import BoundedListPage, ListPage
 from service.kit.routes import CheckedRoute
@@ -60,7 +60,7 @@ def _not_ready(what: str) -> ArtifactNotReady:
     return ArtifactNotReady(SAMPLE_JOB, what, "running")
 
 
-@router.post("", responses=refuses(FileNotFound("file-abc123", param="training_file"), _NO_MODEL, _FAILED))
+@router.post("", responses=declare_errors(FileNotFound("file-abc123", param="training_file"), _NO_MODEL, _FAILED))
 def create_job(
     body: Annotated[JobCreate, Body(openapi_examples=CREATIONS)],
     session: WriteSession,
@@ -70,10 +70,10 @@ def create_job(
 ) -> JobObject:
     """Create a job. Its files are checked next, then it waits for a worker."""
 
-    def create() -> JobObject:
-        return _shown(session, context, service.create(session, principal, context, body))
+    def make_job() -> JobObject:
+        return _show_job(session, context, service.add_job(session, principal, context, body))
 
-    return idempotency.once(session, body.model_dump(), JobObject, create)
+    return idempotency.run_once(session, body.model_dump(), JobObject, make_job)
 
 
 @router.get("", openapi_extra=METADATA_PARAMETER)
@@ -86,55 +86,57 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> ListPage[JobObject]:
     """List jobs, newest first; `metadata[key]=value` narrows them."""
-    rows, has_more = repository.page(
+    rows, has_more = repository.fetch_job_page(
         session, principal.project_id, metadata=_metadata_filter(request), after=after, limit=limit
     )
-    waits = explained(session, context.settings, rows)
-    data = [JobObject.of(row, context.settings.organization, waits[row.id]) for row in rows]
+    waits = explain_jobs(session, context.settings, rows)
+    data = [JobObject.from_row(row, context.settings.organization, waits[row.id]) for row in rows]
     return ListPage(data=data, has_more=has_more)
 
 
-@router.get("/{job_id}", responses=refuses(_UNKNOWN))
+@router.get("/{job_id}", responses=declare_errors(_UNKNOWN))
 def get_job(job_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Return a job."""
-    return _shown(session, context, service.find(session, principal, job_id))
+    return _show_job(session, context, service.find_job(session, principal, job_id))
 
 
 @router.delete(
     "/{job_id}",
-    responses=refuses(_UNKNOWN, JobRunsStill(SAMPLE_JOB, "running"), JobInUse(SAMPLE_JOB, ["ftjob-def456"])),
+    responses=declare_errors(_UNKNOWN, JobRunsStill(SAMPLE_JOB, "running"), JobInUse(SAMPLE_JOB, ["ftjob-def456"])),
 )
 def delete_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobDeleted:
     """Delete an ended job with everything it owns: events, checkpoints, results, its model."""
-    service.delete(session, principal, context, job_id)
+    service.remove_job(session, principal, context, job_id)
     return JobDeleted(id=job_id)
 
 
-@router.post("/{job_id}/cancel", responses=refuses(_UNKNOWN, JobHasEnded(SAMPLE_JOB, "succeeded", "cancelled")))
+@router.post("/{job_id}/cancel", responses=declare_errors(_UNKNOWN, JobHasEnded(SAMPLE_JOB, "succeeded", "cancelled")))
 def cancel_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Cancel a job at once; its trainer is stopped."""
-    return _shown(session, context, service.cancel(session, principal, job_id))
+    return _show_job(session, context, service.cancel_own_job(session, principal, job_id))
 
 
-@router.post("/{job_id}/pause", responses=refuses(_UNKNOWN, JobHasEnded(SAMPLE_JOB, "succeeded", "paused")))
+@router.post("/{job_id}/pause", responses=declare_errors(_UNKNOWN, JobHasEnded(SAMPLE_JOB, "succeeded", "paused")))
 def pause_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Pause a job. A running one keeps a checkpoint first; then its `phase` is `paused` and its worker is free."""
-    return _shown(session, context, service.pause(session, principal, job_id))
+    return _show_job(session, context, service.pause_own_job(session, principal, job_id))
 
 
 @router.post(
     "/{job_id}/resume",
-    responses=refuses(_UNKNOWN, JobHasEnded(SAMPLE_JOB, "failed", "resumed"), JobNotPaused(SAMPLE_JOB, "running")),
+    responses=declare_errors(
+        _UNKNOWN, JobHasEnded(SAMPLE_JOB, "failed", "resumed"), JobNotPaused(SAMPLE_JOB, "running")
+    ),
 )
 def resume_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
     """Let a paused job go on, from the step of its last checkpoint."""
-    return _shown(session, context, service.resume(session, principal, job_id))
+    return _show_job(session, context, service.resume_own_job(session, principal, job_id))
 
 
 @router.get(
     "/{job_id}/events",
     response_model=ListPage[JobEventObject],
-    responses={200: {"content": {"text/event-stream": STREAM}}, **refuses(_UNKNOWN)},
+    responses={200: {"content": {"text/event-stream": STREAM}}, **declare_errors(_UNKNOWN)},
 )
 def list_events(
     job_id: str,
@@ -154,7 +156,7 @@ def list_events(
     A stream (`Accept: text/event-stream` or `stream=true`) starts after `Last-Event-ID` and ends, when the job
     has, with an event `done` that carries the job. It also ends once its key may not read any more.
     """
-    job = service.find(session, principal, job_id)
+    job = service.find_job(session, principal, job_id)
     if stream or "text/event-stream" in accept.lower():
         position = 0
         start_after = last_event_id or after
@@ -165,18 +167,18 @@ def list_events(
                 raise InvalidRequest(f"Job {job_id} has no event '{start_after[:64]}'.", param=source)
             position = found
         streams: EventStreams = request.app.state.event_streams
-        open_until_sent.enter_context(streams.places.hold(principal.project_id))
+        open_until_sent.enter_context(streams.places.hold_place(principal.project_id))
         return BoundedStream(
-            streams.follow(job.id, position, principal),
+            streams.follow_job(job.id, position, principal),
             media_type="text/event-stream",
             stall_seconds=context.settings.stream_stall_seconds,
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
     rows, has_more = repository.event_page(session, job.id, after=after, limit=limit, order="desc")
-    return ListPage(data=[JobEventObject.of(row) for row in rows], has_more=has_more)
+    return ListPage(data=[JobEventObject.from_row(row) for row in rows], has_more=has_more)
 
 
-@router.get("/{job_id}/checkpoints", responses=refuses(_UNKNOWN))
+@router.get("/{job_id}/checkpoints", responses=declare_errors(_UNKNOWN))
 def list_checkpoints(
     job_id: str,
     session: ReadSession,
@@ -186,19 +188,19 @@ def list_checkpoints(
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> BoundedListPage[CheckpointObject]:
     """List a job's checkpoints, newest first."""
-    job = service.find(session, principal, job_id)
+    job = service.find_job(session, principal, job_id)
     rows, has_more = results_repository.checkpoint_page(session, job.id, after=after, limit=limit)
     name = model_name(job, context.settings.organization)
-    data = [CheckpointObject.of(row, name) for row in rows]
-    return BoundedListPage[CheckpointObject].of(data, has_more)
+    data = [CheckpointObject.from_row(row, name) for row in rows]
+    return BoundedListPage[CheckpointObject].from_items(data, has_more)
 
 
 @router.get(
     "/{job_id}/adapter",
     response_class=StreamingResponse,
     responses={
-        **downloads(_ZIP),
-        **refuses(_UNKNOWN, _not_ready("adapter"), OtherResult(SAMPLE_JOB, "adapter", "model"), _BLOCKED),
+        **download_responses(_ZIP),
+        **declare_errors(_UNKNOWN, _not_ready("adapter"), OtherResult(SAMPLE_JOB, "adapter", "model"), _BLOCKED),
     },
     openapi_extra=CONDITIONS,
 )
@@ -206,15 +208,15 @@ def download_adapter(
     job_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep
 ) -> Response:
     """Download the adapter as a zip: PEFT's files, the tokenizer, a model card, `manifest.json` with hashes."""
-    return _zip(context, request, service.artifact(session, principal, job_id, "adapter"))
+    return _download_artifact(context, request, service.require_artifact(session, principal, job_id, "adapter"))
 
 
 @router.get(
     "/{job_id}/model",
     response_class=StreamingResponse,
     responses={
-        **downloads(_ZIP),
-        **refuses(_UNKNOWN, _not_ready("model"), OtherResult(SAMPLE_JOB, "model", "adapter"), _BLOCKED),
+        **download_responses(_ZIP),
+        **declare_errors(_UNKNOWN, _not_ready("model"), OtherResult(SAMPLE_JOB, "model", "adapter"), _BLOCKED),
     },
     openapi_extra=CONDITIONS,
 )
@@ -222,18 +224,18 @@ def download_model(
     job_id: str, request: Request, session: ReadSession, context: ContextDep, principal: PrincipalDep
 ) -> Response:
     """Download the whole model of a job that trained all weights, as a zip: transformers' files and hashes."""
-    return _zip(context, request, service.artifact(session, principal, job_id, "model"))
+    return _download_artifact(context, request, service.require_artifact(session, principal, job_id, "model"))
 
 
-def _zip(context: Context, request: Request, artifact: JobArtifact) -> Response:
+def _download_artifact(context: Context, request: Request, artifact: JobArtifactRow) -> Response:
     attachment = Attachment(artifact.blob_key, artifact.filename, artifact.media_type, artifact.bytes, artifact.sha256)
-    return download(context, request, attachment)
+    return answer_download(context, request, attachment)
 
 
 @router.get(
     "/{job_id}/report",
     response_class=Response,
-    responses={200: REPORT, **refuses(_UNKNOWN, _not_ready("report"))},
+    responses={200: REPORT, **declare_errors(_UNKNOWN, _not_ready("report"))},
 )
 def get_report(
     job_id: str,
@@ -244,7 +246,7 @@ def get_report(
 ) -> Response:
     """Return the eval report: one self-contained page for `Accept: text/html`, else JSON."""
     name = "report.html" if _prefers_html(accept) else "report.json"
-    artifact = service.artifact(session, principal, job_id, name)
+    artifact = service.require_artifact(session, principal, job_id, name)
     with storage_errors():
         body = b"".join(context.storage.read(artifact.blob_key))
     # The page is made of a project's data: it draws, and does nothing else.
@@ -261,9 +263,9 @@ def _prefers_html(accept: str) -> bool:
     return html >= 0 and (json_ < 0 or html < json_)
 
 
-def _shown(session: Session, context: Context, job: Job) -> JobObject:
-    queue = explained(session, context.settings, [job])[job.id]
-    return JobObject.of(job, context.settings.organization, queue)
+def _show_job(session: Session, context: Context, job: JobRow) -> JobObject:
+    queue = explain_jobs(session, context.settings, [job])[job.id]
+    return JobObject.from_row(job, context.settings.organization, queue)
 
 
 def _metadata_filter(request: Request) -> dict[str, str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from service.context import Context
-from service.jobs.references import Result
+from service.jobs.references import EarlierResult
 from service.kit.errors import InvalidRequest
 from trainer.contract.methods import Method
 from trainer.contract.methods.reinforcement import ReinforcementMethod
@@ -41,22 +41,22 @@ class GraderModelNotAtHand(InvalidRequest):
         )
 
 
-def check(context: Context, method: Method, base: str, start: Result | None) -> None:
+def check_grader(context: Context, method: Method, base: str, start: EarlierResult | None) -> None:
     """Check the grader of a job on `base` that starts from there, or from `start`. Raises InvalidRequest."""
     if not isinstance(method, ReinforcementMethod):
         return
     possible = [base] if start is None or start.kind == "model" else [base, start.name]
     if start is not None and start.kind != "model" and start.step is None and start.permission is None:
         possible.append(start.job.id)
-    for place, leaf in _places(method.reinforcement.grader).items():
+    for place, leaf in _grader_places(method.reinforcement.grader).items():
         if isinstance(leaf, PythonGrader) and context.settings.python_graders == "off":
             raise PythonGradersOff(place)
         if isinstance(leaf, (ScoreModelGrader, LabelModelGrader)) and leaf.model not in possible:
             raise GraderModelNotAtHand(leaf.model, possible, f"{place}.model")
 
 
-def _places(grader: AnyGrader) -> Mapping[str, Leaf]:
-    """Return the graders that are no `multi` by their places in the request."""
+def _grader_places(grader: AnyGrader) -> Mapping[str, Leaf]:
+    """Return the graders that are not a `multi` by their places in the request."""
     if isinstance(grader, Leaf):
         return {_PLACE: grader}
     if isinstance(grader.graders, Leaf):

@@ -14,7 +14,7 @@ _IN_A_PATH = f"^{_WORD}( +{_WORD})*$"
 _NOT_BLANK = r"\S"
 
 
-def _in_a_path(value: str) -> str:
+def _require_path_part(value: str) -> str:
     """Weights & Biases makes a part of an address of it; its own rule is `wandb.Settings.validate_project`."""
     if not re.fullmatch(_IN_A_PATH, value):
         raise ValueError("must have none of / \\ # ? % : and no control character, and no space at its ends")
@@ -42,7 +42,7 @@ def _none_for_null(value: object) -> object:
 _Part = Annotated[
     str,
     StringConstraints(min_length=1, max_length=128),
-    AfterValidator(_in_a_path),
+    AfterValidator(_require_path_part),
     Field(json_schema_extra={"pattern": _IN_A_PATH}),
 ]
 _Name = Annotated[

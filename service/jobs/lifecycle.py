@@ -9,21 +9,21 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.files.service import RESULT_PURPOSE
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.jobs import repository, results_repository, retention
 from service.jobs.attempts import count_end, reason_of
 from service.jobs.errors import StaleLease
 from service.jobs.parents import shown_waits
 from service.jobs.references import model_name
 from service.jobs.states import TERMINAL, JobState
-from service.jobs.tables import Job, JobArtifact
+from service.jobs.tables import JobArtifactRow, JobRow
 from service.kit import ids, metrics, outbox, project_turns
 from service.kit.db import after_commit, db_now
 from service.kit.project_turns import TurnKind
 from service.limits import service as limits
-from service.limits.service import Hold
-from service.limits.values import UNLIMITED, Limits
-from service.models.tables import FineTunedModel
+from service.limits.service import LimitHold
+from service.limits.values import UNLIMITED, QuotaLimits
+from service.models.tables import FineTunedModelRow
 from trainer.contract.methods.base import Kinds
 
 PAUSE_FACTOR, LONGEST_PAUSE = 4, 600.0
@@ -31,7 +31,7 @@ PAUSE_FACTOR, LONGEST_PAUSE = 4, 600.0
 
 
 @dataclass(frozen=True)
-class JobError:
+class JobFailureReason:
     """Why a job failed, as the wire shows it."""
 
     code: str
@@ -58,48 +58,48 @@ class PublishedFile:
 def queue_up(session: Session, job_id: str) -> bool:
     """The dataset is good: validating → queued, with the outbox row that sends the id to the queue.
 
-    A job that goes on from one that has not ended is sent there by `release` instead; one that its owner asked to
+    A job that goes on from one that has not ended is sent there by `release_job` instead; one that its owner asked to
     pause becomes `paused`.
     """
-    job = repository.lock(session, job_id)
+    job = repository.lock_job(session, job_id)
     if job is None or job.state != JobState.VALIDATING:
         return False
     if job.pause_requested:
         repository.add_event(session, job_id, "Files validated")
         return _pause_now(session, job_id)
-    repository.move(session, job_id, JobState.QUEUED)
+    repository.move_job(session, job_id, JobState.QUEUED)
     repository.add_event(session, job_id, "Files validated, moving job to queued state")
     if job.waits_for:
         repository.add_event(session, job_id, f"Waiting for {' and '.join(shown_waits(job))} to succeed")
     else:
-        outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
+        outbox.add_effect(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
     return True
 
 
-def release(session: Session, job_id: str) -> bool:
-    """All that a queued job waited for is there: send it to the queue. False where it is not queued any more."""
+def release_job(session: Session, job_id: str) -> bool:
+    """All that a queued job waited for is there: send it to the queue. False if it is not queued any more."""
     if not repository.wait_for(session, job_id, ()):
         return False
-    repository.add_event(session, job_id, "What the job goes on from is ready")
-    outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
+    repository.add_event(session, job_id, "The parent model is ready")
+    outbox.add_effect(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
     return True
 
 
-def start(
-    session: Session, job_id: str, *, owner: str, lease_seconds: float, defaults: Limits = UNLIMITED
-) -> Job | None:
-    """Claim a queued job for a worker. None where it is not queued (another has it, or it was cancelled), or is held.
+def start_job(
+    session: Session, job_id: str, *, owner: str, lease_seconds: float, defaults: QuotaLimits = UNLIMITED
+) -> JobRow | None:
+    """Claim a queued job for a worker. None if it is not queued (another has it, or it was cancelled), or is held.
 
     `defaults` are the limits of projects that have none of their own.
     """
-    waiting = repository.lock(session, job_id)
+    waiting = repository.lock_job(session, job_id)
     if waiting is None or waiting.state != JobState.QUEUED:
         return None
     why = limits.hold_of(session, defaults, waiting.project_id)
     if why is not None:
-        hold(session, waiting, why)
+        hold_job(session, waiting, why)
         return None
-    job = repository.claim(session, job_id, owner=owner, lease_seconds=lease_seconds)
+    job = repository.claim_job(session, job_id, owner=owner, lease_seconds=lease_seconds)
     if job is not None:
         project_turns.note_turn(session, TurnKind.JOB, job.project_id)
         verb = "started" if job.lease_token == 1 else f"started again (attempt {job.lease_token})"
@@ -107,27 +107,27 @@ def start(
     return job
 
 
-def hold(session: Session, job: Job, why: Hold) -> None:
+def hold_job(session: Session, job: JobRow, why: LimitHold) -> None:
     """Keep a queued job from starting for a limit of its project; told once for each reason."""
     if job.held_by != why.reason:
-        repository.hold(session, job.id, why.reason)
+        repository.set_hold(session, job.id, why.reason)
         repository.add_event(session, job.id, f"{why.message}.", level="warn", data={"held_by": why.reason})
 
 
-def unhold(session: Session, job_id: str) -> None:
+def unhold_job(session: Session, job_id: str) -> None:
     """The limits allow a held job to start: send it to the queue. The job is locked."""
-    repository.hold(session, job_id, None)
+    repository.set_hold(session, job_id, None)
     repository.add_event(session, job_id, "The project's limits allow the job to start")
-    outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
+    outbox.add_effect(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
 
 
-def give_back(session: Session, job_id: str, token: int, *, reason: str) -> None:
+def requeue_job(session: Session, job_id: str, token: int, *, reason: str) -> None:
     """The worker is being stopped: running → queued without counting a failure. Raises StaleLease."""
     message = f"Job moved back to the queue: {reason}"
-    _let_go(session, job_id, token, message=message, reason="preempted", preemptions=Job.preemptions + 1)
+    _let_go(session, job_id, token, message=message, reason="preempted", preemptions=JobRow.preemptions + 1)
 
 
-def stand_still(session: Session, job_id: str, token: int) -> None:
+def complete_pause(session: Session, job_id: str, token: int) -> None:
     """The trainer was stopped because a pause was asked for: running → paused. Raises StaleLease.
 
     Where the owner has asked to resume meanwhile, it goes back to the queue.
@@ -135,9 +135,9 @@ def stand_still(session: Session, job_id: str, token: int) -> None:
     _let_go(session, job_id, token, message="Job moved back to the queue: it was resumed", reason="paused")
 
 
-def pause(session: Session, job_id: str) -> bool:
-    """Pause a waiting job now, a validating or running one at its next stand-still. False where it has ended."""
-    job = repository.lock(session, job_id)
+def pause_job(session: Session, job_id: str) -> bool:
+    """Pause a waiting job now, a validating or running one at its next stand-still. False if it has ended."""
+    job = repository.lock_job(session, job_id)
     if job is None or job.state in TERMINAL:
         return False
     if job.state == JobState.QUEUED:
@@ -149,9 +149,9 @@ def pause(session: Session, job_id: str) -> bool:
     return True
 
 
-def resume(session: Session, job_id: str) -> bool:
-    """Let a paused job go on, or take back a pause that is still to come. False where there is neither."""
-    job = repository.lock(session, job_id)
+def resume_job(session: Session, job_id: str) -> bool:
+    """Let a paused job go on, or take back a pause that is still to come. False if there is neither."""
+    job = repository.lock_job(session, job_id)
     if job is None or job.state in TERMINAL or not (job.state == JobState.PAUSED or job.pause_requested):
         return False
     if job.state != JobState.PAUSED:
@@ -159,19 +159,19 @@ def resume(session: Session, job_id: str) -> bool:
         session.flush()
         repository.add_event(session, job_id, "The pause was taken back")
         return True
-    repository.move(session, job_id, JobState.QUEUED)
+    repository.move_job(session, job_id, JobState.QUEUED)
     repository.add_event(session, job_id, "The job was resumed")
     if not job.waits_for:
-        outbox.add(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
+        outbox.add_effect(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
     return True
 
 
-def retry_or_fail(
+def retry_or_fail_job(
     session: Session,
-    job: Job,
+    job: JobRow,
     *,
     token: int,
-    error: JobError,
+    error: JobFailureReason,
     max_failures: int,
     crash: bool = False,
     first_pause: float = 0.0,
@@ -182,13 +182,13 @@ def retry_or_fail(
     a newer checkpoint than the last is the first again. Each time the job waits longer, `first_pause` seconds at first.
     """
     if crash:
-        count, values = _crashed(session, job)
+        count, values = _count_crash(session, job)
         told = f"crash {count} of {max_failures} without a newer checkpoint between"
     else:
         count, values = job.failures + 1, {"failures": job.failures + 1}
         told = f"failure {count} of {max_failures}"
     if count >= max_failures:
-        fail(session, job.id, _poisonous(error, count) if crash else error, token=token, **values)
+        fail_job(session, job.id, _explain_repeated_crash(error, count) if crash else error, token=token, **values)
         return
     pause = min(first_pause * PAUSE_FACTOR ** (count - 1), LONGEST_PAUSE)
     when = f" in {pause:.0f} s" if pause >= 1 else ""
@@ -197,19 +197,21 @@ def retry_or_fail(
     _let_go(session, job.id, token, message=message, reason=reason, pause=pause, **values)
 
 
-def time_out(session: Session, job_id: str, *, token: int) -> None:
+def time_out_job(session: Session, job_id: str, *, token: int) -> None:
     """End a job that has run for as long as it may; its checkpoints stay. Raises StaleLease."""
     job = repository.by_id(session, job_id)
     checkpoint = results_repository.latest_checkpoint(session, job_id)
     limit = job.timeout_seconds if job else None
     kept = f"its checkpoint at step {checkpoint.step} is kept" if checkpoint else "it had kept no checkpoint yet"
-    error = JobError("timeout", f"The job ran for its timeout of {limit} seconds; {kept}.", "timeout")
-    fail(session, job_id, error, token=token)
+    error = JobFailureReason("timeout", f"The job ran for its timeout of {limit} seconds; {kept}.", "timeout")
+    fail_job(session, job_id, error, token=token)
 
 
-def fail(session: Session, job_id: str, error: JobError, *, token: int | None = None, **values: Any) -> None:
+def fail_job(
+    session: Session, job_id: str, error: JobFailureReason, *, token: int | None = None, **values: Any
+) -> None:
     """End a job with an error that its owner can act on. Raises StaleLease."""
-    if not repository.move(
+    if not repository.move_job(
         session,
         job_id,
         JobState.FAILED,
@@ -224,14 +226,14 @@ def fail(session: Session, job_id: str, error: JobError, *, token: int | None = 
     if token is not None:
         count_end(session, reason_of(error.code, values))
     repository.add_event(session, job_id, f"The job failed: {error.message}", level="error")
-    _notify(session, job_id, "failed")
+    _notify_webhooks(session, job_id, "failed")
 
 
-def cancel(session: Session, job_id: str) -> bool:
-    """Cancel a job in any state but an ended one; its worker notices at its next look. False where it had ended."""
-    before = repository.lock(session, job_id)
+def cancel_job(session: Session, job_id: str) -> bool:
+    """Cancel a job in any state but an ended one; its worker notices at its next look. False if it had ended."""
+    before = repository.lock_job(session, job_id)
     running = before is not None and before.state == JobState.RUNNING
-    moved = repository.move(
+    moved = repository.move_job(
         session,
         job_id,
         JobState.CANCELLED,
@@ -243,13 +245,13 @@ def cancel(session: Session, job_id: str) -> bool:
         if running:
             count_end(session, "cancelled")
         repository.add_event(session, job_id, "The job was cancelled")
-        _notify(session, job_id, "cancelled")
+        _notify_webhooks(session, job_id, "cancelled")
     return moved
 
 
-def succeed(
+def complete_job(
     session: Session,
-    job: Job,
+    job: JobRow,
     *,
     token: int,
     trained_tokens: int,
@@ -268,9 +270,9 @@ def succeed(
     `size` is the bytes of the model's own files.
     """
     name = model_name(job, organization)
-    lasting = retention.seconds(job, "artifacts")
+    lasting = retention.seconds_to_keep(job, "artifacts")
     expires_at = None if lasting is None else db_now() + lasting
-    result = File(
+    result = FileRow(
         id=ids.new_id(ids.FILE),
         project_id=job.project_id,
         filename=result_csv.filename,
@@ -280,7 +282,7 @@ def succeed(
         blob_key=result_csv.blob_key,
         expires_at=expires_at,
     )
-    if not repository.move(
+    if not repository.move_job(
         session,
         job.id,
         JobState.SUCCEEDED,
@@ -298,7 +300,7 @@ def succeed(
     count_end(session, "succeeded")
     session.add(result)
     session.add(
-        FineTunedModel(
+        FineTunedModelRow(
             id=name,
             project_id=job.project_id,
             base=job.base,
@@ -310,14 +312,14 @@ def succeed(
             bytes=size,
         )
     )
-    session.add_all(JobArtifact(job_id=job.id, expires_at=expires_at, **vars(artifact)) for artifact in artifacts)
+    session.add_all(JobArtifactRow(job_id=job.id, expires_at=expires_at, **vars(artifact)) for artifact in artifacts)
     repository.add_event(session, job.id, f"New fine-tuned model created: {name}")
     repository.add_event(session, job.id, "The job has successfully completed")
-    _notify(session, job.id, "succeeded")
+    _notify_webhooks(session, job.id, "succeeded")
     return name
 
 
-def _crashed(session: Session, job: Job) -> tuple[int, dict[str, int]]:
+def _count_crash(session: Session, job: JobRow) -> tuple[int, dict[str, int]]:
     """Return the number of this crash in its row, and the columns that keep it."""
     checkpoint = results_repository.latest_checkpoint(session, job.id)
     step = checkpoint.step if checkpoint else 0
@@ -325,11 +327,11 @@ def _crashed(session: Session, job: Job) -> tuple[int, dict[str, int]]:
     return crashes, {"crashes": crashes, "crash_step": step}
 
 
-def _poisonous(error: JobError, count: int) -> JobError:
+def _explain_repeated_crash(error: JobFailureReason, count: int) -> JobFailureReason:
     if count == 1:
         return error
     message = f"{error.message.rstrip('.')}, {count} times in a row without the job getting any further."
-    return JobError(error.code, message, error.param)
+    return JobFailureReason(error.code, message, error.param)
 
 
 def _let_go(
@@ -339,42 +341,42 @@ def _let_go(
 
     A job that has used up its timeout meanwhile → failed. With `pause`, a queued job waits so many seconds.
     """
-    job = repository.lock(session, job_id)
+    job = repository.lock_job(session, job_id)
     if repository.is_out_of_time(session, job_id):
-        time_out(session, job_id, token=token)
+        time_out_job(session, job_id, token=token)
         return
     pausing = job is not None and job.pause_requested
     target = JobState.PAUSED if pausing else JobState.QUEUED
     cleared: dict[str, Any] = {"lease_expires_at": None, "estimated_finish": None, "pause_requested": False}
     if pause and not pausing:
         cleared["retry_at"] = db_now() + pause
-    if not repository.move(session, job_id, target, token=token, **cleared, **values):
+    if not repository.move_job(session, job_id, target, token=token, **cleared, **values):
         raise StaleLease(job_id)
     count_end(session, "paused" if pausing else reason)
     if pausing:
-        _tell_paused(session, job_id)
+        _add_paused_event(session, job_id)
         return
     repository.add_event(session, job_id, message, level="warn")
-    outbox.add(session, outbox.Topic.ENQUEUE_JOB, delay=pause or 0.0, job_id=job_id)
+    outbox.add_effect(session, outbox.Topic.ENQUEUE_JOB, delay=pause or 0.0, job_id=job_id)
 
 
 def _pause_now(session: Session, job_id: str) -> bool:
-    moved = repository.move(session, job_id, JobState.PAUSED, pause_requested=False)
+    moved = repository.move_job(session, job_id, JobState.PAUSED, pause_requested=False)
     if moved:
-        _tell_paused(session, job_id)
+        _add_paused_event(session, job_id)
     return moved
 
 
-def _tell_paused(session: Session, job_id: str) -> None:
+def _add_paused_event(session: Session, job_id: str) -> None:
     checkpoint = results_repository.latest_checkpoint(session, job_id)
     where = f" at the checkpoint of step {checkpoint.step}" if checkpoint else ""
     repository.add_event(session, job_id, f"The job is paused{where}; resume it to go on")
 
 
-def _notify(session: Session, job_id: str, outcome: str) -> None:
+def _notify_webhooks(session: Session, job_id: str, outcome: str) -> None:
     after_commit(session, metrics.JOBS_ENDED.labels(outcome).inc)
     job = repository.by_id(session, job_id)
-    outbox.add(
+    outbox.add_effect(
         session,
         outbox.Topic.TELL_WEBHOOKS,
         lane=job and job.project_id,

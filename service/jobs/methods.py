@@ -18,7 +18,7 @@ METHOD: TypeAdapter[Method] = TypeAdapter(Method)
 TYPES = tuple(method.model_fields["type"].default for method in METHODS)
 
 
-def parse(body: JobCreate) -> Method:
+def parse_method(body: JobCreate) -> Method:
     """Turn the wire's `method`, or the older `hyperparameters`, into the trainer's. Raises InvalidRequest."""
     if body.method is None:
         kind: Any = "supervised"
@@ -38,11 +38,11 @@ def parse(body: JobCreate) -> Method:
     try:
         return METHOD.validate_python({"type": kind, kind: block})
     except ValidationError as error:
-        raise _invalid(error.errors(include_url=False, include_input=False), kind, place) from error
+        raise _explain_invalid(error.errors(include_url=False, include_input=False), kind, place) from error
 
 
 def _with_lora(block: Any, lora: LoraParameters, place: str) -> Any:
-    """Put the top-level `lora` among the hyperparameters. Raises InvalidRequest where one is there already."""
+    """Put the top-level `lora` among the hyperparameters. Raises InvalidRequest if one is there already."""
     if not isinstance(block, dict):
         return block  # the method's own check tells what is wrong with it
     given = cast("dict[str, Any]", block)
@@ -55,14 +55,14 @@ def _with_lora(block: Any, lora: LoraParameters, place: str) -> Any:
     return {**given, "hyperparameters": {**own, "lora": lora.model_dump(exclude_unset=True)}}
 
 
-def stored(method: Mapping[str, Any]) -> Method:
+def load_method(method: Mapping[str, Any]) -> Method:
     """Return a job's method from its row."""
     return METHOD.validate_python(method)
 
 
-def _invalid(details: list[ErrorDetails], kind: str, place: str) -> InvalidRequest:
+def _explain_invalid(details: list[ErrorDetails], kind: str, place: str) -> InvalidRequest:
     """Name the field in the words of the request, and everything that is wrong with it."""
-    named = [(".".join([place, *_parts(item, kind, place)]), item) for item in details]
+    named = [(".".join([place, *_location_parts(item, kind, place)]), item) for item in details]
     reasons: dict[str, list[str]] = {}
     for name, item in named:
         # Of "auto or an object", the object was meant where something inside it is wrong.
@@ -74,7 +74,7 @@ def _invalid(details: list[ErrorDetails], kind: str, place: str) -> InvalidReque
     return InvalidRequest("; ".join(sentences) + ".", param=next(iter(reasons)))
 
 
-def _parts(item: ErrorDetails, kind: str, place: str) -> list[str]:
+def _location_parts(item: ErrorDetails, kind: str, place: str) -> list[str]:
     """Return an error's place without what pydantic puts in for the members of unions."""
     parts = [str(part) for part in item["loc"] if part != kind and "[" not in str(part)]
     if place == "hyperparameters" and parts[:1] == ["hyperparameters"]:
@@ -97,11 +97,13 @@ def _without_grader_tags(parts: list[str]) -> list[str]:
     return kept
 
 
-def _names(kind: type[Frozen]) -> Iterator[str]:
+def _subclass_names(kind: type[Frozen]) -> Iterator[str]:
     for below in kind.__subclasses__():
         yield below.__name__
-        yield from _names(below)
+        yield from _subclass_names(below)
 
 
 _GRADERS = ("string_check", "text_similarity", "python", "score_model", "label_model", "multi", "one", "many")
-_UNION_TAGS = frozenset({"int", "float", "constrained-int", "constrained-float", "constrained-str", *_names(Frozen)})
+_UNION_TAGS = frozenset(
+    {"int", "float", "constrained-int", "constrained-float", "constrained-str", *_subclass_names(Frozen)}
+)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 
 
-def shown_parent(job: Job, parent_id: str) -> str:
+def shown_parent(job: JobRow, parent_id: str) -> str:
     """Return a parent's id, or, for another project's, the name that was shared with this one."""
     if parent_id not in (job.foreign_parents or "").split():
         return parent_id
@@ -15,6 +15,6 @@ def shown_parent(job: Job, parent_id: str) -> str:
     return reward
 
 
-def shown_waits(job: Job) -> list[str]:
+def shown_waits(job: JobRow) -> list[str]:
     """Return what a job still waits for."""
     return [shown_parent(job, parent_id) for parent_id in (job.waits_for or "").split()]

@@ -11,7 +11,7 @@ from service.jobs.errors import ParentFailed
 from service.jobs.permissions import PermissionCreate, PermissionDeleted, PermissionNotFound, PermissionObject
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.keys.errors import ProjectNotFound
-from service.kit.declared import refuses
+from service.kit.declared import declare_errors
 from service.kit.pagination import BoundedListPage
 from service.kit.routes import CheckedRoute
 from service.models.errors import ModelNotFound
@@ -26,7 +26,7 @@ _ENDED = ParentFailed("ftjob-abc123", "failed", param="fine_tuned_model_checkpoi
 _Page = BoundedListPage[PermissionObject]
 
 
-@router.get("", responses=refuses(_UNKNOWN, _ENDED))
+@router.get("", responses=declare_errors(_UNKNOWN, _ENDED))
 def list_permissions(
     fine_tuned_model_checkpoint: str,
     session: ReadSession,
@@ -38,7 +38,7 @@ def list_permissions(
     order: Literal["ascending", "descending"] = "descending",
 ) -> BoundedListPage[PermissionObject]:
     """List the projects that a model or a checkpoint is shared with."""
-    data, has_more = permissions.page(
+    data, has_more = permissions.list_permission_page(
         session,
         principal,
         context,
@@ -48,10 +48,10 @@ def list_permissions(
         limit=limit,
         order="asc" if order == "ascending" else "desc",
     )
-    return _Page.of(data, has_more)
+    return _Page.from_items(data, has_more)
 
 
-@router.post("", responses=refuses(_UNKNOWN, ProjectNotFound("proj_abc123"), _ENDED))
+@router.post("", responses=declare_errors(_UNKNOWN, ProjectNotFound("proj_abc123"), _ENDED))
 def create_permissions(
     fine_tuned_model_checkpoint: str,
     body: PermissionCreate,
@@ -66,14 +66,14 @@ def create_permissions(
     unless `adapter_download` is `blocked`.
     """
 
-    def grant() -> BoundedListPage[PermissionObject]:
-        data = permissions.grant(session, principal, context, fine_tuned_model_checkpoint, body)
-        return _Page.of(data, has_more=False)
+    def make_permissions() -> BoundedListPage[PermissionObject]:
+        data = permissions.grant_permissions(session, principal, context, fine_tuned_model_checkpoint, body)
+        return _Page.from_items(data, has_more=False)
 
-    return idempotency.once(session, body.model_dump(), _Page, grant)
+    return idempotency.run_once(session, body.model_dump(), _Page, make_permissions)
 
 
-@router.delete("/{permission_id}", responses=refuses(_UNKNOWN, PermissionNotFound("cp_abc123"), _ENDED))
+@router.delete("/{permission_id}", responses=declare_errors(_UNKNOWN, PermissionNotFound("cp_abc123"), _ENDED))
 def delete_permission(
     fine_tuned_model_checkpoint: str,
     permission_id: str,
@@ -82,5 +82,5 @@ def delete_permission(
     principal: PrincipalDep,
 ) -> PermissionDeleted:
     """End a permission. Jobs that started from the model meanwhile keep what they have."""
-    permissions.withdraw(session, principal, context, fine_tuned_model_checkpoint, permission_id)
+    permissions.withdraw_permission(session, principal, context, fine_tuned_model_checkpoint, permission_id)
     return PermissionDeleted(id=permission_id)

@@ -9,14 +9,14 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.jobs import references
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.keys import repository as keys
 from service.keys.errors import ProjectNotFound
 from service.keys.service import Principal
 from service.kit.errors import InvalidRequest, NotFound
 from service.kit.pagination import Order
 from service.models import repository
-from service.models.tables import AdapterDownload, CheckpointPermission
+from service.models.tables import AdapterDownload, CheckpointPermissionRow
 
 ProjectId = Annotated[str, StringConstraints(max_length=64)]
 
@@ -54,7 +54,7 @@ class PermissionObject(BaseModel):
     adapter_download: AdapterDownload
 
     @classmethod
-    def of(cls, permission: CheckpointPermission) -> PermissionObject:
+    def from_row(cls, permission: CheckpointPermissionRow) -> PermissionObject:
         """Show a row."""
         return cls(
             id=permission.id,
@@ -72,14 +72,14 @@ class PermissionDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-def grant(
+def grant_permissions(
     session: Session, principal: Principal, context: Context, name: str, body: PermissionCreate
 ) -> list[PermissionObject]:
     """Share a model or a checkpoint; a project that has it already keeps its permission.
 
     Raises ModelNotFound, ProjectNotFound or InvalidRequest, and then shares with nobody.
     """
-    job = _own(session, principal, context, name)
+    job = _find_own_job(session, principal, context, name)
     download = body.adapter_download
     if job.adapter_download == "blocked":
         if download == "allowed":
@@ -89,17 +89,17 @@ def grant(
                 param="adapter_download",
             )
         download = "blocked"
-    granted: list[CheckpointPermission] = []
+    granted: list[CheckpointPermissionRow] = []
     for place, project_id in enumerate(dict.fromkeys(body.project_ids)):
-        if keys.project(session, project_id) is None:
+        if keys.find_project(session, project_id) is None:
             raise ProjectNotFound(project_id)
         if project_id == principal.project_id:
             raise InvalidRequest(f"{project_id} owns {name} and needs no permission.", param=f"project_ids.{place}")
-        granted.append(repository.share(session, job.id, name, project_id, adapter_download=download))
-    return [PermissionObject.of(permission) for permission in granted]
+        granted.append(repository.share_model(session, job.id, name, project_id, adapter_download=download))
+    return [PermissionObject.from_row(permission) for permission in granted]
 
 
-def page(
+def list_permission_page(
     session: Session,
     principal: Principal,
     context: Context,
@@ -111,21 +111,23 @@ def page(
     order: Order,
 ) -> tuple[list[PermissionObject], bool]:
     """Return one page of a model's permissions. Raises ModelNotFound."""
-    _own(session, principal, context, name)
+    _find_own_job(session, principal, context, name)
     rows, has_more = repository.permission_page(
         session, name, project_id=project_id, after=after, limit=limit, order=order
     )
-    return [PermissionObject.of(row) for row in rows], has_more
+    return [PermissionObject.from_row(row) for row in rows], has_more
 
 
-def withdraw(session: Session, principal: Principal, context: Context, name: str, permission_id: str) -> None:
+def withdraw_permission(
+    session: Session, principal: Principal, context: Context, name: str, permission_id: str
+) -> None:
     """End a permission; jobs that have started from the model go on. Raises ModelNotFound or PermissionNotFound."""
-    _own(session, principal, context, name)
-    if not repository.withdraw(session, name, permission_id):
+    _find_own_job(session, principal, context, name)
+    if not repository.delete_permission_row(session, name, permission_id):
         raise PermissionNotFound(permission_id)
 
 
-def _own(session: Session, principal: Principal, context: Context, name: str) -> Job:
+def _find_own_job(session: Session, principal: Principal, context: Context, name: str) -> JobRow:
     """Return the job of a model of the caller's own."""
     found = references.find_own(
         session,

@@ -15,37 +15,37 @@ from service.jobs.parents import shown_waits
 from service.jobs.resources import Resources
 from service.jobs.schemas import JobQueueObject
 from service.jobs.states import JobState
-from service.jobs.tables import Job
-from service.jobs.turn_repository import Standing
+from service.jobs.tables import JobRow
+from service.jobs.turn_repository import ProjectStanding
 from service.kit.db import db_now
 from service.kit.settings import Settings
 from service.workers import repository as workers
-from service.workers.tables import Worker
+from service.workers.tables import WorkerRow
 
 COUNTED = 1000
 """How far positions are told."""
 
 
 @dataclass(frozen=True)
-class Queue:
+class QueueSnapshot:
     """The queue at one moment, as far as a project's jobs need it: how projects stand, and the workers that live."""
 
-    own: Standing | None
-    others: Sequence[Standing]
+    own: ProjectStanding | None
+    others: Sequence[ProjectStanding]
     first: Sequence[tuple[str, int]]
     """Id and priority of the project's first jobs, in turn."""
-    workers: Sequence[Worker]
+    workers: Sequence[WorkerRow]
     now_at: float = 0.0
 
     @classmethod
-    def now(cls, session: Session, settings: Settings, project_id: str) -> Queue:
+    def read_snapshot(cls, session: Session, settings: Settings, project_id: str) -> QueueSnapshot:
         """Read it for the jobs of a project."""
-        standings = {standing.project_id: standing for standing in turn_repository.standings(session)}
+        standings = {standing.project_id: standing for standing in turn_repository.project_standings(session)}
         return cls(
             own=standings.pop(project_id, None) or turn_repository.standing_of_idle(session, project_id),
             others=list(standings.values()),
             first=turn_repository.first_of_project(session, project_id, limit=COUNTED),
-            workers=workers.alive(session, within=settings.lease_seconds),
+            workers=workers.alive_workers(session, within=settings.lease_seconds),
             now_at=session.scalar(select(db_now())) or 0.0,
         )
 
@@ -53,8 +53,8 @@ class Queue:
     def _ranks(self) -> dict[str, int]:
         return {job_id: rank for rank, (job_id, _) in enumerate(self.first)}
 
-    def explain(self, job: Job) -> JobQueueObject | None:
-        """Return why a job does not run yet; None where it runs or has ended."""
+    def explain_job(self, job: JobRow) -> JobQueueObject | None:
+        """Return why a job does not run yet; None if it runs or has ended."""
         match job.state:
             case JobState.VALIDATING:
                 return JobQueueObject(position=None, reason="validating", message="Its files are being checked.")
@@ -70,16 +70,16 @@ class Queue:
                 message = f"Its last attempt failed; the next one may start in {job.retry_at - self.now_at:.0f} s."
                 return JobQueueObject(position=None, reason="retrying", message=message)
             case JobState.QUEUED:
-                return self._waits(job, self._position(self._ranks.get(job.id)))
+                return self._explain_wait(job, self._overall_position(self._ranks.get(job.id)))
             case _:
                 return None
 
-    def explain_new(self, job: Job) -> JobQueueObject:
+    def explain_new(self, job: JobRow) -> JobQueueObject:
         """Return where a job would stand that was queued now."""
         rank = sum(priority >= job.priority for _, priority in self.first)
-        return self._waits(job, self._position(rank if rank < COUNTED else None, new=True))
+        return self._explain_wait(job, self._overall_position(rank if rank < COUNTED else None, new=True))
 
-    def _position(self, rank: int | None, *, new: bool = False) -> int | None:
+    def _overall_position(self, rank: int | None, *, new: bool = False) -> int | None:
         """Return the place of the project's job number `rank` among all; None if it is beyond those that are told."""
         if rank is None or self.own is None:
             return None
@@ -88,11 +88,11 @@ class Queue:
         position = 1 + rank + sum(other.count_before(order) for other in self.others)
         return position if position <= COUNTED else None
 
-    def _waits(self, job: Job, position: int | None) -> JobQueueObject:
+    def _explain_wait(self, job: JobRow, position: int | None) -> JobQueueObject:
         if not self.workers:
             message = "No worker is running: start one with `burnish-server worker`."
             return JobQueueObject(position=position, reason="no_worker", message=message)
-        lacking = unfit(job, self.workers)
+        lacking = describe_unfit_workers(job, self.workers)
         fitting = len(self.workers) - len(lacking)
         if not fitting:
             message = f"No running worker can run it: {'; '.join(lacking[:5])}."
@@ -102,16 +102,16 @@ class Queue:
         return JobQueueObject(position=position, reason="workers_busy", message=message)
 
 
-def explained(session: Session, settings: Settings, jobs: Sequence[Job]) -> dict[str, JobQueueObject | None]:
-    """Return why each of some jobs does not run yet, by id, with the queue read only where that is needed."""
+def explain_jobs(session: Session, settings: Settings, jobs: Sequence[JobRow]) -> dict[str, JobQueueObject | None]:
+    """Return why each of some jobs does not run yet, by id, with the queue read only if that is needed."""
     queued = {job.project_id for job in jobs if job.state == JobState.QUEUED and not job.waits_for}
-    queues = {project_id: Queue.now(session, settings, project_id) for project_id in queued}
-    nobody = Queue(None, (), (), ())
-    return {job.id: queues.get(job.project_id, nobody).explain(job) for job in jobs}
+    queues = {project_id: QueueSnapshot.read_snapshot(session, settings, project_id) for project_id in queued}
+    nobody = QueueSnapshot(None, (), (), ())
+    return {job.id: queues.get(job.project_id, nobody).explain_job(job) for job in jobs}
 
 
-def unfit(job: Job, living: Sequence[Worker]) -> list[str]:
+def describe_unfit_workers(job: JobRow, living: Sequence[WorkerRow]) -> list[str]:
     """Return a part of a sentence for each worker that lacks what a job needs."""
     needs = Resources.model_validate(job.resources or {})
-    found = ((worker.name, needs.lacking(workers.capacity_of(worker))) for worker in living)
+    found = ((worker.name, needs.describe_lack(workers.capacity_of(worker))) for worker in living)
     return [f"{name} has {lacking}" for name, lacking in found if lacking]

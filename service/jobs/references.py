@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 from service.jobs import methods, repository, results_repository
 from service.jobs.errors import ParentFailed
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.kit import ids
 from service.kit.errors import InvalidRequest
 from service.models import repository as models
 from service.models.errors import ModelNotFound
-from service.models.tables import AdapterDownload, CheckpointPermission
+from service.models.tables import AdapterDownload, CheckpointPermissionRow
 from trainer.contract.job import LineageEntry
 from trainer.contract.methods.base import Kinds
 
@@ -24,7 +24,7 @@ _CHECKPOINT = re.compile(r"(?P<model>ft:.+):ckpt-step-(?P<step>\d{1,9})")
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredResult:
     """Where weights lie in the blob store, and the hash of their manifest where it is known."""
 
     prefix: str
@@ -32,20 +32,20 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Result:
+class EarlierResult:
     """What an earlier job leaves, at its end or at a checkpoint; the job may not have ended yet."""
 
-    job: Job
+    job: JobRow
     step: int | None
     name: str
     """`ft:…`, with `:ckpt-step-N` for a checkpoint."""
-    permission: CheckpointPermission | None = None
+    permission: CheckpointPermissionRow | None = None
     """By which another project may use it; None for its own."""
 
     @property
     def kind(self) -> Kinds:
         """What it is."""
-        return methods.stored(self.job.method).hyperparameters.result_kind
+        return methods.load_method(self.job.method).hyperparameters.result_kind
 
     @property
     def waits(self) -> bool:
@@ -58,7 +58,7 @@ class Result:
         links = [self.job.adapter_download, self.permission.adapter_download if self.permission else "allowed"]
         return "blocked" if "blocked" in links else "allowed"
 
-    def lineage(self) -> list[LineageEntry]:
+    def trace_lineage(self) -> list[LineageEntry]:
         """Return what it came from, itself last; of another project's model, the name that was shared."""
         job = self.job
         if self.permission is not None:
@@ -73,20 +73,20 @@ class Result:
         return [*(LineageEntry.model_validate(entry) for entry in job.lineage), own]
 
 
-def model_name(job: Job, organization: str) -> str:
+def model_name(job: JobRow, organization: str) -> str:
     """Return the name of a job's model: `ft:{base}:{organization}:{suffix}:{id}`."""
     root = job.base.split(":")[1] if job.base.startswith("ft:") else job.base
     return f"ft:{root}:{organization}:{job.suffix or ''}:{job.id[-8:]}"
 
 
-def find(
+def find_result(
     session: Session, project_id: str, name: str, *, organization: str, param: str, bases: Iterable[str] = ()
-) -> Result:
+) -> EarlierResult:
     """Return what `name` (`ft:…`, `ft:…:ckpt-step-N`, `ftjob-…`) means: the project's own, or shared with it.
 
-    Raises ModelNotFound; ParentFailed where the job ended without a result; InvalidRequest for an unknown checkpoint.
+    Raises ModelNotFound; ParentFailed if the job ended without a result; InvalidRequest for an unknown checkpoint.
     """
-    permission = models.permission(session, project_id, name)
+    permission = models.find_permission(session, project_id, name)
     job = repository.by_id(session, permission.job_id) if permission is not None else None
     if job is None:
         return find_own(session, project_id, name, organization=organization, param=param, bases=bases)
@@ -102,43 +102,45 @@ def find(
 
 def find_own(
     session: Session, project_id: str, name: str, *, organization: str, param: str, bases: Iterable[str] = ()
-) -> Result:
-    """Return what `name` means among a project's own jobs. Raises as `find` does."""
+) -> EarlierResult:
+    """Return what `name` means among a project's own jobs. Raises as `find_result` does."""
     if name.startswith(ids.JOB):
-        job = repository.get(session, project_id, name)
+        job = repository.get_project_job(session, project_id, name)
         if job is None:
             raise ModelNotFound(name, bases, param=param)
-        return _ended(session, Result(job, None, job.fine_tuned_model or model_name(job, organization)), bases, param)
+        return _require_success(
+            session, EarlierResult(job, None, job.fine_tuned_model or model_name(job, organization)), bases, param
+        )
     match = _CHECKPOINT.fullmatch(name)
     plain = match["model"] if match else name
-    job = _named(session, project_id, plain, organization)
+    job = _find_by_model_name(session, project_id, plain, organization)
     if job is None:
         raise ModelNotFound(name, bases, param=param)
     if match is None:
-        return _ended(session, Result(job, None, plain), bases, param)
+        return _require_success(session, EarlierResult(job, None, plain), bases, param)
     step = int(match["step"])
     if results_repository.checkpoint_at(session, job.id, step) is None:
         known = ", ".join(str(number) for number in results_repository.checkpoint_steps(session, job.id)) or "none"
         raise InvalidRequest(f"{plain} has no checkpoint at step {step}; its checkpoints are at: {known}.", param=param)
-    return Result(job, step, name)
+    return EarlierResult(job, step, name)
 
 
-def stored(session: Session, job_id: str, step: int | None) -> Stored | None:
-    """Return where a job's result, or its checkpoint, lies. None where it was deleted."""
+def locate_result(session: Session, job_id: str, step: int | None) -> StoredResult | None:
+    """Return where a job's result, or its checkpoint, lies. None if it was deleted."""
     if step is not None:
         checkpoint = results_repository.checkpoint_at(session, job_id, step)
-        return None if checkpoint is None else Stored(checkpoint.blob_prefix, checkpoint.manifest_sha256)
+        return None if checkpoint is None else StoredResult(checkpoint.blob_prefix, checkpoint.manifest_sha256)
     model = models.of_job(session, job_id)
-    return None if model is None else Stored(model.blob_prefix, model.manifest_sha256)
+    return None if model is None else StoredResult(model.blob_prefix, model.manifest_sha256)
 
 
-def _named(session: Session, project_id: str, name: str, organization: str) -> Job | None:
+def _find_by_model_name(session: Session, project_id: str, name: str, organization: str) -> JobRow | None:
     """Find a job by its model's name, which it has before it has ended."""
     found = repository.by_id_end(session, project_id, name.rpartition(":")[2])
     return next((job for job in found if (job.fine_tuned_model or model_name(job, organization)) == name), None)
 
 
-def _ended(session: Session, result: Result, bases: Iterable[str], param: str) -> Result:
+def _require_success(session: Session, result: EarlierResult, bases: Iterable[str], param: str) -> EarlierResult:
     job = result.job
     if job.state in (JobState.FAILED, JobState.CANCELLED):
         raise ParentFailed(job.id, job.state, param=param)

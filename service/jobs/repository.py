@@ -1,4 +1,4 @@
-"""SQL of jobs. Changes of state go through `move` and `claim` alone; writes of a worker carry its lease token."""
+"""SQL of jobs. Only `move_job` and `claim_job` change a state; writes of a worker carry its lease token."""
 
 from __future__ import annotations
 
@@ -10,270 +10,272 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from service.jobs.states import TERMINAL, JobState, sources_of
-from service.jobs.tables import Job, JobEvent, JobMetadata
+from service.jobs.tables import JobEventRow, JobMetadataRow, JobRow
 from service.kit import ids
 from service.kit.db import db_now
 from service.kit.pagination import Order, Scope, fetch_page
 from service.limits import repository as limits
 
 _BARE = {"": ""}
-"""How `JobMetadata` has a job without metadata."""
+"""How `JobMetadataRow` has a job without metadata."""
 
-RESTED = or_(Job.retry_at.is_(None), Job.retry_at <= db_now())
+RESTED = or_(JobRow.retry_at.is_(None), JobRow.retry_at <= db_now())
 """A job that pauses after no failure, or no longer."""
 # A literal: only with the value in its text does a statement let the databases use the index of these conditions.
 IN_LINE = (
-    Job.state == literal(JobState.QUEUED.value, literal_execute=True),
-    Job.waits_for.is_(None),
-    Job.held_by.is_(None),
+    JobRow.state == literal(JobState.QUEUED.value, literal_execute=True),
+    JobRow.waits_for.is_(None),
+    JobRow.held_by.is_(None),
 )
 """A queued job that waits for no other and is not held by a limit."""
 _READY = (*IN_LINE, RESTED)
-IN_TURN = (Job.priority.desc(), Job.seq)
+IN_TURN = (JobRow.priority.desc(), JobRow.seq)
 """The order of the jobs of one project; `turn_repository` has the order of all."""
 
 
-def get(session: Session, project_id: str, job_id: str) -> Job | None:
+def get_project_job(session: Session, project_id: str, job_id: str) -> JobRow | None:
     """Return a project's job."""
-    return session.scalar(select(Job).where(Job.id == job_id, Job.project_id == project_id))
+    return session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.project_id == project_id))
 
 
-def by_id(session: Session, job_id: str) -> Job | None:
+def by_id(session: Session, job_id: str) -> JobRow | None:
     """Return a job whoever owns it: for the controller and the workers."""
-    return session.scalar(select(Job).where(Job.id == job_id))
+    return session.scalar(select(JobRow).where(JobRow.id == job_id))
 
 
-def by_id_end(session: Session, project_id: str, end: str) -> Sequence[Job]:
+def by_id_end(session: Session, project_id: str, end: str) -> Sequence[JobRow]:
     """Return a project's jobs whose ids end so."""
-    query = select(Job).where(Job.project_id == project_id, Job.id.endswith(end, autoescape=True))
+    query = select(JobRow).where(JobRow.project_id == project_id, JobRow.id.endswith(end, autoescape=True))
     return session.scalars(query.limit(10)).all()
 
 
-def add_metadata(session: Session, job: Job) -> None:
+def add_metadata(session: Session, job: JobRow) -> None:
     """Make a new job's metadata searchable."""
     for key, value in (job.user_metadata or _BARE).items():
-        session.add(JobMetadata(project_id=job.project_id, key=key, value=value, job_seq=job.seq))
+        session.add(JobMetadataRow(project_id=job.project_id, key=key, value=value, job_seq=job.seq))
     session.flush()
 
 
-def page(
+def fetch_job_page(
     session: Session,
     project_id: str,
     *,
     metadata: Mapping[str, str] | None,
     after: str | None,
     limit: int,
-) -> tuple[Sequence[Job], bool]:
+) -> tuple[Sequence[JobRow], bool]:
     """Return one page of a project's jobs, newest first.
 
     Those whose metadata has all the given pairs (all jobs, for an empty mapping), or those without any, for None.
     """
     wanted = _BARE if metadata is None else metadata
-    query = select(Job)
+    query = select(JobRow)
     if not wanted:
-        scope: Scope = [(Job.project_id, project_id)]
+        scope: Scope = [(JobRow.project_id, project_id)]
         return fetch_page(
-            session, query, scope=scope, seq=Job.seq, public_id=Job.id, after=after, limit=limit, order="desc"
+            session, query, scope=scope, seq=JobRow.seq, public_id=JobRow.id, after=after, limit=limit, order="desc"
         )
     # The first pair's index leads: its order is the page's. Further pairs are looked up job by job.
     (first, *others) = wanted.items()
-    query = query.join(JobMetadata, JobMetadata.job_seq == Job.seq)
+    query = query.join(JobMetadataRow, JobMetadataRow.job_seq == JobRow.seq)
     for key, value in others:
-        pair = aliased(JobMetadata)
+        pair = aliased(JobMetadataRow)
         same = (pair.project_id == project_id, pair.key == key, pair.value == value)
-        query = query.where(exists().where(pair.job_seq == JobMetadata.job_seq, *same))
-    columns = (JobMetadata.project_id, JobMetadata.key, JobMetadata.value)
+        query = query.where(exists().where(pair.job_seq == JobMetadataRow.job_seq, *same))
+    columns = (JobMetadataRow.project_id, JobMetadataRow.key, JobMetadataRow.value)
     scope = list(zip(columns, (project_id, *first), strict=True))
-    seq = JobMetadata.job_seq
-    return fetch_page(session, query, scope=scope, seq=seq, public_id=Job.id, after=after, limit=limit, order="desc")
+    seq = JobMetadataRow.job_seq
+    return fetch_page(session, query, scope=scope, seq=seq, public_id=JobRow.id, after=after, limit=limit, order="desc")
 
 
-def in_state(session: Session, state: JobState, *, limit: int = 1000) -> Sequence[Job]:
+def in_state(session: Session, state: JobState, *, limit: int = 1000) -> Sequence[JobRow]:
     """Return jobs in a state, oldest first."""
-    return session.scalars(select(Job).where(Job.state == state).order_by(Job.seq).limit(limit)).all()
+    return session.scalars(select(JobRow).where(JobRow.state == state).order_by(JobRow.seq).limit(limit)).all()
 
 
-def ready(session: Session, *, limit: int = 1000) -> Sequence[Job]:
+def ready_jobs(session: Session, *, limit: int = 1000) -> Sequence[JobRow]:
     """Return queued jobs that wait for nothing but a worker, oldest first."""
-    return session.scalars(select(Job).where(*_READY).order_by(Job.seq).limit(limit)).all()
+    return session.scalars(select(JobRow).where(*_READY).order_by(JobRow.seq).limit(limit)).all()
 
 
-def ready_of(session: Session, project_id: str, *, limit: int = 1000) -> Sequence[Job]:
+def ready_of(session: Session, project_id: str, *, limit: int = 1000) -> Sequence[JobRow]:
     """Return jobs of a project that wait for nothing but a worker, the first in turn first."""
-    query = select(Job).where(Job.project_id == project_id, *_READY)
+    query = select(JobRow).where(JobRow.project_id == project_id, *_READY)
     return session.scalars(query.order_by(*IN_TURN).limit(limit)).all()
 
 
-def speeds(
+def training_speeds(
     session: Session, base: str, *, limit: int
 ) -> Sequence[Row[dict[str, Any], int | None, float | None, float]]:
     """Return method, tokens, seconds of training and seconds of running of the last jobs on a base that succeeded."""
-    query = select(Job.method, Job.trained_tokens, Job.train_seconds, Job.running_seconds).where(
-        Job.state == JobState.SUCCEEDED, Job.base == base, Job.train_seconds > 0, Job.trained_tokens > 0
+    query = select(JobRow.method, JobRow.trained_tokens, JobRow.train_seconds, JobRow.running_seconds).where(
+        JobRow.state == JobState.SUCCEEDED, JobRow.base == base, JobRow.train_seconds > 0, JobRow.trained_tokens > 0
     )
-    return session.execute(query.order_by(Job.seq.desc()).limit(limit)).all()
+    return session.execute(query.order_by(JobRow.seq.desc()).limit(limit)).all()
 
 
 def count_ready(session: Session, project_id: str) -> int:
     """Return how many jobs of a project wait for a worker alone."""
-    query = select(func.count()).select_from(Job).where(Job.project_id == project_id, *_READY)
+    query = select(func.count()).select_from(JobRow).where(JobRow.project_id == project_id, *_READY)
     return session.scalar(query) or 0
 
 
-def held(session: Session) -> Sequence[Job]:
+def held_jobs(session: Session) -> Sequence[JobRow]:
     """Return queued jobs that a limit of their project keeps from starting, the first in turn first."""
-    query = select(Job).where(Job.state == JobState.QUEUED, Job.held_by.is_not(None))
+    query = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.held_by.is_not(None))
     return session.scalars(query.order_by(*IN_TURN)).all()
 
 
-def hold(session: Session, job_id: str, reason: str | None) -> None:
+def set_hold(session: Session, job_id: str, reason: str | None) -> None:
     """Write for what a queued job is held, None for nothing."""
-    session.execute(update(Job).where(Job.id == job_id, Job.state == JobState.QUEUED).values(held_by=reason))
+    session.execute(update(JobRow).where(JobRow.id == job_id, JobRow.state == JobState.QUEUED).values(held_by=reason))
 
 
-def waiting(session: Session) -> Sequence[Job]:
+def waiting_jobs(session: Session) -> Sequence[JobRow]:
     """Return queued jobs that wait for others, oldest first."""
-    query = select(Job).where(Job.state == JobState.QUEUED, Job.waits_for.is_not(None))
-    return session.scalars(query.order_by(Job.seq)).all()
+    query = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.waits_for.is_not(None))
+    return session.scalars(query.order_by(JobRow.seq)).all()
 
 
-def lock(session: Session, job_id: str) -> Job | None:
+def lock_job(session: Session, job_id: str) -> JobRow | None:
     """Return a job as it is now, and keep others from changing it until the transaction ends."""
-    query = select(Job).where(Job.id == job_id).with_for_update()
+    query = select(JobRow).where(JobRow.id == job_id).with_for_update()
     return session.scalar(query.execution_options(populate_existing=True))
 
 
-def users_of(session: Session, job: Job) -> Sequence[Row[str, str]]:
+def users_of(session: Session, job: JobRow) -> Sequence[Row[str, str]]:
     """Return id and project of jobs that need this one: unfinished ones that start from it, and adapters on its whole
     model; its own project's first.
     """
-    unfinished = Job.state.not_in(TERMINAL) & or_(Job.start_job == job.id, Job.reward_job == job.id)
-    on_it = Job.base == job.fine_tuned_model
+    unfinished = JobRow.state.not_in(TERMINAL) & or_(JobRow.start_job == job.id, JobRow.reward_job == job.id)
+    on_it = JobRow.base == job.fine_tuned_model
     needs = or_(unfinished, on_it) if job.fine_tuned_model else unfinished
-    query = select(Job.id, Job.project_id).where(Job.id != job.id, needs)
-    return session.execute(query.order_by(Job.project_id != job.project_id, Job.seq).limit(6)).all()
+    query = select(JobRow.id, JobRow.project_id).where(JobRow.id != job.id, needs)
+    return session.execute(query.order_by(JobRow.project_id != job.project_id, JobRow.seq).limit(6)).all()
 
 
-def remove(session: Session, job: Job) -> None:
+def delete_job_row(session: Session, job: JobRow) -> None:
     """Delete a job's row, and with it its events, checkpoints and artifacts."""
-    session.execute(delete(Job).where(Job.seq == job.seq))
+    session.execute(delete(JobRow).where(JobRow.seq == job.seq))
 
 
-def states(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
+def states_of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
     """Return where each of these jobs stands."""
-    rows = session.execute(select(Job.id, Job.state).where(Job.id.in_(job_ids)))
+    rows = session.execute(select(JobRow.id, JobRow.state).where(JobRow.id.in_(job_ids)))
     return {row.id: row.state for row in rows}
 
 
 def wait_for(session: Session, job_id: str, job_ids: Sequence[str]) -> bool:
-    """Write what a queued job still waits for. False where it is not queued any more."""
+    """Write what a queued job still waits for. False if it is not queued any more."""
     result = session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.state == JobState.QUEUED)
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state == JobState.QUEUED)
         .values(waits_for=" ".join(job_ids) or None)
-        .returning(Job.id)
+        .returning(JobRow.id)
     )
     return result.first() is not None
 
 
-def move(session: Session, job_id: str, target: JobState, *, token: int | None = None, **values: Any) -> bool:
+def move_job(session: Session, job_id: str, target: JobState, *, token: int | None = None, **values: Any) -> bool:
     """Bring a job to `target` where the state machine allows it. False, an answer, where it does not.
 
     With `token`, only the holder of that lease succeeds. A pause after a failure is over, unless `values` begin one;
     an end leaves no pause to come.
     """
     ran_until = _ran_until(session, job_id)
-    query = update(Job).where(Job.id == job_id, Job.state.in_(sources_of(target)))
+    query = update(JobRow).where(JobRow.id == job_id, JobRow.state.in_(sources_of(target)))
     if token is not None:  # one that was given back is nobody's, until the next claim raises it
-        query = query.where(Job.lease_token == token, Job.state == JobState.RUNNING)
-    changed: dict[str, Any] = {"state": target, "running_seconds": ran(), "held_by": None, "retry_at": None}
+        query = query.where(JobRow.lease_token == token, JobRow.state == JobState.RUNNING)
+    changed: dict[str, Any] = {"state": target, "running_seconds": seconds_run(), "held_by": None, "retry_at": None}
     if target in TERMINAL:
         changed["pause_requested"] = False
-    result = session.execute(query.values(**changed | _queued(target) | values).returning(Job.id))
+    result = session.execute(query.values(**changed | _queued_since(target) | values).returning(JobRow.id))
     moved = result.first() is not None
     if moved and ran_until is not None:
         limits.end_span(session, job_id, at=ran_until)
     return moved
 
 
-def _queued(target: JobState) -> dict[str, Any]:
+def _queued_since(target: JobState) -> dict[str, Any]:
     """Return since when a job that is queued now waits."""
     return {"queued_at": db_now()} if target == JobState.QUEUED else {}
 
 
 def _ran_until(session: Session, job_id: str) -> float | None:
-    """Return until when an attempt that runs has run: a worker that fell silent, until its lease was over."""
-    expired = Job.lease_expires_at < db_now()
-    query = select(case((expired, Job.lease_expires_at), else_=db_now()))
-    return session.scalar(query.where(Job.id == job_id, Job.state == JobState.RUNNING).with_for_update())
+    """Return until when an attempt that runs has run: a worker that stopped responding, until its lease was over."""
+    expired = JobRow.lease_expires_at < db_now()
+    query = select(case((expired, JobRow.lease_expires_at), else_=db_now()))
+    return session.scalar(query.where(JobRow.id == job_id, JobRow.state == JobState.RUNNING).with_for_update())
 
 
-def ran() -> ColumnElement[float]:
-    """How long a job has run, all attempts together. A worker that fell silent ran until its lease expired."""
-    end = case((Job.lease_expires_at < db_now(), Job.lease_expires_at), else_=db_now())
-    running = (Job.state == JobState.RUNNING) & Job.started_at.is_not(None)
-    return case((running, Job.running_seconds + (end - Job.started_at)), else_=Job.running_seconds)
+def seconds_run() -> ColumnElement[float]:
+    """How long a job has run, all attempts together. A worker that stopped responding ran until its lease expired."""
+    end = case((JobRow.lease_expires_at < db_now(), JobRow.lease_expires_at), else_=db_now())
+    running = (JobRow.state == JobState.RUNNING) & JobRow.started_at.is_not(None)
+    return case((running, JobRow.running_seconds + (end - JobRow.started_at)), else_=JobRow.running_seconds)
 
 
-def out_of_time(session: Session, *, grace: float) -> Sequence[Job]:
+def out_of_time(session: Session, *, grace: float) -> Sequence[JobRow]:
     """Return running jobs that are over their timeout by more than `grace` seconds."""
-    query = select(Job).where(Job.state == JobState.RUNNING, Job.timeout_seconds.is_not(None))
-    return session.scalars(query.where(ran() > Job.timeout_seconds + grace).order_by(Job.seq)).all()
+    query = select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.timeout_seconds.is_not(None))
+    return session.scalars(query.where(seconds_run() > JobRow.timeout_seconds + grace).order_by(JobRow.seq)).all()
 
 
 def is_out_of_time(session: Session, job_id: str) -> bool:
     """Tell whether a job has used up its timeout."""
-    return bool(session.scalar(select(exists().where(Job.id == job_id, ran() >= Job.timeout_seconds))))
+    return bool(session.scalar(select(exists().where(JobRow.id == job_id, seconds_run() >= JobRow.timeout_seconds))))
 
 
-def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) -> Job | None:
-    """Take a queued job: raise its token and start a lease, by the database's clock. None where it is not queued.
+def claim_job(session: Session, job_id: str, *, owner: str, lease_seconds: float) -> JobRow | None:
+    """Take a queued job: raise its token and start a lease, by the database's clock. None if it is not queued.
 
     A job that waits for another, or pauses after a failure, cannot be taken.
     """
     result = session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.state.in_(sources_of(JobState.RUNNING)), Job.waits_for.is_(None), RESTED)
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state.in_(sources_of(JobState.RUNNING)), JobRow.waits_for.is_(None), RESTED)
         .values(
             state=JobState.RUNNING,
             held_by=None,
             retry_at=None,
-            lease_token=Job.lease_token + 1,
+            lease_token=JobRow.lease_token + 1,
             lease_owner=owner,
             lease_expires_at=db_now() + lease_seconds,
             started_at=db_now(),
         )
-        .returning(Job.id)
+        .returning(JobRow.id)
     )
     if result.first() is None:
         return None
-    job = session.scalar(select(Job).where(Job.id == job_id).execution_options(populate_existing=True))
+    job = session.scalar(select(JobRow).where(JobRow.id == job_id).execution_options(populate_existing=True))
     if job is not None:
         limits.begin_span(session, job.project_id, job_id)
     return job
 
 
-def renew(session: Session, job_id: str, token: int, *, lease_seconds: float, **values: Any) -> bool:
-    """Prolong a lease, writing further columns with it. False where the token is stale or the job has ended."""
+def renew_lease(session: Session, job_id: str, token: int, *, lease_seconds: float, **values: Any) -> bool:
+    """Prolong a lease, writing further columns with it. False if the token is stale or the job has ended."""
     result = session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.state == JobState.RUNNING, Job.lease_token == token)
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_token == token)
         .values(lease_expires_at=db_now() + lease_seconds, **values)
-        .returning(Job.id)
+        .returning(JobRow.id)
     )
     return result.first() is not None
 
 
 def pause_wanted(session: Session, job_id: str, token: int) -> bool | None:
-    """Tell the holder of a token whether the job is to be paused; None where it runs no longer or is another's."""
-    query = select(Job.pause_requested).where(Job.id == job_id, Job.state == JobState.RUNNING, Job.lease_token == token)
+    """Tell the holder of a token whether the job is to be paused; None if it runs no longer or is another's."""
+    query = select(JobRow.pause_requested).where(
+        JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_token == token
+    )
     return session.scalar(query)
 
 
-def with_expired_lease(session: Session) -> Sequence[Job]:
+def with_expired_lease(session: Session) -> Sequence[JobRow]:
     """Return running jobs whose worker has not been heard of in time."""
     return session.scalars(
-        select(Job).where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now()).order_by(Job.seq)
+        select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_expires_at < db_now()).order_by(JobRow.seq)
     ).all()
 
 
@@ -290,7 +292,7 @@ def add_event(
     """Append an event; one with a `once_key` that the job already has changes nothing."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     session.execute(
-        insert(JobEvent)
+        insert(JobEventRow)
         .values(
             id=ids.new_id(ids.EVENT),
             job_id=job_id,
@@ -307,21 +309,21 @@ def add_event(
 
 def event_page(
     session: Session, job_id: str, *, after: str | None, limit: int, order: Order
-) -> tuple[Sequence[JobEvent], bool]:
+) -> tuple[Sequence[JobEventRow], bool]:
     """Return one page of a job's events."""
-    scope: Scope = [(JobEvent.job_id, job_id)]
-    seq, public_id = JobEvent.seq, JobEvent.id
+    scope: Scope = [(JobEventRow.job_id, job_id)]
+    seq, public_id = JobEventRow.seq, JobEventRow.id
     return fetch_page(
-        session, select(JobEvent), scope=scope, seq=seq, public_id=public_id, after=after, limit=limit, order=order
+        session, select(JobEventRow), scope=scope, seq=seq, public_id=public_id, after=after, limit=limit, order=order
     )
 
 
-def events_since(session: Session, job_id: str, seq: int, *, limit: int = 500) -> Sequence[JobEvent]:
+def events_since(session: Session, job_id: str, seq: int, *, limit: int = 500) -> Sequence[JobEventRow]:
     """Return a job's events after a position, oldest first."""
-    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > seq).order_by(JobEvent.seq)
+    query = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.seq > seq).order_by(JobEventRow.seq)
     return session.scalars(query.limit(limit)).all()
 
 
 def event_position(session: Session, job_id: str, event_id: str) -> int | None:
     """Return where an event stands in its job's order."""
-    return session.scalar(select(JobEvent.seq).where(JobEvent.job_id == job_id, JobEvent.id == event_id))
+    return session.scalar(select(JobEventRow.seq).where(JobEventRow.job_id == job_id, JobEventRow.id == event_id))

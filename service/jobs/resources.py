@@ -46,7 +46,7 @@ class Resources(BaseModel):
         """Whether the worker must have a GPU."""
         return self.gpus == 1 or self.gpu_memory_gb is not None
 
-    def lacking(self, capacity: Capacity) -> str | None:
+    def describe_lack(self, capacity: Capacity) -> str | None:
         """Return what a worker lacks, as the end of "the worker has …"; None where the job can run on it."""
         if self.needs_gpu and not capacity.gpus:
             return "no GPU"

@@ -12,7 +12,7 @@ from service.files import service as files
 from service.jobs import repository, results_repository
 from service.jobs.references import model_name
 from service.jobs.states import TERMINAL
-from service.jobs.tables import Job, JobCheckpoint
+from service.jobs.tables import JobCheckpointRow, JobRow
 from service.kit import outbox
 from service.models import repository as models
 from trainer.contract.result import OUTPUT_FOLDER
@@ -29,34 +29,34 @@ _HEADLINES = {
 }
 
 
-def seconds(job: Job, what: Literal["checkpoints", "artifacts"]) -> int | None:
+def seconds_to_keep(job: JobRow, what: Literal["checkpoints", "artifacts"]) -> int | None:
     """Return how long a job's checkpoints or results are kept; None for good."""
     asked: dict[str, Any] | None = (job.expires_after or {}).get(what)
     return asked["seconds"] if asked else None
 
 
-def drop_expired_checkpoint(session: Session, checkpoint: JobCheckpoint, *, organization: str) -> bool:
-    """Delete a checkpoint with its bytes and permissions. False where it is still needed."""
-    job = repository.lock(session, checkpoint.job_id)
-    return job is not None and _drop(session, job, checkpoint, organization)
+def drop_expired_checkpoint(session: Session, checkpoint: JobCheckpointRow, *, organization: str) -> bool:
+    """Delete a checkpoint with its bytes and permissions. False if it is still needed."""
+    job = repository.lock_job(session, checkpoint.job_id)
+    return job is not None and _drop_checkpoint(session, job, checkpoint, organization)
 
 
-def prune(session: Session, job_id: str, *, organization: str) -> int:
+def prune_checkpoints(session: Session, job_id: str, *, organization: str) -> int:
     """Delete the checkpoints beyond those that the job asked to keep; return how many."""
-    job = repository.lock(session, job_id)
+    job = repository.lock_job(session, job_id)
     if job is None or job.keep_checkpoints is None:
         return 0
     found = results_repository.all_checkpoints(session, job_id)
     best = best_of(found, str(job.method["type"]))
     kept = {checkpoint.step for checkpoint in [*found[-job.keep_checkpoints :], *([best] if best else [])]}
     old = [checkpoint for checkpoint in found if checkpoint.step not in kept]
-    return sum(_drop(session, job, checkpoint, organization) for checkpoint in old)
+    return sum(_drop_checkpoint(session, job, checkpoint, organization) for checkpoint in old)
 
 
-def best_of(checkpoints: Sequence[JobCheckpoint], method: str) -> JobCheckpoint | None:
-    """Return the first checkpoint with the best validation; None where none was validated."""
+def best_of(checkpoints: Sequence[JobCheckpointRow], method: str) -> JobCheckpointRow | None:
+    """Return the first checkpoint with the best validation; None if none was validated."""
     name = _HEADLINES.get(method)
-    scored: list[tuple[float, int, JobCheckpoint]] = []
+    scored: list[tuple[float, int, JobCheckpointRow]] = []
     for checkpoint in checkpoints:
         metrics = checkpoint.metrics
         value = metrics.get(f"valid_{name or 'loss'}", metrics.get(f"full_valid_{name or 'loss'}"))
@@ -66,39 +66,39 @@ def best_of(checkpoints: Sequence[JobCheckpoint], method: str) -> JobCheckpoint 
 
 
 def drop_expired_results(session: Session, job_id: str) -> bool:
-    """Delete a job's model, archives, report and result file, with their bytes. False where they are needed."""
-    job = repository.lock(session, job_id)
+    """Delete a job's model, archives, report and result file, with their bytes. False if they are needed."""
+    job = repository.lock_job(session, job_id)
     if job is None or repository.users_of(session, job):
         return False
-    for artifact in results_repository.artifacts(session, job_id):
+    for artifact in results_repository.all_artifacts(session, job_id):
         home, folder, _ = artifact.blob_key.partition(f"/{OUTPUT_FOLDER}/")
         if folder:
-            outbox.add(session, outbox.Topic.DELETE_BLOBS, prefix=f"{home}/{OUTPUT_FOLDER}")
+            outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=f"{home}/{OUTPUT_FOLDER}")
         else:
-            outbox.add(session, outbox.Topic.DELETE_BLOBS, key=artifact.blob_key)
+            outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, key=artifact.blob_key)
         results_repository.remove_artifact(session, artifact)
     model = models.of_job(session, job_id)
     if model is not None:
-        models.remove(session, model)
-        outbox.add(session, outbox.Topic.DELETE_BLOBS, prefix=model.blob_prefix)
-    result = job.result_file and files_repository.get(session, job.project_id, job.result_file)
+        models.delete_model_row(session, model)
+        outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=model.blob_prefix)
+    result = job.result_file and files_repository.get_project_file(session, job.project_id, job.result_file)
     if result:
-        files.delete(session, result)
+        files.remove_file(session, result)
     repository.add_event(session, job_id, "The results were deleted: their time was over", once_key="results-expired")
     return True
 
 
-def _drop(session: Session, job: Job, checkpoint: JobCheckpoint, organization: str) -> bool:
+def _drop_checkpoint(session: Session, job: JobRow, checkpoint: JobCheckpointRow, organization: str) -> bool:
     name = f"{job.fine_tuned_model or model_name(job, organization)}:ckpt-step-{checkpoint.step}"
     if _is_needed(session, job, checkpoint, name):
         return False
-    models.unshare(session, name)
+    models.unshare_model(session, name)
     results_repository.remove_checkpoint(session, checkpoint)
-    outbox.add(session, outbox.Topic.DELETE_BLOBS, prefix=checkpoint.blob_prefix)
+    outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=checkpoint.blob_prefix)
     return True
 
 
-def _is_needed(session: Session, job: Job, checkpoint: JobCheckpoint, name: str) -> bool:
+def _is_needed(session: Session, job: JobRow, checkpoint: JobCheckpointRow, name: str) -> bool:
     if job.state not in TERMINAL:
         latest = results_repository.latest_checkpoint(session, job.id)
         if latest is not None and latest.step == checkpoint.step:

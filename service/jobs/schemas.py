@@ -11,7 +11,7 @@ from service.jobs.integrations import Integrations, WandbIntegration
 from service.jobs.parents import shown_waits
 from service.jobs.resources import Resources
 from service.jobs.states import WIRE_STATUS, JobState
-from service.jobs.tables import Job, JobCheckpoint, JobEvent
+from service.jobs.tables import JobCheckpointRow, JobEventRow, JobRow
 from service.kit.expiry import ExpiresAfter
 from service.models.tables import AdapterDownload
 from trainer.contract.job import Budget, LineageEntry
@@ -202,16 +202,16 @@ class JobObject(BaseModel):
     )
 
     @classmethod
-    def of(cls, job: Job, organization: str, queue: JobQueueObject | None = None) -> JobObject:
+    def from_row(cls, job: JobRow, organization: str, queue: JobQueueObject | None = None) -> JobObject:
         """Show a row, with the resolved hyperparameters once the trainer has them."""
         kind: str = job.method["type"]
         hyperparameters: dict[str, Any] = job.resolved or job.method[kind]["hyperparameters"]
         return cls(
             id=job.id,
             created_at=int(job.created_at),
-            started_at=_seconds(job.started_at),
-            finished_at=_seconds(job.finished_at),
-            estimated_finish=_seconds(job.estimated_finish),
+            started_at=_whole_seconds(job.started_at),
+            finished_at=_whole_seconds(job.finished_at),
+            estimated_finish=_whole_seconds(job.estimated_finish),
             model=job.model,
             base_model=job.base,
             fine_tuned_model=job.fine_tuned_model,
@@ -263,7 +263,7 @@ class JobEventObject(BaseModel):
     data: dict[str, Any] | None
 
     @classmethod
-    def of(cls, event: JobEvent) -> JobEventObject:
+    def from_row(cls, event: JobEventRow) -> JobEventObject:
         """Show a row."""
         return cls.model_validate(
             {
@@ -290,7 +290,7 @@ class CheckpointObject(BaseModel):
     expires_at: int | None = None
 
     @classmethod
-    def of(cls, checkpoint: JobCheckpoint, model: str) -> CheckpointObject:
+    def from_row(cls, checkpoint: JobCheckpointRow, model: str) -> CheckpointObject:
         """Show a row; `model` is the name of the job's model."""
         return cls(
             id=checkpoint.id,
@@ -299,9 +299,9 @@ class CheckpointObject(BaseModel):
             fine_tuning_job_id=checkpoint.job_id,
             step_number=checkpoint.step,
             metrics={"step": float(checkpoint.step), **checkpoint.metrics},
-            expires_at=_seconds(checkpoint.expires_at),
+            expires_at=_whole_seconds(checkpoint.expires_at),
         )
 
 
-def _seconds(moment: float | None) -> int | None:
+def _whole_seconds(moment: float | None) -> int | None:
     return None if moment is None else int(moment)

@@ -10,7 +10,7 @@ from service.context import Context
 from service.files import repository as files_repository
 from service.files import service as files
 from service.files.intake import UPLOAD_PURPOSES
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.jobs import grading, lifecycle, methods, repository, results_repository, starts
 from service.jobs.errors import (
     ArtifactNotReady,
@@ -25,25 +25,25 @@ from service.jobs.errors import (
 )
 from service.jobs.schemas import JobCreate
 from service.jobs.states import TERMINAL, WIRE_STATUS, JobState
-from service.jobs.tables import Job, JobArtifact
+from service.jobs.tables import JobArtifactRow, JobRow
 from service.keys.service import Principal
 from service.kit import ids, outbox, tracing
 from service.kit.errors import InvalidRequest
 from service.limits import service as limits
-from service.limits.values import Limits
+from service.limits.values import QuotaLimits
 from service.models import repository as models
 
 _WEIGHTS = ("adapter", "model")
 
 
-@tracing.traced("create job")
-def create(session: Session, principal: Principal, context: Context, body: JobCreate) -> Job:
+@tracing.trace_calls("create job")
+def add_job(session: Session, principal: Principal, context: Context, body: JobCreate) -> JobRow:
     """Create a job in `validating`: the controller checks its files next.
 
     Raises InvalidRequest, Conflict, NotFound or QuotaExceeded.
     """
-    limits.require_job(session, Limits.of(context.settings), principal.project_id)
-    job = draft(session, principal, context, body)
+    limits.require_job(session, QuotaLimits.from_settings(context.settings), principal.project_id)
+    job = draft_job(session, principal, context, body)
     session.add(job)
     session.flush()
     session.refresh(job)
@@ -53,28 +53,28 @@ def create(session: Session, principal: Principal, context: Context, body: JobCr
     return job
 
 
-def draft(session: Session, principal: Principal, context: Context, body: JobCreate) -> Job:
+def draft_job(session: Session, principal: Principal, context: Context, body: JobCreate) -> JobRow:
     """Return the job that a creation asks for, checked and not stored. Raises InvalidRequest, Conflict, NotFound."""
-    method = methods.parse(body)
-    start = starts.resolve(session, principal, context, body.model, method)
-    grading.check(context, method, start.base, start.start)
+    method = methods.parse_method(body)
+    start = starts.resolve_start(session, principal, context, body.model, method)
+    grading.check_grader(context, method, start.base, start.start)
     training = _check_file(session, principal, body.training_file, "training_file")
     validation = None
     if body.validation_file is not None:
         validation = _check_file(session, principal, body.validation_file, "validation_file")
-    return Job(
+    return JobRow(
         id=ids.new_id(ids.JOB),
         project_id=principal.project_id,
         state=JobState.VALIDATING,
         model=body.model,
-        **start.columns(),
+        **start.row_columns(),
         method=method.model_dump(mode="json"),
         training_file=training.id,
         training_sha256=training.sha256,
         validation_file=validation and validation.id,
         validation_sha256=validation and validation.sha256,
         suffix=body.suffix,
-        traceparent=tracing.traceparent(),
+        traceparent=tracing.current_traceparent(),
         seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
         user_metadata=body.metadata,
         priority=body.priority or 0,
@@ -87,41 +87,41 @@ def draft(session: Session, principal: Principal, context: Context, body: JobCre
     )
 
 
-def find(session: Session, principal: Principal, job_id: str) -> Job:
+def find_job(session: Session, principal: Principal, job_id: str) -> JobRow:
     """Return a job that the caller may see. Raises JobNotFound."""
-    job = repository.get(session, principal.project_id, job_id)
+    job = repository.get_project_job(session, principal.project_id, job_id)
     if job is None:
         raise JobNotFound(job_id)
     return job
 
 
-def cancel(session: Session, principal: Principal, job_id: str) -> Job:
+def cancel_own_job(session: Session, principal: Principal, job_id: str) -> JobRow:
     """Cancel a job at once, whatever it is doing. Raises JobNotFound or JobHasEnded."""
-    job = find(session, principal, job_id)
-    moved = lifecycle.cancel(session, job_id)
+    job = find_job(session, principal, job_id)
+    moved = lifecycle.cancel_job(session, job_id)
     session.refresh(job)
     if not moved:
         raise JobHasEnded(job_id, job.state, "cancelled")
     return job
 
 
-def pause(session: Session, principal: Principal, job_id: str) -> Job:
+def pause_own_job(session: Session, principal: Principal, job_id: str) -> JobRow:
     """Pause a job: at once where it waits, else once its worker has kept a checkpoint. A paused one stays as it is.
 
     Raises JobNotFound or JobHasEnded.
     """
-    job = find(session, principal, job_id)
-    paused = lifecycle.pause(session, job_id)
+    job = find_job(session, principal, job_id)
+    paused = lifecycle.pause_job(session, job_id)
     session.refresh(job)
     if not paused:
         raise JobHasEnded(job_id, job.state, "paused")
     return job
 
 
-def resume(session: Session, principal: Principal, job_id: str) -> Job:
+def resume_own_job(session: Session, principal: Principal, job_id: str) -> JobRow:
     """Let a paused job go on from where it was. Raises JobNotFound, JobHasEnded or JobNotPaused."""
-    job = find(session, principal, job_id)
-    resumed = lifecycle.resume(session, job_id)
+    job = find_job(session, principal, job_id)
+    resumed = lifecycle.resume_job(session, job_id)
     session.refresh(job)
     if not resumed and job.state in TERMINAL:
         raise JobHasEnded(job_id, job.state, "resumed")
@@ -130,13 +130,13 @@ def resume(session: Session, principal: Principal, job_id: str) -> Job:
     return job
 
 
-def delete(session: Session, principal: Principal, context: Context, job_id: str) -> None:
+def remove_job(session: Session, principal: Principal, context: Context, job_id: str) -> None:
     """Delete an ended job with everything it owns: events, checkpoints, results, its model and its result file.
 
     Its bytes go a little later, when no worker can still be writing any. Raises JobNotFound, JobRunsStill, JobInUse.
     """
-    find(session, principal, job_id)
-    job = repository.lock(session, job_id)
+    find_job(session, principal, job_id)
+    job = repository.lock_job(session, job_id)
     assert job is not None
     if job.state not in TERMINAL:
         raise JobRunsStill(job_id, job.state)
@@ -144,28 +144,28 @@ def delete(session: Session, principal: Principal, context: Context, job_id: str
     if users:
         own = [user.id for user in users if user.project_id == job.project_id]
         raise JobInUse(job_id, own, foreign=len(users) - len(own))
-    result = job.result_file and files_repository.get(session, principal.project_id, job.result_file)
+    result = job.result_file and files_repository.get_project_file(session, principal.project_id, job.result_file)
     if result:
-        files.delete(session, result)
+        files.remove_file(session, result)
     models.remove_of_job(session, job_id)
-    repository.remove(session, job)
+    repository.delete_job_row(session, job)
     settings = context.settings
     delay = settings.lease_seconds + settings.stop_seconds
-    outbox.add(session, outbox.Topic.DELETE_BLOBS, delay=delay, prefix=f"jobs/{job_id}")
+    outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, delay=delay, prefix=f"jobs/{job_id}")
 
 
-def artifact(session: Session, principal: Principal, job_id: str, name: str) -> JobArtifact:
+def require_artifact(session: Session, principal: Principal, job_id: str, name: str) -> JobArtifactRow:
     """Return a result of a succeeded job.
 
     Raises JobNotFound, ArtifactNotReady, ResultsExpired, OtherResult, or DownloadBlocked for weights.
     """
-    job = find(session, principal, job_id)
+    job = find_job(session, principal, job_id)
     if name in _WEIGHTS and job.adapter_download == "blocked":
         raise DownloadBlocked(job.fine_tuned_model or job_id)
-    found = results_repository.artifact(session, job_id, name)
+    found = results_repository.find_artifact(session, job_id, name)
     if found is not None:
         return found
-    made = "model" if methods.stored(job.method).hyperparameters.result_kind == "model" else "adapter"
+    made = "model" if methods.load_method(job.method).hyperparameters.result_kind == "model" else "adapter"
     if name in _WEIGHTS and name != made:
         raise OtherResult(job_id, name, made)
     if job.state == JobState.SUCCEEDED:
@@ -173,8 +173,8 @@ def artifact(session: Session, principal: Principal, job_id: str, name: str) -> 
     raise ArtifactNotReady(job_id, name.partition(".")[0], WIRE_STATUS[JobState(job.state)])
 
 
-def _check_file(session: Session, principal: Principal, file_id: str, param: str) -> File:
-    file = files.find(session, principal, file_id, param=param)
+def _check_file(session: Session, principal: Principal, file_id: str, param: str) -> FileRow:
+    file = files.find_file(session, principal, file_id, param=param)
     if file.purpose not in UPLOAD_PURPOSES:
         raise InvalidRequest(
             f"The file {file_id} has the purpose '{file.purpose}'; a dataset needs 'fine-tune'.", param=param

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.jobs import references
 from service.jobs.errors import ParentFailed
-from service.jobs.references import Result
+from service.jobs.references import EarlierResult
 from service.keys.service import Principal
 from service.kit.errors import InvalidRequest
 from service.models.errors import ModelNotFound
@@ -25,16 +25,16 @@ _EARLIER = ("ft:", "ftjob-")
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where a job begins: a base, the adapter of `start` on it where there is one, and the `reward` that it asks."""
+class JobStart:
+    """Where a job begins: a base, the adapter of `start` on it if there is one, and the `reward` that it asks."""
 
     base: str
-    start: Result | None = None
-    reward: Result | None = None
+    start: EarlierResult | None = None
+    reward: EarlierResult | None = None
     lineage: Sequence[LineageEntry] = ()
     adapter_download: AdapterDownload = "allowed"
 
-    def columns(self) -> dict[str, Any]:
+    def row_columns(self) -> dict[str, Any]:
         """Return what the job's row keeps of it."""
         parents = [parent for parent in (self.start, self.reward) if parent]
         waits = dict.fromkeys(parent.job.id for parent in parents if parent.waits)
@@ -51,9 +51,9 @@ class Start:
         }
 
 
-def resolve(session: Session, principal: Principal, context: Context, name: str, method: Method) -> Start:
+def resolve_start(session: Session, principal: Principal, context: Context, name: str, method: Method) -> JobStart:
     """Find the model to start from and the reward model. Raises ModelNotFound, ParentFailed or InvalidRequest."""
-    start = _start(session, principal, context, name, method)
+    start = _find_start(session, principal, context, name, method)
     hyperparameters = method.hyperparameters
     reward = hyperparameters.reward if isinstance(hyperparameters, RewardedHyperparameters) else None
     if not isinstance(reward, ModelReward):
@@ -64,7 +64,7 @@ def resolve(session: Session, principal: Principal, context: Context, name: str,
             f"'{reward.model[:256]}' is no reward model: name the result of a reward job, ft:… or ftjob-….",
             param=param,
         )
-    found = _find(session, principal, context, reward.model, param)
+    found = _find_named_result(session, principal, context, reward.model, param)
     if found.kind != "reward":
         raise InvalidRequest(
             f"{reward.model} comes from a job of the method {found.job.method['type']}: it has no score head. Name the "
@@ -76,29 +76,31 @@ def resolve(session: Session, principal: Principal, context: Context, name: str,
     return replace(start, reward=found)
 
 
-def _start(session: Session, principal: Principal, context: Context, name: str, method: Method) -> Start:
+def _find_start(session: Session, principal: Principal, context: Context, name: str, method: Method) -> JobStart:
     if name == FROM_SCRATCH:
         return _from_scratch(method)
-    if context.catalog.find(name) is not None:
-        return Start(name)
+    if context.catalog.find_base(name) is not None:
+        return JobStart(name)
     if not name.startswith(_EARLIER):
         raise ModelNotFound(name, (entry.id for entry in context.catalog.models))
-    result = _find(session, principal, context, name, "model")
+    result = _find_named_result(session, principal, context, name, "model")
     base = result.name if result.kind == "model" else result.job.base
     _check_fits(result, method)
     links = [result, *_find_base(session, principal, context, result, "model")]
     blocked = any(link.adapter_download == "blocked" for link in links)
-    return Start(base, start=result, lineage=result.lineage(), adapter_download="blocked" if blocked else "allowed")
+    return JobStart(
+        base, start=result, lineage=result.trace_lineage(), adapter_download="blocked" if blocked else "allowed"
+    )
 
 
 def _find_base(
-    session: Session, principal: Principal, context: Context, result: Result, param: str
-) -> Sequence[Result]:
+    session: Session, principal: Principal, context: Context, result: EarlierResult, param: str
+) -> Sequence[EarlierResult]:
     """Return the whole model of an earlier job that an adapter lies on, if it does. Raises InvalidRequest."""
     if result.kind == "model" or not result.job.base.startswith("ft:"):
         return ()
     try:
-        return (_find(session, principal, context, result.job.base, param),)
+        return (_find_named_result(session, principal, context, result.job.base, param),)
     except (ModelNotFound, ParentFailed, InvalidRequest) as error:
         if result.permission is None:
             raise
@@ -109,8 +111,10 @@ def _find_base(
         ) from error
 
 
-def _find(session: Session, principal: Principal, context: Context, name: str, param: str) -> Result:
-    return references.find(
+def _find_named_result(
+    session: Session, principal: Principal, context: Context, name: str, param: str
+) -> EarlierResult:
+    return references.find_result(
         session,
         principal.project_id,
         name,
@@ -120,7 +124,7 @@ def _find(session: Session, principal: Principal, context: Context, name: str, p
     )
 
 
-def _from_scratch(method: Method) -> Start:
+def _from_scratch(method: Method) -> JobStart:
     if not (isinstance(method, PretrainingMethod) and method.hyperparameters.architecture):
         raise InvalidRequest(
             f"The model {FROM_SCRATCH} has no weights yet: make it by the method pretraining with an architecture.",
@@ -131,10 +135,10 @@ def _from_scratch(method: Method) -> Start:
             f"The model {FROM_SCRATCH} has no base to take the tokenizer of: choose byte, char or bpe, or name a base.",
             param="method.pretraining.hyperparameters.tokenizer",
         )
-    return Start(FROM_SCRATCH)
+    return JobStart(FROM_SCRATCH)
 
 
-def _check_fits(result: Result, method: Method) -> None:
+def _check_fits(result: EarlierResult, method: Method) -> None:
     if result.kind == "reward" and method.type != "reward":
         raise InvalidRequest(
             f"{result.name} is a reward model: it scores answers and writes none. A job of the method {method.type} "

@@ -22,7 +22,7 @@ from service.context import Context
 from service.jobs import repository
 from service.jobs.schemas import JobEventObject, JobObject
 from service.jobs.states import TERMINAL
-from service.jobs.tables import Job, JobEvent
+from service.jobs.tables import JobEventRow, JobRow
 from service.keys.service import Principal, find_reading_keys
 from service.kit.errors import Unavailable
 from service.kit.open_places import OpenPlaces
@@ -37,7 +37,7 @@ _QUICK_READERS = 10
 _WINDOW_EVENTS, _WINDOW_BYTES = 1000, 2 << 20
 
 
-class Message(NamedTuple):
+class StreamMessage(NamedTuple):
     """An event as it is sent, and its position in the job's order."""
 
     position: int
@@ -56,17 +56,17 @@ class EventStreams:
         self.reads = CapacityLimiter(_READS_AT_ONCE)
         self._readers: dict[str, _JobReader] = {}
 
-    async def follow(self, job_id: str, position: int, principal: Principal) -> AsyncGenerator[bytes]:
+    async def follow_job(self, job_id: str, position: int, principal: Principal) -> AsyncGenerator[bytes]:
         """Yield every event after `position`, then wait for more; end with `done` and the job.
 
         It ends without `done` if the job is deleted, and once the key may not read any more.
         """
         quiet_since = time.monotonic()
-        with self._reader(job_id, position, principal) as reader:
+        with self._share_reader(job_id, position, principal) as reader:
             while reader.may_read(principal.key_id):
-                messages = reader.after(position)
+                messages = reader.messages_after(position)
                 if messages is None:
-                    messages = await self._page(job_id, position)
+                    messages = await self._read_page(job_id, position)
                 for message in messages:
                     position = message.position
                     yield message.data
@@ -87,7 +87,7 @@ class EventStreams:
         return sum(reader.project_id == project_id for reader in self._readers.values())
 
     @contextmanager
-    def _reader(self, job_id: str, position: int, principal: Principal) -> Generator[_JobReader]:
+    def _share_reader(self, job_id: str, position: int, principal: Principal) -> Generator[_JobReader]:
         """Share the job's reader, which ends with its last stream."""
         reader = self._readers.get(job_id)
         if reader is None or reader.over:
@@ -103,19 +103,19 @@ class EventStreams:
                 if self._readers.get(job_id) is reader:
                     del self._readers[job_id]
 
-    async def _page(self, job_id: str, position: int) -> Sequence[Message]:
+    async def _read_page(self, job_id: str, position: int) -> Sequence[StreamMessage]:
         """Read what has left the window."""
 
-        def read() -> Sequence[JobEvent]:
+        def read_events() -> Sequence[JobEventRow]:
             with self.context.db.read() as session:
                 return repository.events_since(session, job_id, position)
 
-        return [_event(event) for event in await to_thread.run_sync(read, limiter=self.reads)]
+        return [_make_message(event) for event in await to_thread.run_sync(read_events, limiter=self.reads)]
 
 
-class _News(NamedTuple):
-    job: Job | None
-    events: Sequence[JobEvent]
+class _JobNews(NamedTuple):
+    job: JobRow | None
+    events: Sequence[JobEventRow]
     keys: set[str]
 
 
@@ -134,18 +134,18 @@ class _JobReader:
         self._context = streams.context
         self._job_id = job_id
         self._start = self._end = position
-        self._window: deque[Message] = deque()
+        self._window: deque[StreamMessage] = deque()
         self._bytes = 0
         self._refused: set[str] = set()
         self._changed = asyncio.Event()
-        # In a context of its own: it is no part of the request whose stream came first.
-        self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+        # In a context of its own: it is not part of the request whose stream came first.
+        self._task = asyncio.get_running_loop().create_task(self._read_until_over(), context=contextvars.Context())
 
     def may_read(self, key_id: str) -> bool:
         """Tell whether a stream's key could read at the last look."""
         return key_id not in self._refused
 
-    def after(self, position: int) -> Sequence[Message] | None:
+    def messages_after(self, position: int) -> Sequence[StreamMessage] | None:
         """Return the messages after a position; None if some of them have left the window."""
         if position < self._start:
             return None
@@ -163,56 +163,56 @@ class _JobReader:
         """End the reading."""
         self._task.cancel()
 
-    async def _run(self) -> None:
+    async def _read_until_over(self) -> None:
         try:
             while not self.over:
-                news = await self._read()
+                news = await self._read_news()
                 if news is not None:
-                    self._take(news)
+                    self._take_news(news)
                 if news is None or not news.events:
                     await asyncio.sleep(self._pause_seconds())
         except Exception:
             log.exception("The events of %s cannot be read", self._job_id)
             self.over = True
-            self._wake()
+            self._wake_streams()
 
     def _pause_seconds(self) -> float:
         """A project that follows very many jobs does not read SQL more often for it."""
         share = self._streams.count_readers(self.project_id) / _QUICK_READERS
         return self._context.settings.poll_seconds * max(1.0, share)
 
-    async def _read(self) -> _News | None:
+    async def _read_news(self) -> _JobNews | None:
         """Read on; None while the database is away, which ends no stream."""
         keys = tuple(self.keys)
         try:
-            return await to_thread.run_sync(self._look, keys, limiter=self._streams.reads)
+            return await to_thread.run_sync(self._query_news, keys, limiter=self._streams.reads)
         except Unavailable as error:
             log.warning("The events of %s cannot be read at the moment: %s", self._job_id, error.message)
             return None
 
-    def _look(self, keys: Sequence[str]) -> _News:
+    def _query_news(self, keys: Sequence[str]) -> _JobNews:
         """Read the job BEFORE its events: what ends a job writes its last events in the same transaction."""
         with self._context.db.read() as session:
             reading = find_reading_keys(session, keys)
             job = repository.by_id(session, self._job_id)
             events = repository.events_since(session, self._job_id, self._end)
-            return _News(job, events, set(keys) - reading)
+            return _JobNews(job, events, set(keys) - reading)
 
-    def _take(self, news: _News) -> None:
+    def _take_news(self, news: _JobNews) -> None:
         for event in news.events:
-            self._append(_event(event))
+            self._append_message(_make_message(event))
         changed = bool(news.events) or news.keys != self._refused
         self._refused = news.keys
         if news.job is None:
             self.over = True
         elif not news.events and news.job.state in TERMINAL:
-            shown = JobObject.of(news.job, self._context.settings.organization)
-            self.done = _message("done", shown.model_dump_json(), None)
+            shown = JobObject.from_row(news.job, self._context.settings.organization)
+            self.done = _format_message("done", shown.model_dump_json(), None)
             self.over = True
         if changed or self.over:
-            self._wake()
+            self._wake_streams()
 
-    def _append(self, message: Message) -> None:
+    def _append_message(self, message: StreamMessage) -> None:
         self._window.append(message)
         self._bytes += len(message.data)
         self._end = message.position
@@ -221,15 +221,17 @@ class _JobReader:
             self._bytes -= len(oldest.data)
             self._start = oldest.position
 
-    def _wake(self) -> None:
+    def _wake_streams(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
 
-def _event(event: JobEvent) -> Message:
-    return Message(event.seq, _message("fine_tuning.job.event", JobEventObject.of(event).model_dump_json(), event.id))
+def _make_message(event: JobEventRow) -> StreamMessage:
+    return StreamMessage(
+        event.seq, _format_message("fine_tuning.job.event", JobEventObject.from_row(event).model_dump_json(), event.id)
+    )
 
 
-def _message(kind: str, data: str, event_id: str | None) -> bytes:
+def _format_message(kind: str, data: str, event_id: str | None) -> bytes:
     identity = f"id: {event_id}\n" if event_id else ""
     return f"{identity}event: {kind}\ndata: {data}\n\n".encode()

@@ -11,7 +11,7 @@ from service.kit.db import Base, Json, db_now
 from service.models.tables import AdapterDownload
 
 
-class Job(Base):
+class JobRow(Base):
     """One fine-tuning job: what was asked, where it stands, who holds its lease."""
 
     __tablename__ = "jobs"
@@ -57,12 +57,12 @@ class Job(Base):
     suffix: Mapped[str | None] = mapped_column(String(64))
     seed: Mapped[int] = mapped_column(Integer)
     user_metadata: Mapped[dict[str, str] | None] = mapped_column("metadata", Json)
-    """What the wire shows; `JobMetadata` has the same for the search."""
+    """What the wire shows; `JobMetadataRow` has the same for the search."""
     expires_after: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """How long checkpoints and results are kept: `jobs.schemas.JobExpiry`."""
     keep_checkpoints: Mapped[int | None] = mapped_column(Integer, index=True)
     integrations: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
-    """Where its metrics go beside its events: `jobs.integrations.Integrations`; null where nowhere."""
+    """Where its metrics go beside its events: `jobs.integrations.Integrations`; null if nowhere."""
 
     priority: Mapped[int] = mapped_column(Integer, default=0)
     """Of a project's queued jobs that a worker can run, it takes one of the highest priority, of these the oldest."""
@@ -91,7 +91,7 @@ class Job(Base):
     train_seconds: Mapped[float | None] = mapped_column(Double)
     """What the training steps alone took, of a job that succeeded."""
     ended_by: Mapped[str | None] = mapped_column(String(16))
-    """What ended the training before its time; null where nothing did."""
+    """What ended the training before its time; null if nothing did."""
     fine_tuned_model: Mapped[str | None] = mapped_column(String(255))
     result_file: Mapped[str | None] = mapped_column(String(40))
 
@@ -114,17 +114,17 @@ class Job(Base):
 _IN_LINE = text("state = 'queued' AND waits_for IS NULL AND held_by IS NULL")
 Index(
     "ix_jobs_in_line",
-    Job.state,  # always the same, but SQLite chooses the index by it
-    Job.project_id,
-    Job.priority.desc(),
-    Job.seq,
-    Job.retry_at,
+    JobRow.state,  # always the same, but SQLite chooses the index by it
+    JobRow.project_id,
+    JobRow.priority.desc(),
+    JobRow.seq,
+    JobRow.retry_at,
     sqlite_where=_IN_LINE,
     postgresql_where=_IN_LINE,
 )
 
 
-class JobMetadata(Base):
+class JobMetadataRow(Base):
     """One pair of a job's metadata, or two empty texts for a job without any, which no pair can be.
 
     Its primary key is the index that a filtered list is read from, at any depth.
@@ -141,7 +141,7 @@ class JobMetadata(Base):
     )
 
 
-class JobEvent(Base):
+class JobEventRow(Base):
     """One event of a job. A `once_key` makes it unique in the job, however often a worker reports it."""
 
     __tablename__ = "job_events"
@@ -158,7 +158,7 @@ class JobEvent(Base):
     once_key: Mapped[str | None] = mapped_column(String(64))
 
 
-class JobCheckpoint(Base):
+class JobCheckpointRow(Base):
     """A checkpoint in the blob store; its `manifest.json` states the hash of every file."""
 
     __tablename__ = "job_checkpoints"
@@ -177,7 +177,7 @@ class JobCheckpoint(Base):
     """Of all files under the prefix; 0 for those of releases that did not count them."""
 
 
-class JobArtifact(Base):
+class JobArtifactRow(Base):
     """One published result of a succeeded job."""
 
     __tablename__ = "job_artifacts"

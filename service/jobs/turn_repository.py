@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.jobs.repository import IN_LINE, IN_TURN, RESTED
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.kit.project_turns import TurnKind, last_turn
 
 _PAGE = 100
@@ -24,7 +24,7 @@ Order = tuple[int, int, int, float]
 ReadyRow = Row[str, dict[str, Any] | None, int, int]
 
 
-class Standing(NamedTuple):
+class ProjectStanding(NamedTuple):
     """What a project's turn goes by, and how many jobs it has to start."""
 
     project_id: str
@@ -53,23 +53,23 @@ class Standing(NamedTuple):
 
 def projects_in_turn(session: Session) -> Sequence[str]:
     """Return the projects that have a job to start, in the order in which they take turns."""
-    standing = _standing(count=False)
+    standing = _standing_query(count=False)
     return session.scalars(
         select(standing.c.project_id).order_by(standing.c.running, standing.c.last_turn, standing.c.head)
     ).all()
 
 
-def standings(session: Session) -> list[Standing]:
+def project_standings(session: Session) -> list[ProjectStanding]:
     """Return how the projects stand that have a job to start, in no particular order."""
-    return [Standing(*row) for row in session.execute(select(_standing(count=True)))]
+    return [ProjectStanding(*row) for row in session.execute(select(_standing_query(count=True)))]
 
 
-def standing_of_idle(session: Session, project_id: str) -> Standing:
+def standing_of_idle(session: Session, project_id: str) -> ProjectStanding:
     """Return how a project stands that has no job to start: its next one would be the newest of all."""
-    running = select(func.count()).where(Job.project_id == project_id, Job.state == JobState.RUNNING)
+    running = select(func.count()).where(JobRow.project_id == project_id, JobRow.state == JobState.RUNNING)
     turn = last_turn(TurnKind.JOB, literal(project_id))
     row = session.execute(select(running.scalar_subquery(), turn)).one()
-    return Standing(project_id, row[0], row[1], float("inf"), 0)
+    return ProjectStanding(project_id, row[0], row[1], float("inf"), 0)
 
 
 def projects_in_line(session: Session) -> Sequence[str]:
@@ -80,19 +80,21 @@ def projects_in_line(session: Session) -> Sequence[str]:
 
 def ready_of_project(session: Session, project_id: str) -> Iterator[ReadyRow]:
     """Yield id, `resources`, priority and seq of a project's jobs that may start now, the first in turn first."""
-    query = select(Job.id, Job.resources, Job.priority, Job.seq).where(Job.project_id == project_id, *IN_LINE, RESTED)
+    query = select(JobRow.id, JobRow.resources, JobRow.priority, JobRow.seq).where(
+        JobRow.project_id == project_id, *IN_LINE, RESTED
+    )
     query = query.order_by(*IN_TURN).limit(_PAGE)
     page: Sequence[ReadyRow] = session.execute(query).all()
     while page:
         yield from page
         _, _, priority, seq = page[-1]
-        behind = or_(Job.priority < priority, and_(Job.priority == priority, Job.seq > seq))
+        behind = or_(JobRow.priority < priority, and_(JobRow.priority == priority, JobRow.seq > seq))
         page = session.execute(query.where(behind)).all() if len(page) == _PAGE else ()
 
 
 def first_of_project(session: Session, project_id: str, *, limit: int) -> list[tuple[str, int]]:
     """Return id and priority of a project's first jobs that may start now, in turn."""
-    query = select(Job.id, Job.priority).where(Job.project_id == project_id, *IN_LINE, RESTED)
+    query = select(JobRow.id, JobRow.priority).where(JobRow.project_id == project_id, *IN_LINE, RESTED)
     return [(row.id, row.priority) for row in session.execute(query.order_by(*IN_TURN).limit(limit))]
 
 
@@ -101,20 +103,20 @@ def _projects_in_line() -> CTE:
 
     So its cost grows with the number of projects, however many jobs each of them has queued. The last row is null.
     """
-    first = select(Job.project_id.label("project_id")).where(*IN_LINE).order_by(Job.project_id).limit(1)
+    first = select(JobRow.project_id.label("project_id")).where(*IN_LINE).order_by(JobRow.project_id).limit(1)
     waiting = select(first.scalar_subquery().label("project_id")).cte("waiting", recursive=True)
-    following = first.where(Job.project_id > waiting.c.project_id).scalar_subquery()
+    following = first.where(JobRow.project_id > waiting.c.project_id).scalar_subquery()
     return waiting.union_all(select(following).where(waiting.c.project_id.is_not(None)))
 
 
-def _standing(*, count: bool) -> Subquery:
-    """Return a subquery of the columns of `Standing`; without `count`, `ready` is not counted."""
+def _standing_query(*, count: bool) -> Subquery:
+    """Return a subquery of the columns of `ProjectStanding`; without `count`, `ready` is not counted."""
     waiting = _projects_in_line()
-    running = select(Job.project_id, func.count().label("count")).where(Job.state == JobState.RUNNING)
-    running = running.group_by(Job.project_id).subquery("running")
-    ready = (Job.project_id == waiting.c.project_id, *IN_LINE, RESTED)
-    head = select(Job.seq).where(*ready).order_by(*IN_TURN).limit(1).scalar_subquery()
-    total = select(func.count()).where(*ready).select_from(Job).scalar_subquery() if count else literal(0)
+    running = select(JobRow.project_id, func.count().label("count")).where(JobRow.state == JobState.RUNNING)
+    running = running.group_by(JobRow.project_id).subquery("running")
+    ready = (JobRow.project_id == waiting.c.project_id, *IN_LINE, RESTED)
+    head = select(JobRow.seq).where(*ready).order_by(*IN_TURN).limit(1).scalar_subquery()
+    total = select(func.count()).where(*ready).select_from(JobRow).scalar_subquery() if count else literal(0)
     # Materialized, so that a project's head is looked for once and not for each use of it.
     found = (
         select(

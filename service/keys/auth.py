@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.keys import repository
 from service.keys.idempotency import Idempotency
-from service.keys.service import Principal, authenticate
+from service.keys.service import Principal, authenticate_header
 from service.kit.call import CALL
 from service.kit.errors import Unavailable
 
@@ -45,7 +45,7 @@ def find_principal(request: Request, context: Context) -> Principal:
     could wait for threads that all wait for a connection.
     """
     with context.db.read() as session:
-        principal = authenticate(session, context.hmac_key, request.headers.get("authorization"))
+        principal = authenticate_header(session, context.hmac_key, request.headers.get("authorization"))
     if not principal.use_noted:
         # A database that takes no writes, because its disk is full, is still there for reading.
         with suppress(Unavailable), context.db.write() as writing:
@@ -65,7 +65,7 @@ async def get_principal(request: Request, _documented: Annotated[object, Depends
 
 async def get_admin(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
     """Return who asks; the admission of a route that depends on this lets in nobody but admins."""
-    principal.require("admin")
+    principal.require_scope("admin")
     return principal
 
 
@@ -95,15 +95,15 @@ async def get_idempotency(
         str | None, Header(description="Sent again with the same key, a request creates nothing new for 24 hours.")
     ] = None,
 ) -> Idempotency:
-    """Read the header. Raises InvalidRequest where it cannot be a key."""
+    """Read the header. Raises InvalidRequest if it cannot be a key."""
 
-    def tell(object_id: str | None) -> None:
+    def mark_replayed(object_id: str | None) -> None:
         response.headers["Idempotent-Replayed"] = "true"
         call = CALL.get()
         if call is not None:
             call.replayed, call.object_id = True, object_id
 
-    return Idempotency(principal.project_id, idempotency_key, request.url.path, context.hmac_key, tell)
+    return Idempotency(principal.project_id, idempotency_key, request.url.path, context.hmac_key, mark_replayed)
 
 
 IdempotencyDep = Annotated[Idempotency, Depends(get_idempotency)]

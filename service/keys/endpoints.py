@@ -11,8 +11,8 @@ from service.keys import repository, service
 from service.keys.auth import AdminDep, ContextDep, IdempotencyDep, ReadSession, WriteSession
 from service.keys.errors import KeyNotFound, NameTaken, ProjectNotFound
 from service.keys.schemas import KeyCreate, KeyDeleted, KeyObject, NewKey, ProjectCreate, ProjectObject, ProjectUpdate
-from service.keys.tables import Project
-from service.kit.declared import refuses
+from service.keys.tables import ProjectRow
+from service.kit.declared import declare_errors
 from service.kit.pagination import BoundedListPage
 from service.kit.routes import CheckedRoute
 
@@ -27,47 +27,47 @@ def list_projects(
 ) -> BoundedListPage[ProjectObject]:
     """List all projects, the oldest first."""
     rows, has_more = repository.project_page(session, after=after, limit=limit)
-    return BoundedListPage[ProjectObject].of([ProjectObject.of(row) for row in rows], has_more)
+    return BoundedListPage[ProjectObject].from_items([ProjectObject.from_row(row) for row in rows], has_more)
 
 
-@router.post("", responses=refuses(NameTaken("support desk")))
+@router.post("", responses=declare_errors(NameTaken("support desk")))
 def create_project(
     body: ProjectCreate, session: WriteSession, _admin: AdminDep, idempotency: IdempotencyDep
 ) -> ProjectObject:
     """Make a project."""
 
-    def create() -> ProjectObject:
-        return ProjectObject.of(service.create_project(session, body.name))
+    def make_project() -> ProjectObject:
+        return ProjectObject.from_row(service.create_project(session, body.name))
 
-    return idempotency.once(session, body.model_dump(), ProjectObject, create)
+    return idempotency.run_once(session, body.model_dump(), ProjectObject, make_project)
 
 
-@router.get("/{project_id}", responses=refuses(_UNKNOWN))
+@router.get("/{project_id}", responses=declare_errors(_UNKNOWN))
 def get_project(project_id: str, session: ReadSession, _admin: AdminDep) -> ProjectObject:
     """Return a project."""
-    return ProjectObject.of(_project(session, project_id))
+    return ProjectObject.from_row(_require_project(session, project_id))
 
 
-@router.post("/{project_id}", responses=refuses(_UNKNOWN, NameTaken("desk")))
+@router.post("/{project_id}", responses=declare_errors(_UNKNOWN, NameTaken("desk")))
 def update_project(project_id: str, body: ProjectUpdate, session: WriteSession, _admin: AdminDep) -> ProjectObject:
     """Give a project another name."""
-    project = _project(session, project_id)
+    project = _require_project(session, project_id)
     if body.name is not None:
         service.rename_project(session, project, body.name)
-    return ProjectObject.of(project)
+    return ProjectObject.from_row(project)
 
 
-@router.get("/{project_id}/api_keys", responses=refuses(_UNKNOWN))
+@router.get("/{project_id}/api_keys", responses=declare_errors(_UNKNOWN))
 def list_keys(
     project_id: str, session: ReadSession, _admin: AdminDep, after: str | None = None, limit: _Limit = 20
 ) -> BoundedListPage[KeyObject]:
     """List a project's keys, the oldest first, revoked ones too."""
-    project = _project(session, project_id)
+    project = _require_project(session, project_id)
     rows, has_more = repository.key_page(session, project.id, after=after, limit=limit)
-    return BoundedListPage[KeyObject].of([KeyObject.of(row) for row in rows], has_more)
+    return BoundedListPage[KeyObject].from_items([KeyObject.from_row(row) for row in rows], has_more)
 
 
-@router.post("/{project_id}/api_keys", responses=refuses(_UNKNOWN))
+@router.post("/{project_id}/api_keys", responses=declare_errors(_UNKNOWN))
 def create_key(
     project_id: str,
     body: KeyCreate,
@@ -77,28 +77,28 @@ def create_key(
     idempotency: IdempotencyDep,
 ) -> NewKey:
     """Make a key for a project. Its `value` is in this answer and nowhere else."""
-    project = _project(session, project_id)
+    project = _require_project(session, project_id)
 
-    def create() -> NewKey:
+    def make_key() -> NewKey:
         key, token = service.add_key(
             session, context.hmac_key, project, name=body.name, scopes=body.scopes, expires_in=body.expires_in
         )
-        return NewKey(**KeyObject.of(key).model_dump(), value=token)
+        return NewKey(**KeyObject.from_row(key).model_dump(), value=token)
 
-    return idempotency.once(session, body.model_dump(), NewKey, create)
+    return idempotency.run_once(session, body.model_dump(), NewKey, make_key)
 
 
-@router.delete("/{project_id}/api_keys/{key_id}", responses=refuses(_UNKNOWN, KeyNotFound("key_abc123")))
+@router.delete("/{project_id}/api_keys/{key_id}", responses=declare_errors(_UNKNOWN, KeyNotFound("key_abc123")))
 def revoke_key(project_id: str, key_id: str, session: WriteSession, _admin: AdminDep) -> KeyDeleted:
     """Revoke a key, at once and for ever. It stays in the list."""
-    project = _project(session, project_id)
-    if repository.key_of(session, project.id, key_id) is None or not repository.revoke(session, key_id):
+    project = _require_project(session, project_id)
+    if repository.key_of(session, project.id, key_id) is None or not repository.mark_revoked(session, key_id):
         raise KeyNotFound(key_id)
     return KeyDeleted(id=key_id)
 
 
-def _project(session: Session, project_id: str) -> Project:
-    project = repository.project(session, project_id)
+def _require_project(session: Session, project_id: str) -> ProjectRow:
+    project = repository.find_project(session, project_id)
     if project is None:
         raise ProjectNotFound(project_id)
     return project

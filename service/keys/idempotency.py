@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from service.keys import repository
 from service.kit.errors import Conflict, InvalidRequest
-from service.kit.sealing import Sealer, derive
+from service.kit.sealing import Sealer, derive_key
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -57,7 +57,7 @@ class Idempotency:
                 param="Idempotency-Key",
             )
 
-    def once(self, session: Session, body: Mapping[str, Any], model: type[T], make: Callable[[], T]) -> T:
+    def run_once(self, session: Session, body: Mapping[str, Any], model: type[T], make: Callable[[], T]) -> T:
         """Return `make()`, or the answer that the same key, path and body got before.
 
         The answer is kept in the caller's transaction, so it exists exactly if the object does. Of two requests at
@@ -65,8 +65,8 @@ class Idempotency:
         """
         if self.key is None:
             return make()
-        digest, fingerprint = self._digest(self.key), self._fingerprint(body)
-        sealer = Sealer(derive(self.service_secret, b"burnish: kept answers", salt=self.key.encode()))
+        digest, fingerprint = self._hash_text(self.key), self._fingerprint_body(body)
+        sealer = Sealer(derive_key(self.service_secret, b"burnish: kept answers", salt=self.key.encode()))
         owner = f"{self.project_id} {fingerprint}"
         if repository.reserve_answer(session, self.project_id, digest, fingerprint):
             answer = make()
@@ -83,12 +83,12 @@ class Idempotency:
         """Tell whether the key stands for an earlier request, the same or another."""
         return (
             self.key is not None
-            and repository.kept_answer(session, self.project_id, self._digest(self.key)) is not None
+            and repository.kept_answer(session, self.project_id, self._hash_text(self.key)) is not None
         )
 
-    def _digest(self, text: str) -> str:
-        key = derive(self.service_secret, b"burnish: idempotency keys")
+    def _hash_text(self, text: str) -> str:
+        key = derive_key(self.service_secret, b"burnish: idempotency keys")
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
-    def _fingerprint(self, body: Mapping[str, Any]) -> str:
-        return self._digest(json.dumps([self.path, body], sort_keys=True))
+    def _fingerprint_body(self, body: Mapping[str, Any]) -> str:
+        return self._hash_text(json.dumps([self.path, body], sort_keys=True))

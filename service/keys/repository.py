@@ -9,14 +9,14 @@ from sqlalchemy import Double, bindparam, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.keys.tables import ApiKey, IdempotentAnswer, Project
+from service.keys.tables import ApiKeyRow, IdempotentAnswerRow, ProjectRow
 from service.kit.db import db_now
 from service.kit.pagination import Scope, fetch_page
 
 
-def project_by_name(session: Session, name: str) -> Project | None:
+def project_by_name(session: Session, name: str) -> ProjectRow | None:
     """Return the project of this name, if there is one."""
-    return session.scalar(select(Project).where(Project.name == name, Project.deleted_at.is_(None)))
+    return session.scalar(select(ProjectRow).where(ProjectRow.name == name, ProjectRow.deleted_at.is_(None)))
 
 
 class LiveKey(NamedTuple):
@@ -31,13 +31,13 @@ class LiveKey(NamedTuple):
 
 
 _LIVE_KEY = select(
-    ApiKey.id,
-    ApiKey.project_id,
-    ApiKey.digest,
-    ApiKey.scopes,
-    (ApiKey.expires_at <= db_now()).label("expired"),
-    (ApiKey.last_used_at > db_now() - bindparam("lately", type_=Double[float]())).label("used_lately"),
-).where(ApiKey.digest == bindparam("digest"), ApiKey.revoked_at.is_(None))
+    ApiKeyRow.id,
+    ApiKeyRow.project_id,
+    ApiKeyRow.digest,
+    ApiKeyRow.scopes,
+    (ApiKeyRow.expires_at <= db_now()).label("expired"),
+    (ApiKeyRow.last_used_at > db_now() - bindparam("lately", type_=Double[float]())).label("used_lately"),
+).where(ApiKeyRow.digest == bindparam("digest"), ApiKeyRow.revoked_at.is_(None))
 # Put together once: every request asks it.
 
 
@@ -52,101 +52,107 @@ def live_key(session: Session, digest: str, *, lately: float) -> LiveKey | None:
 
 def live_scopes(session: Session, key_ids: Iterable[str]) -> dict[str, str]:
     """Return the scopes of those of the keys that work: not revoked, not expired, their project not deleted."""
-    query = select(ApiKey.id, ApiKey.scopes).join(Project, Project.id == ApiKey.project_id)
-    alive = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > db_now())
-    query = query.where(ApiKey.id.in_(key_ids), ApiKey.revoked_at.is_(None), Project.deleted_at.is_(None), alive)
+    query = select(ApiKeyRow.id, ApiKeyRow.scopes).join(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
+    alive = or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now())
+    query = query.where(
+        ApiKeyRow.id.in_(key_ids), ApiKeyRow.revoked_at.is_(None), ProjectRow.deleted_at.is_(None), alive
+    )
     return {row.id: row.scopes for row in session.execute(query)}
 
 
 def note_use(session: Session, key_id: str) -> None:
     """Write that a key was used now."""
-    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=db_now()))
+    session.execute(update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(last_used_at=db_now()))
 
 
-def project(session: Session, project_id: str) -> Project | None:
+def find_project(session: Session, project_id: str) -> ProjectRow | None:
     """Return a project, unless it was deleted."""
-    return session.scalar(select(Project).where(Project.id == project_id, Project.deleted_at.is_(None)))
+    return session.scalar(select(ProjectRow).where(ProjectRow.id == project_id, ProjectRow.deleted_at.is_(None)))
 
 
 def is_live(session: Session, project_id: str) -> bool:
     """Tell whether a project was not deleted, and keep it so until the transaction ends."""
-    query = select(Project.seq).where(Project.id == project_id, Project.deleted_at.is_(None))
+    query = select(ProjectRow.seq).where(ProjectRow.id == project_id, ProjectRow.deleted_at.is_(None))
     return session.scalar(query.with_for_update(read=True)) is not None
 
 
 def mark_deleted(session: Session, project_id: str) -> bool:
-    """Close a project: no key of it works any more, its name is free. False where it is deleted already."""
+    """Close a project: no key of it works any more, its name is free. False if it is deleted already."""
     marked = session.execute(
-        update(Project)
-        .where(Project.id == project_id, Project.deleted_at.is_(None))
+        update(ProjectRow)
+        .where(ProjectRow.id == project_id, ProjectRow.deleted_at.is_(None))
         .values(deleted_at=db_now(), name=project_id)
-        .returning(Project.id)
+        .returning(ProjectRow.id)
     )
     if marked.first() is None:
         return False
-    query = update(ApiKey).where(ApiKey.project_id == project_id, ApiKey.revoked_at.is_(None))
+    query = update(ApiKeyRow).where(ApiKeyRow.project_id == project_id, ApiKeyRow.revoked_at.is_(None))
     session.execute(query.values(revoked_at=db_now()))
     return True
 
 
-def projects(session: Session) -> Sequence[Project]:
+def all_projects(session: Session) -> Sequence[ProjectRow]:
     """Return all projects, the oldest first."""
-    return session.scalars(select(Project).where(Project.deleted_at.is_(None)).order_by(Project.seq)).all()
+    return session.scalars(select(ProjectRow).where(ProjectRow.deleted_at.is_(None)).order_by(ProjectRow.seq)).all()
 
 
-def project_page(session: Session, *, after: str | None, limit: int) -> tuple[Sequence[Project], bool]:
+def project_page(session: Session, *, after: str | None, limit: int) -> tuple[Sequence[ProjectRow], bool]:
     """Return one page of the projects, the oldest first."""
     return fetch_page(
         session,
-        select(Project).where(Project.deleted_at.is_(None)),
+        select(ProjectRow).where(ProjectRow.deleted_at.is_(None)),
         scope=[],
-        seq=Project.seq,
-        public_id=Project.id,
+        seq=ProjectRow.seq,
+        public_id=ProjectRow.id,
         after=after,
         limit=limit,
         order="asc",
     )
 
 
-def key_page(session: Session, project_id: str, *, after: str | None, limit: int) -> tuple[Sequence[ApiKey], bool]:
+def key_page(session: Session, project_id: str, *, after: str | None, limit: int) -> tuple[Sequence[ApiKeyRow], bool]:
     """Return one page of a project's keys, the oldest first."""
-    scope: Scope = [(ApiKey.project_id, project_id)]
-    seq, public_id = ApiKey.seq, ApiKey.id
+    scope: Scope = [(ApiKeyRow.project_id, project_id)]
+    seq, public_id = ApiKeyRow.seq, ApiKeyRow.id
     return fetch_page(
-        session, select(ApiKey), scope=scope, seq=seq, public_id=public_id, after=after, limit=limit, order="asc"
+        session, select(ApiKeyRow), scope=scope, seq=seq, public_id=public_id, after=after, limit=limit, order="asc"
     )
 
 
-def key_of(session: Session, project_id: str, key_id: str) -> ApiKey | None:
+def key_of(session: Session, project_id: str, key_id: str) -> ApiKeyRow | None:
     """Return a project's key."""
-    return session.scalar(select(ApiKey).where(ApiKey.id == key_id, ApiKey.project_id == project_id))
+    return session.scalar(select(ApiKeyRow).where(ApiKeyRow.id == key_id, ApiKeyRow.project_id == project_id))
 
 
-def list_keys(session: Session) -> Sequence[tuple[ApiKey, Project]]:
+def list_keys(session: Session) -> Sequence[tuple[ApiKeyRow, ProjectRow]]:
     """Return all keys with their projects, oldest first."""
-    query = select(ApiKey, Project).join(Project, Project.id == ApiKey.project_id).where(Project.deleted_at.is_(None))
-    return [(key, project) for key, project in session.execute(query.order_by(ApiKey.seq))]
+    query = (
+        select(ApiKeyRow, ProjectRow)
+        .join(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
+        .where(ProjectRow.deleted_at.is_(None))
+    )
+    return [(key, project) for key, project in session.execute(query.order_by(ApiKeyRow.seq))]
 
 
-def revoke(session: Session, key_id: str) -> str | None:
-    """Mark a key as revoked and return its project; None where no live key has this id."""
+def mark_revoked(session: Session, key_id: str) -> str | None:
+    """Mark a key as revoked and return its project; None if no live key has this id."""
     result = session.execute(
-        update(ApiKey)
-        .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
+        update(ApiKeyRow)
+        .where(ApiKeyRow.id == key_id, ApiKeyRow.revoked_at.is_(None))
         .values(revoked_at=db_now())
-        .returning(ApiKey.project_id)
+        .returning(ApiKeyRow.project_id)
     )
     return result.scalar()
 
 
 def reserve_answer(session: Session, project_id: str, digest: str, fingerprint: str) -> bool:
-    """Take an idempotency key; False where it is taken. Waits for a transaction that is taking it."""
+    """Take an idempotency key; False if it is taken. Waits for a transaction that is taking it."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     result = session.execute(
-        insert(IdempotentAnswer)
+        insert(IdempotentAnswerRow)
         .values(project_id=project_id, digest=digest, fingerprint=fingerprint, created_at=db_now())
         .on_conflict_do_nothing(index_elements=["project_id", "digest"])
-        .returning(IdempotentAnswer.seq)
+        .returning(IdempotentAnswerRow.seq)
     )
     return result.first() is not None
 
@@ -154,18 +160,20 @@ def reserve_answer(session: Session, project_id: str, digest: str, fingerprint: 
 def keep_answer(session: Session, project_id: str, digest: str, answer: str) -> None:
     """Write what the request that took the key is answered, sealed."""
     session.execute(
-        update(IdempotentAnswer)
-        .where(IdempotentAnswer.project_id == project_id, IdempotentAnswer.digest == digest)
+        update(IdempotentAnswerRow)
+        .where(IdempotentAnswerRow.project_id == project_id, IdempotentAnswerRow.digest == digest)
         .values(answer=answer)
     )
 
 
-def kept_answer(session: Session, project_id: str, digest: str) -> IdempotentAnswer | None:
+def kept_answer(session: Session, project_id: str, digest: str) -> IdempotentAnswerRow | None:
     """Return what is kept for a key."""
-    query = select(IdempotentAnswer).where(IdempotentAnswer.project_id == project_id, IdempotentAnswer.digest == digest)
+    query = select(IdempotentAnswerRow).where(
+        IdempotentAnswerRow.project_id == project_id, IdempotentAnswerRow.digest == digest
+    )
     return session.scalar(query)
 
 
 def forget_answers(session: Session, *, age: float) -> None:
     """Drop the answers that were given `age` seconds ago."""
-    session.execute(delete(IdempotentAnswer).where(IdempotentAnswer.created_at < db_now() - age))
+    session.execute(delete(IdempotentAnswerRow).where(IdempotentAnswerRow.created_at < db_now() - age))

@@ -7,18 +7,20 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from service.keys.service import DEFAULT_SCOPES, SCOPES, Scope
-from service.keys.tables import ApiKey, Project
+from service.keys.tables import ApiKeyRow, ProjectRow
 
 _TEN_YEARS = 10 * 366 * 24 * 3600
 
 
-def _printable(text: str) -> str:
+def _require_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("use printable characters")
     return text
 
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True), AfterValidator(_printable)]
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True), AfterValidator(_require_printable)
+]
 
 
 class ProjectCreate(BaseModel):
@@ -47,7 +49,7 @@ class ProjectObject(BaseModel):
     status: Literal["active"] = "active"
 
     @classmethod
-    def of(cls, project: Project) -> ProjectObject:
+    def from_row(cls, project: ProjectRow) -> ProjectObject:
         """Show a row."""
         return cls(id=project.id, name=project.name, created_at=int(project.created_at))
 
@@ -76,7 +78,7 @@ class KeyObject(BaseModel):
     revoked_at: int | None
 
     @classmethod
-    def of(cls, key: ApiKey) -> KeyObject:
+    def from_row(cls, key: ApiKeyRow) -> KeyObject:
         """Show a row."""
         return cls.model_validate(
             {

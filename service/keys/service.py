@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.keys import repository
 from service.keys.errors import NameTaken, NoKey, ScopeMissing, WrongKey
-from service.keys.tables import ApiKey, Project
+from service.keys.tables import ApiKeyRow, ProjectRow
 from service.kit import ids
 from service.kit.db import db_now
 from service.kit.errors import Unauthenticated
@@ -42,7 +42,7 @@ class Principal:
     use_noted: bool = field(default=True, compare=False)
     """Whether a use of the key was written lately, so that this one need not be."""
 
-    def require(self, scope: Scope) -> None:
+    def require_scope(self, scope: Scope) -> None:
         """Raise ScopeMissing unless the key has the scope."""
         if scope not in self.scopes:
             raise ScopeMissing(self.scopes, scope)
@@ -56,7 +56,7 @@ def create_key(
     name: str,
     scopes: Iterable[Scope] = DEFAULT_SCOPES,
     expires_in: float | None = None,
-) -> tuple[ApiKey, str]:
+) -> tuple[ApiKeyRow, str]:
     """Make a key for a project, which is made too where it is new. Return the row and the key's text.
 
     `expires_in` is in seconds; None is never.
@@ -65,11 +65,11 @@ def create_key(
     return add_key(session, hmac_key, owner, name=name, scopes=scopes, expires_in=expires_in)
 
 
-def create_project(session: Session, name: str) -> Project:
-    """Make a project. Raises Conflict where the name is taken."""
+def create_project(session: Session, name: str) -> ProjectRow:
+    """Make a project. Raises Conflict if the name is taken."""
     if repository.project_by_name(session, name) is not None:
         raise NameTaken(name)
-    project = Project(id=ids.new_id(ids.PROJECT), name=name)
+    project = ProjectRow(id=ids.new_id(ids.PROJECT), name=name)
     with _one_of_the_name(session, name):
         session.add(project)
     session.refresh(project)
@@ -77,16 +77,22 @@ def create_project(session: Session, name: str) -> Project:
 
 
 def add_key(
-    session: Session, hmac_key: bytes, owner: Project, *, name: str, scopes: Iterable[Scope], expires_in: float | None
-) -> tuple[ApiKey, str]:
+    session: Session,
+    hmac_key: bytes,
+    owner: ProjectRow,
+    *,
+    name: str,
+    scopes: Iterable[Scope],
+    expires_in: float | None,
+) -> tuple[ApiKeyRow, str]:
     """Make a key for a project. Return the row and the key's text, which is kept nowhere."""
     token = _PREFIX + secrets.token_urlsafe(32)
-    key = ApiKey(
+    key = ApiKeyRow(
         id=ids.new_id(ids.KEY),
         project_id=owner.id,
         name=name,
         hint=token[:_HINT_LENGTH] + "…",
-        digest=_digest(hmac_key, token),
+        digest=_hash_token(hmac_key, token),
         scopes=" ".join(scope for scope in SCOPES if scope in set(scopes)),
         expires_at=None if expires_in is None else db_now() + expires_in,
     )
@@ -107,9 +113,9 @@ def require_token(authorization: str | None) -> str:
     return token
 
 
-def authenticate(session: Session, hmac_key: bytes, authorization: str | None) -> Principal:
+def authenticate_header(session: Session, hmac_key: bytes, authorization: str | None) -> Principal:
     """Turn an `Authorization` header into a principal. Raises Unauthenticated with what to do."""
-    digest = _digest(hmac_key, require_token(authorization))
+    digest = _hash_token(hmac_key, require_token(authorization))
     key = repository.live_key(session, digest, lately=USE_NOTED_EVERY)
     if key is None or not hmac.compare_digest(key.digest, digest):
         raise WrongKey
@@ -131,7 +137,7 @@ def find_reading_keys(session: Session, key_ids: Iterable[str]) -> set[str]:
 
 
 def require_live(session: Session, project_id: str) -> None:
-    """Raise Unauthenticated where a key's project was deleted since the key was checked.
+    """Raise Unauthenticated if a key's project was deleted since the key was checked.
 
     A change that is committed after this is seen by whoever deletes the project.
     """
@@ -139,8 +145,8 @@ def require_live(session: Session, project_id: str) -> None:
         raise Unauthenticated("The project of this API key was deleted.")
 
 
-def rename_project(session: Session, project: Project, name: str) -> None:
-    """Give a project another name. Raises Conflict where it is taken."""
+def rename_project(session: Session, project: ProjectRow, name: str) -> None:
+    """Give a project another name. Raises Conflict if it is taken."""
     other = repository.project_by_name(session, name)
     if other is not None and other.id != project.id:
         raise NameTaken(name)
@@ -150,7 +156,7 @@ def rename_project(session: Session, project: Project, name: str) -> None:
 
 @contextmanager
 def _one_of_the_name(session: Session, name: str) -> Generator[None]:
-    """Write what the block changes. Raises Conflict where another took the name at the same time."""
+    """Write what the block changes. Raises Conflict if another took the name at the same time."""
     try:
         with session.begin_nested():
             yield
@@ -159,5 +165,5 @@ def _one_of_the_name(session: Session, name: str) -> Generator[None]:
         raise NameTaken(name) from error
 
 
-def _digest(hmac_key: bytes, token: str) -> str:
+def _hash_token(hmac_key: bytes, token: str) -> str:
     return hmac.new(hmac_key, token.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.kit.db import Base, db_now
 
 
-class Project(Base):
+class ProjectRow(Base):
     """Owns every object; its keys see nothing of another project's."""
 
     __tablename__ = "projects"
@@ -21,7 +21,7 @@ class Project(Base):
     """Once set the project is gone for everybody; the controller erases what it owns, and this row last."""
 
 
-class ApiKey(Base):
+class ApiKeyRow(Base):
     """One key, kept as an HMAC: the text itself is shown once, when it is made."""
 
     __tablename__ = "api_keys"
@@ -41,7 +41,7 @@ class ApiKey(Base):
     """Within a minute: a use that follows another sooner is not written."""
 
 
-class IdempotentAnswer(Base):
+class IdempotentAnswerRow(Base):
     """What a creation with an `Idempotency-Key` was answered. `answer` is null inside its own transaction alone."""
 
     __tablename__ = "idempotent_answers"

@@ -12,7 +12,7 @@ T = TypeVar("T")
 _LOOK_SECONDS = 0.5
 
 
-async def attended(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def run_while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Wait for `work`, and give it up when the caller hangs up. Raises ClientDisconnect then."""
     task = asyncio.create_task(work)
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Call:
+class ApiCall:
     """Filled in on its way: by the outermost middleware, then by the check of the key, then by what it does."""
 
     request_id: str
@@ -33,5 +33,5 @@ class Call:
     """Further headers of the answer, whatever it is."""
 
 
-CALL: ContextVar[Call | None] = ContextVar("call", default=None)
+CALL: ContextVar[ApiCall | None] = ContextVar("call", default=None)
 """The call of this thread or task; None in the other processes."""

@@ -66,7 +66,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _make_engine(url)
-        self._read = sessionmaker(_reading(self.engine), expire_on_commit=False)
+        self._read = sessionmaker(_engine_for_reading(self.engine), expire_on_commit=False)
         self._write = sessionmaker(self.engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
         self.before_commit: Callable[[Session], None] | None = None
         """Called at the end of every `write`, inside its transaction."""
@@ -75,20 +75,20 @@ class Database:
 
     @contextmanager
     def read(self) -> Generator[Session]:
-        """Open a session for reading. Raises Unavailable where the database does not answer.
+        """Open a session for reading. Raises Unavailable if the database does not answer.
 
         Neither opening nor closing it waits for the database: an event loop may do both.
         """
-        with _told(self.engine), self._read() as session:
+        with _translate_errors(self.engine), self._read() as session:
             yield session
 
     @contextmanager
     def write(self) -> Generator[Session]:
         """Open one transaction: committed at the end of the block, rolled back by any exception.
 
-        Raises Unavailable where the database does not answer.
+        Raises Unavailable if the database does not answer.
         """
-        with _told(self.engine), self._write.begin() as session:
+        with _translate_errors(self.engine), self._write.begin() as session:
             yield session
             if self.before_commit is not None:
                 self.before_commit(session)
@@ -126,7 +126,7 @@ def _note_made(session: Session, _flush: object) -> None:
 
 
 @contextmanager
-def _told(engine: Engine) -> Generator[None]:
+def _translate_errors(engine: Engine) -> Generator[None]:
     try:
         yield
     except DBAPIError as error:
@@ -177,7 +177,7 @@ def _make_engine(url: str) -> Engine:
     return engine
 
 
-def _reading(engine: Engine) -> Engine:
+def _engine_for_reading(engine: Engine) -> Engine:
     """Return the engine as reading uses it.
 
     Each of PostgreSQL's statements sees what was committed before it, in a transaction or not (READ COMMITTED), so

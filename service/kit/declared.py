@@ -10,7 +10,7 @@ from service.kit.errors import ServiceError
 Responses = dict[int | str, dict[str, Any]]
 
 
-def refuses(*errors: ServiceError) -> Responses:
+def declare_errors(*errors: ServiceError) -> Responses:
     """Return a route's `responses` for the errors that are its own.
 
     What any operation may answer (a wrong request, no key, a scope that lacks, …) `service.api.reference` adds.
@@ -24,5 +24,5 @@ def refuses(*errors: ServiceError) -> Responses:
         if said not in answer["description"]:
             answer["description"] += f"; or: {said[:1].lower()}{said[1:]}"
         named = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
-        answer["content"]["application/json"]["examples"][named] = {"summary": said, "value": error.body()}
+        answer["content"]["application/json"]["examples"][named] = {"summary": said, "value": error.error_body()}
     return declared

@@ -44,7 +44,7 @@ class ServiceError(Exception):
         self.extra = extra or {}
         """Further members of the error object, for example `problems` of a dataset."""
 
-    def body(self) -> dict[str, Any]:
+    def error_body(self) -> dict[str, Any]:
         """Return what a caller of the API gets."""
         said = {"message": self.shown or self.message, "type": self.type, "param": self.param, "code": self.code}
         return {"error": said | self.extra}

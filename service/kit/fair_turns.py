@@ -89,9 +89,9 @@ class FairTurns:
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
-    async def turn(self, project_id: str) -> AsyncGenerator[Turn]:
+    async def hold_turn(self, project_id: str) -> AsyncGenerator[Turn]:
         """Hold a place for the length of the block. Raises TurnsExhausted if too many requests wait."""
-        await self._take(project_id)
+        await self._take_place(project_id)
         turn = Turn(self, project_id)
         try:
             yield turn
@@ -116,10 +116,10 @@ class FairTurns:
         """Return how many places are held, by one project or by all."""
         return self._held[project_id] if project_id is not None else self._held.total()
 
-    async def _take(self, project_id: str) -> None:
+    async def _take_place(self, project_id: str) -> None:
         queue = self._queues.get(project_id)
         if self._free and not queue and self._held[project_id] < self._per_project:
-            self._hold(project_id)
+            self._occupy_place(project_id)
             return
         if queue is not None and len(queue) >= self._waiting_per_project:
             raise TurnsExhausted(self._what, self._waiting_per_project, retry_after=self._retry_after, of=self._of)
@@ -139,7 +139,7 @@ class FairTurns:
                 self._give_place_back(project_id)
             raise
 
-    def _hold(self, project_id: str) -> None:
+    def _occupy_place(self, project_id: str) -> None:
         self._free -= 1
         self._held[project_id] += 1
 
@@ -172,5 +172,5 @@ class FairTurns:
             else:
                 del self._queues[project]
             if not place.done():
-                self._hold(project)
+                self._occupy_place(project)
                 place.set_result(None)

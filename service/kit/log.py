@@ -34,7 +34,7 @@ def set_up_logging(role: str, form: Form = "auto", name: str | None = None) -> N
     """
     handler = logging.StreamHandler(sys.stderr)
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    handler.setFormatter(_Text(name or role) if text else _Json(role, name or role))
+    handler.setFormatter(_TextFormatter(name or role) if text else _JsonFormatter(role, name or role))
     handler.addFilter(_name_subject)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
@@ -43,7 +43,7 @@ def set_up_logging(role: str, form: Form = "auto", name: str | None = None) -> N
 
 
 @contextmanager
-def about(job_id: str, attempt: int | None = None) -> Generator[None]:
+def log_subject(job_id: str, attempt: int | None = None) -> Generator[None]:
     """Name in each line of the block the job (or export, or preview) that it is about, and which attempt at it."""
     before = _JOB_ID.get(), _ATTEMPT.get()
     set_subject(job_id, attempt)
@@ -64,7 +64,7 @@ def in_own_context(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
     return copy_context().run(function, *args, **kwargs)
 
 
-def carried(function: Callable[[], T]) -> Callable[[], T]:
+def carry_context(function: Callable[[], T]) -> Callable[[], T]:
     """Return a function for another thread that keeps this one's ids and trace."""
     return partial(copy_context().run, function)
 
@@ -98,7 +98,7 @@ class SparseLog:
         self._count = 0
         self._latest: tuple[str, tuple[object, ...]] = ("", ())
 
-    def note(self, message: str, *args: object) -> None:
+    def log_sparsely(self, message: str, *args: object) -> None:
         """Log the message, or count it."""
         self._count += 1
         self._latest = message, args
@@ -121,20 +121,20 @@ _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 def escape_controls(text: str) -> str:
     """Return a text on one line, without what would move a terminal's cursor or turn the order of its letters."""
-    return _CONTROLS.sub(_escape, text)
+    return _CONTROLS.sub(_escape_match, text)
 
 
-def _escape(found: re.Match[str]) -> str:
+def _escape_match(found: re.Match[str]) -> str:
     code = ord(found[0])
     return _NAMED.get(found[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
-class _Text(logging.Formatter):
+class _TextFormatter(logging.Formatter):
     def __init__(self, role: str) -> None:
         super().__init__(
             f"%(asctime)sZ {role} %(levelname)s %(name)s%(subject)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
         )
-        self.converter = _utc
+        self.converter = _utc_time
 
     def format(self, record: logging.LogRecord) -> str:
         subject = " ".join(str(value) for name in _IDS[:3] if (value := getattr(record, name, None)) not in (None, ""))
@@ -145,18 +145,18 @@ class _Text(logging.Formatter):
         return escape_controls(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
-        return _indent(super().formatException(ei))
+        return _indent_lines(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802
-        return _indent(super().formatStack(stack_info))
+        return _indent_lines(super().formatStack(stack_info))
 
 
-def _indent(lines: str) -> str:
+def _indent_lines(lines: str) -> str:
     """Keep the lines of a traceback apart from entries: an exception's words may look like one."""
     return "\n".join(f"  {escape_controls(line)}" for line in lines.split("\n"))
 
 
-class _Json(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     def __init__(self, role: str, name: str) -> None:
         super().__init__()
         self._role = {"role": role, "process": name}
@@ -177,5 +177,5 @@ class _Json(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
-def _utc(seconds: float | None) -> Any:
+def _utc_time(seconds: float | None) -> Any:
     return datetime.fromtimestamp(seconds or 0.0, UTC).timetuple()

@@ -45,7 +45,7 @@ class StreamedForm:
         self._parser = self._make_parser(boundary)
 
     def feed(self, chunk: bytes) -> None:
-        """Parse the next bytes of the body. Raises InvalidRequest where they are no multipart form."""
+        """Parse the next bytes of the body. Raises InvalidRequest if they are no multipart form."""
         try:
             self._parser.write(chunk)
         except MultipartParseError as error:
@@ -70,7 +70,7 @@ class StreamedForm:
                     "on_header_value": lambda data, start, end: self._header_value.extend(data[start:end]),
                     "on_header_end": self._header_end,
                     "on_headers_finished": self._headers_finished,
-                    "on_end": self._end,
+                    "on_end": self._mark_complete,
                 },
             )
         except FormParserError as error:
@@ -118,5 +118,5 @@ class StreamedForm:
                 f"The form's field '{self._name[:64]}' is not UTF-8.", param=self._name[:64]
             ) from error
 
-    def _end(self) -> None:
+    def _mark_complete(self) -> None:
         self._complete = True

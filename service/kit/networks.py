@@ -60,7 +60,7 @@ def is_public(address: Address) -> bool:
     """
     if is_platform(address):
         return False
-    address = _unwrapped(address)
+    address = _unwrap_address(address)
     if is_within(address, _NOT_PUBLIC):
         return False
     if isinstance(address, ipaddress.IPv6Address):
@@ -70,10 +70,10 @@ def is_public(address: Address) -> bool:
 
 def is_platform(address: Address) -> bool:
     """Tell whether an address, in whatever clothes, is one that a cloud offers to its own machines alone."""
-    return any(is_within(form, _PLATFORM) for form in _forms(address))
+    return any(is_within(form, _PLATFORM) for form in _address_forms(address))
 
 
-def _forms(address: Address) -> Iterator[Address]:
+def _address_forms(address: Address) -> Iterator[Address]:
     """Yield an address and every IPv4 address that it may lead to."""
     yield address
     if not isinstance(address, ipaddress.IPv6Address):
@@ -93,7 +93,7 @@ def _forms(address: Address) -> Iterator[Address]:
     yield from (form for form in found if form is not None)
 
 
-def _unwrapped(address: Address) -> Address:
+def _unwrap_address(address: Address) -> Address:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
@@ -103,7 +103,7 @@ def _unwrapped(address: Address) -> Address:
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the address that a text is, IPv4 in place of an IPv4-mapped one; None if it is no well-formed address."""
+    """Return a text as an address, IPv4 in place of an IPv4-mapped one; None if it is not well-formed."""
     if "%" in text:  # the name of a zone may be any text
         return None
     try:
@@ -172,8 +172,8 @@ class AllowedNetworks:
         """Tell whether an address is public or allowed, and not denied."""
         if self.denies(address):
             return False
-        return is_public(address) or is_within(_unwrapped(address), self.networks)
+        return is_public(address) or is_within(_unwrap_address(address), self.networks)
 
     def denies(self, address: Address) -> bool:
         """Tell whether an address is denied whatever is allowed: by the operator, or as a platform's own."""
-        return is_platform(address) or any(is_within(form, self.denied) for form in _forms(address))
+        return is_platform(address) or any(is_within(form, self.denied) for form in _address_forms(address))

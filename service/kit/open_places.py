@@ -41,7 +41,7 @@ class OpenPlaces:
         self._lock = threading.Lock()
 
     @contextmanager
-    def hold(self, project_id: str) -> Generator[None]:
+    def hold_place(self, project_id: str) -> Generator[None]:
         """Count one more for the length of the block. Raises TooManyOpen."""
         with self._lock:
             if self._open[project_id] >= self._per_project:

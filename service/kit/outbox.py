@@ -51,12 +51,12 @@ class OutboxRow(Base):
     error: Mapped[str | None] = mapped_column(Text)
 
 
-def add(session: Session, topic: Topic, *, lane: str | None = None, delay: float = 0.0, **payload: Any) -> None:
+def add_effect(session: Session, topic: Topic, *, lane: str | None = None, delay: float = 0.0, **payload: Any) -> None:
     """Ask for an effect, in the caller's transaction, `delay` seconds from now at the earliest."""
     session.add(OutboxRow(topic=topic, lane=lane, payload=payload, due_at=db_now() + delay))
 
 
-def due(session: Session, topic: Topic, *, limit: int = 100) -> Sequence[OutboxRow]:
+def due_effects(session: Session, topic: Topic, *, limit: int = 100) -> Sequence[OutboxRow]:
     """Return the rows of a topic whose time has come, oldest first."""
     query = (
         select(OutboxRow)
@@ -76,7 +76,7 @@ def mark_done(session: Session, seq: int, *, error: str | None = None) -> None:
     )
 
 
-def remove(session: Session, seq: int) -> None:
+def remove_effect(session: Session, seq: int) -> None:
     """Forget a row whose effect has happened."""
     session.execute(delete(OutboxRow).where(OutboxRow.seq == seq))
 

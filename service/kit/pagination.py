@@ -32,7 +32,7 @@ class BoundedListPage(ListPage[T], Generic[T]):
     last_id: str | None
 
     @classmethod
-    def of(cls, data: list[T], has_more: bool) -> Self:
+    def from_items(cls, data: list[T], has_more: bool) -> Self:
         """Make a page of objects that have ids."""
         first, last = (data[0], data[-1]) if data else (None, None)
         return cls(data=data, has_more=has_more, first_id=getattr(first, "id", None), last_id=getattr(last, "id", None))
@@ -63,13 +63,13 @@ def fetch_page(
             raise InvalidRequest(f"No object in this list has the id '{after[:64]}'.", param="after")
     columns = [*(column for column, _ in scope), seq]
     ordered = [column.asc() if order == "asc" else column.desc() for column in columns]
-    bounds = _within if session.get_bind().dialect.name == "sqlite" else _bounds
+    bounds = _list_conditions if session.get_bind().dialect.name == "sqlite" else _index_bounds
     page = query.where(*bounds(scope, seq, position, order)).order_by(*ordered).limit(limit + 1)
     rows = session.scalars(page).all()
     return rows[:limit], len(rows) > limit
 
 
-def _within(
+def _list_conditions(
     scope: Scope, seq: InstrumentedAttribute[int], position: int | None, order: Order
 ) -> list[ColumnElement[bool]]:
     """Return what a list's rows have, and where it begins.
@@ -82,7 +82,7 @@ def _within(
     return found
 
 
-def _bounds(
+def _index_bounds(
     scope: Scope, seq: InstrumentedAttribute[int], position: int | None, order: Order
 ) -> list[ColumnElement[bool]]:
     """Return where the list begins and ends, as bounds of the index instead of as equalities.

@@ -38,7 +38,7 @@ def refuse_many_problems(adapter: TypeAdapter[Any], body: object) -> None:
 
 def _describe_first(adapter: TypeAdapter[Any], body: object) -> str:
     try:
-        adapter.validate_python(_cut(body))
+        adapter.validate_python(_cut_value(body))
     except ValidationError as error:
         found = [item for item in error.errors(include_url=False) if item["type"] not in _FROM_CUTTING]
         described = [
@@ -49,9 +49,9 @@ def _describe_first(adapter: TypeAdapter[Any], body: object) -> str:
     return ""
 
 
-def _cut(value: object) -> object:
+def _cut_value(value: object) -> object:
     if isinstance(value, dict):
-        return {key: _cut(child) for key, child in [*cast("dict[str, Any]", value).items()][:_KEPT]}
+        return {key: _cut_value(child) for key, child in [*cast("dict[str, Any]", value).items()][:_KEPT]}
     if isinstance(value, list):
-        return [_cut(child) for child in cast("list[Any]", value)[:_KEPT]]
+        return [_cut_value(child) for child in cast("list[Any]", value)[:_KEPT]]
     return value

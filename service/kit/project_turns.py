@@ -27,7 +27,7 @@ class TurnKind(StrEnum):
     PREVIEW = "preview"
 
 
-class ProjectTurn(Base):
+class ProjectTurnRow(Base):
     """A project's last turn at a kind of work. The highest `number` of a kind is the turn that was taken last."""
 
     __tablename__ = "project_turns"
@@ -51,8 +51,8 @@ def wait_in_line(session: Session, kind: TurnKind) -> None:
 def note_turn(session: Session, kind: TurnKind, project_id: str) -> None:
     """Note that a project has its turn now."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    number = select(func.coalesce(func.max(ProjectTurn.number), 0) + 1).where(ProjectTurn.kind == kind)
-    statement = insert(ProjectTurn).values(kind=kind, project_id=project_id, number=number.scalar_subquery())
+    number = select(func.coalesce(func.max(ProjectTurnRow.number), 0) + 1).where(ProjectTurnRow.kind == kind)
+    statement = insert(ProjectTurnRow).values(kind=kind, project_id=project_id, number=number.scalar_subquery())
     session.execute(
         statement.on_conflict_do_update(
             index_elements=["kind", "project_id"], set_={"number": statement.excluded.number}
@@ -62,5 +62,5 @@ def note_turn(session: Session, kind: TurnKind, project_id: str) -> None:
 
 def last_turn(kind: TurnKind, project_id: SQLCoreOperations[str]) -> ColumnElement[int]:
     """Return SQL for the number of a project's last turn: 0 if it has had none, so that it comes first."""
-    number = select(ProjectTurn.number).where(ProjectTurn.kind == kind, ProjectTurn.project_id == project_id)
+    number = select(ProjectTurnRow.number).where(ProjectTurnRow.kind == kind, ProjectTurnRow.project_id == project_id)
     return func.coalesce(number.scalar_subquery(), 0)

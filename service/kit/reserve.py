@@ -29,7 +29,7 @@ class DiskReserve:
         self._armed = False
 
     @classmethod
-    def of(cls, settings: Settings) -> DiskReserve:
+    def from_settings(cls, settings: Settings) -> DiskReserve:
         """Return the reserve of the settings: none where the database is not a file of the data folder."""
         return cls(settings.data, settings.disk_reserve_bytes if settings.database_url is None else 0)
 
@@ -41,7 +41,7 @@ class DiskReserve:
             if self._is_whole():
                 self._armed = True
             elif shutil.disk_usage(self._path.parent).free >= _ROOM_TO_REFILL * self._size:
-                self._allocate()
+                self._allocate_file()
                 self._armed = True
         except OSError as error:
             _log.warning("%d bytes could not be kept free for deleting on a full disk: %s", self._size, error.strerror)
@@ -67,7 +67,7 @@ class DiskReserve:
             return self._path.stat().st_size == self._size
         return False
 
-    def _allocate(self) -> None:
+    def _allocate_file(self) -> None:
         """Write the file beside its place: processes that do so together leave one."""
         draft = self._path.with_name(f".{NAME}.{os.getpid()}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

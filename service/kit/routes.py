@@ -31,16 +31,16 @@ class CheckedRoute(APIRoute):
         field = self.body_field
         adapter = TypeAdapter[Any](cast("Any", field.field_info.annotation)) if field is not None else None
 
-        async def checked(request: Request) -> Response:
+        async def check_and_handle(request: Request) -> Response:
             admission = request.app.state.admission
-            await admission.admit(request, dependencies)
+            await admission.admit_request(request, dependencies)
             _refuse_packed(request)
             if adapter is None:  # no body is read, or as a stream
                 return await handle(request)
             async with admission.hold_body(request):
                 return await handle(_JsonRequest(request, adapter))
 
-        return checked
+        return check_and_handle
 
 
 def _walk_calls(dependant: Dependant) -> Iterator[Callable[..., Any]]:
@@ -60,10 +60,10 @@ def _in_one_turn(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         return endpoint
 
     @wraps(endpoint)
-    async def threaded(**values: Any) -> Any:
+    async def run_in_thread(**values: Any) -> Any:
         return await to_thread.run_sync(partial(endpoint, **values))
 
-    return threaded
+    return run_in_thread
 
 
 class _JsonRequest(Request):

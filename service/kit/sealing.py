@@ -19,7 +19,7 @@ class SealBroken(Exception):
     """A sealed text does not open: the service's secret has changed, or the row was tampered with."""
 
 
-def derive(secret: bytes, purpose: bytes, salt: bytes | None = None) -> bytes:
+def derive_key(secret: bytes, purpose: bytes, salt: bytes | None = None) -> bytes:
     """Return a key of 32 bytes that is the `purpose`'s own (HKDF, RFC 5869)."""
     return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=salt, info=purpose).derive(secret)
 

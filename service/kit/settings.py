@@ -177,7 +177,7 @@ class Settings(BaseSettings):
 
     @field_validator("data")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
+    def _make_absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
 
     @field_validator("webhook_allowed_networks")
@@ -249,7 +249,7 @@ class Settings(BaseSettings):
 
     @property
     def metrics(self) -> tuple[str, int] | None:
-        """Host and port where the process answers Prometheus; None where it does not."""
+        """Host and port where the process answers Prometheus; None if it does not."""
         return None if self.metrics_address in (None, "off") else _host_and_port(self.metrics_address)
 
     @cached_property
@@ -278,7 +278,7 @@ class Settings(BaseSettings):
         return self.data / "work"
 
     def hmac_key(self) -> bytes:
-        """Return the key for the HMAC of API keys. Raises SettingsError where a cluster has none."""
+        """Return the key for the HMAC of API keys. Raises SettingsError if a cluster has none."""
         if self.secret_key is not None:
             return self.secret_key.get_secret_value().encode()
         if self.database_url is not None:
@@ -295,13 +295,13 @@ def load_settings() -> Settings:
         return Settings.model_validate({})
     except ValidationError as error:
         problems = (
-            f"{_named(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
+            f"{_setting_name(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
             for item in error.errors(include_input=False, include_url=False)
         )
         raise SettingsError("; ".join(problems)) from error
 
 
-def _named(location: tuple[int | str, ...]) -> str:
+def _setting_name(location: tuple[int | str, ...]) -> str:
     name = "_".join(str(part) for part in location).upper()
     return f"{name if name.startswith('BURNISH_') else f'BURNISH_{name}'}: " if name else ""
 

@@ -8,7 +8,7 @@ from service.kit.settings import Settings
 from service.kit.tracing import set_up_tracing
 
 
-def begin(settings: Settings, role: str, name: str | None = None) -> None:
+def set_up_telemetry(settings: Settings, role: str, name: str | None = None) -> None:
     """Set all three up; `name` tells several processes of a role apart. Raises SettingsError."""
     set_up_logging(role, settings.log_format, name)
     set_up_tracing(role)

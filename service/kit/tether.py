@@ -15,7 +15,7 @@ from collections.abc import Sequence
 _PR_SET_PDEATHSIG = 1
 
 
-def tethered(command: Sequence[str], *, by: signal.Signals = signal.SIGKILL) -> list[str]:
+def tether_command(command: Sequence[str], *, by: signal.Signals = signal.SIGKILL) -> list[str]:
     """Return the command line that runs `command`, with the same pid, until this process is gone; then it gets `by`."""
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(by)), *command]
 

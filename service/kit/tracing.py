@@ -68,7 +68,7 @@ def span(
 
     with _tracer.start_as_current_span(
         name,
-        context=_context(parent),
+        context=_parent_context(parent),
         kind=SpanKind[kind.upper()],
         attributes=attributes,
         record_exception=False,
@@ -81,56 +81,56 @@ def span(
             raise
 
 
-def traced(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def trace_calls(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Make every call of a function a span."""
 
-    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+    def decorate_function(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        def call_in_span(*args: P.args, **kwargs: P.kwargs) -> T:
             with span(name):
                 return function(*args, **kwargs)
 
-        return call
+        return call_in_span
 
-    return decorate
+    return decorate_function
 
 
-def record(
+def record_span(
     name: str, begin: float, end: float, attributes: Attributes | None = None, *, parent: str | None = None
 ) -> None:
     """Add a span for what is over: from `begin` to `end`, in unix seconds."""
     if _tracer is not None:
         past = _tracer.start_span(
-            name, context=_context(parent), attributes=attributes, start_time=int(begin * _NANOSECONDS)
+            name, context=_parent_context(parent), attributes=attributes, start_time=int(begin * _NANOSECONDS)
         )
         past.end(int(max(begin, end) * _NANOSECONDS))
 
 
-def traceparent() -> str | None:
-    """Return the span around the call as W3C's `traceparent`; None where there is none."""
-    found = _current()
+def current_traceparent() -> str | None:
+    """Return the span around the call as W3C's `traceparent`; None if there is none."""
+    found = _current_ids()
     return f"00-{found[0]:032x}-{found[1]:016x}-{found[2]:02x}" if found else None
 
 
 def trace_id() -> str:
-    """Return the trace that the call belongs to, in hex; empty where there is none."""
-    found = _current()
+    """Return the trace that the call belongs to, in hex; empty if there is none."""
+    found = _current_ids()
     return f"{found[0]:032x}" if found else ""
 
 
-def environment() -> dict[str, str]:
+def trace_environment() -> dict[str, str]:
     """Return what lets a child process continue the trace."""
-    current = traceparent()
+    current = current_traceparent()
     return {"TRACEPARENT": current} if current else {}
 
 
-def headers() -> dict[str, str]:
+def trace_headers() -> dict[str, str]:
     """Return what lets another process continue the trace, as HTTP headers."""
-    current = traceparent()
+    current = current_traceparent()
     return {HEADER: current} if current else {}
 
 
-def _current() -> tuple[int, int, int] | None:
+def _current_ids() -> tuple[int, int, int] | None:
     if _tracer is None:
         return None
     from opentelemetry.trace import get_current_span
@@ -139,7 +139,7 @@ def _current() -> tuple[int, int, int] | None:
     return (found.trace_id, found.span_id, int(found.trace_flags)) if found.is_valid else None
 
 
-def _context(parent: str | None) -> Context | None:
+def _parent_context(parent: str | None) -> Context | None:
     if not parent:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

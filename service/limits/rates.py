@@ -15,8 +15,8 @@ from service.kit import metrics
 from service.kit.call import CALL
 from service.limits.errors import RateLimited
 from service.limits.service import limits_of
-from service.limits.values import Limits
-from service.queue.base import Taken
+from service.limits.values import QuotaLimits
+from service.queue.base import BucketState
 
 _KNOWN_SECONDS = 5.0
 _MOST_KNOWN = 10_000
@@ -30,26 +30,26 @@ class RateBook:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._known: dict[str, tuple[float, Limits]] = {}
+        self._known: dict[str, tuple[float, QuotaLimits]] = {}
 
-    def known(self, project_id: str) -> Limits | None:
+    def known_limits(self, project_id: str) -> QuotaLimits | None:
         """Return a project's limits where they were looked up lately."""
         until, limits = self._known.get(project_id, (0.0, None))
         return limits if self._clock() < until else None
 
-    def limits(self, context: Context, project_id: str) -> Limits:
+    def look_up_limits(self, context: Context, project_id: str) -> QuotaLimits:
         """Return a project's limits, looked up where they are not known: call it from a thread. Raises Unavailable."""
-        limits = self.known(project_id)
+        limits = self.known_limits(project_id)
         if limits is None:
             until = self._clock() + _KNOWN_SECONDS
             with context.db.read() as session:
-                limits = limits_of(session, Limits.of(context.settings), project_id)
+                limits = limits_of(session, QuotaLimits.from_settings(context.settings), project_id)
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[project_id] = (until, limits)
         return limits
 
-    def forget(self, project_id: str) -> None:
+    def forget_limits(self, project_id: str) -> None:
         """Look a project's limits up again at its next request."""
         self._known.pop(project_id, None)
 
@@ -68,11 +68,11 @@ async def count_request(context: Context, principal: Principal, book: RateBook) 
 
     A project without a limit, known as such, costs no turn among the threads.
     """
-    limits = book.known(principal.project_id)
+    limits = book.known_limits(principal.project_id)
     if limits is None:
-        limits = await to_thread.run_sync(book.limits, context, principal.project_id)
+        limits = await to_thread.run_sync(book.look_up_limits, context, principal.project_id)
     if limits.requests_per_minute is not None:
-        await to_thread.run_sync(_take, context, principal, "requests", limits.requests_per_minute, 1)
+        await to_thread.run_sync(_take_from_bucket, context, principal, "requests", limits.requests_per_minute, 1)
 
 
 def take_tokens(context: Context, principal: Principal, book: RateBook, tokens: int) -> None:
@@ -80,7 +80,7 @@ def take_tokens(context: Context, principal: Principal, book: RateBook, tokens: 
 
     It blocks for up to a quarter of a second: call it from a thread. `settle_tokens` corrects it. Raises RateLimited.
     """
-    limit = book.limits(context, principal.project_id).tokens_per_minute
+    limit = book.look_up_limits(context, principal.project_id).tokens_per_minute
     if limit is None:
         return
     if tokens > limit:
@@ -90,46 +90,47 @@ def take_tokens(context: Context, principal: Principal, book: RateBook, tokens: 
             kind="tokens",
             seconds=None,
         )
-    _take(context, principal, "tokens", limit, tokens)
+    _take_from_bucket(context, principal, "tokens", limit, tokens)
 
 
 def settle_tokens(context: Context, principal: Principal, book: RateBook, *, taken: int, used: int) -> None:
     """Put back what an answer did not use of the tokens that were taken for it, or take what it used beyond."""
-    limit = book.limits(context, principal.project_id).tokens_per_minute
+    limit = book.look_up_limits(context, principal.project_id).tokens_per_minute
     if limit is not None and used != taken:
-        context.rates.take(_key(principal, "tokens"), limit=limit, cost=used - taken, force=True)
+        context.rates.take(_bucket_key(principal, "tokens"), limit=limit, cost=used - taken, force=True)
 
 
-def _take(context: Context, principal: Principal, kind: str, limit: int, cost: int) -> None:
-    taken = context.rates.take(_key(principal, kind), limit=limit, cost=cost)
+def _take_from_bucket(context: Context, principal: Principal, kind: str, limit: int, cost: int) -> None:
+    taken = context.rates.take(_bucket_key(principal, kind), limit=limit, cost=cost)
     if taken is None:
         return
     call = CALL.get()
     if call is not None:
-        call.headers.update(_headers(kind, limit, taken))
+        call.headers.update(_make_rate_headers(kind, limit, taken))
         call.unrecorded = not taken.allowed
     if not taken.allowed:
         metrics.RATE_LIMITED.labels(kind).inc()
         raise RateLimited(
-            f"This project has reached its limit of {limit} {kind} a minute. Try again in {duration(taken.wait)}.",
+            f"This project has reached its limit of {limit} {kind} a minute. "
+            f"Try again in {format_duration(taken.wait)}.",
             kind=kind,
             seconds=taken.wait,
         )
 
 
-def _key(principal: Principal, kind: str) -> str:
+def _bucket_key(principal: Principal, kind: str) -> str:
     return f"{principal.project_id}:{kind}"
 
 
-def _headers(kind: str, limit: int, taken: Taken) -> dict[str, str]:
+def _make_rate_headers(kind: str, limit: int, taken: BucketState) -> dict[str, str]:
     return {
         f"x-ratelimit-limit-{kind}": str(limit),
         f"x-ratelimit-remaining-{kind}": str(taken.remaining),
-        f"x-ratelimit-reset-{kind}": duration(taken.full_in),
+        f"x-ratelimit-reset-{kind}": format_duration(taken.full_in),
     }
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Write a time as OpenAI does: `12ms`, `8.64s`, `6m0s`, `1h0m0s`."""
     if seconds < 1:
         return f"{round(seconds * 1000)}ms"

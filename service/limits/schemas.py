@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.limits.values import NAMES, Limits, Usage
+from service.limits.values import NAMES, QuotaLimits, QuotaUsage
 
 _MOST = 2**53
 Default = Literal["default"]
@@ -31,7 +31,7 @@ class LimitsUpdate(BaseModel):
         None, description=f"Tokens a minute of chat completions; {_MEANING}", examples=[100_000]
     )
 
-    def given(self) -> dict[str, int | Default | None]:
+    def requested_changes(self) -> dict[str, int | Default | None]:
         """Return what the body says."""
         return {name: getattr(self, name) for name in NAMES if name in self.model_fields_set}
 
@@ -68,10 +68,10 @@ class LimitsObject(BaseModel):
     tokens_per_minute: LimitObject
 
     @classmethod
-    def of(cls, project_id: str, limits: Limits, own: frozenset[str], usage: Usage) -> LimitsObject:
+    def from_limits(cls, project_id: str, limits: QuotaLimits, own: frozenset[str], usage: QuotaUsage) -> LimitsObject:
         """Show a project's limits; `own` names those that are not the defaults."""
 
-        def shown(name: str) -> dict[str, object]:
+        def show_limit(name: str) -> dict[str, object]:
             used = getattr(usage, name, None)
             return {
                 "limit": getattr(limits, name),
@@ -79,6 +79,6 @@ class LimitsObject(BaseModel):
                 **({} if used is None else {"used": used}),
             }
 
-        values: dict[str, object] = {name: shown(name) for name in NAMES}
-        monthly = {**shown("training_minutes"), "resets_at": int(usage.month_ends_at)}
+        values: dict[str, object] = {name: show_limit(name) for name in NAMES}
+        monthly = {**show_limit("training_minutes"), "resets_at": int(usage.month_ends_at)}
         return cls.model_validate({**values, "project_id": project_id, "training_minutes": monthly})

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.limits import repository
 from service.limits.errors import FREE_SOME, NoRoom, QuotaExceeded
 from service.limits.schemas import LimitsObject, LimitsUpdate
-from service.limits.values import Limits, Usage
+from service.limits.values import QuotaLimits, QuotaUsage
 
 WAITING = ("validating", "queued", "paused")
 RUNNING = "running"
@@ -22,23 +22,23 @@ HoldReason = Literal["running_jobs", "training_minutes"]
 
 
 @dataclass(frozen=True)
-class Hold:
+class LimitHold:
     """Why a job that is ready must not start now."""
 
     reason: HoldReason
     message: str
 
 
-def limits_of(session: Session, defaults: Limits, project_id: str) -> Limits:
+def limits_of(session: Session, defaults: QuotaLimits, project_id: str) -> QuotaLimits:
     """Return a project's limits: its own where it has some, else the defaults."""
-    own = repository.overrides(session, project_id)
-    return Limits(**{**asdict(defaults), **own}) if own else defaults
+    own = repository.project_overrides(session, project_id)
+    return QuotaLimits(**{**asdict(defaults), **own}) if own else defaults
 
 
-def usage_of(session: Session, project_id: str) -> Usage:
+def usage_of(session: Session, project_id: str) -> QuotaUsage:
     """Return what a project uses."""
-    begin, end = repository.month(session)
-    return Usage(
+    begin, end = repository.current_month(session)
+    return QuotaUsage(
         stored_bytes=repository.stored_bytes(session, project_id),
         running_jobs=repository.jobs_in(session, project_id, RUNNING),
         queued_jobs=repository.jobs_in(session, project_id, *WAITING),
@@ -47,49 +47,49 @@ def usage_of(session: Session, project_id: str) -> Usage:
     )
 
 
-def show(session: Session, defaults: Limits, project_id: str) -> LimitsObject:
+def show_limits(session: Session, defaults: QuotaLimits, project_id: str) -> LimitsObject:
     """Return limits and use of a project."""
-    own = frozenset(repository.overrides(session, project_id))
+    own = frozenset(repository.project_overrides(session, project_id))
     limits = limits_of(session, defaults, project_id)
-    return LimitsObject.of(project_id, limits, own, usage_of(session, project_id))
+    return LimitsObject.from_limits(project_id, limits, own, usage_of(session, project_id))
 
 
-def change(session: Session, project_id: str, body: LimitsUpdate) -> None:
+def change_limits(session: Session, project_id: str, body: LimitsUpdate) -> None:
     """Set the limits of a project that a body gives."""
-    given = body.given()
+    given = body.requested_changes()
     repository.drop_overrides(session, project_id, [name for name, value in given.items() if value == "default"])
     own = {name: value for name, value in given.items() if not isinstance(value, str)}
-    repository.override(session, project_id, own)
+    repository.set_overrides(session, project_id, own)
 
 
-def room(session: Session, defaults: Limits, project_id: str) -> int | None:
-    """Return how many bytes a project may still store; None where there is no limit. For a first look: not locked."""
+def remaining_bytes(session: Session, defaults: QuotaLimits, project_id: str) -> int | None:
+    """Return how many bytes a project may still store; None if there is no limit. For a first look: not locked."""
     limit = limits_of(session, defaults, project_id).stored_bytes
     return None if limit is None else max(limit - repository.stored_bytes(session, project_id), 0)
 
 
-def require_room(session: Session, defaults: Limits, project_id: str, *, what: str, size: int) -> None:
-    """Raise QuotaExceeded where a project has no room for `size` bytes more, of which `what` is the sentence's subject.
+def require_room(session: Session, defaults: QuotaLimits, project_id: str, *, what: str, size: int) -> None:
+    """Raise QuotaExceeded if a project has no room for `size` bytes more, of which `what` is the sentence's subject.
 
     Call it before they are added, in the same transaction.
     """
     limit = limits_of(session, defaults, project_id).stored_bytes
     if limit is None or size <= 0:
         return
-    repository.lock(session, project_id)
+    repository.lock_project(session, project_id)
     free = max(limit - repository.stored_bytes(session, project_id), 0)
     if size > free:
         raise NoRoom(what, free)
 
 
-def require_job(session: Session, defaults: Limits, project_id: str) -> None:
-    """Raise QuotaExceeded where a project may not create another job now."""
+def require_job(session: Session, defaults: QuotaLimits, project_id: str) -> None:
+    """Raise QuotaExceeded if a project may not create another job now."""
     limits = limits_of(session, defaults, project_id)
-    if limits == Limits():
+    if limits == QuotaLimits():
         return
-    repository.lock(session, project_id)
+    repository.lock_project(session, project_id)
     _require_queue(session, limits, project_id)
-    spent = _spent(session, limits, project_id)
+    spent = _explain_spent_time(session, limits, project_id)
     if spent is not None:
         raise QuotaExceeded(f"{spent}: create the job then, or ask an administrator for more.")
     if limits.stored_bytes is not None and repository.stored_bytes(session, project_id) >= limits.stored_bytes:
@@ -99,7 +99,7 @@ def require_job(session: Session, defaults: Limits, project_id: str) -> None:
         )
 
 
-def _require_queue(session: Session, limits: Limits, project_id: str) -> None:
+def _require_queue(session: Session, limits: QuotaLimits, project_id: str) -> None:
     if limits.queued_jobs is None:
         return
     waiting = repository.jobs_in(session, project_id, *WAITING)
@@ -110,33 +110,33 @@ def _require_queue(session: Session, limits: Limits, project_id: str) -> None:
         )
 
 
-def hold_of(session: Session, defaults: Limits, project_id: str) -> Hold | None:
-    """Return why no job of a project may start now, None where one may: then no other can start before the commit."""
+def hold_of(session: Session, defaults: QuotaLimits, project_id: str) -> LimitHold | None:
+    """Return why no job of a project may start now, None if one may: then no other can start before the commit."""
     limits = limits_of(session, defaults, project_id)
     if limits.running_jobs is None and limits.training_minutes is None:
         return None
-    repository.lock(session, project_id)
+    repository.lock_project(session, project_id)
     return why_held(session, limits, project_id)
 
 
-def why_held(session: Session, limits: Limits, project_id: str, *, waiting: int = 0) -> Hold | None:
-    """Return why no job of a project may start now beside `waiting` others that will; None where one may."""
-    spent = _spent(session, limits, project_id)
+def why_held(session: Session, limits: QuotaLimits, project_id: str, *, waiting: int = 0) -> LimitHold | None:
+    """Return why no job of a project may start now beside `waiting` others that will; None if one may."""
+    spent = _explain_spent_time(session, limits, project_id)
     if spent is not None:
-        return Hold("training_minutes", f"{spent}: the job starts then, or when an administrator allows more")
+        return LimitHold("training_minutes", f"{spent}: the job starts then, or when an administrator allows more")
     if limits.running_jobs is None or repository.jobs_in(session, project_id, RUNNING) + waiting < limits.running_jobs:
         return None
     if limits.running_jobs == 0:
-        return Hold("running_jobs", "The project may run no jobs: the job starts when an administrator allows it")
+        return LimitHold("running_jobs", "The project may run no jobs: the job starts when an administrator allows it")
     most = f"{limits.running_jobs} jobs" if limits.running_jobs > 1 else "one job"
-    return Hold("running_jobs", f"The project may run {most} at a time: the job starts when another ends")
+    return LimitHold("running_jobs", f"The project may run {most} at a time: the job starts when another ends")
 
 
-def _spent(session: Session, limits: Limits, project_id: str) -> str | None:
+def _explain_spent_time(session: Session, limits: QuotaLimits, project_id: str) -> str | None:
     """Return a sentence without its end where the month's training time is used up."""
     if limits.training_minutes is None:
         return None
-    begin, end = repository.month(session)
+    begin, end = repository.current_month(session)
     if repository.training_seconds(session, project_id, begin) < limits.training_minutes * 60:
         return None
     day = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d")

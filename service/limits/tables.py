@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.kit.db import Base, db_now
 
 
-class ProjectLimit(Base):
+class ProjectLimitRow(Base):
     """One limit of one project, in place of the default that the settings give."""
 
     __tablename__ = "project_limits"
@@ -17,12 +17,12 @@ class ProjectLimit(Base):
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str] = mapped_column(String(32))
-    """A field of `Limits`."""
+    """A field of `QuotaLimits`."""
     value: Mapped[int | None] = mapped_column(BigInteger)
     """Null is unlimited."""
 
 
-class TrainingSpan(Base):
+class TrainingSpanRow(Base):
     """One attempt at a job, from its claim to its end. It outlives the job: deleting one gives no time back."""
 
     __tablename__ = "training_spans"

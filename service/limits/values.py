@@ -18,7 +18,7 @@ LimitName = Literal[
 
 
 @dataclass(frozen=True)
-class Limits:
+class QuotaLimits:
     """What a project may use. None is unlimited."""
 
     stored_bytes: int | None = None
@@ -31,7 +31,7 @@ class Limits:
     tokens_per_minute: int | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> Limits:
+    def from_settings(cls, settings: Settings) -> QuotaLimits:
         """Return the limits of projects that have none of their own."""
         return cls(
             stored_bytes=settings.quota_stored_bytes,
@@ -44,7 +44,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Usage:
+class QuotaUsage:
     """What a project uses now, and when the month ends (unix seconds)."""
 
     stored_bytes: int
@@ -54,5 +54,5 @@ class Usage:
     month_ends_at: float
 
 
-UNLIMITED = Limits()
-NAMES: tuple[str, ...] = tuple(field.name for field in fields(Limits))
+UNLIMITED = QuotaLimits()
+NAMES: tuple[str, ...] = tuple(field.name for field in fields(QuotaLimits))

@@ -1,4 +1,4 @@
-"""The database's schema by Alembic: `upgrade` brings it to this version, `move` to any, `check` looks where it is."""
+"""The database's schema by Alembic: `upgrade_schema` brings it to this version, `move_schema` to any other."""
 
 from __future__ import annotations
 
@@ -19,54 +19,56 @@ class MigrationRefused(Exception):
     """The data does not fit the schema that was asked for; the message says what to do. Nothing was changed."""
 
 
-def upgrade(settings: Settings, revision: str = "head") -> None:
+def upgrade_schema(settings: Settings, revision: str = "head") -> None:
     """Bring the schema to this version, or to an earlier `revision`.
 
-    Raises Unavailable where the database does not answer.
+    Raises Unavailable if the database does not answer.
     """
-    with _engine(settings) as config:
+    with _alembic_engine(settings) as config:
         command.upgrade(config, revision)
 
 
-def move(settings: Settings, revision: str) -> None:
+def move_schema(settings: Settings, revision: str) -> None:
     """Bring the schema to `revision`, forth or back, in one transaction.
 
-    Raises MigrationRefused where there is no such revision or the data does not fit it, Unavailable.
+    Raises MigrationRefused if there is no such revision or the data does not fit it, Unavailable.
     """
-    if not knows(revision):
-        known = ", ".join(sorted(_revisions()))
+    if not knows_revision(revision):
+        known = ", ".join(sorted(_known_revisions()))
         raise MigrationRefused(f"There is no schema {revision}; this release knows {known}.")
-    back = revision in {entry.revision for entry in _scripts().iterate_revisions(_current(settings), "base")}
-    with _engine(settings) as config:
+    back = revision in {
+        entry.revision for entry in _script_directory().iterate_revisions(_current_revision(settings), "base")
+    }
+    with _alembic_engine(settings) as config:
         try:
             (command.downgrade if back else command.upgrade)(config, revision)
         except RuntimeError as error:
             raise MigrationRefused(str(error)) from error
 
 
-def head() -> str:
+def head_revision() -> str:
     """Return this version's schema revision."""
-    revision = _scripts().get_current_head()
+    revision = _script_directory().get_current_head()
     assert revision is not None
     return revision
 
 
-def knows(revision: str) -> bool:
+def knows_revision(revision: str) -> bool:
     """Tell whether this version can come from that schema."""
-    return revision in _revisions()
+    return revision in _known_revisions()
 
 
-def check(settings: Settings) -> None:
-    """Raise SettingsError unless the schema is this version's, Unavailable where the database does not answer."""
-    current = _current(settings)
-    if current != head():
+def check_schema(settings: Settings) -> None:
+    """Raise SettingsError unless the schema is this version's, Unavailable if the database does not answer."""
+    current = _current_revision(settings)
+    if current != head_revision():
         raise SettingsError(
-            f"The database's schema is at {current or 'nothing'}, this version needs {head()}. "
+            f"The database's schema is at {current or 'nothing'}, this version needs {head_revision()}. "
             "Run `burnish-server migrate` first."
         )
 
 
-def _current(settings: Settings) -> str | None:
+def _current_revision(settings: Settings) -> str | None:
     database = Database(settings.database)
     try:
         with database.read() as session:
@@ -75,27 +77,27 @@ def _current(settings: Settings) -> str | None:
         database.close()
 
 
-def _revisions() -> set[str]:
-    return {script.revision for script in _scripts().walk_revisions()}
+def _known_revisions() -> set[str]:
+    return {script.revision for script in _script_directory().walk_revisions()}
 
 
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
+def _script_directory() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_alembic_config())
 
 
 @contextmanager
-def _engine(settings: Settings) -> Generator[Config]:
+def _alembic_engine(settings: Settings) -> Generator[Config]:
     database = Database(settings.database)
     try:
         database.check()
-        config = _config()
+        config = _alembic_config()
         config.attributes["engine"] = database.engine
         yield config
     finally:
         database.close()
 
 
-def _config() -> Config:
+def _alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     return config

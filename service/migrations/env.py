@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from service.migrations.tables import TABLES
 
 
-def _run() -> None:
+def _run_migrations() -> None:
     engine: Engine = context.config.attributes["engine"]
     with engine.execution_options(burnish_writes=True).connect() as connection:
         sqlite = connection.dialect.name == "sqlite"
@@ -23,4 +23,4 @@ def _run() -> None:
                 raise RuntimeError(f"The migration left rows that refer to nothing: {broken[:5]}")
 
 
-_run()
+_run_migrations()

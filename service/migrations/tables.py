@@ -3,43 +3,43 @@
 from __future__ import annotations
 
 from service.audit.tables import AuditRow
-from service.exports.tables import ModelExport
-from service.files.tables import File, FileContent
-from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent, JobMetadata
-from service.keys.tables import ApiKey, IdempotentAnswer, Project
+from service.exports.tables import ModelExportRow
+from service.files.tables import FileContentRow, FileRow
+from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobEventRow, JobMetadataRow, JobRow
+from service.keys.tables import ApiKeyRow, IdempotentAnswerRow, ProjectRow
 from service.kit.outbox import OutboxRow
-from service.kit.project_turns import ProjectTurn
-from service.limits.tables import ProjectLimit, TrainingSpan
-from service.models.tables import CheckpointPermission, FineTunedModel
-from service.previews.tables import Preview
-from service.uploads.tables import Upload, UploadPart
-from service.webhooks.tables import WebhookAttempt, WebhookEndpoint, WebhookEvent
-from service.workers.tables import Worker
+from service.kit.project_turns import ProjectTurnRow
+from service.limits.tables import ProjectLimitRow, TrainingSpanRow
+from service.models.tables import CheckpointPermissionRow, FineTunedModelRow
+from service.previews.tables import PreviewRow
+from service.uploads.tables import UploadPartRow, UploadRow
+from service.webhooks.tables import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
+from service.workers.tables import WorkerRow
 
 TABLES = (
-    Project,
-    ApiKey,
-    IdempotentAnswer,
-    File,
-    FileContent,
-    Upload,
-    UploadPart,
-    FineTunedModel,
-    CheckpointPermission,
-    Job,
-    JobMetadata,
-    JobEvent,
-    JobCheckpoint,
-    JobArtifact,
-    ModelExport,
+    ProjectRow,
+    ApiKeyRow,
+    IdempotentAnswerRow,
+    FileRow,
+    FileContentRow,
+    UploadRow,
+    UploadPartRow,
+    FineTunedModelRow,
+    CheckpointPermissionRow,
+    JobRow,
+    JobMetadataRow,
+    JobEventRow,
+    JobCheckpointRow,
+    JobArtifactRow,
+    ModelExportRow,
     OutboxRow,
-    WebhookEndpoint,
-    WebhookEvent,
-    WebhookAttempt,
-    ProjectLimit,
-    TrainingSpan,
+    WebhookEndpointRow,
+    WebhookEventRow,
+    WebhookAttemptRow,
+    ProjectLimitRow,
+    TrainingSpanRow,
     AuditRow,
-    Worker,
-    Preview,
-    ProjectTurn,
+    WorkerRow,
+    PreviewRow,
+    ProjectTurnRow,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from service.keys.auth import ContextDep, PrincipalDep, ReadSession, WriteSession
-from service.kit.declared import refuses
+from service.kit.declared import declare_errors
 from service.kit.routes import CheckedRoute
 from service.models import service
 from service.models.errors import CatalogModel, ModelNotFound
@@ -21,14 +21,14 @@ def list_models(session: ReadSession, context: ContextDep, principal: PrincipalD
     return ModelList(data=service.list_models(session, principal, context.catalog, context.settings.organization))
 
 
-@router.get("/{model}", responses=refuses(_UNKNOWN))
+@router.get("/{model}", responses=declare_errors(_UNKNOWN))
 def get_model(model: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> ModelObject:
     """Return one model."""
-    return service.find(session, principal, context.catalog, context.settings.organization, model)
+    return service.show_model(session, principal, context.catalog, context.settings.organization, model)
 
 
-@router.delete("/{model}", responses=refuses(_UNKNOWN, CatalogModel("smollm2-135m-instruct")))
+@router.delete("/{model}", responses=declare_errors(_UNKNOWN, CatalogModel("smollm2-135m-instruct")))
 def delete_model(model: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> ModelDeleted:
     """Delete a fine-tuned model."""
-    service.delete(session, principal, context.catalog, model)
+    service.remove_model(session, principal, context.catalog, model)
     return ModelDeleted(id=model)

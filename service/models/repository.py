@@ -9,55 +9,57 @@ from sqlalchemy.orm import Session
 
 from service.kit import ids
 from service.kit.pagination import Order, Scope, fetch_page
-from service.models.tables import AdapterDownload, CheckpointPermission, FineTunedModel
+from service.models.tables import AdapterDownload, CheckpointPermissionRow, FineTunedModelRow
 
 
-def get(session: Session, project_id: str, model_id: str) -> FineTunedModel | None:
+def get_project_model(session: Session, project_id: str, model_id: str) -> FineTunedModelRow | None:
     """Return a project's fine-tuned model."""
     return session.scalar(
-        select(FineTunedModel).where(FineTunedModel.id == model_id, FineTunedModel.project_id == project_id)
+        select(FineTunedModelRow).where(FineTunedModelRow.id == model_id, FineTunedModelRow.project_id == project_id)
     )
 
 
-def of_job(session: Session, job_id: str) -> FineTunedModel | None:
+def of_job(session: Session, job_id: str) -> FineTunedModelRow | None:
     """Return what a job left, whoever owns it."""
-    return session.scalar(select(FineTunedModel).where(FineTunedModel.job_id == job_id))
+    return session.scalar(select(FineTunedModelRow).where(FineTunedModelRow.job_id == job_id))
 
 
-def all_of(session: Session, project_id: str) -> Sequence[FineTunedModel]:
+def all_of(session: Session, project_id: str) -> Sequence[FineTunedModelRow]:
     """Return a project's fine-tuned models, newest first."""
     return session.scalars(
-        select(FineTunedModel).where(FineTunedModel.project_id == project_id).order_by(FineTunedModel.seq.desc())
+        select(FineTunedModelRow)
+        .where(FineTunedModelRow.project_id == project_id)
+        .order_by(FineTunedModelRow.seq.desc())
     ).all()
 
 
-def remove(session: Session, model: FineTunedModel) -> None:
+def delete_model_row(session: Session, model: FineTunedModelRow) -> None:
     """Delete a model's row, and with it what was shared of it."""
-    unshare(session, model.id)
-    session.execute(delete(FineTunedModel).where(FineTunedModel.seq == model.seq))
+    unshare_model(session, model.id)
+    session.execute(delete(FineTunedModelRow).where(FineTunedModelRow.seq == model.seq))
 
 
 def remove_of_job(session: Session, job_id: str) -> None:
     """Delete what a job left: its model, and what was shared of that and of its checkpoints."""
-    session.execute(delete(FineTunedModel).where(FineTunedModel.job_id == job_id))
-    session.execute(delete(CheckpointPermission).where(CheckpointPermission.job_id == job_id))
+    session.execute(delete(FineTunedModelRow).where(FineTunedModelRow.job_id == job_id))
+    session.execute(delete(CheckpointPermissionRow).where(CheckpointPermissionRow.job_id == job_id))
 
 
-def unshare(session: Session, name: str) -> None:
+def unshare_model(session: Session, name: str) -> None:
     """End all permissions for a model or checkpoint."""
-    session.execute(delete(CheckpointPermission).where(CheckpointPermission.model == name))
+    session.execute(delete(CheckpointPermissionRow).where(CheckpointPermissionRow.model == name))
 
 
-def share(
+def share_model(
     session: Session, job_id: str, name: str, project_id: str, *, adapter_download: AdapterDownload | None = None
-) -> CheckpointPermission:
+) -> CheckpointPermissionRow:
     """Return a project's permission for a model or checkpoint, made if there is none.
 
     `adapter_download` None leaves a permission as it is; a new one allows downloads then.
     """
-    found = permission(session, project_id, name)
+    found = find_permission(session, project_id, name)
     if found is None:
-        found = CheckpointPermission(id=ids.new_id(ids.PERMISSION), model=name, job_id=job_id, project_id=project_id)
+        found = CheckpointPermissionRow(id=ids.new_id(ids.PERMISSION), model=name, job_id=job_id, project_id=project_id)
         session.add(found)
     if adapter_download is not None:
         found.adapter_download = adapter_download
@@ -66,40 +68,40 @@ def share(
     return found
 
 
-def permission(session: Session, project_id: str, name: str) -> CheckpointPermission | None:
+def find_permission(session: Session, project_id: str, name: str) -> CheckpointPermissionRow | None:
     """Return a project's permission for another's model or checkpoint."""
     return session.scalar(
-        select(CheckpointPermission).where(
-            CheckpointPermission.model == name, CheckpointPermission.project_id == project_id
+        select(CheckpointPermissionRow).where(
+            CheckpointPermissionRow.model == name, CheckpointPermissionRow.project_id == project_id
         )
     )
 
 
-def shared_models(session: Session, project_id: str) -> Sequence[FineTunedModel]:
+def shared_models(session: Session, project_id: str) -> Sequence[FineTunedModelRow]:
     """Return the finished models that are shared with a project, newest first."""
     query = (
-        select(FineTunedModel)
-        .join(CheckpointPermission, CheckpointPermission.model == FineTunedModel.id)
-        .where(CheckpointPermission.project_id == project_id)
+        select(FineTunedModelRow)
+        .join(CheckpointPermissionRow, CheckpointPermissionRow.model == FineTunedModelRow.id)
+        .where(CheckpointPermissionRow.project_id == project_id)
     )
-    return session.scalars(query.order_by(FineTunedModel.seq.desc())).all()
+    return session.scalars(query.order_by(FineTunedModelRow.seq.desc())).all()
 
 
 def permission_page(
     session: Session, name: str, *, project_id: str | None, after: str | None, limit: int, order: Order
-) -> tuple[Sequence[CheckpointPermission], bool]:
+) -> tuple[Sequence[CheckpointPermissionRow], bool]:
     """Return one page of the permissions for a model or checkpoint."""
-    query = select(CheckpointPermission)
+    query = select(CheckpointPermissionRow)
     if project_id is not None:
-        query = query.where(CheckpointPermission.project_id == project_id)
-    scope: Scope = [(CheckpointPermission.model, name)]
-    seq, public_id = CheckpointPermission.seq, CheckpointPermission.id
+        query = query.where(CheckpointPermissionRow.project_id == project_id)
+    scope: Scope = [(CheckpointPermissionRow.model, name)]
+    seq, public_id = CheckpointPermissionRow.seq, CheckpointPermissionRow.id
     return fetch_page(session, query, scope=scope, seq=seq, public_id=public_id, after=after, limit=limit, order=order)
 
 
-def withdraw(session: Session, name: str, permission_id: str) -> bool:
-    """Delete a permission; False where there is none."""
-    query = delete(CheckpointPermission).where(
-        CheckpointPermission.id == permission_id, CheckpointPermission.model == name
+def delete_permission_row(session: Session, name: str, permission_id: str) -> bool:
+    """Delete a permission; False if there is none."""
+    query = delete(CheckpointPermissionRow).where(
+        CheckpointPermissionRow.id == permission_id, CheckpointPermissionRow.model == name
     )
-    return session.execute(query.returning(CheckpointPermission.seq)).first() is not None
+    return session.execute(query.returning(CheckpointPermissionRow.seq)).first() is not None

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from service.catalog import BaseModelEntry
-from service.models.tables import FineTunedModel
+from service.models.tables import FineTunedModelRow
 
 
 class ModelObject(BaseModel):
@@ -25,7 +25,7 @@ class ModelObject(BaseModel):
         return cls(id=entry.id, created=entry.created, owned_by=entry.owned_by)
 
     @classmethod
-    def of_result(cls, model: FineTunedModel, *, owned_by: str) -> ModelObject:
+    def of_result(cls, model: FineTunedModelRow, *, owned_by: str) -> ModelObject:
         """Show a fine-tuned model."""
         expires_at = None if model.expires_at is None else int(model.expires_at)
         return cls(id=model.id, created=int(model.created_at), owned_by=owned_by, expires_at=expires_at)

@@ -9,7 +9,7 @@ from service.keys.service import Principal
 from service.models import repository
 from service.models.errors import CatalogModel, ModelNotFound
 from service.models.schemas import ModelObject
-from service.models.tables import FineTunedModel
+from service.models.tables import FineTunedModelRow
 
 
 def list_models(session: Session, principal: Principal, catalog: Catalog, organization: str) -> list[ModelObject]:
@@ -26,9 +26,9 @@ def list_models(session: Session, principal: Principal, catalog: Catalog, organi
     ]
 
 
-def find(session: Session, principal: Principal, catalog: Catalog, organization: str, name: str) -> ModelObject:
+def show_model(session: Session, principal: Principal, catalog: Catalog, organization: str, name: str) -> ModelObject:
     """Return one model, as `list_models` does. Raises ModelNotFound."""
-    base = catalog.find(name)
+    base = catalog.find_base(name)
     if base is not None:
         return ModelObject.of_base(base)
     shared = repository.shared_models(session, principal.project_id)
@@ -38,15 +38,15 @@ def find(session: Session, principal: Principal, catalog: Catalog, organization:
     return ModelObject.of_result(_find_result(session, principal, catalog, name), owned_by=principal.project_id)
 
 
-def delete(session: Session, principal: Principal, catalog: Catalog, name: str) -> None:
+def remove_model(session: Session, principal: Principal, catalog: Catalog, name: str) -> None:
     """Take a fine-tuned model off the list; its job and artifacts stay. Raises Conflict for a base, ModelNotFound."""
-    if catalog.find(name) is not None:
+    if catalog.find_base(name) is not None:
         raise CatalogModel(name)
-    repository.remove(session, _find_result(session, principal, catalog, name))
+    repository.delete_model_row(session, _find_result(session, principal, catalog, name))
 
 
-def _find_result(session: Session, principal: Principal, catalog: Catalog, name: str) -> FineTunedModel:
-    model = repository.get(session, principal.project_id, name)
+def _find_result(session: Session, principal: Principal, catalog: Catalog, name: str) -> FineTunedModelRow:
+    model = repository.get_project_model(session, principal.project_id, name)
     if model is None:
         raise ModelNotFound(name, (base.id for base in catalog.models))
     return model

@@ -13,7 +13,7 @@ AdapterDownload = Literal["allowed", "blocked"]
 """Whether weights that go back to another project's model may leave the service."""
 
 
-class FineTunedModel(Base):
+class FineTunedModelRow(Base):
     """One `ft:…` model under `blob_prefix`: an adapter relative to its base, or (kind `model`) all weights."""
 
     __tablename__ = "fine_tuned_models"
@@ -34,7 +34,7 @@ class FineTunedModel(Base):
     expires_at: Mapped[float | None] = mapped_column(Double, index=True)
 
 
-class CheckpointPermission(Base):
+class CheckpointPermissionRow(Base):
     """Lets a project start from the model or checkpoint `model` of another project's job."""
 
     __tablename__ = "checkpoint_permissions"

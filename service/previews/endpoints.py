@@ -13,7 +13,7 @@ from service.files.errors import FileNotFound
 from service.jobs.errors import ParentFailed
 from service.jobs.schemas import JobCreate
 from service.keys.auth import ContextDep, PrincipalDep
-from service.kit.declared import refuses
+from service.kit.declared import declare_errors
 from service.kit.routes import CheckedRoute
 from service.models.errors import ModelNotFound
 from service.previews import service
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"], route_cl
 
 @router.post(
     "/preview",
-    responses=refuses(
+    responses=declare_errors(
         FileNotFound("file-abc123", param="training_file"),
         ModelNotFound("gpt-9", ["smollm2-135m-instruct"]),
         ParentFailed("ftjob-def456", "failed", param="model"),
@@ -46,13 +46,13 @@ async def preview_job(
     its creation would be, or with the sentence that it would end with.
     """
     deadline = time.monotonic() + context.settings.preview_seconds
-    preview_id = await to_thread.run_sync(lambda: service.ask(context, principal, body, rows=rows))
+    preview_id = await to_thread.run_sync(lambda: service.request_preview(context, principal, body, rows=rows))
     try:
-        while (found := await to_thread.run_sync(service.answer, context, preview_id)) is None:
+        while (found := await to_thread.run_sync(service.read_preview, context, preview_id)) is None:
             if time.monotonic() > deadline:
                 raise await to_thread.run_sync(service.give_up, context, preview_id)
             await asyncio.sleep(context.settings.poll_seconds)
         return found
     finally:
         with CancelScope(shield=True):  # where the caller has gone away, too
-            await to_thread.run_sync(service.forget, context, preview_id)
+            await to_thread.run_sync(service.forget_preview, context, preview_id)

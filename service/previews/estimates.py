@@ -1,4 +1,4 @@
-"""How long a job would run: by what earlier jobs of this service took, and by an assumption where there are none."""
+"""How long a job would run: by what earlier jobs of this service took, and by an assumption if there are none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import median
 from sqlalchemy.orm import Session
 
 from service.jobs import repository as jobs
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.previews.schemas import TimeEstimate
 from trainer.contract.preview import Counted
 
@@ -15,12 +15,12 @@ _LOOKED_AT = 200
 _USED = 20
 
 
-def estimate_time(session: Session, job: Job, counted: Counted) -> TimeEstimate:
+def estimate_time(session: Session, job: JobRow, counted: Counted) -> TimeEstimate:
     """Return the running time, from claim to result, of a job that was counted."""
     kind = job.method["type"]
     alike = [
         (tokens, training, running)
-        for method, tokens, training, running in jobs.speeds(session, job.base, limit=_LOOKED_AT)
+        for method, tokens, training, running in jobs.training_speeds(session, job.base, limit=_LOOKED_AT)
         if method["type"] == kind and tokens and training
     ][:_USED]
     if alike:

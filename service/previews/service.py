@@ -7,9 +7,9 @@ from typing import Any
 
 from service.context import Context
 from service.jobs import service as jobs
-from service.jobs.queueing import Queue
+from service.jobs.queueing import QueueSnapshot
 from service.jobs.schemas import JobCreate
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.keys.service import Principal
 from service.kit import ids
 from service.limits import repository as limits
@@ -24,7 +24,7 @@ from service.previews.errors import (
 )
 from service.previews.estimates import estimate_time
 from service.previews.schemas import PreviewEstimates, PreviewObject
-from service.previews.tables import Preview
+from service.previews.tables import PreviewRow
 from service.workers import repository as workers
 from trainer.contract.preview import Counted, Outcome
 
@@ -51,34 +51,34 @@ _COLUMNS = (
 )
 
 
-def ask(context: Context, principal: Principal, body: JobCreate, *, rows: int) -> str:
+def request_preview(context: Context, principal: Principal, body: JobCreate, *, rows: int) -> str:
     """Write the request down for the workers; return its id.
 
     Raises what a creation of the job raises; NoWorker, TooManyPreviews, StartNotReady.
     """
     seconds = context.settings.preview_seconds
     with context.db.write() as session:
-        job = jobs.draft(session, principal, context, body)
+        job = jobs.draft_job(session, principal, context, body)
         if job.waits_for and job.base.startswith("ft:"):
             raise StartNotReady(job.model)
-        if not workers.alive(session, within=context.settings.lease_seconds):
+        if not workers.alive_workers(session, within=context.settings.lease_seconds):
             raise NoWorker
-        limits.lock(session, principal.project_id)  # two requests cannot both get the last place
+        limits.lock_project(session, principal.project_id)  # two requests cannot both get the last place
         most = context.settings.max_previews
         if repository.open_ones(session, principal.project_id, within=seconds) >= most:
             raise TooManyPreviews(most)
         columns: dict[str, Any] = {name: getattr(job, name) for name in _COLUMNS}
         if job.waits_for:  # the adapter is not there yet; the base alone decides what is counted
             columns.update(start_job=None, start_step=None)
-        preview = Preview(id=ids.new_id(ids.PREVIEW), project_id=principal.project_id, job=columns, rows_shown=rows)
+        preview = PreviewRow(id=ids.new_id(ids.PREVIEW), project_id=principal.project_id, job=columns, rows_shown=rows)
         session.add(preview)
         return preview.id
 
 
-def answer(context: Context, preview_id: str) -> PreviewObject | None:
+def read_preview(context: Context, preview_id: str) -> PreviewObject | None:
     """Return what was counted; None while it is not there yet.
 
-    Raises WouldFail where such a job would fail, CannotPreview where the worker failed.
+    Raises WouldFail if such a job would fail, CannotPreview if the worker failed.
     """
     with context.db.read() as session:
         preview = repository.by_id(session, preview_id)
@@ -90,7 +90,7 @@ def answer(context: Context, preview_id: str) -> PreviewObject | None:
         assert outcome.counted is not None
         job = job_of(preview)
         time = estimate_time(session, job, outcome.counted)
-        queue = Queue.now(session, context.settings, job.project_id).explain_new(job)
+        queue = QueueSnapshot.read_snapshot(session, context.settings, job.project_id).explain_new(job)
     counted, kind = outcome.counted, job.method["type"]
     return PreviewObject(
         model=job.model,
@@ -118,18 +118,18 @@ def give_up(context: Context, preview_id: str) -> PreviewTimeout:
     return PreviewTimeout(context.settings.preview_seconds, note, taken=bool(preview and preview.taken_by))
 
 
-def forget(context: Context, preview_id: str) -> None:
+def forget_preview(context: Context, preview_id: str) -> None:
     """Remove a request that nobody waits for any more."""
     with context.db.write() as session:
-        repository.remove(session, preview_id)
+        repository.delete_preview(session, preview_id)
 
 
-def job_of(preview: Preview) -> Job:
+def job_of(preview: PreviewRow) -> JobRow:
     """Return the job that was asked about, which is in no table."""
-    return Job(id=preview.id, running_seconds=0.0, **{"adapter_download": "allowed"} | preview.job)
+    return JobRow(id=preview.id, running_seconds=0.0, **{"adapter_download": "allowed"} | preview.job)
 
 
-def _of_time(job: Job, counted: Counted, seconds: float | None) -> Sequence[str]:
+def _of_time(job: JobRow, counted: Counted, seconds: float | None) -> Sequence[str]:
     """Return warnings about limits that the estimated time passes."""
     limits = {"timeout": job.timeout_seconds}
     minutes = (job.budget or {}).get("max_gpu_minutes")

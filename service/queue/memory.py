@@ -9,30 +9,30 @@ from collections.abc import Set as AbstractSet
 
 
 class MemoryJobQueue:
-    """A `JobQueue` without a server: ids wait in their order until `pop`."""
+    """A `JobIdQueue` without a server: ids wait in their order until `pop`."""
 
     def __init__(self) -> None:
         self._ids: deque[str] = deque()
         self._lock = threading.Lock()
 
     def push(self, job_id: str) -> None:
-        """Append an id unless it waits already; see `JobQueue.push`."""
+        """Append an id unless it waits already; see `JobIdQueue.push`."""
         with self._lock:
             if job_id not in self._ids:
                 self._ids.append(job_id)
 
     def pop(self) -> str | None:
-        """Take the oldest id, as a worker does. None where none waits."""
+        """Take the oldest id, as a worker does. None if none waits."""
         with self._lock:
             return self._ids.popleft() if self._ids else None
 
-    def waiting(self) -> AbstractSet[str]:
-        """Return the ids that wait; see `JobQueue.waiting`."""
+    def waiting_ids(self) -> AbstractSet[str]:
+        """Return the ids that wait; see `JobIdQueue.waiting_ids`."""
         with self._lock:
             return frozenset(self._ids)
 
-    def remove(self, job_ids: Collection[str]) -> None:
-        """Take ids out; see `JobQueue.remove`."""
+    def remove_ids(self, job_ids: Collection[str]) -> None:
+        """Take ids out; see `JobIdQueue.remove_ids`."""
         with self._lock:
             self._ids = deque(waiting for waiting in self._ids if waiting not in job_ids)
 

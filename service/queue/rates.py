@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from redis.exceptions import RedisError
 
-from service.queue.base import Taken
-from service.queue.rq import address_of, connect
+from service.queue.base import BucketState
+from service.queue.rq import address_of, connect_redis
 
 _log = logging.getLogger(__name__)
 _PATIENCE = 0.25
@@ -44,30 +44,30 @@ return {allowed, math.max(math.floor(level), 0), full, math.ceil(wait)}
 
 
 class RedisRates:
-    """A `RateLimiter`. It connects with the first call. Raises SettingsError where the URL is none."""
+    """A `RateLimiter`. It connects with the first call. Raises SettingsError if the URL is none."""
 
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url
         self._lock = threading.Lock()
-        client: Any = connect(redis_url, retries=0, timeout=_PATIENCE)
+        client: Any = connect_redis(redis_url, retries=0, timeout=_PATIENCE)
         self._script: Any = client.register_script(_TAKE)
         self._away_until = 0.0
         self._told = False
 
-    def take(self, key: str, *, limit: int, cost: int = 1, force: bool = False) -> Taken | None:
+    def take(self, key: str, *, limit: int, cost: int = 1, force: bool = False) -> BucketState | None:
         """Take from a bucket; see `RateLimiter.take`."""
         if time.monotonic() < self._away_until:
             return None
         try:
             answer = self._script(keys=[_PREFIX + key], args=[limit, cost, int(force)])
         except RedisError as error:
-            self._failed(error)
+            self._note_outage(error)
             return None
-        self._works()
+        self._note_recovery()
         allowed, remaining, full, wait = cast("list[int]", answer)
-        return Taken(bool(allowed), remaining, full / 1000, wait / 1000)
+        return BucketState(bool(allowed), remaining, full / 1000, wait / 1000)
 
-    def _failed(self, error: RedisError) -> None:
+    def _note_outage(self, error: RedisError) -> None:
         with self._lock:
             self._away_until = time.monotonic() + _PAUSE
             tell, self._told = not self._told, True
@@ -78,7 +78,7 @@ class RedisRates:
                 type(error).__name__,
             )
 
-    def _works(self) -> None:
+    def _note_recovery(self) -> None:
         if self._told:
             with self._lock:
                 tell, self._told = self._told, False

@@ -35,10 +35,10 @@ _TIMEOUT_SECONDS = 5
 _RECORD_SECONDS = 60
 
 
-def connect(url: str, *, retries: int, timeout: float = _TIMEOUT_SECONDS) -> Redis:
+def connect_redis(url: str, *, retries: int, timeout: float = _TIMEOUT_SECONDS) -> Redis:
     """Return a client that repeats a command up to `retries` times, at most 5 s apart, while the server is away.
 
-    `timeout` is how many seconds a connection or an answer may take. Raises SettingsError where the URL is none.
+    `timeout` is how many seconds a connection or an answer may take. Raises SettingsError if the URL is none.
     """
     try:
         return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
@@ -74,10 +74,10 @@ def drop_foreign(redis: Any, *keys: str) -> bool:
 
 
 class RqJobQueue:
-    """A `JobQueue` for the controller. A call fails after a few seconds: its outbox tries again later."""
+    """A `JobIdQueue` for the controller. A call fails after a few seconds: its outbox tries again later."""
 
     def __init__(self, redis_url: str) -> None:
-        self._redis: Any = connect(redis_url, retries=_PUSH_RETRIES)
+        self._redis: Any = connect_redis(redis_url, retries=_PUSH_RETRIES)
         self._address = address_of(redis_url)
         self._queue: Any = Queue(QUEUE_NAME, connection=self._redis, serializer=JSONSerializer)
 
@@ -87,7 +87,7 @@ class RqJobQueue:
         Raises QueueUnavailable.
         """
         record = Job.key_for(job_id)
-        with self._translated():
+        with self._translate_errors():
             if self._redis.lpos(self._queue.key, job_id) is not None:
                 if self._redis.exists(record):
                     return
@@ -102,23 +102,23 @@ class RqJobQueue:
                 failure_ttl=_RECORD_SECONDS,
             )
 
-    def waiting(self) -> AbstractSet[str]:
+    def waiting_ids(self) -> AbstractSet[str]:
         """Return the well-formed job ids that wait. Raises QueueUnavailable."""
-        with self._translated():
+        with self._translate_errors():
             entries: list[bytes] = self._redis.lrange(self._queue.key, 0, -1)
         texts = (entry.decode("utf-8", "replace") for entry in entries)
         return frozenset(text for text in texts if ids.is_id(text, ids.JOB))
 
-    def remove(self, job_ids: Collection[str]) -> None:
-        """Take ids out, with their RQ jobs; see `JobQueue.remove`. Raises QueueUnavailable."""
-        with self._translated():
+    def remove_ids(self, job_ids: Collection[str]) -> None:
+        """Take ids out, with their RQ jobs; see `JobIdQueue.remove_ids`. Raises QueueUnavailable."""
+        with self._translate_errors():
             for job_id in job_ids:
                 self._redis.lrem(self._queue.key, 0, job_id)
                 self._redis.delete(Job.key_for(job_id))
 
     def check(self) -> None:
         """Raise QueueUnavailable unless the server answers."""
-        with self._translated():
+        with self._translate_errors():
             self._redis.ping()
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class RqJobQueue:
         self._redis.close()
 
     @contextmanager
-    def _translated(self) -> Generator[None, None, None]:
+    def _translate_errors(self) -> Generator[None, None, None]:
         try:
             yield
         except RedisError as error:

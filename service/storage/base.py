@@ -95,12 +95,12 @@ class Storage(Protocol):
         """Return the bytes from offset `start` up to, not including, `end`, `chunk_size` at a time.
 
         Offsets past the blob's end are cut to it. Raises at the call, not at the first chunk: BlobNotFound,
-        and ValueError where `start` is negative or after `end`. Close the generator if you leave it early.
+        and ValueError if `start` is negative or after `end`. Close the generator if you leave it early.
         """
         ...
 
     def stat(self, key: str) -> BlobStat | None:
-        """Return the blob's size, or None where there is none."""
+        """Return the blob's size, or None if there is none."""
         ...
 
     def delete(self, key: str) -> None:

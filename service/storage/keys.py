@@ -14,7 +14,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9._=-]+")
 
 def check_key(key: str) -> str:
     """Return `key`. Raises InvalidKey."""
-    reason = _fault(key)
+    reason = _find_fault(key)
     if reason:
         raise InvalidKey(key, reason)
     return key
@@ -22,7 +22,7 @@ def check_key(key: str) -> str:
 
 def is_key(key: str) -> bool:
     """Tell whether `key` obeys the rules."""
-    return _fault(key) is None
+    return _find_fault(key) is None
 
 
 def folder_of(prefix: str) -> str:
@@ -30,7 +30,7 @@ def folder_of(prefix: str) -> str:
     return check_key(prefix.removesuffix("/")) if prefix else ""
 
 
-def _fault(key: str) -> str | None:
+def _find_fault(key: str) -> str | None:
     segments = key.split("/")
     if len(key) > MAX_KEY:
         return f"it is longer than {MAX_KEY} characters"

@@ -46,18 +46,18 @@ class LocalStorage:
 
     def writer(self, key: str) -> BlobWriter:
         """Open a write; see `Storage.writer`."""
-        return self._writer(key)
+        return self._open_writer(key)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
         """Store the chunks; see `Storage.put`."""
-        with self._writer(key) as writer:
+        with self._open_writer(key) as writer:
             for chunk in chunks:
                 writer.write(chunk)
             return writer.commit()
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Create the blob if there is none; see `Storage.put_if_absent`."""
-        with self._writer(key) as writer:
+        with self._open_writer(key) as writer:
             writer.write(data)
             return writer.link()
 
@@ -66,14 +66,14 @@ class LocalStorage:
     ) -> Generator[bytes, None, None]:
         """Return the bytes; see `Storage.read`."""
         check_range(start, end)
-        chunks = self._chunks(key, start, end, chunk_size)
+        chunks = self._read_chunks(key, start, end, chunk_size)
         next(chunks)  # opens the file, so that what is wrong is raised here
         return chunks
 
     def stat(self, key: str) -> BlobStat | None:
         """Return the blob's size; see `Storage.stat`."""
-        path = self._path(key)
-        with _translated("looked up"):
+        path = self._blob_path(key)
+        with _translate_errors("looked up"):
             try:
                 status = path.stat()
             except (FileNotFoundError, NotADirectoryError):
@@ -82,13 +82,13 @@ class LocalStorage:
 
     def delete(self, key: str) -> None:
         """Delete the blob and the folders that are empty then; see `Storage.delete`."""
-        path = self._path(key)
-        with _translated("deleted"):
+        path = self._blob_path(key)
+        with _translate_errors("deleted"):
             try:
                 path.unlink()
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return
-        self._prune(path.parent)
+        self._prune_folders(path.parent)
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete every blob under a prefix; see `Storage.delete_prefix`."""
@@ -103,12 +103,12 @@ class LocalStorage:
     def list(self, prefix: str) -> Iterator[BlobStat]:
         """Yield the blobs under a prefix; see `Storage.list`."""
         folder = folder_of(prefix)
-        return self._walk(self._path(folder) if folder else self._root)
+        return self._walk_folder(self._blob_path(folder) if folder else self._root)
 
     def remove_abandoned(self, older_than: timedelta) -> int:
         """Remove temporary files that were last written that long ago; see `Storage.remove_abandoned`."""
         oldest, count = time.time() - older_than.total_seconds(), 0
-        with _translated("cleaned up"), os.scandir(self._temporary) as entries:
+        with _translate_errors("cleaned up"), os.scandir(self._temporary) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
                     if entry.stat(follow_symlinks=False).st_mtime < oldest:
@@ -118,23 +118,23 @@ class LocalStorage:
 
     def check(self) -> None:
         """Write and remove a small file; see `Storage.check`."""
-        with self._writer("check") as writer:
+        with self._open_writer("check") as writer:
             writer.write(b"check")
             writer.sync()
 
-    def _writer(self, key: str) -> _LocalWriter:
-        return _LocalWriter(key, self._path(key), self._root)
+    def _open_writer(self, key: str) -> _LocalWriter:
+        return _LocalWriter(key, self._blob_path(key), self._root)
 
-    def _path(self, key: str) -> Path:
+    def _blob_path(self, key: str) -> Path:
         path = self._root.joinpath(*check_key(key).split("/"))
         # The key cannot leave the root, but a link that somebody laid under it could.
         if not path.resolve().is_relative_to(self._root):
             raise InvalidKey(key, "it leads out of the storage's folder")
         return path
 
-    def _chunks(self, key: str, start: int, end: int | None, chunk_size: int) -> Generator[bytes, None, None]:
-        path = self._path(key)
-        with _translated("read"):
+    def _read_chunks(self, key: str, start: int, end: int | None, chunk_size: int) -> Generator[bytes, None, None]:
+        path = self._blob_path(key)
+        with _translate_errors("read"):
             try:
                 file = path.open("rb", buffering=0)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -147,8 +147,8 @@ class LocalStorage:
                     left -= len(chunk)
                     yield chunk
 
-    def _walk(self, folder: Path) -> Iterator[BlobStat]:
-        with _translated("listed"):
+    def _walk_folder(self, folder: Path) -> Iterator[BlobStat]:
+        with _translate_errors("listed"):
             try:
                 with os.scandir(folder) as scan:
                     entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan)
@@ -158,12 +158,12 @@ class LocalStorage:
                 path = folder / name
                 key = path.relative_to(self._root).as_posix()
                 if is_folder:
-                    yield from self._walk(path)
+                    yield from self._walk_folder(path)
                 elif is_key(key):
                     with suppress(FileNotFoundError):
                         yield BlobStat(key, path.stat().st_size)
 
-    def _prune(self, folder: Path) -> None:
+    def _prune_folders(self, folder: Path) -> None:
         with suppress(OSError):
             while folder != self._root:
                 folder.rmdir()
@@ -175,51 +175,51 @@ class _LocalWriter(HashingWriter):
         super().__init__(key)
         self._path, self._root = path, root
         self._draft = root / TEMPORARY_FOLDER / secrets.token_hex(16)
-        with _translated("written"):
+        with _translate_errors("written"):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._file = os.fdopen(os.open(self._draft, flags, 0o600), "wb", buffering=0)
 
     def sync(self) -> None:
-        with _translated("written"):
+        with _translate_errors("written"):
             os.fsync(self._file.fileno())
 
     def link(self) -> bool:
         """Make the bytes visible unless the key exists; return whether they are."""
         self.sync()
         try:
-            self._place(os.link)
+            self._place_draft(os.link)
         except FileExistsError:
             return False
         return True
 
-    def _write(self, chunk: bytes) -> None:
-        with _translated("written"):
+    def _write_chunk(self, chunk: bytes) -> None:
+        with _translate_errors("written"):
             view = memoryview(chunk)
             while view:
                 view = view[self._file.write(view) :]
 
-    def _commit(self) -> None:
+    def _commit_blob(self) -> None:
         self.sync()
-        self._place(os.replace)
+        self._place_draft(os.replace)
         self._file.close()
 
-    def _abort(self) -> None:
+    def _abort_write(self) -> None:
         with suppress(OSError):
             self._file.close()
         self._draft.unlink(missing_ok=True)
 
-    def _place(self, move: Callable[[Path, Path], None]) -> None:
-        with _translated("written"):
+    def _place_draft(self, move: Callable[[Path, Path], None]) -> None:
+        with _translate_errors("written"):
             for _ in range(_PLACING_TRIES):
                 self._make_parents()
                 # Another process may have pruned the empty folder since.
                 with suppress(FileNotFoundError):
-                    self._move(move)
+                    self._move_draft(move)
                     _sync_folder(self._path.parent)
                     return
         raise StorageUnavailable("The blob could not be put into its folder, which vanished again and again.")
 
-    def _move(self, move: Callable[[Path, Path], None]) -> None:
+    def _move_draft(self, move: Callable[[Path, Path], None]) -> None:
         if self._path.is_dir():
             try:
                 self._path.rmdir()  # what a killed process made and did not fill
@@ -253,7 +253,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _translated(verb: str) -> Generator[None, None, None]:
+def _translate_errors(verb: str) -> Generator[None, None, None]:
     """Turn an OSError into this package's errors. `verb` says what could not be done to the blob."""
     try:
         yield

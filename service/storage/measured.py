@@ -18,7 +18,7 @@ _OUTCOMES: tuple[tuple[type[Exception], str], ...] = (
 
 
 @contextmanager
-def counted(operation: str) -> Generator[None]:
+def count_call(operation: str) -> Generator[None]:
     """Count the block as a call, by what it raises."""
     outcome = "ok"
     try:
@@ -38,52 +38,52 @@ class MeasuredStorage:
 
     def writer(self, key: str) -> BlobWriter:
         """Open a write; see `Storage.writer`."""
-        with counted("open_write"):
+        with count_call("open_write"):
             return self._storage.writer(key)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
         """Store chunks; see `Storage.put`."""
-        with counted("put"):
+        with count_call("put"):
             return self._storage.put(key, chunks)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Create a blob; see `Storage.put_if_absent`."""
-        with counted("put_if_absent"):
+        with count_call("put_if_absent"):
             return self._storage.put_if_absent(key, data)
 
     def read(
         self, key: str, *, start: int = 0, end: int | None = None, chunk_size: int = CHUNK_SIZE
     ) -> Generator[bytes, None, None]:
         """Return bytes; see `Storage.read`."""
-        with counted("open_read"):
+        with count_call("open_read"):
             return self._storage.read(key, start=start, end=end, chunk_size=chunk_size)
 
     def stat(self, key: str) -> BlobStat | None:
         """Return the blob's size; see `Storage.stat`."""
-        with counted("stat"):
+        with count_call("stat"):
             return self._storage.stat(key)
 
     def delete(self, key: str) -> None:
         """Delete a blob; see `Storage.delete`."""
-        with counted("delete"):
+        with count_call("delete"):
             self._storage.delete(key)
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete blobs; see `Storage.delete_prefix`."""
-        with counted("delete_prefix"):
+        with count_call("delete_prefix"):
             return self._storage.delete_prefix(prefix)
 
     def list(self, prefix: str) -> Iterator[BlobStat]:
         """Yield blobs; see `Storage.list`."""
-        with counted("list"):
+        with count_call("list"):
             yield from self._storage.list(prefix)
 
     def remove_abandoned(self, older_than: timedelta) -> int:
         """Drop what killed writers left; see `Storage.remove_abandoned`."""
-        with counted("remove_abandoned"):
+        with count_call("remove_abandoned"):
             return self._storage.remove_abandoned(older_than)
 
     def check(self) -> None:
         """Return if the store can be used; see `Storage.check`."""
-        with counted("check"):
+        with count_call("check"):
             self._storage.check()

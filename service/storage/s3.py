@@ -56,7 +56,7 @@ class S3Storage:
         self._bucket = bucket
         folder = folder_of(prefix)
         self._prefix = f"{folder}/" if folder else ""
-        self._failures = _Failures(bucket, endpoint_url)
+        self._failures = _S3Failures(bucket, endpoint_url)
         config = Config(
             connect_timeout=5,
             read_timeout=60,
@@ -67,7 +67,7 @@ class S3Storage:
         )
         # A session of our own: boto3's default one is not safe to use from several threads.
         session: Any = boto3.session.Session()
-        with self._failures.translated():
+        with self._failures.translate_errors():
             self._client: Any = session.client(
                 "s3",
                 endpoint_url=endpoint_url,
@@ -79,25 +79,25 @@ class S3Storage:
 
     def writer(self, key: str) -> BlobWriter:
         """Open a write; see `Storage.writer`."""
-        return self._writer(key)
+        return self._open_writer(key)
 
     def put(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
         """Store the chunks; see `Storage.put`."""
-        with self._writer(key) as writer:
+        with self._open_writer(key) as writer:
             for chunk in chunks:
                 writer.write(chunk)
             return writer.commit()
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Create the blob if there is none, by `If-None-Match: *`; see `Storage.put_if_absent`."""
-        request = self._object(key) | _body(data)
-        with self._failures.translated():
+        request = self._object_target(key) | _body_with_checksum(data)
+        with self._failures.translate_errors():
             for _ in range(_CREATE_TRIES):
                 try:
                     self._client.put_object(**request, IfNoneMatch="*")
                     return True
                 except ClientError as error:
-                    status = _status(error)
+                    status = _error_status(error)
                     if status == 412:
                         return self._was_ours(key, data, error)
                     if status != 409:  # 409: another create is under way, and may yet fail
@@ -109,27 +109,27 @@ class S3Storage:
     ) -> Generator[bytes, None, None]:
         """Return the bytes; see `Storage.read`."""
         check_range(start, end)
-        chunks = self._chunks(key, start, end, chunk_size)
+        chunks = self._read_chunks(key, start, end, chunk_size)
         next(chunks)  # sends the request, so that what is wrong is raised here
         return chunks
 
     def stat(self, key: str) -> BlobStat | None:
         """Return the blob's size; see `Storage.stat`."""
-        target = self._object(key)
-        with self._failures.translated():
+        target = self._object_target(key)
+        with self._failures.translate_errors():
             try:
                 return BlobStat(key, self._client.head_object(**target)["ContentLength"])
             except ClientError as error:
-                if _code(error) not in _MISSING:
+                if _error_code(error) not in _MISSING:
                     raise
             # The answer to HEAD has no body: it is the same where the whole bucket is missing.
-            self._probe()
+            self._probe_bucket()
             return None
 
     def delete(self, key: str) -> None:
         """Delete the blob; see `Storage.delete`."""
-        target = self._object(key)
-        with self._failures.translated():
+        target = self._object_target(key)
+        with self._failures.translate_errors():
             self._client.delete_object(**target)
 
     def delete_prefix(self, prefix: str) -> int:
@@ -138,7 +138,7 @@ class S3Storage:
             raise InvalidKey(prefix, "an empty prefix would delete everything")
         blobs, count = self.list(prefix), 0
         while batch := [{"Key": self._prefix + blob.key} for blob in islice(blobs, _DELETE_BATCH)]:
-            with self._failures.translated():
+            with self._failures.translate_errors():
                 answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True})
             if errors := answer.get("Errors"):
                 raise self._failures.of_code(errors[0].get("Code", "unknown"))
@@ -148,12 +148,12 @@ class S3Storage:
     def list(self, prefix: str) -> Iterator[BlobStat]:
         """Yield the blobs under a prefix; see `Storage.list`."""
         folder = folder_of(prefix)
-        return self._pages(f"{self._prefix}{folder}/" if folder else self._prefix)
+        return self._list_pages(f"{self._prefix}{folder}/" if folder else self._prefix)
 
     def remove_abandoned(self, older_than: timedelta) -> int:
         """Abort multipart uploads that were begun that long ago; see `Storage.remove_abandoned`."""
         oldest, count = datetime.now(UTC) - older_than, 0
-        with self._failures.translated():
+        with self._failures.translate_errors():
             pages = self._client.get_paginator("list_multipart_uploads")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
                 for upload in page.get("Uploads", ()):
@@ -166,35 +166,35 @@ class S3Storage:
 
     def check(self) -> None:
         """List one object of the prefix; see `Storage.check`."""
-        with self._failures.translated():
-            self._probe()
+        with self._failures.translate_errors():
+            self._probe_bucket()
 
-    def _probe(self) -> None:
+    def _probe_bucket(self) -> None:
         self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
-    def _object(self, key: str) -> dict[str, Any]:
+    def _object_target(self, key: str) -> dict[str, Any]:
         return {"Bucket": self._bucket, "Key": self._prefix + check_key(key)}
 
-    def _writer(self, key: str) -> _S3Writer:
-        return _S3Writer(key, self._object(key), self._client, self._failures)
+    def _open_writer(self, key: str) -> _S3Writer:
+        return _S3Writer(key, self._object_target(key), self._client, self._failures)
 
     def _was_ours(self, key: str, data: bytes, error: ClientError) -> bool:
         """Tell whether a create that was refused after a retry is the one whose first answer got lost."""
         response: Any = error.response
         return response["ResponseMetadata"].get("RetryAttempts", 0) > 0 and b"".join(self.read(key)) == data
 
-    def _chunks(self, key: str, start: int, end: int | None, chunk_size: int) -> Generator[bytes, None, None]:
-        target = self._object(key)
+    def _read_chunks(self, key: str, start: int, end: int | None, chunk_size: int) -> Generator[bytes, None, None]:
+        target = self._object_target(key)
         if start or end is not None:
             # S3 cannot ask for no bytes at all: ask for one, and leave it.
             target["Range"] = f"bytes={start}-" + ("" if end is None else str(max(end - 1, start)))
-        with self._failures.translated():
+        with self._failures.translate_errors():
             try:
                 body = self._client.get_object(**target)["Body"]
             except ClientError as error:
-                if _code(error) in _MISSING:
+                if _error_code(error) in _MISSING:
                     raise BlobNotFound(key) from None
-                if _status(error) != 416:
+                if _error_status(error) != 416:
                     raise
                 yield b""
                 return
@@ -203,8 +203,8 @@ class S3Storage:
                 if end != start:
                     yield from body.iter_chunks(chunk_size)
 
-    def _pages(self, prefix: str) -> Iterator[BlobStat]:
-        with self._failures.translated():
+    def _list_pages(self, prefix: str) -> Iterator[BlobStat]:
+        with self._failures.translate_errors():
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
                 for entry in page.get("Contents", ()):
@@ -216,14 +216,14 @@ class S3Storage:
 class _S3Writer(HashingWriter):
     """Holds at most one part; what fits into one part goes up in one request, anything longer in several."""
 
-    def __init__(self, key: str, target: dict[str, Any], client: Any, failures: _Failures) -> None:
+    def __init__(self, key: str, target: dict[str, Any], client: Any, failures: _S3Failures) -> None:
         super().__init__(key)
         self._target, self._client, self._failures = target, client, failures
         self._buffer = bytearray()
         self._upload: dict[str, Any] = {}
         self._parts: list[dict[str, Any]] = []
 
-    def _write(self, chunk: bytes) -> None:
+    def _write_chunk(self, chunk: bytes) -> None:
         rest = memoryview(chunk)
         while rest:
             # Parts grow by and by, because an upload has at most 10 000 of them.
@@ -234,24 +234,24 @@ class _S3Writer(HashingWriter):
             self._buffer += rest[:room]
             rest = rest[room:]
 
-    def _commit(self) -> None:
-        with self._failures.translated():
+    def _commit_blob(self) -> None:
+        with self._failures.translate_errors():
             if not self._upload:
-                self._client.put_object(**self._target, **_body(bytes(self._buffer)))
+                self._client.put_object(**self._target, **_body_with_checksum(bytes(self._buffer)))
                 return
             self._send_part()
             self._client.complete_multipart_upload(
                 **self._target, **self._upload, MultipartUpload={"Parts": self._parts}
             )
 
-    def _abort(self) -> None:
+    def _abort_write(self) -> None:
         self._buffer.clear()
         if self._upload:
             with suppress(BotoCoreError, ClientError):
                 self._client.abort_multipart_upload(**self._target, **self._upload)
 
     def _send_part(self) -> None:
-        with self._failures.translated():
+        with self._failures.translate_errors():
             if not self._upload:
                 answer = self._client.create_multipart_upload(**self._target, ChecksumAlgorithm="CRC32")
                 self._upload = {"UploadId": answer["UploadId"]}
@@ -268,7 +268,7 @@ class _S3Writer(HashingWriter):
         self._parts.append({"PartNumber": number, **facts})
 
 
-class _Failures:
+class _S3Failures:
     """Sentences for what S3 answers. They name bucket and server, never a credential or a header."""
 
     def __init__(self, bucket: str, endpoint_url: str | None) -> None:
@@ -276,12 +276,12 @@ class _Failures:
         self._server = endpoint_url or "AWS"
 
     @contextmanager
-    def translated(self) -> Generator[None, None, None]:
+    def translate_errors(self) -> Generator[None, None, None]:
         """Turn boto's errors into this package's."""
         try:
             yield
         except ClientError as error:
-            raise self.of_code(_code(error), _status(error)) from error
+            raise self.of_code(_error_code(error), _error_status(error)) from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise StorageUnavailable(
                 f"There are no credentials for the bucket {self._bucket!r}: set AWS_ACCESS_KEY_ID and "
@@ -312,16 +312,16 @@ class _Failures:
         )
 
 
-def _body(data: bytes) -> dict[str, Any]:
+def _body_with_checksum(data: bytes) -> dict[str, Any]:
     digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
     return {"Body": data, "ChecksumSHA256": digest}
 
 
-def _code(error: ClientError) -> str:
+def _error_code(error: ClientError) -> str:
     response: Any = error.response
     return str(response.get("Error", {}).get("Code", "unknown"))
 
 
-def _status(error: ClientError) -> int:
+def _error_status(error: ClientError) -> int:
     response: Any = error.response
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -11,7 +11,7 @@ from service.storage.base import StoredBlob
 
 
 class HashingWriter(ABC):
-    """A `BlobWriter` without a place to write to: subclasses give `_write`, `_commit` and `_abort`."""
+    """A `BlobWriter` without a place to write to: subclasses give `_write_chunk`, `_commit_blob` and `_abort_write`."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -20,20 +20,20 @@ class HashingWriter(ABC):
         self._open = True
 
     @abstractmethod
-    def _write(self, chunk: bytes) -> None: ...
+    def _write_chunk(self, chunk: bytes) -> None: ...
 
     @abstractmethod
-    def _commit(self) -> None: ...
+    def _commit_blob(self) -> None: ...
 
     @abstractmethod
-    def _abort(self) -> None:
+    def _abort_write(self) -> None:
         """Drop everything; raise nothing."""
 
     def write(self, chunk: bytes) -> None:
         """Append bytes. Raises StorageFull or StorageUnavailable, and ValueError after the end."""
         self._require_open()
         try:
-            self._write(chunk)
+            self._write_chunk(chunk)
         except BaseException:
             self.abort()
             raise
@@ -44,7 +44,7 @@ class HashingWriter(ABC):
         """Make the bytes visible under the key. Raises as `write` does."""
         self._require_open()
         try:
-            self._commit()
+            self._commit_blob()
         except BaseException:
             self.abort()
             raise
@@ -55,7 +55,7 @@ class HashingWriter(ABC):
         """Drop the bytes, unless they were committed."""
         if self._open:
             self._open = False
-            self._abort()
+            self._abort_write()
 
     def __enter__(self) -> Self:
         return self

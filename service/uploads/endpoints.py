@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from service.files.errors import SAMPLE_INVALID, SAMPLE_TOO_LARGE
 from service.files.turns import SAMPLE_TOO_MANY, UploadTurnsDep
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
-from service.kit.declared import refuses
+from service.kit.declared import declare_errors
 from service.kit.routes import CheckedRoute
 from service.uploads import repository, service
 from service.uploads.errors import PartTooMuch, UploadNotFound, UploadNotPending
@@ -35,7 +35,7 @@ _ENDED = UploadNotPending("upload_abc123", "completed", "file-abc123")
 _TOO_MUCH = PartTooMuch("A part may have 67108864 bytes (64 MiB): send more, smaller ones.")
 
 
-@router.post("", responses=refuses(SAMPLE_TOO_LARGE))
+@router.post("", responses=declare_errors(SAMPLE_TOO_LARGE))
 def create_upload(
     body: UploadCreate,
     session: WriteSession,
@@ -44,20 +44,20 @@ def create_upload(
     idempotency: IdempotencyDep,
 ) -> UploadObject:
     """Announce a file that will come in parts. It must be completed within an hour."""
-    return idempotency.once(
-        session, body.model_dump(), UploadObject, lambda: service.create(session, principal, context, body)
+    return idempotency.run_once(
+        session, body.model_dump(), UploadObject, lambda: service.announce_upload(session, principal, context, body)
     )
 
 
-@router.get("/{upload_id}", responses=refuses(_UNKNOWN))
+@router.get("/{upload_id}", responses=declare_errors(_UNKNOWN))
 def get_upload(upload_id: str, session: ReadSession, principal: PrincipalDep) -> UploadWithParts:
     """Return an upload with the parts that have come: what is needed to go on with it."""
-    upload = UploadObject.of(service.find(session, principal, upload_id))
-    parts = [PartObject.of(part) for part in repository.parts(session, upload_id)]
+    upload = UploadObject.from_row(service.find_upload(session, principal, upload_id))
+    parts = [PartObject.from_row(part) for part in repository.received_parts(session, upload_id)]
     return UploadWithParts(**upload.model_dump(), parts=parts)
 
 
-@router.post("/{upload_id}/parts", openapi_extra=_PART_BODY, responses=refuses(_TOO_MUCH, _UNKNOWN, _ENDED))
+@router.post("/{upload_id}/parts", openapi_extra=_PART_BODY, responses=declare_errors(_TOO_MUCH, _UNKNOWN, _ENDED))
 async def add_part(
     upload_id: str, request: Request, context: ContextDep, principal: PrincipalDep, idempotency: IdempotencyDep
 ) -> PartObject:
@@ -70,7 +70,8 @@ async def add_part(
 
 
 @router.post(
-    "/{upload_id}/complete", responses=refuses(SAMPLE_INVALID, SAMPLE_TOO_LARGE, SAMPLE_TOO_MANY, _UNKNOWN, _ENDED)
+    "/{upload_id}/complete",
+    responses=declare_errors(SAMPLE_INVALID, SAMPLE_TOO_LARGE, SAMPLE_TOO_MANY, _UNKNOWN, _ENDED),
 )
 async def complete_upload(
     upload_id: str,
@@ -81,20 +82,20 @@ async def complete_upload(
     turns: UploadTurnsDep,
 ) -> UploadObject:
     """Join the named parts, in this order, into a file. It is checked as any uploaded file is."""
-    async with turns.turn(principal.project_id):
-        return await to_thread.run_sync(service.complete, context, principal, idempotency, upload_id, body)
+    async with turns.hold_turn(principal.project_id):
+        return await to_thread.run_sync(service.join_upload, context, principal, idempotency, upload_id, body)
 
 
-@router.post("/{upload_id}/cancel", responses=refuses(_UNKNOWN, _ENDED))
+@router.post("/{upload_id}/cancel", responses=declare_errors(_UNKNOWN, _ENDED))
 def cancel_upload(upload_id: str, session: WriteSession, principal: PrincipalDep) -> UploadObject:
     """Give an upload up; its parts are deleted."""
-    return service.cancel(session, principal, upload_id)
+    return service.abandon_upload(session, principal, upload_id)
 
 
 def _find_open(
     context: ContextDep, principal: PrincipalDep, upload_id: str, idempotency: IdempotencyDep
-) -> service.Upload:
+) -> service.UploadRow:
     """Return an upload that a part may come to: one that is pending, or whose part was perhaps sent before."""
     with context.db.read() as session:
-        find = service.find if idempotency.is_kept(session) else service.find_pending
+        find = service.find_upload if idempotency.is_kept(session) else service.find_pending
         return find(session, principal, upload_id)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.files.schemas import FileObject
 from service.kit.expiry import ExpiresAfter
-from service.uploads.tables import Upload, UploadPart
+from service.uploads.tables import UploadPartRow, UploadRow
 
 MAX_PARTS = 10_000
 PartId = Annotated[str, StringConstraints(max_length=64)]
@@ -48,7 +48,7 @@ class PartObject(BaseModel):
     sha256: str
 
     @classmethod
-    def of(cls, part: UploadPart) -> PartObject:
+    def from_row(cls, part: UploadPartRow) -> PartObject:
         """Show a row."""
         return cls(
             id=part.id,
@@ -73,7 +73,7 @@ class UploadObject(BaseModel):
     file: FileObject | None = None
 
     @classmethod
-    def of(cls, upload: Upload, file: FileObject | None = None) -> UploadObject:
+    def from_row(cls, upload: UploadRow, file: FileObject | None = None) -> UploadObject:
         """Show a row."""
         return cls.model_validate(
             {

@@ -13,35 +13,35 @@ from service.files import service as files
 from service.files.errors import FileTooLarge
 from service.files.intake import Intake, checked_filename, checked_purpose
 from service.files.service import kept_if_used, storage_errors
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.keys.idempotency import Idempotency
 from service.keys.service import Principal
 from service.kit import ids, outbox
 from service.kit.errors import InvalidRequest
 from service.kit.multipart import StreamedForm
 from service.limits import service as limits
-from service.limits.values import Limits
+from service.limits.values import QuotaLimits
 from service.storage.base import BlobWriter
 from service.uploads import repository
 from service.uploads.errors import PartTooMuch, UploadNotFound, UploadNotPending
 from service.uploads.schemas import MAX_PARTS, PartObject, UploadComplete, UploadCreate, UploadObject
-from service.uploads.tables import Upload, UploadPart
+from service.uploads.tables import UploadPartRow, UploadRow
 
 MAX_PART_BYTES = 64 << 20
 _SPARE = 2
 """How many times the announced bytes the parts may have: a part whose answer was lost comes twice."""
 
 
-def create(session: Session, principal: Principal, context: Context, body: UploadCreate) -> UploadObject:
+def announce_upload(session: Session, principal: Principal, context: Context, body: UploadCreate) -> UploadObject:
     """Announce a file; its room is kept from now on. Raises InvalidRequest, TooLarge or QuotaExceeded."""
     filename = checked_filename(body.filename, param="filename")
     purpose = checked_purpose(body.purpose)
     limit = context.settings.max_file_bytes
     if body.bytes > limit:
         raise FileTooLarge(filename, limit, param="bytes")
-    defaults = Limits.of(context.settings)
+    defaults = QuotaLimits.from_settings(context.settings)
     limits.require_room(session, defaults, principal.project_id, what=f"'{filename}'", size=body.bytes)
-    upload = Upload(
+    upload = UploadRow(
         id=ids.new_id(ids.UPLOAD),
         project_id=principal.project_id,
         filename=filename,
@@ -53,12 +53,12 @@ def create(session: Session, principal: Principal, context: Context, body: Uploa
     session.add(upload)
     session.flush()
     session.refresh(upload)
-    return UploadObject.of(upload)
+    return UploadObject.from_row(upload)
 
 
-def find(session: Session, principal: Principal, upload_id: str) -> Upload:
+def find_upload(session: Session, principal: Principal, upload_id: str) -> UploadRow:
     """Return an upload that the caller may see; one whose time is over says so. Raises UploadNotFound."""
-    upload = repository.get(session, principal.project_id, upload_id)
+    upload = repository.get_project_upload(session, principal.project_id, upload_id)
     if upload is None:
         raise UploadNotFound(upload_id)
     if upload.status == "pending" and repository.is_over(session, upload_id):
@@ -67,40 +67,40 @@ def find(session: Session, principal: Principal, upload_id: str) -> Upload:
     return upload
 
 
-def find_pending(session: Session, principal: Principal, upload_id: str) -> Upload:
+def find_pending(session: Session, principal: Principal, upload_id: str) -> UploadRow:
     """Return an upload that is still open. Raises UploadNotFound or UploadNotPending."""
-    upload = find(session, principal, upload_id)
+    upload = find_upload(session, principal, upload_id)
     if upload.status != "pending":
         raise UploadNotPending(upload_id, upload.status, upload.file_id)
     return upload
 
 
-def cancel(session: Session, principal: Principal, upload_id: str) -> UploadObject:
+def abandon_upload(session: Session, principal: Principal, upload_id: str) -> UploadObject:
     """Give an upload up; its parts are deleted. Raises UploadNotFound or UploadNotPending."""
     upload = find_pending(session, principal, upload_id)
-    if not _end(session, upload_id, "cancelled"):
+    if not _end_upload(session, upload_id, "cancelled"):
         session.refresh(upload)
         raise UploadNotPending(upload_id, upload.status, upload.file_id)
     session.refresh(upload)
-    return UploadObject.of(upload)
+    return UploadObject.from_row(upload)
 
 
 def end_expired(session: Session) -> int:
     """End the uploads whose time is over and return how many; their parts are deleted after the transaction."""
-    return sum(_end(session, upload_id, "expired") for upload_id in repository.over(session))
+    return sum(_end_upload(session, upload_id, "expired") for upload_id in repository.overdue_uploads(session))
 
 
 class PartUpload:
     """One part under way. Leaving it without `complete` leaves nothing behind."""
 
-    def __init__(self, context: Context, upload: Upload, idempotency: Idempotency, content_type: str) -> None:
+    def __init__(self, context: Context, upload: UploadRow, idempotency: Idempotency, content_type: str) -> None:
         self._context = context
         self._upload = upload
         self._idempotency = idempotency
         self._id = ids.new_id(ids.PART)
         self._bytes = 0
         self._writer: BlobWriter | None = None
-        self._form = StreamedForm(content_type, self._open, file_field="data")
+        self._form = StreamedForm(content_type, self._open_part, file_field="data")
 
     def __enter__(self) -> Self:
         return self
@@ -133,22 +133,22 @@ class PartUpload:
             raise InvalidRequest("The part `data` is empty.", param="data")
         with storage_errors():
             blob = self._writer.commit()
-        part = UploadPart(
+        part = UploadPartRow(
             id=self._id, upload_id=self._upload.id, bytes=blob.bytes, sha256=blob.sha256, blob_key=blob.key
         )
         with kept_if_used(self._context, blob.key, part), self._context.db.write() as session:
-            return self._idempotency.once(
-                session, {"sha256": blob.sha256}, PartObject, lambda: self._add(session, part)
+            return self._idempotency.run_once(
+                session, {"sha256": blob.sha256}, PartObject, lambda: self._add_part(session, part)
             )
 
-    def _add(self, session: Session, part: UploadPart) -> PartObject:
+    def _add_part(self, session: Session, part: UploadPartRow) -> PartObject:
         self._check_room(session, part.bytes)
         session.add(part)
         session.flush()
         session.refresh(part)
-        return PartObject.of(part)
+        return PartObject.from_row(part)
 
-    def _open(self, _filename: str) -> PartUpload:
+    def _open_part(self, _filename: str) -> PartUpload:
         self._writer = self._context.storage.writer(f"uploads/{self._upload.id}/{self._id}")
         return self
 
@@ -156,7 +156,7 @@ class PartUpload:
         upload = self._upload
         if not repository.lock_pending(session, upload.id):
             raise UploadNotPending(upload.id, "no longer pending", None)
-        count, total = repository.received(session, upload.id)
+        count, total = repository.count_received(session, upload.id)
         if count >= MAX_PARTS:
             raise PartTooMuch(f"Upload {upload.id} has {MAX_PARTS} parts, the most there may be.")
         if total + size > _SPARE * upload.bytes:
@@ -166,11 +166,11 @@ class PartUpload:
             )
         # What was announced has its room already.
         beyond = total + size - max(upload.bytes, total)
-        defaults = Limits.of(self._context.settings)
+        defaults = QuotaLimits.from_settings(self._context.settings)
         limits.require_room(session, defaults, upload.project_id, what="What the part adds", size=beyond)
 
 
-def complete(
+def join_upload(
     context: Context, principal: Principal, idempotency: Idempotency, upload_id: str, body: UploadComplete
 ) -> UploadObject:
     """Join the parts into a file: checked, stored and recorded, or nothing at all.
@@ -179,33 +179,33 @@ def complete(
     upload stays pending, so that other parts can be named), InvalidFile, NoSpace.
     """
     with context.db.read() as session:
-        upload = find(session, principal, upload_id)
-        parts = repository.parts(session, upload_id)
+        upload = find_upload(session, principal, upload_id)
+        parts = repository.received_parts(session, upload_id)
     if upload.status != "pending":
-        return _again(context, idempotency, upload, body)
-    file = _join(context, upload, _chosen(upload, parts, body.part_ids), body.md5)
+        return _answer_again(context, idempotency, upload, body)
+    file = _join_parts(context, upload, _choose_parts(upload, parts, body.part_ids), body.md5)
 
-    def finish() -> UploadObject:
-        if not _end(session, upload_id, "completed", file_id=file.id):
+    def finish_upload() -> UploadObject:
+        if not _end_upload(session, upload_id, "completed", file_id=file.id):
             raise UploadNotPending(upload_id, "no longer pending", None)
-        shown = files.add(session, file, Limits.of(context.settings))
-        return UploadObject.of(find(session, principal, upload_id), shown)
+        shown = files.add_file(session, file, QuotaLimits.from_settings(context.settings))
+        return UploadObject.from_row(find_upload(session, principal, upload_id), shown)
 
     with kept_if_used(context, file.blob_key, file), context.db.write() as session:
-        return idempotency.once(session, body.model_dump(), UploadObject, finish)
+        return idempotency.run_once(session, body.model_dump(), UploadObject, finish_upload)
 
 
-def _again(context: Context, idempotency: Idempotency, upload: Upload, body: UploadComplete) -> UploadObject:
+def _answer_again(context: Context, idempotency: Idempotency, upload: UploadRow, body: UploadComplete) -> UploadObject:
     """Answer a completion of an upload that has ended: as before, where it is the same request."""
 
-    def refuse() -> UploadObject:
+    def refuse_ended() -> UploadObject:
         raise UploadNotPending(upload.id, upload.status, upload.file_id)
 
     with context.db.write() as session:
-        return idempotency.once(session, body.model_dump(), UploadObject, refuse)
+        return idempotency.run_once(session, body.model_dump(), UploadObject, refuse_ended)
 
 
-def _chosen(upload: Upload, parts: Sequence[UploadPart], part_ids: Sequence[str]) -> list[UploadPart]:
+def _choose_parts(upload: UploadRow, parts: Sequence[UploadPartRow], part_ids: Sequence[str]) -> list[UploadPartRow]:
     known = {part.id: part for part in parts}
     for place, part_id in enumerate(part_ids):
         if part_id not in known:
@@ -224,7 +224,7 @@ def _chosen(upload: Upload, parts: Sequence[UploadPart], part_ids: Sequence[str]
     return chosen
 
 
-def _join(context: Context, upload: Upload, parts: Sequence[UploadPart], md5: str | None) -> File:
+def _join_parts(context: Context, upload: UploadRow, parts: Sequence[UploadPartRow], md5: str | None) -> FileRow:
     intake = Intake(context, upload.filename)
     digest = hashlib.md5(usedforsecurity=False)
     try:
@@ -246,8 +246,8 @@ def _join(context: Context, upload: Upload, parts: Sequence[UploadPart], md5: st
         intake.abort()
 
 
-def _end(session: Session, upload_id: str, status: str, *, file_id: str | None = None) -> bool:
-    ended = repository.end(session, upload_id, status, file_id=file_id)
+def _end_upload(session: Session, upload_id: str, status: str, *, file_id: str | None = None) -> bool:
+    ended = repository.mark_ended(session, upload_id, status, file_id=file_id)
     if ended:
-        outbox.add(session, outbox.Topic.DELETE_BLOBS, prefix=f"uploads/{upload_id}")
+        outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=f"uploads/{upload_id}")
     return ended

@@ -11,7 +11,7 @@ LIFETIME = 3600.0
 """Seconds in which an upload must be completed."""
 
 
-class Upload(Base):
+class UploadRow(Base):
     """One file on its way: what was announced, and where it stands."""
 
     __tablename__ = "uploads"
@@ -33,7 +33,7 @@ class Upload(Base):
     file_id: Mapped[str | None] = mapped_column(String(40))
 
 
-class UploadPart(Base):
+class UploadPartRow(Base):
     """A piece of the file; `complete` says which pieces count, and their order."""
 
     __tablename__ = "upload_parts"

@@ -13,17 +13,17 @@ from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSess
 from service.keys.idempotency import Idempotency
 from service.keys.service import Principal
 from service.kit import ids
-from service.kit.declared import refuses
+from service.kit.declared import declare_errors
 from service.kit.errors import InvalidRequest
 from service.kit.fair_turns import FairTurns, TurnsExhausted
 from service.kit.pagination import BoundedListPage, ListPage, Order
 from service.kit.routes import CheckedRoute
 from service.webhooks import repository, service
 from service.webhooks.errors import EndpointDisabled, EndpointNotFound, EventNotFound, NoAnswer, TooManyEndpoints
-from service.webhooks.guard import Guard, guarded_client
-from service.webhooks.lanes import Pace
+from service.webhooks.guard import WebhookGuard, guarded_client
+from service.webhooks.lanes import DeliveryPace
 from service.webhooks.message import EVENT_TYPES, body_of
-from service.webhooks.post import Outcome, post
+from service.webhooks.post import DeliveryOutcome, post_event
 from service.webhooks.schemas import (
     DeliveryObject,
     EndpointCreate,
@@ -38,7 +38,7 @@ from service.webhooks.schemas import (
     Replayed,
     SecretRotate,
 )
-from service.webhooks.target import Target, target_of
+from service.webhooks.target import DeliveryTarget, target_of
 from service.webhooks.vault import Vault
 
 router = APIRouter(prefix="/v1", tags=["Webhooks"], route_class=CheckedRoute)
@@ -46,12 +46,12 @@ _UNKNOWN = EndpointNotFound("whe_abc123")
 _SAMPLE_JOB = ids.JOB + "sample"
 
 
-def _guard(request: Request) -> Guard:
-    guard: Guard = request.app.state.webhook_guard
+def _get_guard(request: Request) -> WebhookGuard:
+    guard: WebhookGuard = request.app.state.webhook_guard
     return guard
 
 
-GuardDep = Annotated[Guard, Depends(_guard)]
+GuardDep = Annotated[WebhookGuard, Depends(_get_guard)]
 
 
 def open_test_turns() -> FairTurns:
@@ -70,13 +70,13 @@ def list_webhook_event_types(_principal: PrincipalDep) -> EventTypeList:
     return EventTypeList(data=list(EVENT_TYPES))
 
 
-@router.post("/webhook_endpoints", responses=refuses(TooManyEndpoints(100)))
+@router.post("/webhook_endpoints", responses=declare_errors(TooManyEndpoints(100)))
 async def create_webhook_endpoint(
     body: EndpointCreate, context: ContextDep, guard: GuardDep, principal: PrincipalDep, idempotency: IdempotencyDep
 ) -> EndpointWithSecret:
     """Create an endpoint. The answer alone shows its signing secret."""
     refusal = await service.refusal_of(guard, principal, body.url)
-    return await to_thread.run_sync(_create, context, principal, idempotency, body, refusal)
+    return await to_thread.run_sync(_create_endpoint, context, principal, idempotency, body, refusal)
 
 
 @router.get("/webhook_endpoints")
@@ -88,19 +88,21 @@ def list_webhook_endpoints(
     order: Order = "desc",
 ) -> BoundedListPage[EndpointObject]:
     """List endpoints, newest first."""
-    rows, has_more = repository.page(session, principal.project_id, after=after, limit=limit, order=order)
-    data = [EndpointObject.of(row) for row in rows]
+    rows, has_more = repository.fetch_endpoint_page(
+        session, principal.project_id, after=after, limit=limit, order=order
+    )
+    data = [EndpointObject.from_row(row) for row in rows]
     first_id, last_id = (data[0].id, data[-1].id) if data else (None, None)
     return BoundedListPage(data=data, has_more=has_more, first_id=first_id, last_id=last_id)
 
 
-@router.get("/webhook_endpoints/{webhook_endpoint_id}", responses=refuses(_UNKNOWN))
+@router.get("/webhook_endpoints/{webhook_endpoint_id}", responses=declare_errors(_UNKNOWN))
 def get_webhook_endpoint(webhook_endpoint_id: str, session: ReadSession, principal: PrincipalDep) -> EndpointObject:
     """Return an endpoint."""
-    return EndpointObject.of(service.find(session, principal, webhook_endpoint_id))
+    return EndpointObject.from_row(service.find_endpoint(session, principal, webhook_endpoint_id))
 
 
-@router.post("/webhook_endpoints/{webhook_endpoint_id}", responses=refuses(_UNKNOWN))
+@router.post("/webhook_endpoints/{webhook_endpoint_id}", responses=declare_errors(_UNKNOWN))
 async def update_webhook_endpoint(
     webhook_endpoint_id: str, body: EndpointUpdate, context: ContextDep, guard: GuardDep, principal: PrincipalDep
 ) -> EndpointObject:
@@ -109,23 +111,23 @@ async def update_webhook_endpoint(
     if refusal is not None:
         raise refusal
 
-    def update() -> EndpointObject:
+    def change_endpoint() -> EndpointObject:
         with context.db.write() as session:
-            return EndpointObject.of(service.change(session, principal, webhook_endpoint_id, body))
+            return EndpointObject.from_row(service.change_endpoint(session, principal, webhook_endpoint_id, body))
 
-    return await to_thread.run_sync(update)
+    return await to_thread.run_sync(change_endpoint)
 
 
-@router.delete("/webhook_endpoints/{webhook_endpoint_id}", responses=refuses(_UNKNOWN))
+@router.delete("/webhook_endpoints/{webhook_endpoint_id}", responses=declare_errors(_UNKNOWN))
 def delete_webhook_endpoint(
     webhook_endpoint_id: str, session: WriteSession, principal: PrincipalDep
 ) -> EndpointDeleted:
     """Delete an endpoint with the log of its deliveries; what was still to be delivered is dropped."""
-    service.delete(session, principal, webhook_endpoint_id)
+    service.remove_endpoint(session, principal, webhook_endpoint_id)
     return EndpointDeleted(id=webhook_endpoint_id)
 
 
-@router.post("/webhook_endpoints/{webhook_endpoint_id}/rotate_secret", responses=refuses(_UNKNOWN))
+@router.post("/webhook_endpoints/{webhook_endpoint_id}/rotate_secret", responses=declare_errors(_UNKNOWN))
 def rotate_webhook_secret(
     webhook_endpoint_id: str,
     session: WriteSession,
@@ -137,16 +139,18 @@ def rotate_webhook_secret(
     """Give an endpoint a new signing secret, which the answer alone shows."""
     keep_old = body is not None and body.keep_old_secret_active_for_24_hours
 
-    def rotate() -> EndpointWithSecret:
-        made = service.rotate(session, principal, Vault(context.hmac_key), webhook_endpoint_id, keep_old=keep_old)
-        return EndpointWithSecret.showing(made.endpoint, made.secret)
+    def make_secret() -> EndpointWithSecret:
+        made = service.rotate_secret(
+            session, principal, Vault(context.hmac_key), webhook_endpoint_id, keep_old=keep_old
+        )
+        return EndpointWithSecret.from_row_and_secret(made.endpoint, made.secret)
 
-    return idempotency.once(session, {"keep_old": keep_old}, EndpointWithSecret, rotate)
+    return idempotency.run_once(session, {"keep_old": keep_old}, EndpointWithSecret, make_secret)
 
 
 @router.post(
     "/webhook_endpoints/{webhook_endpoint_id}/test",
-    responses=refuses(
+    responses=declare_errors(
         _UNKNOWN,
         NoAnswer("https://example.com/hooks/burnish", "connection refused"),
         TurnsExhausted("tests of webhook endpoints", 8, retry_after=15),
@@ -161,12 +165,12 @@ async def test_webhook_endpoint(
     turns: Annotated[FairTurns, Depends(_test_turns)],
 ) -> EndpointTested:
     """Post a sample event to an endpoint now, once, even to one that is disabled."""
-    target, now = await to_thread.run_sync(_target, context, principal, webhook_endpoint_id)
+    target, now = await to_thread.run_sync(_find_target, context, principal, webhook_endpoint_id)
     event_id = ids.new_id(ids.WEBHOOK_EVENT)
     sample = body_of(event_id, body.event_type, int(now), _SAMPLE_JOB)
-    timeout = Pace().timeout
-    async with turns.turn(principal.project_id), guarded_client(guard, timeout) as client:
-        outcome = await post(client, target, event_id, sample, timeout=timeout)
+    timeout = DeliveryPace().timeout
+    async with turns.hold_turn(principal.project_id), guarded_client(guard, timeout) as client:
+        outcome = await post_event(client, target, event_id, sample, timeout=timeout)
     await to_thread.run_sync(partial(_log_test, context, target, event_id, body.event_type, outcome))
     if outcome.status_code is None:
         raise NoAnswer(target.url, outcome.error or "")
@@ -175,7 +179,7 @@ async def test_webhook_endpoint(
     )
 
 
-@router.get("/webhook_endpoints/{webhook_endpoint_id}/deliveries", responses=refuses(_UNKNOWN))
+@router.get("/webhook_endpoints/{webhook_endpoint_id}/deliveries", responses=declare_errors(_UNKNOWN))
 def list_webhook_deliveries(
     webhook_endpoint_id: str,
     session: ReadSession,
@@ -185,14 +189,14 @@ def list_webhook_deliveries(
     order: Order = "desc",
 ) -> ListPage[DeliveryObject]:
     """List every try to deliver an event to an endpoint, newest first."""
-    endpoint = service.find(session, principal, webhook_endpoint_id)
+    endpoint = service.find_endpoint(session, principal, webhook_endpoint_id)
     rows, has_more = repository.page_of_attempts(session, endpoint.id, after=after, limit=limit, order=order)
-    return ListPage(data=[DeliveryObject.of(endpoint.id, row) for row in rows], has_more=has_more)
+    return ListPage(data=[DeliveryObject.from_attempt(endpoint.id, row) for row in rows], has_more=has_more)
 
 
 @router.post(
     "/webhook_endpoints/{webhook_endpoint_id}/replay",
-    responses=refuses(_UNKNOWN, EventNotFound("evt_abc123"), EndpointDisabled("whe_abc123")),
+    responses=declare_errors(_UNKNOWN, EventNotFound("evt_abc123"), EndpointDisabled("whe_abc123")),
 )
 def replay_webhook_events(
     webhook_endpoint_id: str,
@@ -203,14 +207,14 @@ def replay_webhook_events(
 ) -> Replayed:
     """Deliver events again: those with the ids, or those of the endpoint's types that happened in a span."""
 
-    def replay() -> Replayed:
-        event_ids = service.replay(session, principal, webhook_endpoint_id, body)
+    def replay_once() -> Replayed:
+        event_ids = service.replay_events(session, principal, webhook_endpoint_id, body)
         return Replayed(webhook_endpoint_id=webhook_endpoint_id, event_ids=event_ids)
 
-    return idempotency.once(session, body.model_dump(), Replayed, replay)
+    return idempotency.run_once(session, body.model_dump(), Replayed, replay_once)
 
 
-def _create(
+def _create_endpoint(
     context: Context,
     principal: Principal,
     idempotency: Idempotency,
@@ -219,23 +223,25 @@ def _create(
 ) -> EndpointWithSecret:
     """Create an endpoint, or give the earlier answer, though the host of the URL leads elsewhere by now."""
 
-    def create() -> EndpointWithSecret:
+    def make_endpoint() -> EndpointWithSecret:
         if refusal is not None:
             raise refusal
-        made = service.create(session, principal, Vault(context.hmac_key), body)
-        return EndpointWithSecret.showing(made.endpoint, made.secret)
+        made = service.add_endpoint(session, principal, Vault(context.hmac_key), body)
+        return EndpointWithSecret.from_row_and_secret(made.endpoint, made.secret)
 
     with context.db.write() as session:
-        return idempotency.once(session, body.model_dump(), EndpointWithSecret, create)
+        return idempotency.run_once(session, body.model_dump(), EndpointWithSecret, make_endpoint)
 
 
-def _target(context: Context, principal: Principal, endpoint_id: str) -> tuple[Target, float]:
+def _find_target(context: Context, principal: Principal, endpoint_id: str) -> tuple[DeliveryTarget, float]:
     with context.db.read() as session:
-        endpoint, now = service.find(session, principal, endpoint_id), repository.now(session)
+        endpoint, now = service.find_endpoint(session, principal, endpoint_id), repository.database_time(session)
         return target_of(endpoint, Vault(context.hmac_key), now), now
 
 
-def _log_test(context: Context, target: Target, event_id: str, event_type: str, outcome: Outcome) -> None:
+def _log_test(
+    context: Context, target: DeliveryTarget, event_id: str, event_type: str, outcome: DeliveryOutcome
+) -> None:
     with context.db.write() as session:
         if repository.by_id(session, target.endpoint_id or "") is not None:
             repository.add_attempt(session, target, event_id, event_type, outcome)

@@ -8,7 +8,7 @@ from service.jobs import repository as jobs
 from service.kit import outbox
 from service.kit.outbox import OutboxRow, Topic
 from service.webhooks import repository
-from service.webhooks.tables import WebhookEvent
+from service.webhooks.tables import WebhookEventRow
 
 CONFIGURED_LANE = "settings"
 """The lane of the receiver that the settings name."""
@@ -18,16 +18,16 @@ _AT_ONCE = 100
 def hand_out(session: Session, *, configured: bool) -> None:
     """Turn what happened into events and deliveries; `configured` tells whether the settings name a receiver."""
     for row in repository.due_in_turns(session, limit=_AT_ONCE):
-        if repository.take(session, row):
-            _tell(session, row, configured=configured)
+        if repository.take_delivery(session, row):
+            _hand_out_event(session, row, configured=configured)
 
 
-def _tell(session: Session, row: OutboxRow, *, configured: bool) -> None:
+def _hand_out_event(session: Session, row: OutboxRow, *, configured: bool) -> None:
     job = jobs.by_id(session, row.payload["object_id"])
     if job is None or job.finished_at is None:
         outbox.mark_done(session, row.seq, error="there is no such ended job")
         return
-    event = WebhookEvent(
+    event = WebhookEventRow(
         id=row.payload["event_id"],
         project_id=job.project_id,
         type=row.payload["type"],
@@ -37,11 +37,11 @@ def _tell(session: Session, row: OutboxRow, *, configured: bool) -> None:
     session.add(event)
     if configured:
         send_to(session, CONFIGURED_LANE, event.id)
-    for endpoint in repository.enabled(session, job.project_id):
+    for endpoint in repository.enabled_endpoints(session, job.project_id):
         if event.type in endpoint.event_types:
             send_to(session, endpoint.id, event.id)
 
 
 def send_to(session: Session, lane: str, event_id: str) -> None:
     """Ask for the delivery of an event to an endpoint, or to the settings' receiver."""
-    outbox.add(session, Topic.SEND_WEBHOOK, lane=lane, event_id=event_id)
+    outbox.add_effect(session, Topic.SEND_WEBHOOK, lane=lane, event_id=event_id)

@@ -18,7 +18,7 @@ import httpx
 
 from service.kit.networks import Address, AllowedNetworks, is_platform
 from service.kit.settings import Settings
-from service.webhooks.resolver import Resolver
+from service.webhooks.resolver import NameResolver
 
 _log = logging.getLogger(__name__)
 _PORTS = {"http": 80, "https": 443}
@@ -37,12 +37,12 @@ class Unresolvable(httpx.ConnectError):
     """The name service knows no such host."""
 
 
-class Guard:
+class WebhookGuard:
     """Decides which addresses deliveries may go to."""
 
     def __init__(self, allowed: AllowedNetworks, resolve: Resolve | None = None) -> None:
         self._allowed = allowed
-        self._resolve = resolve or Resolver()
+        self._resolve = resolve or NameResolver()
 
     async def addresses_of(self, url: httpx.URL, project_id: str = "") -> Sequence[str]:
         """Return the addresses that a URL's host has now; the lookup counts as the project's.
@@ -56,15 +56,15 @@ class Guard:
         except (OSError, UnicodeError) as error:
             raise Unresolvable(f"The host {url.host} has no address: {error}") from error
         trusted = self._allowed.has_host(url.host) or self._allowed.has_host(host)
-        self._check(url.host, found, trusted=trusted)
+        self._check_addresses(url.host, found, trusted=trusted)
         return found
 
-    def _check(self, host: str, found: Sequence[str], *, trusted: bool) -> None:
+    def _check_addresses(self, host: str, found: Sequence[str], *, trusted: bool) -> None:
         for text in found:
             address = ipaddress.ip_address(text)
             if self._allowed.denies(address):
                 _log.warning("the webhook host %s leads to %s: denied", host, text)
-                raise AddressRefused(f"The host {host} leads to an address that {_reason(address)}")
+                raise AddressRefused(f"The host {host} leads to an address that {_explain_denial(address)}")
             if not trusted and not self._allowed.permits(address):
                 _log.warning("the webhook host %s leads to %s: refused", host, text)
                 raise AddressRefused(
@@ -73,15 +73,15 @@ class Guard:
                 )
 
 
-def _reason(denied: Address) -> str:
+def _explain_denial(denied: Address) -> str:
     if is_platform(denied):
         return "is not public, whatever the operator allows: clouds offer it to their own machines alone"
     return "the operator has closed to webhooks by BURNISH_WEBHOOK_DENIED_NETWORKS"
 
 
-def guard_of(settings: Settings) -> Guard:
+def guard_of(settings: Settings) -> WebhookGuard:
     """Return the guard that the settings ask for, with lookups of its own: one for each event loop is enough."""
-    return Guard(AllowedNetworks.parse(settings.webhook_allowed_networks, settings.webhook_denied_networks))
+    return WebhookGuard(AllowedNetworks.parse(settings.webhook_allowed_networks, settings.webhook_denied_networks))
 
 
 def on_behalf_of(project_id: str | None) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     No connection is kept: one to an address must not serve another host of the same address.
     """
 
-    def __init__(self, guard: Guard, **options: Any) -> None:
+    def __init__(self, guard: WebhookGuard, **options: Any) -> None:
         self._guard = guard
         self._inner = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_keepalive_connections=0), **options)
 
@@ -114,7 +114,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-def guarded_client(guard: Guard, timeout: float, **options: Any) -> httpx.AsyncClient:
+def guarded_client(guard: WebhookGuard, timeout: float, **options: Any) -> httpx.AsyncClient:
     """Return a client for receivers of projects: guarded, no redirects, no proxy of the environment."""
     options.setdefault("verify", _tls_context())
     return httpx.AsyncClient(transport=GuardedTransport(guard, **options), follow_redirects=False, timeout=timeout)

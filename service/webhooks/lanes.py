@@ -14,11 +14,11 @@ from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
 from service.webhooks.fan_out import CONFIGURED_LANE
 from service.webhooks.schedule import RETRY_DELAYS
-from service.webhooks.tables import WebhookEndpoint
+from service.webhooks.tables import WebhookEndpointRow
 
 
 @dataclass(frozen=True)
-class Pace:
+class DeliveryPace:
     """How deliveries are made by one controller. Times in seconds."""
 
     timeout: float = 15.0
@@ -42,7 +42,7 @@ class Pace:
         return self.timeout * 2
 
 
-class Lane(NamedTuple):
+class DeliveryLane(NamedTuple):
     """A receiver with a delivery that is due, or in flight."""
 
     name: str
@@ -53,7 +53,7 @@ class Lane(NamedTuple):
     """When its oldest delivery was due."""
 
 
-def due_lanes(session: Session) -> list[Lane]:
+def due_lanes(session: Session) -> list[DeliveryLane]:
     """Return the receivers with a delivery that is due. The cost grows with the receivers, not with the deliveries."""
     pending = (OutboxRow.topic == Topic.SEND_WEBHOOK, OutboxRow.done_at.is_(None))
     first = select(OutboxRow.lane.label("lane")).where(*pending).order_by(OutboxRow.lane).limit(1)
@@ -63,12 +63,12 @@ def due_lanes(session: Session) -> list[Lane]:
     head = select(func.min(OutboxRow.due_at)).where(*pending, OutboxRow.lane == lanes.c.lane).scalar_subquery()
     found = select(lanes.c.lane, head.label("due_at")).where(lanes.c.lane.is_not(None)).subquery()
     query = (
-        select(found.c.lane, found.c.due_at, WebhookEndpoint.project_id, WebhookEndpoint.failing_since)
-        .outerjoin(WebhookEndpoint, WebhookEndpoint.id == found.c.lane)
+        select(found.c.lane, found.c.due_at, WebhookEndpointRow.project_id, WebhookEndpointRow.failing_since)
+        .outerjoin(WebhookEndpointRow, WebhookEndpointRow.id == found.c.lane)
         .where(found.c.due_at <= db_now())
     )
     return [
-        Lane(row.lane, row.project_id or row.lane, row.failing_since is not None, row.due_at)
+        DeliveryLane(row.lane, row.project_id or row.lane, row.failing_since is not None, row.due_at)
         for row in session.execute(query)
     ]
 
@@ -76,55 +76,55 @@ def due_lanes(session: Session) -> list[Lane]:
 class DeliveryTurns:
     """Chooses the lanes to deliver to next. It remembers the projects' last turns while its process lives."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: DeliveryPace) -> None:
         self._pace = pace
         self._last: dict[str, int] = {}
         self._count = 0
 
-    def choose(self, due: Sequence[Lane], in_flight: Sequence[Lane]) -> list[Lane]:
+    def choose_lanes(self, due: Sequence[DeliveryLane], in_flight: Sequence[DeliveryLane]) -> list[DeliveryLane]:
         """Return the lanes of the deliveries to start now, one for each; some may turn out to have none left."""
-        taken = _Taken(in_flight)
-        chosen: list[Lane] = []
+        taken = _TakenPlaces(in_flight)
+        chosen: list[DeliveryLane] = []
         while len(chosen) < self._pace.claimed_at_once:
             free = [lane for lane in due if taken.leaves_room_for(lane, self._pace)]
             if not free:
                 break
-            lane = min(free, key=lambda lane: self._order(lane, taken))
+            lane = min(free, key=lambda lane: self._rank_lane(lane, taken))
             chosen.append(lane)
-            taken.add(lane)
+            taken.add_lane(lane)
             self._count += 1
             self._last[lane.project_id] = self._count
         self._forget_idle(due, taken)
         return chosen
 
-    def _order(self, lane: Lane, taken: _Taken) -> tuple[bool, int, int, int, float]:
+    def _rank_lane(self, lane: DeliveryLane, taken: _TakenPlaces) -> tuple[bool, int, int, int, float]:
         of_project, of_lane = taken.projects[lane.project_id], taken.lanes[lane.name]
         return lane.failing, of_project, self._last.get(lane.project_id, 0), of_lane, lane.due_at
 
-    def _forget_idle(self, due: Sequence[Lane], taken: _Taken) -> None:
+    def _forget_idle(self, due: Sequence[DeliveryLane], taken: _TakenPlaces) -> None:
         if len(self._last) > 10_000:
             busy = {lane.project_id for lane in due} | taken.projects.keys()
             self._last = {project: turn for project, turn in self._last.items() if project in busy}
 
 
-class _Taken:
+class _TakenPlaces:
     """The places that are taken, by the deliveries in flight and those that were just chosen."""
 
-    def __init__(self, in_flight: Sequence[Lane]) -> None:
+    def __init__(self, in_flight: Sequence[DeliveryLane]) -> None:
         self.lanes: Counter[str] = Counter()
         self.projects: Counter[str] = Counter()
         self._all = self._failing = 0
         for lane in in_flight:
-            self.add(lane)
+            self.add_lane(lane)
 
-    def add(self, lane: Lane) -> None:
+    def add_lane(self, lane: DeliveryLane) -> None:
         self.lanes[lane.name] += 1
         self.projects[lane.project_id] += 1
         if lane.name != CONFIGURED_LANE:
             self._all += 1
             self._failing += lane.failing
 
-    def leaves_room_for(self, lane: Lane, pace: Pace) -> bool:
+    def leaves_room_for(self, lane: DeliveryLane, pace: DeliveryPace) -> bool:
         if self.lanes[lane.name] >= pace.in_flight_to_one:
             return False
         if lane.name == CONFIGURED_LANE:

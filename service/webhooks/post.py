@@ -12,7 +12,7 @@ import httpx
 from service.kit.fair_turns import TurnsExhausted
 from service.webhooks.guard import AddressRefused, Unresolvable, on_behalf_of
 from service.webhooks.message import signed_headers
-from service.webhooks.target import Target
+from service.webhooks.target import DeliveryTarget
 
 _UNREADABLE = (
     "not sent: the signing secret does not open with this BURNISH_SECRET_KEY; rotate the endpoint's secret, or give "
@@ -21,8 +21,8 @@ _UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a try came to. `error` is None where the receiver took the event."""
+class DeliveryOutcome:
+    """What a try came to. `error` is None if the receiver took the event."""
 
     status_code: int | None
     error: str | None
@@ -35,14 +35,16 @@ class Outcome:
         return self.status_code == 410
 
 
-async def post(client: httpx.AsyncClient, target: Target, event_id: str, body: bytes, *, timeout: float) -> Outcome:
+async def post_event(
+    client: httpx.AsyncClient, target: DeliveryTarget, event_id: str, body: bytes, *, timeout: float
+) -> DeliveryOutcome:
     """Post an event once, `timeout` seconds for all of it, however slowly the receiver drips. Raises nothing.
 
     Only the status counts: the answer's body is never read.
     """
     began = time.monotonic()
     if not target.secrets:
-        return Outcome(None, _UNREADABLE, 0)
+        return DeliveryOutcome(None, _UNREADABLE, 0)
     try:
         async with asyncio.timeout(timeout):
             headers = signed_headers(target.secrets, event_id, body)
@@ -51,17 +53,19 @@ async def post(client: httpx.AsyncClient, target: Target, event_id: str, body: b
             ) as response:
                 status, answered = response.status_code, response.headers
     except TimeoutError:
-        return Outcome(None, f"no answer within {timeout:g} s", _since(began))
+        return DeliveryOutcome(None, f"no answer within {timeout:g} s", _milliseconds_since(began))
     except (AddressRefused, Unresolvable) as refused:
-        return Outcome(None, f"{refused}.", _since(began))
+        return DeliveryOutcome(None, f"{refused}.", _milliseconds_since(began))
     except TurnsExhausted as error:
-        return Outcome(None, f"not sent: {error.message}", _since(began))
+        return DeliveryOutcome(None, f"not sent: {error.message}", _milliseconds_since(began))
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        return Outcome(None, f"{type(error).__name__}: {error}"[:500], _since(began))
-    return Outcome(status, _fault(status, answered), _since(began), answered.get("retry-after"))
+        return DeliveryOutcome(None, f"{type(error).__name__}: {error}"[:500], _milliseconds_since(began))
+    return DeliveryOutcome(
+        status, _explain_status(status, answered), _milliseconds_since(began), answered.get("retry-after")
+    )
 
 
-def _fault(status: int, headers: Mapping[str, str]) -> str | None:
+def _explain_status(status: int, headers: Mapping[str, str]) -> str | None:
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
@@ -70,5 +74,5 @@ def _fault(status: int, headers: Mapping[str, str]) -> str | None:
     return f"answered {status}"
 
 
-def _since(began: float) -> int:
+def _milliseconds_since(began: float) -> int:
     return round((time.monotonic() - began) * 1000)

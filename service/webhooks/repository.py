@@ -10,62 +10,62 @@ from sqlalchemy.orm import Session
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
 from service.kit.pagination import Order, fetch_page
-from service.webhooks.post import Outcome
-from service.webhooks.tables import WebhookAttempt, WebhookEndpoint, WebhookEvent
-from service.webhooks.target import Target
+from service.webhooks.post import DeliveryOutcome
+from service.webhooks.tables import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
+from service.webhooks.target import DeliveryTarget
 
 
-def now(session: Session) -> float:
+def database_time(session: Session) -> float:
     """Return the database's time in unix seconds."""
     return session.scalars(select(db_now())).one()
 
 
-def by_id(session: Session, endpoint_id: str, *, lock: bool = False) -> WebhookEndpoint | None:
+def by_id(session: Session, endpoint_id: str, *, lock: bool = False) -> WebhookEndpointRow | None:
     """Return an endpoint, whoever owns it; with `lock`, withheld from other writers until the transaction ends."""
-    query = select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id)
+    query = select(WebhookEndpointRow).where(WebhookEndpointRow.id == endpoint_id)
     return session.scalar(query.with_for_update() if lock else query)
 
 
-def count(session: Session, project_id: str) -> int:
+def count_endpoints(session: Session, project_id: str) -> int:
     """Return how many endpoints a project has."""
-    query = select(func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
+    query = select(func.count()).select_from(WebhookEndpointRow).where(WebhookEndpointRow.project_id == project_id)
     return session.scalars(query).one()
 
 
-def page(
+def fetch_endpoint_page(
     session: Session, project_id: str, *, after: str | None, limit: int, order: Order
-) -> tuple[Sequence[WebhookEndpoint], bool]:
+) -> tuple[Sequence[WebhookEndpointRow], bool]:
     """Return one page of a project's endpoints. Raises InvalidRequest for an `after` that is not among them."""
     return fetch_page(
         session,
-        select(WebhookEndpoint),
-        scope=[(WebhookEndpoint.project_id, project_id)],
-        seq=WebhookEndpoint.seq,
-        public_id=WebhookEndpoint.id,
+        select(WebhookEndpointRow),
+        scope=[(WebhookEndpointRow.project_id, project_id)],
+        seq=WebhookEndpointRow.seq,
+        public_id=WebhookEndpointRow.id,
         after=after,
         limit=limit,
         order=order,
     )
 
 
-def enabled(session: Session, project_id: str) -> Sequence[WebhookEndpoint]:
+def enabled_endpoints(session: Session, project_id: str) -> Sequence[WebhookEndpointRow]:
     """Return a project's endpoints that want to be told, oldest first."""
-    query = select(WebhookEndpoint).where(
-        WebhookEndpoint.project_id == project_id, WebhookEndpoint.disabled_at.is_(None)
+    query = select(WebhookEndpointRow).where(
+        WebhookEndpointRow.project_id == project_id, WebhookEndpointRow.disabled_at.is_(None)
     )
-    return session.scalars(query.order_by(WebhookEndpoint.seq)).all()
+    return session.scalars(query.order_by(WebhookEndpointRow.seq)).all()
 
 
-def remove(session: Session, endpoint: WebhookEndpoint) -> None:
+def delete_endpoint_row(session: Session, endpoint: WebhookEndpointRow) -> None:
     """Delete an endpoint with its log; what was still to be delivered is dropped."""
     drop_pending(session, endpoint.id, reason="the endpoint was deleted")
-    session.execute(delete(WebhookAttempt).where(WebhookAttempt.endpoint_id == endpoint.id))
+    session.execute(delete(WebhookAttemptRow).where(WebhookAttemptRow.endpoint_id == endpoint.id))
     session.delete(endpoint)
 
 
-def disable(session: Session, endpoint: WebhookEndpoint, *, reason: str) -> None:
+def disable_endpoint(session: Session, endpoint: WebhookEndpointRow, *, reason: str) -> None:
     """Tell an endpoint nothing more; what was still to be delivered is dropped."""
-    endpoint.disabled_at = now(session)
+    endpoint.disabled_at = database_time(session)
     endpoint.disabled_reason = reason
     drop_pending(session, endpoint.id, reason="the endpoint was disabled")
 
@@ -79,7 +79,7 @@ def drop_pending(session: Session, endpoint_id: str, *, reason: str) -> None:
     )
 
 
-def pending(session: Session, endpoint_id: str) -> Sequence[OutboxRow]:
+def pending_deliveries(session: Session, endpoint_id: str) -> Sequence[OutboxRow]:
     """Return what is still to be delivered to an endpoint."""
     query = select(OutboxRow).where(OutboxRow.lane == endpoint_id, OutboxRow.done_at.is_(None))
     return session.scalars(query.order_by(OutboxRow.seq)).all()
@@ -90,31 +90,31 @@ def make_due(session: Session, seq: int) -> None:
     session.execute(update(OutboxRow).where(OutboxRow.seq == seq).values(due_at=db_now()))
 
 
-def event_of(session: Session, event_id: str) -> WebhookEvent | None:
+def event_of(session: Session, event_id: str) -> WebhookEventRow | None:
     """Return an event, whosever it is."""
-    return session.scalar(select(WebhookEvent).where(WebhookEvent.id == event_id))
+    return session.scalar(select(WebhookEventRow).where(WebhookEventRow.id == event_id))
 
 
-def events_named(session: Session, project_id: str, event_ids: Collection[str]) -> Sequence[WebhookEvent]:
+def events_named(session: Session, project_id: str, event_ids: Collection[str]) -> Sequence[WebhookEventRow]:
     """Return those of a project's events that have one of the ids, oldest first."""
-    query = select(WebhookEvent).where(WebhookEvent.project_id == project_id, WebhookEvent.id.in_(event_ids))
-    return session.scalars(query.order_by(WebhookEvent.seq)).all()
+    query = select(WebhookEventRow).where(WebhookEventRow.project_id == project_id, WebhookEventRow.id.in_(event_ids))
+    return session.scalars(query.order_by(WebhookEventRow.seq)).all()
 
 
 def events_between(
     session: Session, project_id: str, begin: float, end: float, *, types: Collection[str], limit: int
-) -> Sequence[WebhookEvent]:
+) -> Sequence[WebhookEventRow]:
     """Return a project's events of some types from `begin` to before `end`, oldest first."""
-    query = select(WebhookEvent).where(
-        WebhookEvent.project_id == project_id,
-        WebhookEvent.created_at >= begin,
-        WebhookEvent.created_at < end,
-        WebhookEvent.type.in_(types),
+    query = select(WebhookEventRow).where(
+        WebhookEventRow.project_id == project_id,
+        WebhookEventRow.created_at >= begin,
+        WebhookEventRow.created_at < end,
+        WebhookEventRow.type.in_(types),
     )
-    return session.scalars(query.order_by(WebhookEvent.seq).limit(limit)).all()
+    return session.scalars(query.order_by(WebhookEventRow.seq).limit(limit)).all()
 
 
-def take(session: Session, row: OutboxRow) -> bool:
+def take_delivery(session: Session, row: OutboxRow) -> bool:
     """Mark a row as done unless another process was faster."""
     taken = session.execute(
         update(OutboxRow)
@@ -158,44 +158,46 @@ def due_in_turns(session: Session, *, limit: int) -> Sequence[OutboxRow]:
     return session.scalars(query.order_by(ranked.c.rank, OutboxRow.seq).limit(limit)).all()
 
 
-def add_attempt(session: Session, target: Target, event_id: str, event_type: str, outcome: Outcome) -> None:
+def add_attempt(
+    session: Session, target: DeliveryTarget, event_id: str, event_type: str, outcome: DeliveryOutcome
+) -> None:
     """Write a try into the log of deliveries."""
     session.add(
-        WebhookAttempt(
+        WebhookAttemptRow(
             endpoint_id=target.endpoint_id,
             event_id=event_id,
             event_type=event_type,
             url=target.shown_url,
             status_code=outcome.status_code,
-            error=outcome.error and target.censored(outcome.error),
+            error=outcome.error and target.censor_text(outcome.error),
             duration_ms=outcome.duration_ms,
         )
     )
 
 
-def attempts_of(session: Session, event_id: str) -> Sequence[WebhookAttempt]:
+def attempts_of(session: Session, event_id: str) -> Sequence[WebhookAttemptRow]:
     """Return the tries to deliver an event, to whomever, oldest first."""
-    query = select(WebhookAttempt).where(WebhookAttempt.event_id == event_id).order_by(WebhookAttempt.seq)
+    query = select(WebhookAttemptRow).where(WebhookAttemptRow.event_id == event_id).order_by(WebhookAttemptRow.seq)
     return session.scalars(query).all()
 
 
 def page_of_attempts(
     session: Session, endpoint_id: str, *, after: str | None, limit: int, order: Order
-) -> tuple[Sequence[WebhookAttempt], bool]:
+) -> tuple[Sequence[WebhookAttemptRow], bool]:
     """Return one page of an endpoint's deliveries. Raises InvalidRequest for an `after` that is not among them."""
     return fetch_page(
         session,
-        select(WebhookAttempt),
-        scope=[(WebhookAttempt.endpoint_id, endpoint_id)],
-        seq=WebhookAttempt.seq,
-        public_id=WebhookAttempt.id,
+        select(WebhookAttemptRow),
+        scope=[(WebhookAttemptRow.endpoint_id, endpoint_id)],
+        seq=WebhookAttemptRow.seq,
+        public_id=WebhookAttemptRow.id,
         after=after,
         limit=limit,
         order=order,
     )
 
 
-def forget(session: Session, *, age: float) -> None:
+def forget_events(session: Session, *, age: float) -> None:
     """Drop the events and the log of deliveries that are older than `age` seconds."""
-    session.execute(delete(WebhookAttempt).where(WebhookAttempt.at < db_now() - age))
-    session.execute(delete(WebhookEvent).where(WebhookEvent.created_at < db_now() - age))
+    session.execute(delete(WebhookAttemptRow).where(WebhookAttemptRow.at < db_now() - age))
+    session.execute(delete(WebhookEventRow).where(WebhookEventRow.created_at < db_now() - age))

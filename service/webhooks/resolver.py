@@ -39,7 +39,7 @@ def ask_system(host: str, port: int) -> Sequence[str]:
     return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
-class Resolver:
+class NameResolver:
     """Resolves names for projects, each within `seconds` once its turn has come. It belongs to one event loop."""
 
     def __init__(
@@ -62,27 +62,27 @@ class Resolver:
         """Return a host's addresses. Raises OSError, UnicodeError, or TurnsExhausted if too many of a project wait."""
         self._check_remembered(host)
         place = contextlib.AsyncExitStack()
-        await place.enter_async_context(self._turns.turn(project_id))
+        await place.enter_async_context(self._turns.hold_turn(project_id))
         try:
             self._check_remembered(host)  # it may have failed for another while this one waited
         except OSError:
             await place.aclose()
             raise
-        answer = self._start(host, port)
-        answer.add_done_callback(lambda _: self._end(host, answer, place))
+        answer = self._start_lookup(host, port)
+        answer.add_done_callback(lambda _: self._end_lookup(host, answer, place))
         try:
             async with asyncio.timeout(self._seconds):
                 return await asyncio.shield(answer)
         except TimeoutError:
             error = LookupTimedOut(self._seconds)
-            self._remember(host, str(error), _REMEMBER_SILENCE)
+            self._remember_failure(host, str(error), _REMEMBER_SILENCE)
             raise error from None
 
-    def _start(self, host: str, port: int) -> asyncio.Future[Sequence[str]]:
+    def _start_lookup(self, host: str, port: int) -> asyncio.Future[Sequence[str]]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Sequence[str]] = loop.create_future()
 
-        def settle(found: Sequence[str] | Exception) -> None:
+        def settle_answer(found: Sequence[str] | Exception) -> None:
             if answer.done():
                 return
             if isinstance(found, Exception):
@@ -90,24 +90,24 @@ class Resolver:
             else:
                 answer.set_result(found)
 
-        def work() -> None:
+        def run_lookup() -> None:
             try:
                 found: Sequence[str] | Exception = self._lookup(host, port)
             except Exception as error:  # noqa: BLE001 - raised where the answer is waited for
                 found = error
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-                loop.call_soon_threadsafe(settle, found)
+                loop.call_soon_threadsafe(settle_answer, found)
 
-        threading.Thread(target=work, name="resolver", daemon=True).start()
+        threading.Thread(target=run_lookup, name="resolver", daemon=True).start()
         return answer
 
-    def _end(self, host: str, answer: asyncio.Future[Sequence[str]], place: contextlib.AsyncExitStack) -> None:
+    def _end_lookup(self, host: str, answer: asyncio.Future[Sequence[str]], place: contextlib.AsyncExitStack) -> None:
         """Free the place of a lookup whose thread has ended, and learn from its answer, however late it came."""
         error = None if answer.cancelled() else answer.exception()
         if error is None:
             self._failed.pop(host, None)
         else:
-            self._remember(host, str(error), _REMEMBER_FAILURE)
+            self._remember_failure(host, str(error), _REMEMBER_FAILURE)
         task = asyncio.get_running_loop().create_task(place.aclose())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -117,7 +117,7 @@ class Resolver:
         if time.monotonic() < until:
             raise OSError(reason)
 
-    def _remember(self, host: str, reason: str, seconds: float) -> None:
+    def _remember_failure(self, host: str, reason: str, seconds: float) -> None:
         self._failed[host] = (time.monotonic() + seconds, reason)
         self._failed.move_to_end(host)
         while len(self._failed) > _MOST_REMEMBERED:

@@ -27,7 +27,7 @@ KEEP_OLD_SECRET = 24 * _HOUR
 
 
 def next_delay(tries: int, retry_after: str | None, delays: tuple[float, ...] = RETRY_DELAYS) -> float | None:
-    """Return the seconds until the next try after `tries` failed ones (from 1); None where there is none.
+    """Return the seconds until the next try after `tries` failed ones (from 1); None if there is none.
 
     A receiver's Retry-After makes the wait longer, up to a day, never shorter.
     """
@@ -43,11 +43,11 @@ def parse_retry_after(value: str | None) -> float:
     try:
         seconds = float(value)
     except ValueError:
-        return _until(value)
+        return _seconds_until(value)
     return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
 
 
-def _until(date: str) -> float:
+def _seconds_until(date: str) -> float:
     try:
         moment = parsedate_to_datetime(date)
         if moment.tzinfo is None:

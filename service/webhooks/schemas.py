@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, field_validator, model_validator
 
 from service.webhooks.message import EVENT_TYPES
-from service.webhooks.tables import WebhookAttempt, WebhookEndpoint
+from service.webhooks.tables import WebhookAttemptRow, WebhookEndpointRow
 
 EndpointName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
 Url = Annotated[str, StringConstraints(max_length=2048)]
@@ -104,9 +104,9 @@ class EndpointObject(BaseModel):
     failing_since: int | None
 
     @classmethod
-    def of(cls, row: WebhookEndpoint) -> EndpointObject:
+    def from_row(cls, row: WebhookEndpointRow) -> EndpointObject:
         """Show an endpoint."""
-        return cls(**_facts(row))
+        return cls(**_endpoint_facts(row))
 
 
 class EndpointWithSecret(EndpointObject):
@@ -115,12 +115,12 @@ class EndpointWithSecret(EndpointObject):
     signing_secret: str = Field(repr=False)
 
     @classmethod
-    def showing(cls, row: WebhookEndpoint, secret: str) -> EndpointWithSecret:
+    def from_row_and_secret(cls, row: WebhookEndpointRow, secret: str) -> EndpointWithSecret:
         """Show an endpoint and its new secret."""
-        return cls(**_facts(row), signing_secret=secret)
+        return cls(**_endpoint_facts(row), signing_secret=secret)
 
 
-def _facts(row: WebhookEndpoint) -> dict[str, Any]:
+def _endpoint_facts(row: WebhookEndpointRow) -> dict[str, Any]:
     return {
         "id": row.id,
         "name": row.name,
@@ -130,13 +130,13 @@ def _facts(row: WebhookEndpoint) -> dict[str, Any]:
         "updated_at": int(row.updated_at),
         "signing_secret_hint": row.secret_hint,
         "enabled": row.disabled_at is None,
-        "disabled_at": _seconds(row.disabled_at),
+        "disabled_at": _whole_seconds(row.disabled_at),
         "disabled_reason": row.disabled_reason,
-        "failing_since": _seconds(row.failing_since),
+        "failing_since": _whole_seconds(row.failing_since),
     }
 
 
-def _seconds(moment: float | None) -> int | None:
+def _whole_seconds(moment: float | None) -> int | None:
     return None if moment is None else int(moment)
 
 
@@ -181,7 +181,7 @@ class DeliveryObject(BaseModel):
     duration_ms: int
 
     @classmethod
-    def of(cls, endpoint_id: str, row: WebhookAttempt) -> DeliveryObject:
+    def from_attempt(cls, endpoint_id: str, row: WebhookAttemptRow) -> DeliveryObject:
         """Show a try."""
         return cls(
             id=row.id,

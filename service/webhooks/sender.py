@@ -17,16 +17,16 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.jobs import repository as jobs
 from service.kit import metrics, outbox, tracing
-from service.kit.log import about
+from service.kit.log import log_subject
 from service.kit.outbox import Topic
 from service.webhooks import health, repository
 from service.webhooks.fan_out import CONFIGURED_LANE, hand_out
-from service.webhooks.guard import Guard, guard_of, guarded_client
-from service.webhooks.lanes import DeliveryTurns, Lane, Pace, due_lanes
+from service.webhooks.guard import WebhookGuard, guard_of, guarded_client
+from service.webhooks.lanes import DeliveryLane, DeliveryPace, DeliveryTurns, due_lanes
 from service.webhooks.message import body_of
-from service.webhooks.post import Outcome, post
+from service.webhooks.post import DeliveryOutcome, post_event
 from service.webhooks.schedule import next_delay
-from service.webhooks.target import Target, target_of
+from service.webhooks.target import DeliveryTarget, target_of
 from service.webhooks.vault import Vault
 
 P = ParamSpec("P")
@@ -39,12 +39,12 @@ class Delivery:
     """One event to post now; `tries` counts this try."""
 
     seq: int
-    lane: Lane
+    lane: DeliveryLane
     event_id: str
     kind: str
     body: bytes
     tries: int
-    target: Target
+    target: DeliveryTarget
     object_id: str
     traceparent: str | None
 
@@ -53,31 +53,35 @@ class WebhookSender:
     """Hands events out and works off the deliveries, to the endpoints of projects and to the settings' receiver."""
 
     def __init__(
-        self, context: Context, configured: Target | None, pace: Pace | None = None, guard: Guard | None = None
+        self,
+        context: Context,
+        configured: DeliveryTarget | None,
+        pace: DeliveryPace | None = None,
+        guard: WebhookGuard | None = None,
     ) -> None:
         self._db = context.db
         self._vault = Vault(context.hmac_key)
         self._guard = guard or guard_of(context.settings)
         self._configured = configured
-        self._pace = pace or Pace()
+        self._pace = pace or DeliveryPace()
         self._turns = DeliveryTurns(self._pace)
-        self._tasks: dict[asyncio.Task[None], Lane] = {}
+        self._tasks: dict[asyncio.Task[None], DeliveryLane] = {}
         self._clients: dict[bool, httpx.AsyncClient] = {}
         # Of its own, so that no name that is being resolved and no outcome that is noted is ahead of a claim.
         self._claims = ThreadPoolExecutor(1, "webhook-claims")
         self._notes = ThreadPoolExecutor(2, "webhook-notes")
 
-    async def step(self) -> int:
+    async def start_due_deliveries(self) -> int:
         """Start the deliveries that are due and there is room for; return how many. Raises Unavailable."""
         self._forget_finished()
         in_flight = list(self._tasks.values())
-        deliveries = await _run(self._claims, self._claim, in_flight)
+        deliveries = await _run_in_executor(self._claims, self._claim_deliveries, in_flight)
         for delivery in deliveries:
-            self._tasks[asyncio.create_task(self._deliver(delivery))] = delivery.lane
+            self._tasks[asyncio.create_task(self._deliver_event(delivery))] = delivery.lane
         return len(deliveries)
 
-    async def settle(self) -> None:
-        """Wait for the deliveries in flight. Raises Unavailable where an outcome could not be noted."""
+    async def wait_for_deliveries(self) -> None:
+        """Wait for the deliveries in flight. Raises Unavailable if an outcome could not be noted."""
         while self._tasks:
             await asyncio.wait(self._tasks)
             self._forget_finished()
@@ -98,21 +102,21 @@ class WebhookSender:
             del self._tasks[task]
             task.result()
 
-    def _claim(self, in_flight: Sequence[Lane]) -> Sequence[Delivery]:
+    def _claim_deliveries(self, in_flight: Sequence[DeliveryLane]) -> Sequence[Delivery]:
         with self._db.read() as session:  # a look costs no write lock
-            telling = bool(outbox.due(session, Topic.TELL_WEBHOOKS, limit=1))
+            telling = bool(outbox.due_effects(session, Topic.TELL_WEBHOOKS, limit=1))
         if telling:
             with self._db.write() as session:
                 hand_out(session, configured=self._configured is not None)
         with self._db.read() as session:
-            chosen = self._turns.choose(due_lanes(session), in_flight)
+            chosen = self._turns.choose_lanes(due_lanes(session), in_flight)
         if not chosen:
             return []
         with self._db.write() as session:
             found = [self._delivery_in(session, lane) for lane in chosen]
         return [delivery for delivery in found if delivery is not None]
 
-    def _delivery_in(self, session: Session, lane: Lane) -> Delivery | None:
+    def _delivery_in(self, session: Session, lane: DeliveryLane) -> Delivery | None:
         """Claim what to post to a lane; None if there is nothing, or, with a note in the row, nobody to tell."""
         row = repository.claim_due(session, lane.name, seconds=self._pace.claim)
         if row is None:
@@ -127,24 +131,26 @@ class WebhookSender:
         trace = job and job.traceparent
         return Delivery(row.seq, lane, event.id, event.type, body, row.attempts + 1, target, event.object_id, trace)
 
-    def _target_of(self, session: Session, lane: str) -> tuple[Target | None, str | None]:
+    def _target_of(self, session: Session, lane: str) -> tuple[DeliveryTarget | None, str | None]:
         if lane == CONFIGURED_LANE:
             return self._configured, None if self._configured else "no webhook endpoint is configured"
         endpoint = repository.by_id(session, lane)
         if endpoint is None or endpoint.disabled_at is not None:
             return None, "the endpoint was deleted or disabled"
-        return target_of(endpoint, self._vault, repository.now(session)), None
+        return target_of(endpoint, self._vault, repository.database_time(session)), None
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver_event(self, delivery: Delivery) -> None:
         client = self._client_for(delivery.target)
         about_it = {"burnish.job.id": delivery.object_id, "burnish.webhook.tries": delivery.tries}
         with tracing.span("deliver webhook", about_it, parent=delivery.traceparent, kind="client") as current:
-            outcome = await post(client, delivery.target, delivery.event_id, delivery.body, timeout=self._pace.timeout)
+            outcome = await post_event(
+                client, delivery.target, delivery.event_id, delivery.body, timeout=self._pace.timeout
+            )
             if current is not None:
                 current.set_attribute("http.response.status_code", outcome.status_code or 0)
-            await _run(self._notes, self._note, delivery, outcome)
+            await _run_in_executor(self._notes, self._note_outcome, delivery, outcome)
 
-    def _client_for(self, target: Target) -> httpx.AsyncClient:
+    def _client_for(self, target: DeliveryTarget) -> httpx.AsyncClient:
         guarded = target.endpoint_id is not None
         if guarded not in self._clients:
             self._clients[guarded] = (
@@ -154,9 +160,9 @@ class WebhookSender:
             )
         return self._clients[guarded]
 
-    def _note(self, delivery: Delivery, outcome: Outcome) -> None:
+    def _note_outcome(self, delivery: Delivery, outcome: DeliveryOutcome) -> None:
         if outcome.error is not None:  # it goes into tables and logs
-            outcome = replace(outcome, error=delivery.target.censored(outcome.error))
+            outcome = replace(outcome, error=delivery.target.censor_text(outcome.error))
         delay = None if outcome.gone else next_delay(delivery.tries, outcome.retry_after, self._pace.delays)
         with self._db.write() as session:
             endpoint_id = delivery.target.endpoint_id
@@ -170,18 +176,20 @@ class WebhookSender:
             else:
                 outbox.mark_failed(session, delivery.seq, error=outcome.error, retry_in=delay)
             if endpoint is not None:
-                health.note(session, endpoint, outcome)
-        with about(delivery.object_id):
-            _tell(delivery, outcome, delay)
+                health.note_outcome(session, endpoint, outcome)
+        with log_subject(delivery.object_id):
+            _log_outcome(delivery, outcome, delay)
 
 
-async def _run(executor: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def _run_in_executor(
+    executor: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
     """Call a function in a thread of an executor, with this task's ids and trace."""
     call = partial(copy_context().run, function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(executor, call)
 
 
-def _tell(delivery: Delivery, outcome: Outcome, delay: float | None) -> None:
+def _log_outcome(delivery: Delivery, outcome: DeliveryOutcome, delay: float | None) -> None:
     what = f"webhook {delivery.event_id} ({delivery.kind}) to {delivery.lane.name}"
     metrics.WEBHOOK_SECONDS.observe(outcome.duration_ms / 1000)
     if outcome.error is None:

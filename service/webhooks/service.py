@@ -14,10 +14,10 @@ from service.kit.errors import InvalidRequest
 from service.webhooks import health, repository
 from service.webhooks.errors import EndpointDisabled, EndpointNotFound, EventNotFound, TooManyEndpoints
 from service.webhooks.fan_out import send_to
-from service.webhooks.guard import AddressRefused, Guard, Unresolvable
+from service.webhooks.guard import AddressRefused, Unresolvable, WebhookGuard
 from service.webhooks.schedule import KEEP_OLD_SECRET
 from service.webhooks.schemas import EndpointCreate, EndpointUpdate, Replay
-from service.webhooks.tables import WebhookEndpoint, WebhookEvent
+from service.webhooks.tables import WebhookEndpointRow, WebhookEventRow
 from service.webhooks.target import BadAddress, check_address
 from service.webhooks.vault import Vault, hint_of, new_secret
 
@@ -27,15 +27,15 @@ _RESOLVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Made:
+class NewEndpoint:
     """An endpoint with the secret that nobody can read again."""
 
-    endpoint: WebhookEndpoint
+    endpoint: WebhookEndpointRow
     secret: str
 
 
-async def refusal_of(guard: Guard, principal: Principal, url: str) -> InvalidRequest | None:
-    """Return what to say to a URL that is no receiver's, or whose host now leads to where webhooks may not go.
+async def refusal_of(guard: WebhookGuard, principal: Principal, url: str) -> InvalidRequest | None:
+    """Return what to say to a URL that is not a receiver's, or whose host now leads to where webhooks may not go.
 
     Raises TurnsExhausted if too many lookups of the project wait.
     """
@@ -58,12 +58,12 @@ async def refusal_of(guard: Guard, principal: Principal, url: str) -> InvalidReq
     return InvalidRequest(sentence, param="url")
 
 
-def create(session: Session, principal: Principal, vault: Vault, body: EndpointCreate) -> Made:
-    """Make an endpoint; its URL was checked. Raises Conflict where the project has the most that it may have."""
-    if repository.count(session, principal.project_id) >= _MOST_ENDPOINTS:
+def add_endpoint(session: Session, principal: Principal, vault: Vault, body: EndpointCreate) -> NewEndpoint:
+    """Make an endpoint; its URL was checked. Raises Conflict if the project has the most that it may have."""
+    if repository.count_endpoints(session, principal.project_id) >= _MOST_ENDPOINTS:
         raise TooManyEndpoints(_MOST_ENDPOINTS)
     endpoint_id, secret = ids.new_id(ids.WEBHOOK_ENDPOINT), new_secret()
-    endpoint = WebhookEndpoint(
+    endpoint = WebhookEndpointRow(
         id=endpoint_id,
         project_id=principal.project_id,
         name=body.name,
@@ -74,10 +74,12 @@ def create(session: Session, principal: Principal, vault: Vault, body: EndpointC
     )
     session.add(endpoint)
     session.flush()
-    return Made(endpoint, secret)
+    return NewEndpoint(endpoint, secret)
 
 
-def find(session: Session, principal: Principal, endpoint_id: str, *, lock: bool = False) -> WebhookEndpoint:
+def find_endpoint(
+    session: Session, principal: Principal, endpoint_id: str, *, lock: bool = False
+) -> WebhookEndpointRow:
     """Return one of the project's endpoints. Raises EndpointNotFound."""
     endpoint = repository.by_id(session, endpoint_id, lock=lock)
     if endpoint is None or endpoint.project_id != principal.project_id:
@@ -85,45 +87,49 @@ def find(session: Session, principal: Principal, endpoint_id: str, *, lock: bool
     return endpoint
 
 
-def change(session: Session, principal: Principal, endpoint_id: str, body: EndpointUpdate) -> WebhookEndpoint:
+def change_endpoint(
+    session: Session, principal: Principal, endpoint_id: str, body: EndpointUpdate
+) -> WebhookEndpointRow:
     """Change what the body says and enable the endpoint. Raises EndpointNotFound."""
     given = body.model_dump(exclude_none=True)
-    endpoint = find(session, principal, endpoint_id, lock=True)
+    endpoint = find_endpoint(session, principal, endpoint_id, lock=True)
     changed = {name: value for name, value in given.items() if getattr(endpoint, name) != value}
     for name, value in changed.items():
         setattr(endpoint, name, value)
     if changed or endpoint.disabled_at is not None:
-        endpoint.updated_at = repository.now(session)
+        endpoint.updated_at = repository.database_time(session)
     if endpoint.disabled_at is not None:
-        health.enable(endpoint)
+        health.enable_endpoint(endpoint)
     return endpoint
 
 
-def delete(session: Session, principal: Principal, endpoint_id: str) -> None:
+def remove_endpoint(session: Session, principal: Principal, endpoint_id: str) -> None:
     """Delete an endpoint with its log. Raises EndpointNotFound."""
-    repository.remove(session, find(session, principal, endpoint_id, lock=True))
+    repository.delete_endpoint_row(session, find_endpoint(session, principal, endpoint_id, lock=True))
 
 
-def rotate(session: Session, principal: Principal, vault: Vault, endpoint_id: str, *, keep_old: bool) -> Made:
+def rotate_secret(
+    session: Session, principal: Principal, vault: Vault, endpoint_id: str, *, keep_old: bool
+) -> NewEndpoint:
     """Give an endpoint a new secret; with `keep_old`, the old one signs too for a day. Raises EndpointNotFound."""
-    endpoint = find(session, principal, endpoint_id, lock=True)
-    now, secret = repository.now(session), new_secret()
+    endpoint = find_endpoint(session, principal, endpoint_id, lock=True)
+    now, secret = repository.database_time(session), new_secret()
     endpoint.old_secret = endpoint.secret if keep_old else None
     endpoint.old_secret_until = now + KEEP_OLD_SECRET if keep_old else None
     endpoint.secret, endpoint.secret_hint, endpoint.updated_at = vault.seal(secret, endpoint_id), hint_of(secret), now
-    return Made(endpoint, secret)
+    return NewEndpoint(endpoint, secret)
 
 
-def replay(session: Session, principal: Principal, endpoint_id: str, body: Replay) -> list[str]:
+def replay_events(session: Session, principal: Principal, endpoint_id: str, body: Replay) -> list[str]:
     """Deliver events again, with their ids; what is still to be delivered is delivered now. Return the events' ids.
 
     Raises EndpointNotFound, EventNotFound, Conflict for a disabled endpoint, InvalidRequest for too many.
     """
-    endpoint = find(session, principal, endpoint_id, lock=True)
+    endpoint = find_endpoint(session, principal, endpoint_id, lock=True)
     if endpoint.disabled_at is not None:
         raise EndpointDisabled(endpoint_id)
-    events = _chosen(session, endpoint, body)
-    waiting = {row.payload["event_id"]: row.seq for row in repository.pending(session, endpoint.id)}
+    events = _choose_events(session, endpoint, body)
+    waiting = {row.payload["event_id"]: row.seq for row in repository.pending_deliveries(session, endpoint.id)}
     for event in events:
         if event.id in waiting:
             repository.make_due(session, waiting[event.id])
@@ -132,7 +138,7 @@ def replay(session: Session, principal: Principal, endpoint_id: str, body: Repla
     return [event.id for event in events]
 
 
-def _chosen(session: Session, endpoint: WebhookEndpoint, body: Replay) -> list[WebhookEvent]:
+def _choose_events(session: Session, endpoint: WebhookEndpointRow, body: Replay) -> list[WebhookEventRow]:
     if body.event_ids is not None:
         found = {event.id: event for event in repository.events_named(session, endpoint.project_id, body.event_ids)}
         for event_id in body.event_ids:

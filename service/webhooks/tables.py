@@ -9,7 +9,7 @@ from service.kit import ids
 from service.kit.db import Base, Json, db_now
 
 
-class WebhookEndpoint(Base):
+class WebhookEndpointRow(Base):
     """A project's receiver. It is enabled while `disabled_at` is null."""
 
     __tablename__ = "webhook_endpoints"
@@ -34,7 +34,7 @@ class WebhookEndpoint(Base):
     disabled_reason: Mapped[str | None] = mapped_column(Text)
 
 
-class WebhookEvent(Base):
+class WebhookEventRow(Base):
     """Something that happened in a project; kept for a while so that it can be told again."""
 
     __tablename__ = "webhook_events"
@@ -51,8 +51,8 @@ def _attempt_id() -> str:
     return ids.new_id(ids.WEBHOOK_ATTEMPT)
 
 
-class WebhookAttempt(Base):
-    """One try to deliver one event. `status_code` is null where no answer came; `error` is null on success.
+class WebhookAttemptRow(Base):
+    """One try to deliver one event. `status_code` is null if no answer came; `error` is null on success.
 
     `endpoint_id` is null for the receiver from the settings.
     """

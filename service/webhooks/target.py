@@ -12,7 +12,7 @@ import httpx
 
 from service.kit.sealing import SealBroken
 from service.kit.settings import Settings, SettingsError
-from service.webhooks.tables import WebhookEndpoint
+from service.webhooks.tables import WebhookEndpointRow
 from service.webhooks.vault import Vault
 
 _PREFIX = "whsec_"
@@ -27,10 +27,10 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+|/[^\s'\"<>?#]*[?#][^\s
 
 
 @dataclass(frozen=True)
-class Target:
+class DeliveryTarget:
     """A receiver's URL and the secrets that it shares with this service: one, or during a rotation two.
 
-    None where the service cannot read them any more.
+    None if the service cannot read them any more.
     """
 
     url: str = field(repr=False)
@@ -45,7 +45,7 @@ class Target:
         """The URL as it may be kept: the operator's own may hold a secret, which no project and no backup may see."""
         return self.url if self.endpoint_id is not None else without_secrets(self.url)
 
-    def censored(self, text: str) -> str:
+    def censor_text(self, text: str) -> str:
         """Return a sentence about a try as it may be kept: of the operator's receiver, no URL has its query."""
         if self.endpoint_id is not None:
             return text
@@ -61,7 +61,7 @@ def without_secrets(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def target_of(endpoint: WebhookEndpoint, vault: Vault, now: float) -> Target:
+def target_of(endpoint: WebhookEndpointRow, vault: Vault, now: float) -> DeliveryTarget:
     """Return where a project's endpoint is and what signs for it at `now`."""
     sealed = [endpoint.secret]
     if endpoint.old_secret is not None and (endpoint.old_secret_until or 0.0) > now:
@@ -70,15 +70,15 @@ def target_of(endpoint: WebhookEndpoint, vault: Vault, now: float) -> Target:
         secrets = tuple(vault.open(secret, endpoint.id) for secret in sealed)
     except SealBroken:
         secrets = ()
-    return Target(endpoint.url, secrets, endpoint.id, endpoint.project_id)
+    return DeliveryTarget(endpoint.url, secrets, endpoint.id, endpoint.project_id)
 
 
 class BadAddress(ValueError):
     """A URL cannot be a receiver's; the message goes on from its name: `is not …`."""
 
 
-def configured_target(settings: Settings) -> Target | None:
-    """Return the settings' receiver, None where there is none. Raises SettingsError where it cannot work."""
+def configured_target(settings: Settings) -> DeliveryTarget | None:
+    """Return the settings' receiver, None if there is none. Raises SettingsError if it cannot work."""
     secret = settings.webhook_secret
     if settings.webhook_url is None and secret is None:
         return None
@@ -91,7 +91,7 @@ def configured_target(settings: Settings) -> Target | None:
     if secret is None:
         raise SettingsError(f"BURNISH_WEBHOOK_URL is set, but there is no secret to sign with. {_HOW_TO_WRITE_IT}")
     _check_secret(secret.get_secret_value())
-    return Target(settings.webhook_url, (secret.get_secret_value(),))
+    return DeliveryTarget(settings.webhook_url, (secret.get_secret_value(),))
 
 
 def check_address(url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 
-from service.kit.sealing import Sealer, derive
+from service.kit.sealing import Sealer, derive_key
 
 _PREFIX = "whsec_"
 _SHOWN = len(_PREFIX) + 4
@@ -25,4 +25,4 @@ class Vault(Sealer):
     """Seals the secrets of endpoints, each for its endpoint's id."""
 
     def __init__(self, service_secret: bytes) -> None:
-        super().__init__(derive(service_secret, b"burnish: webhook signing secrets"))
+        super().__init__(derive_key(service_secret, b"burnish: webhook signing secrets"))

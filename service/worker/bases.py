@@ -15,12 +15,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.catalog import BaseModelEntry, HubSource, SourceMissing, locate
+from service.catalog import BaseModelEntry, CatalogHubSource, SourceMissing, locate_source
 from service.context import Context
 from service.worker import results
-from service.worker.child import Child, trainer_environment
-from service.worker.errors import AttemptFailed, JobFailed
-from service.worker.hold import Hold
+from service.worker.child import WorkerChild, trainer_environment
+from service.worker.errors import AttemptFailed, JobFailedForGood
+from service.worker.hold import WorkHold
 from service.worker.local_lock import only_one
 from trainer.contract.job import FROM_SCRATCH, BaseModelRef
 from trainer.contract.result import ExitCode
@@ -37,7 +37,7 @@ _UNAVAILABLE = "base_model_unavailable"
 def prepared_base(
     context: Context,
     project_id: str,
-    hold: Hold,
+    hold: WorkHold,
     model_id: str,
     *,
     workdir: Path,
@@ -46,30 +46,34 @@ def prepared_base(
     """Return a base model and the folder that it is ready in; the first use on a machine prepares it.
 
     There is no folder for a model from scratch.
-    Raises JobFailed where this machine cannot have it, AttemptFailed where its preparation broke off,
+    Raises JobFailedForGood if this machine cannot have it, AttemptFailed if its preparation broke off,
     JobPaused, WorkerStopping and LeaseLost.
     """
     if model_id == FROM_SCRATCH:
         return BaseModelRef(id=model_id, fingerprint=""), None
     if model_id.startswith("ft:"):
-        return _fetched(context, project_id, hold, model_id)
-    entry = context.catalog.find(model_id)
+        return _fetch_base(context, project_id, hold, model_id)
+    entry = context.catalog.find_base(model_id)
     if entry is None:
-        raise JobFailed(_UNAVAILABLE, f"The base model {model_id} is no longer in the catalog.", "model")
+        raise JobFailedForGood(_UNAVAILABLE, f"The base model {model_id} is no longer in the catalog.", "model")
     target = context.settings.bases / f"{entry.id}-{entry.fingerprint[:12]}"
-    _once(context, target, hold, entry.id, lambda partial: _prepare(context, entry, partial, hold, workdir, command))
+    _prepare_once(
+        context, target, hold, entry.id, lambda partial: _prepare_base(context, entry, partial, hold, workdir, command)
+    )
     return BaseModelRef(id=entry.id, fingerprint=entry.fingerprint), target
 
 
-def _fetched(context: Context, project_id: str, hold: Hold, name: str) -> tuple[BaseModelRef, Path]:
+def _fetch_base(context: Context, project_id: str, hold: WorkHold, name: str) -> tuple[BaseModelRef, Path]:
     result, stored = results.find_base(context, project_id, name, hold)
     fingerprint = stored.manifest_sha256 or hashlib.sha256(stored.prefix.encode()).hexdigest()
     target = context.settings.bases / f"{result.job.id}-{fingerprint[:12]}"
-    _once(context, target, hold, name, lambda partial: results.fetch_base(context, result, stored, partial, hold))
+    _prepare_once(
+        context, target, hold, name, lambda partial: results.fetch_base(context, result, stored, partial, hold)
+    )
     return BaseModelRef(id=name, fingerprint=fingerprint), target
 
 
-def _once(context: Context, target: Path, hold: Hold, name: str, make: Callable[[Path], None]) -> None:
+def _prepare_once(context: Context, target: Path, hold: WorkHold, name: str, make: Callable[[Path], None]) -> None:
     """Let `make` fill the folder unless this machine has it; another worker that wants it too waits."""
     if target.is_dir():
         return
@@ -79,19 +83,19 @@ def _once(context: Context, target: Path, hold: Hold, name: str, make: Callable[
     with only_one(lock, hold, poll_seconds=settings.poll_seconds, patience=settings.lease_seconds):
         if target.is_dir():
             return
-        hold.tell(f"Preparing the base model {name} on this worker (first use)", f"prepare:{name[-40:]}")
+        hold.report_progress(f"Preparing the base model {name} on this worker (first use)", f"prepare:{name[-40:]}")
         for left in target.parent.glob(f".{glob.escape(target.name)}.*{_PARTIAL}"):
             shutil.rmtree(left, ignore_errors=True)
         # A name of its own: a worker that was frozen over this may wake up and write on.
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_PARTIAL}")
         try:
             make(partial)
-            _put(partial, target)
+            _put_in_place(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _put(partial: Path, target: Path) -> None:
+def _put_in_place(partial: Path, target: Path) -> None:
     try:
         partial.rename(target)
     except OSError:
@@ -99,25 +103,25 @@ def _put(partial: Path, target: Path) -> None:
             raise
 
 
-def _prepare(
-    context: Context, entry: BaseModelEntry, partial: Path, hold: Hold, workdir: Path, command: Sequence[str]
+def _prepare_base(
+    context: Context, entry: BaseModelEntry, partial: Path, hold: WorkHold, workdir: Path, command: Sequence[str]
 ) -> None:
     try:
-        source = locate(entry.source)
+        source = locate_source(entry.source)
     except SourceMissing as error:
-        raise JobFailed(_UNAVAILABLE, f"The base model {entry.id} cannot be used: {error}", "model") from error
+        raise JobFailedForGood(_UNAVAILABLE, f"The base model {entry.id} cannot be used: {error}", "model") from error
     source_file = workdir / SOURCE_NAME
     source_file.write_text(json.dumps(source), encoding="utf-8")
-    child = Child(
+    child = WorkerChild(
         (*command, str(source_file), str(partial)),
         folder=workdir,
         log_file=workdir / LOG_NAME,
-        environment=trainer_environment(context.settings, workdir, hub=isinstance(entry.source, HubSource)),
+        environment=trainer_environment(context.settings, workdir, hub=isinstance(entry.source, CatalogHubSource)),
     )
-    _wait(child, entry, hold, context.settings.poll_seconds)
+    _wait_for_child(child, entry, hold, context.settings.poll_seconds)
 
 
-def _wait(child: Child, entry: BaseModelEntry, hold: Hold, poll_seconds: float) -> None:
+def _wait_for_child(child: WorkerChild, entry: BaseModelEntry, hold: WorkHold, poll_seconds: float) -> None:
     try:
         while (status := child.wait(poll_seconds)) is None:
             hold.check_all()
@@ -131,7 +135,7 @@ def _wait(child: Child, entry: BaseModelEntry, hold: Hold, poll_seconds: float) 
     log.error("Preparing %s ended with status %s:\n%s", entry.id, status, tail)
     message = f"The base model {entry.id} could not be prepared: {_last_line(tail)}"
     if status == ExitCode.BAD_INPUT:
-        raise JobFailed(_UNAVAILABLE, message, "model")
+        raise JobFailedForGood(_UNAVAILABLE, message, "model")
     raise AttemptFailed(_UNAVAILABLE, message, "model")
 
 

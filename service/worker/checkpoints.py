@@ -11,12 +11,12 @@ from collections import deque
 from pathlib import Path
 
 from service.jobs import repository, results_repository, retention
-from service.kit.log import carried
+from service.kit.log import carry_context
 from service.storage import Storage
 from service.storage.errors import StorageError
 from service.worker.lease import Lease
-from service.worker.messages import Row, finite
-from service.worker.transfer import Damaged, StoredFolder, job_prefix, store_folder
+from service.worker.messages import EventRow, replace_nonfinite
+from service.worker.transfer import DamagedFiles, StoredFolder, job_prefix, store_folder
 from trainer.contract import events
 from trainer.contract.result import CHECKPOINTS_FOLDER, MANIFEST_NAME
 
@@ -44,10 +44,10 @@ class CheckpointUploads:
         self._abandoned = False
         self._thread: threading.Thread | None = None
 
-    def add(self, event: events.Checkpoint) -> None:
+    def add_checkpoint(self, event: events.Checkpoint) -> None:
         """Take a checkpoint on: its files stay until they are stored, though the trainer removes old checkpoints.
 
-        Raises LeaseLost or StaleLease where another's place cannot be told.
+        Raises LeaseLost or StaleLease if another's place cannot be told.
         """
         try:
             self._keep_files(event.step)
@@ -56,7 +56,7 @@ class CheckpointUploads:
             return
         except OSError as error:
             log.warning("%s: the checkpoint at step %d was not kept: %s", self._lease.job_id, event.step, error)
-            self._tell_lost(event.step)
+            self._add_lost_event(event.step)
             return
         with self._changed:
             self._waiting.append(event)
@@ -64,10 +64,10 @@ class CheckpointUploads:
             self._changed.notify()
         if left_out is not None:
             log.warning("%s: the store is slower than the training writes checkpoints", self._lease.job_id)
-            self._tell_lost(left_out.step)
+            self._add_lost_event(left_out.step)
         if self._thread is None:
             self._thread = threading.Thread(
-                target=carried(self._work), name=f"checkpoints-{self._lease.job_id}", daemon=True
+                target=carry_context(self._store_until_done), name=f"checkpoints-{self._lease.job_id}", daemon=True
             )
             self._thread.start()
 
@@ -95,14 +95,14 @@ class CheckpointUploads:
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def _work(self) -> None:
+    def _store_until_done(self) -> None:
         try:
-            while (event := self._next()) is not None:
-                self._store(event)
+            while (event := self._next_checkpoint()) is not None:
+                self._store_checkpoint(event)
         except Exception as error:  # noqa: BLE001 - raised again in the supervisor's thread
             self.failure = error
 
-    def _next(self) -> events.Checkpoint | None:
+    def _next_checkpoint(self) -> events.Checkpoint | None:
         with self._changed:
             while not self._waiting:
                 if self._last_was_added or self._abandoned:
@@ -110,12 +110,12 @@ class CheckpointUploads:
                 self._changed.wait()
             return self._waiting.popleft()
 
-    def _place(self, step: int) -> Path:
+    def _waiting_folder(self, step: int) -> Path:
         return self._folder / _WAITING_FOLDER / f"step-{step}"
 
     def _keep_files(self, step: int) -> None:
         """Link the checkpoint's files: that takes neither time nor room. Raises OSError."""
-        place, source = self._place(step), self._folder / CHECKPOINTS_FOLDER / f"step-{step}"
+        place, source = self._waiting_folder(step), self._folder / CHECKPOINTS_FOLDER / f"step-{step}"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         files = [path for path in source.rglob("*") if path.is_file()]
@@ -124,50 +124,50 @@ class CheckpointUploads:
         for file in files:
             target = place / file.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _link(file, target)
+            _link_or_copy(file, target)
 
-    def _store(self, event: events.Checkpoint) -> None:
+    def _store_checkpoint(self, event: events.Checkpoint) -> None:
         prefix = f"{job_prefix(self._lease.job_id, self._lease.token)}/checkpoints/step-{event.step}"
         try:
-            stored = store_folder(self._storage, self._place(event.step), prefix, self._lease)
-        except (Damaged, StorageError, OSError) as error:
+            stored = store_folder(self._storage, self._waiting_folder(event.step), prefix, self._lease)
+        except (DamagedFiles, StorageError, OSError) as error:
             # A run does not end for a checkpoint: a later one may be kept.
             log.warning("%s: the checkpoint at step %d was not kept: %s", self._lease.job_id, event.step, error)
-            self._tell_lost(event.step)
+            self._add_lost_event(event.step)
         else:
-            self._lease.insist(lambda: self._record(event, prefix, stored))
+            self._lease.retry_while_database_is_down(lambda: self._record_checkpoint(event, prefix, stored))
         finally:
-            shutil.rmtree(self._place(event.step), ignore_errors=True)
+            shutil.rmtree(self._waiting_folder(event.step), ignore_errors=True)
 
-    def _record(self, event: events.Checkpoint, prefix: str, stored: StoredFolder) -> None:
-        with self._lease.write() as session:
+    def _record_checkpoint(self, event: events.Checkpoint, prefix: str, stored: StoredFolder) -> None:
+        with self._lease.open_transaction() as session:
             job = repository.by_id(session, self._lease.job_id)
             results_repository.add_checkpoint(
                 session,
                 self._lease.job_id,
                 step=event.step,
-                metrics=finite(event.metrics),
+                metrics=replace_nonfinite(event.metrics),
                 blob_prefix=prefix,
                 manifest_sha256=stored.manifest_sha256,
                 size=stored.bytes,
-                expires_in=retention.seconds(job, "checkpoints") if job else None,
+                expires_in=retention.seconds_to_keep(job, "checkpoints") if job else None,
             )
-            row = Row(message=f"Checkpoint created at step {event.step}", once_key=f"checkpoint:{event.step}")
+            row = EventRow(message=f"Checkpoint created at step {event.step}", once_key=f"checkpoint:{event.step}")
             repository.add_event(session, self._lease.job_id, **row)
 
-    def _tell_lost(self, step: int) -> None:
-        row = Row(
+    def _add_lost_event(self, step: int) -> None:
+        row = EventRow(
             message=f"The checkpoint at step {step} could not be kept", level="warn", once_key=f"lost-checkpoint:{step}"
         )
 
-        def write() -> None:
-            with self._lease.write() as session:
+        def write_event() -> None:
+            with self._lease.open_transaction() as session:
                 repository.add_event(session, self._lease.job_id, **row)
 
-        self._lease.insist(write)
+        self._lease.retry_while_database_is_down(write_event)
 
 
-def _link(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     """Give a file another name, or a copy where the file system has no such thing. Raises OSError."""
     try:
         os.link(source, target)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import trainer
 from service.kit.settings import Settings
-from service.kit.tether import tethered
+from service.kit.tether import tether_command
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +53,14 @@ def trainer_environment(settings: Settings, scratch: Path, *, hub: bool = False,
     )
 
 
-class Child:
+class WorkerChild:
     """A running child. Start it from the main thread (see `kit/tether.py`)."""
 
     def __init__(self, command: Sequence[str], *, folder: Path, log_file: Path, environment: Mapping[str, str]) -> None:
         self.asked_to_stop = False
         self._log_file = log_file
         self._process = subprocess.Popen(
-            tethered(command),
+            tether_command(command),
             cwd=folder,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
@@ -70,7 +70,7 @@ class Child:
         )
         assert self._process.stdout is not None
         self._copier = threading.Thread(
-            target=_copy, args=(self._process.stdout, log_file), name=f"log-{self._process.pid}", daemon=True
+            target=_copy_output, args=(self._process.stdout, log_file), name=f"log-{self._process.pid}", daemon=True
         )
         self._copier.start()
 
@@ -80,7 +80,7 @@ class Child:
         return self._process.pid
 
     def wait(self, seconds: float) -> int | None:
-        """Wait for the end and return the exit status (negative: a signal), or None where it still runs."""
+        """Wait for the end and return the exit status (negative: a signal), or None if it still runs."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -118,7 +118,7 @@ class Child:
             os.killpg(self._process.pid, number)
 
 
-def _copy(source: BinaryIO, target: Path) -> None:
+def _copy_output(source: BinaryIO, target: Path) -> None:
     """Drain the pipe whatever happens: a child that nobody reads from would stand still."""
     written = 0
     with source:

@@ -1,18 +1,18 @@
 """How an attempt at a job can end without a result. `run.py` turns each into the job's next state.
 
 AttemptEnd
-├── JobFailed       the user's to mend: the job ends, another attempt would end the same way
-├── AttemptFailed   ours or the machine's: the job is tried again while its budget lasts
+├── JobFailedForGood  the user must change the job: it ends, as another attempt would fail the same way
+├── AttemptFailed     our fault or the machine's: the job is tried again while its budget lasts
 │   └── AttemptCrashed  the trainer just ended: counts only as long as the job gets no further
-├── JobPaused       its owner paused the job: it stands still at its last checkpoint
-├── JobTimedOut     it has run for as long as it may: the job ends
-├── WorkerStopping  this worker is being stopped: the job goes back to the queue, uncounted
-└── LeaseLost       the job is no longer ours, or may not be: nothing more is written
+├── JobPaused         its owner paused the job: it waits at its last checkpoint
+├── JobTimedOut       it has run for as long as it may: the job ends
+├── WorkerStopping    this worker is being stopped: the job goes back to the queue, uncounted
+└── LeaseLost         the job is no longer ours, or may not be: nothing more is written
 """
 
 from __future__ import annotations
 
-from service.jobs.lifecycle import JobError
+from service.jobs.lifecycle import JobFailureReason
 
 
 class AttemptEnd(Exception):
@@ -22,10 +22,10 @@ class AttemptEnd(Exception):
 class _WithReason(AttemptEnd):
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
-        self.error = JobError(code=code, message=message, param=param)
+        self.error = JobFailureReason(code=code, message=message, param=param)
 
 
-class JobFailed(_WithReason):
+class JobFailedForGood(_WithReason):
     """The job can never succeed as it is; `error` tells its owner why."""
 
 

@@ -10,19 +10,19 @@ from typing import Any
 from service.context import Context
 from service.exports import lifecycle, repository
 from service.exports.lifecycle import attempt_folder
-from service.exports.tables import ExportStatus, ModelExport
+from service.exports.tables import ExportStatus, ModelExportRow
 from service.jobs import references
 from service.jobs import repository as jobs
-from service.jobs.references import Result, Stored
+from service.jobs.references import EarlierResult, StoredResult
 from service.kit.errors import Unavailable
 from service.storage.errors import StorageError, StorageFull
 from service.worker.bases import prepared_base
-from service.worker.errors import AttemptFailed, JobFailed
-from service.worker.hold import Hold
+from service.worker.errors import AttemptFailed, JobFailedForGood
+from service.worker.hold import WorkHold
 from service.worker.lease import Lease
 from service.worker.publish import write_zip
 from service.worker.results import fetch_result
-from service.worker.transfer import Damaged, upload
+from service.worker.transfer import DamagedFiles, upload_entry
 from trainer.contract.export import (
     BASE_FOLDER,
     OUTPUT_FOLDER,
@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 
 def lay_out(
-    context: Context, export: ModelExport, lease: Lease, folder: Path, *, prepare_command: Sequence[str]
-) -> Result:
-    """Fetch the model, and make its base ready where it lies on one. Raises JobFailed, AttemptFailed, LeaseLost."""
-    result, stored = lease.insist(lambda: _find(context, export))
+    context: Context, export: ModelExportRow, lease: Lease, folder: Path, *, prepare_command: Sequence[str]
+) -> EarlierResult:
+    """Fetch the model, and prepare its base if it has one. Raises JobFailedForGood, AttemptFailed, LeaseLost."""
+    result, stored = lease.retry_while_database_is_down(lambda: _find_source(context, export))
     fetch_result(context, result, stored, folder / SOURCE_FOLDER, lease)
     if export.format == "adapter":
         return result
@@ -64,36 +64,40 @@ def lay_out(
     return result
 
 
-def pack(export: ModelExport, folder: Path, result: Result, hold: Hold) -> tuple[Path, dict[str, Any] | None]:
+def pack_export(
+    export: ModelExportRow, folder: Path, result: EarlierResult, hold: WorkHold
+) -> tuple[Path, dict[str, Any] | None]:
     """Return the one file to store, and what was verified of it.
 
-    Raises AttemptFailed where it is not there, and LeaseLost.
+    Raises AttemptFailed if it is not there, and LeaseLost.
     """
     if export.format == "adapter":
         facts = {"base": result.job.base}
-        return _zip(folder / SOURCE_FOLDER, folder / export.filename, hold, facts=facts), None
+        return _zip_folder(folder / SOURCE_FOLDER, folder / export.filename, hold, facts=facts), None
     try:
         check = ExportCheck.model_validate_json((folder / RESULT_NAME).read_bytes()).model_dump(mode="json")
         if export.format == "gguf":
             (file,) = (folder / OUTPUT_FOLDER).iterdir()
             return file, check
         manifest = read_manifest(folder / OUTPUT_FOLDER)
-        return _zip(folder / OUTPUT_FOLDER, folder / export.filename, hold, facts=manifest.facts), check
+        return _zip_folder(folder / OUTPUT_FOLDER, folder / export.filename, hold, facts=manifest.facts), check
     except (OSError, ValueError) as error:
         raise AttemptFailed("result_damaged", "The program that makes exports left no result.") from error
 
 
-def store(context: Context, export: ModelExport, lease: Lease, file: Path, verification: dict[str, Any] | None) -> None:
+def store_export(
+    context: Context, export: ModelExportRow, lease: Lease, file: Path, verification: dict[str, Any] | None
+) -> None:
     """Upload a file and end the export as ready.
 
-    Raises AttemptFailed where it cannot be stored, and StaleLease or LeaseLost where the export is not ours any more.
+    Raises AttemptFailed if it cannot be stored, and StaleLease or LeaseLost if the export is not ours any more.
     """
     (entry,) = entries_of(file.parent, [file])
     key = f"{attempt_folder(export, lease.token)}/{export.filename}"
 
-    def publish() -> None:
+    def publish_stored() -> None:
         with context.db.write() as session:
-            lifecycle.publish(
+            lifecycle.publish_export(
                 session,
                 export,
                 token=lease.token,
@@ -104,30 +108,32 @@ def store(context: Context, export: ModelExport, lease: Lease, file: Path, verif
             )
 
     try:
-        upload(context.storage, key, file, entry, lease)
-        lease.insist(publish)
+        upload_entry(context.storage, key, file, entry, lease)
+        lease.retry_while_database_is_down(publish_stored)
     except BaseException as error:
-        published = _published(context, export, lease.token)
+        published = _is_published(context, export, lease.token)
         if published:
             return  # an earlier try succeeded, whose answer got lost
         if published is False:
-            _discard(context, key)
-        if isinstance(error, Damaged | StorageError):
+            _discard_blob(context, key)
+        if isinstance(error, DamagedFiles | StorageError):
             code = "storage_full" if isinstance(error, StorageFull) else "storage_unavailable"
             raise AttemptFailed(code, str(error)) from error
         raise
 
 
-def _find(context: Context, export: ModelExport) -> tuple[Result, Stored]:
+def _find_source(context: Context, export: ModelExportRow) -> tuple[EarlierResult, StoredResult]:
     with context.db.read() as session:
         job = jobs.by_id(session, export.job_id)
-        stored = references.stored(session, export.job_id, export.step)
+        stored = references.locate_result(session, export.job_id, export.step)
     if job is None or stored is None:
-        raise JobFailed("model_deleted", f"The model {export.model} was deleted before it was exported.", "model")
-    return Result(job, export.step, export.model), stored
+        raise JobFailedForGood(
+            "model_deleted", f"The model {export.model} was deleted before it was exported.", "model"
+        )
+    return EarlierResult(job, export.step, export.model), stored
 
 
-def _zip(source: Path, target: Path, hold: Hold, *, facts: dict[str, Any]) -> Path:
+def _zip_folder(source: Path, target: Path, hold: WorkHold, *, facts: dict[str, Any]) -> Path:
     """Pack a folder, with a manifest of what is in it: a checkpoint's own lists what only training needs."""
     files = [path for path in source.rglob("*") if path.is_file() and path != source / MANIFEST_NAME]
     write_manifest(source, Manifest(files=entries_of(source, files), facts=facts))
@@ -136,8 +142,8 @@ def _zip(source: Path, target: Path, hold: Hold, *, facts: dict[str, Any]) -> Pa
     return target
 
 
-def _published(context: Context, export: ModelExport, token: int) -> bool | None:
-    """Tell whether this attempt is published. None where the database does not say."""
+def _is_published(context: Context, export: ModelExportRow, token: int) -> bool | None:
+    """Tell whether this attempt is published. None if the database does not say."""
     try:
         with context.db.read() as session:
             found = repository.by_id(session, export.id)
@@ -146,7 +152,7 @@ def _published(context: Context, export: ModelExport, token: int) -> bool | None
     return found is not None and found.status == ExportStatus.READY and found.lease_token == token
 
 
-def _discard(context: Context, key: str) -> None:
+def _discard_blob(context: Context, key: str) -> None:
     try:
         context.storage.delete(key)
     except StorageError as error:

@@ -17,16 +17,16 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.exports import lifecycle, repository
-from service.exports.tables import ModelExport
+from service.exports.tables import ModelExportRow
 from service.jobs.errors import StaleLease
-from service.jobs.lifecycle import JobError
+from service.jobs.lifecycle import JobFailureReason
 from service.kit import tracing
 from service.kit.errors import Unavailable
 from service.kit.log import in_own_context, set_subject
 from service.worker.bases import PREPARE_COMMAND
-from service.worker.child import Child, trainer_environment
-from service.worker.errors import AttemptFailed, JobFailed, LeaseLost, WorkerStopping
-from service.worker.export_files import lay_out, pack, store
+from service.worker.child import WorkerChild, trainer_environment
+from service.worker.errors import AttemptFailed, JobFailedForGood, LeaseLost, WorkerStopping
+from service.worker.export_files import lay_out, pack_export, store_export
 from service.worker.lease import Lease
 from service.worker.messages import without_nul
 from service.worker.run import FULL
@@ -61,7 +61,7 @@ class Exporter:
         self._command = command
         self._prepare_command = prepare_command
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="exports", daemon=True)
+        self._thread = threading.Thread(target=self._make_until_stopped, name="exports", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -73,7 +73,7 @@ class Exporter:
         self._stop.set()
         self._thread.join(self._context.settings.stop_seconds)  # an upload may be at its end
 
-    def _work(self) -> None:
+    def _make_until_stopped(self) -> None:
         # Children die with the thread that starts them: this one lives as long as the worker.
         while not self._stop.wait(self._context.settings.poll_seconds):
             try:
@@ -88,11 +88,11 @@ class Exporter:
         """Make the export that is first in turn; False if none waits. Raises Unavailable."""
         settings = self._context.settings
         with self._context.db.read() as session:
-            if not repository.waits(session):
+            if not repository.export_waits(session):
                 return False
         since = time.monotonic()
         with self._context.db.write() as session:
-            export = lifecycle.start(session, owner=self._owner, lease_seconds=settings.lease_seconds)
+            export = lifecycle.start_export(session, owner=self._owner, lease_seconds=settings.lease_seconds)
         if export is None:
             return False
         set_subject(export.id, export.lease_token)
@@ -108,31 +108,31 @@ class Exporter:
         )
         with lease:
             try:
-                self._attempt(export, lease)
+                self._attempt_export(export, lease)
                 log.info("%s is ready", export.id)
             except (LeaseLost, StaleLease) as error:
                 log.warning("Stopped: %s", error)
             except Exception as error:  # noqa: BLE001 - every end of an attempt becomes the export's next status
-                self._end(export, lease, error)
+                self._end_attempt(export, lease, error)
         return True
 
-    def _attempt(self, export: ModelExport, lease: Lease) -> None:
+    def _attempt_export(self, export: ModelExportRow, lease: Lease) -> None:
         context = self._context
         facts = {"burnish.job.id": export.job_id, "burnish.export.id": export.id}
         with tracing.span("export", facts), work_folder(context.settings.work, export.id, lease.token) as folder:
             result = lay_out(context, export, lease, folder, prepare_command=self._prepare_command)
             lease.check_all()
             if export.format != "adapter":
-                self._convert(folder, lease)
-            file, verification = pack(export, folder, result, lease)
-            store(context, export, lease, file, verification)
+                self._convert_files(folder, lease)
+            file, verification = pack_export(export, folder, result, lease)
+            store_export(context, export, lease, file, verification)
 
-    def _convert(self, folder: Path, lease: Lease) -> None:
-        """Let the trainer's program write the files. Raises JobFailed, AttemptFailed, LeaseLost, WorkerStopping."""
+    def _convert_files(self, folder: Path, lease: Lease) -> None:
+        """Run the trainer's program. Raises JobFailedForGood, AttemptFailed, LeaseLost or WorkerStopping."""
         settings = self._context.settings
         scratch = folder / "tmp"
         scratch.mkdir()
-        child = Child(
+        child = WorkerChild(
             (*_NICENESS, *self._command, str(folder)),
             folder=folder,
             log_file=folder / LOG_NAME,
@@ -146,51 +146,53 @@ class Exporter:
             raise
         child.close()
         if status != ExitCode.DONE:
-            raise _failure(status, child.tail())
+            raise _explain_exit(status, child.tail())
 
-    def _end(self, export: ModelExport, lease: Lease, error: Exception) -> None:
+    def _end_attempt(self, export: ModelExportRow, lease: Lease, error: Exception) -> None:
         change = self._change_of(export, lease.token, error)
 
-        def write() -> None:
+        def write_end() -> None:
             with self._context.db.write() as session:
                 change(session)
 
         try:
-            lease.insist(write)
+            lease.retry_while_database_is_down(write_end)
         except (LeaseLost, StaleLease) as lost:
             log.warning("Stopped: %s", lost)
 
-    def _change_of(self, export: ModelExport, token: int, error: Exception) -> Callable[[Session], None]:
+    def _change_of(self, export: ModelExportRow, token: int, error: Exception) -> Callable[[Session], None]:
         settings = self._context.settings
         match error:
             case WorkerStopping():
                 log.info("%s waits for another worker: this one stops", export.id)
-                return lambda session: lifecycle.give_back(session, export, settings, token=token)
-            case JobFailed():
+                return lambda session: lifecycle.requeue_export(session, export, settings, token=token)
+            case JobFailedForGood():
                 log.info("%s failed: %s", export.id, error)
-                return lambda session: lifecycle.fail(session, export, settings, token=token, error=_clean(error.error))
+                return lambda session: lifecycle.fail_export(
+                    session, export, settings, token=token, error=_clean_error(error.error)
+                )
             case AttemptFailed():
                 log.error("%s: this attempt failed: %s", export.id, error)
-                reason = _clean(error.error)
+                reason = _clean_error(error.error)
             case OSError() if error.errno in FULL:
                 log.error("%s: the disk is full: %s", export.id, error)
-                reason = JobError("disk_full", "The disk of the worker is full: free some space there.")
+                reason = JobFailureReason("disk_full", "The disk of the worker is full: free some space there.")
             case _:
                 log.error("%s: unexpected error in the worker", export.id, exc_info=error)
                 text = f"The worker failed unexpectedly ({type(error).__name__}); the details are in its log."
-                reason = JobError("worker_error", text)
-        return lambda session: lifecycle.retry_or_fail(session, export, settings, token=token, error=reason)
+                reason = JobFailureReason("worker_error", text)
+        return lambda session: lifecycle.retry_or_fail_export(session, export, settings, token=token, error=reason)
 
 
 class ExportLease(Lease):
     """The lease on an export, which has no events."""
 
-    def tell(self, message: str, once_key: str, *, level: str = "info") -> None:  # noqa: ARG002 - all go to the log
+    def report_progress(self, message: str, once_key: str, *, level: str = "info") -> None:  # noqa: ARG002 - all go to the log
         """Write to the worker's log."""
         log.info("%s: %s", self.job_id, message)
 
 
-def _failure(status: int, tail: str) -> JobFailed | AttemptFailed:
+def _explain_exit(status: int, tail: str) -> JobFailedForGood | AttemptFailed:
     if status == -signal.SIGKILL:
         return AttemptFailed("out_of_memory", _NO_MEMORY)
     last = tail.splitlines()[-1] if tail else ""
@@ -198,9 +200,9 @@ def _failure(status: int, tail: str) -> JobFailed | AttemptFailed:
     match = _SENTENCE.fullmatch(last)
     if match is None or status not in (ExitCode.BAD_INPUT, ExitCode.FAULT):
         return AttemptFailed("trainer_crashed", f"The program that makes exports ended with status {status}.")
-    kind = JobFailed if status == ExitCode.BAD_INPUT else AttemptFailed
+    kind = JobFailedForGood if status == ExitCode.BAD_INPUT else AttemptFailed
     return kind(match[1], match[2][:1000])
 
 
-def _clean(error: JobError) -> JobError:
-    return JobError(code=error.code, message=without_nul(error.message), param=error.param)
+def _clean_error(error: JobFailureReason) -> JobFailureReason:
+    return JobFailureReason(code=error.code, message=without_nul(error.message), param=error.param)

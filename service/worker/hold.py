@@ -20,8 +20,8 @@ T = TypeVar("T")
 _STORAGE_TRIES = 5
 
 
-class Hold(ABC):
-    """A lease on a job, or `Unleased`."""
+class WorkHold(ABC):
+    """A lease on a job, or `UnleasedHold`."""
 
     def __init__(self, subject: str, *, stop: threading.Event, poll_seconds: float) -> None:
         self._subject = subject
@@ -37,14 +37,14 @@ class Hold(ABC):
         """Raise as `check`, or where the work should rather stop here."""
 
     @abstractmethod
-    def tell(self, message: str, once_key: str, *, level: str = "info") -> None:
+    def report_progress(self, message: str, once_key: str, *, level: str = "info") -> None:
         """Let the owner know what takes long, once a key."""
 
     def pause(self, seconds: float) -> None:
         """Wait a moment, less where the process is asked to stop meanwhile."""
         self._stop.wait(seconds)
 
-    def insist(self, action: Callable[[], T]) -> T:
+    def retry_while_database_is_down(self, action: Callable[[], T]) -> T:
         """Repeat `action` while the database is away, as long as `check` allows."""
         while True:
             self.check()
@@ -54,7 +54,7 @@ class Hold(ABC):
                 log.warning("%s: %s Trying again.", self._subject, error.message)
                 time.sleep(self._poll_seconds)
 
-    def patiently(self, action: Callable[[], T]) -> T:
+    def retry_while_storage_is_down(self, action: Callable[[], T]) -> T:
         """Repeat `action` a few times, ever later, while the blob store is away. Raises StorageUnavailable."""
         for attempt in range(1, _STORAGE_TRIES):
             self.check()
@@ -67,29 +67,29 @@ class Hold(ABC):
                     time.sleep(self._poll_seconds)
         return action()
 
-    def watched(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def check_between_chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """Pass chunks on as long as `check` allows."""
         for chunk in chunks:
             self.check()
             yield chunk
 
 
-class Unleased(Hold):
+class UnleasedHold(WorkHold):
     """Work that belongs to no job: it goes on until the process is asked to stop."""
 
     def check(self) -> None:
-        """Raise WorkerStopping where the process is being stopped."""
+        """Raise WorkerStopping if the process is being stopped."""
         if self._stop.is_set():
             raise WorkerStopping
 
     def check_all(self) -> None:
-        """Raise WorkerStopping where the process is being stopped."""
+        """Raise WorkerStopping if the process is being stopped."""
         self.check()
 
-    def insist(self, action: Callable[[], T]) -> T:
+    def retry_while_database_is_down(self, action: Callable[[], T]) -> T:
         """Try once: whoever waits for the work can ask again. Raises Unavailable."""
         return action()
 
-    def tell(self, message: str, once_key: str, *, level: str = "info") -> None:  # noqa: ARG002 - the log takes all
+    def report_progress(self, message: str, once_key: str, *, level: str = "info") -> None:  # noqa: ARG002 - the log takes all
         """Write it into the log."""
         log.info("%s: %s", self._subject, message)

@@ -16,10 +16,10 @@ from service.jobs import repository
 from service.jobs.errors import StaleLease
 from service.kit.db import Database
 from service.kit.errors import Unavailable
-from service.kit.log import carried
+from service.kit.log import carry_context
 from service.kit.settings import Settings
 from service.worker.errors import JobPaused, JobTimedOut, LeaseLost, WorkerStopping
-from service.worker.hold import Hold
+from service.worker.hold import WorkHold
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +27,19 @@ SAFE_SHARE = 5 / 6
 """A holder gives up after this share of the lease without a renewal, so that no successor starts beside it."""
 
 
-class Rows(Protocol):
+class LeasedRows(Protocol):
     """The SQL of what is leased: `jobs.repository`, or that of another kind of work."""
 
-    def renew(self, session: Session, job_id: str, token: int, /, *, lease_seconds: float, **values: Any) -> bool:
-        """Prolong the lease, writing further columns with it. False where the token is stale."""
+    def renew_lease(self, session: Session, job_id: str, token: int, /, *, lease_seconds: float, **values: Any) -> bool:
+        """Prolong the lease, writing further columns with it. False if the token is stale."""
         ...
 
     def pause_wanted(self, session: Session, job_id: str, token: int, /) -> bool | None:
-        """Tell whether the work is to be paused; None where it is not the token's any more."""
+        """Tell whether the work is to be paused; None if it is not the token's any more."""
         ...
 
 
-class Lease(Hold):
+class Lease(WorkHold):
     """A context manager around one attempt. `lost` is decided by a clock as well, so it cannot come too late.
 
     `since` is `time.monotonic()` from before the claim, `time_left` the seconds that the job may run from there on.
@@ -55,7 +55,7 @@ class Lease(Hold):
         stop: threading.Event,
         since: float,
         time_left: float | None = None,
-        rows: Rows = repository,
+        rows: LeasedRows = repository,
     ) -> None:
         super().__init__(job_id, stop=stop, poll_seconds=settings.poll_seconds)
         self.since = since
@@ -69,7 +69,9 @@ class Lease(Hold):
         self._stale = threading.Event()
         self._pause = threading.Event()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=carried(self._keep), name=f"lease-{job_id}", daemon=True)
+        self._thread = threading.Thread(
+            target=carry_context(self._renew_until_closed), name=f"lease-{job_id}", daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -97,14 +99,14 @@ class Lease(Hold):
         return self._until is not None and time.monotonic() >= self._until
 
     def check(self) -> None:
-        """Raise LeaseLost where the job is not ours any more."""
+        """Raise LeaseLost if the job is not ours any more."""
         if self._stale.is_set():
             raise LeaseLost(f"the job {self.job_id} was cancelled or taken over")
         if self._too_old():
             raise LeaseLost(f"the lease on {self.job_id} could not be renewed in time")
 
     def check_all(self) -> None:
-        """Raise LeaseLost, JobTimedOut, WorkerStopping where this worker is being stopped, or JobPaused."""
+        """Raise LeaseLost, JobTimedOut, WorkerStopping if this worker is being stopped, or JobPaused."""
         self.check()
         if self.timed_out:
             raise JobTimedOut
@@ -114,7 +116,7 @@ class Lease(Hold):
             raise JobPaused
 
     @contextmanager
-    def write(self, **values: Any) -> Generator[Session, None, None]:
+    def open_transaction(self, **values: Any) -> Generator[Session, None, None]:
         """Open a transaction that holds only while the lease is ours; it renews the lease and sets columns.
 
         Raises StaleLease, or Unavailable.
@@ -122,7 +124,7 @@ class Lease(Hold):
         began = time.monotonic()
         try:
             with self._db.write() as session:
-                if not self._rows.renew(
+                if not self._rows.renew_lease(
                     session,
                     self.job_id,
                     self.token,
@@ -136,23 +138,23 @@ class Lease(Hold):
             raise
         self._renewed = began
 
-    def tell(self, message: str, once_key: str, *, level: str = "info") -> None:
+    def report_progress(self, message: str, once_key: str, *, level: str = "info") -> None:
         """Write an event of the job. Raises LeaseLost."""
 
-        def write() -> None:
-            with self.write() as session:
+        def write_event() -> None:
+            with self.open_transaction() as session:
                 once = f"{once_key}:{self.token}"
                 repository.add_event(session, self.job_id, message, once_key=once, level=level)
 
-        self.insist(write)
+        self.retry_while_database_is_down(write_event)
 
     def _too_old(self) -> bool:
         return time.monotonic() - self._renewed > self._settings.lease_seconds * SAFE_SHARE
 
-    def _keep(self) -> None:
+    def _renew_until_closed(self) -> None:
         while not self._closed.wait(self._settings.poll_seconds):
             try:
-                self._look()
+                self._look_once()
             except StaleLease:
                 self._stale.set()
                 return
@@ -161,9 +163,9 @@ class Lease(Hold):
             except Exception:  # whatever it is, the next look may succeed, and the clock goes on
                 log.exception("%s: the lease could not be renewed", self.job_id)
 
-    def _look(self) -> None:
+    def _look_once(self) -> None:
         if time.monotonic() - self._renewed >= self._settings.heartbeat_seconds:
-            with self.write():
+            with self.open_transaction():
                 return
         with self._db.read() as session:
             wanted = self._rows.pause_wanted(session, self.job_id, self.token)

@@ -10,14 +10,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.worker.hold import Hold
+from service.worker.hold import WorkHold
 
 _SIGNS = 10
 """How often a holder shows a sign of life in the time after which others give up waiting for one."""
 
 
 @contextmanager
-def only_one(path: Path, hold: Hold, *, poll_seconds: float, patience: float) -> Generator[None]:
+def only_one(path: Path, hold: WorkHold, *, poll_seconds: float, patience: float) -> Generator[None]:
     """Hold the lock for the length of the block.
 
     The kernel frees it when its holder dies. A holder that is frozen shows no sign of life: after `patience` seconds
@@ -25,7 +25,7 @@ def only_one(path: Path, hold: Hold, *, poll_seconds: float, patience: float) ->
 
     Raises what `hold.check_all` raises, while it waits.
     """
-    descriptor = _take(path, hold, poll_seconds, patience)
+    descriptor = _take_lock(path, hold, poll_seconds, patience)
     ended = threading.Event()
     alive = threading.Thread(target=_show_life, args=(descriptor, ended, patience / _SIGNS), daemon=True)
     alive.start()
@@ -42,11 +42,11 @@ def _show_life(descriptor: int, ended: threading.Event, seconds: float) -> None:
         os.utime(descriptor)
 
 
-def _take(path: Path, hold: Hold, poll_seconds: float, patience: float) -> int:
+def _take_lock(path: Path, hold: WorkHold, poll_seconds: float, patience: float) -> int:
     seen, since = (0, 0), time.monotonic()
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        if _locked(descriptor) and _inode_at(path) == os.fstat(descriptor).st_ino:
+        if _try_lock(descriptor) and _inode_at(path) == os.fstat(descriptor).st_ino:
             return descriptor
         state = os.fstat(descriptor)
         os.close(descriptor)
@@ -59,7 +59,7 @@ def _take(path: Path, hold: Hold, poll_seconds: float, patience: float) -> int:
         hold.pause(poll_seconds)
 
 
-def _locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

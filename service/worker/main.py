@@ -17,10 +17,10 @@ from service.queue.consumer import JobConsumer, StopRequested
 from service.queue.rq import address_of
 from service.worker.bases import PREPARE_COMMAND
 from service.worker.exporter import EXPORT_COMMAND, Exporter
-from service.worker.presence import Presence
+from service.worker.presence import WorkerPresence
 from service.worker.previews import Previewer
 from service.worker.run import WorkerRuntime, run_job
-from service.worker.stage import sweep
+from service.worker.stage import sweep_folders
 from service.worker.supervise import TRAINER_COMMAND
 from service.workers.capacity import own_capacity
 
@@ -39,10 +39,10 @@ def run_worker(
 
     Call it from the process's main thread. A job that runs at the signal is given back to the queue.
     """
-    telemetry.begin(settings, "worker", name)
+    telemetry.set_up_telemetry(settings, "worker", name)
     context = open_context(settings)
     stop = threading.Event()
-    if left := sweep(settings.work):
+    if left := sweep_folders(settings.work):
         log.warning("Removed %d work folder(s) that killed workers had left", left)
     runtime = WorkerRuntime(
         context=context,
@@ -52,7 +52,7 @@ def run_worker(
         prepare_command=prepare_command,
         capacity=own_capacity(settings),
     )
-    present = Presence(context, name=name, capacity=runtime.capacity)
+    present = WorkerPresence(context, name=name, capacity=runtime.capacity)
     previewer = Previewer(context, worker_id=present.worker_id, prepare_command=prepare_command)
     exporter = Exporter(context, owner=name, command=export_command, prepare_command=prepare_command)
     try:
@@ -60,7 +60,7 @@ def run_worker(
             consumer = JobConsumer(settings.redis, name=name, stop=stop)
             log.info("Worker %s starts; its queue is at %s", name, address_of(settings.redis))
             with closing(consumer), present, previewer, exporter:
-                consumer.consume(partial(_run_unless_unavailable, runtime))
+                consumer.consume_ids(partial(_run_unless_unavailable, runtime))
     finally:
         context.db.close()
     log.info("Worker %s has stopped", name)

@@ -9,7 +9,7 @@ from typing import Any, NotRequired, TypedDict, cast
 from trainer.contract import events
 
 
-class Row(TypedDict):
+class EventRow(TypedDict):
     """The arguments of `jobs.repository.add_event` after the job's id."""
 
     message: str
@@ -32,14 +32,14 @@ _STEP_FIELDS = {
 }
 
 
-def finite(value: Any) -> Any:
+def replace_nonfinite(value: Any) -> Any:
     """Return a JSON value with null for each number that JSON does not have (NaN, infinity)."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in cast(dict[str, Any], value).items()}
+        return {key: replace_nonfinite(item) for key, item in cast(dict[str, Any], value).items()}
     if isinstance(value, list):
-        return [finite(item) for item in cast(list[Any], value)]
+        return [replace_nonfinite(item) for item in cast(list[Any], value)]
     return value
 
 
@@ -48,39 +48,39 @@ def without_nul(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def row_of(event: events.Event) -> Row | None:
+def row_of(event: events.Event) -> EventRow | None:
     """Return the job's event for a trainer's. None for those that are told otherwise: checkpoints and errors."""
     match event:
         case events.Step():
-            return _step(event)
+            return _make_step_row(event)
         case events.Evaluation():
-            return _evaluation(event)
+            return _make_evaluation_row(event)
         case events.Phase():
-            return Row(message=without_nul(event.message), once_key=f"phase:{event.phase}")
+            return EventRow(message=without_nul(event.message), once_key=f"phase:{event.phase}")
         case events.Configured():
-            return Row(message=without_nul(event.message), once_key="configured", data={"counts": event.counts})
+            return EventRow(message=without_nul(event.message), once_key="configured", data={"counts": event.counts})
         case events.Warning():
             digest = hashlib.sha256(event.message.encode()).hexdigest()
-            return Row(message=without_nul(event.message), once_key=f"warning:{digest[:32]}", level="warn")
+            return EventRow(message=without_nul(event.message), once_key=f"warning:{digest[:32]}", level="warn")
         case _:
             return None
 
 
-def _step(event: events.Step) -> Row:
-    return Row(
+def _make_step_row(event: events.Step) -> EventRow:
+    return EventRow(
         message=f"Step {event.step}/{event.total_steps}: training loss={event.train_loss:.2f}",
         once_key=f"step:{event.step}",
         kind="metrics",
-        data=finite({**event.model_dump(mode="json", include=_STEP_FIELDS), **event.metrics}),
+        data=replace_nonfinite({**event.model_dump(mode="json", include=_STEP_FIELDS), **event.metrics}),
     )
 
 
-def _evaluation(event: events.Evaluation) -> Row:
+def _make_evaluation_row(event: events.Evaluation) -> EventRow:
     prefix, words = ("full_valid", "full validation") if event.full else ("valid", "validation")
     whose = "starting model, " if event.model == "base" else ""
     shown = {"loss": event.valid_loss, **event.metrics}
     headline = next((f" {name}={value:.2f}" for name, value in shown.items() if value is not None), "")
-    return Row(
+    return EventRow(
         message=f"Step {event.step}/{event.total_steps}: {whose}{words}{headline}",
         once_key=f"evaluation:{event.model}:{event.step}:{'full' if event.full else 'part'}",
         kind="metrics",
@@ -88,8 +88,8 @@ def _evaluation(event: events.Evaluation) -> Row:
             "step": event.step,
             "total_steps": event.total_steps,
             "model": event.model,
-            f"{prefix}_loss": finite(event.valid_loss),
-            f"{prefix}_mean_token_accuracy": finite(event.valid_mean_token_accuracy),
-            **{f"{prefix}_{name}": finite(value) for name, value in event.metrics.items()},
+            f"{prefix}_loss": replace_nonfinite(event.valid_loss),
+            f"{prefix}_mean_token_accuracy": replace_nonfinite(event.valid_mean_token_accuracy),
+            **{f"{prefix}_{name}": replace_nonfinite(value) for name, value in event.metrics.items()},
         },
     )

@@ -6,24 +6,24 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.kit import metrics, tracing
 from service.kit.log import set_subject
 from trainer.contract import events
 
 
-def claimed(job: Job, *, since: float) -> None:
+def record_claim(job: JobRow, *, since: float) -> None:
     """Tell of a claim that began at `since` by `time.monotonic()`; from here on each line of the log names the job."""
     set_subject(job.id, job.lease_token)
     now, facts = time.time(), {"burnish.job.id": job.id, "burnish.job.attempt": job.lease_token}
     if job.queued_at is not None and job.started_at is not None:
         metrics.QUEUE_SECONDS.observe(max(job.started_at - job.queued_at, 0.0))
-        tracing.record("wait in queue", job.queued_at, job.started_at, facts, parent=job.traceparent)
-    tracing.record("claim", now - (time.monotonic() - since), now, facts, parent=job.traceparent)
+        tracing.record_span("wait in queue", job.queued_at, job.started_at, facts, parent=job.traceparent)
+    tracing.record_span("claim", now - (time.monotonic() - since), now, facts, parent=job.traceparent)
 
 
 @contextmanager
-def attempt(job: Job) -> Generator[None]:
+def observe_attempt(job: JobRow) -> Generator[None]:
     """Make the block the span of an attempt, and time it."""
     facts = {"burnish.job.id": job.id, "burnish.job.attempt": job.lease_token}
     with (
@@ -34,7 +34,7 @@ def attempt(job: Job) -> Generator[None]:
         yield
 
 
-class Progress:
+class AttemptProgress:
     """Follows one trainer's events, once each, in the context of the span that runs it.
 
     The trainer exports nothing itself: its phases become spans here, with its own times.
@@ -45,24 +45,24 @@ class Progress:
         self._phase: events.Phase | None = None
         self._last = 0.0
 
-    def add(self, batch: Sequence[events.Event]) -> None:
+    def add_events(self, batch: Sequence[events.Event]) -> None:
         """Take events that are in the database now."""
         for event in batch:
             self._last = max(self._last, event.time)
             metrics.RELAY_SECONDS.observe(max(time.time() - event.time, 0.0))
             if isinstance(event, events.Step):
-                self._step(event)
+                self._count_step(event)
             elif isinstance(event, events.Phase):
-                self.end(at=event.time)
+                self.end_phase(at=event.time)
                 self._phase = event
 
-    def end(self, *, at: float | None = None) -> None:
+    def end_phase(self, *, at: float | None = None) -> None:
         """End the phase, at its last event where it is not said when."""
         phase, self._phase = self._phase, None
         if phase is not None:
-            tracing.record(phase.phase, phase.time, at or self._last)
+            tracing.record_span(phase.phase, phase.time, at or self._last)
 
-    def _step(self, event: events.Step) -> None:
+    def _count_step(self, event: events.Step) -> None:
         metrics.TRAINING_STEPS.inc()
         # Tokens are told as a sum: what was before an attempt's first step, another attempt counted.
         before = self._tokens if self._tokens is not None else (0 if event.step == 1 else event.tokens_seen)

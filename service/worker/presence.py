@@ -17,7 +17,7 @@ from service.workers.capacity import Capacity
 log = logging.getLogger(__name__)
 
 
-class Presence:
+class WorkerPresence:
     """A context manager: the worker is in SQL from its start to its end, and a while longer where it is killed."""
 
     def __init__(self, context: Context, *, name: str, capacity: Capacity) -> None:
@@ -26,7 +26,7 @@ class Presence:
         self._name = name
         self._capacity = capacity
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="presence", daemon=True)
+        self._thread = threading.Thread(target=self._report_until_ended, name="presence", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -39,20 +39,20 @@ class Presence:
         self._thread.join(self._context.settings.heartbeat_seconds)
         try:
             with self._context.db.write() as session:
-                repository.remove(session, self.worker_id)
+                repository.remove_worker(session, self.worker_id)
         except Unavailable as unavailable:
             log.warning("This worker's row stays until it is old: %s", unavailable.message)
 
-    def _keep(self) -> None:
+    def _report_until_ended(self) -> None:
         while not self._ended.is_set():
-            self._report()
+            self._report_presence()
             self._ended.wait(self._context.settings.heartbeat_seconds)
 
-    def _report(self) -> None:
+    def _report_presence(self) -> None:
         try:
             with self._context.db.write() as session:
-                repository.report(session, self.worker_id, name=self._name, capacity=self._capacity)
+                repository.report_worker(session, self.worker_id, name=self._name, capacity=self._capacity)
         except Unavailable as error:
-            log.warning("It cannot be told that this worker lives: %s", error.message)
+            log.warning("Could not record this worker's heartbeat: %s", error.message)
         except Exception:  # whatever it is, the next report may succeed
-            log.exception("It cannot be told that this worker lives")
+            log.exception("Could not record this worker's heartbeat")

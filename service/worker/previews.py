@@ -15,20 +15,20 @@ from typing import Self
 from service.context import Context
 from service.files.checking import CheckAbandoned, NeededUntil
 from service.jobs.datasets import DatasetChecks
-from service.jobs.lifecycle import JobError
-from service.jobs.tables import Job
+from service.jobs.lifecycle import JobFailureReason
+from service.jobs.tables import JobRow
 from service.kit import tracing
 from service.kit.errors import ServiceError, Unavailable
-from service.kit.log import about
+from service.kit.log import log_subject
 from service.previews import repository
 from service.previews.service import job_of
-from service.previews.tables import Preview
+from service.previews.tables import PreviewRow
 from service.worker.bases import PREPARE_COMMAND, prepared_base
-from service.worker.child import Child, trainer_environment
-from service.worker.errors import AttemptEnd, AttemptFailed, JobFailed
-from service.worker.hold import Hold, Unleased
+from service.worker.child import WorkerChild, trainer_environment
+from service.worker.errors import AttemptEnd, AttemptFailed, JobFailedForGood
+from service.worker.hold import UnleasedHold, WorkHold
 from service.worker.messages import without_nul
-from service.worker.stage import stage, uses_gpu, work_folder
+from service.worker.stage import stage_job, uses_gpu, work_folder
 from trainer.contract.preview import PREVIEW_NAME, Counted, Failed, Outcome
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Previewer:
         self._prepare_command = prepare_command
         self._checks = DatasetChecks(context)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="previews", daemon=True)
+        self._thread = threading.Thread(target=self._count_until_stopped, name="previews", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -59,7 +59,7 @@ class Previewer:
         self._stop.set()
         self._thread.join(10)
 
-    def _work(self) -> None:
+    def _count_until_stopped(self) -> None:
         # Children die with the thread that starts them: this one lives as long as the worker.
         while not self._stop.wait(self._context.settings.poll_seconds):
             try:
@@ -74,70 +74,70 @@ class Previewer:
         """Count the preview that is first in turn; False if none waits. Raises Unavailable."""
         within = self._context.settings.preview_seconds
         with self._context.db.read() as session:
-            if not repository.waits(session, within=within):
+            if not repository.preview_waits(session, within=within):
                 return False
         with self._context.db.write() as session:
-            preview = repository.claim(session, worker_id=self._worker_id, within=within)
+            preview = repository.claim_preview(session, worker_id=self._worker_id, within=within)
         if preview is None:  # another worker was faster
             return False
-        with about(preview.id), tracing.span("preview"):
-            outcome = self._outcome(preview)
+        with log_subject(preview.id), tracing.span("preview"):
+            outcome = self._make_outcome(preview)
         with self._context.db.write() as session:
-            repository.finish(session, preview.id, outcome.model_dump(mode="json"))
+            repository.finish_preview(session, preview.id, outcome.model_dump(mode="json"))
         return True
 
-    def _outcome(self, preview: Preview) -> Outcome:
+    def _make_outcome(self, preview: PreviewRow) -> Outcome:
         job, hold = job_of(preview), PreviewHold(self._context, preview.id, self._stop)
         try:
-            self._check(job)
-            return Outcome(counted=self._count(job, hold, preview.rows_shown))
-        except _Told as told:
+            self._check_files(job)
+            return Outcome(counted=self._count_preview(job, hold, preview.rows_shown))
+        except _PreviewFailed as told:
             return Outcome(failed=told.failed)
-        except JobFailed as error:
-            return Outcome(failed=_failed(error.error, fault=False))
+        except JobFailedForGood as error:
+            return Outcome(failed=_describe_failure(error.error, fault=False))
         except AttemptFailed as error:
-            return Outcome(failed=_failed(error.error, fault=True))
+            return Outcome(failed=_describe_failure(error.error, fault=True))
         except Unavailable:
             raise
         except (AttemptEnd, ServiceError, OSError) as error:
             log.warning("%s: %s", preview.id, error)
             reason = f"The worker could not count the preview ({type(error).__name__}); its log has the details."
-            return Outcome(failed=_failed(JobError("worker_error", reason), fault=True))
+            return Outcome(failed=_describe_failure(JobFailureReason("worker_error", reason), fault=True))
 
-    def _check(self, job: Job) -> None:
-        """Check the files as those of a job that was created. Raises _Told, AttemptFailed."""
+    def _check_files(self, job: JobRow) -> None:
+        """Check the files as those of a job that was created. Raises _PreviewFailed, AttemptFailed."""
         needed = NeededUntil(
             lambda: not self._stop.is_set() and self._is_wanted(job.id), seconds=self._context.settings.preview_seconds
         )
         files = {"training_file": job.training_file, "validation_file": job.validation_file}
         for param, file_id in files.items():
             try:
-                bad = self._checks.check(job, param, file_id, needed) if file_id else None
+                bad = self._checks.check_file(job, param, file_id, needed) if file_id else None
             except CheckAbandoned:
                 raise AttemptFailed("preview_timeout", "Checking the files took longer than a preview may.") from None
             if bad is not None:
                 details = bad.problems["problems"] if bad.problems else None
-                raise _Told(_failed(bad.error, fault=False, details=details))
+                raise _PreviewFailed(_describe_failure(bad.error, fault=False, details=details))
 
-    def _count(self, job: Job, hold: Hold, rows: int) -> Counted:
+    def _count_preview(self, job: JobRow, hold: WorkHold, rows: int) -> Counted:
         settings = self._context.settings
         with work_folder(settings.work, job.id, 0) as folder:
             bases = partial(
                 prepared_base, self._context, job.project_id, hold, workdir=folder, command=self._prepare_command
             )
-            stage(self._context, job, hold, folder=folder, bases=bases, since=time.monotonic())
+            stage_job(self._context, job, hold, folder=folder, bases=bases, since=time.monotonic())
             scratch = folder / "tmp"
             scratch.mkdir()
-            child = Child(
+            child = WorkerChild(
                 (*_NICENESS, *PREVIEW_COMMAND, str(folder), str(rows)),
                 folder=folder,
                 log_file=folder / LOG_NAME,
                 environment=trainer_environment(settings, scratch, gpu=uses_gpu(job)),
             )
-            self._wait(child, hold, job.id)
-            return _read(folder, child)
+            self._wait_for_child(child, hold, job.id)
+            return _read_outcome(folder, child)
 
-    def _wait(self, child: Child, hold: Hold, preview_id: str) -> None:
+    def _wait_for_child(self, child: WorkerChild, hold: WorkHold, preview_id: str) -> None:
         """Wait for the end, or end it in time. Raises AttemptFailed, WorkerStopping."""
         seconds = self._context.settings.preview_seconds
         deadline = time.monotonic() + seconds
@@ -153,7 +153,7 @@ class Previewer:
         child.close()
 
     def _check_wanted(self, preview_id: str) -> None:
-        """Raise AttemptFailed where nobody waits for the answer any more."""
+        """Raise AttemptFailed if nobody waits for the answer any more."""
         if not self._is_wanted(preview_id):
             raise AttemptFailed("preview_given_up", "Nobody waits for the preview any more.")
 
@@ -162,32 +162,34 @@ class Previewer:
             return repository.by_id(session, preview_id) is not None
 
 
-class PreviewHold(Unleased):
+class PreviewHold(UnleasedHold):
     """Goes on until the worker stops: a base that is being prepared is finished, though its first preview gives up."""
 
     def __init__(self, context: Context, preview_id: str, stop: threading.Event) -> None:
         super().__init__(preview_id, stop=stop, poll_seconds=context.settings.poll_seconds)
         self._db = context.db
 
-    def tell(self, message: str, once_key: str, *, level: str = "info") -> None:  # noqa: ARG002 - the last one counts
+    def report_progress(self, message: str, once_key: str, *, level: str = "info") -> None:  # noqa: ARG002 - the last one counts
         """Keep the sentence for the caller, who may not wait until the end."""
         with self._db.write() as session:
-            repository.note(session, self._subject, message)
+            repository.set_note(session, self._subject, message)
 
 
-class _Told(Exception):
+class _PreviewFailed(Exception):
     def __init__(self, failed: Failed) -> None:
         super().__init__(failed.message)
         self.failed = failed
 
 
-def _failed(error: JobError, *, fault: bool, details: list[dict[str, object]] | None = None) -> Failed:
+def _describe_failure(
+    error: JobFailureReason, *, fault: bool, details: list[dict[str, object]] | None = None
+) -> Failed:
     message = without_nul(error.message)
     return Failed(code=error.code, message=message, param=error.param, fault=fault, details=details)
 
 
-def _read(folder: Path, child: Child) -> Counted:
-    """Return what the child left. Raises _Told, AttemptFailed."""
+def _read_outcome(folder: Path, child: WorkerChild) -> Counted:
+    """Return what the child left. Raises _PreviewFailed, AttemptFailed."""
     try:
         outcome = Outcome.model_validate_json((folder / PREVIEW_NAME).read_bytes())
     except (OSError, ValueError) as error:
@@ -196,6 +198,6 @@ def _read(folder: Path, child: Child) -> Counted:
     if outcome.failed is not None:
         if outcome.failed.fault:
             log.error("A preview failed. The end of its output:\n%s", child.tail())
-        raise _Told(outcome.failed)
+        raise _PreviewFailed(outcome.failed)
     assert outcome.counted is not None
     return outcome.counted

@@ -13,14 +13,14 @@ from service.jobs import lifecycle, methods, repository
 from service.jobs.lifecycle import PublishedFile
 from service.jobs.references import model_name
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.kit import tracing
 from service.kit.errors import Unavailable
 from service.storage.errors import StorageError, StorageFull
 from service.worker.errors import AttemptFailed
-from service.worker.hold import Hold
+from service.worker.hold import WorkHold
 from service.worker.lease import Lease
-from service.worker.transfer import Damaged, checked_entries, job_prefix, upload
+from service.worker.transfer import DamagedFiles, checked_entries, job_prefix, upload_entry
 from trainer.contract.methods.base import Kinds
 from trainer.contract.result import (
     ADAPTER_FOLDER,
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _ResultLayout:
     """How one kind of result lies: its folder, what must be in it, and its artifact's name in the API."""
 
     folder: str
@@ -48,43 +48,43 @@ class _Kind:
     artifact: str
 
 
-_ADAPTER = _Kind(ADAPTER_FOLDER, ("adapter_config.json", "adapter_model.safetensors", MANIFEST_NAME), "adapter")
-_KINDS: dict[Kinds, _Kind] = {
+_ADAPTER = _ResultLayout(ADAPTER_FOLDER, ("adapter_config.json", "adapter_model.safetensors", MANIFEST_NAME), "adapter")
+_KINDS: dict[Kinds, _ResultLayout] = {
     "adapter": _ADAPTER,
     "reward": _ADAPTER,
-    "model": _Kind(MODEL_FOLDER, ("config.json", MANIFEST_NAME), "model"),
+    "model": _ResultLayout(MODEL_FOLDER, ("config.json", MANIFEST_NAME), "model"),
 }
 _REQUIRED = (REPORT_JSON, REPORT_HTML, RESULT_CSV)
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644 << 16
 
 
-@tracing.traced("publish")
-def publish(context: Context, job: Job, lease: Lease, *, folder: Path) -> None:
+@tracing.trace_calls("publish")
+def publish_result(context: Context, job: JobRow, lease: Lease, *, folder: Path) -> None:
     """Store what the trainer left and end the job as succeeded.
 
-    Raises AttemptFailed where the result is not what its manifest states or cannot be stored, and StaleLease
-    or LeaseLost where the job is not ours any more; then what was stored is removed again.
+    Raises AttemptFailed if the result is not what its manifest states or cannot be stored, and StaleLease
+    or LeaseLost if the job is not ours any more; then what was stored is removed again.
     """
     prefix = f"{job_prefix(job.id, lease.token)}/{OUTPUT_FOLDER}"
-    kind = methods.stored(job.method).hyperparameters.result_kind
+    kind = methods.load_method(job.method).hyperparameters.result_kind
     try:
-        manifest = _verified(folder, kind)
+        manifest = _verify_manifest(folder, kind)
         name = model_name(job, context.settings.organization)
-        files = _store(context, lease, folder, manifest, prefix, _KINDS[kind], f"{name.replace(':', '-')}.zip")
-        lease.insist(lambda: _succeed(context, job, lease, manifest, prefix, files))
+        files = _store_files(context, lease, folder, manifest, prefix, _KINDS[kind], f"{name.replace(':', '-')}.zip")
+        lease.retry_while_database_is_down(lambda: _record_success(context, job, lease, manifest, prefix, files))
     except BaseException as error:
-        succeeded = _succeeded(context, lease)
+        succeeded = _has_succeeded(context, lease)
         if succeeded:
             return
         if succeeded is False:
-            _discard(context, prefix)
-        if isinstance(error, Damaged | StorageError):
-            raise _failed(error) from error
+            _discard_files(context, prefix)
+        if isinstance(error, DamagedFiles | StorageError):
+            raise _explain_failure(error) from error
         raise
 
 
-def write_zip(target: Path, files: Iterable[tuple[str, Path]], hold: Hold) -> None:
+def write_zip(target: Path, files: Iterable[tuple[str, Path]], hold: WorkHold) -> None:
     """Write a zip whose bytes depend on names and contents alone: sorted, one date, no owner. Raises LeaseLost."""
     with zipfile.ZipFile(target, "w") as archive:
         for name, path in sorted(files):
@@ -96,26 +96,26 @@ def write_zip(target: Path, files: Iterable[tuple[str, Path]], hold: Hold) -> No
             info.create_system = 3
             info.file_size = path.stat().st_size
             with path.open("rb") as source, archive.open(info, "w") as entry:
-                for chunk in hold.watched(iter(lambda file=source: file.read(1 << 20), b"")):
+                for chunk in hold.check_between_chunks(iter(lambda file=source: file.read(1 << 20), b"")):
                     entry.write(chunk)
 
 
-def _verified(folder: Path, kind: Kinds) -> Manifest:
+def _verify_manifest(folder: Path, kind: Kinds) -> Manifest:
     try:
         manifest = read_manifest(folder)
     except (FileNotFoundError, ValueError) as error:
-        raise Damaged("the trainer left no manifest that can be read") from error
+        raise DamagedFiles("the trainer left no manifest that can be read") from error
     present = {entry.path for entry in checked_entries(manifest, under=f"{OUTPUT_FOLDER}/")}
     required = (*_REQUIRED, *(f"{_KINDS[kind].folder}/{name}" for name in _KINDS[kind].files))
     problems = [f"{path} is not in the manifest" for path in required if path not in present]
     problems += manifest.verify(folder)
     if problems:
-        raise Damaged("; ".join(problems[:5]))
+        raise DamagedFiles("; ".join(problems[:5]))
     return manifest
 
 
-def _store(
-    context: Context, lease: Lease, folder: Path, manifest: Manifest, prefix: str, kind: _Kind, zip_name: str
+def _store_files(
+    context: Context, lease: Lease, folder: Path, manifest: Manifest, prefix: str, kind: _ResultLayout, zip_name: str
 ) -> dict[str, PublishedFile]:
     """Store all files, the manifest last, and return those that users get, by the names of the API."""
     lease.check()
@@ -126,24 +126,28 @@ def _store(
     entries = (*manifest.files, *entries_of(folder, [archive]))
     root = prefix.removesuffix(OUTPUT_FOLDER)
     for entry in entries:
-        upload(context.storage, f"{root}{entry.path}", folder / entry.path, entry, lease)
+        upload_entry(context.storage, f"{root}{entry.path}", folder / entry.path, entry, lease)
     data = (folder / MANIFEST_NAME).read_bytes()
     key = f"{prefix}/{MANIFEST_NAME}"
-    created = lease.patiently(lambda: context.storage.put_if_absent(key, data))
+    created = lease.retry_while_storage_is_down(lambda: context.storage.put_if_absent(key, data))
     # Ours already, where the answer to an earlier try got lost; nobody else has this token.
     if not created and b"".join(context.storage.read(key)) != data:
-        raise Damaged("another result was stored under this attempt's name")
+        raise DamagedFiles("another result was stored under this attempt's name")
     by_path = {entry.path: entry for entry in entries}
     zipped = by_path[f"{OUTPUT_FOLDER}/{archive.name}"]
     return {
-        kind.artifact: _published(zipped, root, kind.artifact, zip_name, "application/zip"),
-        "report.json": _published(by_path[REPORT_JSON], root, "report.json", "report.json", "application/json"),
-        "report.html": _published(by_path[REPORT_HTML], root, "report.html", "report.html", "text/html; charset=utf-8"),
-        "csv": _published(by_path[RESULT_CSV], root, "csv", Path(RESULT_CSV).name, "text/csv"),
+        kind.artifact: _make_published_file(zipped, root, kind.artifact, zip_name, "application/zip"),
+        "report.json": _make_published_file(
+            by_path[REPORT_JSON], root, "report.json", "report.json", "application/json"
+        ),
+        "report.html": _make_published_file(
+            by_path[REPORT_HTML], root, "report.html", "report.html", "text/html; charset=utf-8"
+        ),
+        "csv": _make_published_file(by_path[RESULT_CSV], root, "csv", Path(RESULT_CSV).name, "text/csv"),
     }
 
 
-def _published(entry: FileEntry, root: str, name: str, filename: str, media_type: str) -> PublishedFile:
+def _make_published_file(entry: FileEntry, root: str, name: str, filename: str, media_type: str) -> PublishedFile:
     return PublishedFile(
         name=name,
         filename=filename,
@@ -154,18 +158,18 @@ def _published(entry: FileEntry, root: str, name: str, filename: str, media_type
     )
 
 
-def _succeed(
+def _record_success(
     context: Context,
-    job: Job,
+    job: JobRow,
     lease: Lease,
     manifest: Manifest,
     prefix: str,
     files: dict[str, PublishedFile],
 ) -> None:
-    kind = methods.stored(job.method).hyperparameters.result_kind
+    kind = methods.load_method(job.method).hyperparameters.result_kind
     own_manifest = f"{_KINDS[kind].folder}/{MANIFEST_NAME}"
     with context.db.write() as session:
-        lifecycle.succeed(
+        lifecycle.complete_job(
             session,
             job,
             token=lease.token,
@@ -182,8 +186,8 @@ def _succeed(
         )
 
 
-def _succeeded(context: Context, lease: Lease) -> bool | None:
-    """Tell whether an earlier try succeeded whose answer got lost. None where the database does not say."""
+def _has_succeeded(context: Context, lease: Lease) -> bool | None:
+    """Tell whether an earlier try succeeded whose answer got lost. None if the database does not say."""
     try:
         with context.db.read() as session:
             job = repository.by_id(session, lease.job_id)
@@ -192,15 +196,15 @@ def _succeeded(context: Context, lease: Lease) -> bool | None:
     return job is not None and job.state == JobState.SUCCEEDED and job.lease_token == lease.token
 
 
-def _discard(context: Context, prefix: str) -> None:
+def _discard_files(context: Context, prefix: str) -> None:
     try:
         context.storage.delete_prefix(prefix)
     except StorageError as error:
         log.warning("What was stored under %s could not be removed: %s", prefix, error)
 
 
-def _failed(error: Damaged | StorageError) -> AttemptFailed:
-    if isinstance(error, Damaged):
+def _explain_failure(error: DamagedFiles | StorageError) -> AttemptFailed:
+    if isinstance(error, DamagedFiles):
         return AttemptFailed("result_damaged", f"The trainer's result cannot be published: {error}.")
     code = "storage_full" if isinstance(error, StorageFull) else "storage_unavailable"
     return AttemptFailed(code, str(error))

@@ -15,22 +15,22 @@ from service.jobs import repository
 from service.jobs.errors import StaleLease
 from service.kit.db import db_now
 from service.kit.errors import Unavailable
-from service.kit.log import carried
+from service.kit.log import carry_context
 from service.storage import Storage
 from service.worker.checkpoints import CheckpointUploads
 from service.worker.errors import LeaseLost
 from service.worker.lease import Lease
-from service.worker.messages import finite, row_of
-from service.worker.observed import Progress
+from service.worker.messages import replace_nonfinite, row_of
+from service.worker.observed import AttemptProgress
 from trainer.contract import events
 
 log = logging.getLogger(__name__)
 
 _BATCH_BYTES = 256 << 10
-"""How much of the file goes into one transaction at most; a longer line is no event."""
+"""How much of the file goes into one transaction at most; a longer line is not an event."""
 
 
-class Relay:
+class EventRelay:
     """Follows one trainer's events in a thread of its own, so that neither SQL nor uploads delay the supervisor.
 
     `error` is the trainer's last `error` event. Checkpoints go to the store meanwhile.
@@ -44,9 +44,11 @@ class Relay:
         self._folder = folder
         self._poll = poll_seconds
         self._offset = 0
-        self._progress = Progress()
+        self._progress = AttemptProgress()
         self._done = threading.Event()
-        self._thread = threading.Thread(target=carried(self._follow), name=f"relay-{lease.job_id}", daemon=True)
+        self._thread = threading.Thread(
+            target=carry_context(self._follow_events), name=f"relay-{lease.job_id}", daemon=True
+        )
 
     @property
     def failure(self) -> Exception | None:
@@ -62,7 +64,7 @@ class Relay:
         self._done.set()
         self._thread.join(self._poll + 1)
         self._uploads.abandon(self._poll + 1)
-        self._progress.end()
+        self._progress.end_phase()
 
     def drain(self, *, in_haste: bool) -> None:
         """Write what is left, once the trainer has ended; `in_haste`, of its checkpoints only the newest.
@@ -73,16 +75,16 @@ class Relay:
         self._thread.join()
         if self.failure is not None:
             raise self.failure
-        while self._lease.insist(self._pump):
+        while self._lease.retry_while_database_is_down(self._pump_events):
             pass
         self._uploads.finish(newest_only=in_haste)
-        self._progress.end()
+        self._progress.end_phase()
 
-    def _follow(self) -> None:
+    def _follow_events(self) -> None:
         try:
             while not self._done.is_set():
                 try:
-                    more = self._pump()
+                    more = self._pump_events()
                 except Unavailable as error:
                     log.warning("%s: events wait: %s", self._lease.job_id, error.message)
                     more = False
@@ -93,9 +95,9 @@ class Relay:
         except Exception as error:  # noqa: BLE001 - raised again in the supervisor's thread
             self._failure = error
 
-    def _pump(self) -> bool:
+    def _pump_events(self) -> bool:
         """Write the next events and say whether there were any. Safe to repeat: the place moves on at the end."""
-        data = self._read()
+        data = self._read_batch()
         end = data.rfind(b"\n") + 1
         if not end:
             if len(data) >= _BATCH_BYTES:
@@ -105,19 +107,19 @@ class Relay:
         batch: list[events.Event] = []
         position = self._offset
         for line in data[:end].splitlines(keepends=True):
-            event = self._parse(line)
+            event = self._parse_line(line)
             if isinstance(event, events.Checkpoint):
-                self._write(batch, position)
+                self._write_batch(batch, position)
                 batch = []
-                self._uploads.add(event)
+                self._uploads.add_checkpoint(event)
                 self._offset = position + len(line)
             elif event is not None:
                 batch.append(event)
             position += len(line)
-        self._write(batch, position)
+        self._write_batch(batch, position)
         return True
 
-    def _read(self) -> bytes:
+    def _read_batch(self) -> bytes:
         try:
             with (self._folder / events.FILE_NAME).open("rb") as file:
                 file.seek(self._offset)
@@ -125,7 +127,7 @@ class Relay:
         except FileNotFoundError:
             return b""
 
-    def _parse(self, line: bytes) -> events.Event | None:
+    def _parse_line(self, line: bytes) -> events.Event | None:
         if not line.strip():
             return None
         try:
@@ -138,22 +140,22 @@ class Relay:
             self.error = event
         return event
 
-    def _write(self, batch: Sequence[events.Event], position: int) -> None:
+    def _write_batch(self, batch: Sequence[events.Event], position: int) -> None:
         rows = [row for row in map(row_of, batch) if row is not None]
         if rows:
-            with self._lease.write(**_columns(batch)) as session:
+            with self._lease.open_transaction(**_job_columns(batch)) as session:
                 for row in rows:
                     repository.add_event(session, self._lease.job_id, **row)
         self._offset = position
-        self._progress.add(batch)
+        self._progress.add_events(batch)
 
 
-def _columns(batch: Sequence[events.Event]) -> dict[str, Any]:
+def _job_columns(batch: Sequence[events.Event]) -> dict[str, Any]:
     """Return what the newest events change in the job's own row."""
     values: dict[str, Any] = {}
     for event in batch:
         if isinstance(event, events.Configured):
-            values["resolved"] = finite(event.hyperparameters)
+            values["resolved"] = replace_nonfinite(event.hyperparameters)
         elif isinstance(event, events.Step) and math.isfinite(event.seconds_left):
             values["estimated_finish"] = db_now() + event.seconds_left
     return values

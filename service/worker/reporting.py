@@ -26,10 +26,10 @@ from service.context import Context
 from service.jobs import repository
 from service.jobs.integrations import WandbIntegration, WandbSettings
 from service.jobs.states import TERMINAL, JobState
-from service.jobs.tables import Job, JobEvent
+from service.jobs.tables import JobEventRow, JobRow
 from service.kit.errors import Unavailable
-from service.kit.log import carried
-from service.kit.tether import tethered
+from service.kit.log import carry_context
+from service.kit.tether import tether_command
 from service.worker.stage import work_folder
 
 log = logging.getLogger(__name__)
@@ -53,20 +53,20 @@ class _BrokenOff(Exception):
 
 
 @contextmanager
-def reporting(context: Context, job: Job) -> Generator[None]:
+def report_metrics(context: Context, job: JobRow) -> Generator[None]:
     """Send what the job's events say for as long as the block runs, and a little longer. Raises nothing of its own."""
     with ExitStack() as stack:
         for number, item in enumerate(job.integrations or ()):
             asked = WandbIntegration.model_validate(item).wandb
-            teller = _Teller(context, job.id, number)
-            if (reason := _unusable(context)) is not None:
-                teller.warn("missing", reason)
+            teller = _IntegrationEvents(context, job.id, number)
+            if (reason := _explain_unusable(context)) is not None:
+                teller.add_warning("missing", reason)
                 continue
             stack.enter_context(_Reporter(context, job, teller, asked))
         yield
 
 
-def rows_of(events: Sequence[JobEvent]) -> Iterator[tuple[int, dict[str, float]]]:
+def rows_of(events: Sequence[JobEventRow]) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield events' metrics with their steps, in their order; the starting model's have names of their own."""
     for event in events:
         data = event.data or {}
@@ -81,7 +81,7 @@ def rows_of(events: Sequence[JobEvent]) -> Iterator[tuple[int, dict[str, float]]
         yield int(data["step"]), numbers
 
 
-def _unusable(context: Context) -> str | None:
+def _explain_unusable(context: Context) -> str | None:
     if find_spec("wandb") is None:
         return "the package wandb is not installed on this worker: pip install 'burnish-server[wandb]'"
     if context.settings.wandb_api_key is None:
@@ -89,7 +89,7 @@ def _unusable(context: Context) -> str | None:
     return None
 
 
-class _Teller:
+class _IntegrationEvents:
     """Writes the job's own events about one integration, each once in the job."""
 
     def __init__(self, context: Context, job_id: str, number: int) -> None:
@@ -97,19 +97,19 @@ class _Teller:
         self._context = context
         self._job_id = job_id
 
-    def link(self, url: str) -> None:
+    def add_link(self, url: str) -> None:
         """Tell where the run is."""
-        self._add("link", f"Weights & Biases run: {url}", "info", {"url": url})
+        self._add_event("link", f"Weights & Biases run: {url}", "info", {"url": url})
 
-    def warn(self, what: str, reason: str) -> None:
+    def add_warning(self, what: str, reason: str) -> None:
         """Tell why metrics are not sent."""
-        self._add(what, f"Metrics are not sent to Weights & Biases: {reason.rstrip('.')}.", "warn", None)
+        self._add_event(what, f"Metrics are not sent to Weights & Biases: {reason.rstrip('.')}.", "warn", None)
 
-    def _add(self, what: str, message: str, level: str, data: Mapping[str, Any] | None) -> None:
+    def _add_event(self, what: str, message: str, level: str, data: Mapping[str, Any] | None) -> None:
         log.log(logging.WARNING if level == "warn" else logging.INFO, "%s: %s", self._job_id, message)
         try:
             with self._context.db.write() as session:
-                if repository.lock(session, self._job_id) is not None:  # else it was deleted meanwhile
+                if repository.lock_job(session, self._job_id) is not None:  # else it was deleted meanwhile
                     once_key = f"integration:{self.number}:{what}"
                     repository.add_event(session, self._job_id, message, level=level, data=data, once_key=once_key)
         except Unavailable as error:
@@ -119,15 +119,17 @@ class _Teller:
 class _Reporter:
     """A context manager: one run of Weights & Biases, fed in a thread."""
 
-    def __init__(self, context: Context, job: Job, teller: _Teller, asked: WandbSettings) -> None:
+    def __init__(self, context: Context, job: JobRow, teller: _IntegrationEvents, asked: WandbSettings) -> None:
         self._context = context
         self._job = job
         self._teller = teller
         self._asked = asked
         self._ending = threading.Event()
         self._given_up = threading.Event()
-        self._child: _Child | None = None
-        self._thread = threading.Thread(target=carried(self._run), name=f"wandb-{job.id}", daemon=True)
+        self._child: _WandbChild | None = None
+        self._thread = threading.Thread(
+            target=carry_context(self._report_until_over), name=f"wandb-{job.id}", daemon=True
+        )
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -136,20 +138,22 @@ class _Reporter:
         self._ending.set()
         self._thread.join(END_SECONDS)
         if self._thread.is_alive():
-            self._teller.warn("trouble", f"the last had not arrived {END_SECONDS:g} seconds after the attempt's end")
+            self._teller.add_warning(
+                "trouble", f"the last had not arrived {END_SECONDS:g} seconds after the attempt's end"
+            )
             self._given_up.set()
             if self._child is not None:
                 self._child.kill()
             self._thread.join(END_SECONDS)
 
-    def _run(self) -> None:
+    def _report_until_over(self) -> None:
         for tries in count():
             last = self._ending.is_set()
             try:
-                self._keep()
+                self._keep_run()
                 return
             except _BrokenOff as error:
-                self._teller.warn("trouble", self._without_key(str(error)))
+                self._teller.add_warning("trouble", self._without_key(str(error)))
             except Exception:  # a job does not fail for what is only told of it
                 log.exception("%s: its metrics are not sent any more", self._job.id)
                 return
@@ -161,48 +165,48 @@ class _Reporter:
         key = self._context.settings.wandb_api_key
         return text.replace(key.get_secret_value(), "***") if key else text
 
-    def _keep(self) -> None:
+    def _keep_run(self) -> None:
         """Open the run and send it everything that it lacks until the attempt is over. Raises _BrokenOff."""
         job = self._job
         name = f"wandb-{self._teller.number}-{job.id}"
-        with work_folder(self._context.settings.work, name, job.lease_token) as folder, _Child(folder) as child:
+        with work_folder(self._context.settings.work, name, job.lease_token) as folder, _WandbChild(folder) as child:
             self._child = child
-            child.send(self._opening(folder))
-            opened = child.answer(OPENING_SECONDS)
-            self._teller.link(opened["url"])
-            self._follow(child, _Rows(first=opened["step"]))
+            child.send(self._make_opening(folder))
+            opened = child.read_answer(OPENING_SECONDS)
+            self._teller.add_link(opened["url"])
+            self._follow_events(child, _RunRows(first=opened["step"]))
 
-    def _follow(self, child: _Child, rows: _Rows) -> None:
+    def _follow_events(self, child: _WandbChild, rows: _RunRows) -> None:
         seen, configured = 0, False
         while True:
             ending = self._ending.is_set()  # asked first: what is written afterwards belongs to another attempt
             try:
-                job, events = self._look(seen)
+                job, events = self._read_events(seen)
             except Unavailable as error:
                 log.info("%s: its metrics wait: %s", self._job.id, error.message)
                 job, events = None, ()
             if job is not None and job.resolved is not None and not configured:
                 child.send({"kind": "config", "values": {"hyperparameters": job.resolved}})
                 configured = True
-            for step, values in rows.add(rows_of(events)):
+            for step, values in rows.add_values(rows_of(events)):
                 child.send({"kind": "row", "step": step, "values": values})
             seen = events[-1].seq if events else seen
             if ending and not events:
-                self._end(child, rows, job)
+                self._end_run(child, rows, job)
                 return
             if not events:
                 self._ending.wait(self._context.settings.poll_seconds)
 
-    def _look(self, seen: int) -> tuple[Job | None, Sequence[JobEvent]]:
+    def _read_events(self, seen: int) -> tuple[JobRow | None, Sequence[JobEventRow]]:
         with self._context.db.read() as session:
             return repository.by_id(session, self._job.id), repository.events_since(session, self._job.id, seen)
 
-    def _end(self, child: _Child, rows: _Rows, job: Job | None) -> None:
+    def _end_run(self, child: _WandbChild, rows: _RunRows, job: JobRow | None) -> None:
         """Let the run end as the job did; where the job goes on later, its next attempt has the last row's rest."""
         if job is None or job.state not in TERMINAL:
             child.send({"kind": "end", "exit_code": 1, "preempted": True})
         else:
-            for step, values in rows.rest():
+            for step, values in rows.last_row():
                 child.send({"kind": "row", "step": step, "values": values})
             told = {
                 "status": job.state,
@@ -212,9 +216,9 @@ class _Reporter:
             }
             values = {name: value for name, value in told.items() if value is not None}
             child.send({"kind": "end", "exit_code": _EXIT_CODES[JobState(job.state)], "values": values})
-        child.answer(END_SECONDS)
+        child.read_answer(END_SECONDS)
 
-    def _opening(self, folder: Path) -> dict[str, Any]:
+    def _make_opening(self, folder: Path) -> dict[str, Any]:
         job, settings = self._job, self._context.settings
         assert settings.wandb_api_key is not None
         kind: str = job.method["type"]
@@ -243,7 +247,7 @@ class _Reporter:
         }
 
 
-class _Rows:
+class _RunRows:
     """Makes one row a step of what events say, once: rows before `first` are in the run already.
 
     A row is whole when the next begins. The same events always make the same rows, in whatever attempt.
@@ -254,37 +258,37 @@ class _Rows:
         self._step = 0
         self._values: dict[str, float] = {}
 
-    def add(self, items: Iterator[tuple[int, dict[str, float]]]) -> Iterator[tuple[int, dict[str, float]]]:
+    def add_values(self, items: Iterator[tuple[int, dict[str, float]]]) -> Iterator[tuple[int, dict[str, float]]]:
         """Yield the rows that are whole now."""
         for step, values in items:
             if step > self._step:
-                yield from self.rest()
+                yield from self.last_row()
                 self._step, self._values = step, {}
             self._values.update(values)
 
-    def rest(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Yield the last row, where there is one that the run lacks."""
+    def last_row(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield the last row, if there is one that the run lacks."""
         if self._values and self._step >= self._first:
             yield self._step, self._values
 
 
-class _Child:
+class _WandbChild:
     """A running `worker/wandb_run.py`; it ends with the thread that made it."""
 
     def __init__(self, folder: Path) -> None:
         self._log_file = folder / "output.log"
         with self._log_file.open("wb") as output:
             self._process = subprocess.Popen(
-                tethered(COMMAND),
+                tether_command(COMMAND),
                 cwd=folder,
-                env=_environment(folder),
+                env=_wandb_environment(folder),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
                 start_new_session=True,
             )
 
-    def __enter__(self) -> _Child:
+    def __enter__(self) -> _WandbChild:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -301,45 +305,45 @@ class _Child:
             self._process.stdin.write(json.dumps(line).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise self._broken("its program ended unexpectedly") from error
+            raise self._make_broken_off("its program ended unexpectedly") from error
 
-    def answer(self, seconds: float) -> dict[str, Any]:
+    def read_answer(self, seconds: float) -> dict[str, Any]:
         """Return the child's next answer. Raises _BrokenOff."""
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             if not selector.select(seconds):
-                raise self._broken(f"it did not answer within {seconds:g} seconds")
+                raise self._make_broken_off(f"it did not answer within {seconds:g} seconds")
         line = self._process.stdout.readline()
         if not line:
-            raise self._broken("its program ended unexpectedly")
+            raise self._make_broken_off("its program ended unexpectedly")
         answer: dict[str, Any] = json.loads(line)
         if "problem" in answer:
-            raise self._broken(str(answer["problem"]))
+            raise self._make_broken_off(str(answer["problem"]))
         return answer
 
     def kill(self) -> None:
         """End the child and what it started: the library's own service, which leaves its group."""
-        for pid in list(_family(self._process.pid)):
+        for pid in list(_process_family(self._process.pid)):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
-    def _broken(self, reason: str) -> _BrokenOff:
+    def _make_broken_off(self, reason: str) -> _BrokenOff:
         with suppress(OSError):
             log.debug("The end of its output: %s", self._log_file.read_bytes()[-2000:].decode("utf-8", "replace"))
         return _BrokenOff(" ".join(reason.split())[:500])
 
 
-def _family(pid: int) -> Iterator[int]:
+def _process_family(pid: int) -> Iterator[int]:
     """Yield a process of ours that was not waited for, and its descendants (proc(5), Linux only)."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             for child in children.read_text().split():
-                yield from _family(int(child))
+                yield from _process_family(int(child))
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _wandb_environment(folder: Path) -> dict[str, str]:
     """Return the child's whole environment: neither the service's secrets nor settings of another user of wandb."""
     passed = {name: os.environ[name] for name in _PASSED_ON + _PROXIES if name in os.environ}
     return passed | {

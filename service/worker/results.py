@@ -9,13 +9,13 @@ from pathlib import Path
 from service.context import Context
 from service.jobs import references, repository
 from service.jobs.parents import shown_parent
-from service.jobs.references import Result, Stored
-from service.jobs.tables import Job
+from service.jobs.references import EarlierResult, StoredResult
+from service.jobs.tables import JobRow
 from service.kit.errors import ServiceError, Unavailable
 from service.storage.errors import BlobNotFound, StorageError
-from service.worker.errors import AttemptFailed, JobFailed
-from service.worker.hold import Hold
-from service.worker.transfer import Damaged, fetch_folder
+from service.worker.errors import AttemptFailed, JobFailedForGood
+from service.worker.hold import WorkHold
+from service.worker.transfer import DamagedFiles, fetch_folder
 from trainer.contract.job import BaseModelRef, ParentModel, RewardModelRef
 from trainer.contract.result import Manifest
 
@@ -28,10 +28,10 @@ Bases = Callable[[str], tuple[BaseModelRef, Path | None]]
 """Makes a base ready by its id; `prepared_base` with everything else filled in."""
 
 
-def fetch_start(context: Context, job: Job, hold: Hold, target: Path) -> ParentModel | None:
-    """Fetch the adapter that a job goes on from. None where it starts from its base alone.
+def fetch_start(context: Context, job: JobRow, hold: WorkHold, target: Path) -> ParentModel | None:
+    """Fetch the adapter that a job goes on from. None if it starts from its base alone.
 
-    Raises JobFailed where it was deleted, AttemptFailed, LeaseLost, and OSError where the disk is full.
+    Raises JobFailedForGood if it was deleted, AttemptFailed, LeaseLost, and OSError if the disk is full.
     """
     if job.start_job is None:
         return None
@@ -39,13 +39,13 @@ def fetch_start(context: Context, job: Job, hold: Hold, target: Path) -> ParentM
     if result.kind == "model":
         return None
     manifest = fetch_adapter(context, result, find_stored(context, result, hold, _MODEL), target, hold)
-    return ParentModel(id=result.name, job_id=_own_id(job, result), sha256=_weights(manifest))
+    return ParentModel(id=result.name, job_id=_own_id(job, result), sha256=_weights_sha256(manifest))
 
 
-def fetch_reward(context: Context, job: Job, hold: Hold, target: Path, bases: Bases) -> RewardModelRef | None:
+def fetch_reward(context: Context, job: JobRow, hold: WorkHold, target: Path, bases: Bases) -> RewardModelRef | None:
     """Fetch the reward model that a job asks, and link its base beside it where that is another than the job's.
 
-    Raises JobFailed where it was deleted, AttemptFailed, LeaseLost, and OSError where the disk is full.
+    Raises JobFailedForGood if it was deleted, AttemptFailed, LeaseLost, and OSError if the disk is full.
     """
     param = f"method.{job.method['type']}.hyperparameters.reward.model"
     if job.reward_job is None:
@@ -56,93 +56,99 @@ def fetch_reward(context: Context, job: Job, hold: Hold, target: Path, bases: Ba
     base, folder = bases(result.job.base)
     if result.job.base != job.base and folder is not None:
         target.with_name("reward_base").symlink_to(folder, target_is_directory=True)
-    return RewardModelRef(id=result.name, job_id=_own_id(job, result), sha256=_weights(manifest), base=base)
+    return RewardModelRef(id=result.name, job_id=_own_id(job, result), sha256=_weights_sha256(manifest), base=base)
 
 
-def find_base(context: Context, project_id: str, name: str, hold: Hold) -> tuple[Result, Stored]:
-    """Return the whole model that serves as a base, and where it lies. Raises JobFailed where it was deleted."""
+def find_base(context: Context, project_id: str, name: str, hold: WorkHold) -> tuple[EarlierResult, StoredResult]:
+    """Return the whole model that serves as a base, and where it lies. Raises JobFailedForGood if it was deleted."""
 
-    def find() -> tuple[Result, Stored | None]:
+    def look_up_base() -> tuple[EarlierResult, StoredResult | None]:
         with context.db.read() as session:
-            result = references.find(
+            result = references.find_result(
                 session, project_id, name, organization=context.settings.organization, param=_MODEL
             )
-            return result, references.stored(session, result.job.id, result.step)
+            return result, references.locate_result(session, result.job.id, result.step)
 
     try:
-        result, stored = hold.insist(find)
+        result, stored = hold.retry_while_database_is_down(look_up_base)
     except Unavailable:
         raise
     except ServiceError as error:
-        raise _deleted(name, _MODEL) from error
+        raise _model_deleted(name, _MODEL) from error
     if stored is None:
-        raise _deleted(name, _MODEL)
+        raise _model_deleted(name, _MODEL)
     return result, stored
 
 
-def fetch_base(context: Context, result: Result, stored: Stored, target: Path, hold: Hold) -> None:
+def fetch_base(context: Context, result: EarlierResult, stored: StoredResult, target: Path, hold: WorkHold) -> None:
     """Fetch a whole model into a new folder. Raises like `fetch_start`."""
     _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=_of_model)
 
 
-def fetch_adapter(context: Context, result: Result, stored: Stored, target: Path, hold: Hold) -> Manifest:
+def fetch_adapter(
+    context: Context, result: EarlierResult, stored: StoredResult, target: Path, hold: WorkHold
+) -> Manifest:
     """Fetch an adapter into a new folder. Raises like `fetch_start`."""
     return _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=_ADAPTER_FILES.__contains__)
 
 
-def fetch_result(context: Context, result: Result, stored: Stored, target: Path, hold: Hold) -> Manifest:
+def fetch_result(
+    context: Context, result: EarlierResult, stored: StoredResult, target: Path, hold: WorkHold
+) -> Manifest:
     """Fetch what a job left, or its checkpoint, without what only training needs. Raises like `fetch_start`."""
     wanted = _of_model if result.kind == "model" else _of_adapter
     return _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=wanted)
 
 
-def _parent_of(context: Context, job: Job, parent_id: str, step: int | None, hold: Hold, param: str) -> Result:
+def _parent_of(
+    context: Context, job: JobRow, parent_id: str, step: int | None, hold: WorkHold, param: str
+) -> EarlierResult:
     return result_of(context, parent_id, step, hold, param, shown=shown_parent(job, parent_id))
 
 
-def _own_id(job: Job, result: Result) -> str | None:
+def _own_id(job: JobRow, result: EarlierResult) -> str | None:
     """Return a parent's id for the report, which is for the job's project: None for another project's."""
     return result.job.id if result.job.project_id == job.project_id else None
 
 
 def result_of(
-    context: Context, job_id: str, step: int | None, hold: Hold, param: str, *, shown: str | None = None
-) -> Result:
+    context: Context, job_id: str, step: int | None, hold: WorkHold, param: str, *, shown: str | None = None
+) -> EarlierResult:
     """Return what a job leaves at its end, or at a checkpoint.
 
-    Raises JobFailed if the job was deleted; it names it as `shown`.
+    Raises JobFailedForGood if the job was deleted; it names it as `shown`.
     """
 
-    def find() -> Job | None:
+    def look_up_job() -> JobRow | None:
         with context.db.read() as session:
             return repository.by_id(session, job_id)
 
-    parent = hold.insist(find)
+    parent = hold.retry_while_database_is_down(look_up_job)
     if parent is None:
-        raise _deleted(shown or job_id, param)
+        raise _model_deleted(shown or job_id, param)
     name = parent.fine_tuned_model or references.model_name(parent, context.settings.organization)
-    return Result(parent, step, name if step is None else f"{name}:ckpt-step-{step}")
+    return EarlierResult(parent, step, name if step is None else f"{name}:ckpt-step-{step}")
 
 
-def find_stored(context: Context, result: Result, hold: Hold, param: str) -> Stored:
-    """Return where a result lies. Raises JobFailed where it was deleted."""
+def find_stored(context: Context, result: EarlierResult, hold: WorkHold, param: str) -> StoredResult:
+    """Return where a result lies. Raises JobFailedForGood if it was deleted."""
 
-    def find() -> Stored | None:
+    def look_up_stored() -> StoredResult | None:
         with context.db.read() as session:
-            return references.stored(session, result.job.id, result.step)
+            return references.locate_result(session, result.job.id, result.step)
 
-    stored = hold.insist(find)
+    stored = hold.retry_while_database_is_down(look_up_stored)
     if stored is None:
-        raise _deleted(result.name, param)
+        raise _model_deleted(result.name, param)
     return stored
 
 
 def _fetch_stored(
     context: Context,
     name: str,
-    stored: Stored,
+    stored: StoredResult,
     target: Path,
-    hold: Hold,
+    hold: WorkHold,
     *,
     param: str,
     wanted: Callable[[str], bool],
@@ -151,14 +157,14 @@ def _fetch_stored(
     try:
         return fetch_folder(context.storage, stored.prefix, stored.manifest_sha256, target, hold, wanted=wanted)
     except BlobNotFound as error:
-        raise _deleted(name, param) from error
-    except Damaged as error:
+        raise _model_deleted(name, param) from error
+    except DamagedFiles as error:
         raise AttemptFailed("model_damaged", f"The stored model {name} cannot be used: {error}.", param) from error
     except StorageError as error:
         raise AttemptFailed("storage_unavailable", str(error)) from error
 
 
-def _weights(manifest: Manifest) -> str:
+def _weights_sha256(manifest: Manifest) -> str:
     return next((entry.sha256 for entry in manifest.files if entry.path == WEIGHTS), "")
 
 
@@ -177,5 +183,5 @@ def _of_model(path: str) -> bool:
     return path.endswith(_TOKENIZER_SUFFIXES) or (path.startswith("model") and path.endswith(".safetensors"))
 
 
-def _deleted(name: str, param: str) -> JobFailed:
-    return JobFailed("model_deleted", f"The model {name} was deleted before the job could start from it.", param)
+def _model_deleted(name: str, param: str) -> JobFailedForGood:
+    return JobFailedForGood("model_deleted", f"The model {name} was deleted before the job could start from it.", param)

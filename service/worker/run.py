@@ -15,15 +15,15 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.jobs import claims, lifecycle
 from service.jobs.errors import StaleLease
-from service.jobs.lifecycle import JobError
-from service.jobs.tables import Job
-from service.limits.values import Limits
+from service.jobs.lifecycle import JobFailureReason
+from service.jobs.tables import JobRow
+from service.limits.values import QuotaLimits
 from service.worker import observed
 from service.worker.bases import PREPARE_COMMAND, prepared_base
 from service.worker.errors import (
     AttemptCrashed,
     AttemptFailed,
-    JobFailed,
+    JobFailedForGood,
     JobPaused,
     JobTimedOut,
     LeaseLost,
@@ -31,10 +31,10 @@ from service.worker.errors import (
 )
 from service.worker.lease import Lease
 from service.worker.messages import without_nul
-from service.worker.publish import publish
-from service.worker.reporting import reporting
-from service.worker.stage import stage, uses_gpu, work_folder
-from service.worker.supervise import TRAINER_COMMAND, supervise
+from service.worker.publish import publish_result
+from service.worker.reporting import report_metrics
+from service.worker.stage import stage_job, uses_gpu, work_folder
+from service.worker.supervise import TRAINER_COMMAND, supervise_trainer
 from service.workers.capacity import Capacity
 
 log = logging.getLogger(__name__)
@@ -55,10 +55,10 @@ class WorkerRuntime:
 
 
 def run_job(runtime: WorkerRuntime, ticket: str) -> None:
-    """Claim a job and bring this attempt at it to an end. Returns at once where there is none to be claimed.
+    """Claim a job and bring this attempt at it to an end. Returns at once if there is none to be claimed.
 
     The id that the queue brought says that there is work, no more: SQL says which job's turn it is.
-    Raises Unavailable where the database does not answer to the claim.
+    Raises Unavailable if the database does not answer to the claim.
     """
     context, settings = runtime.context, runtime.context.settings
     since = time.monotonic()
@@ -68,13 +68,13 @@ def run_job(runtime: WorkerRuntime, ticket: str) -> None:
             capacity=runtime.capacity,
             owner=runtime.owner,
             lease_seconds=settings.lease_seconds,
-            defaults=Limits.of(settings),
+            defaults=QuotaLimits.from_settings(settings),
         )
     if job is None:
         log.info("Called for %s: no queued job is left that this worker can and may run", ticket)
         return
     job_id = job.id
-    observed.claimed(job, since=since)
+    observed.record_claim(job, since=since)
     log.info("%s claimed with token %d", job_id, job.lease_token)
     lease = Lease(
         context.db,
@@ -85,23 +85,23 @@ def run_job(runtime: WorkerRuntime, ticket: str) -> None:
         since=since,
         time_left=None if job.timeout_seconds is None else job.timeout_seconds - job.running_seconds,
     )
-    with reporting(context, job), lease:
+    with report_metrics(context, job), lease:
         try:
-            _attempt(runtime, job, lease)
+            _run_attempt(runtime, job, lease)
             log.info("%s succeeded", job_id)
         except (LeaseLost, StaleLease) as error:
             log.warning("Stopped: %s", error)
         except Exception as error:  # noqa: BLE001 - every end of an attempt becomes the job's next state
-            _end(runtime, job, lease, error)
+            _end_attempt(runtime, job, lease, error)
 
 
-def _attempt(runtime: WorkerRuntime, job: Job, lease: Lease) -> None:
+def _run_attempt(runtime: WorkerRuntime, job: JobRow, lease: Lease) -> None:
     context = runtime.context
-    with observed.attempt(job), work_folder(context.settings.work, job.id, lease.token) as folder:
+    with observed.observe_attempt(job), work_folder(context.settings.work, job.id, lease.token) as folder:
         bases = partial(prepared_base, context, job.project_id, lease, workdir=folder, command=runtime.prepare_command)
-        stage(context, job, lease, folder=folder, bases=bases, since=lease.since)
+        stage_job(context, job, lease, folder=folder, bases=bases, since=lease.since)
         lease.check_all()
-        supervise(
+        supervise_trainer(
             context.storage,
             context.settings,
             lease,
@@ -111,59 +111,59 @@ def _attempt(runtime: WorkerRuntime, job: Job, lease: Lease) -> None:
             gpus=runtime.capacity.gpus if uses_gpu(job) else 0,
             command=runtime.trainer_command,
         )
-        publish(context, job, lease, folder=folder)
+        publish_result(context, job, lease, folder=folder)
 
 
-def _end(runtime: WorkerRuntime, job: Job, lease: Lease, error: Exception) -> None:
+def _end_attempt(runtime: WorkerRuntime, job: JobRow, lease: Lease, error: Exception) -> None:
     change = _change_of(runtime, job, lease.token, error)
 
-    def write() -> None:
+    def write_end() -> None:
         with runtime.context.db.write() as session:
             change(session)
 
     try:
-        lease.insist(write)
+        lease.retry_while_database_is_down(write_end)
     except (LeaseLost, StaleLease) as lost:
         log.warning("Stopped: %s", lost)
 
 
-def _change_of(runtime: WorkerRuntime, job: Job, token: int, error: Exception) -> Callable[[Session], None]:
+def _change_of(runtime: WorkerRuntime, job: JobRow, token: int, error: Exception) -> Callable[[Session], None]:
     """Return the change of state that an attempt's end asks for."""
     match error:
         case WorkerStopping():
             log.info("%s goes back to the queue: this worker stops", job.id)
-            return lambda session: lifecycle.give_back(session, job.id, token, reason="its worker is stopping")
+            return lambda session: lifecycle.requeue_job(session, job.id, token, reason="its worker is stopping")
         case JobPaused():
             log.info("%s is paused by its owner", job.id)
-            return lambda session: lifecycle.stand_still(session, job.id, token)
+            return lambda session: lifecycle.complete_pause(session, job.id, token)
         case JobTimedOut():
             log.info("%s has used up its timeout", job.id)
-            return lambda session: lifecycle.time_out(session, job.id, token=token)
-        case JobFailed():
+            return lambda session: lifecycle.time_out_job(session, job.id, token=token)
+        case JobFailedForGood():
             log.info("%s failed: %s", job.id, error)
-            return lambda session: lifecycle.fail(session, job.id, _clean(error.error), token=token)
+            return lambda session: lifecycle.fail_job(session, job.id, _clean_error(error.error), token=token)
         case AttemptFailed():
             log.error("%s: this attempt failed: %s", job.id, error)
             reason = error.error
         case OSError() if error.errno in FULL:
             log.error("%s: the disk is full: %s", job.id, error)
-            reason = JobError("disk_full", "The disk of the worker is full: free some space there.")
+            reason = JobFailureReason("disk_full", "The disk of the worker is full: free some space there.")
         case _:
             log.error("%s: unexpected error in the worker", job.id, exc_info=error)
-            reason = JobError(
+            reason = JobFailureReason(
                 "worker_error",
                 f"The worker failed unexpectedly ({type(error).__name__}); the details are in its log.",
             )
-    return lambda session: lifecycle.retry_or_fail(
+    return lambda session: lifecycle.retry_or_fail_job(
         session,
         job,
         token=token,
-        error=_clean(reason),
+        error=_clean_error(reason),
         max_failures=runtime.context.settings.max_failures,
         crash=isinstance(error, AttemptCrashed),
         first_pause=runtime.context.settings.retry_seconds,
     )
 
 
-def _clean(error: JobError) -> JobError:
-    return JobError(code=error.code, message=without_nul(error.message), param=error.param)
+def _clean_error(error: JobFailureReason) -> JobFailureReason:
+    return JobFailureReason(code=error.code, message=without_nul(error.message), param=error.param)

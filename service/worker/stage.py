@@ -16,16 +16,16 @@ from burnish.datasets.errors import UnreadableError
 from service.context import Context
 from service.files import repository as files
 from service.files.content import limits_of, packing_of_row, read_local
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.jobs import methods, results_repository
 from service.jobs.references import model_name
-from service.jobs.tables import Job, JobCheckpoint
+from service.jobs.tables import JobCheckpointRow, JobRow
 from service.kit import tracing
 from service.storage.errors import BlobNotFound, StorageError
-from service.worker.errors import AttemptFailed, JobFailed
-from service.worker.hold import Hold
+from service.worker.errors import AttemptFailed, JobFailedForGood
+from service.worker.hold import WorkHold
 from service.worker.results import Bases, fetch_reward, fetch_start
-from service.worker.transfer import Damaged, download, fetch_folder
+from service.worker.transfer import DamagedFiles, download_blob, fetch_folder
 from trainer.contract.job import Budget, DataFile, JobSpec, LineageEntry
 
 log = logging.getLogger(__name__)
@@ -37,11 +37,11 @@ _CHECKPOINT = "checkpoint"
 
 @contextmanager
 def work_folder(root: Path, job_id: str, token: int) -> Generator[Path, None, None]:
-    """Make the folder of one attempt and remove it at the end. A lock on it shows `sweep` that it is in use."""
+    """Make the folder of one attempt and remove it at the end. A lock on it shows `sweep_folders` that it is in use."""
     folder = root / f"{job_id}-{token}"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-    while (descriptor := _made(folder)) is None:
+    while (descriptor := _make_locked_folder(folder)) is None:
         pass  # a sweep came between; it took what was not locked yet
     try:
         yield folder
@@ -50,8 +50,8 @@ def work_folder(root: Path, job_id: str, token: int) -> Generator[Path, None, No
         os.close(descriptor)
 
 
-def _made(folder: Path) -> int | None:
-    """Make the folder and lock it. None where a sweep has removed it meanwhile."""
+def _make_locked_folder(folder: Path) -> int | None:
+    """Make the folder and lock it. None if a sweep has removed it meanwhile."""
     folder.mkdir(mode=0o700)
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -65,7 +65,7 @@ def _made(folder: Path) -> int | None:
     return None
 
 
-def sweep(root: Path) -> int:
+def sweep_folders(root: Path) -> int:
     """Remove the folders that killed workers of this machine left; return how many there were."""
     count = 0
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -84,11 +84,11 @@ def sweep(root: Path) -> int:
     return count
 
 
-@tracing.traced("stage")
-def stage(context: Context, job: Job, hold: Hold, *, folder: Path, bases: Bases, since: float) -> JobSpec:
+@tracing.trace_calls("stage")
+def stage_job(context: Context, job: JobRow, hold: WorkHold, *, folder: Path, bases: Bases, since: float) -> JobSpec:
     """Fill the folder and return what went into `job.json`; `since` is `time.monotonic()` of the attempt's beginning.
 
-    Raises JobFailed, AttemptFailed, LeaseLost, and OSError where the disk is full.
+    Raises JobFailedForGood, AttemptFailed, LeaseLost, and OSError if the disk is full.
     """
     base, base_folder = bases(job.base)
     hold.check_all()
@@ -103,7 +103,7 @@ def stage(context: Context, job: Job, hold: Hold, *, folder: Path, bases: Bases,
         job_id=job.id,
         model_name=model_name(job, context.settings.organization),
         base=base,
-        method=methods.stored(job.method),
+        method=methods.load_method(job.method),
         start=fetch_start(context, job, hold, folder / "start"),
         reward=fetch_reward(context, job, hold, folder / "reward", bases),
         lineage=tuple(LineageEntry.model_validate(entry) for entry in job.lineage),
@@ -120,25 +120,27 @@ def stage(context: Context, job: Job, hold: Hold, *, folder: Path, bases: Bases,
     return spec
 
 
-def uses_gpu(job: Job) -> bool:
+def uses_gpu(job: JobRow) -> bool:
     """Whether the job's trainer may see the worker's GPU."""
     return (job.resources or {}).get("gpus") != 0
 
 
-def _fetch_file(context: Context, job: Job, file_id: str, param: str, folder: Path, stem: str, hold: Hold) -> DataFile:
-    def find() -> File | None:
+def _fetch_file(
+    context: Context, job: JobRow, file_id: str, param: str, folder: Path, stem: str, hold: WorkHold
+) -> DataFile:
+    def look_up_file() -> FileRow | None:
         with context.db.read() as session:
-            return files.get(session, job.project_id, file_id)
+            return files.get_project_file(session, job.project_id, file_id)
 
-    file = hold.insist(find)
+    file = hold.retry_while_database_is_down(look_up_file)
     if file is None:
-        raise _deleted(file_id, param)
+        raise _file_deleted(file_id, param)
     path = stem + (".txt" if is_text(file.filename, packing_of_row(file)) else ".jsonl")
     uploaded = folder / (path if file.packing == "none" else f"{stem}.{file.packing}")
     try:
-        sha256 = download(context.storage, file.blob_key, uploaded, hold)
+        sha256 = download_blob(context.storage, file.blob_key, uploaded, hold)
     except BlobNotFound as error:
-        raise _deleted(file_id, param) from error
+        raise _file_deleted(file_id, param) from error
     except StorageError as error:
         raise AttemptFailed("storage_unavailable", str(error)) from error
     if sha256 != file.sha256:
@@ -149,51 +151,55 @@ def _fetch_file(context: Context, job: Job, file_id: str, param: str, folder: Pa
             param,
         )
     if uploaded != folder / path:
-        _unpack(context, file, param, uploaded, folder / path, hold)
+        _unpack_file(context, file, param, uploaded, folder / path, hold)
     return DataFile(path=path, filename=file.filename, sha256=file.sha256)
 
 
-def _unpack(context: Context, file: File, param: str, source: Path, target: Path, hold: Hold) -> None:
+def _unpack_file(context: Context, file: FileRow, param: str, source: Path, target: Path, hold: WorkHold) -> None:
     """Write what a file holds, as the trainer reads it, in place of the file."""
     try:
         with source.open("rb") as packed, target.open("wb") as plain:
-            for piece in hold.watched(read_local(packed, packing_of_row(file), limits_of(context.settings))):
+            for piece in hold.check_between_chunks(
+                read_local(packed, packing_of_row(file), limits_of(context.settings))
+            ):
                 plain.write(piece)
     except UnreadableError as error:
         sentence = f"The file {file.filename} ({file.id}) cannot be read: {error}."
-        raise JobFailed("file_unreadable", sentence, param) from error
+        raise JobFailedForGood("file_unreadable", sentence, param) from error
     source.unlink()
 
 
-def _deleted(file_id: str, param: str) -> JobFailed:
-    return JobFailed(
+def _file_deleted(file_id: str, param: str) -> JobFailedForGood:
+    return JobFailedForGood(
         "file_deleted",
         f"The file {file_id} was deleted before the job had read it. Upload it again and create a new job.",
         param,
     )
 
 
-def _fetch_checkpoint(context: Context, job_id: str, target: Path, hold: Hold) -> bool:
-    """Fetch the newest checkpoint that is whole. False where there is none."""
+def _fetch_checkpoint(context: Context, job_id: str, target: Path, hold: WorkHold) -> bool:
+    """Fetch the newest checkpoint that is whole. False if there is none."""
     before: int | None = None
 
-    def find() -> JobCheckpoint | None:
+    def look_up_checkpoint() -> JobCheckpointRow | None:
         with context.db.read() as session:
             return results_repository.latest_checkpoint(session, job_id, before=before)
 
-    while (checkpoint := hold.insist(find)) is not None:
+    while (checkpoint := hold.retry_while_database_is_down(look_up_checkpoint)) is not None:
         try:
             fetch_folder(context.storage, checkpoint.blob_prefix, checkpoint.manifest_sha256, target, hold)
-        except (Damaged, BlobNotFound) as error:
+        except (DamagedFiles, BlobNotFound) as error:
             log.warning("%s: the checkpoint at step %d is damaged: %s", job_id, checkpoint.step, error)
             shutil.rmtree(target, ignore_errors=True)
             sentence = f"The checkpoint at step {checkpoint.step} is damaged and cannot be used"
-            hold.tell(sentence, f"damaged:{checkpoint.step}", level="warn")
+            hold.report_progress(sentence, f"damaged:{checkpoint.step}", level="warn")
             before = checkpoint.step
         except StorageError as error:
             raise AttemptFailed("storage_unavailable", str(error)) from error
         else:
             return True
     if before is not None:
-        hold.tell("No older checkpoint is left: training starts from the beginning", "no-checkpoint", level="warn")
+        hold.report_progress(
+            "No older checkpoint is left: training starts from the beginning", "no-checkpoint", level="warn"
+        )
     return False

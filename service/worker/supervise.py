@@ -13,19 +13,19 @@ from pathlib import Path
 from service.kit import tracing
 from service.kit.settings import Settings
 from service.storage import Storage
-from service.worker.child import Child, trainer_environment
+from service.worker.child import WorkerChild, trainer_environment
 from service.worker.errors import (
     AttemptCrashed,
     AttemptEnd,
     AttemptFailed,
-    JobFailed,
+    JobFailedForGood,
     JobPaused,
     JobTimedOut,
     WorkerStopping,
 )
 from service.worker.lease import Lease
-from service.worker.relay import Relay
-from service.worker.usage import Usage
+from service.worker.relay import EventRelay
+from service.worker.usage import MachineUsage
 from trainer.contract.result import ExitCode
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ TRAINER_COMMAND = (sys.executable, "-m", "trainer")
 LOG_NAME = "trainer.log"
 
 
-@tracing.traced("train")
-def supervise(
+@tracing.trace_calls("train")
+def supervise_trainer(
     storage: Storage,
     settings: Settings,
     lease: Lease,
@@ -50,35 +50,37 @@ def supervise(
 
     Without `gpu` it sees no GPU; `gpus` is how many it has otherwise.
 
-    Raises JobFailed, AttemptFailed, JobPaused, JobTimedOut, WorkerStopping or LeaseLost, as the trainer ended.
+    Raises JobFailedForGood, AttemptFailed, JobPaused, JobTimedOut, WorkerStopping or LeaseLost, as the trainer ended.
     """
     scratch = folder / "tmp"
     scratch.mkdir()
-    relay = Relay(storage, lease, folder=folder, poll_seconds=settings.poll_seconds)
-    child = Child(
+    relay = EventRelay(storage, lease, folder=folder, poll_seconds=settings.poll_seconds)
+    child = WorkerChild(
         (*command, str(folder)),
         folder=folder,
         log_file=folder / LOG_NAME,
-        environment=trainer_environment(settings, scratch, gpu=gpu) | tracing.environment(),
+        environment=trainer_environment(settings, scratch, gpu=gpu) | tracing.trace_environment(),
     )
     log.info("%s: trainer started with pid %d", lease.job_id, child.pid)
     try:
         relay.start()
-        status = _watch(child, Usage(child.pid, gpus=gpus), relay, lease, stop, settings)
+        status = _watch_trainer(child, MachineUsage(child.pid, gpus=gpus), relay, lease, stop, settings)
     except BaseException:
         child.kill()
         relay.abandon()
         raise
     child.close()
     relay.drain(in_haste=child.asked_to_stop)
-    _judge(status, relay, child, lease, stop)
+    _judge_exit(status, relay, child, lease, stop)
 
 
-def _watch(child: Child, usage: Usage, relay: Relay, lease: Lease, stop: threading.Event, settings: Settings) -> int:
+def _watch_trainer(
+    child: WorkerChild, usage: MachineUsage, relay: EventRelay, lease: Lease, stop: threading.Event, settings: Settings
+) -> int:
     """Return the trainer's exit status. Nothing here waits for SQL or the blob store."""
     deadline: float | None = None
     while (status := child.wait(settings.poll_seconds)) is None:
-        usage.tick()
+        usage.count_usage()
         lease.check()
         if relay.failure is not None:
             raise relay.failure
@@ -92,27 +94,27 @@ def _watch(child: Child, usage: Usage, relay: Relay, lease: Lease, stop: threadi
     return status
 
 
-def _interruption(lease: Lease, stop: threading.Event) -> AttemptEnd:
+def _explain_stop(lease: Lease, stop: threading.Event) -> AttemptEnd:
     """Return why the trainer was asked to stop."""
     if lease.timed_out:
         return JobTimedOut()
     return WorkerStopping() if stop.is_set() else JobPaused()
 
 
-def _judge(status: int, relay: Relay, child: Child, lease: Lease, stop: threading.Event) -> None:
+def _judge_exit(status: int, relay: EventRelay, child: WorkerChild, lease: Lease, stop: threading.Event) -> None:
     if status == ExitCode.DONE:
         return
     if status == ExitCode.BAD_INPUT and relay.error is not None:
-        raise JobFailed(relay.error.code, relay.error.message, relay.error.param)
+        raise JobFailedForGood(relay.error.code, relay.error.message, relay.error.param)
     if child.asked_to_stop or stop.is_set():
-        raise _interruption(lease, stop)
+        raise _explain_stop(lease, stop)
     log.error("The trainer ended with status %d. The end of its output:\n%s", status, child.tail())
     if relay.error is not None:
         raise AttemptFailed(relay.error.code, relay.error.message, relay.error.param)
-    raise _crash(status)
+    raise _explain_crash(status)
 
 
-def _crash(status: int) -> AttemptCrashed:
+def _explain_crash(status: int) -> AttemptCrashed:
     if status == -signal.SIGKILL:
         return AttemptCrashed(
             "out_of_memory",

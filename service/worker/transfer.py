@@ -11,11 +11,11 @@ from typing import NamedTuple
 from service.storage import Storage, StoredBlob
 from service.storage.base import CHUNK_SIZE
 from service.storage.keys import is_key
-from service.worker.hold import Hold
+from service.worker.hold import WorkHold
 from trainer.contract.result import MANIFEST_NAME, FileEntry, Manifest
 
 
-class Damaged(Exception):
+class DamagedFiles(Exception):
     """Files are not what their manifest states; the message is a sentence."""
 
 
@@ -24,25 +24,25 @@ def job_prefix(job_id: str, token: int) -> str:
     return f"jobs/{job_id}/attempt-{token}"
 
 
-def download(storage: Storage, key: str, target: Path, hold: Hold) -> str:
+def download_blob(storage: Storage, key: str, target: Path, hold: WorkHold) -> str:
     """Write a blob to a file and return its SHA-256. Raises BlobNotFound, StorageUnavailable, OSError, LeaseLost."""
-    return hold.patiently(lambda: _download(storage, key, target, hold))
+    return hold.retry_while_storage_is_down(lambda: _download_once(storage, key, target, hold))
 
 
-def upload(storage: Storage, key: str, source: Path, entry: FileEntry, hold: Hold) -> StoredBlob:
-    """Store a file of a manifest. Raises Damaged where other bytes were stored than the manifest states."""
-    stored = hold.patiently(lambda: storage.put(key, hold.watched(_chunks(source))))
+def upload_entry(storage: Storage, key: str, source: Path, entry: FileEntry, hold: WorkHold) -> StoredBlob:
+    """Store a file of a manifest. Raises DamagedFiles if other bytes were stored than the manifest states."""
+    stored = hold.retry_while_storage_is_down(lambda: storage.put(key, hold.check_between_chunks(_file_chunks(source))))
     if (stored.sha256, stored.bytes) != (entry.sha256, entry.bytes):
-        raise Damaged(f"{entry.path} does not have the SHA-256 and size that the manifest states")
+        raise DamagedFiles(f"{entry.path} does not have the SHA-256 and size that the manifest states")
     return stored
 
 
 def checked_entries(manifest: Manifest, *, under: str = "") -> tuple[FileEntry, ...]:
-    """Return a manifest's files. Raises Damaged for a path that leaves `under`, or that no blob key can hold."""
+    """Return a manifest's files. Raises DamagedFiles for a path that leaves `under`, or that no blob key can hold."""
     for entry in manifest.files:
         path = PurePosixPath(entry.path)
         if not is_key(entry.path) or str(path) != entry.path or not entry.path.startswith(under):
-            raise Damaged(f"the manifest names {entry.path[:200]!r}, which is no file of a result")
+            raise DamagedFiles(f"the manifest names {entry.path[:200]!r}, which is no file of a result")
     return manifest.files
 
 
@@ -51,29 +51,29 @@ def fetch_folder(
     prefix: str,
     manifest_sha256: str | None,
     target: Path,
-    hold: Hold,
+    hold: WorkHold,
     *,
     wanted: Callable[[str], bool] = lambda _: True,
 ) -> Manifest:
     """Fetch a folder that was stored with its manifest, verifying both, and return the manifest.
 
     Files that are not `wanted`, by their paths, are left out.
-    Raises Damaged, BlobNotFound, StorageUnavailable, OSError or LeaseLost.
+    Raises DamagedFiles, BlobNotFound, StorageUnavailable, OSError or LeaseLost.
     """
     target.mkdir(mode=0o700)
     path = target / MANIFEST_NAME
-    found = download(storage, f"{prefix}/{MANIFEST_NAME}", path, hold)
+    found = download_blob(storage, f"{prefix}/{MANIFEST_NAME}", path, hold)
     if manifest_sha256 is not None and found != manifest_sha256:
-        raise Damaged("its manifest does not have the SHA-256 that the database states")
+        raise DamagedFiles("its manifest does not have the SHA-256 that the database states")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValueError as error:
-        raise Damaged("its manifest cannot be read") from error
+        raise DamagedFiles("its manifest cannot be read") from error
     for entry in filter(lambda entry: wanted(entry.path), checked_entries(manifest)):
         file = target / entry.path
         file.parent.mkdir(parents=True, exist_ok=True)
-        if download(storage, f"{prefix}/{entry.path}", file, hold) != entry.sha256:
-            raise Damaged(f"{entry.path} does not have the SHA-256 that the manifest states")
+        if download_blob(storage, f"{prefix}/{entry.path}", file, hold) != entry.sha256:
+            raise DamagedFiles(f"{entry.path} does not have the SHA-256 that the manifest states")
     return manifest
 
 
@@ -84,32 +84,32 @@ class StoredFolder(NamedTuple):
     bytes: int
 
 
-def store_folder(storage: Storage, folder: Path, prefix: str, hold: Hold) -> StoredFolder:
+def store_folder(storage: Storage, folder: Path, prefix: str, hold: WorkHold) -> StoredFolder:
     """Store a folder, its manifest last.
 
-    Raises Damaged, StorageFull, StorageUnavailable, OSError or LeaseLost.
+    Raises DamagedFiles, StorageFull, StorageUnavailable, OSError or LeaseLost.
     """
     data = (folder / MANIFEST_NAME).read_bytes()
     try:
         manifest = Manifest.model_validate_json(data)
     except ValueError as error:
-        raise Damaged("its manifest cannot be read") from error
+        raise DamagedFiles("its manifest cannot be read") from error
     for entry in checked_entries(manifest):
-        upload(storage, f"{prefix}/{entry.path}", folder / entry.path, entry, hold)
-    stored = hold.patiently(lambda: storage.put(f"{prefix}/{MANIFEST_NAME}", [data]))
+        upload_entry(storage, f"{prefix}/{entry.path}", folder / entry.path, entry, hold)
+    stored = hold.retry_while_storage_is_down(lambda: storage.put(f"{prefix}/{MANIFEST_NAME}", [data]))
     return StoredFolder(stored.sha256, stored.bytes + sum(entry.bytes for entry in manifest.files))
 
 
-def _download(storage: Storage, key: str, target: Path, hold: Hold) -> str:
+def _download_once(storage: Storage, key: str, target: Path, hold: WorkHold) -> str:
     digest = hashlib.sha256()
     with closing(storage.read(key)) as chunks, target.open("wb") as file:
-        for chunk in hold.watched(chunks):
+        for chunk in hold.check_between_chunks(chunks):
             digest.update(chunk)
             file.write(chunk)
     return digest.hexdigest()
 
 
-def _chunks(source: Path) -> Iterator[bytes]:
+def _file_chunks(source: Path) -> Iterator[bytes]:
     with source.open("rb") as file:
         while chunk := file.read(CHUNK_SIZE):
             yield chunk

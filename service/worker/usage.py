@@ -12,7 +12,7 @@ _FIRST, _LAST = 11, 15
 """Where utime, stime, cutime and cstime lie in /proc/PID/stat, behind the program's name (proc(5))."""
 
 
-class Usage:
+class MachineUsage:
     """Of one trainer. `gpus` is how many it sees."""
 
     def __init__(self, pid: int, *, gpus: int) -> None:
@@ -21,7 +21,7 @@ class Usage:
         self._at = time.monotonic()
         self._cpu = 0.0
 
-    def tick(self) -> None:
+    def count_usage(self) -> None:
         """Count what was used since the last tick."""
         now = time.monotonic()
         metrics.GPU_SECONDS.inc(self._gpus * (now - self._at))

@@ -1,7 +1,7 @@
 """Keeps one run of Weights & Biases: a program of its own, because its library may wait for its server for long.
 
-`python -m service.worker.wandb_run` reads JSON lines: first the run's `Opening`, then one `Order` each. It answers on
-standard output by one line a stage: `{"url", "step"}` once the run is open (`step` is the first that it lacks),
+`python -m service.worker.wandb_run` reads JSON lines: first the run's `RunOpening`, then one `RunOrder` each. It
+answers on standard output, a line a stage: `{"url", "step"}` once the run is open (`step` is the first that it lacks),
 `{"finished": true}` once everything has arrived, or `{"problem"}` alone.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict
 import wandb
 
 
-class Opening(TypedDict):
+class RunOpening(TypedDict):
     """Which run: there is one for each job and project, however many attempts the job takes."""
 
     api_key: str
@@ -30,7 +30,7 @@ class Opening(TypedDict):
     folder: str
 
 
-class Order(TypedDict, total=False):
+class RunOrder(TypedDict, total=False):
     """What to do: `config` adds to the run's configuration, `row` has a step's metrics, `end` ends the program."""
 
     kind: Literal["config", "row", "end"]
@@ -50,25 +50,25 @@ def main() -> int:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # the library's own words do not belong among the answers
 
-    def answer(**values: Any) -> None:
+    def write_answer(**values: Any) -> None:
         answers.write(json.dumps(values) + "\n")
         answers.flush()
 
     try:
-        run = _opened(json.loads(sys.stdin.readline()))
+        run = _open_run(json.loads(sys.stdin.readline()))
     except Exception as error:  # noqa: BLE001 - whatever the library raises, the job's owner reads it
-        answer(problem=str(error) or type(error).__name__)
+        write_answer(problem=str(error) or type(error).__name__)
         return 1
-    answer(url=run.url, step=run.starting_step)
+    write_answer(url=run.url, step=run.starting_step)
     for line in sys.stdin:
-        order: Order = json.loads(line)
+        order: RunOrder = json.loads(line)
         if _carried_out(run, order):
-            answer(finished=True)
+            write_answer(finished=True)
             return 0
     return 1
 
 
-def _opened(opening: Opening) -> wandb.Run:
+def _open_run(opening: RunOpening) -> wandb.Run:
     """Make the run or go on with it, sending nothing of the machine, the code or the output."""
     settings = wandb.Settings(
         api_key=opening["api_key"],
@@ -105,7 +105,7 @@ def _opened(opening: Opening) -> wandb.Run:
     )
 
 
-def _carried_out(run: wandb.Run, order: Order) -> bool:
+def _carried_out(run: wandb.Run, order: RunOrder) -> bool:
     """Do what an order says; say whether it was the last one."""
     values = order.get("values", {})
     match order.get("kind"):

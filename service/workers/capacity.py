@@ -36,7 +36,7 @@ def own_capacity(settings: Settings) -> Capacity:
 
 
 def visible_memories() -> list[int]:
-    """Return the memory in bytes of each GPU that CUDA programs see, in their order; none where there is no driver."""
+    """Return the memory in bytes of each GPU that CUDA programs see, in their order; none if there is no driver."""
     try:
         output = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_PATIENCE, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:

@@ -9,17 +9,17 @@ from sqlalchemy.orm import Session
 
 from service.kit.db import db_now
 from service.workers.capacity import Capacity
-from service.workers.tables import Worker
+from service.workers.tables import WorkerRow
 
 
-def report(session: Session, worker_id: str, *, name: str, capacity: Capacity) -> None:
+def report_worker(session: Session, worker_id: str, *, name: str, capacity: Capacity) -> None:
     """Note that a worker lives, and what it has."""
     seen = session.execute(
-        update(Worker).where(Worker.id == worker_id).values(seen_at=db_now()).returning(Worker.id)
+        update(WorkerRow).where(WorkerRow.id == worker_id).values(seen_at=db_now()).returning(WorkerRow.id)
     ).first()
     if seen is None:
         session.add(
-            Worker(
+            WorkerRow(
                 id=worker_id,
                 name=name,
                 gpus=capacity.gpus,
@@ -29,22 +29,24 @@ def report(session: Session, worker_id: str, *, name: str, capacity: Capacity) -
         )
 
 
-def remove(session: Session, worker_id: str) -> None:
+def remove_worker(session: Session, worker_id: str) -> None:
     """Forget a worker that ends."""
-    session.execute(delete(Worker).where(Worker.id == worker_id))
+    session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
 
 
 def forget_silent(session: Session, *, age: float) -> int:
     """Forget the workers that have not been seen for `age` seconds; return how many."""
-    gone = session.execute(delete(Worker).where(Worker.seen_at < db_now() - age).returning(Worker.id))
+    gone = session.execute(delete(WorkerRow).where(WorkerRow.seen_at < db_now() - age).returning(WorkerRow.id))
     return len(gone.all())
 
 
-def alive(session: Session, *, within: float) -> Sequence[Worker]:
+def alive_workers(session: Session, *, within: float) -> Sequence[WorkerRow]:
     """Return the workers seen in the last `within` seconds, by name."""
-    return session.scalars(select(Worker).where(Worker.seen_at >= db_now() - within).order_by(Worker.name)).all()
+    return session.scalars(
+        select(WorkerRow).where(WorkerRow.seen_at >= db_now() - within).order_by(WorkerRow.name)
+    ).all()
 
 
-def capacity_of(worker: Worker) -> Capacity:
+def capacity_of(worker: WorkerRow) -> Capacity:
     """Return what a worker said that it has."""
     return Capacity(gpus=worker.gpus, gpu_memory=worker.gpu_memory, labels=frozenset(worker.labels))

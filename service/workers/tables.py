@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.kit.db import Base, Json, db_now
 
 
-class Worker(Base):
+class WorkerRow(Base):
     """One worker process. It renews `seen_at`; a row that has grown old is of one that died."""
 
     __tablename__ = "workers"
@@ -19,5 +19,5 @@ class Worker(Base):
     seen_at: Mapped[float] = mapped_column(Double, default=db_now())
     gpus: Mapped[int] = mapped_column(Integer)
     gpu_memory: Mapped[int | None] = mapped_column(BigInteger)
-    """In bytes, of the GPU that trainers use; null where it is not known."""
+    """In bytes, of the GPU that trainers use; null if it is not known."""
     labels: Mapped[list[str]] = mapped_column(Json)

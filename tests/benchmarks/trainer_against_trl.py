@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from service.catalog import SourceMissing, load_catalog, locate
+from service.catalog import SourceMissing, load_catalog, locate_source
 from tests.benchmarks.measuring import (
     REPOSITORY,
     Grid,
@@ -82,12 +82,12 @@ def prepared_base(cache: Path) -> Path:
     target = cache / BASE
     if (target / "base.json").is_file():
         return target
-    entry = load_catalog(None).find(BASE)
+    entry = load_catalog(None).find_base(BASE)
     assert entry is not None
     cache.mkdir(parents=True, exist_ok=True)
     source = cache / "source.json"
     try:
-        source.write_text(json.dumps(locate(entry.source)), encoding="utf-8")
+        source.write_text(json.dumps(locate_source(entry.source)), encoding="utf-8")
     except SourceMissing as error:
         raise SystemExit(str(error)) from error
     print(f"Preparing {BASE} once, in {target} …", file=sys.stderr, flush=True)

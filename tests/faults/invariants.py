@@ -12,15 +12,15 @@ from io import BytesIO
 from sqlalchemy import select
 
 from service.controller.garbage import AttemptSweeper
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.jobs.states import TERMINAL, JobState
-from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
+from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobEventRow, JobRow
 from service.kit import outbox
 from service.kit.outbox import OutboxRow, Topic
-from service.limits.tables import TrainingSpan
-from service.models.tables import FineTunedModel
+from service.limits.tables import TrainingSpanRow
+from service.models.tables import FineTunedModelRow
 from service.queue.memory import MemoryJobQueue
-from service.webhooks.tables import WebhookAttempt, WebhookEvent
+from service.webhooks.tables import WebhookAttemptRow, WebhookEventRow
 from tests.faults.scale import wait_until
 from tests.faults.trainer_program import WEIGHTS, chain
 from tests.faults.world import World
@@ -29,8 +29,9 @@ ARTIFACTS = {"adapter", "report.json", "report.html"}
 _FINAL = re.compile(r"The job has successfully completed|The job failed: .*|The job was cancelled", re.DOTALL)
 _CLAIM = re.compile(r"Fine-tuning job started(?: again \(attempt (\d+)\))?")
 _UNFORESEEN = re.compile(
-    r"^.*(?:ERROR service\.api\.middleware|unexpected error in the worker|error that nobody foresaw|could not be run|"
-    r"the lease could not be renewed$|It cannot be told that this worker lives$).*$",
+    r"^.*(?:ERROR service\.api\.middleware|unexpected error in the worker|"
+    r"failed with an unexpected error|could not be run|"
+    r"the lease could not be renewed$|Could not record this worker's heartbeat$).*$",
     re.MULTILINE,
 )
 
@@ -39,14 +40,14 @@ _UNFORESEEN = re.compile(
 class Rows:
     """All that SQL has of one job."""
 
-    job: Job
-    events: Sequence[JobEvent]
-    artifacts: Sequence[JobArtifact]
-    checkpoints: Sequence[JobCheckpoint]
-    models: Sequence[FineTunedModel]
-    files: Sequence[File]
-    spans: Sequence[TrainingSpan]
-    notices: Sequence[WebhookEvent]
+    job: JobRow
+    events: Sequence[JobEventRow]
+    artifacts: Sequence[JobArtifactRow]
+    checkpoints: Sequence[JobCheckpointRow]
+    models: Sequence[FineTunedModelRow]
+    files: Sequence[FileRow]
+    spans: Sequence[TrainingSpanRow]
+    notices: Sequence[WebhookEventRow]
 
 
 def check(world: World, *, simulated: bool = True) -> Counter[str]:
@@ -72,7 +73,7 @@ def check(world: World, *, simulated: bool = True) -> Counter[str]:
 
 def _lost(world: World, job_ids: Sequence[str]) -> Iterator[str]:
     with world.context.db.read() as session:
-        there = set(session.scalars(select(Job.id)))
+        there = set(session.scalars(select(JobRow.id)))
     if lost := set(job_ids) - there:
         yield f"lost: {sorted(lost)}"
     if more := there - set(job_ids):
@@ -92,17 +93,17 @@ def _rows(world: World, job_id: str) -> Rows:
             query = select(table).where(getattr(table, column) == job_id)
             return session.scalars(query.order_by(table.seq)).all()  # type: ignore[attr-defined]
 
-        job = session.scalars(select(Job).where(Job.id == job_id)).one()
-        files = session.scalars(select(File).where(File.blob_key.startswith(f"jobs/{job_id}/"))).all()
+        job = session.scalars(select(JobRow).where(JobRow.id == job_id)).one()
+        files = session.scalars(select(FileRow).where(FileRow.blob_key.startswith(f"jobs/{job_id}/"))).all()
         return Rows(
             job=job,
-            events=of(JobEvent),  # type: ignore[arg-type]
-            artifacts=of(JobArtifact),  # type: ignore[arg-type]
-            checkpoints=of(JobCheckpoint),  # type: ignore[arg-type]
-            models=of(FineTunedModel),  # type: ignore[arg-type]
+            events=of(JobEventRow),  # type: ignore[arg-type]
+            artifacts=of(JobArtifactRow),  # type: ignore[arg-type]
+            checkpoints=of(JobCheckpointRow),  # type: ignore[arg-type]
+            models=of(FineTunedModelRow),  # type: ignore[arg-type]
             files=files,
-            spans=of(TrainingSpan),  # type: ignore[arg-type]
-            notices=of(WebhookEvent, "object_id"),  # type: ignore[arg-type]
+            spans=of(TrainingSpanRow),  # type: ignore[arg-type]
+            notices=of(WebhookEventRow, "object_id"),  # type: ignore[arg-type]
         )
 
 
@@ -181,7 +182,7 @@ def _unhandled(world: World) -> list[str]:
     """Return what the outbox still asks for, but for webhooks whose next try is to come."""
     with world.context.db.read() as session:
         query = select(OutboxRow).where(OutboxRow.done_at.is_(None), OutboxRow.topic != Topic.SEND_WEBHOOK)
-        waiting = [*session.scalars(query), *outbox.due(session, Topic.SEND_WEBHOOK)]
+        waiting = [*session.scalars(query), *outbox.due_effects(session, Topic.SEND_WEBHOOK)]
         return [f"{row.topic} {row.payload}" for row in waiting]
 
 
@@ -194,8 +195,8 @@ def _orphans(world: World) -> Iterator[str]:
     for _ in range(len(world.answers) + 50):
         sweeper(now, MemoryJobQueue())
     with context.db.read() as session:
-        keys = {*session.scalars(select(File.blob_key)), *session.scalars(select(JobArtifact.blob_key))}
-        folders = {*session.scalars(select(JobCheckpoint.blob_prefix))}
+        keys = {*session.scalars(select(FileRow.blob_key)), *session.scalars(select(JobArtifactRow.blob_key))}
+        folders = {*session.scalars(select(JobCheckpointRow.blob_prefix))}
     homes = tuple(key.rpartition("/output/")[0] + "/output/" for key in keys if "/output/" in key)
     known = tuple(f"{folder}/" for folder in folders) + homes
     for blob in context.storage.list("jobs"):
@@ -214,7 +215,7 @@ def check_webhooks(world: World, endpoint_id: str, delivered: set[str]) -> Count
     told: Counter[str] = Counter()
     with world.context.db.read() as session:
         asked = session.scalars(select(OutboxRow).where(OutboxRow.lane == endpoint_id)).all()
-        tried = session.scalars(select(WebhookAttempt).where(WebhookAttempt.endpoint_id == endpoint_id)).all()
+        tried = session.scalars(select(WebhookAttemptRow).where(WebhookAttemptRow.endpoint_id == endpoint_id)).all()
     by_event = Counter(attempt.event_id for attempt in tried)
     for row in asked:
         event_id = row.payload["event_id"]

@@ -51,10 +51,10 @@ def main(role: str, *arguments: str) -> int:
 
 def _controller(settings: Any, options: Options) -> int:
     from service.controller import main as controller
-    from service.webhooks.lanes import Pace
+    from service.webhooks.lanes import DeliveryPace
 
     if options.webhook_delays is not None:
-        pace = Pace(timeout=options.webhook_timeout, delays=options.webhook_delays)
+        pace = DeliveryPace(timeout=options.webhook_timeout, delays=options.webhook_delays)
         controller.WebhookStep = partial(controller.WebhookStep, pace=pace)  # type: ignore[misc]
     return controller.run_controller(settings)
 

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import func, select
 
 from service.kit.outbox import OutboxRow, Topic
-from service.webhooks.tables import WebhookEndpoint
+from service.webhooks.tables import WebhookEndpointRow
 from tests.faults.invariants import check, check_webhooks
 from tests.faults.report import Report
 from tests.faults.scale import PATIENCE, scaled, wait_until
@@ -127,7 +127,7 @@ def test_every_event_is_delivered_or_listed_as_failed(tmp_path: Path, report: Re
             assert not receivers.taken[kind]
         assert all(told[kind] == {"listed as failed": jobs} for kind in REFUSES if kind != "gone")
         with world.context.db.read() as session:
-            query = select(WebhookEndpoint.name).where(WebhookEndpoint.disabled_at.is_not(None))
+            query = select(WebhookEndpointRow.name).where(WebhookEndpointRow.disabled_at.is_not(None))
             assert session.scalars(query).all() == ["gone"]
         assert {event for kind, event in receivers.seen if kind == "ok"} == receivers.taken["ok"]
     for kind, count in told.items():

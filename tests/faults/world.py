@@ -20,10 +20,10 @@ from sqlalchemy import create_engine, func, select, text
 
 from service.context import Context, open_context
 from service.jobs.states import TERMINAL, JobState
-from service.jobs.tables import Job, JobEvent
+from service.jobs.tables import JobEventRow, JobRow
 from service.keys.service import create_key
 from service.kit.settings import Settings
-from service.migrations import upgrade
+from service.migrations import upgrade_schema
 from service.queue.embedded import EmbeddedValkey
 from tests.faults import ledger
 from tests.faults.process import VARIABLE, Options
@@ -108,15 +108,15 @@ class World:
         self.submitted += made
         return made
 
-    def job(self, job_id: str) -> Job:
+    def job(self, job_id: str) -> JobRow:
         """Return a job as SQL has it now."""
         with self.context.db.read() as session:
-            return session.scalars(select(Job).where(Job.id == job_id)).one()
+            return session.scalars(select(JobRow).where(JobRow.id == job_id)).one()
 
     def states(self, job_ids: Sequence[str]) -> list[str]:
         """Return where the jobs stand."""
         with self.context.db.read() as session:
-            return list(session.scalars(select(Job.state).where(Job.id.in_(job_ids))))
+            return list(session.scalars(select(JobRow.state).where(JobRow.id.in_(job_ids))))
 
     def ended(self, job_ids: Sequence[str]) -> bool:
         """Tell whether all jobs have ended."""
@@ -135,11 +135,11 @@ class World:
         """Wait until every one of the jobs has shown `count` steps."""
 
         def shown() -> bool:
-            query = select(JobEvent.job_id, func.count()).where(
-                JobEvent.job_id.in_(job_ids), JobEvent.type == "metrics"
+            query = select(JobEventRow.job_id, func.count()).where(
+                JobEventRow.job_id.in_(job_ids), JobEventRow.type == "metrics"
             )
             with self.context.db.read() as session:
-                found = {row[0]: row[1] for row in session.execute(query.group_by(JobEvent.job_id))}
+                found = {row[0]: row[1] for row in session.execute(query.group_by(JobEventRow.job_id))}
             return all(found.get(job_id, 0) >= count for job_id in job_ids)
 
         wait_until(shown, what=f"{count} steps of {job_ids}: {self.states(job_ids)}")
@@ -220,7 +220,7 @@ def running_world(
                 }
         made = Settings.model_validate({**direct, "data": Path(direct["data"])})
         made.data.mkdir(mode=0o700)
-        upgrade(made)
+        upgrade_schema(made)
         context = open_context(made)
         stack.callback(context.db.close)
         with context.db.write() as session:
@@ -280,7 +280,7 @@ def _kept_alive(world: World) -> Generator[None]:
 def running_jobs(world: World) -> dict[str, str]:
     """Return the jobs that run, by their workers' names."""
     with world.context.db.read() as session:
-        query = select(Job.lease_owner, Job.id).where(Job.state == JobState.RUNNING)
+        query = select(JobRow.lease_owner, JobRow.id).where(JobRow.state == JobState.RUNNING)
         return {row.lease_owner: row.id for row in session.execute(query)}
 
 

@@ -24,7 +24,7 @@ from service.audit.tables import AuditRow
 from service.cli import checks
 from service.cli.client_file import write_client_file
 from service.cli.errors import CommandFailed, sentence_of
-from service.cli.processes import Child
+from service.cli.processes import ServiceProcess
 from service.context import Context
 from service.kit.db import Database
 from service.kit.settings import Settings
@@ -224,9 +224,13 @@ def test_little_space_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_locked_for_one(tmp_path: Path) -> None:
-    with checks.locked(tmp_path), pytest.raises(CommandFailed, match=f"process {os.getpid()}"), checks.locked(tmp_path):
+    with (
+        checks.lock_data_folder(tmp_path),
+        pytest.raises(CommandFailed, match=f"process {os.getpid()}"),
+        checks.lock_data_folder(tmp_path),
+    ):
         pass
-    with checks.locked(tmp_path):
+    with checks.lock_data_folder(tmp_path):
         pass
 
 
@@ -266,16 +270,16 @@ def test_a_client_file_that_is_missing_or_foreign_gets_a_new_key(
 
 @pytest.mark.integration
 def test_a_child_that_dies_is_started_again_after_longer_and_longer(tmp_path: Path) -> None:
-    child = Child("api", ["no-such-command"], logs=tmp_path / "logs", environment=os.environ, patience=5)
+    child = ServiceProcess("api", ["no-such-command"], logs=tmp_path / "logs", environment=os.environ, patience=5)
     said: list[str] = []
     child.start()
 
     def told_twice() -> bool:
-        child.tend(said.append)
+        child.restart_if_dead(said.append)
         return len(said) == 2
 
     wait_until(told_twice, what="two restarts")
-    child.finish(lambda: True)
+    child.wait_for_end(lambda: True)
     assert "ended with status 2; starting it again in 1 s" in said[0]
     assert "starting it again in 2 s" in said[1]
     assert "no-such-command" in child.last_words()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.catalog import load_catalog, locate
+from service.catalog import load_catalog, locate_source
 from tests.trainer.workdirs import REPOSITORY, environment, events_of, jsonl, lay_out, run
 from trainer.contract.events import Evaluation
 from trainer.contract.rows import ChatRow
@@ -26,7 +26,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     entry = load_catalog(None).find("smollm2-135m-instruct")
     assert entry is not None
     folder = tmp_path_factory.mktemp("bases")
-    (folder / "source.json").write_text(json.dumps(locate(entry.source)))
+    (folder / "source.json").write_text(json.dumps(locate_source(entry.source)))
     command = [sys.executable, "-m", "trainer.programs.prepare", str(folder / "source.json"), str(folder / "base")]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

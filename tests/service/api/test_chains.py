@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from service.jobs import lifecycle, results_repository
-from service.jobs.lifecycle import JobError, PublishedFile
-from service.jobs.methods import stored
+from service.jobs.lifecycle import JobFailureReason, PublishedFile
+from service.jobs.methods import load_method
 from tests.fixtures.service import RunningApi
 
 SHAPE = {"layers": 1, "heads": 2, "width": 32, "context": 32}
@@ -34,17 +34,17 @@ def finish(api: RunningApi, job_id: str, *, checkpoint: int | None = None) -> st
     """Let the job succeed as a worker would; return its model's name."""
     with api.context.db.write() as session:
         lifecycle.queue_up(session, job_id)
-        job = lifecycle.start(session, job_id, owner="w", lease_seconds=60)
+        job = lifecycle.start_job(session, job_id, owner="w", lease_seconds=60)
         assert job is not None
         if checkpoint is not None:
             blobs = {"blob_prefix": f"jobs/{job_id}/attempt-1/checkpoints/step-{checkpoint}", "manifest_sha256": "0"}
             results_repository.add_checkpoint(session, job_id, step=checkpoint, metrics={}, **blobs)
-        return lifecycle.succeed(
+        return lifecycle.complete_job(
             session,
             job,
             token=job.lease_token,
             trained_tokens=1,
-            kind=stored(job.method).hyperparameters.result_kind,
+            kind=load_method(job.method).hyperparameters.result_kind,
             blob_prefix=f"jobs/{job_id}/attempt-1/output/adapter",
             manifest_sha256="0" * 64,
             result_csv=PublishedFile("csv", "x.csv", "text/csv", "k", 1, "0" * 64),
@@ -55,7 +55,7 @@ def finish(api: RunningApi, job_id: str, *, checkpoint: int | None = None) -> st
 
 def end(api: RunningApi, job_id: str) -> None:
     with api.context.db.write() as session:
-        lifecycle.fail(session, job_id, JobError("boom", "it broke"))
+        lifecycle.fail_job(session, job_id, JobFailureReason("boom", "it broke"))
 
 
 def test_a_job_of_the_catalogs_base_waits_for_nothing(client: httpx.Client, file_id: str) -> None:

@@ -40,10 +40,10 @@ class Clock:
 
 
 def enter(places: OpenConnections, host: str = "192.0.2.1") -> Fake | None:
-    if not places.admit(host):
+    if not places.take_place(host):
         return None
     made = Fake()
-    places.enter(made, host)
+    places.register_connection(made, host)
     return made
 
 
@@ -64,9 +64,9 @@ def test_the_longest_unused_connection_makes_room() -> None:
     assert enter(places)
     assert (first.ended, second.ended, third.ended) == (False, True, False)
     assert places.count == 3
-    places.leave(second)
+    places.unregister_connection(second)
     assert places.count == 3, "it left when it was ended"
-    places.leave(third)
+    places.unregister_connection(third)
     assert places.count == 2
 
 
@@ -113,7 +113,7 @@ def test_an_address_at_its_share_makes_room_of_its_own() -> None:
 
 def test_a_place_that_was_never_entered_is_given_back() -> None:
     places = OpenConnections(1, 1)
-    assert places.admit("192.0.2.1")
+    assert places.take_place("192.0.2.1")
     places.give_back("192.0.2.1")
     assert enter(places)
 

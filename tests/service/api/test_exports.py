@@ -12,10 +12,10 @@ from sqlalchemy import select, update
 
 from service.controller import exports as step
 from service.exports import lifecycle, repository
-from service.exports.tables import ModelExport
+from service.exports.tables import ModelExportRow
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
-from service.models.tables import FineTunedModel
+from service.models.tables import FineTunedModelRow
 from service.queue.rq import RqJobQueue
 from tests.fixtures.databases import api_on, client_with
 from tests.fixtures.service import RunningApi, upload
@@ -43,14 +43,14 @@ def asked(client: httpx.Client, model: str, **body: Any) -> dict[str, Any]:
 def make(api: RunningApi, export_id: str, data: bytes = DATA) -> None:
     """Publish an export as a worker does."""
     with api.context.db.write() as session:
-        session.execute(update(ModelExport).where(ModelExport.id != export_id).values(status="failed"))
-        export = lifecycle.start(session, owner="w", lease_seconds=60)
+        session.execute(update(ModelExportRow).where(ModelExportRow.id != export_id).values(status="failed"))
+        export = lifecycle.start_export(session, owner="w", lease_seconds=60)
         assert export is not None
         assert export.id == export_id
     key = f"{lifecycle.attempt_folder(export, export.lease_token)}/{export.filename}"
     stored = api.context.storage.put(key, [data])
     with api.context.db.write() as session:
-        lifecycle.publish(
+        lifecycle.publish_export(
             session,
             export,
             token=export.lease_token,
@@ -67,7 +67,7 @@ def make(api: RunningApi, export_id: str, data: bytes = DATA) -> None:
         )
 
 
-def row(api: RunningApi, export_id: str) -> ModelExport | None:
+def row(api: RunningApi, export_id: str) -> ModelExportRow | None:
     with api.context.db.read() as session:
         return repository.by_id(session, export_id)
 
@@ -119,7 +119,7 @@ def test_a_failed_export_is_made_anew(api: RunningApi, client: httpx.Client, mod
     first = asked(client, model, format="gguf")
     with api.context.db.write() as session:
         values = {"status": "failed", "error": {"code": "x", "message": "词表不支持", "param": None}}
-        session.execute(update(ModelExport).where(ModelExport.id == first["id"]).values(**values))
+        session.execute(update(ModelExportRow).where(ModelExportRow.id == first["id"]).values(**values))
     refused = client.get(f"/models/{model}/exports/{first['id']}/content")
     assert refused.status_code == 409
     assert "词表不支持" in refused.json()["error"]["message"]
@@ -234,13 +234,13 @@ def test_exports_go_with_their_model_their_job_and_their_time(
     assert row(api, of_checkpoint["id"]) is not None
     make(api, late["id"])
     with api.context.db.write() as session:
-        session.execute(update(ModelExport).where(ModelExport.id == late["id"]).values(expires_at=db_now() - 1))
+        session.execute(update(ModelExportRow).where(ModelExportRow.id == late["id"]).values(expires_at=db_now() - 1))
     step.remove_superfluous(api.context, QUEUE)
     assert row(api, late["id"]) is None
     assert client.delete(f"/fine_tuning/jobs/{of_checkpoint['fine_tuning_job_id']}").status_code == 200
     assert row(api, of_checkpoint["id"]) is None
     with api.context.db.read() as session:
-        assert session.scalar(select(FineTunedModel).where(FineTunedModel.id == model)) is None
+        assert session.scalar(select(FineTunedModelRow).where(FineTunedModelRow.id == model)) is None
 
 
 def test_an_export_whose_worker_died_is_made_again_and_not_twice(
@@ -248,15 +248,15 @@ def test_an_export_whose_worker_died_is_made_again_and_not_twice(
 ) -> None:
     export_id = asked(client, model, format="gguf")["id"]
     with api.context.db.write() as session:
-        session.execute(update(ModelExport).where(ModelExport.id != export_id).values(status="failed"))
-        dead = lifecycle.start(session, owner="w1", lease_seconds=-1)
+        session.execute(update(ModelExportRow).where(ModelExportRow.id != export_id).values(status="failed"))
+        dead = lifecycle.start_export(session, owner="w1", lease_seconds=-1)
     assert dead is not None
     assert client.get(f"/models/{model}/exports/{export_id}").json()["status"] == "running"
     assert step.end_expired_leases(api.context, QUEUE) == 1
     assert client.get(f"/models/{model}/exports/{export_id}").json()["status"] == "queued"
     make(api, export_id)
     with pytest.raises(Exception, match="no longer this worker's"), api.context.db.write() as session:
-        lifecycle.publish(
+        lifecycle.publish_export(
             session, dead, token=dead.lease_token, blob_key="k", size=1, sha256="0" * 64, verification=None
         )
     assert client.get(f"/models/{model}/exports/{export_id}").json()["bytes"] == len(DATA)
@@ -266,8 +266,8 @@ def test_an_export_fails_for_good_after_some_deaths(api: RunningApi, client: htt
     export_id = asked(client, model, format="gguf")["id"]
     for _ in range(api.context.settings.max_failures):
         with api.context.db.write() as session:
-            session.execute(update(ModelExport).where(ModelExport.id != export_id).values(status="failed"))
-            assert lifecycle.start(session, owner="w1", lease_seconds=-1) is not None
+            session.execute(update(ModelExportRow).where(ModelExportRow.id != export_id).values(status="failed"))
+            assert lifecycle.start_export(session, owner="w1", lease_seconds=-1) is not None
         step.end_expired_leases(api.context, QUEUE)
     found = client.get(f"/models/{model}/exports/{export_id}").json()
     assert (found["status"], found["error"]["code"]) == ("failed", "worker_lost")

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from service.api.app import openapi_document
 from service.audit.tables import AuditRow
 from service.kit.db import Base
-from service.webhooks.tables import WebhookEndpoint
+from service.webhooks.tables import WebhookEndpointRow
 from tests.fixtures.databases import client_with, key_of, project_of
 from tests.fixtures.service import RunningApi, upload
 from tests.service.api.test_chains import finish
@@ -57,7 +57,7 @@ def ids(api: RunningApi, owner: httpx.Client) -> Ids:
     ).json()
     with api.context.db.write() as session:
         session.add(
-            WebhookEndpoint(
+            WebhookEndpointRow(
                 id="whe_owner",
                 project_id=project_of(owner),
                 name="n",

@@ -77,7 +77,7 @@ def test_no_more_is_kept_than_the_disk_can_spare(tmp_path: Path) -> None:
 
 def test_a_database_elsewhere_needs_none(tmp_path: Path) -> None:
     for settings in ({"database_url": "postgresql://db/burnish"}, {"disk_reserve_bytes": 0}):
-        DiskReserve.of(Settings.model_validate({"data": tmp_path, **settings})).fill()
+        DiskReserve.from_settings(Settings.model_validate({"data": tmp_path, **settings})).fill()
     assert list(tmp_path.iterdir()) == []
-    DiskReserve.of(Settings(data=tmp_path, disk_reserve_bytes=4096)).fill()
+    DiskReserve.from_settings(Settings(data=tmp_path, disk_reserve_bytes=4096)).fill()
     assert (tmp_path / NAME).stat().st_size == 4096

@@ -10,7 +10,7 @@ import re
 import httpx
 import pytest
 
-from service.jobs.tables import JobArtifact
+from service.jobs.tables import JobArtifactRow
 from tests.fixtures.service import RunningApi, upload
 
 
@@ -51,7 +51,7 @@ def test_an_unexpected_error_has_them_too(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("service.files.repository.page", broken)
+    monkeypatch.setattr("service.files.repository.fetch_file_page", broken)
     answer = client.get("/files")
     assert answer.status_code == 500
     require_safe(answer)
@@ -87,7 +87,7 @@ def test_the_report_is_a_page_without_powers(api: RunningApi, client: httpx.Clie
     stored = api.context.storage.put(f"jobs/{job_id}/report.html", [page])
     with api.context.db.write() as session:
         session.add(
-            JobArtifact(
+            JobArtifactRow(
                 job_id=job_id,
                 name="report.html",
                 blob_key=stored.key,

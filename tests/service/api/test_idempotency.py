@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from service.controller.garbage import remove_abandoned
-from service.keys.tables import IdempotentAnswer
+from service.keys.tables import IdempotentAnswerRow
 from service.queue.rq import RqJobQueue
 from tests.fixtures.service import GOOD_JSONL, RunningApi, upload
 
@@ -101,6 +101,6 @@ def test_a_day_later_the_key_is_free(api: RunningApi, client: httpx.Client, file
     key = {"Idempotency-Key": "e"}
     first = client.post(JOBS, json=body(file_id), headers=key).json()["id"]
     with api.context.db.write() as session:
-        session.execute(update(IdempotentAnswer).values(created_at=IdempotentAnswer.created_at - 86_401))
+        session.execute(update(IdempotentAnswerRow).values(created_at=IdempotentAnswerRow.created_at - 86_401))
     remove_abandoned(api.context, RqJobQueue("unix:///nowhere"))
     assert client.post(JOBS, json=body(file_id), headers=key).json()["id"] != first

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 
 from service.api.app import openapi_document
 from service.audit.tables import AuditRow
-from service.keys.tables import IdempotentAnswer
+from service.keys.tables import IdempotentAnswerRow
 from service.kit.errors import InvalidRequest
 from service.migrations.tables import TABLES
 from tests.fixtures.databases import BOTH, api_on
@@ -191,7 +191,7 @@ def test_what_is_kept_of_an_answer_opens_with_the_header_alone(world: World) -> 
         for table in TABLES:
             dump = str(session.execute(text(f"SELECT * FROM {table.__tablename__}")).all())
             assert not [secret for secret in shown if secret in dump], table.__tablename__
-        kept = session.scalars(select(IdempotentAnswer.answer)).all()
+        kept = session.scalars(select(IdempotentAnswerRow.answer)).all()
     assert kept
     assert not [answer for answer in kept if answer is None or "object" in answer]
 

@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import select, update
 
 from service.controller import garbage
-from service.jobs.tables import JobArtifact, JobCheckpoint, JobEvent
+from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobEventRow
 from service.kit.outbox import OutboxRow
-from service.models.tables import CheckpointPermission
+from service.models.tables import CheckpointPermissionRow
 from service.queue.rq import RqJobQueue
 from tests.fixtures.service import RunningApi
 from tests.service.api.test_chains import SHAPE, created, finish, method
@@ -29,7 +29,7 @@ def test_everything_of_an_ended_job_goes(api: RunningApi, client: httpx.Client, 
     assert client.delete(f"{JOBS}/{job_id}").status_code == 404
     assert client.get(f"/files/{file_id}").status_code == 200, "the dataset is not the job's"
     with api.context.db.read() as session:
-        for table in (JobEvent, JobCheckpoint, JobArtifact, CheckpointPermission):
+        for table in (JobEventRow, JobCheckpointRow, JobArtifactRow, CheckpointPermissionRow):
             assert session.scalars(select(table).where(table.job_id == job_id)).all() == []
     queue = RqJobQueue("unix:///nowhere")
     garbage.delete_blobs(api.context, queue)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from service.jobs import lifecycle, repository
-from service.jobs.lifecycle import JobError
+from service.jobs.lifecycle import JobFailureReason
 from tests.fixtures.service import RunningApi
 
 
@@ -145,7 +145,7 @@ def test_a_cancelled_job_stays_cancelled(api: RunningApi, client: httpx.Client, 
     assert again.headers["x-should-retry"] == "false"
     with api.context.db.write() as session:
         assert lifecycle.queue_up(session, job_id) is False
-        assert lifecycle.start(session, job_id, owner="w", lease_seconds=60) is None
+        assert lifecycle.start_job(session, job_id, owner="w", lease_seconds=60) is None
     assert client.get(f"/fine_tuning/jobs/{job_id}").json()["status"] == "cancelled"
 
 
@@ -154,7 +154,7 @@ def test_events_come_newest_first_and_as_a_stream(api: RunningApi, client: httpx
     with api.context.db.write() as session:
         repository.add_event(session, job_id, "第一步", kind="metrics", data={"step": 1}, once_key="step:1")
         repository.add_event(session, job_id, "again", once_key="step:1")
-        lifecycle.fail(session, job_id, JobError("boom", "it broke"))
+        lifecycle.fail_job(session, job_id, JobFailureReason("boom", "it broke"))
     page = client.get(f"/fine_tuning/jobs/{job_id}/events").json()["data"]
     messages = [event["message"] for event in page]
     assert messages == [

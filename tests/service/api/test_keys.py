@@ -14,7 +14,7 @@ from burnish import AsyncBurnish
 from burnish.cli import Exit
 from burnish.cli import main as cli
 from service.keys.service import SCOPES, Scope, create_key
-from service.keys.tables import ApiKey
+from service.keys.tables import ApiKeyRow
 from tests.fixtures.service import RunningApi, upload
 
 PROJECTS = "/organization/projects"
@@ -103,7 +103,7 @@ def test_a_projects_keys_from_creation_to_revocation(api: RunningApi, admin: htt
 def test_a_use_is_written_once_a_minute(api: RunningApi, client: httpx.Client) -> None:
     def last_used() -> float | None:
         with api.context.db.read() as session:
-            key = session.query(ApiKey).order_by(ApiKey.seq.desc()).first()
+            key = session.query(ApiKeyRow).order_by(ApiKeyRow.seq.desc()).first()
         assert key is not None
         return key.last_used_at
 
@@ -112,7 +112,7 @@ def test_a_use_is_written_once_a_minute(api: RunningApi, client: httpx.Client) -
     client.get("/files")
     assert last_used() == first is not None
     with api.context.db.write() as session:
-        session.execute(update(ApiKey).values(last_used_at=ApiKey.last_used_at - 61))
+        session.execute(update(ApiKeyRow).values(last_used_at=ApiKeyRow.last_used_at - 61))
     client.get("/files")
     assert last_used() != first - 61
 

@@ -31,7 +31,7 @@ def world(
 
 
 def _served(settings: Settings) -> Generator[RunningApi, None, None]:
-    migrations.upgrade(settings)
+    migrations.upgrade_schema(settings)
     with run_api(open_context(settings)) as api:
         yield api
 

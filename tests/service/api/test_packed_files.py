@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from service.controller import garbage
-from service.files.tables import File, FileContent
+from service.files.tables import FileContentRow, FileRow
 from service.queue.rq import RqJobQueue
 from tests.fixtures.packed import PACKINGS, gzip_bomb, parquet, zstd, zstd_bomb
 from tests.fixtures.postgres import run_postgres
@@ -72,7 +72,7 @@ def test_the_bytes_and_not_the_name_tell_the_packing(
         if packing != "none":
             assert content.headers["content-type"] == TYPES[packing]
         with api.context.db.read() as session:
-            assert session.scalars(select(File.packing).where(File.id == file["id"])).one() == packing
+            assert session.scalars(select(FileRow.packing).where(FileRow.id == file["id"])).one() == packing
 
 
 BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -114,7 +114,7 @@ def clean(api: RunningApi) -> None:
 
 def contents(api: RunningApi) -> dict[str, int]:
     with api.context.db.read() as session:
-        return {row.blob_key: row.files for row in session.scalars(select(FileContent))}
+        return {row.blob_key: row.files for row in session.scalars(select(FileContentRow))}
 
 
 def test_the_same_bytes_are_stored_once_and_stay_until_the_last_file_goes(

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from service.keys.service import authenticate
+from service.keys.service import authenticate_header
 from tests.fixtures.service import RunningApi, upload
 from tests.service.api.test_chains import create, created, finish
 
@@ -25,7 +25,7 @@ class Guest:
 
 def project_of(api: RunningApi, client: httpx.Client) -> str:
     with api.context.db.read() as session:
-        return authenticate(session, api.context.hmac_key, client.headers["authorization"]).project_id
+        return authenticate_header(session, api.context.hmac_key, client.headers["authorization"]).project_id
 
 
 @pytest.fixture

@@ -14,15 +14,15 @@ import pytest
 from sqlalchemy import func, select
 
 from service.controller.validation import validate_jobs
-from service.jobs.tables import Job
-from service.keys.tables import Project
-from service.previews.tables import Preview
+from service.jobs.tables import JobRow
+from service.keys.tables import ProjectRow
+from service.previews.tables import PreviewRow
 from service.queue.memory import MemoryJobQueue
-from service.worker.presence import Presence
+from service.worker.presence import WorkerPresence
 from service.worker.previews import Previewer
 from service.worker.run import WorkerRuntime, run_job
 from service.workers.capacity import Capacity
-from service.workers.tables import Worker
+from service.workers.tables import WorkerRow
 from tests.fixtures.service import RunningApi, make_context, run_api, upload, write_catalog
 from tests.service.worker.world import eventually
 
@@ -46,9 +46,9 @@ def user(live: RunningApi, request: pytest.FixtureRequest) -> Iterator[httpx.Cli
 
 @contextmanager
 def worker(live: RunningApi, *, counts: bool = True, **capacity: Any) -> Iterator[None]:
-    present = Presence(live.context, name="w-预览", capacity=Capacity(**capacity))
+    present = WorkerPresence(live.context, name="w-预览", capacity=Capacity(**capacity))
     with present:
-        eventually(lambda: rows(live, Worker) > 0)
+        eventually(lambda: rows(live, WorkerRow) > 0)
         if not counts:
             yield
             return
@@ -56,7 +56,7 @@ def worker(live: RunningApi, *, counts: bool = True, **capacity: Any) -> Iterato
             yield
 
 
-def rows(live: RunningApi, table: type[Job] | type[Preview] | type[Worker]) -> int:
+def rows(live: RunningApi, table: type[JobRow] | type[PreviewRow] | type[WorkerRow]) -> int:
     with live.context.db.read() as session:
         return session.scalar(select(func.count()).select_from(table)) or 0
 
@@ -87,7 +87,7 @@ def test_a_preview_is_what_a_job_then_reports(live: RunningApi, user: httpx.Clie
         first = user.post("/fine_tuning/jobs/preview?rows=2", json=order)
     assert first.status_code == 200, first.text
     told = first.json()
-    assert (rows(live, Job), rows(live, Preview)) == (0, 0)
+    assert (rows(live, JobRow), rows(live, PreviewRow)) == (0, 0)
     assert told["object"] == "fine_tuning.job.preview"
     assert told["training"]["rows"] == 14
     assert (told["training"]["dropped_lines"], told["training"]["cut_lines"]) == ([13], [14])
@@ -166,11 +166,11 @@ def test_an_answer_that_does_not_come_is_given_up(tmp_path: Path, tiny_base: Pat
         error = answer.json()["error"]
         assert (answer.status_code, error["code"]) == (503, "preview_timeout")
         assert "busy with another preview" in error["message"]
-        assert rows(live, Preview) == 0
+        assert rows(live, PreviewRow) == 0
         with context.db.write() as session:
-            project = session.scalar(select(Project.id).where(Project.name == "default"))
+            project = session.scalar(select(ProjectRow.id).where(ProjectRow.name == "default"))
             for number in range(4):
-                session.add(Preview(id=f"p{number}", project_id=project, job={}, rows_shown=1))
+                session.add(PreviewRow(id=f"p{number}", project_id=project, job={}, rows_shown=1))
         full = client.post("/fine_tuning/jobs/preview", json=order)
         assert (full.status_code, full.json()["error"]["code"]) == (409, "too_many_previews")
         assert full.json()["error"]["message"].startswith("4 previews of this project are under way already")

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.jobs.methods import stored
+from service.jobs.methods import load_method
 from tests.fixtures.service import RunningApi, make_context, run_api, upload
 from tests.service.api.test_chains import create, created, finish
 
@@ -43,7 +43,7 @@ def test_what_was_asked_is_shown_and_kept(api: RunningApi, client: httpx.Client,
     block = job["method"]["reinforcement"]
     assert block["grader"]["graders"]["a"]["reference"] == "{{item.答案}}"
     assert (block["hyperparameters"]["compute_multiplier"], block["hyperparameters"]["group_size"]) == (2, 4)
-    assert stored(job["method"]).model_dump(mode="json") == job["method"]
+    assert load_method(job["method"]).model_dump(mode="json") == job["method"]
 
 
 REFUSED: dict[str, tuple[Any, str, str]] = {

@@ -11,9 +11,9 @@ from sqlalchemy import select, update
 from service.controller.retention import Retention
 from service.jobs import lifecycle, results_repository
 from service.jobs.lifecycle import PublishedFile
-from service.jobs.tables import JobArtifact, JobCheckpoint
+from service.jobs.tables import JobArtifactRow, JobCheckpointRow
 from service.kit.db import db_now
-from service.models.tables import FineTunedModel
+from service.models.tables import FineTunedModelRow
 from service.queue.memory import MemoryJobQueue
 from tests.fixtures.service import RunningApi
 from tests.service.api.test_chains import create, created
@@ -60,11 +60,11 @@ def finish(api: RunningApi, job_id: str) -> str:
         api.context.storage.put(key, [b"x"])
     with api.context.db.write() as session:
         lifecycle.queue_up(session, job_id)
-        job = lifecycle.start(session, job_id, owner="w", lease_seconds=60)
+        job = lifecycle.start_job(session, job_id, owner="w", lease_seconds=60)
         assert job is not None
         blobs = {"blob_prefix": "p", "manifest_sha256": "0"}
         results_repository.add_checkpoint(session, job_id, step=2, metrics={}, expires_in=86400, **blobs)
-        return lifecycle.succeed(
+        return lifecycle.complete_job(
             session,
             job,
             token=job.lease_token,
@@ -89,7 +89,7 @@ def test_what_expires_says_when_and_is_gone_then(api: RunningApi, client: httpx.
     assert client.get(f"/files/{result}").json()["expires_at"] == pytest.approx(model["expires_at"], abs=2)
     assert client.get(f"{JOBS}/{job_id}/adapter").status_code == 200
     with api.context.db.write() as session:
-        for table in (JobArtifact, FineTunedModel, JobCheckpoint):
+        for table in (JobArtifactRow, FineTunedModelRow, JobCheckpointRow):
             session.execute(update(table).where(table.job_id == job_id).values(expires_at=db_now() - 1))
     Retention()(api.context, MemoryJobQueue())
     assert client.get(f"/models/{name}").status_code == 404
@@ -102,7 +102,7 @@ def test_what_expires_says_when_and_is_gone_then(api: RunningApi, client: httpx.
     assert create(client, file_id, name).status_code == 404
     assert client.get(f"{JOBS}/{job_id}").json()["fine_tuned_model"] == name
     with api.context.db.read() as session:
-        assert session.scalars(select(JobArtifact).where(JobArtifact.job_id == job_id)).all() == []
+        assert session.scalars(select(JobArtifactRow).where(JobArtifactRow.job_id == job_id)).all() == []
 
 
 def test_a_base_has_no_end(client: httpx.Client) -> None:

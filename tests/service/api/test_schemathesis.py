@@ -91,7 +91,7 @@ def world(
 
 
 def _served(made: Settings) -> Generator[RunningApi, None, None]:
-    migrations.upgrade(made)
+    migrations.upgrade_schema(made)
     context = open_context(made)
     with run_api(context) as api:
         yield api

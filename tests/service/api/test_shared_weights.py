@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy import update
 
 from service.chat.errors import ModelNotReady
-from service.chat.service import resolve
+from service.chat.service import resolve_model
 from service.controller.waiting import release_waiting
-from service.exports.tables import ModelExport
+from service.exports.tables import ModelExportRow
 from service.jobs import lifecycle, repository, results_repository
 from service.jobs import service as jobs
 from service.jobs.schemas import JobCreate
-from service.jobs.tables import Job, JobArtifact
-from service.keys.service import Principal, authenticate
+from service.jobs.tables import JobArtifactRow, JobRow
+from service.keys.service import Principal, authenticate_header
 from service.previews.service import _COLUMNS, job_of
-from service.previews.tables import Preview
+from service.previews.tables import PreviewRow
 from service.queue.memory import MemoryJobQueue
 from tests.fixtures.service import RunningApi, upload
 from tests.service.api.test_chains import SHAPE, create, created, end, finish, method
@@ -52,7 +52,7 @@ def weights(api: RunningApi, client: httpx.Client, job_id: str, name: str) -> di
         for artifact in ("adapter", "model"):
             key = f"jobs/{job_id}/{artifact}"
             stored = api.context.storage.put(key, [b"zip"])
-            row = JobArtifact(
+            row = JobArtifactRow(
                 job_id=job_id, name=artifact, filename="a.zip", media_type="application/zip",
                 blob_key=key, bytes=3, sha256=stored.sha256,
             )  # fmt: skip
@@ -75,7 +75,7 @@ BLOCKED = {(403, "download_blocked")}
 
 def principal_of(api: RunningApi, client: httpx.Client) -> Principal:
     with api.context.db.read() as session:
-        return authenticate(session, api.context.hmac_key, client.headers["authorization"])
+        return authenticate_header(session, api.context.hmac_key, client.headers["authorization"])
 
 
 def test_a_plain_permission_lets_the_results_out(
@@ -102,7 +102,7 @@ def test_blocked_weights_stay_in_over_generations(
         assert set(weights(api, guest.client, job["id"], name).values()) == BLOCKED
         start = (name, job["id"], f"{name}:ckpt-step-2", name)[generation]
         with api.context.db.read() as session:
-            assert resolve(session, principal_of(api, guest.client), api.context, name).job_id == job["id"]
+            assert resolve_model(session, principal_of(api, guest.client), api.context, name).job_id == job["id"]
     listed = guest.client.get("/fine_tuning/jobs").json()["data"]
     assert {job["adapter_download"] for job in listed} == {"blocked"}
     refused = guest.client.get(f"/fine_tuning/jobs/{job['id']}/adapter").json()["error"]
@@ -132,11 +132,11 @@ def test_an_export_that_is_there_is_not_handed_out(
     with api.context.db.write() as session:
         blob = api.context.storage.put(f"jobs/{job['id']}/x", [b"zip"])
         ready = {"status": "ready", "blob_key": blob.key, "bytes": 3, "sha256": blob.sha256}
-        session.execute(update(ModelExport).where(ModelExport.id == export).values(**ready))
+        session.execute(update(ModelExportRow).where(ModelExportRow.id == export).values(**ready))
     content = f"/models/{name}/exports/{export}/content"
     assert guest.client.get(content).content == b"zip"
     with api.context.db.write() as session:
-        session.execute(update(Job).where(Job.id == job["id"]).values(adapter_download="blocked"))
+        session.execute(update(JobRow).where(JobRow.id == job["id"]).values(adapter_download="blocked"))
     assert guest.client.get(content).json()["error"]["code"] == "download_blocked"
 
 
@@ -204,11 +204,11 @@ def test_a_preview_knows_it(api: RunningApi, client: httpx.Client, guest: Guest,
     share(client, model, guest.project, adapter_download="blocked")
     body = JobCreate(model=model, training_file=guest.file)
     with api.context.db.read() as session:
-        job = jobs.draft(session, principal_of(api, guest.client), api.context, body)
+        job = jobs.draft_job(session, principal_of(api, guest.client), api.context, body)
     columns = {"adapter_download": job.adapter_download, "foreign_parents": job.foreign_parents, "model": model}
     assert columns["adapter_download"] == "blocked"
-    assert job_of(Preview(id="p", job=columns)).adapter_download == "blocked"
-    assert job_of(Preview(id="p", job={"model": model})).adapter_download == "allowed", "asked of an earlier release"
+    assert job_of(PreviewRow(id="p", job=columns)).adapter_download == "blocked"
+    assert job_of(PreviewRow(id="p", job={"model": model})).adapter_download == "allowed", "asked of an earlier release"
     assert {"adapter_download", "foreign_parents"} <= set(_COLUMNS)
 
 
@@ -291,7 +291,7 @@ def test_what_is_waited_for_is_called_by_the_shared_name(
     waiting = guest.client.get(f"/fine_tuning/jobs/{job['id']}").json()
     assert waiting["queue"]["message"] == f"It waits for {names[0]} and {names[1]} to succeed."
     with api.context.db.read() as session, pytest.raises(ModelNotReady) as refused:
-        resolve(session, principal_of(api, guest.client), api.context, names[0])
+        resolve_model(session, principal_of(api, guest.client), api.context, names[0])
     assert f"The job that makes {names[0]} has not ended" in refused.value.message
     end(api, start["id"])  # with a message of the owner's
     release_waiting(api.context, MemoryJobQueue())

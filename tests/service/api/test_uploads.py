@@ -15,10 +15,10 @@ from sqlalchemy import select, update
 from burnish import Burnish, UploadError, UploadInterrupted, _parts
 from burnish.resources import files
 from service.controller import garbage
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.queue.rq import RqJobQueue
 from service.uploads import service
-from service.uploads.tables import Upload
+from service.uploads.tables import UploadRow
 from tests.fixtures.service import GOOD_JSONL, RunningApi
 
 QUEUE = RqJobQueue("unix:///nowhere")
@@ -146,7 +146,9 @@ def test_a_completion_that_is_sent_again_gives_the_first_answer(client: httpx.Cl
 def test_an_upload_whose_hour_is_over(api: RunningApi, client: httpx.Client) -> None:
     upload_id, parts = sent(client)
     with api.context.db.write() as session:
-        session.execute(update(Upload).where(Upload.id == upload_id).values(expires_at=Upload.expires_at - 3601))
+        session.execute(
+            update(UploadRow).where(UploadRow.id == upload_id).values(expires_at=UploadRow.expires_at - 3601)
+        )
     for _ in range(2):  # before and after the controller has written it
         assert client.get(f"/uploads/{upload_id}").json()["status"] == "expired"
         for refused in (
@@ -224,7 +226,7 @@ def test_rows_name_the_blob_that_holds_them(api: RunningApi, client: httpx.Clien
     upload_id, parts = sent(client)
     file = complete(client, upload_id, parts).json()["file"]
     with api.context.db.read() as session:
-        row = session.scalars(select(File).where(File.id == file["id"])).one()
+        row = session.scalars(select(FileRow).where(FileRow.id == file["id"])).one()
     assert row.sha256 == hashlib.sha256(GOOD_JSONL).hexdigest()
     assert row.rows == 3
 

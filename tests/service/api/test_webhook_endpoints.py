@@ -61,8 +61,8 @@ def refused(answer: httpx.Response, status: int = 400) -> dict[str, Any]:
 def deliver(api: RunningApi) -> None:
     async def run() -> None:
         sender = WebhookSender(api.context, None)
-        while await sender.step():
-            await sender.settle()
+        while await sender.start_due_deliveries():
+            await sender.wait_for_deliveries()
         await sender.close()
 
     asyncio.run(run())

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from service.api.app import openapi_document
 from service.audit.actions import ACTIONS, CHANGES_NOTHING
 from service.audit.tables import AuditRow
-from service.files.tables import File
+from service.files.tables import FileRow
 from tests.fixtures.databases import BOTH, api_on, client_with, key_of, project_of
 from tests.fixtures.service import RunningApi, upload
 
@@ -194,10 +194,10 @@ def test_no_change_without_its_entry(api: RunningApi, client: httpx.Client, monk
 
     blobs = set(api.context.storage.list("files"))
     with monkeypatch.context() as patch:
-        patch.setattr("service.audit.repository.add", broken)
+        patch.setattr("service.audit.repository.add_audit_row", broken)
         assert upload(client).status_code == 500
     with api.context.db.read() as session:
-        assert session.scalars(select(File).where(File.project_id == project_of(client))).all() == []
+        assert session.scalars(select(FileRow).where(FileRow.project_id == project_of(client))).all() == []
     assert set(api.context.storage.list("files")) == blobs
 
 
@@ -276,7 +276,7 @@ def test_a_log_that_is_away_refuses_no_answer(
     def away(*_: object, **__: object) -> None:
         raise Unavailable("The database is away.")
 
-    monkeypatch.setattr("service.audit.repository.add", away)
+    monkeypatch.setattr("service.audit.repository.add_audit_row", away)
     assert client.delete("/files/file-x").status_code == 404
     assert "could not be written to the audit log" in caplog.text
     with api.context.db.read() as session:

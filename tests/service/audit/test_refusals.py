@@ -13,7 +13,7 @@ from sqlalchemy import select
 from service.audit.refusals import RefusalLog
 from service.audit.tables import AuditRow, join_count, split_count
 from service.context import Context
-from service.kit.call import Call
+from service.kit.call import ApiCall
 from service.kit.errors import Unavailable
 from tests.fixtures.service import make_context
 
@@ -32,8 +32,8 @@ def context(tmp_path: Path) -> Generator[Context]:
     made.db.close()
 
 
-def refused(number: int = 0, *, key: str = "key_a", method: str = "DELETE", **more: object) -> Call:
-    call = Call(f"req_{number}", method, route="/v1/files/{file_id}", params={"file_id": f"file-{number}"})
+def refused(number: int = 0, *, key: str = "key_a", method: str = "DELETE", **more: object) -> ApiCall:
+    call = ApiCall(f"req_{number}", method, route="/v1/files/{file_id}", params={"file_id": f"file-{number}"})
     call.key_id, call.project_id = key, "proj_own"
     for name, value in more.items():
         setattr(call, name, value)
@@ -49,9 +49,9 @@ def rows(context: Context) -> list[tuple[str | None, int | None, int]]:
 def test_a_window_is_one_entry(context: Context) -> None:
     clock = Clock()
     log = RefusalLog(context.db, clock=clock)
-    assert log.note(refused(1), 403)
+    assert log.count_refusal(refused(1), 403)
     log.write_due()
-    assert not any(log.note(refused(number), 403) for number in range(2, 12))
+    assert not any(log.count_refusal(refused(number), 403) for number in range(2, 12))
     log.write_due()
     assert rows(context) == [("file-1", 403, 1)]
     clock.now += 60
@@ -60,17 +60,17 @@ def test_a_window_is_one_entry(context: Context) -> None:
     clock.now += 60
     log.write_due()
     assert len(rows(context)) == 2, "nothing happened in the window after"
-    assert log.note(refused(12), 403), "so that the next is a first one again"
+    assert log.count_refusal(refused(12), 403), "so that the next is a first one again"
 
 
 def test_kinds_are_apart_and_what_is_no_refused_change_is_none(context: Context) -> None:
     log = RefusalLog(context.db, clock=Clock())
     for call, status in ((refused(1), 403), (refused(2), 404), (refused(3, key="key_b"), 403)):
-        assert log.note(call, status)
+        assert log.count_refusal(call, status)
         log.write_due()
-    assert not log.note(refused(4, method="GET"), 403)
-    assert not log.note(refused(5, key_id=None), 403)
-    assert not log.note(refused(6, unrecorded=True), 429)
+    assert not log.count_refusal(refused(4, method="GET"), 403)
+    assert not log.count_refusal(refused(5, key_id=None), 403)
+    assert not log.count_refusal(refused(6, unrecorded=True), 429)
     log.write_due(everything=True)
     assert rows(context) == [("file-1", 403, 1), ("file-2", 404, 1), ("file-3", 403, 1)]
 
@@ -79,7 +79,7 @@ def test_the_kinds_that_are_kept_are_bounded(context: Context) -> None:
     log = RefusalLog(context.db, most_kinds=10, clock=Clock())
     for number in range(100):
         for _ in range(2):
-            if log.note(refused(number, key=f"key_{number}"), 403):
+            if log.count_refusal(refused(number, key=f"key_{number}"), 403):
                 log.write_due()
     log.write_due(everything=True)
     assert sum(count for _, _, count in rows(context)) == 200
@@ -94,10 +94,10 @@ def test_what_could_not_be_written_is_written_later(context: Context, monkeypatc
         raise Unavailable("The database is away.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("service.audit.repository.add", away)
-        assert log.note(refused(1), 403)
+        patch.setattr("service.audit.repository.add_audit_row", away)
+        assert log.count_refusal(refused(1), 403)
         log.write_due()
-        assert not log.note(refused(2), 403), "the database is left alone for a moment"
+        assert not log.count_refusal(refused(2), 403), "the database is left alone for a moment"
     clock.now += 1
     log.write_due()
     assert rows(context) == [("file-2", 403, 2)]
@@ -110,7 +110,7 @@ def test_threads_lose_none(context: Context) -> None:
     def refuse(number: int) -> None:
         start.wait()
         for _ in range(20):
-            log.note(refused(number), 403)
+            log.count_refusal(refused(number), 403)
             log.write_due()
 
     with ThreadPoolExecutor(8) as pool:

@@ -21,8 +21,8 @@ from service.backups.errors import BackupCorrupt, BackupRefused
 from service.backups.make import make_backup
 from service.backups.restore import restore_backup
 from service.context import Context, open_context
-from service.files.tables import File
-from service.keys.service import authenticate, create_key
+from service.files.tables import FileRow
+from service.keys.service import authenticate_header, create_key
 from service.kit import ids
 from service.kit.settings import Settings
 from service.storage import Storage, open_storage
@@ -37,7 +37,7 @@ def add_file(context: Context, content: bytes, *, keep: bool = True) -> str:
         project = create_key(session, context.hmac_key, project="p", name="n")[0].project_id
         if keep:
             session.add(
-                File(
+                FileRow(
                     id=file_id,
                     project_id=project,
                     filename="训练.jsonl",
@@ -72,7 +72,7 @@ def contents(settings: Settings) -> dict[str, bytes]:
     context = open_context(settings)
     try:
         with context.db.read() as session:
-            keys = {row.id: row.blob_key for row in session.scalars(select(File))}
+            keys = {row.id: row.blob_key for row in session.scalars(select(FileRow))}
         return {file_id: b"".join(context.storage.read(key)) for file_id, key in keys.items()}
     finally:
         context.db.close()
@@ -99,7 +99,7 @@ def test_everything_comes_back(context: Context, tmp_path: Path) -> None:
     assert stat.S_IMODE(restored.data.stat().st_mode) == 0o700
     fresh = open_context(restored)
     with fresh.db.write() as session:
-        assert authenticate(session, fresh.hmac_key, f"Bearer {token}"), "keys are valid as before"
+        assert authenticate_header(session, fresh.hmac_key, f"Bearer {token}"), "keys are valid as before"
         assert session.scalar(text("PRAGMA foreign_key_check")) is None
     fresh.db.close()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -129,12 +129,12 @@ def test_what_is_written_and_deleted_meanwhile_leaves_no_gap(
 
     def go() -> None:
         with context.db.write() as session:
-            session.delete(session.scalars(select(File).where(File.id == came[0])).one())
+            session.delete(session.scalars(select(FileRow).where(FileRow.id == came[0])).one())
         context.storage.delete(f"files/{came[0]}")
         add_file(context, b"came last")
 
     add_file(context, b"always there")
-    take = make._take
+    take = make._take_snapshot
     snapshots: list[int] = []
 
     def take_then_go(database: Path, path: Path) -> None:
@@ -143,7 +143,7 @@ def test_what_is_written_and_deleted_meanwhile_leaves_no_gap(
         if len(snapshots) == 1:
             go()
 
-    monkeypatch.setattr(make, "_take", take_then_go)
+    monkeypatch.setattr(make, "_take_snapshot", take_then_go)
     monkeypatch.setattr(make, "open_storage", lambda url: _Eventful(open_storage(url), [come]))
     made = make_backup(context.settings, tmp_path / "b.tar")
     assert (len(snapshots), made.missing) == (2, ())

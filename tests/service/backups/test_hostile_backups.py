@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from service import migrations
-from service.backups.archive import ArchiveWriter, Manifest, new_archive
+from service.backups.archive import ArchiveWriter, BackupManifest, new_archive
 from service.backups.errors import BackupCorrupt, BackupError, BackupRefused
 from service.backups.restore import restore_backup
 from service.kit.settings import Settings
@@ -26,7 +26,7 @@ GIB = 2**30
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("database")
-    migrations.upgrade(Settings(data=folder))
+    migrations.upgrade_schema(Settings(data=folder))
     with closing(sqlite3.connect(folder / "burnish.db")) as connection:
         connection.execute("VACUUM INTO ?", (str(folder / "snapshot"),))
     return (folder / "snapshot").read_bytes()
@@ -37,7 +37,13 @@ def entry(data: bytes) -> dict[str, object]:
 
 
 def manifest_of(files: Mapping[str, object], **changes: object) -> bytes:
-    facts = {"form": 1, "version": "0.1.0", "schema_revision": migrations.head(), "created_at": 1, "files": files}
+    facts = {
+        "form": 1,
+        "version": "0.1.0",
+        "schema_revision": migrations.head_revision(),
+        "created_at": 1,
+        "files": files,
+    }
     return json.dumps(facts | changes).encode()
 
 
@@ -267,34 +273,36 @@ def test_only_a_database_of_the_service_is_put_in_place(
     change(changed)
     with new_archive(tmp_path / "b.tar", lambda _bytes: None) as archive:
         archive.add_file("burnish.db", changed)
-        archive.finish(_manifest(archive))
+        archive.add_manifest(_manifest(archive))
     assert sentence in refused(tmp_path / "b.tar")
 
 
 def test_a_database_of_each_earlier_schema_is_restored(tmp_path: Path) -> None:
-    for revision in ("0001", "0009", migrations.head()):
+    for revision in ("0001", "0009", migrations.head_revision()):
         folder = tmp_path / revision
         folder.mkdir()
-        migrations.upgrade(Settings(data=folder), revision)
+        migrations.upgrade_schema(Settings(data=folder), revision)
         with new_archive(folder / "b.tar", lambda _bytes: None) as archive:
             archive.add_file("burnish.db", folder / "burnish.db")
-            archive.finish(_manifest(archive, revision))
+            archive.add_manifest(_manifest(archive, revision))
         assert restore_backup(folder / "b.tar", folder / "restored").schema_revision == revision
         assert [path.name for path in (folder / "restored").iterdir() if path.name.startswith("burnish")] == [
             "burnish.db"
         ]
 
 
-def _manifest(archive: ArchiveWriter, revision: str | None = None) -> Manifest:
-    return Manifest(version="0.1.0", schema_revision=revision or migrations.head(), created_at=1, files=archive.files)
+def _manifest(archive: ArchiveWriter, revision: str | None = None) -> BackupManifest:
+    return BackupManifest(
+        version="0.1.0", schema_revision=revision or migrations.head_revision(), created_at=1, files=archive.files
+    )
 
 
 def test_a_long_name_of_our_own_comes_back(tmp_path: Path, database: bytes) -> None:
     key = "/".join(["k" * 200] * 4)
     with new_archive(tmp_path / "b.tar", lambda _bytes: None) as archive:
-        archive.add(f"blobs/{key}", [b"x"], 1)
-        archive.add("burnish.db", [database], len(database))
-        archive.finish(_manifest(archive))
+        archive.add_chunks(f"blobs/{key}", [b"x"], 1)
+        archive.add_chunks("burnish.db", [database], len(database))
+        archive.add_manifest(_manifest(archive))
     restore_backup(tmp_path / "b.tar", tmp_path / "restored")
     assert (tmp_path / "restored" / "blobs" / key).read_bytes() == b"x"
 
@@ -312,7 +320,7 @@ def test_a_backup_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None
         with new_archive(tmp_path / "b.tar", lambda _bytes: None) as archive:
             part = next(tmp_path.glob(".b.tar.*"))
             assert part.stat().st_mode & 0o777 == 0o600
-            archive.finish(_manifest(archive))
+            archive.add_manifest(_manifest(archive))
     finally:
         os.umask(before)
     assert (tmp_path / "b.tar").stat().st_mode & 0o777 == 0o600

@@ -22,13 +22,13 @@ from service.engine.app import create_engine_app
 from service.engine.backend import Backend
 from service.engine.local import LocalEngine
 from service.engine.speaker import Speaker
-from service.engine.weights import Weights
+from service.engine.weights import EngineWeights
 from service.jobs import references
 from service.jobs.states import JobState
-from service.jobs.tables import Job, JobCheckpoint
-from service.keys.tables import Project
+from service.jobs.tables import JobCheckpointRow, JobRow
+from service.keys.tables import ProjectRow
 from service.kit import ids
-from service.models.tables import FineTunedModel
+from service.models.tables import FineTunedModelRow
 from tests.fixtures.adapters import make_adapter
 from tests.fixtures.processes import free_port
 from tests.fixtures.service import RunningApi, make_context, run_api, write_catalog
@@ -62,7 +62,7 @@ class ChatWorld:
         prefix = f"jobs/{job_id}/attempt-1/{'output/adapter' if step is None else f'checkpoints/step-{step}'}"
         manifest = self._store(self.adapter(seed), prefix)
         with self.context.db.write() as session:
-            project = session.scalars(select(Project).where(Project.name == PROJECT)).one()
+            project = session.scalars(select(ProjectRow).where(ProjectRow.name == PROJECT)).one()
             given: dict[str, Any] = {
                 "model": "tiny",
                 "base": "tiny",
@@ -71,13 +71,13 @@ class ChatWorld:
                 "seed": 1,
                 "suffix": f"客服{seed}" if columns.pop("chinese", False) else f"s{seed}",
             }
-            job = Job(id=job_id, project_id=project.id, state=state, **(given | columns))
+            job = JobRow(id=job_id, project_id=project.id, state=state, **(given | columns))
             session.add(job)
             session.flush()
             name = references.model_name(job, self.context.settings.organization)
             if step is not None:
                 session.add(
-                    JobCheckpoint(
+                    JobCheckpointRow(
                         id=ids.new_id(ids.CHECKPOINT),
                         job_id=job_id,
                         step=step,
@@ -89,7 +89,7 @@ class ChatWorld:
                 return job_id, f"{name}:ckpt-step-{step}"
             job.fine_tuned_model = name
             kind = "reward" if job.method["type"] == "reward" else "adapter"
-            model = FineTunedModel(
+            model = FineTunedModelRow(
                 id=name,
                 project_id=project.id,
                 base="tiny",
@@ -136,7 +136,7 @@ def running_chat(
 
     def local() -> Backend:
         own = engine_context.settings
-        return LocalEngine(own, Weights(engine_context, stop), Speaker(own, folder=folder / "engine"))
+        return LocalEngine(own, EngineWeights(engine_context, stop), Speaker(own, folder=folder / "engine"))
 
     open_backend = local if backend is None else partial(backend, engine_context)
     app = create_engine_app(engine_context.hmac_key, engine_context.settings, open_backend)

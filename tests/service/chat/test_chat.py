@@ -180,9 +180,9 @@ def test_another_projects_model_is_unknown_until_it_is_shared(world: ChatWorld, 
     with world.context.db.read() as session:
         from sqlalchemy import select
 
-        from service.keys.tables import Project
+        from service.keys.tables import ProjectRow
 
-        neighbour_id = session.scalars(select(Project.id).where(Project.name == "neighbour")).one()
+        neighbour_id = session.scalars(select(ProjectRow.id).where(ProjectRow.name == "neighbour")).one()
     shared = client.post(f"/fine_tuning/checkpoints/{name}/permissions", json={"project_ids": [neighbour_id]})
     assert shared.status_code == 200, shared.text
     with world.client("neighbour") as neighbour:

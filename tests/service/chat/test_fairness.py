@@ -16,7 +16,7 @@ import pytest
 from service.context import Context
 from service.engine.local import LocalEngine
 from service.engine.speaker import Speaker
-from service.engine.weights import Weights
+from service.engine.weights import EngineWeights
 from tests.service.chat.conftest import ChatWorld, running_chat, warm_up
 
 pytestmark = pytest.mark.integration
@@ -42,7 +42,10 @@ def fair(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator
     engines: list[LocalEngine] = []
 
     def backend(context: Context) -> LocalEngine:
-        weights, speaker = Weights(context, threading.Event()), Speaker(context.settings, folder=folder / "engine")
+        weights, speaker = (
+            EngineWeights(context, threading.Event()),
+            Speaker(context.settings, folder=folder / "engine"),
+        )
         engines.append(LocalEngine(context.settings, weights, speaker))
         return engines[0]
 

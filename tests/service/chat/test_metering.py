@@ -27,7 +27,7 @@ class Scripted:
     usage: int | None = 30
     error: Exception | None = None
 
-    async def answers(self, _question: object) -> Any:
+    async def stream_answer(self, _question: object) -> Any:
         if self.error is not None:
             raise self.error
         yield Chunk(id="c", created=1, model="tiny", choices=[ChunkChoice(index=0, delta=Delta(content="好"))])

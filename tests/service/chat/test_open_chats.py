@@ -26,7 +26,7 @@ class Gated:
         self.gate = threading.Event()
         self.asked = 0
 
-    async def answers(self, question: Any) -> AsyncGenerator[Chunk]:
+    async def stream_answer(self, question: Any) -> AsyncGenerator[Chunk]:
         self.asked += 1
         assert question.project_id.startswith("proj")
         yield self._chunk(Delta(role="assistant", content=""))

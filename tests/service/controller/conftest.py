@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 
 from service.context import Context, open_context
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.jobs import repository
 from service.jobs.states import JobState
-from service.jobs.tables import Job
-from service.keys.tables import Project
+from service.jobs.tables import JobRow
+from service.keys.tables import ProjectRow
 from service.kit import ids
 from service.kit.db import Base
 from service.kit.settings import Settings
 from service.migrations.tables import TABLES
 from service.queue.memory import MemoryJobQueue
-from service.webhooks.tables import WebhookAttempt
+from service.webhooks.tables import WebhookAttemptRow
 
 assert TABLES
-assert WebhookAttempt
+assert WebhookAttemptRow
 
 MakeFile = Callable[..., str]
 MakeJob = Callable[..., str]
@@ -46,7 +46,7 @@ def context(settings: Settings) -> Iterator[Context]:
     context = open_context(settings)
     Base.metadata.create_all(context.db.engine)
     with context.db.write() as session:
-        session.add(Project(id="proj_test", name="test"))
+        session.add(ProjectRow(id="proj_test", name="test"))
     yield context
     context.db.close()
 
@@ -66,7 +66,7 @@ def make_file(context: Context) -> MakeFile:
         blob = context.storage.put(f"files/{file_id}", [data])
         with context.db.write() as session:
             session.add(
-                File(
+                FileRow(
                     id=file_id,
                     project_id="proj_test",
                     filename=filename,
@@ -97,7 +97,7 @@ def make_job(context: Context) -> MakeJob:
         job_id = columns.pop("id", None) or ids.new_id(ids.JOB)
         with context.db.write() as session:
             session.add(
-                Job(
+                JobRow(
                     id=job_id,
                     project_id="proj_test",
                     state=state,
@@ -115,10 +115,10 @@ def make_job(context: Context) -> MakeJob:
 
 
 @pytest.fixture
-def job_of(context: Context) -> Callable[[str], Job]:
+def job_of(context: Context) -> Callable[[str], JobRow]:
     """Read a job's row."""
 
-    def read(job_id: str) -> Job:
+    def read(job_id: str) -> JobRow:
         with context.db.read() as session:
             job = repository.by_id(session, job_id)
             assert job is not None

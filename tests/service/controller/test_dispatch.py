@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 from service.context import Context
-from service.controller.dispatch import dispatch, refill
+from service.controller.dispatch import dispatch_jobs, refill_queue
 from service.jobs import lifecycle
 from service.jobs.states import JobState
 from service.kit import ids, outbox
 from service.queue.base import QueueUnavailable
 from service.queue.embedded import EmbeddedValkey
 from service.queue.memory import MemoryJobQueue
-from service.queue.rq import RqJobQueue, connect
+from service.queue.rq import RqJobQueue, connect_redis
 from tests.fixtures.valkey import run_valkey
 from tests.service.controller.conftest import MakeJob
 
@@ -32,8 +32,8 @@ def queue_up(context: Context, *job_ids: str) -> None:
 def test_ids_are_pushed_in_order_and_once(context: Context, queue: MemoryJobQueue, make_job: MakeJob) -> None:
     jobs = [make_job(), make_job()]
     queue_up(context, *jobs)
-    assert dispatch(context, queue) == 2
-    assert dispatch(context, queue) == 0
+    assert dispatch_jobs(context, queue) == 2
+    assert dispatch_jobs(context, queue) == 0
     assert [queue.pop(), queue.pop(), queue.pop()] == [*jobs, None]
 
 
@@ -46,12 +46,12 @@ def test_what_could_not_be_pushed_waits_in_the_outbox(context: Context, make_job
             raise QueueUnavailable("The queue is away.")
 
     with pytest.raises(QueueUnavailable):
-        dispatch(context, Away())
+        dispatch_jobs(context, Away())
     with context.db.read() as session:
-        assert len(outbox.due(session, outbox.Topic.ENQUEUE_JOB)) == 1
+        assert len(outbox.due_effects(session, outbox.Topic.ENQUEUE_JOB)) == 1
     back = MemoryJobQueue()
-    dispatch(context, back)
-    assert back.waiting() == {job_id}
+    dispatch_jobs(context, back)
+    assert back.waiting_ids() == {job_id}
 
 
 def test_refill_sends_only_what_is_queued_and_does_not_wait(
@@ -62,9 +62,9 @@ def test_refill_sends_only_what_is_queued_and_does_not_wait(
         if state != JobState.QUEUED:
             make_job(state=state)
     queue.push(queued[0])
-    assert refill(context, queue) == 1
-    assert refill(context, queue) == 0
-    assert queue.waiting() == set(queued)
+    assert refill_queue(context, queue) == 1
+    assert refill_queue(context, queue) == 0
+    assert queue.waiting_ids() == set(queued)
 
 
 @pytest.mark.integration
@@ -72,13 +72,13 @@ def test_an_emptied_valkey_is_filled_again(context: Context, make_job: MakeJob, 
     jobs = {make_job(id=ids.new_id(ids.JOB)) for _ in range(3)}
     queue_up(context, *jobs)
     queue = RqJobQueue(valkey.url)
-    dispatch(context, queue)
-    assert queue.waiting() == jobs
-    client = connect(valkey.url, retries=0)
+    dispatch_jobs(context, queue)
+    assert queue.waiting_ids() == jobs
+    client = connect_redis(valkey.url, retries=0)
     client.flushall()
-    assert queue.waiting() == set()
-    assert dispatch(context, queue) == 0
-    assert refill(context, queue) == 3
-    assert queue.waiting() == jobs
+    assert queue.waiting_ids() == set()
+    assert dispatch_jobs(context, queue) == 0
+    assert refill_queue(context, queue) == 3
+    assert queue.waiting_ids() == jobs
     client.close()
     queue.close()

@@ -10,11 +10,11 @@ from sqlalchemy import select, update
 from service.context import Context
 from service.controller import garbage
 from service.controller.garbage import AttemptSweeper, delete_blobs, delete_expired_files, remove_abandoned
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.jobs import results_repository
-from service.jobs.lifecycle import PublishedFile, succeed
+from service.jobs.lifecycle import PublishedFile, complete_job
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.kit import outbox
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
@@ -22,7 +22,7 @@ from service.queue.memory import MemoryJobQueue
 from service.storage.errors import StorageUnavailable
 from tests.service.controller.conftest import MakeFile, MakeJob
 
-ReadJob = Callable[[str], Job]
+ReadJob = Callable[[str], JobRow]
 
 
 def put(context: Context, *keys: str) -> None:
@@ -36,16 +36,16 @@ def keys_of(context: Context, prefix: str) -> set[str]:
 
 def ended_long_ago(context: Context, job_id: str) -> None:
     with context.db.write() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(finished_at=db_now() - 3600))
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(finished_at=db_now() - 3600))
 
 
-def publish(context: Context, job: Job) -> None:
+def publish(context: Context, job: JobRow) -> None:
     home = f"jobs/{job.id}/attempt-2"
     csv, adapter = (
         PublishedFile(name, name, "text/plain", f"{home}/{name}", 1, "0" * 64) for name in ("result.csv", "adapter.zip")
     )
     with context.db.write() as session:
-        succeed(
+        complete_job(
             session,
             job,
             token=2,
@@ -62,9 +62,9 @@ def publish(context: Context, job: Job) -> None:
 def test_blobs_are_deleted_by_key_and_by_prefix(context: Context, queue: MemoryJobQueue) -> None:
     put(context, "files/a", "files/b", "jobs/x/attempt-1/a", "jobs/x/attempt-10/a")
     with context.db.write() as session:
-        outbox.add(session, Topic.DELETE_BLOBS, key="files/a")
-        outbox.add(session, Topic.DELETE_BLOBS, key="files/absent")
-        outbox.add(session, Topic.DELETE_BLOBS, prefix="jobs/x/attempt-1")
+        outbox.add_effect(session, Topic.DELETE_BLOBS, key="files/a")
+        outbox.add_effect(session, Topic.DELETE_BLOBS, key="files/absent")
+        outbox.add_effect(session, Topic.DELETE_BLOBS, prefix="jobs/x/attempt-1")
     assert delete_blobs(context, queue) == 3
     assert keys_of(context, "") == {"files/b", "jobs/x/attempt-10/a"}
     assert delete_blobs(context, queue) == 0
@@ -72,8 +72,8 @@ def test_blobs_are_deleted_by_key_and_by_prefix(context: Context, queue: MemoryJ
 
 def test_a_key_that_no_store_can_hold_is_given_up_with_its_reason(context: Context, queue: MemoryJobQueue) -> None:
     with context.db.write() as session:
-        outbox.add(session, Topic.DELETE_BLOBS, key="../secret")
-        outbox.add(session, Topic.DELETE_BLOBS, prefix="")
+        outbox.add_effect(session, Topic.DELETE_BLOBS, key="../secret")
+        outbox.add_effect(session, Topic.DELETE_BLOBS, prefix="")
     delete_blobs(context, queue)
     with context.db.read() as session:
         rows = session.scalars(select(OutboxRow)).all()
@@ -85,7 +85,7 @@ def test_a_store_that_is_away_leaves_the_row_due(
 ) -> None:
     put(context, "files/a")
     with context.db.write() as session:
-        outbox.add(session, Topic.DELETE_BLOBS, key="files/a")
+        outbox.add_effect(session, Topic.DELETE_BLOBS, key="files/a")
 
     def away(*_: object) -> None:
         raise StorageUnavailable("The blob store is away.")
@@ -106,7 +106,7 @@ def test_expired_files_lose_row_and_bytes_and_others_stay(
     delete_blobs(context, queue)
     assert keys_of(context, "files") == {f"files/{later}", f"files/{forever}"}
     with context.db.read() as session:
-        assert session.scalar(select(File).where(File.id == expired)) is None
+        assert session.scalar(select(FileRow).where(FileRow.id == expired)) is None
 
 
 def test_a_succeeded_job_keeps_its_published_attempt_and_recorded_checkpoints(

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from service.controller import loop
-from service.controller.loop import Outages, Step, run_steps, run_until_it_works
+from service.controller.loop import ControllerStep, Outages, run_steps, run_until_it_works
 from service.kit.errors import Unavailable
 from service.kit.settings import SettingsError
 from service.queue.base import QueueUnavailable
@@ -35,7 +35,7 @@ class Flaky:
             self.works.set()
 
 
-def run_until(stop: threading.Event, steps: list[Step], *events: threading.Event) -> None:
+def run_until(stop: threading.Event, steps: list[ControllerStep], *events: threading.Event) -> None:
     runner = threading.Thread(target=run_steps, args=(steps, stop, Outages()))
     runner.start()
     for event in events:
@@ -57,7 +57,7 @@ def test_an_outage_is_told_once_whatever_it_holds_up(caplog: pytest.LogCaptureFi
 
         return run
 
-    steps = [Step("a", 0.001, together(first)), Step("b", 0.001, together(second))]  # type: ignore[arg-type]
+    steps = [ControllerStep("a", 0.001, together(first)), ControllerStep("b", 0.001, together(second))]  # type: ignore[arg-type]
     run_until(threading.Event(), steps, first.works, second.works)
     told = [record.getMessage() for record in caplog.records]
     assert sum("The database is away." in message for message in told) == 1
@@ -67,26 +67,31 @@ def test_an_outage_is_told_once_whatever_it_holds_up(caplog: pytest.LogCaptureFi
 
 def test_two_outages_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
     outages = Outages()
-    outages.began("a", Unavailable("The database is away."))
-    outages.began("b", QueueUnavailable("The queue is away."))
-    outages.began("a", Unavailable("The database is away."))
+    outages.note_failure("a", Unavailable("The database is away."))
+    outages.note_failure("b", QueueUnavailable("The queue is away."))
+    outages.note_failure("a", Unavailable("The database is away."))
     assert len(caplog.records) == 2
-    outages.ended("b")
-    outages.ended("b")
-    outages.began("b", QueueUnavailable("The queue is away."))
+    outages.note_recovery("b")
+    outages.note_recovery("b")
+    outages.note_failure("b", QueueUnavailable("The queue is away."))
     assert len(caplog.records) == 4
 
 
 def test_a_fault_of_our_own_is_told_with_its_trace_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     broken, fine = Flaky(KeyError("oops")), Flaky()
-    run_until(threading.Event(), [Step("broken", 0.001, broken), Step("fine", 0.001, fine)], broken.works, fine.works)
+    run_until(
+        threading.Event(),
+        [ControllerStep("broken", 0.001, broken), ControllerStep("fine", 0.001, fine)],
+        broken.works,
+        fine.works,
+    )
     (record,) = [record for record in caplog.records if record.exc_info]
     assert "broken" in record.getMessage()
 
 
 def test_a_step_that_hangs_holds_up_no_other_and_not_the_end() -> None:
     release, fine, stop = threading.Event(), Flaky(), threading.Event()
-    steps = [Step("hangs", 0, lambda: release.wait(60)), Step("fine", 0.001, fine)]
+    steps = [ControllerStep("hangs", 0, lambda: release.wait(60)), ControllerStep("fine", 0.001, fine)]
     runner = threading.Thread(target=run_steps, args=(steps, stop, Outages()), kwargs={"patience": 0.05})
     runner.start()
     assert fine.works.wait(20)
@@ -98,12 +103,12 @@ def test_a_step_that_hangs_holds_up_no_other_and_not_the_end() -> None:
 
 def test_every_step_is_closed_at_the_end() -> None:
     closed, flaky = threading.Event(), Flaky()
-    run_until(threading.Event(), [Step("a", 0.001, flaky, closed.set)], flaky.works)
+    run_until(threading.Event(), [ControllerStep("a", 0.001, flaky, closed.set)], flaky.works)
     assert closed.is_set()
 
 
 def test_wrong_settings_are_not_tried_again() -> None:
-    step = Step("schema", 0, Flaky(SettingsError("The schema is behind.")))
+    step = ControllerStep("schema", 0, Flaky(SettingsError("The schema is behind.")))
     with pytest.raises(SettingsError):
         run_until_it_works(step, threading.Event(), Outages())
 
@@ -115,4 +120,4 @@ def test_a_stop_ends_the_waiting() -> None:
         stop.set()
         raise Unavailable("The database is away.")
 
-    run_until_it_works(Step("schema", 0, fail), stop, Outages())
+    run_until_it_works(ControllerStep("schema", 0, fail), stop, Outages())

@@ -13,7 +13,7 @@ from service.context import Context, open_context
 from service.controller.main import steps_of
 from service.jobs import repository
 from service.jobs.states import JobState
-from service.keys.tables import Project
+from service.keys.tables import ProjectRow
 from service.kit.settings import Settings
 from service.queue.memory import MemoryJobQueue
 from tests.fixtures.processes import clean_environment, wait_until
@@ -32,10 +32,10 @@ def start(**environment: str) -> subprocess.Popen[str]:
 
 def prepare(folder: Path) -> Context:
     settings = Settings(data=folder)
-    migrations.upgrade(settings)
+    migrations.upgrade_schema(settings)
     context = open_context(settings)
     with context.db.write() as session:
-        session.add(Project(id="proj_test", name="test"))
+        session.add(ProjectRow(id="proj_test", name="test"))
     return context
 
 
@@ -48,17 +48,17 @@ def test_every_step_runs_on_an_empty_database(context: Context, queue: MemoryJob
 
 @pytest.mark.integration
 def test_it_moves_jobs_on_while_the_queue_is_away_and_ends_by_sigterm(tmp_path: Path) -> None:
-    from service.files.tables import File
-    from service.jobs.tables import Job
+    from service.files.tables import FileRow
+    from service.jobs.tables import JobRow
 
     context = prepare(tmp_path)
     blob = context.storage.put("files/file-a", [GOOD_ROW.encode()])
     with context.db.write() as session:
         facts = {"filename": "训练.jsonl", "purpose": "fine-tune", "bytes": blob.bytes, "sha256": blob.sha256}
-        session.add(File(id="file-a", project_id="proj_test", blob_key=blob.key, **facts))
+        session.add(FileRow(id="file-a", project_id="proj_test", blob_key=blob.key, **facts))
         base = "smollm2-135m-instruct"
         job = {"model": base, "base": base, "method": {"type": "supervised"}, "seed": 1}
-        session.add(Job(id="ftjob-a", project_id="proj_test", state="validating", training_file="file-a", **job))
+        session.add(JobRow(id="ftjob-a", project_id="proj_test", state="validating", training_file="file-a", **job))
     controller = start(BURNISH_DATA=str(tmp_path), BURNISH_REDIS_URL="redis://:secret-word@127.0.0.1:1/0")
 
     def queued() -> bool:

@@ -11,19 +11,19 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.controller.measure import measure
+from service.controller.measure import set_gauges
 from service.jobs import lifecycle
 from service.jobs.states import JobState
-from service.jobs.tables import Job
-from service.keys.tables import Project
+from service.jobs.tables import JobRow
+from service.keys.tables import ProjectRow
 from service.kit import ids, metrics, outbox
 from service.kit.db import db_now
 from service.kit.outbox import Topic
-from service.limits.service import Hold
+from service.limits.service import LimitHold
 from service.queue.memory import MemoryJobQueue
 from service.workers import repository as workers
 from service.workers.capacity import Capacity
-from service.workers.tables import Worker
+from service.workers.tables import WorkerRow
 from tests.fixtures.postgres import run_postgres
 from tests.fixtures.service import make_context
 
@@ -41,9 +41,9 @@ def either(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Context]
         yield context
 
 
-def add(session: Session, state: JobState, **columns: Any) -> Job:
+def add(session: Session, state: JobState, **columns: Any) -> JobRow:
     given = {"model": "tiny", "base": "tiny", "method": {"type": "supervised"}, "training_file": "file-a", "seed": 1}
-    job = Job(id=ids.new_id(ids.JOB), project_id="proj_test", state=state, **given, **columns)
+    job = JobRow(id=ids.new_id(ids.JOB), project_id="proj_test", state=state, **given, **columns)
     session.add(job)
     session.flush()
     return job
@@ -55,7 +55,7 @@ def shown(gauge: Any) -> dict[tuple[str, ...], float]:
 
 
 def test_an_empty_database_shows_zeros_for_every_kind(either: Context) -> None:
-    measure(either, MemoryJobQueue())
+    set_gauges(either, MemoryJobQueue())
     assert shown(metrics.JOBS) == {(state,): 0 for state in ("validating", "queued", "running", "paused")}
     assert len(shown(metrics.QUEUE_DEPTH)) == len(shown(metrics.QUEUE_AGE)) == 9
     assert set(shown(metrics.OUTBOX_LAG)) == {(topic.value,) for topic in Topic}
@@ -66,7 +66,7 @@ def test_an_empty_database_shows_zeros_for_every_kind(either: Context) -> None:
 def test_the_gauges_show_what_the_database_has(either: Context) -> None:
     lease = either.settings.lease_seconds
     with either.db.write() as session:
-        session.add(Project(id="proj_test", name="test"))
+        session.add(ProjectRow(id="proj_test", name="test"))
         session.flush()
         add(session, JobState.VALIDATING)
         add(session, JobState.SUCCEEDED)
@@ -74,15 +74,15 @@ def test_the_gauges_show_what_the_database_has(either: Context) -> None:
         add(session, JobState.QUEUED, queued_at=db_now() - 100)
         add(session, JobState.QUEUED, queued_at=db_now() - 3000)
         add(session, JobState.QUEUED, created_at=db_now() - 50, priority=-1, waits_for="ftjob-x")
-        lifecycle.hold(session, add(session, JobState.QUEUED, queued_at=db_now()), Hold("running_jobs", "x"))
+        lifecycle.hold_job(session, add(session, JobState.QUEUED, queued_at=db_now()), LimitHold("running_jobs", "x"))
         add(session, JobState.RUNNING, lease_expires_at=db_now() + lease - 20)
         add(session, JobState.RUNNING, lease_expires_at=db_now() + lease)
         for name in ("a", "b"):
-            workers.report(session, name, name=name, capacity=Capacity())
-        session.execute(update(Worker).where(Worker.id == "b").values(seen_at=db_now() - lease - 30))
-        outbox.add(session, Topic.DELETE_BLOBS, delay=-200, key="k")
-        outbox.add(session, Topic.DELETE_BLOBS, delay=3600, key="k")
-    measure(either, MemoryJobQueue())
+            workers.report_worker(session, name, name=name, capacity=Capacity())
+        session.execute(update(WorkerRow).where(WorkerRow.id == "b").values(seen_at=db_now() - lease - 30))
+        outbox.add_effect(session, Topic.DELETE_BLOBS, delay=-200, key="k")
+        outbox.add_effect(session, Topic.DELETE_BLOBS, delay=3600, key="k")
+    set_gauges(either, MemoryJobQueue())
     jobs = {"validating": 1, "queued": 5, "running": 2, "paused": 0}
     assert shown(metrics.JOBS) == {(state,): count for state, count in jobs.items()}
     depth = {kind: count for kind, count in shown(metrics.QUEUE_DEPTH).items() if count}
@@ -100,12 +100,12 @@ def test_the_gauges_show_what_the_database_has(either: Context) -> None:
 
 def test_a_job_tells_since_when_it_is_queued(either: Context) -> None:
     with either.db.write() as session:
-        session.add(Project(id="proj_test", name="test"))
+        session.add(ProjectRow(id="proj_test", name="test"))
         session.flush()
         job = add(session, JobState.VALIDATING)
         assert job.queued_at is None
         lifecycle.queue_up(session, job.id)
     with either.db.read() as session:
-        queued = session.get_one(Job, job.seq)
+        queued = session.get_one(JobRow, job.seq)
         assert queued.queued_at is not None
         assert queued.queued_at >= queued.created_at

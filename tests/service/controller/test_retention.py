@@ -12,19 +12,19 @@ from service.context import Context
 from service.controller import queries
 from service.controller.garbage import delete_blobs
 from service.controller.retention import Retention
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.jobs import repository, results_repository
-from service.jobs.lifecycle import PublishedFile, succeed
+from service.jobs.lifecycle import PublishedFile, complete_job
 from service.jobs.retention import best_of
 from service.jobs.states import JobState
-from service.jobs.tables import Job, JobArtifact, JobCheckpoint
+from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobRow
 from service.kit.db import db_now
 from service.models import repository as models
-from service.models.tables import CheckpointPermission, FineTunedModel
+from service.models.tables import CheckpointPermissionRow, FineTunedModelRow
 from service.queue.memory import MemoryJobQueue
 from tests.service.controller.conftest import MakeJob
 
-ReadJob = Callable[[str], Job]
+ReadJob = Callable[[str], JobRow]
 HOUR = {"anchor": "created_at", "seconds": 3600}
 
 
@@ -48,7 +48,7 @@ def stored(context: Context, job_id: str) -> set[str]:
     return {blob.key.removeprefix(f"jobs/{job_id}/attempt-1/") for blob in context.storage.list(f"jobs/{job_id}")}
 
 
-def publish(context: Context, job: Job) -> str:
+def publish(context: Context, job: JobRow) -> str:
     home = f"jobs/{job.id}/attempt-1/output"
     for name in ("adapter/weights", "adapter.zip", "report.json", "step_metrics.csv"):
         context.storage.put(f"{home}/{name}", [b"x"])
@@ -57,7 +57,7 @@ def publish(context: Context, job: Job) -> str:
         for name in ("step_metrics.csv", "adapter.zip", "report.json")
     )
     with context.db.write() as session:
-        return succeed(
+        return complete_job(
             session,
             job,
             token=1,
@@ -73,7 +73,7 @@ def publish(context: Context, job: Job) -> str:
 
 def expire_results(context: Context) -> None:
     with context.db.write() as session:
-        for table in (JobArtifact, FineTunedModel):
+        for table in (JobArtifactRow, FineTunedModelRow):
             session.execute(update(table).where(table.expires_at.is_not(None)).values(expires_at=db_now() - 1))
 
 
@@ -83,15 +83,15 @@ def test_expired_checkpoints_go_with_bytes_and_permissions(
     job_id = make_job(state=JobState.SUCCEEDED, fine_tuned_model="ft:m:o::x")
     checkpoints(context, job_id, 1, 2)
     with context.db.write() as session:
-        models.share(session, job_id, "ft:m:o::x:ckpt-step-1", "proj_test")
-        models.share(session, job_id, "ft:m:o::x", "proj_test")
-        session.execute(update(JobCheckpoint).where(JobCheckpoint.step == 2).values(expires_at=db_now() + 60))
+        models.share_model(session, job_id, "ft:m:o::x:ckpt-step-1", "proj_test")
+        models.share_model(session, job_id, "ft:m:o::x", "proj_test")
+        session.execute(update(JobCheckpointRow).where(JobCheckpointRow.step == 2).values(expires_at=db_now() + 60))
     assert Retention()(context, queue) == 1
     delete_blobs(context, queue)
     assert steps_of(context, job_id) == [2]
     assert stored(context, job_id) == {"checkpoints/step-2/weights"}
     with context.db.read() as session:
-        assert session.scalars(select(CheckpointPermission.model)).all() == ["ft:m:o::x"]
+        assert session.scalars(select(CheckpointPermissionRow.model)).all() == ["ft:m:o::x"]
 
 
 @pytest.mark.parametrize("state", [JobState.RUNNING, JobState.PAUSED, JobState.QUEUED])
@@ -104,7 +104,7 @@ def test_a_job_that_can_go_on_keeps_its_last_checkpoint(
     step(context, queue)
     assert steps_of(context, job_id) == [3]
     with context.db.write() as session:
-        session.execute(update(Job).values(state=JobState.CANCELLED))
+        session.execute(update(JobRow).values(state=JobState.CANCELLED))
     step(context, queue)
     assert steps_of(context, job_id) == []
 
@@ -121,7 +121,7 @@ def test_a_checkpoint_that_an_unfinished_job_goes_on_from_waits_for_it(
     step(context, queue)
     assert steps_of(context, parent) == [1]
     with context.db.write() as session:
-        session.execute(update(Job).where(Job.id == child).values(state=JobState.FAILED))
+        session.execute(update(JobRow).where(JobRow.id == child).values(state=JobState.FAILED))
     step(context, queue)
     assert steps_of(context, parent) == []
 
@@ -133,7 +133,7 @@ def test_a_checkpoint_that_is_another_models_base_stays(
     checkpoints(context, parent, 1, 2)
     child = make_job(state=JobState.SUCCEEDED)
     with context.db.write() as session:
-        session.execute(update(Job).where(Job.id == child).values(base="ft:m:o::x:ckpt-step-2"))
+        session.execute(update(JobRow).where(JobRow.id == child).values(base="ft:m:o::x:ckpt-step-2"))
     Retention()(context, queue)
     assert steps_of(context, parent) == [2]
 
@@ -144,7 +144,7 @@ def test_of_many_checkpoints_the_last_and_the_best_are_kept(
     job_id = make_job(state=JobState.RUNNING, keep_checkpoints=2)
     checkpoints(context, job_id, 1, 2, 3, 4, 5, at_1=2.0, at_2=1.0, at_3=1.5, at_4=1.0)
     with context.db.write() as session:
-        session.execute(update(JobCheckpoint).values(expires_at=None))
+        session.execute(update(JobCheckpointRow).values(expires_at=None))
     assert Retention()(context, queue) == 2
     assert steps_of(context, job_id) == [2, 4, 5], "of two that are equally good the first is the best"
     delete_blobs(context, queue)
@@ -154,13 +154,13 @@ def test_of_many_checkpoints_the_last_and_the_best_are_kept(
 
 def test_the_best_is_by_the_methods_own_measure() -> None:
     found = [
-        JobCheckpoint(step=step, metrics={"full_valid_reward": reward, "valid_loss": -reward})
+        JobCheckpointRow(step=step, metrics={"full_valid_reward": reward, "valid_loss": -reward})
         for step, reward in ((1, 0.1), (2, 0.9), (3, 0.5))
     ]
     best = best_of(found, "grpo")
     assert best is not None
     assert best.step == 2
-    assert best_of([JobCheckpoint(step=1, metrics={"train_loss": 1.0})], "supervised") is None
+    assert best_of([JobCheckpointRow(step=1, metrics={"train_loss": 1.0})], "supervised") is None
 
 
 def test_what_is_needed_holds_up_nothing_behind_it(
@@ -180,13 +180,13 @@ def test_results_go_all_together(context: Context, queue: MemoryJobQueue, make_j
     job_id = make_job(state=JobState.RUNNING, lease_token=1, expires_after={"artifacts": HOUR, "checkpoints": None})
     checkpoints(context, job_id, 1)
     with context.db.write() as session:
-        session.execute(update(JobCheckpoint).values(expires_at=None))
+        session.execute(update(JobCheckpointRow).values(expires_at=None))
     name = publish(context, job_of(job_id))
     other = make_job(state=JobState.RUNNING, lease_token=1)
     publish(context, job_of(other))
     with context.db.read() as session:
         model = models.of_job(session, job_id)
-        file = session.scalar(select(File).where(File.id == job_of(job_id).result_file))
+        file = session.scalar(select(FileRow).where(FileRow.id == job_of(job_id).result_file))
     assert model is not None
     assert file is not None
     assert model.expires_at == pytest.approx(model.created_at + 3600, abs=5)
@@ -197,7 +197,7 @@ def test_results_go_all_together(context: Context, queue: MemoryJobQueue, make_j
     child = make_job(state=JobState.QUEUED, start_job=job_id)
     assert step(context, queue) == 0, "a job that waits goes on from it"
     with context.db.write() as session:
-        session.execute(update(Job).where(Job.id == child).values(state=JobState.CANCELLED))
+        session.execute(update(JobRow).where(JobRow.id == child).values(state=JobState.CANCELLED))
     assert step(context, queue) == 1
     assert step(context, queue) == 0
     delete_blobs(context, queue)
@@ -205,8 +205,8 @@ def test_results_go_all_together(context: Context, queue: MemoryJobQueue, make_j
     assert len(stored(context, other)) == 4
     with context.db.read() as session:
         assert models.of_job(session, job_id) is None
-        assert results_repository.artifact(session, job_id, "adapter.zip") is None
-        assert session.scalar(select(File).where(File.id == file.id)) is None
+        assert results_repository.find_artifact(session, job_id, "adapter.zip") is None
+        assert session.scalar(select(FileRow).where(FileRow.id == file.id)) is None
         assert [event.message for event in repository.events_since(session, job_id, 0)][-1].startswith("The results")
     assert job_of(job_id).fine_tuned_model == name, "the job still says what it made"
 

@@ -14,18 +14,18 @@ from service.files.checking import Needed
 from service.jobs import lifecycle, repository
 from service.jobs.datasets import DatasetChecks
 from service.jobs.states import JobState
-from service.jobs.tables import Job, JobEvent
+from service.jobs.tables import JobEventRow, JobRow
 from service.kit import outbox
 from service.queue.memory import MemoryJobQueue
 from service.storage.errors import StorageUnavailable
 from tests.service.controller.conftest import GOOD_ROW, MakeFile, MakeJob
 
-ReadJob = Callable[[str], Job]
+ReadJob = Callable[[str], JobRow]
 NO_ROLE = '{"messages":[{"role":"用户","content":"你好"},{"role":"assistant","content":"您好"}]}\n'
 NO_ANSWER = '{"messages":[{"role":"user","content":"在吗?"}]}\n'
 
 
-def events_of(context: Context, job_id: str) -> Sequence[JobEvent]:
+def events_of(context: Context, job_id: str) -> Sequence[JobEventRow]:
     with context.db.read() as session:
         return repository.events_since(session, job_id, 0)
 
@@ -37,7 +37,7 @@ def test_good_files_put_the_job_into_the_queue(
     assert validate_jobs(context, queue) == 1
     assert job_of(job_id).state == JobState.QUEUED
     with context.db.read() as session:
-        rows = outbox.due(session, outbox.Topic.ENQUEUE_JOB)
+        rows = outbox.due_effects(session, outbox.Topic.ENQUEUE_JOB)
     assert [row.payload for row in rows] == [{"job_id": job_id}]
 
 
@@ -160,9 +160,9 @@ def test_a_file_deleted_meanwhile_fails_the_job_with_a_sentence(
     deleted, lost = make_file(), make_file(filename="lost.jsonl")
     jobs = [make_job(deleted), make_job(lost)]
     with context.db.write() as session:
-        file = files.get(session, "proj_test", deleted)
+        file = files.get_project_file(session, "proj_test", deleted)
         assert file is not None
-        file_service.delete(session, file)
+        file_service.remove_file(session, file)
     context.storage.delete(f"files/{lost}")
     validate_jobs(context, queue)
     first, second = (job_of(job_id).error for job_id in jobs)
@@ -176,10 +176,10 @@ def test_a_file_deleted_meanwhile_fails_the_job_with_a_sentence(
 def test_a_file_of_another_project_is_not_read(
     context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob
 ) -> None:
-    from service.keys.tables import Project
+    from service.keys.tables import ProjectRow
 
     with context.db.write() as session:
-        session.add(Project(id="proj_other", name="other"))
+        session.add(ProjectRow(id="proj_other", name="other"))
     file_id = make_file()
     job_id = make_job(file_id)
     with context.db.write() as session:
@@ -225,17 +225,17 @@ def test_a_job_cancelled_meanwhile_stays_cancelled(
     jobs = [make_job(make_file()), make_job(make_file(NO_ANSWER))]
     check = validation._check_job
 
-    def check_and_cancel(checks: DatasetChecks, job: Job, needed: Needed) -> object:
+    def check_and_cancel(checks: DatasetChecks, job: JobRow, needed: Needed) -> object:
         result = check(checks, job, needed)
         with context.db.write() as session:
-            assert lifecycle.cancel(session, job.id)
+            assert lifecycle.cancel_job(session, job.id)
         return result
 
     monkeypatch.setattr(validation, "_check_job", check_and_cancel)
     validate_jobs(context, queue)
     assert [job_of(job_id).state for job_id in jobs] == [JobState.CANCELLED] * 2
     with context.db.read() as session:
-        assert not outbox.due(session, outbox.Topic.ENQUEUE_JOB)
+        assert not outbox.due_effects(session, outbox.Topic.ENQUEUE_JOB)
 
 
 def test_a_store_that_is_away_leaves_the_job_as_it_is(

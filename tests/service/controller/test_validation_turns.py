@@ -18,17 +18,17 @@ from service.context import Context
 from service.controller import validation
 from service.controller.validation import Validation, validate_jobs
 from service.files import checking
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.jobs import lifecycle, repository
 from service.jobs.datasets import DatasetChecks
 from service.jobs.states import JobState
-from service.jobs.tables import Job
-from service.keys.tables import Project
+from service.jobs.tables import JobRow
+from service.keys.tables import ProjectRow
 from service.queue.memory import MemoryJobQueue
 from tests.fixtures.packed import parquet, zstd
 from tests.service.controller.conftest import GOOD_ROW, MakeFile, MakeJob
 
-ReadJob = Callable[[str], Job]
+ReadJob = Callable[[str], JobRow]
 SLOW_ROW = b'{"messages":[{"role":"user","content":"a"}],"n":1000000000000000000}\n'
 """A good row of a prompt for a grader that takes as long as any."""
 GRADED: dict[str, Any] = {
@@ -69,13 +69,13 @@ def make_slow_jobs(context: Context, make_file: MakeFile, make_job: MakeJob) -> 
 def move_to(context: Context, job_id: str, project_id: str) -> None:
     """Give a job and its file to another project."""
     with context.db.write() as session:
-        if session.scalar(select(Project).where(Project.id == project_id)) is None:
-            session.add(Project(id=project_id, name=project_id))
+        if session.scalar(select(ProjectRow).where(ProjectRow.id == project_id)) is None:
+            session.add(ProjectRow(id=project_id, name=project_id))
             session.flush()
         job = repository.by_id(session, job_id)
         assert job is not None
         job.project_id = project_id
-        for file in session.scalars(select(File).where(File.id.in_([job.training_file, job.validation_file]))):
+        for file in session.scalars(select(FileRow).where(FileRow.id.in_([job.training_file, job.validation_file]))):
             file.project_id = project_id
 
 
@@ -153,7 +153,7 @@ def test_a_cancelled_job_loses_its_check_and_one_that_waited_is_never_read(
         wait_for(lambda: check_processes() == 1)
         with context.db.write() as session:
             for job_id in slow:
-                assert lifecycle.cancel(session, job_id)
+                assert lifecycle.cancel_job(session, job_id)
         wait_for(lambda: not step._under_way)
     assert [job_of(job_id).state for job_id in slow] == [JobState.CANCELLED] * 3
     assert reads == {f"files/{job_of(slow[0]).training_file}": 1}
@@ -223,7 +223,7 @@ def test_kept_outcomes_are_bounded(
     checks = DatasetChecks(context)
     for number in range(6):
         job = job_of(make_job(make_file(GOOD_ROW * (number + 1))))
-        assert checks.check(job, "training_file", job.training_file, lambda: True) is None
+        assert checks.check_file(job, "training_file", job.training_file, lambda: True) is None
     assert len(checks._outcomes) == 3
     assert checks._under_way == {}
 
@@ -277,7 +277,7 @@ def test_places_go_to_the_project_with_the_fewest_then_to_the_longest_without(
     order: list[str] = []
     check = validation._check_job
 
-    def note(checks: DatasetChecks, job: Job, needed: checking.Needed) -> object:
+    def note(checks: DatasetChecks, job: JobRow, needed: checking.Needed) -> object:
         order.append(job.project_id)
         return check(checks, job, needed)
 

@@ -3,17 +3,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service.context import Context
-from service.controller.dispatch import dispatch, refill
+from service.controller.dispatch import dispatch_jobs, refill_queue
 from service.controller.validation import validate_jobs
 from service.controller.waiting import release_waiting
 from service.jobs import lifecycle, repository
-from service.jobs.lifecycle import JobError
+from service.jobs.lifecycle import JobFailureReason
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.queue.memory import MemoryJobQueue
 from tests.service.controller.conftest import MakeFile, MakeJob
 
-JobOf = Callable[[str], Job]
+JobOf = Callable[[str], JobRow]
 
 
 def messages(context: Context, job_id: str) -> list[str]:
@@ -37,21 +37,21 @@ def test_a_job_is_queued_once_all_that_it_waits_for_have_succeeded(
     assert job_of(child).state == JobState.QUEUED
     assert messages(context, child)[-1] == f"Waiting for {parents[0]} and {parents[1]} to succeed"
     release_waiting(context, queue)
-    dispatch(context, queue)
-    refill(context, queue)
-    assert queue.waiting() == frozenset()
+    dispatch_jobs(context, queue)
+    refill_queue(context, queue)
+    assert queue.waiting_ids() == frozenset()
     with context.db.write() as session:
-        assert lifecycle.start(session, child, owner="w", lease_seconds=5) is None
+        assert lifecycle.start_job(session, child, owner="w", lease_seconds=5) is None
     set_state(context, parents[1], JobState.SUCCEEDED)
     assert release_waiting(context, queue) == 0
     assert job_of(child).waits_for == parents[0]
     set_state(context, parents[0], JobState.SUCCEEDED)
     assert release_waiting(context, queue) == 1
     assert job_of(child).waits_for is None
-    dispatch(context, queue)
-    assert queue.waiting() == {child}
+    dispatch_jobs(context, queue)
+    assert queue.waiting_ids() == {child}
     with context.db.write() as session:
-        assert lifecycle.start(session, child, owner="w", lease_seconds=5) is not None
+        assert lifecycle.start_job(session, child, owner="w", lease_seconds=5) is not None
 
 
 def test_the_failure_of_a_parent_ends_the_whole_chain(
@@ -61,7 +61,7 @@ def test_the_failure_of_a_parent_ends_the_whole_chain(
     child = make_job(state=JobState.QUEUED, waits_for=parent, start_job=parent)
     grandchild = make_job(state=JobState.QUEUED, waits_for=child, start_job=child)
     with context.db.write() as session:
-        lifecycle.fail(session, parent, JobError("out_of_memory", "显存不足: 请减小 batch_size"))
+        lifecycle.fail_job(session, parent, JobFailureReason("out_of_memory", "显存不足: 请减小 batch_size"))
     assert release_waiting(context, queue) + release_waiting(context, queue) == 2
     for job_id, above, reason in ((child, parent, "显存不足"), (grandchild, child, parent)):
         job = job_of(job_id)
@@ -78,7 +78,7 @@ def test_a_cancelled_reward_job_ends_the_job_that_asks_it(
     reward = make_job(state=JobState.QUEUED)
     child = make_job(state=JobState.QUEUED, method="ppo", waits_for=reward, reward_job=reward)
     with context.db.write() as session:
-        lifecycle.cancel(session, reward)
+        lifecycle.cancel_job(session, reward)
     assert release_waiting(context, queue) == 1
     error = job_of(child).error
     assert error is not None
@@ -92,6 +92,6 @@ def test_a_waiting_job_can_be_cancelled(
     parent = make_job(state=JobState.SUCCEEDED)
     child = make_job(state=JobState.QUEUED, waits_for=parent)
     with context.db.write() as session:
-        assert lifecycle.cancel(session, child)
+        assert lifecycle.cancel_job(session, child)
     assert release_waiting(context, queue) == 0
     assert job_of(child).state == JobState.CANCELLED

@@ -19,13 +19,13 @@ import pytest
 from sqlalchemy import select
 
 from service.chat.errors import AnswerTooLong, EngineBusy
-from service.chat.protocol import Question, Source
+from service.chat.protocol import EngineQuestion, ModelSource
 from service.chat.schemas import ChatCompletionRequest
 from service.context import Context
 from service.engine.backend import Backend
 from service.engine.inference import InferenceServer
-from service.engine.weights import Weights
-from service.models.tables import FineTunedModel
+from service.engine.weights import EngineWeights
+from service.models.tables import FineTunedModelRow
 from tests.service.chat.conftest import ChatWorld, running_chat
 from trainer.contract.rows import Message
 
@@ -104,7 +104,7 @@ def world(vllm: Vllm, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("inference")
 
     def backend(context: Context) -> Backend:
-        return InferenceServer(context.settings, Weights(context, threading.Event()))
+        return InferenceServer(context.settings, EngineWeights(context, threading.Event()))
 
     settings = {"inference_url": vllm.url, "inference_key": "k3y", "inference_adapters": folder / "shared"}
     with running_chat(folder, tiny_base, backend, **settings) as made:
@@ -159,11 +159,11 @@ def test_an_adapter_is_put_into_the_shared_folder_loaded_once_and_again_after_a_
 def test_an_adapter_that_another_engine_loaded_is_used(world: ChatWorld, client: httpx.Client, vllm: Vllm) -> None:
     _, name = world.result(2)
     assert ask(client, name).status_code == 200
-    server = InferenceServer(world.context.settings, Weights(world.context, threading.Event()))
+    server = InferenceServer(world.context.settings, EngineWeights(world.context, threading.Event()))
     source = resolve_for(world, name)
 
     async def second() -> str:
-        chunks = server.answers(Question(source=source, request=request_for(name)))
+        chunks = server.stream_answer(EngineQuestion(source=source, request=request_for(name)))
         said = [choice.delta.content or "" async for chunk in chunks for choice in chunk.choices]
         await server.stop()
         return "".join(said)
@@ -175,10 +175,10 @@ def request_for(name: str) -> ChatCompletionRequest:
     return ChatCompletionRequest(model=name, messages=(Message(role="user", content="x"),))
 
 
-def resolve_for(world: ChatWorld, name: str) -> Source:
+def resolve_for(world: ChatWorld, name: str) -> ModelSource:
     with world.context.db.read() as session:
-        model = session.scalars(select(FineTunedModel).where(FineTunedModel.id == name)).one()
-        return Source(base="tiny", project_id=model.project_id, job_id=model.job_id)
+        model = session.scalars(select(FineTunedModelRow).where(FineTunedModelRow.id == name)).one()
+        return ModelSource(base="tiny", project_id=model.project_id, job_id=model.job_id)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_an_answer_that_breaks_off_is_no_answer(client: httpx.Client, vllm: Vllm
 
 def test_a_server_that_is_away_is_named(tiny_base: Path, tmp_path: Path) -> None:
     def backend(context: Context) -> Backend:
-        return InferenceServer(context.settings, Weights(context, threading.Event()))
+        return InferenceServer(context.settings, EngineWeights(context, threading.Event()))
 
     with running_chat(tmp_path, tiny_base, backend, inference_url="http://127.0.0.1:9/v1") as world:
         with world.client() as client:
@@ -225,8 +225,8 @@ def test_a_server_that_is_away_is_named(tiny_base: Path, tmp_path: Path) -> None
 
 
 async def ask_directly(server: InferenceServer, project: str) -> str:
-    source = Source(base="tiny", project_id="proj_owner")
-    chunks = server.answers(Question(source=source, request=request_for("tiny"), project_id=project))
+    source = ModelSource(base="tiny", project_id="proj_owner")
+    chunks = server.stream_answer(EngineQuestion(source=source, request=request_for("tiny"), project_id=project))
     return "".join([choice.delta.content or "" async for chunk in chunks for choice in chunk.choices])
 
 
@@ -244,7 +244,7 @@ def test_a_greedy_project_has_its_share_of_the_server_and_the_others_are_answere
     vllm.bodies.clear()
 
     async def story() -> None:
-        server = InferenceServer(settings, Weights(world.context, threading.Event()))
+        server = InferenceServer(settings, EngineWeights(world.context, threading.Event()))
         held = [asyncio.create_task(ask_directly(server, "greedy")) for _ in range(2)]
         await until(lambda: len(vllm.bodies) == 2)
         waiting = asyncio.create_task(ask_directly(server, "greedy"))
@@ -273,7 +273,7 @@ def test_an_answer_that_takes_too_long_is_ended_by_a_sentence(world: ChatWorld, 
     gate = vllm.gate = threading.Event()
 
     async def story() -> None:
-        server = InferenceServer(settings, Weights(world.context, threading.Event()))
+        server = InferenceServer(settings, EngineWeights(world.context, threading.Event()))
         with pytest.raises(AnswerTooLong, match=r"0\.2 seconds.*BURNISH_ENGINE_ANSWER_SECONDS") as late:
             await ask_directly(server, "desk")
         assert (late.value.code, late.value.retry) == ("answer_failed", False)

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from service.chat.errors import AnswerFailed
-from service.chat.protocol import Question, Source
+from service.chat.protocol import EngineQuestion, ModelSource
 from service.chat.schemas import ChatCompletionRequest, Chunk
 from service.context import Context
 from service.engine.local import LocalEngine
 from service.engine.speaker import Speaker
-from service.engine.weights import Weights
+from service.engine.weights import EngineWeights
 from service.kit.errors import InvalidRequest
 from tests.fixtures.service import make_context, write_catalog
 
@@ -33,12 +33,14 @@ def context(tmp_path: Path, tiny_base: Path) -> Context:
 
 def engine_of(context: Context, folder: Path) -> tuple[LocalEngine, Speaker]:
     speaker = Speaker(context.settings, folder=folder / "engine")
-    return LocalEngine(context.settings, Weights(context, threading.Event()), speaker), speaker
+    return LocalEngine(context.settings, EngineWeights(context, threading.Event()), speaker), speaker
 
 
-def question(*, base: str = "tiny", **more: Any) -> Question:
+def question(*, base: str = "tiny", **more: Any) -> EngineQuestion:
     body = {"model": "mine", "messages": [{"role": "user", "content": "你好"}], "max_tokens": 4, "temperature": 0}
-    return Question(source=Source(base=base, project_id="proj_x"), request=ChatCompletionRequest(**(body | more)))
+    return EngineQuestion(
+        source=ModelSource(base=base, project_id="proj_x"), request=ChatCompletionRequest(**(body | more))
+    )
 
 
 async def text(chunks: AsyncGenerator[Chunk]) -> str:
@@ -49,14 +51,14 @@ async def text(chunks: AsyncGenerator[Chunk]) -> str:
 def test_a_program_that_died_is_named_and_started_again(context: Context, tmp_path: Path) -> None:
     async def story() -> None:
         engine, speaker = engine_of(context, tmp_path)
-        before = await text(engine.answers(question()))
-        async with aclosing(engine.answers(question(max_tokens=400, logit_bias={"50": 100}))) as chunks:
+        before = await text(engine.stream_answer(question()))
+        async with aclosing(engine.stream_answer(question(max_tokens=400, logit_bias={"50": 100}))) as chunks:
             await anext(chunks)
             assert speaker.pid is not None
             os.kill(speaker.pid, signal.SIGKILL)
             with pytest.raises(AnswerFailed, match="ended by itself"):
                 await text(chunks)
-        assert await text(engine.answers(question())) == before
+        assert await text(engine.stream_answer(question())) == before
         await engine.stop()
 
     asyncio.run(story())
@@ -65,12 +67,12 @@ def test_a_program_that_died_is_named_and_started_again(context: Context, tmp_pa
 def test_who_leaves_early_does_not_disturb_the_next(context: Context, tmp_path: Path) -> None:
     async def story() -> None:
         engine, speaker = engine_of(context, tmp_path)
-        before = await text(engine.answers(question()))
+        before = await text(engine.stream_answer(question()))
         pid = speaker.pid
         for _ in range(3):
-            async with aclosing(engine.answers(question(max_tokens=400, logit_bias={"50": 100}))) as chunks:
+            async with aclosing(engine.stream_answer(question(max_tokens=400, logit_bias={"50": 100}))) as chunks:
                 await anext(chunks)
-        assert await text(engine.answers(question())) == before
+        assert await text(engine.stream_answer(question())) == before
         assert speaker.pid == pid
         await engine.stop()
 
@@ -80,14 +82,14 @@ def test_who_leaves_early_does_not_disturb_the_next(context: Context, tmp_path: 
 def test_memory_is_freed_when_nobody_asks(context: Context, tmp_path: Path) -> None:
     async def story() -> None:
         engine, speaker = engine_of(context, tmp_path)
-        before = await text(engine.answers(question()))
+        before = await text(engine.stream_answer(question()))
         assert speaker.running
-        tending = asyncio.create_task(engine.tend())
+        tending = asyncio.create_task(engine.run_upkeep())
         async with asyncio.timeout(30):
             while speaker.running:
                 await asyncio.sleep(0.02)
         tending.cancel()
-        assert await text(engine.answers(question())) == before
+        assert await text(engine.stream_answer(question())) == before
         await engine.stop()
         assert not speaker.running
 
@@ -98,11 +100,11 @@ def test_weights_that_cannot_be_had_are_named(context: Context, tmp_path: Path) 
     async def story() -> None:
         engine, _ = engine_of(context, tmp_path)
         with pytest.raises(InvalidRequest, match="no longer in the catalog"):
-            await text(engine.answers(question(base="gone")))
+            await text(engine.stream_answer(question(base="gone")))
         gone = question()
         gone.source.job_id = "ftjob-" + "a" * 24
         with pytest.raises(InvalidRequest, match="was deleted"):
-            await text(engine.answers(gone))
+            await text(engine.stream_answer(gone))
         await engine.stop()
 
     asyncio.run(story())
@@ -116,7 +118,7 @@ def test_the_program_has_no_secret_in_its_environment(
 
     async def story() -> None:
         engine, speaker = engine_of(context, tmp_path)
-        await text(engine.answers(question()))
+        await text(engine.stream_answer(question()))
         assert "verysecret" not in Path(f"/proc/{speaker.pid}/environ").read_text()
         await engine.stop()
 

@@ -18,9 +18,9 @@ def read(text: str, cuts: list[int]) -> tuple[str, list[ToolCall]]:
     reader, said, calls = CallReader(), "", list[ToolCall]()
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
     for start, end in pairwise(places):
-        shown, found = reader.add(text[start:end])
+        shown, found = reader.add_text(text[start:end])
         said, calls = said + shown, calls + found
-    shown, found = reader.finish()
+    shown, found = reader.finish_text()
     return said + shown, calls + found
 
 

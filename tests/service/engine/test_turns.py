@@ -12,12 +12,12 @@ from typing import Any, cast
 import pytest
 
 from service.chat.errors import AnswerFailed, EngineBusy
-from service.chat.protocol import Question, Source
+from service.chat.protocol import EngineQuestion, ModelSource
 from service.chat.schemas import ChatCompletionRequest, Chunk
 from service.context import Context
 from service.engine.local import LocalEngine
-from service.engine.speaker import Slices, Speaker
-from service.engine.weights import Weights
+from service.engine.speaker import ConversationSlices, Speaker
+from service.engine.weights import EngineWeights
 from tests.fixtures.service import make_context
 from trainer.contract.chat import Ask, Began, Done, Ended, Piece
 
@@ -31,7 +31,7 @@ class Scripted:
         self.asked: list[str] = []
         self.running = True
 
-    async def ask(self, ask: Ask, _slices: Slices) -> AsyncGenerator[Any]:
+    async def ask(self, ask: Ask, _slices: ConversationSlices) -> AsyncGenerator[Any]:
         self.asked.append(str(ask.messages[0].content))
         yield Began(id=ask.id, prompt_tokens=1)
         for _ in range(ask.sampling.max_tokens):
@@ -47,7 +47,7 @@ class Scripted:
 class Ready:
     """Weights that are there."""
 
-    def ready(self, _source: Source) -> tuple[Path, None]:
+    def prepare_weights(self, _source: ModelSource) -> tuple[Path, None]:
         return Path("/base"), None
 
 
@@ -60,14 +60,14 @@ def context(tmp_path: Path) -> Generator[Context]:
 
 def engine_of(context: Context) -> tuple[LocalEngine, Scripted]:
     program = Scripted()
-    return LocalEngine(context.settings, cast(Weights, Ready()), cast(Speaker, program)), program
+    return LocalEngine(context.settings, cast(EngineWeights, Ready()), cast(Speaker, program)), program
 
 
-def question(project: str, content: str = "你好", max_tokens: int = 4) -> Question:
+def question(project: str, content: str = "你好", max_tokens: int = 4) -> EngineQuestion:
     request = ChatCompletionRequest.model_validate(
         {"model": "tiny", "messages": [{"role": "user", "content": content}], "max_tokens": max_tokens}
     )
-    return Question(source=Source(base="tiny", project_id="proj_owner"), request=request, project_id=project)
+    return EngineQuestion(source=ModelSource(base="tiny", project_id="proj_owner"), request=request, project_id=project)
 
 
 async def text(chunks: AsyncGenerator[Chunk]) -> str:
@@ -85,18 +85,18 @@ def test_the_order_is_by_turns_and_one_project_never_fills_the_queue(context: Co
 
     async def story() -> None:
         engine, program = engine_of(context)
-        async with aclosing(engine.answers(question("greedy", "first"))) as held:
+        async with aclosing(engine.stream_answer(question("greedy", "first"))) as held:
             await anext(held)
             waiting = []
             for number in range(2):
-                waiting.append(asyncio.create_task(text(engine.answers(question("greedy", f"greedy {number}")))))
+                waiting.append(asyncio.create_task(text(engine.stream_answer(question("greedy", f"greedy {number}")))))
                 await wait_for_queue(engine, number + 1)
             with pytest.raises(EngineBusy, match="2 conversations of this project"):
-                await text(engine.answers(question("greedy")))
-            waiting.append(asyncio.create_task(text(engine.answers(question("安静", "安静")))))
+                await text(engine.stream_answer(question("greedy")))
+            waiting.append(asyncio.create_task(text(engine.stream_answer(question("安静", "安静")))))
             await wait_for_queue(engine, 3)
             with pytest.raises(EngineBusy, match="3 conversations of all projects"):
-                await text(engine.answers(question("third")))
+                await text(engine.stream_answer(question("third")))
         assert await asyncio.gather(*waiting) == ["好" * 4] * 3
         assert program.asked == ["first", "安静", "greedy 0", "greedy 1"]
         await engine.stop()
@@ -112,7 +112,7 @@ def test_who_reads_slowly_keeps_the_others_waiting_for_a_bounded_time(context: C
 
         async def read_slowly() -> int:
             count = 0
-            async for _chunk in engine.answers(question("slow", max_tokens=8)):
+            async for _chunk in engine.stream_answer(question("slow", max_tokens=8)):
                 count += 1
                 await asyncio.sleep(0.06)
             return count
@@ -120,7 +120,7 @@ def test_who_reads_slowly_keeps_the_others_waiting_for_a_bounded_time(context: C
         assert await read_slowly() > 8
         slow = asyncio.create_task(read_slowly())
         await asyncio.sleep(0.02)
-        assert await text(engine.answers(question("安静"))) == "好" * 4
+        assert await text(engine.stream_answer(question("安静"))) == "好" * 4
         with pytest.raises(AnswerFailed, match="kept other conversations waiting"):
             await slow
         await engine.stop()
@@ -138,7 +138,7 @@ def test_threads_of_the_engine_end_with_it(context: Context) -> None:
 
     async def story() -> None:
         engine, _ = engine_of(context)
-        await text(engine.answers(question("a")))
+        await text(engine.stream_answer(question("a")))
         await engine.stop()
 
     asyncio.run(story())

@@ -19,9 +19,9 @@ from service.jobs import lifecycle, repository
 from service.kit.db import Base
 from service.kit.outbox import OutboxRow
 from service.queue.embedded import EmbeddedValkey
-from service.queue.rq import RqJobQueue, connect
+from service.queue.rq import RqJobQueue, connect_redis
 from service.webhooks.fan_out import hand_out
-from service.webhooks.tables import WebhookAttempt, WebhookEndpoint, WebhookEvent
+from service.webhooks.tables import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
 from tests.fixtures.databases import BOTH, api_on, client_with, project_of
 from tests.fixtures.service import GOOD_JSONL, RunningApi, upload
 from tests.fixtures.valkey import run_valkey
@@ -30,7 +30,7 @@ from tests.service.api.test_chains import finish
 JOBS = "/fine_tuning/jobs"
 PROJECTS = "/organization/projects"
 COVERED_OTHERWISE = {"projects", "outbox", "webhook_attempts"}
-"""Tables without a project's id that `erase` empties by what their rows are about."""
+"""Tables without a project's id that `erase_project` empties by what their rows are about."""
 NOBODYS = {"workers"}
 """Tables whose rows belong to no project."""
 
@@ -112,10 +112,10 @@ def fill(api: RunningApi, client: httpx.Client, queue: RqJobQueue, other: str) -
     with api.context.db.write() as session:
         for job_id in (running, waiting):
             lifecycle.queue_up(session, job_id)
-        assert lifecycle.start(session, running, owner="w", lease_seconds=60)
+        assert lifecycle.start_job(session, running, owner="w", lease_seconds=60)
         project = project_of(client)
         session.add(
-            WebhookEndpoint(
+            WebhookEndpointRow(
                 id=f"whe_{project[-20:]}",
                 project_id=project,
                 name="钩子",
@@ -127,9 +127,9 @@ def fill(api: RunningApi, client: httpx.Client, queue: RqJobQueue, other: str) -
         )
         session.flush()
         hand_out(session, configured=True)
-        event = session.scalars(select(WebhookEvent).where(WebhookEvent.project_id == project)).one()
+        event = session.scalars(select(WebhookEventRow).where(WebhookEventRow.project_id == project)).one()
         session.add(
-            WebhookAttempt(event_id=event.id, event_type=event.type, url="https://x", duration_ms=1, status_code=500)
+            WebhookAttemptRow(event_id=event.id, event_type=event.type, url="https://x", duration_ms=1, status_code=500)
         )
     queue.push(waiting)
 
@@ -153,8 +153,8 @@ def test_nothing_is_left(
     with client_with(api, f"stays {project_of(victim)}") as neighbour:
         fill(api, neighbour, queue, project_of(victim))
         run_controller(api, queue)
-        rows_before, blobs_before, queue_before = rows(api), blobs(api), queue.waiting()
-        client = connect(valkey.url, retries=0)
+        rows_before, blobs_before, queue_before = rows(api), blobs(api), queue.waiting_ids()
+        client = connect_redis(valkey.url, retries=0)
         keys_before = set(client.keys())
         with client_with(api, f"goes {project_of(victim)}", "read", "write") as doomed:
             fill(api, doomed, queue, project_of(victim))
@@ -166,7 +166,7 @@ def test_nothing_is_left(
                 for name in untouched:
                     session.execute(insert(Base.metadata.tables[name]).values(some_row(session, name, project)))
             assert blobs(api) > blobs_before
-            assert queue.waiting() > queue_before
+            assert queue.waiting_ids() > queue_before
             answer = admin.delete(f"{PROJECTS}/{project}")
             assert answer.json() == {"id": project, "object": "organization.project.deleted", "deleted": True}
             assert doomed.get("/files").status_code == 401
@@ -174,7 +174,7 @@ def test_nothing_is_left(
         left = {name: count - rows_before[name] for name, count in rows(api).items()}
         assert {name for name, more in left.items() if more} == KEPT_TABLES
         assert blobs(api) == blobs_before
-        assert queue.waiting() == queue_before
+        assert queue.waiting_ids() == queue_before
         assert set(client.keys()) == keys_before
         client.close()
         logs = admin.get("/organization/audit_logs", params={"project_ids[]": project, "limit": 100}).json()["data"]
@@ -201,13 +201,13 @@ def test_everything_stops_at_once(api: RunningApi, admin: httpx.Client, victim: 
     job_id, project = job(victim, file_id), project_of(victim)
     with api.context.db.write() as session:
         lifecycle.queue_up(session, job_id)
-        claimed = lifecycle.start(session, job_id, owner="w", lease_seconds=60)
+        claimed = lifecycle.start_job(session, job_id, owner="w", lease_seconds=60)
         assert claimed is not None
     name = admin.get(f"{PROJECTS}/{project}").json()["name"]
     assert admin.delete(f"{PROJECTS}/{project}").status_code == 200
     assert victim.get(f"{JOBS}/{job_id}").status_code == 401
     with api.context.db.write() as session:
-        assert not repository.renew(session, job_id, claimed.lease_token, lease_seconds=60), "its worker stops"
+        assert not repository.renew_lease(session, job_id, claimed.lease_token, lease_seconds=60), "its worker stops"
     for method, path, body in (
         ("GET", f"{PROJECTS}/{project}", None),
         ("DELETE", f"{PROJECTS}/{project}", None),

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import insert
 
 from service.exports import lifecycle, repository, service
-from service.exports.tables import ExportStatus, ModelExport
+from service.exports.tables import ExportStatus, ModelExportRow
 from service.jobs.states import JobState
 from service.kit.fair_turns import TurnsExhausted
 from tests.fixtures.turns import TurnsWorld, postgres, queue
@@ -23,13 +23,15 @@ def add(queue: TurnsWorld, project: str, times: int = 1) -> list[str]:
     ids = [f"{job_id}-{number}" for number in range(times)]
     common = {"project_id": project, "job_id": job_id, "format": "gguf", "precision": "f16", "filename": "模型.gguf"}
     with queue.db.write() as session:
-        session.execute(insert(ModelExport), [{"id": name, "model": name, "expires_at": 4e9} | common for name in ids])
+        session.execute(
+            insert(ModelExportRow), [{"id": name, "model": name, "expires_at": 4e9} | common for name in ids]
+        )
     return ids
 
 
-def start(queue: TurnsWorld) -> ModelExport | None:
+def start(queue: TurnsWorld) -> ModelExportRow | None:
     with queue.db.write() as session:
-        return lifecycle.start(session, owner="w", lease_seconds=60)
+        return lifecycle.start_export(session, owner="w", lease_seconds=60)
 
 
 def test_a_flood_of_one_projects_exports_delays_anothers_by_one(queue: TurnsWorld) -> None:
@@ -42,7 +44,7 @@ def test_a_flood_of_one_projects_exports_delays_anothers_by_one(queue: TurnsWorl
             assert export
             made.append(export.id)
             with queue.db.write() as session:
-                repository.move(session, export.id, export.lease_token, ExportStatus.READY)
+                repository.move_export(session, export.id, export.lease_token, ExportStatus.READY)
         assert len(made) <= 2
 
 
@@ -55,14 +57,14 @@ def test_a_deleted_export_gives_no_turn_back(queue: TurnsWorld) -> None:
         assert export
         order.append(export.project_id)
         with queue.db.write() as session:
-            lifecycle.remove(session, export, queue.settings)
+            lifecycle.remove_export(session, export, queue.settings)
     assert order == ["proj_a", "proj_b", "proj_a", "proj_b"]
 
 
 def test_claims_at_the_same_moment_take_turns_and_never_the_same_export(queue: TurnsWorld) -> None:
     add(queue, "proj_a", 8)
     add(queue, "proj_b", 3)
-    taken: list[ModelExport | None] = []
+    taken: list[ModelExportRow | None] = []
     barrier = threading.Barrier(6)
 
     def claim() -> None:

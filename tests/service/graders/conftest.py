@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.chat.protocol import Question
+from service.chat.protocol import EngineQuestion
 from service.chat.schemas import Chunk, ChunkChoice, Delta, FinishReason, Usage
 from service.kit.errors import ServiceError
 from tests.service.chat.conftest import ChatWorld, running_chat
@@ -22,9 +22,9 @@ class ScriptedModel:
     says: str = "0.5"
     ends: FinishReason = "stop"
     fails: ServiceError | None = None
-    asked: list[Question] = field(default_factory=list[Question])
+    asked: list[EngineQuestion] = field(default_factory=list[EngineQuestion])
 
-    async def answers(self, question: Question) -> AsyncGenerator[Chunk]:
+    async def stream_answer(self, question: EngineQuestion) -> AsyncGenerator[Chunk]:
         self.asked.append(question)
         if self.fails is not None:
             raise self.fails
@@ -34,7 +34,7 @@ class ScriptedModel:
         usage = Usage(prompt_tokens=20, completion_tokens=5, total_tokens=25)
         yield Chunk(id="chatcmpl-1", created=1, model=question.request.model, choices=[], usage=usage)
 
-    async def tend(self) -> None:
+    async def run_upkeep(self) -> None:
         """Nothing to do."""
 
     async def stop(self) -> None:

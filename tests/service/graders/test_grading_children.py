@@ -55,7 +55,7 @@ def run(scene: Callable[[GradingChildren], Awaitable[None]], **options: Any) -> 
 
 
 async def reward(children: GradingChildren, project: str = "p") -> float | None:
-    outcome = await children.grade(project, BODY, {})
+    outcome = await children.grade_body(project, BODY, {})
     return outcome.grade and outcome.grade.reward
 
 
@@ -100,7 +100,7 @@ def test_a_caller_who_hangs_up_ends_the_work() -> None:
     async def scene(children: GradingChildren) -> None:
         await reward(children)
         (pid,) = children.started
-        task = asyncio.create_task(children.grade("p", LONG, {}))
+        task = asyncio.create_task(children.grade_body("p", LONG, {}))
         await at_work(pid)
         task.cancel()
         await asyncio.wait({task})
@@ -119,7 +119,7 @@ def test_a_child_that_is_killed_fails_that_grading_alone(number: signal.Signals,
     async def scene(children: GradingChildren) -> None:
         await reward(children)
         (pid,) = children.started
-        task = asyncio.create_task(children.grade("p", LONG, {}))
+        task = asyncio.create_task(children.grade_body("p", LONG, {}))
         await at_work(pid)
         os.kill(pid, number)
         with pytest.raises(Failure) as raised:
@@ -146,7 +146,7 @@ def test_a_grading_that_takes_too_long_is_ended() -> None:
         await reward(children)
         children._wall_seconds = 0.2  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(Failure) as raised:
-            await children.grade("p", LONG, {})
+            await children.grade_body("p", LONG, {})
         assert raised.value.flag == "unresponsive_reward_error"
 
     run(scene)
@@ -155,7 +155,7 @@ def test_a_grading_that_takes_too_long_is_ended() -> None:
 def test_a_child_is_left_for_others_while_one_project_floods() -> None:
     async def scene(children: GradingChildren) -> None:
         await reward(children)
-        flood = [asyncio.create_task(children.grade("hostile", LONG, {})) for _ in range(20)]
+        flood = [asyncio.create_task(children.grade_body("hostile", LONG, {})) for _ in range(20)]
         await asyncio.sleep(0.1)
         assert [await reward(children, "安静") for _ in range(3)] == [1.0] * 3
         assert sum(task.done() for task in flood) < 18

@@ -33,7 +33,7 @@ import sys, time
 from pathlib import Path
 from service.graders.python_slots import PythonSlots
 slots = PythonSlots(Path(sys.argv[1]), count=int(sys.argv[2]), per_project=int(sys.argv[3]))
-held = slots.take(sys.argv[4])
+held = slots.take_slot(sys.argv[4])
 print("none" if held is None else "held", flush=True)
 time.sleep(1000)
 """
@@ -57,36 +57,36 @@ def other_process(folder: Path, *, count: int, per_project: int, project: str) -
 def test_processes_share_the_slots_and_a_killed_one_frees_its_own(tmp_path: Path) -> None:
     slots = PythonSlots(tmp_path, count=1, per_project=1)
     with other_process(tmp_path, count=1, per_project=1, project="a") as process:
-        assert slots.take("b") is None
+        assert slots.take_slot("b") is None
         process.kill()
         process.wait()
-    held = slots.take("b")
+    held = slots.take_slot("b")
     assert held is not None
-    assert slots.take("c") is None
+    assert slots.take_slot("c") is None
     os.close(held)
-    assert slots.take("c") is not None
+    assert slots.take_slot("c") is not None
 
 
 def test_the_cap_of_a_project_counts_over_processes(tmp_path: Path) -> None:
     slots = PythonSlots(tmp_path, count=4, per_project=2)
     with other_process(tmp_path, count=4, per_project=2, project="项目") as process:
-        first = slots.take("项目")
+        first = slots.take_slot("项目")
         assert first is not None
-        assert slots.take("项目") is None
-        assert [slots.take("another") is not None for _ in range(3)] == [True, True, False]
+        assert slots.take_slot("项目") is None
+        assert [slots.take_slot("another") is not None for _ in range(3)] == [True, True, False]
         process.kill()
         process.wait()
-    assert slots.take("项目") is not None
+    assert slots.take_slot("项目") is not None
 
 
 def test_a_graders_own_process_does_not_keep_the_slot(tmp_path: Path) -> None:
     """A process that the holder started, and left running, has not inherited the lock."""
     slots = PythonSlots(tmp_path, count=1, per_project=1)
-    held = slots.take("a")
+    held = slots.take_slot("a")
     assert held is not None
     with subprocess.Popen(["sleep", "1000"]) as child:
         os.close(held)
-        assert slots.take("b") is not None
+        assert slots.take_slot("b") is not None
         child.kill()
 
 
@@ -100,7 +100,7 @@ def test_a_folder_that_is_read_only_is_replaced(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert PythonSlots(tmp_path / "slots", count=1, per_project=1).take("a") is not None
+    assert PythonSlots(tmp_path / "slots", count=1, per_project=1).take_slot("a") is not None
     assert (tmp_path / f"burnish-python-slots-{os.geteuid()}" / "slot-0").read_text() == "a"
 
 
@@ -115,15 +115,15 @@ def test_a_cancelled_grader_is_killed_and_its_slot_is_free(tmp_path: Path) -> No
     async def scene() -> None:
         turns = PythonTurns(tmp_path, 1)
         deadline = asyncio.get_running_loop().time() + 60
-        task = asyncio.create_task(turns.run("a", deadline, partial(call, SLEEPS)))
+        task = asyncio.create_task(turns.run_in_slot("a", deadline, partial(call, SLEEPS)))
         await asyncio.to_thread(wait_until, lambda: bool(jails_of(os.getpid())), what="the grader's process")
         with pytest.raises(PythonSlotsBusy):
-            await turns.run("b", asyncio.get_running_loop().time() + 0.1, partial(call, SLEEPS))
+            await turns.run_in_slot("b", asyncio.get_running_loop().time() + 0.1, partial(call, SLEEPS))
         task.cancel()
         await asyncio.wait({task})
         assert task.cancelled()
         assert not jails_of(os.getpid())
-        assert await turns.run("b", deadline, partial(call, "def grade(sample, item):\n    return 2")) == 2.0
+        assert await turns.run_in_slot("b", deadline, partial(call, "def grade(sample, item):\n    return 2")) == 2.0
 
     asyncio.run(asyncio.wait_for(scene(), 90))
 
@@ -156,7 +156,7 @@ def test_requests_that_wait_are_bounded_by_project() -> None:
         turns = GradingTurns(None, at_work=4, waiting=3)
 
         async def hold(project: str) -> None:
-            async with turns.request(project):
+            async with turns.hold_request_turn(project):
                 await asyncio.Event().wait()
 
         tasks = [asyncio.create_task(hold("a")) for _ in range(2 + 3)]
@@ -165,7 +165,7 @@ def test_requests_that_wait_are_bounded_by_project() -> None:
             await hold("a")
         assert (refused.value.status, refused.value.code) == (429, "graders_overloaded")
         assert refused.value.headers["Retry-After"] == "2"
-        async with asyncio.timeout(5), turns.request("另一个"):
+        async with asyncio.timeout(5), turns.hold_request_turn("另一个"):
             pass
         for task in tasks:
             task.cancel()

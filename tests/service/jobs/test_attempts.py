@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy.orm import Session
 
 from service.jobs import lifecycle
-from service.jobs.lifecycle import JobError
-from service.jobs.tables import Job
+from service.jobs.lifecycle import JobFailureReason
+from service.jobs.tables import JobRow
 from service.kit import metrics
 from tests.service.worker.world import World
 
@@ -28,32 +28,35 @@ def change(before: dict[str, float]) -> dict[str, float]:
     return {reason: value - before.get(reason, 0) for reason, value in ends().items() if value != before.get(reason, 0)}
 
 
-def claim(world: World, job_id: str) -> Job:
+def claim(world: World, job_id: str) -> JobRow:
     with world.db.write() as session:
-        job = lifecycle.start(session, job_id, owner="w", lease_seconds=60)
+        job = lifecycle.start_job(session, job_id, owner="w", lease_seconds=60)
         assert job is not None
         return job
 
 
-def fails(code: str, *, budget: int) -> Callable[[Session, Job], object]:
-    def end(session: Session, job: Job) -> None:
-        error = JobError(code, "x")
-        lifecycle.retry_or_fail(session, job, token=job.lease_token, error=error, max_failures=budget)
+def fails(code: str, *, budget: int) -> Callable[[Session, JobRow], object]:
+    def end(session: Session, job: JobRow) -> None:
+        error = JobFailureReason(code, "x")
+        lifecycle.retry_or_fail_job(session, job, token=job.lease_token, error=error, max_failures=budget)
 
     return end
 
 
-def pauses(session: Session, job: Job) -> None:
-    lifecycle.pause(session, job.id)
-    lifecycle.stand_still(session, job.id, job.lease_token)
+def pauses(session: Session, job: JobRow) -> None:
+    lifecycle.pause_job(session, job.id)
+    lifecycle.complete_pause(session, job.id, job.lease_token)
 
 
-ENDS: dict[str, tuple[str, Callable[[Session, Job], object]]] = {
-    "a worker that is stopped": ("preempted", lambda s, j: lifecycle.give_back(s, j.id, j.lease_token, reason="x")),
+ENDS: dict[str, tuple[str, Callable[[Session, JobRow], object]]] = {
+    "a worker that is stopped": ("preempted", lambda s, j: lifecycle.requeue_job(s, j.id, j.lease_token, reason="x")),
     "a pause": ("paused", pauses),
-    "a cancel": ("cancelled", lambda s, j: lifecycle.cancel(s, j.id)),
-    "a timeout": ("timeout", lambda s, j: lifecycle.time_out(s, j.id, token=j.lease_token)),
-    "bad rows": ("bad_input", lambda s, j: lifecycle.fail(s, j.id, JobError("bad", "x"), token=j.lease_token)),
+    "a cancel": ("cancelled", lambda s, j: lifecycle.cancel_job(s, j.id)),
+    "a timeout": ("timeout", lambda s, j: lifecycle.time_out_job(s, j.id, token=j.lease_token)),
+    "bad rows": (
+        "bad_input",
+        lambda s, j: lifecycle.fail_job(s, j.id, JobFailureReason("bad", "x"), token=j.lease_token),
+    ),
     "a crash": ("failed", fails("trainer_crashed", budget=3)),
     "the last crash": ("failed", fails("trainer_crashed", budget=1)),
     "a lost worker": ("lease_lost", fails("worker_lost", budget=3)),
@@ -80,7 +83,7 @@ def test_what_is_rolled_back_did_not_end(world: World) -> None:
 
     def give_back_and_break() -> None:
         with world.db.write() as session:
-            lifecycle.give_back(session, job.id, job.lease_token, reason="x")
+            lifecycle.requeue_job(session, job.id, job.lease_token, reason="x")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -91,5 +94,5 @@ def test_what_is_rolled_back_did_not_end(world: World) -> None:
 def test_a_job_that_never_ran_has_no_attempt(world: World) -> None:
     before = ends()
     with world.db.write() as session:
-        assert lifecycle.cancel(session, world.job())
+        assert lifecycle.cancel_job(session, world.job())
     assert change(before) == {}

@@ -15,10 +15,10 @@ from service.context import open_context
 from service.files import repository as files
 from service.jobs import repository as jobs
 from service.keys.service import create_key
-from service.keys.tables import Project
+from service.keys.tables import ProjectRow
 from service.kit.db import Database
 from service.kit.settings import Settings
-from service.migrations import upgrade
+from service.migrations import upgrade_schema
 from tests.fixtures.many import RARE, metadata_of, seed_lists
 from tests.fixtures.postgres import run_postgres
 from tests.fixtures.service import run_api, write_catalog
@@ -39,7 +39,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def _seeded(settings: Settings) -> Settings:
-    upgrade(settings)
+    upgrade_schema(settings)
     database = Database(settings.database)
     try:
         with database.write() as session:
@@ -60,11 +60,13 @@ def database(world: Settings) -> Generator[Database, None, None]:
 
 
 def _jobs(metadata: dict[str, str] | None) -> Page:
-    return lambda session, project, after: jobs.page(session, project, metadata=metadata, after=after, limit=20)
+    return lambda session, project, after: jobs.fetch_job_page(
+        session, project, metadata=metadata, after=after, limit=20
+    )
 
 
 def _files(purpose: str | None) -> Page:
-    return lambda session, project, after: files.page(
+    return lambda session, project, after: files.fetch_file_page(
         session, project, purpose=purpose, after=after, limit=20, order="desc"
     )
 
@@ -101,7 +103,7 @@ def test_a_page_is_read_from_its_index(database: Database, name: str, deep: bool
         seen.append((statement, parameters))
 
     with database.read() as session:
-        project_id = session.scalars(select(Project.id).where(Project.name == "many")).one()
+        project_id = session.scalars(select(ProjectRow.id).where(ProjectRow.name == "many")).one()
         event.listen(database.engine, "before_cursor_execute", note)
         rows, _ = page(session, project_id, after)
         event.remove(database.engine, "before_cursor_execute", note)

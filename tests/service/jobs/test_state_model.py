@@ -25,19 +25,19 @@ from sqlalchemy import select, text, update
 
 from service.api.app import create_app
 from service.context import Context
-from service.controller.dispatch import dispatch, refill
+from service.controller.dispatch import dispatch_jobs, refill_queue
 from service.controller.leases import end_expired_leases
 from service.controller.validation import validate_jobs
 from service.controller.waiting import release_waiting
 from service.jobs import claims, lifecycle, repository, results_repository
 from service.jobs.errors import StaleLease
-from service.jobs.lifecycle import JobError, PublishedFile
+from service.jobs.lifecycle import JobFailureReason, PublishedFile
 from service.jobs.states import JobState
-from service.jobs.tables import Job, JobArtifact
+from service.jobs.tables import JobArtifactRow, JobRow
 from service.keys.service import create_key
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
-from service.models.tables import FineTunedModel
+from service.models.tables import FineTunedModelRow
 from service.queue.memory import MemoryJobQueue
 from service.workers.capacity import Capacity
 from tests.fixtures.service import GOOD_JSONL, make_context
@@ -53,7 +53,7 @@ LEGAL = {
 """As the documents have it, written out once more so that a slip in the code's own table is seen."""
 ENDED = {"succeeded", "failed", "cancelled"}
 FILE = PublishedFile("report.json", "report.json", "application/json", "jobs/x/report.json", 2, "0" * 64)
-BOOM = JobError("trainer_failed", "the trainer ended with 1")
+BOOM = JobFailureReason("trainer_failed", "the trainer ended with 1")
 TRIGGER = (
     "CREATE TABLE state_log (seq INTEGER PRIMARY KEY, job TEXT, old TEXT, new TEXT, old_token INT, new_token INT)",
     "CREATE TRIGGER log_state AFTER UPDATE OF state, lease_token ON jobs BEGIN INSERT INTO state_log "
@@ -152,7 +152,7 @@ class Jobs(RuleBasedStateMachine):
 
     # The controller
 
-    @rule(step=st.sampled_from([validate_jobs, release_waiting, dispatch, refill, end_expired_leases]))
+    @rule(step=st.sampled_from([validate_jobs, release_waiting, dispatch_jobs, refill_queue, end_expired_leases]))
     def control(self, step: Callable[[Context, MemoryJobQueue], int]) -> None:
         step(self.world.context, self.queue)
 
@@ -176,8 +176,8 @@ class Jobs(RuleBasedStateMachine):
     def fall_silent(self, data: st.DataObject) -> None:
         job_id, token = data.draw(st.sampled_from(self.claims))
         with self.world.context.db.write() as session:
-            stale = (Job.id == job_id) & (Job.lease_token == token) & (Job.state == JobState.RUNNING)
-            session.execute(update(Job).where(stale).values(lease_expires_at=db_now() - 1))
+            stale = (JobRow.id == job_id) & (JobRow.lease_token == token) & (JobRow.state == JobState.RUNNING)
+            session.execute(update(JobRow).where(stale).values(lease_expires_at=db_now() - 1))
 
     @precondition(lambda self: self.claims)
     @rule(
@@ -206,28 +206,28 @@ class Jobs(RuleBasedStateMachine):
                 job = repository.by_id(session, job_id)
                 assert job is not None
                 if what in ("renew", "checkpoint"):
-                    if not repository.renew(session, job_id, token, lease_seconds=60):
+                    if not repository.renew_lease(session, job_id, token, lease_seconds=60):
                         raise StaleLease(job_id)
                     if what == "checkpoint":
                         step = {"step": job.lease_token, "metrics": {}, "manifest_sha256": "0" * 64}
                         results_repository.add_checkpoint(session, job_id, blob_prefix=f"jobs/{job_id}/{token}", **step)
                 elif what == "give_back":
-                    lifecycle.give_back(session, job_id, token, reason="the worker is stopping")
+                    lifecycle.requeue_job(session, job_id, token, reason="the worker is stopping")
                 elif what == "stand_still":
-                    lifecycle.stand_still(session, job_id, token)
+                    lifecycle.complete_pause(session, job_id, token)
                 elif what == "crash":
-                    lifecycle.retry_or_fail(session, job, token=token, error=BOOM, max_failures=3)
+                    lifecycle.retry_or_fail_job(session, job, token=token, error=BOOM, max_failures=3)
                 elif what == "fail":
-                    lifecycle.fail(session, job_id, BOOM, token=token)
+                    lifecycle.fail_job(session, job_id, BOOM, token=token)
                 else:
                     self.publish(session, job, token)
         except StaleLease:
             return False
         return True
 
-    def publish(self, session: Any, job: Job, token: int) -> None:
+    def publish(self, session: Any, job: JobRow, token: int) -> None:
         """Publish a result in the transaction."""
-        lifecycle.succeed(
+        lifecycle.complete_job(
             session,
             job,
             token=token,
@@ -242,7 +242,7 @@ class Jobs(RuleBasedStateMachine):
 
     # What must hold
 
-    def row(self, job_id: str) -> Job:
+    def row(self, job_id: str) -> JobRow:
         with self.world.context.db.read() as session:
             job = repository.by_id(session, job_id)
         assert job is not None
@@ -285,8 +285,8 @@ class Jobs(RuleBasedStateMachine):
                 for outbox_row in session.scalars(select(OutboxRow).where(OutboxRow.topic == Topic.TELL_WEBHOOKS))
                 if outbox_row.payload["object_id"] == job_id
             ]
-            models = session.scalars(select(FineTunedModel).where(FineTunedModel.job_id == job_id)).all()
-            artifacts = session.scalars(select(JobArtifact).where(JobArtifact.job_id == job_id)).all()
+            models = session.scalars(select(FineTunedModelRow).where(FineTunedModelRow.job_id == job_id)).all()
+            artifacts = session.scalars(select(JobArtifactRow).where(JobArtifactRow.job_id == job_id)).all()
         assert told == [f"fine_tuning.job.{row.state}"]
         succeeded = row.state == "succeeded"
         assert (len(models), len(artifacts)) == ((1, 1) if succeeded else (0, 0))
@@ -305,8 +305,8 @@ class Jobs(RuleBasedStateMachine):
             if all(self.row(job_id).state in ENDED for job_id in self.jobs):
                 break
             with self.world.context.db.write() as session:  # every worker that runs falls silent, every pause is over
-                session.execute(update(Job).values(lease_expires_at=db_now() - 1).where(Job.state == "running"))
-            for step in (end_expired_leases, validate_jobs, release_waiting, dispatch, refill):
+                session.execute(update(JobRow).values(lease_expires_at=db_now() - 1).where(JobRow.state == "running"))
+            for step in (end_expired_leases, validate_jobs, release_waiting, dispatch_jobs, refill_queue):
                 step(self.world.context, self.queue)
             while self.queue.pop() is not None:
                 self.claim_and_succeed()

@@ -16,13 +16,13 @@ from sqlalchemy import update
 
 from service.context import Context
 from service.jobs import lifecycle, repository, stream
-from service.jobs.lifecycle import JobError
+from service.jobs.lifecycle import JobFailureReason
 from service.jobs.states import JobState
 from service.jobs.stream import EventStreams
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.keys import repository as keys
 from service.keys.service import Principal, create_key
-from service.keys.tables import ApiKey
+from service.keys.tables import ApiKeyRow
 from service.kit import ids
 from service.kit.db import db_now
 from service.kit.errors import Unavailable
@@ -39,7 +39,7 @@ def add_job(context: Context, project_id: str, events: int = 0) -> str:
     numbers = {"n_epochs": 1, "batch_size": 1, "learning_rate_multiplier": 1.0}
     method = {"type": "supervised", "supervised": {"hyperparameters": numbers}}
     with context.db.write() as session:
-        job = Job(
+        job = JobRow(
             id=job_id,
             project_id=project_id,
             state=JobState.QUEUED,
@@ -58,7 +58,7 @@ def add_job(context: Context, project_id: str, events: int = 0) -> str:
 
 def fail(context: Context, job_id: str) -> None:
     with context.db.write() as session:
-        lifecycle.fail(session, job_id, JobError("boom", "坏了"))
+        lifecycle.fail_job(session, job_id, JobFailureReason("boom", "坏了"))
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_two_hundred_streams_of_a_job_have_one_reader_and_the_same_text(context:
 
     async def story() -> None:
         streams = EventStreams(context)
-        followers = [streams.follow(job_id, 0, principal) for _ in range(200)]
+        followers = [streams.follow_job(job_id, 0, principal) for _ in range(200)]
         with counted_reads(context) as reads:
             first = await asyncio.gather(*(take(messages, 3) for messages in followers))
         assert len(reads) < 50
@@ -131,11 +131,11 @@ def test_a_stream_that_joins_gets_what_it_has_not_seen(context: Context, princip
 
     async def story() -> None:
         streams = EventStreams(context)
-        async with aclosing(streams.follow(job_id, positions[2], principal)) as late:
+        async with aclosing(streams.follow_job(job_id, positions[2], principal)) as late:
             tail = await take(late, 3)
-            async with aclosing(streams.follow(job_id, 0, principal)) as whole:
+            async with aclosing(streams.follow_job(job_id, 0, principal)) as whole:
                 assert (await take(whole, 6))[3:] == tail
-            async with aclosing(streams.follow(job_id, positions[4], principal)) as later:
+            async with aclosing(streams.follow_job(job_id, positions[4], principal)) as later:
                 assert await take(later, 1) == tail[2:]
             assert streams.count_readers(principal.project_id) == 1
         assert streams.count_readers(principal.project_id) == 0
@@ -151,7 +151,7 @@ def test_a_slow_reader_keeps_nothing_in_memory_and_misses_nothing(
 
     async def story() -> None:
         streams = EventStreams(context)
-        slow, quick = (streams.follow(job_id, 0, principal) for _ in range(2))
+        slow, quick = (streams.follow_job(job_id, 0, principal) for _ in range(2))
         first = await take(slow, 1)
         everything = await take(quick, 1200)
         (reader,) = streams._readers.values()
@@ -170,7 +170,7 @@ def test_waiting_holds_no_thread(context: Context, principal: Principal) -> None
 
     async def story() -> None:
         streams = EventStreams(context)
-        followers = [streams.follow(job_id, 0, principal) for job_id in jobs]
+        followers = [streams.follow_job(job_id, 0, principal) for job_id in jobs]
         await asyncio.gather(*(take(messages, 1) for messages in followers))
         waiting = [asyncio.create_task(take(messages, 1)) for messages in followers]
         await asyncio.sleep(0.3)
@@ -192,7 +192,7 @@ def test_a_database_that_is_away_for_a_while_ends_no_stream(
 
     async def story() -> None:
         streams = EventStreams(context)
-        messages = streams.follow(job_id, 0, principal)
+        messages = streams.follow_job(job_id, 0, principal)
         await take(messages, 1)
         failures = 0
 
@@ -225,7 +225,7 @@ def test_an_unforeseen_error_of_the_reader_ends_its_streams_without_done(
 
     async def story() -> None:
         streams = EventStreams(context)
-        messages = streams.follow(job_id, 0, principal)
+        messages = streams.follow_job(job_id, 0, principal)
         await take(messages, 1)
         monkeypatch.setattr(stream, "find_reading_keys", broken)
         assert await rest(messages) == []
@@ -241,10 +241,10 @@ def test_a_deleted_job_ends_its_streams(context: Context, principal: Principal) 
         with context.db.write() as session:
             job = repository.by_id(session, job_id)
             assert job is not None
-            repository.remove(session, job)
+            repository.delete_job_row(session, job)
 
     async def story() -> None:
-        messages = EventStreams(context).follow(job_id, 0, principal)
+        messages = EventStreams(context).follow_job(job_id, 0, principal)
         await take(messages, 1)
         await asyncio.to_thread(delete)
         assert await rest(messages) == []
@@ -257,7 +257,7 @@ def test_quiet_streams_are_kept_alive(context: Context, principal: Principal, mo
     job_id = add_job(context, principal.project_id)
 
     async def story() -> None:
-        messages = EventStreams(context).follow(job_id, 0, principal)
+        messages = EventStreams(context).follow_job(job_id, 0, principal)
         assert await take(messages, 3) == [b": keep-alive\n\n"] * 3
         await messages.aclose()
 
@@ -299,12 +299,12 @@ def test_streams_beyond_the_bound_are_refused_until_one_ends(api: RunningApi) ->
 
 def revoke(api: RunningApi, client: httpx.Client) -> None:
     with api.context.db.write() as session:
-        assert keys.revoke(session, key_of(client))
+        assert keys.mark_revoked(session, key_of(client))
 
 
 def change_key(api: RunningApi, client: httpx.Client, **columns: Any) -> None:
     with api.context.db.write() as session:
-        session.execute(update(ApiKey).where(ApiKey.id == key_of(client)).values(**columns))
+        session.execute(update(ApiKeyRow).where(ApiKeyRow.id == key_of(client)).values(**columns))
 
 
 def expire(api: RunningApi, client: httpx.Client) -> None:

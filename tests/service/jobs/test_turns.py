@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import event, func, select, update
 
 from service.jobs import turn_repository
-from service.jobs.queueing import Queue
+from service.jobs.queueing import QueueSnapshot
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.limits import service as limits
 from service.limits.schemas import LimitsUpdate
 from service.workers.capacity import Capacity
@@ -81,19 +81,19 @@ def test_a_job_that_is_not_queued_yet_is_told_the_place_that_it_then_has(queue: 
     for project in PROJECTS:
         for priority in (-5, 0, 10):
             with queue.db.read() as session:
-                draft = Job(id="?", project_id=project, priority=priority, resources=None)
-                told = Queue.now(session, queue.settings, project).explain_new(draft).position
+                draft = JobRow(id="?", project_id=project, priority=priority, resources=None)
+                told = QueueSnapshot.read_snapshot(session, queue.settings, project).explain_new(draft).position
             (made,) = queue.add(project, priority=priority)
             assert told == queue.positions().index(made) + 1
             with queue.db.write() as session:
-                session.execute(update(Job).where(Job.id == made).values(state=JobState.CANCELLED))
+                session.execute(update(JobRow).where(JobRow.id == made).values(state=JobState.CANCELLED))
 
 
 def test_claims_at_the_same_moment_take_turns_too(queue: TurnsWorld) -> None:
     queue.add("proj_a", 12, priority=100)
     queue.add("proj_b", 4)
     queue.add("proj_c", 4)
-    taken: list[Job | None] = []
+    taken: list[JobRow | None] = []
     barrier = threading.Barrier(12)
 
     def claim() -> None:
@@ -113,12 +113,12 @@ def test_a_project_at_its_limit_is_passed_over_after_one_look(queue: TurnsWorld)
     queue.add("proj_a", 50)
     other = queue.add("proj_b")
     with queue.db.write() as session:
-        limits.change(session, "proj_a", LimitsUpdate(running_jobs=0))
+        limits.change_limits(session, "proj_a", LimitsUpdate(running_jobs=0))
     job = queue.start()
     assert job
     assert job.id == other[0]
     with queue.db.read() as session:
-        held = session.scalar(select(func.count()).where(Job.held_by == "running_jobs"))
+        held = session.scalar(select(func.count()).where(JobRow.held_by == "running_jobs"))
     assert held == 1
 
 

@@ -8,8 +8,8 @@ from sqlalchemy import update
 
 from service.context import Context
 from service.keys import repository
-from service.keys.service import authenticate, create_key
-from service.keys.tables import ApiKey
+from service.keys.service import authenticate_header, create_key
+from service.keys.tables import ApiKeyRow
 from service.kit.db import db_now
 from service.kit.errors import Unauthenticated
 from tests.fixtures.service import make_context
@@ -28,15 +28,15 @@ def test_a_key_opens_its_project_until_it_is_revoked(context: Context) -> None:
         other, _ = create_key(session, context.hmac_key, project="other", name="ci")
         assert key.project_id != other.project_id
     with context.db.read() as session:
-        principal = authenticate(session, context.hmac_key, f"Bearer {token}")
+        principal = authenticate_header(session, context.hmac_key, f"Bearer {token}")
         assert (principal.project_id, principal.key_id) == (key.project_id, key.id)
         with pytest.raises(Unauthenticated):
-            authenticate(session, b"another secret key of this service", f"Bearer {token}")
+            authenticate_header(session, b"another secret key of this service", f"Bearer {token}")
     with context.db.write() as session:
-        assert repository.revoke(session, key.id)
-        assert not repository.revoke(session, key.id)
+        assert repository.mark_revoked(session, key.id)
+        assert not repository.mark_revoked(session, key.id)
     with context.db.read() as session, pytest.raises(Unauthenticated, match="revoked"):
-        authenticate(session, context.hmac_key, f"Bearer {token}")
+        authenticate_header(session, context.hmac_key, f"Bearer {token}")
 
 
 def test_the_database_does_not_hold_the_key(context: Context) -> None:
@@ -60,9 +60,9 @@ def test_a_key_that_has_expired(context: Context) -> None:
     with context.db.write() as session:
         key, token = create_key(session, context.hmac_key, project="p", name="n", expires_in=60)
     with context.db.read() as session:
-        assert authenticate(session, context.hmac_key, f"Bearer {token}").scopes == {"read", "write"}
+        assert authenticate_header(session, context.hmac_key, f"Bearer {token}").scopes == {"read", "write"}
     with context.db.write() as session:
-        session.execute(update(ApiKey).where(ApiKey.id == key.id).values(expires_at=db_now() - 1))
+        session.execute(update(ApiKeyRow).where(ApiKeyRow.id == key.id).values(expires_at=db_now() - 1))
     with context.db.read() as session, pytest.raises(Unauthenticated, match="has expired") as caught:
-        authenticate(session, context.hmac_key, f"Bearer {token}")
+        authenticate_header(session, context.hmac_key, f"Bearer {token}")
     assert caught.value.code == "expired_api_key"

@@ -20,7 +20,7 @@ async def _awaited(scene: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _hold(turns: FairTurns, project: str) -> None:
-    async with turns.turn(project):
+    async with turns.hold_turn(project):
         await asyncio.Event().wait()
 
 
@@ -36,7 +36,7 @@ def test_a_project_with_many_requests_keeps_another_waiting_for_one_turn_only() 
         turns, served = FairTurns(1, what="requests"), list[str]()
 
         async def request(project: str) -> None:
-            async with turns.turn(project):
+            async with turns.hold_turn(project):
                 served.append(project)
                 await _let_all_run()
 
@@ -57,7 +57,7 @@ def test_no_project_holds_more_than_its_cap() -> None:
 
         async def request() -> None:
             nonlocal most
-            async with turns.turn("a"):
+            async with turns.hold_turn("a"):
                 most = max(most, turns.count_held("a"))
                 await asyncio.sleep(0)
 
@@ -72,7 +72,7 @@ def test_one_request_beyond_the_queue_is_refused_before_it_waits() -> None:
 
     async def scene() -> None:
         turns = FairTurns(1, what="gradings", waiting_per_project=2)
-        async with turns.turn("a"):
+        async with turns.hold_turn("a"):
             waiting = [asyncio.create_task(_hold(turns, "a")) for _ in range(2)]
             await _let_all_run()
             with pytest.raises(TurnsExhausted, match="2 gradings of this project") as refused:
@@ -95,7 +95,7 @@ def test_a_request_cancelled_at_any_moment_loses_no_place() -> None:
 
     async def scene() -> None:
         turns = FairTurns(1, what="requests")
-        holder = turns.turn("a")
+        holder = turns.hold_turn("a")
         await holder.__aenter__()
         first = asyncio.create_task(_hold(turns, "b"))
         second = asyncio.create_task(_hold(turns, "c"))
@@ -140,7 +140,7 @@ def test_long_work_lets_others_go_and_is_the_first_of_its_project_afterwards() -
         turns, order = FairTurns(1, what="conversations"), list[str]()
 
         async def work(project: str, name: str) -> None:
-            async with turns.turn(project) as turn:
+            async with turns.hold_turn(project) as turn:
                 for _ in range(2):
                     order.append(name)
                     await _let_all_run()
@@ -161,7 +161,7 @@ def test_work_that_is_cancelled_while_others_go_first_gives_no_place_back_twice(
         turns = FairTurns(1, what="conversations")
 
         async def long() -> None:
-            async with turns.turn("a") as turn:
+            async with turns.hold_turn("a") as turn:
                 await asyncio.sleep(0)
                 await turn.let_others_go()
                 await asyncio.Event().wait()
@@ -179,7 +179,7 @@ def test_work_that_is_cancelled_while_others_go_first_gives_no_place_back_twice(
             other.cancel()
             await _let_all_run()
             assert turns.count_held() == turns.count_waiting() == 0
-            async with asyncio.timeout(5), turns.turn("c"):
+            async with asyncio.timeout(5), turns.hold_turn("c"):
                 pass
 
     run(scene)

@@ -14,7 +14,7 @@ from service.kit.log import SparseLog, escape_controls
 PROGRAM = """
 import logging, sys, threading, warnings
 from anyio import run, to_thread
-from service.kit.log import REQUEST_ID, about, carried, in_own_context, set_subject, set_up_logging
+from service.kit.log import REQUEST_ID, carry_context, in_own_context, log_subject, set_subject, set_up_logging
 set_up_logging("worker", sys.argv[1], "worker-1")
 log = logging.getLogger("service.x")
 async def serve():
@@ -26,11 +26,11 @@ log.info("after")
 def work():
     set_subject("ftjob-1", 2)
     log.info("claimed\\nby %s", "me")
-    thread = threading.Thread(target=carried(lambda: log.info("beside")))
+    thread = threading.Thread(target=carry_context(lambda: log.info("beside")))
     thread.start()
     thread.join()
 in_own_context(work)
-with about("ftjob-2"):
+with log_subject("ftjob-2"):
     log.info("about")
 log.info("elsewhere", extra={"job_id": "ftjob-3"})
 try:
@@ -135,7 +135,7 @@ def test_what_happens_often_is_logged_at_once_and_then_counted(caplog: pytest.Lo
     now = [0.0]
     sparse = SparseLog(logging.getLogger("sparse"), seconds=10.0, clock=lambda: now[0])
     for number in range(1000):
-        sparse.note("refused %d of %s", number, "100%")
+        sparse.log_sparsely("refused %d of %s", number, "100%")
     now[0] = 9.0
     sparse.flush()
     assert [record.getMessage() for record in caplog.records] == ["refused 0 of 100%"]

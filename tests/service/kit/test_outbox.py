@@ -12,7 +12,7 @@ from tests.fixtures.service import make_context
 
 def add(database: Database) -> int:
     with database.write() as session:
-        outbox.add(session, Topic.DELETE_BLOBS, key="files/甲")
+        outbox.add_effect(session, Topic.DELETE_BLOBS, key="files/甲")
     with database.read() as session:
         return session.scalars(select(OutboxRow.seq).order_by(OutboxRow.seq.desc())).first() or 0
 

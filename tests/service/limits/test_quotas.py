@@ -11,15 +11,15 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from service.controller.dispatch import dispatch, refill
+from service.controller.dispatch import dispatch_jobs, refill_queue
 from service.controller.holding import hold_jobs
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.jobs import lifecycle, results_repository
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.kit.db import db_now
 from service.limits import repository as limits
-from service.limits.tables import TrainingSpan
-from service.limits.values import Limits
+from service.limits.tables import TrainingSpanRow
+from service.limits.values import QuotaLimits
 from service.queue.memory import MemoryJobQueue
 from service.storage.base import BlobStat
 from tests.fixtures.databases import client_with, project_of
@@ -62,15 +62,15 @@ def queued(api: RunningApi, client: httpx.Client, count: int = 1) -> list[str]:
     return job_ids
 
 
-def start(api: RunningApi, job_id: str) -> Job | None:
+def start(api: RunningApi, job_id: str) -> JobRow | None:
     with api.context.db.write() as session:
-        defaults = Limits.of(api.context.settings)
-        return lifecycle.start(session, job_id, owner="w", lease_seconds=60, defaults=defaults)
+        defaults = QuotaLimits.from_settings(api.context.settings)
+        return lifecycle.start_job(session, job_id, owner="w", lease_seconds=60, defaults=defaults)
 
 
 def end(api: RunningApi, job_id: str) -> None:
     with api.context.db.write() as session:
-        assert lifecycle.cancel(session, job_id)
+        assert lifecycle.cancel_job(session, job_id)
 
 
 def messages(client: httpx.Client, job_id: str) -> list[str]:
@@ -251,8 +251,8 @@ def test_a_job_waits_until_another_ends(api: RunningApi, client: httpx.Client, s
     set_limits(running_jobs=1)
     queue = MemoryJobQueue()
     first, second, third = queued(api, client, 3)
-    dispatch(api.context, queue)
-    assert {first, second, third} <= queue.waiting()
+    dispatch_jobs(api.context, queue)
+    assert {first, second, third} <= queue.waiting_ids()
     assert start(api, first) is not None
     assert start(api, second) is None
     assert client.get(f"{JOBS}/{second}").json()["held_by"] == "running_jobs"
@@ -263,12 +263,12 @@ def test_a_job_waits_until_another_ends(api: RunningApi, client: httpx.Client, s
     assert client.get(f"{JOBS}/{third}").json()["held_by"] == "running_jobs"
     assert messages(client, third).count(sentence) == 1
     emptied = MemoryJobQueue()
-    refill(api.context, emptied)
-    assert not {second, third} & emptied.waiting(), "held jobs are not sent in vain"
+    refill_queue(api.context, emptied)
+    assert not {second, third} & emptied.waiting_ids(), "held jobs are not sent in vain"
     end(api, first)
     hold_jobs(api.context, queue)
-    dispatch(api.context, emptied)
-    assert {second, third} & emptied.waiting() == {second}, "the oldest goes first, and one alone"
+    dispatch_jobs(api.context, emptied)
+    assert {second, third} & emptied.waiting_ids() == {second}, "the oldest goes first, and one alone"
     assert client.get(f"{JOBS}/{second}").json()["held_by"] is None
     assert messages(client, second)[0] == "The project's limits allow the job to start"
     hold_jobs(api.context, queue)
@@ -319,7 +319,9 @@ def spend(api: RunningApi, job_id: str, *, ago: float, seconds: float) -> None:
     with api.context.db.write() as session:
         begin = db_now() - ago
         session.execute(
-            update(TrainingSpan).where(TrainingSpan.job_id == job_id).values(started_at=begin, ended_at=begin + seconds)
+            update(TrainingSpanRow)
+            .where(TrainingSpanRow.job_id == job_id)
+            .values(started_at=begin, ended_at=begin + seconds)
         )
 
 
@@ -327,10 +329,10 @@ def test_the_months_training_time(
     api: RunningApi, client: httpx.Client, set_limits: SetLimits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with api.context.db.read() as session:
-        _, following = limits.month(session)
+        _, following = limits.current_month(session)
         now = session.scalar(limits.select(db_now())) or 0.0
     # The month as it is five hours after its beginning, whatever the day of this test.
-    monkeypatch.setattr(limits, "month", lambda _: (now - 18_000, following))
+    monkeypatch.setattr(limits, "current_month", lambda _: (now - 18_000, following))
     first, second = queued(api, client, 2)
     start(api, first)
     end(api, first)
@@ -352,7 +354,7 @@ def test_the_months_training_time(
     assert start(api, second) is None
     assert client.get(f"{JOBS}/{second}").json()["held_by"] == "training_minutes"
     assert f"the next month begins on {day} (UTC): the job starts then" in messages(client, second)[0]
-    monkeypatch.setattr(limits, "month", lambda _: (now + 1, following))
+    monkeypatch.setattr(limits, "current_month", lambda _: (now + 1, following))
     hold_jobs(api.context, MemoryJobQueue())
     assert start(api, second) is not None, "the next month has come"
 
@@ -364,17 +366,19 @@ def test_time_runs_while_an_attempt_does_and_no_longer(api: RunningApi, client: 
         assert job is not None
         assert job.lease_token == attempt
         with api.context.db.write() as session:
-            lifecycle.give_back(session, job_id, attempt, reason="its worker is stopping")
+            lifecycle.requeue_job(session, job_id, attempt, reason="its worker is stopping")
     with api.context.db.write() as session:
-        spans = session.query(TrainingSpan).filter_by(job_id=job_id).all()
+        spans = session.query(TrainingSpanRow).filter_by(job_id=job_id).all()
         assert [span.ended_at is not None for span in spans] == [True, True]
     assert start(api, job_id) is not None
     with api.context.db.write() as session:
-        session.execute(update(TrainingSpan).where(TrainingSpan.job_id == job_id).values(started_at=db_now() - 100))
-        session.execute(update(Job).where(Job.id == job_id).values(lease_expires_at=db_now() - 40))
+        session.execute(
+            update(TrainingSpanRow).where(TrainingSpanRow.job_id == job_id).values(started_at=db_now() - 100)
+        )
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(lease_expires_at=db_now() - 40))
     end(api, job_id)
     with api.context.db.read() as session:
-        span = session.query(TrainingSpan).filter_by(job_id=job_id).order_by(TrainingSpan.seq.desc()).first()
+        span = session.query(TrainingSpanRow).filter_by(job_id=job_id).order_by(TrainingSpanRow.seq.desc()).first()
         assert span is not None
         assert span.ended_at is not None
         assert span.ended_at - span.started_at == pytest.approx(60, abs=5), "a silent worker ran until its lease ended"
@@ -387,6 +391,6 @@ def test_expired_files_make_room(api: RunningApi, client: httpx.Client, set_limi
     file_id = upload(client).json()["id"]
     refused(upload(client))
     with api.context.db.write() as session:
-        session.execute(update(File).where(File.id == file_id).values(expires_at=db_now() - 1))
+        session.execute(update(FileRow).where(FileRow.id == file_id).values(expires_at=db_now() - 1))
     delete_expired_files(api.context, MemoryJobQueue())
     assert upload(client).status_code == 200

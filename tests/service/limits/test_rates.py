@@ -17,10 +17,10 @@ from sqlalchemy import func, select
 from service.audit.tables import AuditRow
 from service.keys.service import Principal
 from service.limits.errors import RateLimited
-from service.limits.rates import RateBook, duration, settle_tokens, take_tokens
+from service.limits.rates import RateBook, format_duration, settle_tokens, take_tokens
 from service.queue.embedded import EmbeddedValkey
 from service.queue.rates import RedisRates
-from service.queue.rq import connect
+from service.queue.rq import connect_redis
 from tests.fixtures.databases import client_with, project_of
 from tests.fixtures.service import RunningApi, make_context, run_api, upload
 from tests.fixtures.valkey import run_valkey
@@ -108,7 +108,7 @@ def test_several_processes_share_a_bucket(valkey: EmbeddedValkey) -> None:
     one, other = RedisRates(valkey.url), RedisRates(valkey.url)
     taken = [(one, other)[place % 2].take("shared", limit=5) for place in range(6)]
     assert [found is not None and found.allowed for found in taken] == [True] * 5 + [False]
-    client: Any = connect(valkey.url, retries=0)
+    client: Any = connect_redis(valkey.url, retries=0)
     assert 0 < client.pttl("burnish:rate:shared") <= 61_000, "what is not used is forgotten"
     client.close()
 
@@ -168,11 +168,11 @@ def test_tokens_are_taken_before_and_settled_after(api: RunningApi, client: http
 def test_a_book_looks_again_after_some_seconds(api: RunningApi, client: httpx.Client) -> None:
     now = 100.0
     book, project = RateBook(lambda: now), project_of(client)
-    assert book.limits(api.context, project).requests_per_minute == 30
+    assert book.look_up_limits(api.context, project).requests_per_minute == 30
     client.post(LIMITS.format(project), json={"requests_per_minute": 7})
-    assert book.limits(api.context, project).requests_per_minute == 30
+    assert book.look_up_limits(api.context, project).requests_per_minute == 30
     now += 5
-    assert book.limits(api.context, project).requests_per_minute == 7
+    assert book.look_up_limits(api.context, project).requests_per_minute == 7
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_book_looks_again_after_some_seconds(api: RunningApi, client: httpx.Cl
     [(0, "0ms"), (0.012, "12ms"), (1, "1s"), (8.64, "8.64s"), (59.5, "59.5s"), (360, "6m0s"), (3661, "1h1m1s")],
 )
 def test_durations_are_written_as_openai_does(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_the_official_client_waits_and_goes_on(api: RunningApi, client: httpx.Client) -> None:

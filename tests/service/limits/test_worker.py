@@ -12,7 +12,7 @@ from service.jobs import lifecycle
 from service.jobs.states import JobState
 from service.limits import repository, service
 from service.limits.schemas import LimitsUpdate
-from service.limits.values import Limits
+from service.limits.values import QuotaLimits
 from service.queue.memory import MemoryJobQueue
 from tests.service.worker.world import PROJECT, World
 
@@ -31,7 +31,7 @@ def test_a_worker_takes_no_job_beyond_the_setting(world: World) -> None:
     world.run(job_id)
     assert (world.row(job_id).state, world.row(job_id).held_by) == (JobState.QUEUED, "running_jobs")
     with world.db.write() as session:
-        service.change(session, PROJECT, LimitsUpdate(running_jobs=1))
+        service.change_limits(session, PROJECT, LimitsUpdate(running_jobs=1))
     assert hold_jobs(world.context, MemoryJobQueue()) == 1
     world.run(job_id)
     assert world.row(job_id).state == JobState.SUCCEEDED
@@ -39,18 +39,18 @@ def test_a_worker_takes_no_job_beyond_the_setting(world: World) -> None:
 
 def test_what_a_job_leaves_and_how_long_it_ran_is_counted(world: World) -> None:
     with world.db.write() as session:
-        service.change(session, PROJECT, LimitsUpdate(running_jobs=None))
+        service.change_limits(session, PROJECT, LimitsUpdate(running_jobs=None))
     job_id = world.job()
     with world.db.read() as session:
         before = service.usage_of(session, PROJECT)
     world.run(job_id)
     with world.db.read() as session:
         after = service.usage_of(session, PROJECT)
-        begin, _ = repository.month(session)
+        begin, _ = repository.current_month(session)
         assert 0 < repository.training_seconds(session, PROJECT, begin) < 120
     # The manifests of results and the files of the last one that are artifacts as well lie beside what is counted.
     kept = sum(blob.bytes for blob in world.storage.list(f"jobs/{job_id}"))
     assert 0.5 * kept < after.stored_bytes - before.stored_bytes <= 1.5 * kept
-    assert service.room(session, Limits(stored_bytes=after.stored_bytes + 5), PROJECT) == 5
+    assert service.remaining_bytes(session, QuotaLimits(stored_bytes=after.stored_bytes + 5), PROJECT) == 5
     with world.db.write() as session:
-        assert lifecycle.start(session, job_id, owner="w", lease_seconds=1) is None
+        assert lifecycle.start_job(session, job_id, owner="w", lease_seconds=1) is None

@@ -18,11 +18,11 @@ from service.context import open_context
 from service.controller.leases import end_expired_leases
 from service.jobs import lifecycle, repository
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.kit.db import Database
 from service.kit.settings import Settings
 from service.migrations import MigrationRefused
-from service.models.tables import CheckpointPermission
+from service.models.tables import CheckpointPermissionRow
 from service.queue.memory import MemoryJobQueue
 from tests.fixtures.databases import BOTH
 from tests.fixtures.postgres import run_postgres
@@ -55,7 +55,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Settin
 @pytest.fixture
 def database(settings: Settings) -> Generator[Database]:
     """A database of the earlier schema with a job in every state that matters."""
-    migrations.upgrade(settings, EARLIER)
+    migrations.upgrade_schema(settings, EARLIER)
     made = Database(settings.database)
     with made.write() as session:
         session.execute(text("INSERT INTO projects (id, name, created_at) VALUES ('proj_a', '客服', 0)"))
@@ -85,8 +85,8 @@ def schema(database: Database) -> dict[str, list[str]]:
 
 def test_jobs_that_wait_and_run_go_on_and_come_back(settings: Settings, database: Database) -> None:
     before, earlier = states(database), schema(database)
-    migrations.upgrade(settings)
-    migrations.check(settings)
+    migrations.upgrade_schema(settings)
+    migrations.check_schema(settings)
     assert states(database) == before
 
     with database.write() as session:  # what ran lost its worker, and its token goes on from where it was
@@ -97,14 +97,14 @@ def test_jobs_that_wait_and_run_go_on_and_come_back(settings: Settings, database
     context.db.close()
     assert states(database)["running"] == JobState.QUEUED
     with database.write() as session:
-        again = lifecycle.start(session, "ftjob-running", owner="w", lease_seconds=60)
+        again = lifecycle.start_job(session, "ftjob-running", owner="w", lease_seconds=60)
         assert again is not None
         assert again.lease_token == 4
-        assert lifecycle.start(session, "ftjob-queued", owner="w", lease_seconds=60) is not None
+        assert lifecycle.start_job(session, "ftjob-queued", owner="w", lease_seconds=60) is not None
         assert lifecycle.queue_up(session, "ftjob-validating")
 
     now = states(database)
-    migrations.move(settings, EARLIER)
+    migrations.move_schema(settings, EARLIER)
     assert (
         states(database)
         == now
@@ -121,8 +121,8 @@ def test_jobs_that_wait_and_run_go_on_and_come_back(settings: Settings, database
         tokens = session.execute(text("SELECT id, lease_token FROM jobs WHERE state = 'running'")).all()
         assert sorted(map(tuple, tokens)) == [("ftjob-queued", 1), ("ftjob-running", 4)]
 
-    migrations.upgrade(settings)
-    migrations.check(settings)
+    migrations.upgrade_schema(settings)
+    migrations.check_schema(settings)
     assert states(database) == now
 
 
@@ -151,10 +151,10 @@ def test_other_projects_ids_leave_the_lineages_and_blocked_weights_stay(settings
                 f"UPDATE jobs SET start_job = :start, lineage = {as_json}, reward_job = 'ftjob-theirs' WHERE id = :id"
             )
             session.execute(text(query), values)
-    migrations.upgrade(settings)
+    migrations.upgrade_schema(settings)
     with database.read() as session:
-        jobs = {job.id: job for job in session.scalars(select(Job))}
-        assert session.scalars(select(CheckpointPermission.adapter_download)).all() == ["allowed"]
+        jobs = {job.id: job for job in session.scalars(select(JobRow))}
+        assert session.scalars(select(CheckpointPermissionRow.adapter_download)).all() == ["allowed"]
     assert {job.adapter_download for job in jobs.values()} == {"allowed"}
     shared = {"job_id": None, "method": None, "training_sha256": None}
     assert jobs["ftjob-queued"].lineage == [{"model": "ft:共"} | shared]
@@ -162,31 +162,31 @@ def test_other_projects_ids_leave_the_lineages_and_blocked_weights_stay(settings
     assert jobs["ftjob-succeeded"].lineage == chains["ftjob-succeeded"][1]
     assert {job.foreign_parents for job in jobs.values()} == {"ftjob-theirs", None}
 
-    for table in (Job, CheckpointPermission):
+    for table in (JobRow, CheckpointPermissionRow):
         with database.write() as session:
             session.execute(update(table).values(adapter_download="blocked"))
         with pytest.raises(MigrationRefused, match="shared with adapter_download blocked"):
-            migrations.move(settings, EARLIER)
-        migrations.check(settings)
+            migrations.move_schema(settings, EARLIER)
+        migrations.check_schema(settings)
         with database.write() as session:
             session.execute(update(table).values(adapter_download="allowed"))
-    migrations.move(settings, EARLIER)
+    migrations.move_schema(settings, EARLIER)
 
 
 def test_what_an_earlier_schema_cannot_hold_is_refused_and_nothing_changes(
     settings: Settings, database: Database
 ) -> None:
-    migrations.upgrade(settings)
+    migrations.upgrade_schema(settings)
     with database.write() as session:
-        session.execute(update(Job).where(Job.id == "ftjob-queued").values(state=JobState.PAUSED))
+        session.execute(update(JobRow).where(JobRow.id == "ftjob-queued").values(state=JobState.PAUSED))
     here = schema(database)
     with pytest.raises(MigrationRefused, match="Some jobs are paused; resume or cancel them first"):
-        migrations.move(settings, "0002")
-    migrations.check(settings)
+        migrations.move_schema(settings, "0002")
+    migrations.check_schema(settings)
     assert schema(database) == here
     assert states(database)["queued"] == "paused"
     with pytest.raises(MigrationRefused, match="There is no schema 1234; this release knows 0001, 0002"):
-        migrations.move(settings, "1234")
+        migrations.move_schema(settings, "1234")
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_the_command(tmp_path: Path) -> None:
         result = CliRunner().invoke(cli, ["migrate", *arguments], env={"BURNISH_DATA": str(tmp_path / "data")})
         return result.exit_code, result.output
 
-    assert run() == (0, f"The database's schema is this version's, {migrations.head()}.\n")
+    assert run() == (0, f"The database's schema is this version's, {migrations.head_revision()}.\n")
     assert run("--to", "0005") == (0, "The database's schema is 0005.\n")
     assert run("--to", "0007") == (0, "The database's schema is 0007.\n")
     code, said = run("--to", "head")

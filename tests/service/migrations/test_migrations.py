@@ -9,27 +9,27 @@ from sqlalchemy import inspect, select, text
 
 from service import migrations
 from service.files import service as files
-from service.files.tables import File, FileContent
+from service.files.tables import FileContentRow, FileRow
 from service.jobs import repository as jobs
-from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
+from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobEventRow, JobRow
 from service.kit.db import Database
 from service.kit.errors import Unavailable
 from service.kit.outbox import OutboxRow
 from service.kit.settings import Settings, SettingsError
-from service.limits.tables import TrainingSpan
+from service.limits.tables import TrainingSpanRow
 from service.migrations.tables import TABLES
-from service.models.tables import FineTunedModel
-from service.webhooks.tables import WebhookAttempt
+from service.models.tables import FineTunedModelRow
+from service.webhooks.tables import WebhookAttemptRow
 from tests.fixtures.postgres import run_postgres
 
 
 def test_the_migrations_make_the_tables_that_the_code_says(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
     with pytest.raises(SettingsError, match="burnish-server migrate"):
-        migrations.check(settings)
-    migrations.upgrade(settings)
-    migrations.upgrade(settings)  # a second time changes nothing
-    migrations.check(settings)
+        migrations.check_schema(settings)
+    migrations.upgrade_schema(settings)
+    migrations.upgrade_schema(settings)  # a second time changes nothing
+    migrations.check_schema(settings)
     database = Database(settings.database)
     with database.read() as session:
         differences = compare_metadata(MigrationContext.configure(session.connection()), TABLES[0].metadata)
@@ -42,7 +42,7 @@ def test_the_migrations_make_the_tables_that_the_code_says(tmp_path: Path) -> No
 def test_the_same_on_postgresql(tmp_path: Path) -> None:
     with run_postgres() as server:
         settings = Settings(data=tmp_path, database_url=server.url, secret_key="k" * 32)
-        migrations.upgrade(settings)
+        migrations.upgrade_schema(settings)
         database = Database(settings.database)
         with database.read() as session:
             assert compare_metadata(MigrationContext.configure(session.connection()), TABLES[0].metadata) == []
@@ -52,43 +52,43 @@ def test_the_same_on_postgresql(tmp_path: Path) -> None:
 def test_a_database_that_cannot_be_reached_is_a_sentence(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path, database_url="postgresql://u:secret@127.0.0.1:1/x", secret_key="k" * 32)
     with pytest.raises(Unavailable, match="does not answer") as caught:
-        migrations.upgrade(settings)
+        migrations.upgrade_schema(settings)
     assert "secret" not in str(caught.value)
 
 
 def test_jobs_of_the_first_schema_are_kept(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
-    migrations.upgrade(settings, "0001")
+    migrations.upgrade_schema(settings, "0001")
     database = Database(settings.database)
     with database.write() as session:
         for statement in FIRST_SCHEMA:
             session.execute(text(statement))
-    migrations.upgrade(settings)
+    migrations.upgrade_schema(settings)
     with database.read() as session:
-        job, tagged = session.scalars(select(Job).order_by(Job.seq)).all()
-        model = session.scalars(select(FineTunedModel)).one()
+        job, tagged = session.scalars(select(JobRow).order_by(JobRow.seq)).all()
+        model = session.scalars(select(FineTunedModelRow)).one()
         assert (job.base, job.lineage, job.waits_for, job.start_job) == ("tiny", [], None, None)
         assert (job.training_sha256, job.validation_sha256) == ("a" * 64, None)
         assert (model.kind, model.manifest_sha256) == ("adapter", None)
-        assert session.scalars(select(JobEvent)).one().message == "事件"
+        assert session.scalars(select(JobEventRow)).one().message == "事件"
         assert tagged.user_metadata == {"团队": "客服"}
         for metadata, found in ((None, [job]), ({"团队": "客服"}, [tagged]), ({"团队": "x"}, []), ({}, [tagged, job])):
-            assert jobs.page(session, "proj_a", metadata=metadata, after=None, limit=9) == (found, False)
+            assert jobs.fetch_job_page(session, "proj_a", metadata=metadata, after=None, limit=9) == (found, False)
     database.close()
 
 
 def test_notices_of_the_second_schema_are_still_told(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
-    migrations.upgrade(settings, "0002")
+    migrations.upgrade_schema(settings, "0002")
     database = Database(settings.database)
     with database.write() as session:
         for statement in SECOND_SCHEMA:
             session.execute(text(statement))
-    migrations.upgrade(settings)
+    migrations.upgrade_schema(settings)
     with database.read() as session:
         rows = session.scalars(select(OutboxRow).order_by(OutboxRow.seq)).all()
         assert [(row.topic, row.lane) for row in rows] == [("tell_webhooks", None), ("send_webhook", None)]
-        tries = session.scalars(select(WebhookAttempt).order_by(WebhookAttempt.seq)).all()
+        tries = session.scalars(select(WebhookAttemptRow).order_by(WebhookAttemptRow.seq)).all()
         assert [(row.id, row.endpoint_id, row.event_type) for row in tries] == [
             ("whatt_1", None, "unknown"),
             ("whatt_2", None, "unknown"),
@@ -98,26 +98,26 @@ def test_notices_of_the_second_schema_are_still_told(tmp_path: Path) -> None:
 
 def test_jobs_of_the_sixth_schema_keep_their_events_and_have_no_limits(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
-    migrations.upgrade(settings, "0006")
+    migrations.upgrade_schema(settings, "0006")
     database = Database(settings.database)
     with database.write() as session:
         for statement in SIXTH_SCHEMA:
             session.execute(text(statement))
-    migrations.upgrade(settings)
+    migrations.upgrade_schema(settings)
     with database.read() as session:
-        job = session.scalars(select(Job)).one()
+        job = session.scalars(select(JobRow)).one()
         assert (job.priority, job.running_seconds, job.timeout_seconds, job.budget, job.resources) == (
             0,
             0,
             *[None] * 3,
         )
-        assert session.scalars(select(JobEvent)).one().message == "事件"
+        assert session.scalars(select(JobEventRow)).one().message == "事件"
     database.close()
 
 
 def test_tries_at_the_operators_receiver_lose_the_secret_in_its_url(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
-    migrations.upgrade(settings, "0016")
+    migrations.upgrade_schema(settings, "0016")
     database = Database(settings.database)
     url, told = (
         "https://me:hunter2@hooks.example/钩子?token=s3cret",
@@ -134,14 +134,14 @@ def test_tries_at_the_operators_receiver_lose_the_secret_in_its_url(tmp_path: Pa
             )
         outbox = "INSERT INTO outbox (topic, payload, lane, attempts, due_at, error) VALUES "
         session.execute(text(outbox + "('send_webhook', '{}', 'settings', 1, 0, :error)"), {"error": told})
-    migrations.upgrade(settings)
+    migrations.upgrade_schema(settings)
     clean = "a redirect to https://hooks.example/钩子"
     with database.read() as session:
-        tries = session.scalars(select(WebhookAttempt).order_by(WebhookAttempt.seq)).all()
+        tries = session.scalars(select(WebhookAttemptRow).order_by(WebhookAttemptRow.seq)).all()
         own = ("https://hooks.example/钩子", clean), ("https://hooks.example/钩子", None)
         assert [(row.url, row.error) for row in tries] == [*own, (url, told)]
         assert session.scalars(select(OutboxRow.error)).all() == [clean]
-    migrations.move(settings, "0016")
+    migrations.move_schema(settings, "0016")
     with database.read() as session:
         assert session.scalars(text("SELECT error FROM outbox")).all() == [clean]
     database.close()
@@ -159,7 +159,7 @@ SIXTH_SCHEMA = (
 
 def test_files_that_were_stored_twice_keep_their_own_bytes(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
-    migrations.upgrade(settings, "0006")
+    migrations.upgrade_schema(settings, "0006")
     database = Database(settings.database)
     facts = "'proj_a', 'f.jsonl', 'fine-tune', 1"
     with database.write() as session:
@@ -171,35 +171,35 @@ def test_files_that_were_stored_twice_keep_their_own_bytes(tmp_path: Path) -> No
                     f"VALUES ('file-{name}', {facts}, '{'a' * 64}', 'files/file-{name}', 0)"
                 )
             )
-    migrations.upgrade(settings)
+    migrations.upgrade_schema(settings)
     with database.write() as session:
-        first, second = session.scalars(select(File).order_by(File.seq)).all()
+        first, second = session.scalars(select(FileRow).order_by(FileRow.seq)).all()
         assert (first.packing, second.packing) == ("none", "none")
-        (content,) = session.scalars(select(FileContent)).all()
+        (content,) = session.scalars(select(FileContentRow)).all()
         assert (content.blob_key, content.files) == ("files/file-a", 1)
         for file in (second, first):
-            files.delete(session, file)
+            files.remove_file(session, file)
         session.flush()
         asked = session.scalars(select(OutboxRow).order_by(OutboxRow.seq)).all()
         assert [row.payload["key"] for row in asked] == ["files/file-b", "files/file-a"]
-        assert session.scalars(select(FileContent)).all() == []
+        assert session.scalars(select(FileContentRow)).all() == []
     database.close()
 
 
 def test_what_belongs_to_jobs_outlives_every_migration(tmp_path: Path) -> None:
     """SQLite makes a table anew to change it; what refers to its rows must not go with the old one."""
     settings = Settings(data=tmp_path)
-    migrations.upgrade(settings, "0001")
+    migrations.upgrade_schema(settings, "0001")
     database = Database(settings.database)
     with database.write() as session:
         for statement in (*FIRST_SCHEMA, *OF_A_JOB):
             session.execute(text(statement))
-    migrations.upgrade(settings)
+    migrations.upgrade_schema(settings)
     with database.read() as session:
-        assert session.scalar(select(JobEvent.id)) == "ftevent-a"
-        assert session.scalar(select(JobCheckpoint.bytes)) == 0
-        assert session.scalar(select(JobArtifact.name)) == "adapter"
-        span = session.scalars(select(TrainingSpan)).one()
+        assert session.scalar(select(JobEventRow.id)) == "ftevent-a"
+        assert session.scalar(select(JobCheckpointRow.bytes)) == 0
+        assert session.scalar(select(JobArtifactRow.name)) == "adapter"
+        span = session.scalars(select(TrainingSpanRow)).one()
         assert (span.job_id, span.started_at, span.ended_at) == ("ftjob-a", 5, 65)
         assert session.scalar(text("PRAGMA foreign_keys")) == 1
     database.close()

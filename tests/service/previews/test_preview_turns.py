@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import insert
 
 from service.previews import repository
-from service.previews.tables import Preview
+from service.previews.tables import PreviewRow
 from tests.fixtures.turns import TurnsWorld, postgres, queue
 
 __all__ = ["postgres", "queue"]
@@ -16,12 +16,12 @@ def add(queue: TurnsWorld, project: str, times: int = 1) -> None:
         for _ in range(times):
             queue.count += 1
             values = {"id": f"preview-{queue.count}", "project_id": project, "job": {"词": 1}, "rows_shown": 1}
-            session.execute(insert(Preview).values(values))
+            session.execute(insert(PreviewRow).values(values))
 
 
-def claim(queue: TurnsWorld, worker: str = "w") -> Preview | None:
+def claim(queue: TurnsWorld, worker: str = "w") -> PreviewRow | None:
     with queue.db.write() as session:
-        return repository.claim(session, worker_id=worker, within=60)
+        return repository.claim_preview(session, worker_id=worker, within=60)
 
 
 def test_previews_of_projects_are_counted_in_turns(queue: TurnsWorld) -> None:
@@ -31,8 +31,8 @@ def test_previews_of_projects_are_counted_in_turns(queue: TurnsWorld) -> None:
     while (preview := claim(queue)) is not None:
         order.append(preview.project_id)
         with queue.db.write() as session:
-            repository.finish(session, preview.id, {})
-            repository.remove(session, preview.id)
+            repository.finish_preview(session, preview.id, {})
+            repository.delete_preview(session, preview.id)
     assert order == ["proj_a", "proj_b", "proj_a", "proj_b", "proj_a", "proj_a"]
 
 
@@ -42,7 +42,7 @@ def test_a_project_whose_preview_is_being_counted_comes_after_one_that_waits(que
     assert first
     assert second
     with queue.db.write() as session:
-        repository.finish(session, first.id, {})
+        repository.finish_preview(session, first.id, {})
     add(queue, "proj_b", 2)
     third, fourth = claim(queue), claim(queue)
     assert third

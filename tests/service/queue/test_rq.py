@@ -15,10 +15,10 @@ from redis import Redis
 
 from service.kit import ids
 from service.kit.settings import SettingsError
-from service.queue.base import JobQueue, QueueUnavailable
+from service.queue.base import JobIdQueue, QueueUnavailable
 from service.queue.embedded import MAX_SOCKET_PATH, EmbeddedValkey, ValkeyFailed
 from service.queue.memory import MemoryJobQueue
-from service.queue.rq import FUNCTION, QUEUE_NAME, RqJobQueue, address_of, connect
+from service.queue.rq import FUNCTION, QUEUE_NAME, RqJobQueue, address_of, connect_redis
 from tests.fixtures.valkey import run_valkey
 from tests.service.worker.world import eventually
 
@@ -47,24 +47,24 @@ def queue(valkey: EmbeddedValkey, redis: Redis) -> Iterator[RqJobQueue]:
 
 
 @pytest.fixture(params=["memory", "rq"])
-def any_queue(request: pytest.FixtureRequest) -> JobQueue:
+def any_queue(request: pytest.FixtureRequest) -> JobIdQueue:
     return MemoryJobQueue() if request.param == "memory" else request.getfixturevalue("queue")
 
 
 @pytest.mark.parametrize("url", ["nowhere", "http://host", "redis://host:port"])
 def test_a_wrong_address_is_one_sentence_for_every_process(url: str) -> None:
     with pytest.raises(SettingsError, match="BURNISH_REDIS_URL"):
-        connect(url, retries=0)
+        connect_redis(url, retries=0)
     with pytest.raises(SettingsError, match="BURNISH_REDIS_URL"):
         RqJobQueue(url)
 
 
-def test_an_id_waits_once_however_often_it_is_sent(any_queue: JobQueue) -> None:
+def test_an_id_waits_once_however_often_it_is_sent(any_queue: JobIdQueue) -> None:
     first, second = ids.new_id(ids.JOB), ids.new_id(ids.JOB)
     any_queue.check()
     for job_id in (first, second, first):
         any_queue.push(job_id)
-    assert any_queue.waiting() == {first, second}
+    assert any_queue.waiting_ids() == {first, second}
 
 
 def test_memory_gives_the_oldest_first() -> None:
@@ -100,7 +100,7 @@ def test_what_an_earlier_run_left_does_not_block_a_push(queue: RqJobQueue, redis
     redis.delete(LIST)
     redis.hset(f"rq:job:{job_id}", "status", "finished")
     queue.push(job_id)
-    assert queue.waiting() == {job_id}
+    assert queue.waiting_ids() == {job_id}
     assert redis.hget(f"rq:job:{job_id}", "status") == b"queued"
 
 
@@ -114,7 +114,7 @@ def test_an_id_without_a_record_is_sent_anew(queue: RqJobQueue, redis: Redis) ->
 
 def test_foreign_entries_do_not_show_as_waiting(queue: RqJobQueue, redis: Redis) -> None:
     redis.rpush(LIST, b"\xff\xfe", "some-other-job", "任务")
-    assert queue.waiting() == frozenset()
+    assert queue.waiting_ids() == frozenset()
 
 
 def test_a_queue_that_somebody_made_no_list_is_made_anew(queue: RqJobQueue, redis: Redis) -> None:
@@ -123,7 +123,7 @@ def test_a_queue_that_somebody_made_no_list_is_made_anew(queue: RqJobQueue, redi
     with pytest.raises(QueueUnavailable):
         queue.push(job_id)
     queue.push(job_id)
-    assert queue.waiting() == {job_id}
+    assert queue.waiting_ids() == {job_id}
 
 
 def test_a_server_that_is_away_is_told_in_a_sentence_and_its_data_survives() -> None:
@@ -134,7 +134,7 @@ def test_a_server_that_is_away_is_told_in_a_sentence_and_its_data_survives() -> 
         with pytest.raises(QueueUnavailable, match=r"valkey\.sock does not answer"):
             queue.push(ids.new_id(ids.JOB))
         server.start()
-        assert queue.waiting() == {job_id}
+        assert queue.waiting_ids() == {job_id}
         queue.close()
 
 
@@ -189,20 +189,20 @@ def _gone(pid: int) -> bool:
         return True
 
 
-def test_what_is_removed_waits_no_more_and_leaves_nothing(any_queue: JobQueue) -> None:
+def test_what_is_removed_waits_no_more_and_leaves_nothing(any_queue: JobIdQueue) -> None:
     gone, stays = [ids.new_id(ids.JOB) for _ in range(3)], ids.new_id(ids.JOB)
     for job_id in (*gone, stays):
         any_queue.push(job_id)
-    any_queue.remove([*gone, ids.new_id(ids.JOB)])
-    any_queue.remove([])
-    assert any_queue.waiting() == {stays}
+    any_queue.remove_ids([*gone, ids.new_id(ids.JOB)])
+    any_queue.remove_ids([])
+    assert any_queue.waiting_ids() == {stays}
     any_queue.push(gone[0])
-    assert any_queue.waiting() == {stays, gone[0]}
+    assert any_queue.waiting_ids() == {stays, gone[0]}
 
 
 def test_removal_leaves_no_record(queue: RqJobQueue, redis: Redis) -> None:
     job_id = ids.new_id(ids.JOB)
     before = set(redis.keys())
     queue.push(job_id)
-    queue.remove([job_id])
+    queue.remove_ids([job_id])
     assert set(redis.keys()) - before <= {b"rq:queues"}

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from service.webhooks.target import Target
+from service.webhooks.target import DeliveryTarget
 from tests.service.controller.conftest import context, make_job, settings
 
 __all__ = ["context", "make_job", "settings"]
@@ -91,5 +91,5 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def configured(receiver: Receiver) -> Target:
-    return Target(receiver.url, (SECRET,))
+def configured(receiver: Receiver) -> DeliveryTarget:
+    return DeliveryTarget(receiver.url, (SECRET,))

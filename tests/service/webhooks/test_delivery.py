@@ -14,12 +14,12 @@ from service.context import Context
 from service.kit.db import db_now
 from service.kit.errors import Conflict
 from service.webhooks import repository, service
-from service.webhooks.lanes import Pace
+from service.webhooks.lanes import DeliveryPace
 from service.webhooks.message import EVENT_TYPES
 from service.webhooks.schedule import DISABLE_AFTER, KEEP_OLD_SECRET
 from service.webhooks.sender import WebhookSender
-from service.webhooks.tables import WebhookAttempt, WebhookEvent
-from service.webhooks.target import Target
+from service.webhooks.tables import WebhookAttemptRow, WebhookEventRow
+from service.webhooks.target import DeliveryTarget
 from service.webhooks.vault import Vault
 from tests.service.webhooks.conftest import SECRET, Answer, Receiver
 from tests.service.webhooks.world import (
@@ -53,8 +53,8 @@ def test_an_end_goes_to_every_endpoint_of_the_project_that_wants_it_and_to_the_s
     make(context, receiver.url + "/3", types=(EVENT_TYPES[0],))
     make(context, receiver.url + "/4", OTHER)
     job_id = end_job()
-    assert send(context, Target(receiver.url + "/0", (SECRET,))) == 3
-    assert send(context, Target(receiver.url + "/0", (SECRET,))) == 0
+    assert send(context, DeliveryTarget(receiver.url + "/0", (SECRET,))) == 3
+    assert send(context, DeliveryTarget(receiver.url + "/0", (SECRET,))) == 0
     by_path = {request.path[-1]: request for request in receiver.received}
     assert sorted(by_path) == ["0", "1", "2"]
     (event,) = events(context)
@@ -102,20 +102,20 @@ def test_a_hanging_endpoint_leaves_room_for_others(context: Context, receiver: R
     receiver.hang_on = lambda request: request.path.endswith("/hangs")
 
     async def run() -> None:
-        sender = WebhookSender(context, None, Pace(timeout=60, in_flight=4))
+        sender = WebhookSender(context, None, DeliveryPace(timeout=60, in_flight=4))
         try:
-            assert await sender.step() == 2
-            assert await sender.step() == 0
+            assert await sender.start_due_deliveries() == 2
+            assert await sender.start_due_deliveries() == 0
             make(context, receiver.url + "/quick", OTHER)
             end_job(OTHER)
             while not any(request.path.endswith("/quick") for request in receiver.received):
-                await sender.step()
+                await sender.start_due_deliveries()
                 await asyncio.sleep(0.01)
             assert log_of(context, hanging) == []
             receiver.release.set()
-            await sender.settle()
-            while await sender.step():
-                await sender.settle()
+            await sender.wait_for_deliveries()
+            while await sender.start_due_deliveries():
+                await sender.wait_for_deliveries()
         finally:
             await sender.close()
 
@@ -130,8 +130,8 @@ def test_gone_disables_at_once_and_an_update_enables_again(
     receiver.answers = [Answer(500), Answer(410)]
     end_job()
     end_job()
-    send(context, pace=Pace(in_flight_to_one=1))
-    send(context, pace=Pace(in_flight_to_one=1))
+    send(context, pace=DeliveryPace(in_flight_to_one=1))
+    send(context, pace=DeliveryPace(in_flight_to_one=1))
     row = row_of(context, made)
     assert row.disabled_at is not None
     assert row.disabled_reason is not None
@@ -173,7 +173,7 @@ def test_a_rotation_that_keeps_signs_with_both_for_a_day(context: Context, recei
 
     def rotate(*, keep: bool) -> str:
         with context.db.write() as session:
-            return service.rotate(session, PRINCIPAL, vault, made.endpoint.id, keep_old=keep).secret
+            return service.rotate_secret(session, PRINCIPAL, vault, made.endpoint.id, keep_old=keep).secret
 
     def told() -> Any:
         end_job()
@@ -188,7 +188,7 @@ def test_a_rotation_that_keeps_signs_with_both_for_a_day(context: Context, recei
     with openai.OpenAI(api_key="k", webhook_secret=made.secret) as client:
         assert client.webhooks.unwrap(request.body, request.headers).type == CANCELLED
     with context.db.read() as session:
-        left = (row_of(context, made).old_secret_until or 0) - repository.now(session)
+        left = (row_of(context, made).old_secret_until or 0) - repository.database_time(session)
     assert KEEP_OLD_SECRET - 600 < left <= KEEP_OLD_SECRET
     set_endpoint(context, made, old_secret_until=db_now() - 1)
     request = told()
@@ -226,7 +226,7 @@ def test_a_secret_that_does_not_open_is_told_and_tried_again(
 def test_private_addresses_are_for_the_operator_alone(context: Context, receiver: Receiver, end_job: EndJob) -> None:
     made = make(context, receiver.url.replace("127.0.0.1", "[::ffff:10.0.0.1]"))
     end_job()
-    send(context, Target(receiver.url, (SECRET,)))
+    send(context, DeliveryTarget(receiver.url, (SECRET,)))
     (attempt,) = log_of(context, made)
     assert attempt.error is not None
     assert "not public" in attempt.error
@@ -243,13 +243,13 @@ def test_a_deleted_endpoint_leaves_nothing_and_what_is_in_flight_ends(
 
     async def run() -> None:
         sender = WebhookSender(context, None)
-        await sender.step()
+        await sender.start_due_deliveries()
         while not receiver.received:
             await asyncio.sleep(0.01)
         with context.db.write() as session:
-            service.delete(session, PRINCIPAL, made.endpoint.id)
+            service.remove_endpoint(session, PRINCIPAL, made.endpoint.id)
         receiver.release.set()
-        await sender.settle()
+        await sender.wait_for_deliveries()
         await sender.close()
 
     asyncio.run(run())
@@ -266,10 +266,10 @@ def test_old_events_and_tries_are_forgotten(context: Context, receiver: Receiver
     end_job()
     send(context)
     with context.db.write() as session:
-        repository.forget(session, age=3600)
+        repository.forget_events(session, age=3600)
     assert len(events(context)) == len(log_of(context, made)) == 1
     with context.db.write() as session:
-        session.execute(update(WebhookEvent).values(created_at=db_now() - 7200))
-        session.execute(update(WebhookAttempt).values(at=db_now() - 7200))
-        repository.forget(session, age=3600)
+        session.execute(update(WebhookEventRow).values(created_at=db_now() - 7200))
+        session.execute(update(WebhookAttemptRow).values(at=db_now() - 7200))
+        repository.forget_events(session, age=3600)
     assert events(context) == log_of(context, made) == []

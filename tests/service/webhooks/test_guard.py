@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from service.kit.networks import AllowedNetworks
-from service.webhooks.guard import AddressRefused, Guard, Unresolvable, guarded_client
-from service.webhooks.post import Outcome, post
-from service.webhooks.target import Target
+from service.webhooks.guard import AddressRefused, Unresolvable, WebhookGuard, guarded_client
+from service.webhooks.post import DeliveryOutcome, post_event
+from service.webhooks.target import DeliveryTarget
 from tests.service.webhooks.conftest import SECRET, Receiver
 
 LOOPBACK = AllowedNetworks.parse("127.0.0.1/32")
@@ -43,11 +43,12 @@ class Names:
         return answer
 
 
-def send(guard: Guard, url: str, times: int = 1, **options: object) -> list[Outcome]:
-    async def run() -> list[Outcome]:
+def send(guard: WebhookGuard, url: str, times: int = 1, **options: object) -> list[DeliveryOutcome]:
+    async def run() -> list[DeliveryOutcome]:
         async with guarded_client(guard, 10, **options) as client:
             return [
-                await post(client, Target(url, (SECRET,), "whe_a"), "evt_a", b"{}", timeout=10) for _ in range(times)
+                await post_event(client, DeliveryTarget(url, (SECRET,), "whe_a"), "evt_a", b"{}", timeout=10)
+                for _ in range(times)
             ]
 
     return asyncio.run(run())
@@ -78,7 +79,7 @@ def named(receiver: Receiver, host: str) -> str:
     ],
 )
 def test_a_name_that_leads_inside_is_refused(receiver: Receiver, address: str) -> None:
-    (outcome,) = send(Guard(AllowedNetworks(), Names([address])), named(receiver, "hooks.example"))
+    (outcome,) = send(WebhookGuard(AllowedNetworks(), Names([address])), named(receiver, "hooks.example"))
     assert outcome.status_code is None
     assert outcome.error is not None
     assert "hooks.example leads to an address that is not public" in outcome.error
@@ -98,7 +99,7 @@ def test_a_name_that_leads_inside_is_refused(receiver: Receiver, address: str) -
 )
 def test_no_allowance_opens_what_is_denied(receiver: Receiver, address: str, reason: str) -> None:
     allowed = AllowedNetworks.parse("0.0.0.0/0, ::/0, hooks.example", denied="203.0.113.0/24")
-    (outcome,) = send(Guard(allowed, Names([address])), named(receiver, "hooks.example"))
+    (outcome,) = send(WebhookGuard(allowed, Names([address])), named(receiver, "hooks.example"))
     assert outcome.error is not None
     assert reason in outcome.error
     assert receiver.received == []
@@ -109,7 +110,7 @@ def test_no_allowance_opens_what_is_denied(receiver: Receiver, address: str, rea
     ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]"],
 )
 def test_an_address_in_any_spelling_is_refused(receiver: Receiver, host: str) -> None:
-    (outcome,) = send(Guard(AllowedNetworks()), named(receiver, host))
+    (outcome,) = send(WebhookGuard(AllowedNetworks()), named(receiver, host))
     assert outcome.error is not None
     assert "not public" in outcome.error
     assert receiver.received == []
@@ -117,7 +118,7 @@ def test_an_address_in_any_spelling_is_refused(receiver: Receiver, host: str) ->
 
 def test_one_bad_address_among_good_ones_is_enough(receiver: Receiver) -> None:
     names = Names(["8.8.8.8", "127.0.0.1"])
-    (outcome,) = send(Guard(AllowedNetworks(), names), named(receiver, "hooks.example"))
+    (outcome,) = send(WebhookGuard(AllowedNetworks(), names), named(receiver, "hooks.example"))
     assert outcome.error is not None
     assert "not public" in outcome.error
 
@@ -126,7 +127,7 @@ def test_a_second_answer_of_the_name_service_is_not_asked_for(receiver: Receiver
     """Rebinding: had the connection asked for itself, it would have got the second, bad address."""
     names = Names(["127.0.0.1"], ["10.255.255.1"])
     url = named(receiver, "hooks.example")
-    first, second = send(Guard(LOOPBACK, names), url, times=2)
+    first, second = send(WebhookGuard(LOOPBACK, names), url, times=2)
     assert (first.status_code, first.error) == (204, None)
     assert second.error is not None
     assert "not public" in second.error
@@ -148,19 +149,19 @@ def test_the_system_is_not_asked_again_behind_the_guards_back(
         return real(host, *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", spy)
-    (outcome,) = send(Guard(LOOPBACK, Names(["127.0.0.1"])), named(receiver, "hooks.example"))
+    (outcome,) = send(WebhookGuard(LOOPBACK, Names(["127.0.0.1"])), named(receiver, "hooks.example"))
     assert outcome.error is None
     assert set(asked) <= {"127.0.0.1"}
 
 
 def test_the_next_address_is_tried_where_one_takes_no_connections(receiver: Receiver) -> None:
-    guard = Guard(AllowedNetworks.parse("127.0.0.0/8"), Names(["127.0.0.99", "127.0.0.1"]))
+    guard = WebhookGuard(AllowedNetworks.parse("127.0.0.0/8"), Names(["127.0.0.99", "127.0.0.1"]))
     (outcome,) = send(guard, named(receiver, "hooks.example"))
     assert outcome.error is None
 
 
 def test_a_name_that_the_operator_trusts_may_lead_anywhere(receiver: Receiver) -> None:
-    guard = Guard(AllowedNetworks.parse("hooks.example"), Names(["127.0.0.1"]))
+    guard = WebhookGuard(AllowedNetworks.parse("hooks.example"), Names(["127.0.0.1"]))
     (outcome,) = send(guard, named(receiver, "Hooks.Example"))
     assert outcome.error is None
     (refused,) = send(guard, named(receiver, "other.example"))
@@ -168,7 +169,7 @@ def test_a_name_that_the_operator_trusts_may_lead_anywhere(receiver: Receiver) -
 
 
 def test_a_name_without_an_address_is_a_sentence(receiver: Receiver) -> None:
-    (outcome,) = send(Guard(LOOPBACK, Names([])), named(receiver, "nowhere.example"))
+    (outcome,) = send(WebhookGuard(LOOPBACK, Names([])), named(receiver, "nowhere.example"))
     assert outcome.error is not None
     assert "nowhere.example has no address" in outcome.error
 
@@ -178,13 +179,13 @@ def test_a_name_without_an_address_is_a_sentence(receiver: Receiver) -> None:
 )
 def test_the_guard_alone(answer: list[str], kind: type[Exception]) -> None:
     with pytest.raises(kind):
-        asyncio.run(Guard(AllowedNetworks(), Names(answer)).addresses_of(httpx.URL("https://hooks.example/")))
+        asyncio.run(WebhookGuard(AllowedNetworks(), Names(answer)).addresses_of(httpx.URL("https://hooks.example/")))
 
 
 def test_the_environments_proxy_is_not_asked(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
-    (outcome,) = send(Guard(LOOPBACK, Names(["127.0.0.1"])), named(receiver, "hooks.example"))
+    (outcome,) = send(WebhookGuard(LOOPBACK, Names(["127.0.0.1"])), named(receiver, "hooks.example"))
     assert outcome.error is None
 
 
@@ -234,7 +235,7 @@ def test_tls_asks_for_and_checks_the_urls_host(certificate: tuple[Path, Path]) -
         thread = threading.Thread(target=serve)
         thread.start()
         port = listening.getsockname()[1]
-        guard = Guard(LOOPBACK, Names(["127.0.0.1"]))
+        guard = WebhookGuard(LOOPBACK, Names(["127.0.0.1"]))
         (good,) = send(guard, f"https://hooks.example:{port}/", verify=trust)
         (bad,) = send(guard, f"https://other.example:{port}/", verify=trust)
         thread.join(30)

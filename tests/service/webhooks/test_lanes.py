@@ -11,22 +11,22 @@ from sqlalchemy import select, update
 
 from service.context import Context
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.keys.service import Principal
-from service.keys.tables import Project
+from service.keys.tables import ProjectRow
 from service.kit import outbox
 from service.kit.db import db_now
 from service.kit.networks import AllowedNetworks
 from service.kit.outbox import OutboxRow, Topic
 from service.webhooks import repository
 from service.webhooks.fan_out import CONFIGURED_LANE, hand_out, send_to
-from service.webhooks.guard import Guard
-from service.webhooks.lanes import DeliveryTurns, Lane, Pace, due_lanes
-from service.webhooks.resolver import Resolver
+from service.webhooks.guard import WebhookGuard
+from service.webhooks.lanes import DeliveryLane, DeliveryPace, DeliveryTurns, due_lanes
+from service.webhooks.resolver import NameResolver
 from service.webhooks.sender import WebhookSender
-from service.webhooks.service import Made
-from service.webhooks.tables import WebhookEvent
-from service.webhooks.target import Target
+from service.webhooks.service import NewEndpoint
+from service.webhooks.tables import WebhookEventRow
+from service.webhooks.target import DeliveryTarget
 from tests.service.controller.conftest import MakeJob
 from tests.service.webhooks.conftest import Receiver
 from tests.service.webhooks.world import (
@@ -44,11 +44,11 @@ from tests.service.webhooks.world import (
 __all__ = ["context", "end_job", "postgres"]
 
 
-def tell(context: Context, made: Made, times: int = 1) -> None:
+def tell(context: Context, made: NewEndpoint, times: int = 1) -> None:
     """Have events delivered to an endpoint."""
     with context.db.write() as session:
         for _ in range(times):
-            event = WebhookEvent(
+            event = WebhookEventRow(
                 id=f"evt_{made.endpoint.id}_{session.info.setdefault('n', 0)}",
                 project_id=made.endpoint.project_id,
                 type="fine_tuning.job.cancelled",
@@ -60,7 +60,9 @@ def tell(context: Context, made: Made, times: int = 1) -> None:
             send_to(session, made.endpoint.id, event.id)
 
 
-def deliver_until(context: Context, made: Made, pace: Pace, guard: Guard | None = None, **given: Target) -> None:
+def deliver_until(
+    context: Context, made: NewEndpoint, pace: DeliveryPace, guard: WebhookGuard | None = None, **given: DeliveryTarget
+) -> None:
     """Run slices until something was delivered to an endpoint, whatever is still in flight then."""
 
     async def run() -> None:
@@ -68,7 +70,7 @@ def deliver_until(context: Context, made: Made, pace: Pace, guard: Guard | None 
         try:
             async with asyncio.timeout(30):
                 while not any(row.error is None for row in log_of(context, made)):
-                    await sender.step()
+                    await sender.start_due_deliveries()
                     await asyncio.sleep(0.02)
         finally:
             await sender.close()
@@ -85,13 +87,13 @@ def test_receivers_that_hang_leave_room_for_another_project(
         tell(context, make(context, receiver.url + "/hangs"), 5)
     other = make(context, receiver.url, OTHER)
     tell(context, other)
-    deliver_until(context, other, Pace(timeout=60, in_flight=6))
+    deliver_until(context, other, DeliveryPace(timeout=60, in_flight=6))
     hanging = [request for request in receiver.received if request.path.endswith("/hangs")]
     assert len(hanging) == min(2 * endpoints, 4)
 
 
 @pytest.fixture
-def hanging_names() -> Iterator[Guard]:
+def hanging_names() -> Iterator[WebhookGuard]:
     """A guard for which every name but `hooks.internal` hangs."""
     let_go = threading.Event()
 
@@ -100,18 +102,18 @@ def hanging_names() -> Iterator[Guard]:
             let_go.wait(30)
         return ["127.0.0.1"]
 
-    yield Guard(AllowedNetworks.parse("127.0.0.0/8"), Resolver(look_up, seconds=0.3))
+    yield WebhookGuard(AllowedNetworks.parse("127.0.0.0/8"), NameResolver(look_up, seconds=0.3))
     let_go.set()
 
 
 def test_names_that_never_resolve_hold_up_neither_claims_nor_another_project(
-    context: Context, receiver: Receiver, hanging_names: Guard
+    context: Context, receiver: Receiver, hanging_names: WebhookGuard
 ) -> None:
     for number in range(20):
         tell(context, make(context, f"http://never{number}.example/hook"), 2)
     other = make(context, receiver.url.replace("127.0.0.1", "hooks.internal"), OTHER)
     tell(context, other)
-    deliver_until(context, other, Pace(timeout=60), hanging_names)
+    deliver_until(context, other, DeliveryPace(timeout=60), hanging_names)
     assert len(receiver.received) == 1
 
 
@@ -125,12 +127,12 @@ def test_an_endpoint_that_answers_comes_before_the_projects_other_ones_that_fail
         tell(context, failing, 2)
     good = make(context, receiver.url)
     tell(context, good)
-    deliver_until(context, good, Pace(timeout=60, in_flight_to_project=1))
+    deliver_until(context, good, DeliveryPace(timeout=60, in_flight_to_project=1))
     assert row_of(context, good).failing_since is None
 
 
 def test_the_settings_receiver_has_places_that_no_project_takes(
-    context: Context, receiver: Receiver, configured: Target, make_job: MakeJob
+    context: Context, receiver: Receiver, configured: DeliveryTarget, make_job: MakeJob
 ) -> None:
     receiver.hang_on = lambda request: request.path.endswith("/hangs")
     for owner in (PRINCIPAL, OTHER):
@@ -139,14 +141,14 @@ def test_the_settings_receiver_has_places_that_no_project_takes(
     job_id = make_job(state=JobState.SUCCEEDED, finished_at=1.0)
 
     async def run() -> None:
-        sender = WebhookSender(context, configured, Pace(timeout=60, in_flight=2))
+        sender = WebhookSender(context, configured, DeliveryPace(timeout=60, in_flight=2))
         try:
-            assert await sender.step() == 2
+            assert await sender.start_due_deliveries() == 2
             with context.db.write() as session:
-                outbox.add(session, Topic.TELL_WEBHOOKS, event_id="evt_own", type="t", object_id=job_id)
+                outbox.add_effect(session, Topic.TELL_WEBHOOKS, event_id="evt_own", type="t", object_id=job_id)
             async with asyncio.timeout(30):
                 while True:
-                    await sender.step()
+                    await sender.start_due_deliveries()
                     with context.db.read() as session:
                         if any(row.endpoint_id is None for row in repository.attempts_of(session, "evt_own")):
                             return
@@ -166,12 +168,16 @@ def test_one_projects_flood_of_events_is_handed_out_in_turns(
         make_job(state=JobState.CANCELLED, finished_at=1.0),
     )
     with context.db.write() as session:
-        session.execute(update(Job).where(Job.id == single).values(project_id=OTHER.project_id))
+        session.execute(update(JobRow).where(JobRow.id == single).values(project_id=OTHER.project_id))
         kind = "fine_tuning.job.cancelled"
         for number in range(300):
             lane = PRINCIPAL.project_id
-            outbox.add(session, Topic.TELL_WEBHOOKS, lane=lane, event_id=f"e{number}", type=kind, object_id=flood)
-        outbox.add(session, Topic.TELL_WEBHOOKS, lane=OTHER.project_id, event_id="last", type=kind, object_id=single)
+            outbox.add_effect(
+                session, Topic.TELL_WEBHOOKS, lane=lane, event_id=f"e{number}", type=kind, object_id=flood
+            )
+        outbox.add_effect(
+            session, Topic.TELL_WEBHOOKS, lane=OTHER.project_id, event_id="last", type=kind, object_id=single
+        )
     with context.db.write() as session:
         hand_out(session, configured=False)
     with context.db.read() as session:
@@ -187,7 +193,7 @@ def test_lanes_are_told_with_their_project_and_health_if_something_is_due(contex
         tell(context, made, 2)
     with context.db.write() as session:
         send_to(session, CONFIGURED_LANE, "evt_x")
-        outbox.add(session, Topic.SEND_WEBHOOK, lane="whe_gone", event_id="evt_y")
+        outbox.add_effect(session, Topic.SEND_WEBHOOK, lane="whe_gone", event_id="evt_y")
         session.execute(update(OutboxRow).where(OutboxRow.lane == later.endpoint.id).values(due_at=db_now() + 60))
     with context.db.read() as session:
         found = {(lane.name, lane.project_id, lane.failing) for lane in due_lanes(session)}
@@ -199,17 +205,17 @@ def test_lanes_are_told_with_their_project_and_health_if_something_is_due(contex
     }
 
 
-def lanes(project: str, count: int, *, failing: bool = False) -> list[Lane]:
-    return [Lane(f"{project}.{number}", project, failing, float(number)) for number in range(count)]
+def lanes(project: str, count: int, *, failing: bool = False) -> list[DeliveryLane]:
+    return [DeliveryLane(f"{project}.{number}", project, failing, float(number)) for number in range(count)]
 
 
 def test_the_choice_goes_round_the_projects_within_their_caps() -> None:
-    pace = Pace(in_flight=10, in_flight_to_project=3, in_flight_to_one=1)
-    chosen = DeliveryTurns(pace).choose([*lanes("a", 9), *lanes("b", 2), *lanes("c", 1)], [])
+    pace = DeliveryPace(in_flight=10, in_flight_to_project=3, in_flight_to_one=1)
+    chosen = DeliveryTurns(pace).choose_lanes([*lanes("a", 9), *lanes("b", 2), *lanes("c", 1)], [])
     assert [lane.project_id for lane in chosen] == ["a", "b", "c", "a", "b", "a"]
-    turns = DeliveryTurns(Pace(in_flight=2, in_flight_to_one=1))
+    turns = DeliveryTurns(DeliveryPace(in_flight=2, in_flight_to_one=1))
     due = [*lanes("a", 3), *lanes("b", 3), *lanes("c", 3)]
-    assert [[lane.project_id for lane in turns.choose(due, [])] for _ in range(3)] == [
+    assert [[lane.project_id for lane in turns.choose_lanes(due, [])] for _ in range(3)] == [
         ["a", "b"],
         ["c", "a"],
         ["b", "c"],
@@ -217,21 +223,21 @@ def test_the_choice_goes_round_the_projects_within_their_caps() -> None:
 
 
 def test_endpoints_that_fail_take_half_of_the_places_and_come_last() -> None:
-    pace = Pace(in_flight=8, in_flight_to_project=8, in_flight_to_one=1)
+    pace = DeliveryPace(in_flight=8, in_flight_to_project=8, in_flight_to_one=1)
     due = [*lanes("a", 9, failing=True), *lanes("b", 2)]
-    chosen = DeliveryTurns(pace).choose(due, [])
+    chosen = DeliveryTurns(pace).choose_lanes(due, [])
     assert [lane.failing for lane in chosen] == [False] * 2 + [True] * 4
-    assert DeliveryTurns(pace).choose(due[:9], chosen) == []
+    assert DeliveryTurns(pace).choose_lanes(due[:9], chosen) == []
 
 
 def test_a_deleted_projects_lane_is_not_in_the_way(context: Context, receiver: Receiver) -> None:
     third = Principal("proj_第三", "key_c")
     with context.db.write() as session:
-        session.add(Project(id=third.project_id, name="第三"))
-        outbox.add(session, Topic.SEND_WEBHOOK, lane="whe_gone", event_id="evt_y")
+        session.add(ProjectRow(id=third.project_id, name="第三"))
+        outbox.add_effect(session, Topic.SEND_WEBHOOK, lane="whe_gone", event_id="evt_y")
     made = make(context, receiver.url, third)
     tell(context, made)
-    deliver_until(context, made, Pace())
+    deliver_until(context, made, DeliveryPace())
     with context.db.read() as session:
         gone = session.scalars(select(OutboxRow).where(OutboxRow.lane == "whe_gone")).one()
     assert gone.done_at is not None

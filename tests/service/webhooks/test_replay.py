@@ -8,7 +8,7 @@ from sqlalchemy import update
 from service.context import Context
 from service.webhooks.errors import EndpointNotFound, EventNotFound
 from service.webhooks.message import EVENT_TYPES
-from service.webhooks.tables import WebhookEvent
+from service.webhooks.tables import WebhookEventRow
 from tests.service.webhooks.conftest import Answer, Receiver
 from tests.service.webhooks.world import (
     CANCELLED,
@@ -37,7 +37,9 @@ def test_replay_by_ids_and_by_time(context: Context, receiver: Receiver, end_job
     made = make(context, receiver.url)
     with context.db.write() as session:
         for place, event in enumerate(told):
-            session.execute(update(WebhookEvent).where(WebhookEvent.id == event.id).values(created_at=1000.5 + place))
+            session.execute(
+                update(WebhookEventRow).where(WebhookEventRow.id == event.id).values(created_at=1000.5 + place)
+            )
     assert replay(context, made, event_ids=[told[1].id, told[1].id]) == [told[1].id]
     assert send(context) == 1
     assert replay(context, made, **{"from": 1000, "to": 1002.5}) == [told[0].id, told[1].id]

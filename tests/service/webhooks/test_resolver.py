@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from service.kit.fair_turns import TurnsExhausted
-from service.webhooks.resolver import LookupTimedOut, Resolver
+from service.webhooks.resolver import LookupTimedOut, NameResolver
 
 
 class Names:
@@ -39,7 +39,7 @@ def names() -> Iterator[Names]:
 
 def test_twenty_names_that_hang_hold_up_no_other_project(names: Names) -> None:
     async def run() -> None:
-        resolver = Resolver(names, seconds=20, places=8, per_project=2)
+        resolver = NameResolver(names, seconds=20, places=8, per_project=2)
         hanging = [asyncio.create_task(resolver(f"hangs{number}", 80, "proj_a")) for number in range(20)]
         await asyncio.sleep(0)
         for project in ("proj_b", "proj_c"):
@@ -53,7 +53,7 @@ def test_twenty_names_that_hang_hold_up_no_other_project(names: Names) -> None:
 
 def test_a_lookup_is_given_up_in_time_and_keeps_its_place_until_its_thread_ends(names: Names) -> None:
     async def run() -> None:
-        resolver = Resolver(names, seconds=0.1, per_project=1)
+        resolver = NameResolver(names, seconds=0.1, per_project=1)
         with pytest.raises(LookupTimedOut, match=r"within 0\.1 s"):
             await resolver("hangs", 80, "proj_a")
         with pytest.raises(OSError, match="did not answer"):  # known by now, for every project, without a thread
@@ -72,7 +72,7 @@ def test_a_name_that_does_not_exist_is_not_asked_for_again_at_once(names: Names)
     names.missing.add("nowhere.example")
 
     async def run() -> None:
-        resolver = Resolver(names)
+        resolver = NameResolver(names)
         for _ in range(5):
             with pytest.raises(OSError, match="没有这个名字"):
                 await resolver("nowhere.example", 80, "proj_a")
@@ -83,7 +83,7 @@ def test_a_name_that_does_not_exist_is_not_asked_for_again_at_once(names: Names)
 
 def test_more_lookups_than_may_wait_are_refused(names: Names) -> None:
     async def run() -> None:
-        resolver = Resolver(names, seconds=20)
+        resolver = NameResolver(names, seconds=20)
         tasks = [asyncio.create_task(resolver(f"hangs{number}", 80, "proj_a")) for number in range(200)]
         await asyncio.sleep(0.05)
         refused = [task for task in tasks if task.done() and isinstance(task.exception(), TurnsExhausted)]
@@ -96,7 +96,7 @@ def test_more_lookups_than_may_wait_are_refused(names: Names) -> None:
 
 def test_who_stops_waiting_leaves_the_line(names: Names) -> None:
     async def run() -> None:
-        resolver = Resolver(names, seconds=20, per_project=1)
+        resolver = NameResolver(names, seconds=20, per_project=1)
         first = asyncio.create_task(resolver("hangs", 80, "proj_a"))
         second = asyncio.create_task(resolver("never.example", 80, "proj_a"))
         await asyncio.sleep(0.05)

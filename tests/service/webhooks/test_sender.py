@@ -21,11 +21,11 @@ from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
 from service.webhooks import repository
 from service.webhooks.fan_out import hand_out
-from service.webhooks.lanes import Pace
+from service.webhooks.lanes import DeliveryPace
 from service.webhooks.schedule import RETRY_DELAYS
 from service.webhooks.sender import WebhookSender
-from service.webhooks.tables import WebhookAttempt
-from service.webhooks.target import Target
+from service.webhooks.tables import WebhookAttemptRow
+from service.webhooks.target import DeliveryTarget
 from tests.service.controller.conftest import MakeJob
 from tests.service.webhooks.conftest import SECRET, Answer, Receiver
 
@@ -41,7 +41,7 @@ def make_event(context: Context, make_job: MakeJob) -> MakeEvent:
         job_id = make_job(state=JobState.SUCCEEDED, finished_at=1_700_000_000.9, id=job_id)
         event_id = ids.new_id(ids.WEBHOOK_EVENT)
         with context.db.write() as session:
-            outbox.add(session, TELL, event_id=event_id, type="fine_tuning.job.succeeded", object_id=job_id)
+            outbox.add_effect(session, TELL, event_id=event_id, type="fine_tuning.job.succeeded", object_id=job_id)
             session.flush()
             hand_out(session, configured=True)
         return event_id
@@ -50,15 +50,19 @@ def make_event(context: Context, make_job: MakeJob) -> MakeEvent:
 
 
 def send(
-    context: Context, configured: Target | None, *, timeout: float = 10, delays: tuple[float, ...] = RETRY_DELAYS
+    context: Context,
+    configured: DeliveryTarget | None,
+    *,
+    timeout: float = 10,
+    delays: tuple[float, ...] = RETRY_DELAYS,
 ) -> int:
     """Deliver once what is due, as one pass of the controller does."""
 
     async def run() -> int:
-        sender = WebhookSender(context, configured, Pace(timeout=timeout, delays=delays))
+        sender = WebhookSender(context, configured, DeliveryPace(timeout=timeout, delays=delays))
         try:
-            count = await sender.step()
-            await sender.settle()
+            count = await sender.start_due_deliveries()
+            await sender.wait_for_deliveries()
             return count
         finally:
             await sender.close()
@@ -72,7 +76,7 @@ def row_of(context: Context, event_id: str) -> OutboxRow:
     return next(row for row in rows if row.payload["event_id"] == event_id)
 
 
-def attempts_of(context: Context, event_id: str) -> Sequence[WebhookAttempt]:
+def attempts_of(context: Context, event_id: str) -> Sequence[WebhookAttemptRow]:
     with context.db.read() as session:
         return repository.attempts_of(session, event_id)
 
@@ -91,7 +95,7 @@ def make_due(context: Context) -> None:
 
 
 def test_a_delivery_is_signed_so_that_both_libraries_take_it(
-    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent
 ) -> None:
     event_id = make_event("ftjob-测试一二三")
     assert send(context, configured) == 1
@@ -120,7 +124,7 @@ def test_a_delivery_is_signed_so_that_both_libraries_take_it(
 
 
 def test_a_changed_body_does_not_verify(
-    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent
 ) -> None:
     make_event()
     send(context, configured)
@@ -136,7 +140,7 @@ def test_a_changed_body_does_not_verify(
 
 
 def test_a_failure_is_tried_again_with_the_same_id_and_body_and_a_signature_of_its_own(
-    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent
 ) -> None:
     event_id = make_event()
     receiver.answers = [Answer(500)]
@@ -157,7 +161,7 @@ def test_a_failure_is_tried_again_with_the_same_id_and_body_and_a_signature_of_i
 
 
 def test_the_schedule_to_its_end(
-    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent
 ) -> None:
     event_id = make_event()
     receiver.answers = [Answer(503)] * 20
@@ -174,7 +178,7 @@ def test_the_schedule_to_its_end(
 
 
 def test_gone_is_given_up_at_once(
-    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent
 ) -> None:
     event_id = make_event()
     receiver.answers = [Answer(410)]
@@ -186,7 +190,7 @@ def test_gone_is_given_up_at_once(
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_a_failure_and_not_followed(
-    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent, status: int
+    context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent, status: int
 ) -> None:
     event_id = make_event()
     receiver.answers = [Answer(status, {"Location": "/elsewhere"})]
@@ -219,7 +223,7 @@ def _in_an_hour() -> str:
 def test_retry_after_is_honoured_within_bounds(
     context: Context,
     receiver: Receiver,
-    configured: Target,
+    configured: DeliveryTarget,
     make_event: MakeEvent,
     retry_after: str | Callable[[], str],
     at_least: float,
@@ -237,7 +241,7 @@ def test_a_receiver_that_is_not_there(context: Context, make_event: MakeEvent) -
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     event_id = make_event()
-    send(context, Target(f"http://127.0.0.1:{port}/", (SECRET,)))
+    send(context, DeliveryTarget(f"http://127.0.0.1:{port}/", (SECRET,)))
     (attempt,) = attempts_of(context, event_id)
     assert attempt.status_code is None
     assert attempt.error is not None
@@ -256,7 +260,7 @@ def test_a_receiver_that_speaks_no_http(context: Context, make_event: MakeEvent)
         thread = threading.Thread(target=babble)
         thread.start()
         event_id = make_event()
-        send(context, Target(f"http://127.0.0.1:{server.getsockname()[1]}/", (SECRET,)))
+        send(context, DeliveryTarget(f"http://127.0.0.1:{server.getsockname()[1]}/", (SECRET,)))
         thread.join()
     (attempt,) = attempts_of(context, event_id)
     assert attempt.status_code is None
@@ -281,7 +285,7 @@ def test_a_receiver_that_drips_its_answer_is_cut_off(context: Context, make_even
         thread = threading.Thread(target=drip)
         thread.start()
         event_id = make_event()
-        send(context, Target(f"http://127.0.0.1:{server.getsockname()[1]}/", (SECRET,)), timeout=0.5)
+        send(context, DeliveryTarget(f"http://127.0.0.1:{server.getsockname()[1]}/", (SECRET,)), timeout=0.5)
         stop.set()
         thread.join()
     (attempt,) = attempts_of(context, event_id)
@@ -289,22 +293,22 @@ def test_a_receiver_that_drips_its_answer_is_cut_off(context: Context, make_even
 
 
 def test_a_hanging_delivery_holds_up_no_other_and_is_in_flight_once(
-    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent
 ) -> None:
     hanging = make_event()
     receiver.hang_on = lambda request: request.headers["webhook-id"] == hanging
 
     async def run() -> str:
-        sender = WebhookSender(context, configured, Pace(timeout=30))
+        sender = WebhookSender(context, configured, DeliveryPace(timeout=30))
         try:
-            assert await sender.step() == 1
+            assert await sender.start_due_deliveries() == 1
             other = make_event()
             while row_of(context, other).done_at is None:
-                await sender.step()
+                await sender.start_due_deliveries()
                 await asyncio.sleep(0.01)
             assert row_of(context, hanging).done_at is None
             receiver.release.set()
-            await sender.settle()
+            await sender.wait_for_deliveries()
             return other
         finally:
             await sender.close()
@@ -316,35 +320,35 @@ def test_a_hanging_delivery_holds_up_no_other_and_is_in_flight_once(
 
 
 def test_no_more_are_in_flight_than_allowed(
-    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent
 ) -> None:
     for _ in range(5):
         make_event()
     receiver.hang_on = lambda _: True
 
     async def run() -> list[int]:
-        sender = WebhookSender(context, configured, Pace(timeout=30, in_flight=2))
+        sender = WebhookSender(context, configured, DeliveryPace(timeout=30, in_flight=2))
         try:
-            started = [await sender.step(), await sender.step()]
+            started = [await sender.start_due_deliveries(), await sender.start_due_deliveries()]
             receiver.release.set()
-            await sender.settle()
-            return [*started, await sender.step()]
+            await sender.wait_for_deliveries()
+            return [*started, await sender.start_due_deliveries()]
         finally:
-            await sender.settle()
+            await sender.wait_for_deliveries()
             await sender.close()
 
     assert asyncio.run(run()) == [2, 0, 2]
 
 
 def test_a_sender_that_was_stopped_in_the_middle_is_followed_by_one_that_delivers_again(
-    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent
 ) -> None:
     event_id = make_event()
     receiver.hang_on = lambda _: not receiver.release.is_set()
 
     async def stopped_in_the_middle() -> None:
-        sender = WebhookSender(context, configured, Pace(timeout=0.5))
-        await sender.step()
+        sender = WebhookSender(context, configured, DeliveryPace(timeout=0.5))
+        await sender.start_due_deliveries()
         while not receiver.received:
             await asyncio.sleep(0.01)
         await sender.close()
@@ -368,7 +372,7 @@ def test_without_an_endpoint_events_are_done_with_a_note(context: Context, make_
 
 
 def test_the_step_delivers_on_a_thread_of_its_own(
-    context: Context, receiver: Receiver, configured: Target, make_event: MakeEvent
+    context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent
 ) -> None:
     event_id = make_event()
     step = WebhookStep(context, configured, seconds=0.02)
@@ -385,5 +389,5 @@ def test_the_step_delivers_on_a_thread_of_its_own(
     assert json.loads(receiver.received[0].body)["id"] == event_id
 
 
-def test_the_secret_is_in_no_repr(configured: Target) -> None:
+def test_the_secret_is_in_no_repr(configured: DeliveryTarget) -> None:
     assert SECRET not in repr(configured)

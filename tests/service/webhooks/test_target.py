@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.kit.settings import Settings, SettingsError
-from service.webhooks.target import Target, configured_target
+from service.webhooks.target import DeliveryTarget, configured_target
 
 GOOD = "https://example.com/hooks?team=数据"
 
@@ -15,14 +15,14 @@ def secret_of(length: int) -> str:
     return "whsec_" + base64.b64encode(bytes(length)).decode()
 
 
-def configured(tmp_path: Path, url: str | None, secret: str | None) -> Target | None:
+def configured(tmp_path: Path, url: str | None, secret: str | None) -> DeliveryTarget | None:
     return configured_target(Settings.model_validate({"data": tmp_path, "webhook_url": url, "webhook_secret": secret}))
 
 
 @pytest.mark.parametrize("length", [24, 32, 64])
 @pytest.mark.parametrize("url", [GOOD, "http://127.0.0.1:9000/", "http://[::1]:9000"])
 def test_good_endpoints(tmp_path: Path, url: str, length: int) -> None:
-    assert configured(tmp_path, url, secret_of(length)) == Target(url, (secret_of(length),))
+    assert configured(tmp_path, url, secret_of(length)) == DeliveryTarget(url, (secret_of(length),))
 
 
 def test_none_is_configured(tmp_path: Path) -> None:
@@ -82,20 +82,20 @@ SECRET_URL = "https://me:hunter2@hooks.example:8443/钩子/a?token=令牌&b=1#pa
 
 
 def test_what_is_kept_of_the_operators_receiver_has_no_secret() -> None:
-    target = Target(SECRET_URL, (secret_of(32),))
+    target = DeliveryTarget(SECRET_URL, (secret_of(32),))
     assert target.shown_url == "https://hooks.example:8443/钩子/a"
     assert "hunter2" not in repr(target)
     assert "令牌" not in repr(target)
     told = f"answered 302, a redirect to {SECRET_URL}: redirects are not followed"
     assert (
-        target.censored(told)
+        target.censor_text(told)
         == "answered 302, a redirect to https://hooks.example:8443/钩子/a redirects are not followed"
     )
-    assert target.censored("a redirect to /钩子?token=令牌 and on") == "a redirect to /钩子 and on"
-    assert target.censored("no answer within 15 s") == "no answer within 15 s"
+    assert target.censor_text("a redirect to /钩子?token=令牌 and on") == "a redirect to /钩子 and on"
+    assert target.censor_text("no answer within 15 s") == "no answer within 15 s"
 
 
 def test_a_project_sees_the_url_of_its_own_endpoint_whole() -> None:
-    target = Target(SECRET_URL, (secret_of(32),), "whe_a", "proj_a")
+    target = DeliveryTarget(SECRET_URL, (secret_of(32),), "whe_a", "proj_a")
     assert target.shown_url == SECRET_URL
-    assert target.censored(SECRET_URL) == SECRET_URL
+    assert target.censor_text(SECRET_URL) == SECRET_URL

@@ -15,20 +15,20 @@ from service import migrations
 from service.context import Context, open_context
 from service.jobs import lifecycle
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.keys.service import Principal
-from service.keys.tables import Project
+from service.keys.tables import ProjectRow
 from service.kit.db import Base, db_now
 from service.kit.outbox import OutboxRow
 from service.kit.settings import Settings
 from service.webhooks import repository, service
-from service.webhooks.lanes import Pace
+from service.webhooks.lanes import DeliveryPace
 from service.webhooks.message import EVENT_TYPES
 from service.webhooks.schemas import EndpointCreate, EndpointUpdate, Replay
 from service.webhooks.sender import WebhookSender
-from service.webhooks.service import Made
-from service.webhooks.tables import WebhookAttempt, WebhookEndpoint, WebhookEvent
-from service.webhooks.target import Target
+from service.webhooks.service import NewEndpoint
+from service.webhooks.tables import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
+from service.webhooks.target import DeliveryTarget
 from service.webhooks.vault import Vault
 from tests.fixtures.postgres import PostgresServer, run_postgres
 from tests.service.controller.conftest import MakeJob
@@ -50,10 +50,10 @@ def context(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Context]
     settings = Settings(
         data=tmp_path, database_url=url, secret_key="k" * 32, webhook_allowed_networks="127.0.0.0/8, hooks.internal"
     )
-    migrations.upgrade(settings)
+    migrations.upgrade_schema(settings)
     context = open_context(settings)
     with context.db.write() as session:
-        session.add_all(Project(id=owner.project_id, name=owner.project_id) for owner in (PRINCIPAL, OTHER))
+        session.add_all(ProjectRow(id=owner.project_id, name=owner.project_id) for owner in (PRINCIPAL, OTHER))
     yield context
     Base.metadata.drop_all(context.db.engine)
     with context.db.write() as session:
@@ -71,27 +71,27 @@ def end_job(context: Context, make_job: MakeJob) -> EndJob:
     def end(owner: Principal = PRINCIPAL) -> str:
         job_id = make_job(state=JobState.QUEUED)
         with context.db.write() as session:
-            session.execute(update(Job).where(Job.id == job_id).values(project_id=owner.project_id))
-            assert lifecycle.cancel(session, job_id)
+            session.execute(update(JobRow).where(JobRow.id == job_id).values(project_id=owner.project_id))
+            assert lifecycle.cancel_job(session, job_id)
         return job_id
 
     return end
 
 
-def make(context: Context, url: str, owner: Principal = PRINCIPAL, types: tuple[str, ...] = EVENT_TYPES) -> Made:
+def make(context: Context, url: str, owner: Principal = PRINCIPAL, types: tuple[str, ...] = EVENT_TYPES) -> NewEndpoint:
     with context.db.write() as session:
         body = EndpointCreate(name="钩子", url=url, event_types=list(types))
-        return service.create(session, owner, Vault(context.hmac_key), body)
+        return service.add_endpoint(session, owner, Vault(context.hmac_key), body)
 
 
-def send(context: Context, configured: Target | None = None, pace: Pace | None = None) -> int:
+def send(context: Context, configured: DeliveryTarget | None = None, pace: DeliveryPace | None = None) -> int:
     """Deliver once what is due, as one pass of the controller does."""
 
     async def run() -> int:
         sender = WebhookSender(context, configured, pace)
         try:
-            count = await sender.step()
-            await sender.settle()
+            count = await sender.start_due_deliveries()
+            await sender.wait_for_deliveries()
             return count
         finally:
             await sender.close()
@@ -99,43 +99,43 @@ def send(context: Context, configured: Target | None = None, pace: Pace | None =
     return asyncio.run(run())
 
 
-def change(context: Context, made: Made, **body: Any) -> WebhookEndpoint:
+def change(context: Context, made: NewEndpoint, **body: Any) -> WebhookEndpointRow:
     with context.db.write() as session:
-        return service.change(session, PRINCIPAL, made.endpoint.id, EndpointUpdate(**body))
+        return service.change_endpoint(session, PRINCIPAL, made.endpoint.id, EndpointUpdate(**body))
 
 
-def replay(context: Context, made: Made, owner: Principal = PRINCIPAL, **body: Any) -> list[str]:
+def replay(context: Context, made: NewEndpoint, owner: Principal = PRINCIPAL, **body: Any) -> list[str]:
     with context.db.write() as session:
-        return service.replay(session, owner, made.endpoint.id, Replay(**body))
+        return service.replay_events(session, owner, made.endpoint.id, Replay(**body))
 
 
-def row_of(context: Context, made: Made) -> WebhookEndpoint:
+def row_of(context: Context, made: NewEndpoint) -> WebhookEndpointRow:
     with context.db.read() as session:
         found = repository.by_id(session, made.endpoint.id)
     assert found is not None
     return found
 
 
-def log_of(context: Context, made: Made) -> list[WebhookAttempt]:
+def log_of(context: Context, made: NewEndpoint) -> list[WebhookAttemptRow]:
     """The endpoint's tries, oldest first."""
     with context.db.read() as session:
         rows, _ = repository.page_of_attempts(session, made.endpoint.id, after=None, limit=1000, order="asc")
     return list(rows)
 
 
-def pending(context: Context, made: Made) -> list[OutboxRow]:
+def pending(context: Context, made: NewEndpoint) -> list[OutboxRow]:
     with context.db.read() as session:
-        return list(repository.pending(session, made.endpoint.id))
+        return list(repository.pending_deliveries(session, made.endpoint.id))
 
 
-def events(context: Context) -> list[WebhookEvent]:
+def events(context: Context) -> list[WebhookEventRow]:
     with context.db.read() as session:
-        return list(session.scalars(select(WebhookEvent).order_by(WebhookEvent.seq)))
+        return list(session.scalars(select(WebhookEventRow).order_by(WebhookEventRow.seq)))
 
 
-def set_endpoint(context: Context, made: Made, **values: Any) -> None:
+def set_endpoint(context: Context, made: NewEndpoint, **values: Any) -> None:
     with context.db.write() as session:
-        session.execute(update(WebhookEndpoint).where(WebhookEndpoint.id == made.endpoint.id).values(**values))
+        session.execute(update(WebhookEndpointRow).where(WebhookEndpointRow.id == made.endpoint.id).values(**values))
 
 
 def make_due(context: Context) -> None:

@@ -76,9 +76,9 @@ def test_a_cancel_frees_the_worker_though_its_program_is_deaf(tmp_path: Path, wh
             world.stop.set()
         elif asked == "pausing":
             with world.db.write() as session:
-                assert lifecycle.pause(session, job_id)
+                assert lifecycle.pause_job(session, job_id)
         with world.db.write() as session:
-            assert lifecycle.cancel(session, job_id)
+            assert lifecycle.cancel_job(session, job_id)
         assert world.row(job_id).state == JobState.CANCELLED
         moments.append(time.monotonic())
 
@@ -118,7 +118,7 @@ def test_a_cancel_while_the_result_goes_up_publishes_nothing(world: World) -> No
 
     def cancel() -> None:
         with world.db.write() as session:
-            assert lifecycle.cancel(session, job_id)
+            assert lifecycle.cancel_job(session, job_id)
 
     watcher = world.meanwhile(reached.is_set, cancel)
     runtime = world.runtime("succeed")

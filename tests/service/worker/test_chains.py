@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import delete, update
 
 from service.jobs.states import JobState
-from service.jobs.tables import Job
-from service.keys.tables import Project
+from service.jobs.tables import JobRow
+from service.keys.tables import ProjectRow
 from service.models import repository as models
-from service.models.tables import FineTunedModel
+from service.models.tables import FineTunedModelRow
 from service.worker import run as worker_run
 from tests.service.worker.world import World
 from trainer.contract.job import JobSpec
@@ -35,18 +35,18 @@ def new_model() -> dict[str, Any]:
 def specs(monkeypatch: pytest.MonkeyPatch) -> list[JobSpec]:
     """Every job.json that a trainer was given."""
     seen: list[JobSpec] = []
-    real = worker_run.supervise
+    real = worker_run.supervise_trainer
 
     def supervise(*args: Any, folder: Path, **more: Any) -> None:
         seen.append(JobSpec.model_validate_json((folder / "job.json").read_bytes()))
         assert not list(folder.glob("start/*.pt"))
         real(*args, folder=folder, **more)
 
-    monkeypatch.setattr(worker_run, "supervise", supervise)
+    monkeypatch.setattr(worker_run, "supervise_trainer", supervise)
     return seen
 
 
-def model_of(world: World, job_id: str) -> FineTunedModel:
+def model_of(world: World, job_id: str) -> FineTunedModelRow:
     with world.db.read() as session:
         found = models.of_job(session, job_id)
         assert found is not None
@@ -124,11 +124,11 @@ def test_a_shared_parent_is_named_by_what_was_shared(world: World, specs: list[J
     """What the trainer is told goes into report and model card, which are for the project of the job."""
     parent, reward = succeeded(world, world.job()), succeeded(world, world.job(method=REWARD))
     with world.db.write() as session:
-        other = Project(id="proj_other", name="别的")
+        other = ProjectRow(id="proj_other", name="别的")
         session.add(other)
         session.flush()
         for job_id in (parent, reward):
-            session.execute(update(Job).where(Job.id == job_id).values(project_id=other.id))
+            session.execute(update(JobRow).where(JobRow.id == job_id).values(project_id=other.id))
     names = [str(world.row(job_id).fine_tuned_model) for job_id in (parent, reward)]
     given = {"model": names[0], "job_id": None, "method": None, "training_sha256": None}
     columns = {
@@ -149,7 +149,7 @@ def test_a_shared_parent_is_named_by_what_was_shared(world: World, specs: list[J
     told = spec.model_dump_json() + "".join(world.messages(child))
     assert [secret for secret in (parent, reward) if secret in told] == []
     with world.db.write() as session:
-        session.execute(delete(Job).where(Job.id.in_((parent, reward))))
+        session.execute(delete(JobRow).where(JobRow.id.in_((parent, reward))))
     for kept, name in (({"start_job": parent}, names[0]), ({"reward_job": reward, "method": ppo(names[1])}, names[1])):
         late = world.job(**(columns | {"start_job": None, "reward_job": None} | kept))
         world.run(late)
@@ -161,7 +161,7 @@ def test_a_shared_parent_is_named_by_what_was_shared(world: World, specs: list[J
 def test_a_model_that_was_deleted_ends_the_job(world: World) -> None:
     parent = succeeded(world, world.job())
     with world.db.write() as session:
-        models.remove(session, model_of(world, parent))
+        models.delete_model_row(session, model_of(world, parent))
     for columns, param in (
         ({"start_job": parent}, "model"),
         ({"base": world.row(parent).fine_tuned_model}, "model"),

@@ -14,7 +14,7 @@ from service.jobs import lifecycle, results_repository
 from service.jobs.states import JobState
 from service.storage import Storage
 from service.storage.errors import StorageUnavailable
-from service.worker.hold import Unleased
+from service.worker.hold import UnleasedHold
 from service.worker.run import WorkerRuntime, run_job
 from service.worker.stage import _fetch_checkpoint
 from tests.service.worker.world import World, eventually
@@ -78,7 +78,7 @@ def test_a_job_lets_go_when_its_last_checkpoint_is_stored(world: World, how: str
     def ask() -> None:
         if how == "pause":
             with world.db.write() as session:
-                assert lifecycle.pause(session, job_id)
+                assert lifecycle.pause_job(session, job_id)
         else:
             world.stop.set()
         waiting = world.settings.work / f"{job_id}-1" / "waiting" / "step-3"
@@ -107,7 +107,7 @@ def test_a_cancel_does_not_wait_for_a_store_that_is_away(tmp_path: Path) -> None
 
     def cancel() -> None:
         with world.db.write() as session:
-            assert lifecycle.cancel(session, job_id)
+            assert lifecycle.cancel_job(session, job_id)
 
     watcher = world.meanwhile(tried.is_set, cancel)
     run_job(on(world, Away(world.storage), "succeed"), job_id)
@@ -135,8 +135,8 @@ def test_the_newest_checkpoint_that_is_whole_is_the_one_to_go_on_from(world: Wor
     assert checkpoints(world, job_id) == [2, 3]
     told: list[str] = []
 
-    class Hold(Unleased):
-        def tell(self, message: str, once_key: str, *, level: str = "info") -> None:
+    class Hold(UnleasedHold):
+        def report_progress(self, message: str, once_key: str, *, level: str = "info") -> None:
             told.append(message)
 
     hold, target = Hold("tests", stop=world.stop, poll_seconds=0.01), tmp_path / "checkpoint"

@@ -14,10 +14,10 @@ from sqlalchemy import select
 
 from burnish._download import extract
 from service.exports import lifecycle, repository
-from service.exports.tables import AS_STORED, ModelExport
+from service.exports.tables import AS_STORED, ModelExportRow
 from service.kit import ids
 from service.kit.outbox import Topic
-from service.models.tables import FineTunedModel
+from service.models.tables import FineTunedModelRow
 from service.storage.errors import StorageUnavailable
 from service.worker.exporter import Exporter
 from tests.service.worker.world import HERE, PROJECT, World, eventually, prepare_command
@@ -42,7 +42,7 @@ def ask(world: World, job_id: str, kind: str, *, step: int | None = None, precis
     name = world.row(job_id).fine_tuned_model or "ft:tiny:burnish:demo:x"
     given = precision or (AS_STORED if kind == "adapter" else "f16")
     with world.db.write() as session:
-        repository.add(
+        repository.add_export(
             session,
             expires_in=3600,
             id=export_id,
@@ -57,7 +57,7 @@ def ask(world: World, job_id: str, kind: str, *, step: int | None = None, precis
     return export_id
 
 
-def row(world: World, export_id: str) -> ModelExport:
+def row(world: World, export_id: str) -> ModelExportRow:
     with world.db.read() as session:
         found = repository.by_id(session, export_id)
         assert found is not None
@@ -145,7 +145,7 @@ def test_a_deleted_export_ends_its_program(world: World) -> None:
 
     def delete() -> None:
         with world.db.write() as session:
-            lifecycle.remove(session, row(world, export_id), world.settings)
+            lifecycle.remove_export(session, row(world, export_id), world.settings)
 
     watcher = world.meanwhile(lambda: row(world, export_id).status == "running", delete)
     made.make_next()
@@ -171,7 +171,7 @@ def test_a_worker_that_was_replaced_publishes_nothing(world: World) -> None:
 
     def take_over() -> None:
         with world.db.write() as session:
-            lifecycle.give_back(session, row(world, export_id), world.settings, token=1)
+            lifecycle.requeue_export(session, row(world, export_id), world.settings, token=1)
         exporter(world).make_next()
 
     watcher = world.meanwhile(lambda: row(world, export_id).status == "running", take_over)
@@ -186,7 +186,7 @@ def test_a_model_that_is_gone_cannot_be_exported(world: World) -> None:
     job_id = trained(world)
     export_id = ask(world, job_id, "gguf")
     with world.db.write() as session:
-        session.delete(session.scalars(select(FineTunedModel).where(FineTunedModel.job_id == job_id)).one())
+        session.delete(session.scalars(select(FineTunedModelRow).where(FineTunedModelRow.job_id == job_id)).one())
     exporter(world).make_next()
     export = row(world, export_id)
     assert export.error is not None

@@ -16,7 +16,7 @@ import pytest
 from service.jobs.states import JobState
 from service.worker.bases import prepared_base
 from service.worker.errors import WorkerStopping
-from service.worker.hold import Unleased
+from service.worker.hold import UnleasedHold
 from service.worker.local_lock import only_one
 from tests.fixtures.processes import wait_until
 from tests.service.worker.world import PROJECT, World
@@ -24,9 +24,9 @@ from tests.service.worker.world import PROJECT, World
 HOLDER = """
 import sys, threading
 from pathlib import Path
-from service.worker.hold import Unleased
+from service.worker.hold import UnleasedHold
 from service.worker.local_lock import only_one
-hold = Unleased("holder", stop=threading.Event(), poll_seconds=0.05)
+hold = UnleasedHold("holder", stop=threading.Event(), poll_seconds=0.05)
 with only_one(Path(sys.argv[1]), hold, poll_seconds=0.05, patience=float(sys.argv[2])):
     print("held", flush=True)
     sys.stdin.readline()
@@ -37,7 +37,7 @@ print("let go", flush=True)
 def take(path: Path, patience: float, stop: threading.Event | None = None) -> float:
     """Return how long it took."""
     began = time.monotonic()
-    hold = Unleased("waiter", stop=stop or threading.Event(), poll_seconds=0.05)
+    hold = UnleasedHold("waiter", stop=stop or threading.Event(), poll_seconds=0.05)
     with only_one(path, hold, poll_seconds=0.05, patience=patience):
         return time.monotonic() - began
 
@@ -102,7 +102,7 @@ def test_many_take_turns(tmp_path: Path) -> None:
 
     def work() -> None:
         nonlocal inside, most, count
-        hold = Unleased("one of many", stop=threading.Event(), poll_seconds=0.01)
+        hold = UnleasedHold("one of many", stop=threading.Event(), poll_seconds=0.01)
         with only_one(tmp_path / "lock", hold, poll_seconds=0.01, patience=60):
             inside += 1
             most = max(most, inside)
@@ -144,7 +144,7 @@ def test_a_base_that_another_worker_has_put_there_meanwhile_is_taken(tmp_path: P
         "import json, shutil, sys; source = json.load(open(sys.argv[1]))['path']; "
         f"[shutil.copytree(source, to) for to in (sys.argv[2], {str(world.settings.bases / name)!r})]"
     )
-    hold = Unleased("woken", stop=threading.Event(), poll_seconds=0.05)
+    hold = UnleasedHold("woken", stop=threading.Event(), poll_seconds=0.05)
     command = (sys.executable, "-c", twice)
     _, folder = prepared_base(world.context, PROJECT, hold, "tiny", workdir=tmp_path, command=command)
     assert folder == world.settings.bases / name

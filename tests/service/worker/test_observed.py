@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from service.kit import metrics, tracing
-from service.worker.observed import Progress
-from service.worker.usage import Usage
+from service.worker.observed import AttemptProgress
+from service.worker.usage import MachineUsage
 from tests.service.worker.world import World
 from trainer.contract import events
 
@@ -44,7 +44,7 @@ def test_an_attempt_is_one_span_with_its_parts_and_its_numbers(world: World, kep
     steps, tokens = value(metrics.TRAINING_STEPS), value(metrics.TRAINING_TOKENS)
     waited = value(metrics.QUEUE_SECONDS, "_count")
     with tracing.span("request"):
-        job_id = world.job(traceparent=tracing.traceparent())
+        job_id = world.job(traceparent=tracing.current_traceparent())
     world.run(job_id)
     assert world.row(job_id).state == "succeeded"
     spans = {span.name: span for span in kept.get_finished_spans()}
@@ -74,21 +74,21 @@ def test_the_trainers_last_words_are_logged_with_its_job(world: World, caplog: p
 
 def test_tokens_before_a_resumed_attempt_are_not_counted_again() -> None:
     before = value(metrics.TRAINING_TOKENS)
-    Progress().add([step(1, 100), step(2, 250)])
+    AttemptProgress().add_events([step(1, 100), step(2, 250)])
     assert value(metrics.TRAINING_TOKENS) - before == 250
-    Progress().add([step(3, 400), step(4, 480)])
+    AttemptProgress().add_events([step(3, 400), step(4, 480)])
     assert value(metrics.TRAINING_TOKENS) - before == 330
 
 
 def test_what_a_trainer_uses_is_counted_while_it_runs() -> None:
     gpus, cpus = value(metrics.GPU_SECONDS), value(metrics.CPU_SECONDS)
-    usage = Usage(os.getpid(), gpus=2)
+    usage = MachineUsage(os.getpid(), gpus=2)
     began = time.monotonic()
     while time.monotonic() - began < 0.05:
         pass
-    usage.tick()
+    usage.count_usage()
     first = value(metrics.CPU_SECONDS)
     assert value(metrics.GPU_SECONDS) - gpus >= 0.1
     assert first > cpus
-    Usage(2**30, gpus=0).tick()  # it has gone
+    MachineUsage(2**30, gpus=0).count_usage()  # it has gone
     assert value(metrics.CPU_SECONDS) == first

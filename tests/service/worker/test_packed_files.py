@@ -25,7 +25,7 @@ ROWS = [
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """What lies in the trainer's data folder when its folder is laid out, and its job.json."""
     found: dict[str, bytes] = {}
-    real = run.stage
+    real = run.stage_job
 
     def watched(*arguments: Any, folder: Path, **named: Any) -> Any:
         spec = real(*arguments, folder=folder, **named)
@@ -33,7 +33,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
         found["job.json"] = (folder / "job.json").read_bytes()
         return spec
 
-    monkeypatch.setattr(run, "stage", watched)
+    monkeypatch.setattr(run, "stage_job", watched)
     return found
 
 

@@ -16,16 +16,16 @@ from service.controller.exports import end_expired_leases, remove_superfluous
 from service.controller.leases import end_expired_leases as end_expired_leases_of_jobs
 from service.controller.retention import Retention
 from service.exports import lifecycle as exports
-from service.exports.tables import ModelExport
+from service.exports.tables import ModelExportRow
 from service.jobs import claims, lifecycle, repository, turn_repository
 from service.jobs.states import JobState
-from service.jobs.tables import Job, JobArtifact, JobCheckpoint
+from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobRow
 from service.keys.idempotency import Idempotency
 from service.kit import db
 from service.kit.db import Base, db_now
 from service.kit.errors import Unavailable
 from service.previews import repository as previews
-from service.previews.tables import Preview
+from service.previews.tables import PreviewRow
 from service.queue.memory import MemoryJobQueue
 from service.worker.messages import without_nul
 from service.workers.capacity import Capacity
@@ -62,7 +62,7 @@ def test_of_several_claims_at_once_one_succeeds(world: World) -> None:
     def claim(number: int) -> None:
         barrier.wait()
         with world.db.write() as session:
-            job = lifecycle.start(session, job_id, owner=f"worker-{number}", lease_seconds=60)
+            job = lifecycle.start_job(session, job_id, owner=f"worker-{number}", lease_seconds=60)
             tokens.append(None if job is None else job.lease_token)
 
     threads = [threading.Thread(target=claim, args=(number,)) for number in range(6)]
@@ -92,7 +92,7 @@ def test_several_workers_that_ask_at_once_share_the_queue_in_its_order(world: Wo
     assert sorted(taken, key=str) == sorted([*jobs, None, None], key=str)
     with world.db.write() as session:
         for job_id in jobs:
-            lifecycle.give_back(session, job_id, 1, reason="a test")
+            lifecycle.requeue_job(session, job_id, 1, reason="a test")
     with world.db.read() as session:
         assert [row.id for row in turn_repository.ready_of_project(session, PROJECT)] == [
             jobs[1],
@@ -105,13 +105,13 @@ def test_several_workers_that_ask_at_once_share_the_queue_in_its_order(world: Wo
 def test_time_is_added_up_by_the_databases_clock(world: World) -> None:
     job_id = world.job(timeout_seconds=100)
     with world.db.write() as session:
-        job = lifecycle.start(session, job_id, owner="w", lease_seconds=60)
+        job = lifecycle.start_job(session, job_id, owner="w", lease_seconds=60)
         assert job is not None
-        session.execute(update(Job).where(Job.id == job_id).values(started_at=db_now() - 70))
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(started_at=db_now() - 70))
     with world.db.write() as session:
         assert not repository.is_out_of_time(session, job_id)
         assert repository.out_of_time(session, grace=-40)
-        lifecycle.give_back(session, job_id, 1, reason="a test")
+        lifecycle.requeue_job(session, job_id, 1, reason="a test")
     assert 70 <= world.row(job_id).running_seconds < 100
     with world.db.read() as session:
         assert not repository.out_of_time(session, grace=-100)  # it runs no more
@@ -119,16 +119,16 @@ def test_time_is_added_up_by_the_databases_clock(world: World) -> None:
 
 def test_a_preview_is_counted_by_one_worker_and_keeps_every_text(world: World) -> None:
     with world.db.write() as session:
-        session.add(Preview(id="ftpreview-1", project_id=PROJECT, job={"词": None}, rows_shown=3))
+        session.add(PreviewRow(id="ftpreview-1", project_id=PROJECT, job={"词": None}, rows_shown=3))
     with world.db.write() as session:
-        assert previews.waits(session, within=60)
-        taken = previews.claim(session, worker_id="w.1", within=60)
+        assert previews.preview_waits(session, within=60)
+        taken = previews.claim_preview(session, worker_id="w.1", within=60)
         assert taken is not None
-        assert previews.claim(session, worker_id="w.2", within=60) is None
-        assert not previews.waits(session, within=60)
-        previews.note(session, taken.id, "忙")
-        previews.finish(session, taken.id, {"text": "汉␀"})
-        previews.finish(session, "ftpreview-2", {})
+        assert previews.claim_preview(session, worker_id="w.2", within=60) is None
+        assert not previews.preview_waits(session, within=60)
+        previews.set_note(session, taken.id, "忙")
+        previews.finish_preview(session, taken.id, {"text": "汉␀"})
+        previews.finish_preview(session, "ftpreview-2", {})
     with world.db.write() as session:
         kept = previews.by_id(session, "ftpreview-1")
         assert kept is not None
@@ -139,12 +139,12 @@ def test_a_preview_is_counted_by_one_worker_and_keeps_every_text(world: World) -
 def test_only_the_newest_token_moves_a_job(world: World) -> None:
     job_id = world.job()
     with world.db.write() as session:
-        assert repository.claim(session, job_id, owner="worker-1", lease_seconds=60)
+        assert repository.claim_job(session, job_id, owner="worker-1", lease_seconds=60)
     with world.db.write() as session:
-        assert not repository.renew(session, job_id, 0, lease_seconds=60)
-        assert not repository.move(session, job_id, JobState.SUCCEEDED, token=2)
-        assert repository.renew(session, job_id, 1, lease_seconds=60)
-        assert repository.move(session, job_id, JobState.QUEUED, token=1, lease_expires_at=None)
+        assert not repository.renew_lease(session, job_id, 0, lease_seconds=60)
+        assert not repository.move_job(session, job_id, JobState.SUCCEEDED, token=2)
+        assert repository.renew_lease(session, job_id, 1, lease_seconds=60)
+        assert repository.move_job(session, job_id, JobState.QUEUED, token=1, lease_expires_at=None)
         assert repository.pause_wanted(session, job_id, 1) is None
 
 
@@ -217,7 +217,7 @@ def test_of_several_equal_creations_at_once_one_is_carried_out(world: World) -> 
     def ask(number: int) -> None:
         barrier.wait()
         with world.db.write() as session:
-            once = Idempotency(PROJECT, "key", "/v1/x", b"secret", lambda _: None).once
+            once = Idempotency(PROJECT, "key", "/v1/x", b"secret", lambda _: None).run_once
             answers.append(once(session, {"a": 1}, Answer, lambda: create(number)).number)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
@@ -247,7 +247,7 @@ def test_an_export_is_asked_for_at_once_made_once_and_collected(world: World) ->
 
     together(lambda: ask(world, job_id, "gguf"))
     with world.db.read() as session:
-        (export_id,) = session.scalars(select(ModelExport.id)).all()
+        (export_id,) = session.scalars(select(ModelExportRow.id)).all()
     together(exporter(world).make_next)
     found = row(world, export_id)
     assert (found.status, found.lease_token) == ("ready", 1)
@@ -255,9 +255,9 @@ def test_an_export_is_asked_for_at_once_made_once_and_collected(world: World) ->
     assert remove_superfluous(world.context, queue) == 0
     assert end_expired_leases(world.context, queue) == 0
     with world.db.write() as session:
-        session.execute(update(JobCheckpoint).values(expires_at=db_now() - 1))
-        session.execute(update(JobArtifact).values(expires_at=db_now() - 1))
-        session.execute(update(Job).values(keep_checkpoints=1))
+        session.execute(update(JobCheckpointRow).values(expires_at=db_now() - 1))
+        session.execute(update(JobArtifactRow).values(expires_at=db_now() - 1))
+        session.execute(update(JobRow).values(keep_checkpoints=1))
     assert Retention()(world.context, queue) == 2
     assert remove_superfluous(world.context, queue) == 1
     assert world.artifacts(job_id) == {}
@@ -268,7 +268,7 @@ def test_an_export_of_a_dead_worker_goes_on(world: World) -> None:
     world.run(job_id)
     export_id = ask(world, job_id, "gguf")
     with world.db.write() as session:
-        assert exports.start(session, owner="dead", lease_seconds=-1) is not None
+        assert exports.start_export(session, owner="dead", lease_seconds=-1) is not None
     assert end_expired_leases(world.context, MemoryJobQueue()) == 1
     exporter(world).make_next()
     found = row(world, export_id)
@@ -283,10 +283,10 @@ def test_a_worker_that_falls_silent_amid_a_transaction_does_not_keep_its_job(
     job_id = world.job()
     other = db.Database(world.settings.database)
     with other.write() as session:
-        assert repository.claim(session, job_id, owner="silent", lease_seconds=-1)
+        assert repository.claim_job(session, job_id, owner="silent", lease_seconds=-1)
     with ExitStack() as stack:
         silent = stack.enter_context(other.write())
-        repository.lock(silent, job_id)
+        repository.lock_job(silent, job_id)
         assert end_expired_leases_of_jobs(world.context, MemoryJobQueue()) == 0  # it waits for nobody
         eventually(lambda: end_expired_leases_of_jobs(world.context, MemoryJobQueue()) == 1)
         with pytest.raises(Unavailable):

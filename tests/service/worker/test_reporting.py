@@ -16,7 +16,7 @@ import pytest
 from service.jobs import lifecycle
 from service.jobs.states import JobState
 from service.worker import reporting
-from service.worker.reporting import reporting as reports
+from service.worker.reporting import report_metrics as reports
 from tests.fixtures.processes import free_port
 from tests.fixtures.wandb_server import ENTITY, KEY, WandbServer, run_wandb_server
 from tests.service.worker.world import World, eventually
@@ -163,7 +163,7 @@ def test_a_paused_job_is_preempted_and_goes_on(world: World, server: WandbServer
 
     def pause() -> None:
         with world.db.write() as session:
-            lifecycle.pause(session, job_id)
+            lifecycle.pause_job(session, job_id)
 
     thread = world.meanwhile(lambda: bool(server.runs) and world.has_step(job_id, 2), pause)
     world.run(job_id, "wait")
@@ -171,7 +171,7 @@ def test_a_paused_job_is_preempted_and_goes_on(world: World, server: WandbServer
     assert world.row(job_id).state == JobState.PAUSED
     assert any('"preempting":true' in text for text in server.received)
     with world.db.write() as session:
-        lifecycle.resume(session, job_id)
+        lifecycle.resume_job(session, job_id)
     world.run(job_id)
     assert run_of(server, job_id).steps() == [1, 2, 4]  # the script keeps a checkpoint at step 3 without an event of it
 
@@ -189,7 +189,7 @@ def test_a_run_is_cancelled_as_its_job(world: World, server: WandbServer) -> Non
 
     def cancel() -> None:
         with world.db.write() as session:
-            lifecycle.cancel(session, job_id)
+            lifecycle.cancel_job(session, job_id)
 
     thread = world.meanwhile(lambda: bool(server.runs) and world.has_step(job_id, 2), cancel)
     world.run(job_id, "wait")
@@ -260,7 +260,7 @@ def test_a_server_that_hangs_later_delays_no_heartbeat(
         server.released.clear()
         eventually(lambda: len(renewals.add(world.row(job_id).lease_expires_at) or renewals) > 5)
         with world.db.write() as session:
-            lifecycle.pause(session, job_id)
+            lifecycle.pause_job(session, job_id)
 
     thread = world.meanwhile(lambda: bool(server.runs) and world.has_step(job_id, 2), hang)
     world.run(job_id, "wait")

@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import update
 
 from service.jobs import lifecycle, repository, results_repository
-from service.jobs.queueing import explained
+from service.jobs.queueing import explain_jobs
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.kit import outbox
 from service.kit.db import db_now
 from service.kit.errors import Unavailable
@@ -102,7 +102,7 @@ def test_only_one_of_several_workers_gets_a_job(world: World) -> None:
     def claim(owner: str) -> None:
         barrier.wait()
         with world.db.write() as session:
-            claims.append(lifecycle.start(session, job_id, owner=owner, lease_seconds=60) is not None)
+            claims.append(lifecycle.start_job(session, job_id, owner=owner, lease_seconds=60) is not None)
 
     threads = [threading.Thread(target=claim, args=(f"worker-{number}",)) for number in range(4)]
     for thread in threads:
@@ -123,7 +123,7 @@ def test_cancel_kills_the_trainer_and_nothing_more_is_written(world: World) -> N
     def cancel() -> None:
         pids.extend(set(_children_of_this_process()) - others)
         with world.db.write() as session:
-            assert lifecycle.cancel(session, job_id)
+            assert lifecycle.cancel_job(session, job_id)
 
     watcher = world.meanwhile(lambda: world.has_step(job_id, 2), cancel)
     world.run(job_id, "wait")
@@ -141,7 +141,7 @@ def test_a_paused_job_keeps_a_checkpoint_and_goes_on_there(world: World) -> None
 
     def pause() -> None:
         with world.db.write() as session:
-            assert lifecycle.pause(session, job_id)
+            assert lifecycle.pause_job(session, job_id)
 
     watcher = world.meanwhile(lambda: world.has_step(job_id, 2), pause)
     world.run(job_id, "wait")
@@ -153,7 +153,7 @@ def test_a_paused_job_keeps_a_checkpoint_and_goes_on_there(world: World) -> None
     assert world.row(job_id).lease_token == 1
 
     with world.db.write() as session:
-        assert lifecycle.resume(session, job_id)
+        assert lifecycle.resume_job(session, job_id)
     world.run(job_id)
     assert world.row(job_id).state == JobState.SUCCEEDED
     steps = [event.once_key for event in world.events(job_id) if (event.once_key or "").startswith("step:")]
@@ -166,8 +166,8 @@ def test_a_stale_worker_publishes_nothing(world: World) -> None:
 
     def take_over() -> None:
         with world.db.write() as session:
-            query = update(Job).where(Job.id == job_id)
-            session.execute(query.values(lease_token=Job.lease_token + 1, lease_owner="worker-2"))
+            query = update(JobRow).where(JobRow.id == job_id)
+            session.execute(query.values(lease_token=JobRow.lease_token + 1, lease_owner="worker-2"))
         taken.append(len(world.events(job_id)))
 
     watcher = world.meanwhile(lambda: world.has_step(job_id, 2), take_over)
@@ -281,13 +281,15 @@ def test_a_failed_attempt_is_tried_again_after_a_growing_pause(tmp_path: Path) -
         world.run(job_id)  # nobody may take it yet
         assert world.row(job_id).lease_token == attempt
         with world.db.write() as session:
-            assert repository.ready(session) == []
-            (why,) = explained(session, world.settings, [job]).values()
+            assert repository.ready_jobs(session) == []
+            (why,) = explain_jobs(session, world.settings, [job]).values()
             assert why is not None
             assert (why.reason, why.position) == ("retrying", None)
             assert "the next one may start in" in why.message
-            assert [row.payload for row in outbox.due(session, Topic.ENQUEUE_JOB)] == [{"job_id": job_id}]  # the first
-            session.execute(update(Job).values(retry_at=db_now() - 1))
+            assert [row.payload for row in outbox.due_effects(session, Topic.ENQUEUE_JOB)] == [
+                {"job_id": job_id}
+            ]  # the first
+            session.execute(update(JobRow).values(retry_at=db_now() - 1))
     world.run(job_id)
     assert world.row(job_id).state == JobState.SUCCEEDED
     assert world.row(job_id).retry_at is None
@@ -301,9 +303,9 @@ def test_a_pause_between_attempts_neither_holds_up_a_cancel_nor_outlasts_one_of_
         world.run(job_id, "fault")
         assert world.row(job_id).retry_at is not None
     with world.db.write() as session:
-        assert lifecycle.cancel(session, cancelled)
-        assert lifecycle.pause(session, paused)
-        assert lifecycle.resume(session, paused)
+        assert lifecycle.cancel_job(session, cancelled)
+        assert lifecycle.pause_job(session, paused)
+        assert lifecycle.resume_job(session, paused)
     assert [world.row(job_id).state for job_id in (cancelled, paused)] == [JobState.CANCELLED, JobState.QUEUED]
     world.run(paused)
     assert world.row(paused).state == JobState.SUCCEEDED
@@ -364,7 +366,7 @@ def test_an_unexpected_error_of_ours_is_logged_and_counted(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("inner words")
 
-    monkeypatch.setattr("service.worker.run.stage", broken)
+    monkeypatch.setattr("service.worker.run.stage_job", broken)
     job_id = world.job()
     world.run(job_id)
     assert (world.row(job_id).state, world.row(job_id).failures) == (JobState.QUEUED, 1)
@@ -376,7 +378,7 @@ def test_a_full_disk_is_one_sentence(world: World, monkeypatch: pytest.MonkeyPat
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("service.worker.run.stage", full)
+    monkeypatch.setattr("service.worker.run.stage_job", full)
     job_id = world.job()
     world.run(job_id)
     assert any("The disk of the worker is full" in message for message in world.messages(job_id))
@@ -386,7 +388,7 @@ def test_a_lost_answer_to_the_last_commit_does_not_delete_the_result(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    real = publish._succeed
+    real = publish._record_success
 
     def succeed(*args: Any) -> None:
         calls.append(1)
@@ -394,7 +396,7 @@ def test_a_lost_answer_to_the_last_commit_does_not_delete_the_result(
         if len(calls) == 1:
             raise Unavailable("The answer got lost.")
 
-    monkeypatch.setattr(publish, "_succeed", succeed)
+    monkeypatch.setattr(publish, "_record_success", succeed)
     job_id = world.job()
     world.run(job_id)
     assert world.row(job_id).state == JobState.SUCCEEDED
@@ -404,7 +406,7 @@ def test_a_lost_answer_to_the_last_commit_does_not_delete_the_result(
 def test_a_job_that_is_not_queued_is_left_alone(world: World) -> None:
     job_id = world.job()
     with world.db.write() as session:
-        lifecycle.cancel(session, job_id)
+        lifecycle.cancel_job(session, job_id)
     before = len(world.events(job_id))
     run_job(world.runtime("succeed"), job_id)
     assert len(world.events(job_id)) == before

@@ -11,21 +11,21 @@ import pytest
 from sqlalchemy import select, update
 
 from service.exports import lifecycle as exports
-from service.exports.tables import ModelExport
-from service.files.tables import File
+from service.exports.tables import ModelExportRow
+from service.files.tables import FileRow
 from service.jobs import lifecycle, repository
 from service.jobs.errors import StaleLease
-from service.jobs.lifecycle import JobError, PublishedFile
+from service.jobs.lifecycle import JobFailureReason, PublishedFile
 from service.jobs.states import TERMINAL, JobState
-from service.jobs.tables import Job, JobArtifact, JobCheckpoint, JobEvent
+from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobEventRow, JobRow
 from service.kit.db import Base
 from service.kit.outbox import OutboxRow, Topic
-from service.models.tables import FineTunedModel
+from service.models.tables import FineTunedModelRow
 from service.worker.checkpoints import CheckpointUploads
 from service.worker.errors import LeaseLost
 from service.worker.lease import Lease
-from service.worker.publish import publish
-from service.worker.relay import Relay
+from service.worker.publish import publish_result
+from service.worker.relay import EventRelay
 from tests.fixtures.databases import BOTH
 from tests.fixtures.postgres import PostgresServer, run_postgres
 from tests.service.worker.scripted_trainer import Script
@@ -35,7 +35,7 @@ from trainer.contract import events
 from trainer.contract.job import JobSpec
 from trainer.contract.result import OUTPUT_FOLDER
 
-ERROR = JobError("c", "坏了")
+ERROR = JobFailureReason("c", "坏了")
 FILE = PublishedFile("report.json", "report.json", "application/json", "jobs/x/report.json", 2, "0" * 64)
 
 
@@ -68,15 +68,15 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, servers: dict[str, Pos
     made.close()
 
 
-def claim(world: World, job_id: str) -> Job:
+def claim(world: World, job_id: str) -> JobRow:
     with world.db.write() as session:
-        job = lifecycle.start(session, job_id, owner="w", lease_seconds=60)
+        job = lifecycle.start_job(session, job_id, owner="w", lease_seconds=60)
         assert job is not None
         return job
 
 
-def succeed(session: Any, job: Job, token: int) -> str:
-    return lifecycle.succeed(
+def succeed(session: Any, job: JobRow, token: int) -> str:
+    return lifecycle.complete_job(
         session,
         job,
         token=token,
@@ -102,7 +102,7 @@ class Frozen:
         )
         self._lay_out()
         with world.db.write() as session:
-            lifecycle.retry_or_fail(session, self.job, token=1, error=ERROR, max_failures=3, crash=True)
+            lifecycle.retry_or_fail_job(session, self.job, token=1, error=ERROR, max_failures=3, crash=True)
         assert claim(world, self.job_id).lease_token == 2
 
     def _lay_out(self) -> None:
@@ -125,20 +125,20 @@ class Frozen:
         assert Script("one_checkpoint", self.folder).run() == 0
 
     def tell(self) -> None:
-        self.lease.tell("too late", "late")
+        self.lease.report_progress("too late", "late")
 
     def relay(self) -> None:
-        relay = Relay(self.world.storage, self.lease, folder=self.folder, poll_seconds=0.01)
+        relay = EventRelay(self.world.storage, self.lease, folder=self.folder, poll_seconds=0.01)
         relay.start()
         relay.drain(in_haste=False)
 
     def checkpoint(self) -> None:
         uploads = CheckpointUploads(self.world.storage, self.lease, folder=self.folder)
-        uploads.add(events.Checkpoint(step=2, path="checkpoints/step-2", metrics={"train_loss": 1.0}))
+        uploads.add_checkpoint(events.Checkpoint(step=2, path="checkpoints/step-2", metrics={"train_loss": 1.0}))
         uploads.finish()
 
     def publish(self) -> None:
-        publish(self.world.context, self.job, self.lease, folder=self.folder)
+        publish_result(self.world.context, self.job, self.lease, folder=self.folder)
 
     def change(self, action: Callable[[Any], object]) -> None:
         with self.world.db.write() as session:
@@ -151,16 +151,16 @@ JOB_PATHS: dict[str, Callable[[Frozen], object]] = {
     "a checkpoint": Frozen.checkpoint,
     "artifacts": Frozen.publish,
     "a success": lambda f: f.change(lambda s: succeed(s, f.job, 1)),
-    "a failure": lambda f: f.change(lambda s: lifecycle.fail(s, f.job_id, ERROR, token=1)),
+    "a failure": lambda f: f.change(lambda s: lifecycle.fail_job(s, f.job_id, ERROR, token=1)),
     "a failed attempt": lambda f: f.change(
-        lambda s: lifecycle.retry_or_fail(s, f.job, token=1, error=ERROR, max_failures=3)
+        lambda s: lifecycle.retry_or_fail_job(s, f.job, token=1, error=ERROR, max_failures=3)
     ),
     "a crash": lambda f: f.change(
-        lambda s: lifecycle.retry_or_fail(s, f.job, token=1, error=ERROR, max_failures=1, crash=True)
+        lambda s: lifecycle.retry_or_fail_job(s, f.job, token=1, error=ERROR, max_failures=1, crash=True)
     ),
-    "a preemption": lambda f: f.change(lambda s: lifecycle.give_back(s, f.job_id, 1, reason="x")),
-    "a pause": lambda f: f.change(lambda s: lifecycle.stand_still(s, f.job_id, 1)),
-    "a timeout": lambda f: f.change(lambda s: lifecycle.time_out(s, f.job_id, token=1)),
+    "a preemption": lambda f: f.change(lambda s: lifecycle.requeue_job(s, f.job_id, 1, reason="x")),
+    "a pause": lambda f: f.change(lambda s: lifecycle.complete_pause(s, f.job_id, 1)),
+    "a timeout": lambda f: f.change(lambda s: lifecycle.time_out_job(s, f.job_id, token=1)),
 }
 
 
@@ -177,13 +177,13 @@ def test_a_stale_worker_s_write_is_refused_and_leaves_no_trace(world: World, tmp
     assert world.row(frozen.job_id).state == JobState.SUCCEEDED
 
 
-EXPORT_PATHS: dict[str, Callable[[Any, ModelExport, World], object]] = {
-    "ready": lambda s, export, _: exports.publish(
+EXPORT_PATHS: dict[str, Callable[[Any, ModelExportRow, World], object]] = {
+    "ready": lambda s, export, _: exports.publish_export(
         s, export, token=1, blob_key="k", size=1, sha256="0" * 64, verification=None
     ),
-    "failed": lambda s, export, w: exports.fail(s, export, w.settings, token=1, error=ERROR),
-    "failed attempt": lambda s, export, w: exports.retry_or_fail(s, export, w.settings, token=1, error=ERROR),
-    "given back": lambda s, export, w: exports.give_back(s, export, w.settings, token=1),
+    "failed": lambda s, export, w: exports.fail_export(s, export, w.settings, token=1, error=ERROR),
+    "failed attempt": lambda s, export, w: exports.retry_or_fail_export(s, export, w.settings, token=1, error=ERROR),
+    "given back": lambda s, export, w: exports.requeue_export(s, export, w.settings, token=1),
 }
 
 
@@ -191,15 +191,15 @@ EXPORT_PATHS: dict[str, Callable[[Any, ModelExport, World], object]] = {
 def test_a_stale_exporter_s_write_is_refused(world: World, path: str) -> None:
     job_id = world.job()
     with world.db.write() as session:
-        started = lifecycle.start(session, job_id, owner="w", lease_seconds=60)
+        started = lifecycle.start_job(session, job_id, owner="w", lease_seconds=60)
         assert started is not None
         succeed(session, started, 1)
     ask(world, job_id, "adapter")
     with world.db.write() as session:
-        export = exports.start(session, owner="w", lease_seconds=60)
+        export = exports.start_export(session, owner="w", lease_seconds=60)
         assert export is not None
-        exports.give_back(session, export, world.settings, token=1)
-        again = exports.start(session, owner="v", lease_seconds=60)
+        exports.requeue_export(session, export, world.settings, token=1)
+        again = exports.start_export(session, owner="v", lease_seconds=60)
         assert again is not None
         assert again.lease_token == 2
     before = rows_of(world)
@@ -210,7 +210,16 @@ def test_a_stale_exporter_s_write_is_refused(world: World, path: str) -> None:
 
 def rows_of(world: World) -> list[tuple[Any, ...]]:
     """Return every row that a worker's write could change."""
-    tables = (Job, JobEvent, JobCheckpoint, JobArtifact, File, FineTunedModel, ModelExport, OutboxRow)
+    tables = (
+        JobRow,
+        JobEventRow,
+        JobCheckpointRow,
+        JobArtifactRow,
+        FileRow,
+        FineTunedModelRow,
+        ModelExportRow,
+        OutboxRow,
+    )
     with world.db.read() as session:
         return [tuple(row) for table in tables for row in session.execute(select(*table.__table__.columns))]
 
@@ -223,14 +232,14 @@ def test_a_cancel_that_comes_with_another_change_wins_or_comes_too_late(world: W
         job = claim(world, job_id)
         changes: dict[str, Callable[[Any], object]] = {
             "success": lambda s, job=job: succeed(s, job, 1),
-            "failure": lambda s, job=job: lifecycle.fail(s, job.id, ERROR, token=1),
-            "preemption": lambda s, job=job: lifecycle.give_back(s, job.id, 1, reason="x"),
-            "lost worker": lambda s, job=job: lifecycle.retry_or_fail(
+            "failure": lambda s, job=job: lifecycle.fail_job(s, job.id, ERROR, token=1),
+            "preemption": lambda s, job=job: lifecycle.requeue_job(s, job.id, 1, reason="x"),
+            "lost worker": lambda s, job=job: lifecycle.retry_or_fail_job(
                 s, job, token=1, error=ERROR, max_failures=3, crash=True
             ),
-            "pause": lambda s, job=job: lifecycle.stand_still(s, job.id, 1),
+            "pause": lambda s, job=job: lifecycle.complete_pause(s, job.id, 1),
         }
-        cancelled = race(world, [changes[other], *[lambda s, job_id=job_id: lifecycle.cancel(s, job_id)] * 2])
+        cancelled = race(world, [changes[other], *[lambda s, job_id=job_id: lifecycle.cancel_job(s, job_id)] * 2])
         state = world.row(job_id).state
         outcomes.add(state)
         if any(cancelled[1:]):
@@ -281,22 +290,22 @@ def test_a_cancel_is_the_end_in_every_state(world: World, state: str) -> None:
     }
     with world.db.write() as session:
         if state in columns:
-            session.execute(update(Job).where(Job.id == job_id).values(**columns[state]))
+            session.execute(update(JobRow).where(JobRow.id == job_id).values(**columns[state]))
     with world.db.write() as session:
-        assert lifecycle.cancel(session, job_id)
+        assert lifecycle.cancel_job(session, job_id)
     with world.db.write() as session:
-        assert lifecycle.start(session, job_id, owner="w", lease_seconds=60) is None
+        assert lifecycle.start_job(session, job_id, owner="w", lease_seconds=60) is None
         assert not lifecycle.queue_up(session, job_id)
-        assert not lifecycle.release(session, job_id)
-        assert not lifecycle.resume(session, job_id)
-        assert not lifecycle.pause(session, job_id)
+        assert not lifecycle.release_job(session, job_id)
+        assert not lifecycle.resume_job(session, job_id)
+        assert not lifecycle.pause_job(session, job_id)
         job = repository.by_id(session, job_id)
         assert job is not None
     for change in (
         lambda s: succeed(s, job, job.lease_token),
-        lambda s: lifecycle.fail(s, job_id, ERROR),
-        lambda s: lifecycle.give_back(s, job_id, job.lease_token, reason="x"),
-        lambda s: lifecycle.stand_still(s, job_id, job.lease_token),
+        lambda s: lifecycle.fail_job(s, job_id, ERROR),
+        lambda s: lifecycle.requeue_job(s, job_id, job.lease_token, reason="x"),
+        lambda s: lifecycle.complete_pause(s, job_id, job.lease_token),
     ):
         with pytest.raises(StaleLease), world.db.write() as session:
             change(session)

@@ -12,7 +12,7 @@ from service.controller.leases import end_expired_leases
 from service.controller.timeouts import end_overdue
 from service.jobs import lifecycle, references, repository
 from service.jobs.states import JobState
-from service.jobs.tables import Job
+from service.jobs.tables import JobRow
 from service.kit.db import db_now
 from service.queue.memory import MemoryJobQueue
 from service.worker.errors import JobTimedOut
@@ -23,12 +23,12 @@ from tests.service.worker.world import PROJECT, World
 def ran(world: World, job_id: str, seconds: float) -> None:
     """Let a running job have been claimed so long ago."""
     with world.db.write() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(started_at=db_now() - seconds))
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(started_at=db_now() - seconds))
 
 
-def claim(world: World, job_id: str) -> Job:
+def claim(world: World, job_id: str) -> JobRow:
     with world.db.write() as session:
-        job = lifecycle.start(session, job_id, owner="w", lease_seconds=1000)
+        job = lifecycle.start_job(session, job_id, owner="w", lease_seconds=1000)
         assert job is not None
         return job
 
@@ -46,8 +46,8 @@ def test_the_worker_ends_the_job_and_keeps_a_last_checkpoint(world: World, monke
     assert job.failures == 0
     name = references.model_name(job, world.settings.organization)
     with world.db.read() as session:
-        start = references.find(session, PROJECT, f"{name}:ckpt-step-3", organization="burnish", param="model")
-        stored = references.stored(session, start.job.id, start.step)
+        start = references.find_result(session, PROJECT, f"{name}:ckpt-step-3", organization="burnish", param="model")
+        stored = references.locate_result(session, start.job.id, start.step)
     assert stored is not None
     assert world.blobs(stored.prefix)
 
@@ -70,13 +70,13 @@ def test_attempts_are_added_up(world: World) -> None:
     job = claim(world, job_id)
     ran(world, job_id, 60)
     with world.db.write() as session:
-        lifecycle.give_back(session, job_id, job.lease_token, reason="a test")
+        lifecycle.requeue_job(session, job_id, job.lease_token, reason="a test")
     assert 60 <= world.row(job_id).running_seconds < 90
     assert world.row(job_id).state == JobState.QUEUED
     job = claim(world, job_id)
     ran(world, job_id, 41)
     with world.db.write() as session:
-        lifecycle.give_back(session, job_id, job.lease_token, reason="a test")
+        lifecycle.requeue_job(session, job_id, job.lease_token, reason="a test")
     assert (world.row(job_id).error or {})["code"] == "timeout"
 
 
@@ -86,14 +86,14 @@ def test_a_dead_workers_time_counts_until_its_lease_expired(world: World) -> Non
     ran(world, job_id, 1000)
     with world.db.write() as session:
         expired = db_now() - 1000 + 99
-        session.execute(update(Job).where(Job.id == job_id).values(lease_expires_at=expired))
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(lease_expires_at=expired))
     assert end_expired_leases(world.context, MemoryJobQueue()) == 1
     job = world.row(job_id)
     assert (job.state, round(job.running_seconds)) == ("queued", 99)
     claim(world, job_id)
     ran(world, job_id, 1000)
     with world.db.write() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(lease_expires_at=db_now() - 998))
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(lease_expires_at=db_now() - 998))
     end_expired_leases(world.context, MemoryJobQueue())
     assert (world.row(job_id).error or {})["code"] == "timeout"
 

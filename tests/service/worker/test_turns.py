@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.controller.dispatch import dispatch, refill
-from service.jobs.queueing import explained
+from service.controller.dispatch import dispatch_jobs, refill_queue
+from service.jobs.queueing import explain_jobs
 from service.jobs.states import TERMINAL
 from service.queue.embedded import EmbeddedValkey
 from service.queue.rq import RqJobQueue
-from service.worker.presence import Presence
+from service.worker.presence import WorkerPresence
 from service.worker.run import WorkerRuntime, run_job
 from service.workers.capacity import GB, Capacity
 from tests.fixtures.valkey import run_valkey
@@ -35,13 +35,13 @@ def in_order_of_start(world: World, *job_ids: str) -> list[str]:
 def test_a_higher_priority_starts_first_though_others_were_sent_before(world: World, valkey: EmbeddedValkey) -> None:
     queue = RqJobQueue(valkey.url)
     low, normal, second = world.job(priority=-10), world.job(), world.job()
-    assert dispatch(world.context, queue) == 3  # these ids lie in Valkey now
+    assert dispatch_jobs(world.context, queue) == 3  # these ids lie in Valkey now
     high = world.job(priority=10)
-    dispatch(world.context, queue)
+    dispatch_jobs(world.context, queue)
     with worker(world, valkey):
         eventually(lambda: all(world.row(job_id).state in TERMINAL for job_id in (low, normal, second, high)))
     assert in_order_of_start(world, low, normal, second, high) == [high, normal, second, low]
-    eventually(lambda: queue.waiting() == set())
+    eventually(lambda: queue.waiting_ids() == set())
     queue.close()
 
 
@@ -54,16 +54,16 @@ def test_a_job_waits_for_a_worker_that_has_what_it_asks_for(
     with worker(world, valkey, name="plain"):
         demanding = world.job(priority=100, resources={**GPU, "labels": ["zone=eu"]})
         ordinary = world.job()
-        dispatch(world.context, queue)
+        dispatch_jobs(world.context, queue)
         eventually(lambda: world.row(ordinary).state in TERMINAL)
-        eventually(lambda: queue.waiting() == set())
+        eventually(lambda: queue.waiting_ids() == set())
         assert world.row(demanding).state == "queued"
         monkeypatch.setenv("BURNISH_WORKER_LABELS", "fast,zone=eu")
         monkeypatch.setenv("BURNISH_WORKER_GPUS", "1")
         with worker(world, valkey, name="fitting"):
 
             def refilled() -> bool:
-                refill(world.context, queue)
+                refill_queue(world.context, queue)
                 return world.row(demanding).state in TERMINAL
 
             eventually(refilled)
@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_passed_over(world: World) -> None:
 
 def reasons(world: World, *job_ids: str) -> list[tuple[str, int | None]]:
     with world.db.read() as session:
-        found = explained(session, world.settings, [world.row(job_id) for job_id in job_ids])
+        found = explain_jobs(session, world.settings, [world.row(job_id) for job_id in job_ids])
     return [(why.reason, why.position) for why in (found[job_id] for job_id in job_ids) if why]
 
 
@@ -106,7 +106,7 @@ def test_a_job_says_why_it_waits(world: World) -> None:
     first, wanted = world.job(), world.job(resources={**GPU, "labels": ["zone=cn"]})
     urgent, child = world.job(priority=5), world.job(start_job=first, waits_for=first)
     assert reasons(world, first, wanted, urgent) == [("no_worker", 2), ("no_worker", 3), ("no_worker", 1)]
-    with Presence(world.context, name="预", capacity=Capacity()):
+    with WorkerPresence(world.context, name="预", capacity=Capacity()):
         eventually(lambda: reasons(world, first) == [("workers_busy", 2)])
         assert reasons(world, wanted, child) == [("no_fitting_worker", 3), ("waits_for_jobs", None)]
     assert reasons(world, first) == [("no_worker", 2)]

@@ -14,11 +14,11 @@ from typing import Any
 from sqlalchemy import case, select, update
 
 from service.context import Context, open_context
-from service.files.tables import File
+from service.files.tables import FileRow
 from service.jobs import lifecycle, repository
 from service.jobs.states import JobState
-from service.jobs.tables import Job, JobArtifact, JobEvent
-from service.keys.tables import Project
+from service.jobs.tables import JobArtifactRow, JobEventRow, JobRow
+from service.keys.tables import ProjectRow
 from service.kit import ids
 from service.kit.db import Base
 from service.kit.outbox import OutboxRow, Topic
@@ -75,14 +75,14 @@ class World:
         self.settings.data.mkdir(exist_ok=True)
         Base.metadata.create_all(self.db.engine)
         with self.db.write() as session:
-            session.add(Project(id=PROJECT, name="tests"))
+            session.add(ProjectRow(id=PROJECT, name="tests"))
 
     def file(self, content: str | bytes = ROWS, filename: str = "训练.jsonl", **columns: Any) -> str:
         data, file_id = content.encode() if isinstance(content, str) else content, ids.new_id(ids.FILE)
         self.storage.put(f"files/{file_id}", [data])
         with self.db.write() as session:
             session.add(
-                File(
+                FileRow(
                     id=file_id,
                     project_id=PROJECT,
                     filename=filename,
@@ -107,7 +107,7 @@ class World:
                 "suffix": "demo",
                 "seed": 7,
             }
-            session.add(Job(id=job_id, project_id=PROJECT, state=JobState.VALIDATING, **(given | columns)))
+            session.add(JobRow(id=job_id, project_id=PROJECT, state=JobState.VALIDATING, **(given | columns)))
             session.flush()
             lifecycle.queue_up(session, job_id)
         return job_id
@@ -123,29 +123,29 @@ class World:
 
     def put_first(self, job_id: str) -> None:
         with self.db.write() as session:
-            session.execute(update(Job).values(priority=case((Job.id == job_id, 100), else_=0)))
+            session.execute(update(JobRow).values(priority=case((JobRow.id == job_id, 100), else_=0)))
 
     def run(self, job_id: str, mode: str = "succeed") -> None:
         self.put_first(job_id)
         run_job(self.runtime(mode), job_id)
 
-    def row(self, job_id: str) -> Job:
+    def row(self, job_id: str) -> JobRow:
         with self.db.read() as session:
             job = repository.by_id(session, job_id)
             assert job is not None
             return job
 
-    def events(self, job_id: str) -> Sequence[JobEvent]:
+    def events(self, job_id: str) -> Sequence[JobEventRow]:
         with self.db.read() as session:
-            query = select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.seq)
+            query = select(JobEventRow).where(JobEventRow.job_id == job_id).order_by(JobEventRow.seq)
             return session.scalars(query).all()
 
     def messages(self, job_id: str) -> list[str]:
         return [event.message for event in self.events(job_id)]
 
-    def artifacts(self, job_id: str) -> dict[str, JobArtifact]:
+    def artifacts(self, job_id: str) -> dict[str, JobArtifactRow]:
         with self.db.read() as session:
-            found = session.scalars(select(JobArtifact).where(JobArtifact.job_id == job_id)).all()
+            found = session.scalars(select(JobArtifactRow).where(JobArtifactRow.job_id == job_id)).all()
             return {artifact.name: artifact for artifact in found}
 
     def outbox(self, topic: Topic) -> list[dict[str, Any]]:

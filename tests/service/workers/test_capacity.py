@@ -74,13 +74,13 @@ def test_workers_are_alive_while_they_say_so(context: Context) -> None:
     capacity = Capacity(gpus=1, labels=frozenset("ba"))
     with context.db.write() as session:
         for worker_id in ("w.1", "w.2", "w.1"):
-            repository.report(session, worker_id, name="工", capacity=capacity)
+            repository.report_worker(session, worker_id, name="工", capacity=capacity)
     with context.db.read() as session:
-        found = repository.alive(session, within=60)
-        assert repository.alive(session, within=-1) == []
+        found = repository.alive_workers(session, within=60)
+        assert repository.alive_workers(session, within=-1) == []
     assert sorted(worker.id for worker in found) == ["w.1", "w.2"]
     assert repository.capacity_of(found[0]) == capacity
     with context.db.write() as session:
-        repository.remove(session, "w.1")
+        repository.remove_worker(session, "w.1")
         assert repository.forget_silent(session, age=60) == 0
         assert repository.forget_silent(session, age=-1) == 1
