@@ -36,13 +36,13 @@ class Writer:
     readers: dict[int, CallReader] = field(default_factory=dict[int, CallReader])
     called: dict[int, int] = field(default_factory=dict[int, int])
 
-    def chunks(self, event: told.Began | told.Piece | told.Ended | told.Done) -> list[Chunk]:
+    def chunks(self, event: told.Began | told.AnswerPiece | told.Ended | told.Done) -> list[Chunk]:
         """Return the chunks for what was told; the last has the usage and no choice."""
         match event:
             case told.Began():
                 self.prompt_tokens = event.prompt_tokens
                 return []
-            case told.Piece():
+            case told.AnswerPiece():
                 return self._said(event.index, event.text, _logprobs(event.logprobs))
             case told.Ended():
                 self.drawn += event.tokens
@@ -91,7 +91,7 @@ class Writer:
         return Chunk(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
 
 
-def _logprobs(tokens: tuple[told.TokenLogprob, ...]) -> Logprobs | None:
+def _logprobs(tokens: tuple[told.PieceLogprob, ...]) -> Logprobs | None:
     if not tokens:
         return None
     return Logprobs(
@@ -107,6 +107,6 @@ def _logprobs(tokens: tuple[told.TokenLogprob, ...]) -> Logprobs | None:
     )
 
 
-def _likely(token: told.TokenLogprob) -> TopLogprob:
+def _likely(token: told.PieceLogprob) -> TopLogprob:
     known = None if token.bytes is None else list(token.bytes)
     return TopLogprob(token=token.token, bytes=known, logprob=token.logprob)

@@ -18,7 +18,7 @@ from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
 from service.storage.errors import BlobNotFound
 from trainer.contract.methods.reinforcement import ReinforcementMethod
-from trainer.graders import needs
+from trainer.graders import required_fields
 
 _OUTCOMES_KEPT = 1000
 _LOOK_SECONDS = 0.5
@@ -109,7 +109,7 @@ def needs_of(job: Job) -> Paths:
     """Return what a job's grader asks for in each row, besides what its method does."""
     method = methods.stored(job.method)
     if isinstance(method, ReinforcementMethod):
-        return tuple(tuple(path) for path in needs(method.reinforcement.grader))
+        return tuple(tuple(path) for path in required_fields(method.reinforcement.grader))
     return ()
 
 

@@ -38,13 +38,13 @@ class CheckpointUploads:
         self._storage = storage
         self._lease = lease
         self._folder = folder
-        self._waiting: deque[events.Checkpoint] = deque()
+        self._waiting: deque[events.CheckpointEvent] = deque()
         self._changed = threading.Condition()
         self._last_was_added = False
         self._abandoned = False
         self._thread: threading.Thread | None = None
 
-    def add(self, event: events.Checkpoint) -> None:
+    def add(self, event: events.CheckpointEvent) -> None:
         """Take a checkpoint on: its files stay until they are stored, though the trainer removes old checkpoints.
 
         Raises LeaseLost or StaleLease where another's place cannot be told.
@@ -102,7 +102,7 @@ class CheckpointUploads:
         except Exception as error:  # noqa: BLE001 - raised again in the supervisor's thread
             self.failure = error
 
-    def _next(self) -> events.Checkpoint | None:
+    def _next(self) -> events.CheckpointEvent | None:
         with self._changed:
             while not self._waiting:
                 if self._last_was_added or self._abandoned:
@@ -126,7 +126,7 @@ class CheckpointUploads:
             target.parent.mkdir(parents=True, exist_ok=True)
             _link(file, target)
 
-    def _store(self, event: events.Checkpoint) -> None:
+    def _store(self, event: events.CheckpointEvent) -> None:
         prefix = f"{job_prefix(self._lease.job_id, self._lease.token)}/checkpoints/step-{event.step}"
         try:
             stored = store_folder(self._storage, self._place(event.step), prefix, self._lease)
@@ -139,7 +139,7 @@ class CheckpointUploads:
         finally:
             shutil.rmtree(self._place(event.step), ignore_errors=True)
 
-    def _record(self, event: events.Checkpoint, prefix: str, stored: StoredFolder) -> None:
+    def _record(self, event: events.CheckpointEvent, prefix: str, stored: StoredFolder) -> None:
         with self._lease.write() as session:
             job = repository.by_id(session, self._lease.job_id)
             results_repository.add_checkpoint(

@@ -51,22 +51,22 @@ def without_nul(text: str) -> str:
 def row_of(event: events.Event) -> Row | None:
     """Return the job's event for a trainer's. None for those that are told otherwise: checkpoints and errors."""
     match event:
-        case events.Step():
+        case events.StepEvent():
             return _step(event)
-        case events.Evaluation():
+        case events.EvaluationEvent():
             return _evaluation(event)
-        case events.Phase():
+        case events.PhaseEvent():
             return Row(message=without_nul(event.message), once_key=f"phase:{event.phase}")
-        case events.Configured():
+        case events.ConfiguredEvent():
             return Row(message=without_nul(event.message), once_key="configured", data={"counts": event.counts})
-        case events.Warning():
+        case events.WarningEvent():
             digest = hashlib.sha256(event.message.encode()).hexdigest()
             return Row(message=without_nul(event.message), once_key=f"warning:{digest[:32]}", level="warn")
         case _:
             return None
 
 
-def _step(event: events.Step) -> Row:
+def _step(event: events.StepEvent) -> Row:
     return Row(
         message=f"Step {event.step}/{event.total_steps}: training loss={event.train_loss:.2f}",
         once_key=f"step:{event.step}",
@@ -75,7 +75,7 @@ def _step(event: events.Step) -> Row:
     )
 
 
-def _evaluation(event: events.Evaluation) -> Row:
+def _evaluation(event: events.EvaluationEvent) -> Row:
     prefix, words = ("full_valid", "full validation") if event.full else ("valid", "validation")
     whose = "starting model, " if event.model == "base" else ""
     shown = {"loss": event.valid_loss, **event.metrics}

@@ -29,7 +29,7 @@ from service.worker.errors import AttemptEnd, AttemptFailed, JobFailed
 from service.worker.hold import Hold, Unleased
 from service.worker.messages import without_nul
 from service.worker.stage import stage, uses_gpu, work_folder
-from trainer.contract.preview import PREVIEW_NAME, Counted, Failed, Outcome
+from trainer.contract.preview import PREVIEW_NAME, CountedJob, PreviewFailure, PreviewOutcome
 
 log = logging.getLogger(__name__)
 
@@ -86,23 +86,23 @@ class Previewer:
             repository.finish(session, preview.id, outcome.model_dump(mode="json"))
         return True
 
-    def _outcome(self, preview: Preview) -> Outcome:
+    def _outcome(self, preview: Preview) -> PreviewOutcome:
         job, hold = job_of(preview), PreviewHold(self._context, preview.id, self._stop)
         try:
             self._check(job)
-            return Outcome(counted=self._count(job, hold, preview.rows_shown))
+            return PreviewOutcome(counted=self._count(job, hold, preview.rows_shown))
         except _Told as told:
-            return Outcome(failed=told.failed)
+            return PreviewOutcome(failed=told.failed)
         except JobFailed as error:
-            return Outcome(failed=_failed(error.error, fault=False))
+            return PreviewOutcome(failed=_failed(error.error, fault=False))
         except AttemptFailed as error:
-            return Outcome(failed=_failed(error.error, fault=True))
+            return PreviewOutcome(failed=_failed(error.error, fault=True))
         except Unavailable:
             raise
         except (AttemptEnd, ServiceError, OSError) as error:
             log.warning("%s: %s", preview.id, error)
             reason = f"The worker could not count the preview ({type(error).__name__}); its log has the details."
-            return Outcome(failed=_failed(JobError("worker_error", reason), fault=True))
+            return PreviewOutcome(failed=_failed(JobError("worker_error", reason), fault=True))
 
     def _check(self, job: Job) -> None:
         """Check the files as those of a job that was created. Raises _Told, AttemptFailed."""
@@ -119,7 +119,7 @@ class Previewer:
                 details = bad.problems["problems"] if bad.problems else None
                 raise _Told(_failed(bad.error, fault=False, details=details))
 
-    def _count(self, job: Job, hold: Hold, rows: int) -> Counted:
+    def _count(self, job: Job, hold: Hold, rows: int) -> CountedJob:
         settings = self._context.settings
         with work_folder(settings.work, job.id, 0) as folder:
             bases = partial(
@@ -176,20 +176,20 @@ class PreviewHold(Unleased):
 
 
 class _Told(Exception):
-    def __init__(self, failed: Failed) -> None:
+    def __init__(self, failed: PreviewFailure) -> None:
         super().__init__(failed.message)
         self.failed = failed
 
 
-def _failed(error: JobError, *, fault: bool, details: list[dict[str, object]] | None = None) -> Failed:
+def _failed(error: JobError, *, fault: bool, details: list[dict[str, object]] | None = None) -> PreviewFailure:
     message = without_nul(error.message)
-    return Failed(code=error.code, message=message, param=error.param, fault=fault, details=details)
+    return PreviewFailure(code=error.code, message=message, param=error.param, fault=fault, details=details)
 
 
-def _read(folder: Path, child: Child) -> Counted:
+def _read(folder: Path, child: Child) -> CountedJob:
     """Return what the child left. Raises _Told, AttemptFailed."""
     try:
-        outcome = Outcome.model_validate_json((folder / PREVIEW_NAME).read_bytes())
+        outcome = PreviewOutcome.model_validate_json((folder / PREVIEW_NAME).read_bytes())
     except (OSError, ValueError) as error:
         log.error("A preview ended without a result. The end of its output:\n%s", child.tail())
         raise AttemptFailed("trainer_crashed", "The program that counts ended without a result.") from error
