@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from trainer.contract.events import Error
+from trainer.contract.events import ErrorEvent
 from trainer.contract.result import ExitCode
 from trainer.kit.errors import TrainerError
 from trainer.kit.event_sink import EventSink
@@ -25,9 +25,9 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, stop.on_signal)
 
     def work() -> ExitCode:
-        from trainer.run import run
+        from trainer.run import run_training_job
 
-        return run(workdir, stop)
+        return run_training_job(workdir, stop)
 
     return run_program(work, partial(_emit_failure, workdir))
 
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
 def _emit_failure(workdir: Path, failure: TrainerError) -> None:
     print_failure(failure)
     sink = EventSink(workdir)
-    sink.emit(Error(code=failure.code, message=failure.message, param=failure.param))
+    sink.emit(ErrorEvent(code=failure.code, message=failure.message, param=failure.param))
     sink.close()
 
 

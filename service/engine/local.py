@@ -20,7 +20,7 @@ from service.engine.writer import ChunkWriter
 from service.kit.errors import InvalidRequest
 from service.kit.fair_turns import Turn
 from service.kit.settings import Settings
-from trainer.contract.chat import Ask, Refused, Sampling
+from trainer.contract.chat import AnswerRefused, Ask, Sampling
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class LocalEngine:
         reader = _AnswerReader(self._settings.stream_stall_seconds, self._turns)
         async with aclosing(self._speaker.ask(ask, _TurnSlices(self, turn))) as events:
             async for event in events:
-                if isinstance(event, Refused):
+                if isinstance(event, AnswerRefused):
                     kind = AnswerFailed if event.fault else InvalidRequest
                     raise kind(event.message, param=event.param, code=event.code)
                 for chunk in writer.make_chunks(event):

@@ -15,19 +15,19 @@ from service.kit.settings import Settings
 from service.kit.tether import tether_command
 from service.worker.child import trainer_environment
 from trainer.contract.chat import (
-    TOLD,
+    CHAT_EVENT,
+    AnswerPiece,
+    AnswerRefused,
     Ask,
     Began,
     Cancel,
+    ChatEvent,
     Done,
     Ended,
     Pause,
     Paused,
-    Piece,
-    Refused,
     Resume,
     Resumed,
-    Told,
 )
 from trainer.frozen import Frozen
 
@@ -38,7 +38,7 @@ _LINE_BYTES = 16 << 20
 _END_SECONDS = 10.0
 _LOG_NAME = "chat.log"
 
-Answer = Began | Piece | Ended | Done | Refused
+Answer = Began | AnswerPiece | Ended | Done | AnswerRefused
 
 
 class ConversationSlices(Protocol):
@@ -89,7 +89,7 @@ class Speaker:
         return None if self._process is None else self._process.pid
 
     async def ask(self, ask: Ask, slices: ConversationSlices | None = None) -> AsyncGenerator[Answer]:
-        """Yield what the program tells, to `Done` or `Refused`. Leaving earlier cancels the answer."""
+        """Yield what the program tells, to `Done` or `AnswerRefused`. Leaving earlier cancels the answer."""
         slices = slices or EndlessSlice()
         await self._wait_for_last_cancel()
         process = await self._ensure_started()
@@ -108,7 +108,7 @@ class Speaker:
                     aside = False
                     await self._send_order(process, Resume(id=ask.id))
                 elif not isinstance(event, Resumed):
-                    ended = isinstance(event, Done | Refused)
+                    ended = isinstance(event, Done | AnswerRefused)
                     yield event
         finally:
             if timer is not None:
@@ -169,15 +169,15 @@ class Speaker:
         with suppress(ConnectionError):  # its end is seen at the next read
             await process.stdin.drain()
 
-    async def _read_event(self, process: asyncio.subprocess.Process, ask_id: str) -> Told:
+    async def _read_event(self, process: asyncio.subprocess.Process, ask_id: str) -> ChatEvent:
         assert process.stdout is not None
         while line := await process.stdout.readline():
-            event = TOLD.validate_json(line)
+            event = CHAT_EVENT.validate_json(line)
             if event.id == ask_id:
                 return event
         status = await process.wait()
         log.error("The program that answers ended with status %d; its log: %s", status, self._folder / _LOG_NAME)
-        return Refused(
+        return AnswerRefused(
             id=ask_id,
             code="engine_died",
             message="The program that answers ended by itself, most likely for lack of memory. It is started again "
@@ -191,7 +191,7 @@ class Speaker:
         It may have paused before it was told so: then nothing more comes.
         """
         await self._send_order(process, Cancel(id=ask_id))
-        while not isinstance(await self._read_event(process, ask_id), Done | Refused | Paused):
+        while not isinstance(await self._read_event(process, ask_id), Done | AnswerRefused | Paused):
             pass
 
 

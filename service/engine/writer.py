@@ -36,13 +36,13 @@ class ChunkWriter:
     readers: dict[int, CallReader] = field(default_factory=dict[int, CallReader])
     called: dict[int, int] = field(default_factory=dict[int, int])
 
-    def make_chunks(self, event: told.Began | told.Piece | told.Ended | told.Done) -> list[Chunk]:
+    def make_chunks(self, event: told.Began | told.AnswerPiece | told.Ended | told.Done) -> list[Chunk]:
         """Return the chunks for what was told; the last has the usage and no choice."""
         match event:
             case told.Began():
                 self.prompt_tokens = event.prompt_tokens
                 return []
-            case told.Piece():
+            case told.AnswerPiece():
                 return self._make_text_chunks(event.index, event.text, _show_logprobs(event.logprobs))
             case told.Ended():
                 self.drawn += event.tokens
@@ -93,7 +93,7 @@ class ChunkWriter:
         return Chunk(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
 
 
-def _show_logprobs(tokens: tuple[told.TokenLogprob, ...]) -> Logprobs | None:
+def _show_logprobs(tokens: tuple[told.PieceLogprob, ...]) -> Logprobs | None:
     if not tokens:
         return None
     return Logprobs(
@@ -109,6 +109,6 @@ def _show_logprobs(tokens: tuple[told.TokenLogprob, ...]) -> Logprobs | None:
     )
 
 
-def _show_top_logprob(token: told.TokenLogprob) -> TopLogprob:
+def _show_top_logprob(token: told.PieceLogprob) -> TopLogprob:
     known = None if token.bytes is None else list(token.bytes)
     return TopLogprob(token=token.token, bytes=known, logprob=token.logprob)

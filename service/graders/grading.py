@@ -8,12 +8,22 @@ from functools import partial
 from typing import Any
 
 from service.graders.turns import PYTHON_SECONDS, GradingTurns, PythonSlotsBusy
-from trainer.graders import AnyGrader, Failure, Grade, GradeErrors, MultiGrader, Question, Reply, leaves, sources
+from trainer.graders import (
+    AnyGrader,
+    Failure,
+    Grade,
+    GradeErrors,
+    GraderQuestion,
+    MultiGrader,
+    Reply,
+    leaf_graders,
+    python_sources,
+)
 from trainer.graders.sandbox import Leash, SandboxLimits, run_python_call
 
 ASKING_SECONDS = 600.0
 """How long the models of one request may take to answer together, as long as OpenAI's clients wait."""
-AskModel = Callable[[Question], Awaitable[Reply]]
+AskModel = Callable[[GraderQuestion], Awaitable[Reply]]
 
 
 async def grade_answer(grader: AnyGrader, body: bytes, *, ask: AskModel, turns: GradingTurns, project_id: str) -> Grade:
@@ -27,7 +37,7 @@ async def grade_answer(grader: AnyGrader, body: bytes, *, ask: AskModel, turns: 
         if outcome.grade is None:
             answers["replies"] = await _ask_all(outcome.questions, ask)
             run = partial(_run_in_turn, turns, project_id)
-            answers["rewards"] = await _run_all(sources(grader)[: outcome.calls], outcome.call, run)
+            answers["rewards"] = await _run_all(python_sources(grader)[: outcome.calls], outcome.call, run)
             outcome = await turns.children.grade_body(project_id, body, answers)
     except Failure as failure:
         return _make_failed_grade(grader, failure)
@@ -35,7 +45,7 @@ async def grade_answer(grader: AnyGrader, body: bytes, *, ask: AskModel, turns: 
     return outcome.grade
 
 
-async def _ask_all(questions: tuple[Question, ...], ask: AskModel) -> list[Any]:
+async def _ask_all(questions: tuple[GraderQuestion, ...], ask: AskModel) -> list[Any]:
     replies: list[Any] = []
     deadline = asyncio.get_running_loop().time() + ASKING_SECONDS
     late = Failure("model_grader_server_error", f"the models took more than {ASKING_SECONDS:g} seconds to answer")
@@ -83,6 +93,6 @@ def _describe_failure(failure: Failure) -> dict[str, str | None]:
 
 def _make_failed_grade(grader: AnyGrader, failure: Failure) -> Grade:
     """Return the grade if the grading itself did not come to an end."""
-    names = leaves(grader) if isinstance(grader, MultiGrader) else ()
-    errors = GradeErrors.of(failure, grader=grader.name)
+    names = leaf_graders(grader) if isinstance(grader, MultiGrader) else ()
+    errors = GradeErrors.from_failure(failure, grader=grader.name)
     return Grade(errors=errors, sub_rewards=dict.fromkeys(names, 0.0))

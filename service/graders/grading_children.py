@@ -20,7 +20,7 @@ from service.graders.grading_program import CPU_SECONDS, READY
 from service.kit.errors import Unavailable
 from service.kit.fair_turns import FairTurns
 from service.kit.tether import tether_command
-from trainer.graders import Failure, Grade, Question
+from trainer.graders import Failure, Grade, GraderQuestion
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class GradingOutcome:
     """A grade; or what the grader asks for before it can give one."""
 
     grade: Grade | None = None
-    questions: tuple[Question, ...] = ()
+    questions: tuple[GraderQuestion, ...] = ()
     calls: int = 0
     call: bytes = b""
     """The arguments of the calls, as the sandbox takes them."""
@@ -172,7 +172,7 @@ def _parse_outcome(said: bytes, call: bytes) -> GradingOutcome:
     told: dict[str, Any] = json.loads(said)
     if "grade" in told:
         return GradingOutcome(grade=Grade.model_validate(told["grade"]))
-    questions = tuple(Question.model_validate(question) for question in told["questions"])
+    questions = tuple(GraderQuestion.model_validate(question) for question in told["questions"])
     return GradingOutcome(questions=questions, calls=told["calls"], call=call)
 
 

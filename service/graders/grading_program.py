@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from service.graders.frames import Pieces, read_message, write_message
-from trainer.graders import GRADER, Failure, Question, Reply, Sample, Tools, grade
+from trainer.graders import GRADER, Failure, GraderQuestion, Reply, Sample, Tools, grade_sample
 from trainer.graders.sandbox import encode_call
 
 CPU_SECONDS = 10
@@ -34,7 +34,7 @@ class GraderWishes:
     def __init__(self, answers: Mapping[str, Any]) -> None:
         self._replies: list[Any] = answers.get("replies", [])
         self._rewards: list[Any] = answers.get("rewards", [])
-        self.questions: list[Question] = []
+        self.questions: list[GraderQuestion] = []
         self.calls = 0
         self.call = b""
 
@@ -43,7 +43,7 @@ class GraderWishes:
         """Whether something has not been answered."""
         return len(self.questions) > len(self._replies) or self.calls > len(self._rewards)
 
-    def ask(self, question: Question) -> Reply:
+    def ask(self, question: GraderQuestion) -> Reply:
         """Return the model's reply. Raises Failure, also if there is none yet."""
         self.questions.append(question)
         return Reply.model_validate(_take_answer(self._replies, len(self.questions)))
@@ -70,10 +70,10 @@ def grade_message(pieces: Pieces) -> Pieces:
     """Return the answer to one message."""
     body: dict[str, Any] = json.loads(pieces[0])
     wishes = GraderWishes(json.loads(pieces[1]))
-    graded = grade(
+    graded = grade_sample(
         GRADER.validate_python(body["grader"]),
         item=body.get("item"),
-        sample=Sample.of(body["model_sample"]),
+        sample=Sample.from_text(body["model_sample"]),
         tools=Tools(wishes.ask, wishes.run_python),
     )
     if not wishes.open:

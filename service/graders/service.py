@@ -22,7 +22,7 @@ from service.jobs.grading import PythonGradersOff
 from service.keys.service import Principal
 from service.kit.errors import ServiceError
 from trainer.graders import Failure, PythonGrader, Reply, TokenUsage
-from trainer.graders import Question as GradersQuestion
+from trainer.graders import GraderQuestion as GradersQuestion
 from trainer.graders.label_model import LabelModelGrader
 from trainer.graders.leaf import Leaf
 from trainer.graders.multi import MultiGrader
@@ -39,7 +39,7 @@ def grader_places(grader: Leaf | MultiGrader) -> Mapping[str, Leaf]:
         return {"grader": grader}
     if isinstance(grader.graders, Leaf):
         return {"grader.graders": grader.graders}
-    return {f"grader.graders.{name}": leaf for name, leaf in grader.parts().items()}
+    return {f"grader.graders.{name}": leaf for name, leaf in grader.named_graders().items()}
 
 
 def find_sources(

@@ -68,7 +68,7 @@ class PythonTurns:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            leash.cut()
+            leash.cut_off()
             await asyncio.wait({task})  # the slot is held until the process is gone
             task.exception()
             raise

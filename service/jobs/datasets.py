@@ -18,7 +18,7 @@ from service.jobs.lifecycle import JobFailureReason
 from service.jobs.tables import JobRow
 from service.storage.errors import BlobNotFound
 from trainer.contract.methods.reinforcement import ReinforcementMethod
-from trainer.graders import needs
+from trainer.graders import required_fields
 
 _OUTCOMES_KEPT = 1000
 _LOOK_SECONDS = 0.5
@@ -113,7 +113,7 @@ def needs_of(job: JobRow) -> Paths:
     """Return what a job's grader asks for in each row, besides what its method does."""
     method = methods.load_method(job.method)
     if isinstance(method, ReinforcementMethod):
-        return tuple(tuple(path) for path in needs(method.reinforcement.grader))
+        return tuple(tuple(path) for path in required_fields(method.reinforcement.grader))
     return ()
 
 

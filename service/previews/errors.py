@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.kit.errors import Conflict, InvalidRequest, Unavailable
-from trainer.contract.preview import Failed
+from trainer.contract.preview import PreviewFailure
 
 _RETRY_SECONDS = 5
 
@@ -67,13 +67,13 @@ class CannotPreview(Unavailable):
     shown = None
     retry = False
 
-    def __init__(self, failed: Failed) -> None:
+    def __init__(self, failed: PreviewFailure) -> None:
         super().__init__(failed.message, param=failed.param, code=failed.code)
 
 
 class WouldFail(InvalidRequest):
     """A job like this one would fail; the sentence is the one that the job would end with."""
 
-    def __init__(self, failed: Failed) -> None:
+    def __init__(self, failed: PreviewFailure) -> None:
         extra = {} if failed.details is None else {"problems": failed.details}
         super().__init__(failed.message, param=failed.param, code=failed.code, extra=extra)

@@ -9,13 +9,13 @@ from sqlalchemy.orm import Session
 from service.jobs import repository as jobs
 from service.jobs.tables import JobRow
 from service.previews.schemas import TimeEstimate
-from trainer.contract.preview import Counted
+from trainer.contract.preview import CountedJob
 
 _LOOKED_AT = 200
 _USED = 20
 
 
-def estimate_time(session: Session, job: JobRow, counted: Counted) -> TimeEstimate:
+def estimate_time(session: Session, job: JobRow, counted: CountedJob) -> TimeEstimate:
     """Return the running time, from claim to result, of a job that was counted."""
     kind = job.method["type"]
     alike = [

@@ -26,7 +26,7 @@ from service.previews.estimates import estimate_time
 from service.previews.schemas import PreviewEstimates, PreviewObject
 from service.previews.tables import PreviewRow
 from service.workers import repository as workers
-from trainer.contract.preview import Counted, Outcome
+from trainer.contract.preview import CountedJob, PreviewOutcome
 
 _COLUMNS = (
     "project_id",
@@ -84,7 +84,7 @@ def read_preview(context: Context, preview_id: str) -> PreviewObject | None:
         preview = repository.by_id(session, preview_id)
         if preview is None or preview.result is None:
             return None
-        outcome = Outcome.model_validate(preview.result)
+        outcome = PreviewOutcome.model_validate(preview.result)
         if outcome.failed is not None:
             raise (CannotPreview if outcome.failed.fault else WouldFail)(outcome.failed)
         assert outcome.counted is not None
@@ -129,7 +129,7 @@ def job_of(preview: PreviewRow) -> JobRow:
     return JobRow(id=preview.id, running_seconds=0.0, **{"adapter_download": "allowed"} | preview.job)
 
 
-def _of_time(job: JobRow, counted: Counted, seconds: float | None) -> Sequence[str]:
+def _of_time(job: JobRow, counted: CountedJob, seconds: float | None) -> Sequence[str]:
     """Return warnings about limits that the estimated time passes."""
     limits = {"timeout": job.timeout_seconds}
     minutes = (job.budget or {}).get("max_gpu_minutes")

@@ -26,4 +26,4 @@ class PreviewRow(Base):
     note: Mapped[str | None] = mapped_column(Text)
     """What the worker is busy with before it can count."""
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """`trainer.contract.preview.Outcome`; null until it is there."""
+    """`trainer.contract.preview.PreviewOutcome`; null until it is there."""

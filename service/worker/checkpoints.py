@@ -38,13 +38,13 @@ class CheckpointUploads:
         self._storage = storage
         self._lease = lease
         self._folder = folder
-        self._waiting: deque[events.Checkpoint] = deque()
+        self._waiting: deque[events.CheckpointEvent] = deque()
         self._changed = threading.Condition()
         self._last_was_added = False
         self._abandoned = False
         self._thread: threading.Thread | None = None
 
-    def add_checkpoint(self, event: events.Checkpoint) -> None:
+    def add_checkpoint(self, event: events.CheckpointEvent) -> None:
         """Take a checkpoint on: its files stay until they are stored, though the trainer removes old checkpoints.
 
         Raises LeaseLost or StaleLease if another's place cannot be told.
@@ -102,7 +102,7 @@ class CheckpointUploads:
         except Exception as error:  # noqa: BLE001 - raised again in the supervisor's thread
             self.failure = error
 
-    def _next_checkpoint(self) -> events.Checkpoint | None:
+    def _next_checkpoint(self) -> events.CheckpointEvent | None:
         with self._changed:
             while not self._waiting:
                 if self._last_was_added or self._abandoned:
@@ -126,7 +126,7 @@ class CheckpointUploads:
             target.parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy(file, target)
 
-    def _store_checkpoint(self, event: events.Checkpoint) -> None:
+    def _store_checkpoint(self, event: events.CheckpointEvent) -> None:
         prefix = f"{job_prefix(self._lease.job_id, self._lease.token)}/checkpoints/step-{event.step}"
         try:
             stored = store_folder(self._storage, self._waiting_folder(event.step), prefix, self._lease)
@@ -139,7 +139,7 @@ class CheckpointUploads:
         finally:
             shutil.rmtree(self._waiting_folder(event.step), ignore_errors=True)
 
-    def _record_checkpoint(self, event: events.Checkpoint, prefix: str, stored: StoredFolder) -> None:
+    def _record_checkpoint(self, event: events.CheckpointEvent, prefix: str, stored: StoredFolder) -> None:
         with self._lease.open_transaction() as session:
             job = repository.by_id(session, self._lease.job_id)
             results_repository.add_checkpoint(

@@ -32,7 +32,7 @@ from trainer.contract.export import (
     ExportCheck,
     ExportSpec,
 )
-from trainer.contract.result import MANIFEST_NAME, Manifest, entries_of, read_manifest, write_manifest
+from trainer.contract.result import MANIFEST_NAME, Manifest, hash_files, read_manifest, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def store_export(
 
     Raises AttemptFailed if it cannot be stored, and StaleLease or LeaseLost if the export is not ours any more.
     """
-    (entry,) = entries_of(file.parent, [file])
+    (entry,) = hash_files(file.parent, [file])
     key = f"{attempt_folder(export, lease.token)}/{export.filename}"
 
     def publish_stored() -> None:
@@ -136,7 +136,7 @@ def _find_source(context: Context, export: ModelExportRow) -> tuple[EarlierResul
 def _zip_folder(source: Path, target: Path, hold: WorkHold, *, facts: dict[str, Any]) -> Path:
     """Pack a folder, with a manifest of what is in it: a checkpoint's own lists what only training needs."""
     files = [path for path in source.rglob("*") if path.is_file() and path != source / MANIFEST_NAME]
-    write_manifest(source, Manifest(files=entries_of(source, files), facts=facts))
+    write_manifest(source, Manifest(files=hash_files(source, files), facts=facts))
     packed = [*files, source / MANIFEST_NAME]
     write_zip(target, ((path.relative_to(source).as_posix(), path) for path in packed), hold)
     return target

@@ -51,22 +51,22 @@ def without_nul(text: str) -> str:
 def row_of(event: events.Event) -> EventRow | None:
     """Return the job's event for a trainer's. None for those that are told otherwise: checkpoints and errors."""
     match event:
-        case events.Step():
+        case events.StepEvent():
             return _make_step_row(event)
-        case events.Evaluation():
+        case events.EvaluationEvent():
             return _make_evaluation_row(event)
-        case events.Phase():
+        case events.PhaseEvent():
             return EventRow(message=without_nul(event.message), once_key=f"phase:{event.phase}")
-        case events.Configured():
+        case events.ConfiguredEvent():
             return EventRow(message=without_nul(event.message), once_key="configured", data={"counts": event.counts})
-        case events.Warning():
+        case events.WarningEvent():
             digest = hashlib.sha256(event.message.encode()).hexdigest()
             return EventRow(message=without_nul(event.message), once_key=f"warning:{digest[:32]}", level="warn")
         case _:
             return None
 
 
-def _make_step_row(event: events.Step) -> EventRow:
+def _make_step_row(event: events.StepEvent) -> EventRow:
     return EventRow(
         message=f"Step {event.step}/{event.total_steps}: training loss={event.train_loss:.2f}",
         once_key=f"step:{event.step}",
@@ -75,7 +75,7 @@ def _make_step_row(event: events.Step) -> EventRow:
     )
 
 
-def _make_evaluation_row(event: events.Evaluation) -> EventRow:
+def _make_evaluation_row(event: events.EvaluationEvent) -> EventRow:
     prefix, words = ("full_valid", "full validation") if event.full else ("valid", "validation")
     whose = "starting model, " if event.model == "base" else ""
     shown = {"loss": event.valid_loss, **event.metrics}

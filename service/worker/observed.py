@@ -42,7 +42,7 @@ class AttemptProgress:
 
     def __init__(self) -> None:
         self._tokens: int | None = None
-        self._phase: events.Phase | None = None
+        self._phase: events.PhaseEvent | None = None
         self._last = 0.0
 
     def add_events(self, batch: Sequence[events.Event]) -> None:
@@ -50,9 +50,9 @@ class AttemptProgress:
         for event in batch:
             self._last = max(self._last, event.time)
             metrics.RELAY_SECONDS.observe(max(time.time() - event.time, 0.0))
-            if isinstance(event, events.Step):
+            if isinstance(event, events.StepEvent):
                 self._count_step(event)
-            elif isinstance(event, events.Phase):
+            elif isinstance(event, events.PhaseEvent):
                 self.end_phase(at=event.time)
                 self._phase = event
 
@@ -62,7 +62,7 @@ class AttemptProgress:
         if phase is not None:
             tracing.record_span(phase.phase, phase.time, at or self._last)
 
-    def _count_step(self, event: events.Step) -> None:
+    def _count_step(self, event: events.StepEvent) -> None:
         metrics.TRAINING_STEPS.inc()
         # Tokens are told as a sum: what was before an attempt's first step, another attempt counted.
         before = self._tokens if self._tokens is not None else (0 if event.step == 1 else event.tokens_seen)

@@ -29,7 +29,7 @@ from service.worker.errors import AttemptEnd, AttemptFailed, JobFailedForGood
 from service.worker.hold import UnleasedHold, WorkHold
 from service.worker.messages import without_nul
 from service.worker.stage import stage_job, uses_gpu, work_folder
-from trainer.contract.preview import PREVIEW_NAME, Counted, Failed, Outcome
+from trainer.contract.preview import PREVIEW_NAME, CountedJob, PreviewFailure, PreviewOutcome
 
 log = logging.getLogger(__name__)
 
@@ -86,23 +86,23 @@ class Previewer:
             repository.finish_preview(session, preview.id, outcome.model_dump(mode="json"))
         return True
 
-    def _make_outcome(self, preview: PreviewRow) -> Outcome:
+    def _make_outcome(self, preview: PreviewRow) -> PreviewOutcome:
         job, hold = job_of(preview), PreviewHold(self._context, preview.id, self._stop)
         try:
             self._check_files(job)
-            return Outcome(counted=self._count_preview(job, hold, preview.rows_shown))
+            return PreviewOutcome(counted=self._count_preview(job, hold, preview.rows_shown))
         except _PreviewFailed as told:
-            return Outcome(failed=told.failed)
+            return PreviewOutcome(failed=told.failed)
         except JobFailedForGood as error:
-            return Outcome(failed=_describe_failure(error.error, fault=False))
+            return PreviewOutcome(failed=_describe_failure(error.error, fault=False))
         except AttemptFailed as error:
-            return Outcome(failed=_describe_failure(error.error, fault=True))
+            return PreviewOutcome(failed=_describe_failure(error.error, fault=True))
         except Unavailable:
             raise
         except (AttemptEnd, ServiceError, OSError) as error:
             log.warning("%s: %s", preview.id, error)
             reason = f"The worker could not count the preview ({type(error).__name__}); its log has the details."
-            return Outcome(failed=_describe_failure(JobFailureReason("worker_error", reason), fault=True))
+            return PreviewOutcome(failed=_describe_failure(JobFailureReason("worker_error", reason), fault=True))
 
     def _check_files(self, job: JobRow) -> None:
         """Check the files as those of a job that was created. Raises _PreviewFailed, AttemptFailed."""
@@ -119,7 +119,7 @@ class Previewer:
                 details = bad.problems["problems"] if bad.problems else None
                 raise _PreviewFailed(_describe_failure(bad.error, fault=False, details=details))
 
-    def _count_preview(self, job: JobRow, hold: WorkHold, rows: int) -> Counted:
+    def _count_preview(self, job: JobRow, hold: WorkHold, rows: int) -> CountedJob:
         settings = self._context.settings
         with work_folder(settings.work, job.id, 0) as folder:
             bases = partial(
@@ -176,22 +176,22 @@ class PreviewHold(UnleasedHold):
 
 
 class _PreviewFailed(Exception):
-    def __init__(self, failed: Failed) -> None:
+    def __init__(self, failed: PreviewFailure) -> None:
         super().__init__(failed.message)
         self.failed = failed
 
 
 def _describe_failure(
     error: JobFailureReason, *, fault: bool, details: list[dict[str, object]] | None = None
-) -> Failed:
+) -> PreviewFailure:
     message = without_nul(error.message)
-    return Failed(code=error.code, message=message, param=error.param, fault=fault, details=details)
+    return PreviewFailure(code=error.code, message=message, param=error.param, fault=fault, details=details)
 
 
-def _read_outcome(folder: Path, child: WorkerChild) -> Counted:
+def _read_outcome(folder: Path, child: WorkerChild) -> CountedJob:
     """Return what the child left. Raises _PreviewFailed, AttemptFailed."""
     try:
-        outcome = Outcome.model_validate_json((folder / PREVIEW_NAME).read_bytes())
+        outcome = PreviewOutcome.model_validate_json((folder / PREVIEW_NAME).read_bytes())
     except (OSError, ValueError) as error:
         log.error("A preview ended without a result. The end of its output:\n%s", child.tail())
         raise AttemptFailed("trainer_crashed", "The program that counts ended without a result.") from error

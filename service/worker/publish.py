@@ -32,7 +32,7 @@ from trainer.contract.result import (
     RESULT_CSV,
     FileEntry,
     Manifest,
-    entries_of,
+    hash_files,
     read_manifest,
 )
 
@@ -108,7 +108,7 @@ def _verify_manifest(folder: Path, kind: Kinds) -> Manifest:
     present = {entry.path for entry in checked_entries(manifest, under=f"{OUTPUT_FOLDER}/")}
     required = (*_REQUIRED, *(f"{_KINDS[kind].folder}/{name}" for name in _KINDS[kind].files))
     problems = [f"{path} is not in the manifest" for path in required if path not in present]
-    problems += manifest.verify(folder)
+    problems += manifest.verify_files(folder)
     if problems:
         raise DamagedFiles("; ".join(problems[:5]))
     return manifest
@@ -123,7 +123,7 @@ def _store_files(
     archive = folder / OUTPUT_FOLDER / f"{kind.artifact}.zip"
     result = [entry.path for entry in manifest.files if entry.path.startswith(inside)]
     write_zip(archive, ((path.removeprefix(inside), folder / path) for path in result), lease)
-    entries = (*manifest.files, *entries_of(folder, [archive]))
+    entries = (*manifest.files, *hash_files(folder, [archive]))
     root = prefix.removesuffix(OUTPUT_FOLDER)
     for entry in entries:
         upload_entry(context.storage, f"{root}{entry.path}", folder / entry.path, entry, lease)

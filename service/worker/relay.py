@@ -37,7 +37,7 @@ class EventRelay:
     """
 
     def __init__(self, storage: Storage, lease: Lease, *, folder: Path, poll_seconds: float) -> None:
-        self.error: events.Error | None = None
+        self.error: events.ErrorEvent | None = None
         self._failure: Exception | None = None
         self._uploads = CheckpointUploads(storage, lease, folder=folder)
         self._lease = lease
@@ -108,7 +108,7 @@ class EventRelay:
         position = self._offset
         for line in data[:end].splitlines(keepends=True):
             event = self._parse_line(line)
-            if isinstance(event, events.Checkpoint):
+            if isinstance(event, events.CheckpointEvent):
                 self._write_batch(batch, position)
                 batch = []
                 self._uploads.add_checkpoint(event)
@@ -136,7 +136,7 @@ class EventRelay:
             reason = error.errors(include_url=False, include_input=False)[0]["msg"]
             log.warning("%s: a line of the trainer is no event (%s)", self._lease.job_id, reason)
             return None
-        if isinstance(event, events.Error):
+        if isinstance(event, events.ErrorEvent):
             self.error = event
         return event
 
@@ -154,8 +154,8 @@ def _job_columns(batch: Sequence[events.Event]) -> dict[str, Any]:
     """Return what the newest events change in the job's own row."""
     values: dict[str, Any] = {}
     for event in batch:
-        if isinstance(event, events.Configured):
+        if isinstance(event, events.ConfiguredEvent):
             values["resolved"] = replace_nonfinite(event.hyperparameters)
-        elif isinstance(event, events.Step) and math.isfinite(event.seconds_left):
+        elif isinstance(event, events.StepEvent) and math.isfinite(event.seconds_left):
             values["estimated_finish"] = db_now() + event.seconds_left
     return values

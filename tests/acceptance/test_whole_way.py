@@ -140,7 +140,7 @@ def test_openais_client_trains_a_model_and_gets_everything(
     with client.chat.completions.create(**asked, temperature=0, stream=True) as stream:
         assert "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices) == whole
     adapter = client.jobs.download_adapter(job.id, tmp_path / "adapter", extract=True)
-    assert read_manifest(adapter).verify(adapter) == []
+    assert read_manifest(adapter).verify_files(adapter) == []
     _loads_in_plain_peft(tiny_base, adapter)
     report = client.jobs.report(job.id)
     assert "nan" not in json.dumps(report).lower().split()

@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from tests.benchmarks.measuring import REPOSITORY, Grid, Outcome, Spread, at_least, in_turns, output_options, show
 from tests.benchmarks.trainer_against_trl import prepared_base
 from tests.fixtures.adapters import make_adapter
-from trainer.chat.answers import answer
-from trainer.chat.models import Models
+from trainer.chat.answers import answer_conversation
+from trainer.chat.models import BaseModelCache
 from trainer.contract.chat import AdapterRef, Ask, Ended, Sampling
 from trainer.contract.rows import Message
 
@@ -56,7 +56,7 @@ def benchmark(options: argparse.Namespace) -> Outcome:
                 GENERATE: partial(
                     _generate, _loaded(base, chosen), AutoTokenizer.from_pretrained(base), options.tokens
                 ),
-                ENGINE: partial(_engine, Models(), base, chosen, options.tokens),
+                ENGINE: partial(_engine, BaseModelCache(), base, chosen, options.tokens),
             }
             for warm in roads.values():
                 warm()
@@ -89,7 +89,7 @@ def _generate(model: Any, tokenizer: Any, tokens: int) -> dict[str, Any]:
     return {"speed": drawn / (time.perf_counter() - began), "tokens": drawn}
 
 
-def _engine(models: Models, base: Path, adapter: AdapterRef | None, tokens: int) -> dict[str, Any]:
+def _engine(models: BaseModelCache, base: Path, adapter: AdapterRef | None, tokens: int) -> dict[str, Any]:
     drawn, began = 0, time.perf_counter()
     for number, prompt in enumerate(PROMPTS):
         ask = Ask(
@@ -99,7 +99,9 @@ def _engine(models: Models, base: Path, adapter: AdapterRef | None, tokens: int)
             messages=(Message(role="user", content=prompt),),
             sampling=Sampling(max_tokens=tokens, temperature=0),
         )
-        drawn += sum(event.tokens for event in answer(models, ask, lambda: False) if isinstance(event, Ended))
+        drawn += sum(
+            event.tokens for event in answer_conversation(models, ask, lambda: False) if isinstance(event, Ended)
+        )
     return {"speed": drawn / (time.perf_counter() - began), "tokens": drawn}
 
 

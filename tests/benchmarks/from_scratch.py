@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.measuring import REPOSITORY, Grid, Outcome, at_least, output_options, show
-from trainer.contract.events import EVENT, FILE_NAME, Evaluation
+from trainer.contract.events import EVENT, FILE_NAME, EvaluationEvent
 
 TARGET_LOSS = 1.90
 RECIPE: dict[str, Any] = {
@@ -77,10 +77,10 @@ def run_job(workdir: Path) -> dict[str, Any]:
     return json.loads((workdir / "output" / "report.json").read_bytes())
 
 
-def evaluations(workdir: Path) -> list[Evaluation]:
+def evaluations(workdir: Path) -> list[EvaluationEvent]:
     """Return the job's measurements in their order."""
     events = (EVENT.validate_json(line) for line in (workdir / FILE_NAME).read_bytes().splitlines())
-    return [event for event in events if isinstance(event, Evaluation)]
+    return [event for event in events if isinstance(event, EvaluationEvent)]
 
 
 def options_parser() -> argparse.ArgumentParser:

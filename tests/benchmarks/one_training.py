@@ -31,13 +31,13 @@ from trainer.contract.methods.supervised import (  # noqa: E402
 from trainer.contract.result import sha256_of  # noqa: E402
 from trainer.contract.rows import ChatRow  # noqa: E402
 from trainer.engine.chat_template.render import ChatTemplate  # noqa: E402
-from trainer.engine.data.tokens import TokenizedRow, prepare, tokenize_rows  # noqa: E402
-from trainer.engine.models.load import device, hidden_size, load_config, load_model, load_tokenizer  # noqa: E402
+from trainer.engine.data.tokens import TokenizedRow, fit_rows, tokenize_rows  # noqa: E402
+from trainer.engine.models.load import hidden_size, load_config, load_model, load_tokenizer, pick_device  # noqa: E402
 from trainer.engine.recipe import JobContext  # noqa: E402
 from trainer.engine.scoring.evaluate import score_rows  # noqa: E402
 from trainer.kit.auto import base_learning_rate  # noqa: E402
 from trainer.kit.event_sink import EventSink  # noqa: E402
-from trainer.kit.progress import Progress  # noqa: E402
+from trainer.kit.progress import TrainingProgress  # noqa: E402
 from trainer.kit.row_files import read_rows  # noqa: E402
 from trainer.kit.stop import StopFlag  # noqa: E402
 from trainer.recipes.supervised import SupervisedRecipe  # noqa: E402
@@ -103,13 +103,13 @@ def burnish(settings: Settings, workdir: Path) -> tuple[Trainer, PeftModel]:
     )
 
     class Fixed(SupervisedRecipe):
-        def resolve(self) -> Resolved:
+        def resolve_hyperparameters(self) -> Resolved:
             return _resolved(settings, lora)
 
     recipe = Fixed(JobContext(workdir, spec, EventSink(workdir), StopFlag(), warn=print))
-    recipe.read()
-    recipe.load()
-    return recipe.make_loop(Progress()), recipe.model
+    recipe.read_data()
+    recipe.prepare_model()
+    return recipe.make_loop(TrainingProgress()), recipe.model
 
 
 def trl(settings: Settings, workdir: Path) -> tuple[Trainer, PeftModel]:
@@ -118,7 +118,7 @@ def trl(settings: Settings, workdir: Path) -> tuple[Trainer, PeftModel]:
     for line in Path(settings.train).read_text(encoding="utf-8").splitlines()[: settings.rows]:
         messages = json.loads(line)["messages"]
         rows.append({"prompt": messages[:-1], "completion": messages[-1:]})
-    on_cpu = device().type == "cpu"
+    on_cpu = pick_device().type == "cpu"
     arguments = SFTConfig(
         output_dir=str(workdir / "trl"),
         per_device_train_batch_size=settings.batch,
@@ -200,7 +200,7 @@ def _held_out_loss(settings: Settings, model: PeftModel, *, base: bool) -> float
 
 def _tokenized(path: str, count: int, template: ChatTemplate) -> tuple[TokenizedRow, ...]:
     rows = read_rows(Path(path), ChatRow, filename=Path(path).name, param="training_file")[:count]
-    return prepare(tokenize_rows(template, rows), 2048).rows
+    return fit_rows(tokenize_rows(template, rows), 2048).rows
 
 
 def _resolved(settings: Settings, lora: LoraParameters) -> Resolved:

@@ -27,7 +27,7 @@ from tests.benchmarks import (
     uploads,
 )
 from tests.benchmarks.measuring import REPOSITORY, Outcome
-from trainer.engine.models.environment import describe
+from trainer.engine.models.environment import describe_environment
 
 TARGET = REPOSITORY / "docs" / "proof"
 
@@ -131,7 +131,7 @@ def _write(name: str, opening: str, module: str, arguments: list[str], outcome: 
 
 def machine() -> str:
     """Describe machine, versions and date, a line each, in Markdown."""
-    facts = describe()
+    facts = describe_environment()
     libraries = {**facts["libraries"], "orjson": version("orjson")}
     lines = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

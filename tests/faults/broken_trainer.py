@@ -23,7 +23,7 @@ def spoil(kind: str) -> None:
 
     from trainer.recipes.supervised import SupervisedLoop
 
-    loss = SupervisedLoop.loss
+    loss = SupervisedLoop.score_batch
 
     def spoiled(self: Any, model: Any, batch: Any) -> Any:
         if self.state.global_step + 1 < AT_STEP:
@@ -38,7 +38,7 @@ def spoil(kind: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does it
         raise AssertionError
 
-    SupervisedLoop.loss = spoiled  # type: ignore[method-assign]
+    SupervisedLoop.score_batch = spoiled  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

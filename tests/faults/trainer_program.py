@@ -24,7 +24,7 @@ from trainer.contract.result import (
     RESULT_CSV,
     ExitCode,
     Manifest,
-    entries_of,
+    hash_files,
     read_manifest,
     write_manifest,
 )
@@ -62,7 +62,7 @@ class Program:
         assert (self.workdir / self.spec.training.path).read_bytes()
         if self.spec.resume:
             self._load()
-        self.sink.emit(events.Phase(phase="training", message=f"Training for {self.steps} steps"))
+        self.sink.emit(events.PhaseEvent(phase="training", message=f"Training for {self.steps} steps"))
         for step in range(self.first, self.steps + 1):
             self._step(step)
             if self.stopped or (step % CHECKPOINT_EVERY == 0 and step < self.steps):
@@ -74,7 +74,7 @@ class Program:
 
     def _load(self) -> None:
         folder = self.workdir / "checkpoint"
-        assert read_manifest(folder).verify(folder) == []
+        assert read_manifest(folder).verify_files(folder) == []
         done, self.state = (folder / "state.txt").read_text().split()
         self.first = int(done) + 1
 
@@ -83,7 +83,7 @@ class Program:
         self.state = chain(self.spec.job_id, step, state=self.state, first=step)
         ledger.note(self.record, self.spec.job_id, self.attempt, step)
         self.sink.emit(
-            events.Step(
+            events.StepEvent(
                 step=step,
                 total_steps=self.steps,
                 epoch=step / self.steps,
@@ -102,20 +102,22 @@ class Program:
         (folder / "state.txt").write_text(f"{step} {self.state}")
         (folder / "adapter_config.json").write_text("{}")
         (folder / WEIGHTS).write_text(self.state)
-        write_manifest(folder, Manifest(files=entries_of(folder, folder.iterdir())))
-        self.sink.emit(events.Checkpoint(step=step, path=f"checkpoints/step-{step}", metrics={"train_loss": 1 / step}))
+        write_manifest(folder, Manifest(files=hash_files(folder, folder.iterdir())))
+        self.sink.emit(
+            events.CheckpointEvent(step=step, path=f"checkpoints/step-{step}", metrics={"train_loss": 1 / step})
+        )
 
     def _finish(self) -> None:
         adapter = self.workdir / ADAPTER_FOLDER
         adapter.mkdir(parents=True)
         (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "tiny"}')
         (adapter / WEIGHTS).write_text(self.state)
-        write_manifest(adapter, Manifest(files=entries_of(adapter, adapter.glob("*"))))
+        write_manifest(adapter, Manifest(files=hash_files(adapter, adapter.glob("*"))))
         (self.workdir / REPORT_JSON).write_text('{"评": 1}')
         (self.workdir / REPORT_HTML).write_text("<!doctype html>")
         (self.workdir / RESULT_CSV).write_text("step,train_loss\n1,1.2\n")
         files = [path for path in (self.workdir / "output").rglob("*") if path.is_file()]
-        write_manifest(self.workdir, Manifest(files=entries_of(self.workdir, files), trained_tokens=self.steps * 10))
+        write_manifest(self.workdir, Manifest(files=hash_files(self.workdir, files), trained_tokens=self.steps * 10))
 
     def _on_signal(self, *_: object) -> None:
         self.stopped = True

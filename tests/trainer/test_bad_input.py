@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.fixtures.tiny_model import make_tiny_model
 from tests.trainer.workdirs import chat, events_of, jsonl, lay_out, training_rows
-from trainer.contract.events import Error
+from trainer.contract.events import ErrorEvent
 from trainer.contract.result import MANIFEST_NAME, ExitCode
-from trainer.engine.loop.training_loop import finite
+from trainer.engine.loop.training_loop import require_finite
 from trainer.kit.errors import TrainerError, as_trainer_error
 from trainer.kit.stop import StopFlag
-from trainer.run import run
+from trainer.run import run_training_job
 
 pytestmark = [
     pytest.mark.integration,
@@ -27,10 +27,10 @@ pytestmark = [
 ]
 
 
-def failed(workdir: Path) -> tuple[ExitCode, Error]:
-    code = run(workdir, StopFlag())
+def failed(workdir: Path) -> tuple[ExitCode, ErrorEvent]:
+    code = run_training_job(workdir, StopFlag())
     assert not (workdir / MANIFEST_NAME).exists()
-    errors = [event for event in events_of(workdir) if isinstance(event, Error)]
+    errors = [event for event in events_of(workdir) if isinstance(event, ErrorEvent)]
     assert len(errors) == 1
     return code, errors[0]
 
@@ -114,9 +114,9 @@ def test_a_model_that_gives_no_numbers(tmp_path: Path, tiny_base: Path) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_diverging_step_ends_the_run(value: float) -> None:
-    assert finite(1.5, 3, "supervised") == 1.5
+    assert require_finite(1.5, 3, "supervised") == 1.5
     with pytest.raises(TrainerError, match="at step 3") as caught:
-        finite(value, 3, "supervised")
+        require_finite(value, 3, "supervised")
     assert caught.value.code == "loss_not_finite"
 
 

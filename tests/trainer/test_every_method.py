@@ -18,11 +18,11 @@ from tests.trainer.recipes.kto.jobs import answers
 from tests.trainer.recipes.ppo.test_job import prompt
 from tests.trainer.recipes.reward.jobs import rankings
 from tests.trainer.workdirs import events_of, jsonl, lay_out, training_rows
-from trainer.contract.events import Step
+from trainer.contract.events import StepEvent
 from trainer.contract.methods import METHODS
 from trainer.contract.result import ADAPTER_FOLDER, REPORT_HTML, REPORT_JSON, ExitCode, read_manifest
 from trainer.kit.stop import StopFlag
-from trainer.run import run
+from trainer.run import run_training_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 
@@ -72,14 +72,14 @@ def test_two_steps(name: str, tiny_base: Path, tmp_path: Path) -> None:
     rows, own = SAMPLES[name]
     method = {"type": name, name: {**BESIDE.get(name, {}), "hyperparameters": {**COMMON, **own}}}
     workdir = lay_out(tmp_path / "w", tiny_base, jsonl(rows), jsonl(rows), method=method, sample_count=1)
-    assert run(workdir, StopFlag()) is ExitCode.DONE, events_of(workdir)[-1]
+    assert run_training_job(workdir, StopFlag()) is ExitCode.DONE, events_of(workdir)[-1]
 
-    steps = [event for event in events_of(workdir) if isinstance(event, Step)]
+    steps = [event for event in events_of(workdir) if isinstance(event, StepEvent)]
     assert [step.step for step in steps] == [1, 2]
     assert all(math.isfinite(step.train_loss) and math.isfinite(step.grad_norm or 0) for step in steps)
 
     manifest = read_manifest(workdir)
-    assert manifest.verify(workdir) == []
+    assert manifest.verify_files(workdir) == []
     report = json.loads((workdir / REPORT_JSON).read_text(encoding="utf-8"))
     assert report["method"] == name
     assert report["comparison"]

@@ -14,8 +14,14 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.trainer.workdirs import events_of
-from trainer.contract.events import Checkpoint, Configured, Evaluation, Phase, Step
-from trainer.contract.events import Warning as WarningEvent
+from trainer.contract.events import (
+    CheckpointEvent,
+    ConfiguredEvent,
+    EvaluationEvent,
+    PhaseEvent,
+    StepEvent,
+    WarningEvent,
+)
 from trainer.contract.job import LineageEntry
 from trainer.contract.result import ADAPTER_FOLDER, REPORT_HTML, REPORT_JSON, RESULT_CSV, read_manifest
 from trainer.report.model import Report
@@ -30,7 +36,7 @@ def no_constants(name: str) -> None:
 
 def test_phases_come_in_order_and_no_error(finished: Path) -> None:
     events = events_of(finished)
-    assert [event.phase for event in events if isinstance(event, Phase)] == [
+    assert [event.phase for event in events if isinstance(event, PhaseEvent)] == [
         "tokenizing",
         "loading",
         "evaluating_base",
@@ -44,7 +50,7 @@ def test_phases_come_in_order_and_no_error(finished: Path) -> None:
 
 
 def test_configuration_is_numbers_and_counts(finished: Path) -> None:
-    (configured,) = [event for event in events_of(finished) if isinstance(event, Configured)]
+    (configured,) = [event for event in events_of(finished) if isinstance(event, ConfiguredEvent)]
     assert "auto" not in json.dumps(configured.hyperparameters)
     assert configured.hyperparameters["total_steps"] == 8  # 23 rows: 8 batches of 3, 4 updates, twice
     assert configured.counts["rows"] == 23
@@ -61,9 +67,9 @@ def test_cut_and_dropped_rows_are_named_by_line(finished: Path) -> None:
 
 
 def test_steps_count_tokens_and_learn(finished: Path) -> None:
-    steps = [event for event in events_of(finished) if isinstance(event, Step)]
+    steps = [event for event in events_of(finished) if isinstance(event, StepEvent)]
     assert [step.step for step in steps] == list(range(1, 9))
-    (configured,) = [event for event in events_of(finished) if isinstance(event, Configured)]
+    (configured,) = [event for event in events_of(finished) if isinstance(event, ConfiguredEvent)]
     assert steps[3].tokens_seen == configured.counts["tokens_per_epoch"]
     assert steps[-1].tokens_seen == 2 * configured.counts["tokens_per_epoch"]
     assert all(step.learning_rate > 0 and step.grad_norm and step.grad_norm > 0 for step in steps)
@@ -72,7 +78,7 @@ def test_steps_count_tokens_and_learn(finished: Path) -> None:
 
 
 def test_evaluations_of_base_and_tuned(finished: Path) -> None:
-    evaluations = [event for event in events_of(finished) if isinstance(event, Evaluation)]
+    evaluations = [event for event in events_of(finished) if isinstance(event, EvaluationEvent)]
     assert [(event.model, event.step) for event in evaluations] == [
         ("base", 0),
         ("tuned", 2),
@@ -88,14 +94,14 @@ def test_evaluations_of_base_and_tuned(finished: Path) -> None:
 
 
 def test_checkpoints_are_whole_and_the_last_three_are_kept(finished: Path) -> None:
-    announced = [event for event in events_of(finished) if isinstance(event, Checkpoint)]
+    announced = [event for event in events_of(finished) if isinstance(event, CheckpointEvent)]
     assert [event.step for event in announced] == [2, 4, 6, 8]
     assert announced[-1].path == "checkpoints/step-8"
     assert {"train_loss", "full_valid_loss"} <= announced[-1].metrics.keys()
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["step-4", "step-6", "step-8"]
     for folder in (finished / "checkpoints").iterdir():
         manifest = read_manifest(folder)
-        assert manifest.verify(folder) == []
+        assert manifest.verify_files(folder) == []
         names = {entry.path for entry in manifest.files}
         assert {"adapter_model.safetensors", "optimizer.pt", "rng_state.pth", "progress.json"} <= names
         assert "training_args.bin" not in names
@@ -103,10 +109,10 @@ def test_checkpoints_are_whole_and_the_last_three_are_kept(finished: Path) -> No
 
 def test_manifest_covers_the_output_and_notices_tampering(finished: Path, tmp_path: Path) -> None:
     manifest = read_manifest(finished)
-    assert manifest.verify(finished) == []
+    assert manifest.verify_files(finished) == []
     files = {path.relative_to(finished).as_posix() for path in (finished / "output").rglob("*") if path.is_file()}
     assert {entry.path for entry in manifest.files} == files
-    steps = [event for event in events_of(finished) if isinstance(event, Step)]
+    steps = [event for event in events_of(finished) if isinstance(event, StepEvent)]
     assert manifest.trained_tokens == steps[-1].tokens_seen
     for entry in manifest.files:
         target = tmp_path / entry.path
@@ -114,7 +120,7 @@ def test_manifest_covers_the_output_and_notices_tampering(finished: Path, tmp_pa
         target.write_bytes((finished / entry.path).read_bytes())
     (tmp_path / RESULT_CSV).write_text("changed")
     (tmp_path / REPORT_JSON).unlink()
-    assert manifest.verify(tmp_path) == [
+    assert manifest.verify_files(tmp_path) == [
         "output/report.json is missing",
         "output/step_metrics.csv does not have the SHA-256 that the manifest states",
     ]
@@ -140,7 +146,7 @@ def test_adapter_loads_with_plain_peft(finished: Path, tiny_base: Path) -> None:
     assert {"adapter_model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md", "manifest.json"} <= {
         path.name for path in folder.iterdir()
     }
-    assert read_manifest(folder).verify(folder) == []
+    assert read_manifest(folder).verify_files(folder) == []
     base = AutoModelForCausalLM.from_pretrained(tiny_base)
     tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), str(folder))
     ids = AutoTokenizer.from_pretrained(folder)("Say 3.", return_tensors="pt")

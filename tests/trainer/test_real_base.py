@@ -11,7 +11,7 @@ import pytest
 
 from service.catalog import load_catalog, locate_source
 from tests.trainer.workdirs import REPOSITORY, environment, events_of, jsonl, lay_out, run
-from trainer.contract.events import Evaluation
+from trainer.contract.events import EvaluationEvent
 from trainer.contract.rows import ChatRow
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
@@ -60,7 +60,7 @@ def test_a_short_training_learns(smollm2: Path, tmp_path: Path) -> None:
     )
     child = run(workdir)
     assert child.returncode == 0, child.stderr.decode()[-3000:]
-    evaluations = [event for event in events_of(workdir) if isinstance(event, Evaluation) and event.full]
+    evaluations = [event for event in events_of(workdir) if isinstance(event, EvaluationEvent) and event.full]
     base = next(event for event in evaluations if event.model == "base")
     assert evaluations[-1].model == "tuned"
     assert base.valid_loss is not None

@@ -11,13 +11,12 @@ import pytest
 
 from tests.trainer.recipes.ppo.test_job import ROWS
 from tests.trainer.workdirs import events_of, jsonl, lay_out, training_rows
-from trainer.contract.events import Checkpoint, Evaluation, Step
-from trainer.contract.events import Warning as WarningEvent
+from trainer.contract.events import CheckpointEvent, EvaluationEvent, StepEvent, WarningEvent
 from trainer.contract.result import ADAPTER_FOLDER, ExitCode
 from trainer.engine.loop.checkpoints import verified_checkpoint
 from trainer.kit.errors import TrainerError
 from trainer.kit.stop import StopFlag
-from trainer.run import run
+from trainer.run import run_training_job
 
 pytestmark = pytest.mark.integration
 
@@ -64,7 +63,7 @@ def lay(request: pytest.FixtureRequest, tiny_base: Path, tmp_path: Path) -> Lay:
 
 
 def go(workdir: Path, stop: StopFlag | None = None) -> ExitCode:
-    return run(workdir, stop or StopFlag())
+    return run_training_job(workdir, stop or StopFlag())
 
 
 def of_kind(workdir: Path, kind: Any) -> list[Any]:
@@ -72,7 +71,7 @@ def of_kind(workdir: Path, kind: Any) -> list[Any]:
 
 
 def last_checkpoint(workdir: Path) -> Path:
-    return workdir / of_kind(workdir, Checkpoint)[-1].path
+    return workdir / of_kind(workdir, CheckpointEvent)[-1].path
 
 
 def weights(workdir: Path) -> bytes:
@@ -82,7 +81,7 @@ def weights(workdir: Path) -> bytes:
 def measures(workdir: Path) -> list[tuple[int, dict[str, float], float | None]]:
     return [
         (event.step, event.metrics, event.valid_loss)
-        for event in of_kind(workdir, Evaluation)
+        for event in of_kind(workdir, EvaluationEvent)
         if event.model == "tuned"
     ]
 
@@ -96,7 +95,7 @@ def test_a_training_that_had_stopped_early_does_not_go_on(lay: Lay) -> None:
 
     resumed = lay("resumed", last_checkpoint(whole), **wild)
     assert go(resumed) is ExitCode.DONE, events_of(resumed)[-1]
-    assert of_kind(resumed, Step) == []
+    assert of_kind(resumed, StepEvent) == []
     assert [event.message for event in of_kind(resumed, WarningEvent) if "Stopped early" in event.message] == said
     assert weights(resumed) == weights(whole)
 
@@ -105,10 +104,10 @@ def test_a_training_that_ended_within_an_epoch_does_not_go_on(lay: Lay) -> None:
     budget = {"budget": {"max_steps": 4}}
     whole = lay("whole", spec=budget)
     assert go(whole) is ExitCode.DONE
-    assert len(of_kind(whole, Step)) == 4
+    assert len(of_kind(whole, StepEvent)) == 4
     resumed = lay("resumed", last_checkpoint(whole), budget)
     assert go(resumed) is ExitCode.DONE
-    assert of_kind(resumed, Step) == []
+    assert of_kind(resumed, StepEvent) == []
     assert weights(resumed) == weights(whole)
 
 
@@ -118,7 +117,7 @@ def test_a_training_whose_minutes_are_used_up_does_not_go_on(lay: Lay) -> None:
     spent = {"budget": {"max_gpu_minutes": 1.0}, "used_seconds": 61.0}
     resumed = lay("resumed", last_checkpoint(stopped), spent)
     assert go(resumed) is ExitCode.DONE
-    assert of_kind(resumed, Step) == []
+    assert of_kind(resumed, StepEvent) == []
 
 
 @pytest.mark.parametrize("step", [2, 5])
@@ -147,7 +146,7 @@ class _StopAfter(StopFlag):
     @property
     def raised(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         path = self._folder / "events.jsonl"
-        return path.exists() and any(event.step >= self._step for event in of_kind(self._folder, Step))
+        return path.exists() and any(event.step >= self._step for event in of_kind(self._folder, StepEvent))
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,10 @@ from peft import PeftConfig
 from safetensors.torch import load_file
 
 from tests.trainer.workdirs import chat, events_of, jsonl, lay_out, training_rows
-from trainer.contract.events import Error, Evaluation, Step
-from trainer.contract.events import Warning as WarningEvent
+from trainer.contract.events import ErrorEvent, EvaluationEvent, StepEvent, WarningEvent
 from trainer.contract.result import ADAPTER_FOLDER, ExitCode
 from trainer.kit.stop import StopFlag
-from trainer.run import run
+from trainer.run import run_training_job
 
 SMALL: dict[str, Any] = {"batch_size": 4, "n_epochs": 1, "dtype": "float32", "learning_rate_multiplier": 3}
 
@@ -27,12 +26,12 @@ def done(
     lora = {"rank": 4, "alpha": 8, **hyperparameters.pop("lora", {})}
     given = {**SMALL, "lora": lora, **hyperparameters}
     lay_out(workdir, base, jsonl(training_rows()), jsonl(held_out) if held_out else None, given)
-    assert run(workdir, StopFlag()) == exits
+    assert run_training_job(workdir, StopFlag()) == exits
     return workdir
 
 
 def losses(workdir: Path) -> list[float]:
-    return [event.train_loss for event in events_of(workdir) if isinstance(event, Step)]
+    return [event.train_loss for event in events_of(workdir) if isinstance(event, StepEvent)]
 
 
 def test_the_kinds_of_lora_are_peft_s(tmp_path: Path, tiny_base: Path) -> None:
@@ -62,7 +61,7 @@ def test_bfloat16_is_near_float32(tmp_path: Path, tiny_base: Path) -> None:
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_schedules(tmp_path: Path, tiny_base: Path, schedule: str) -> None:
     workdir = done(tmp_path / "w", tiny_base, lr_scheduler=schedule, warmup_ratio=0.34)
-    rates = [event.learning_rate for event in events_of(workdir) if isinstance(event, Step)]
+    rates = [event.learning_rate for event in events_of(workdir) if isinstance(event, StepEvent)]
     top = max(rates)
     assert len(rates) == 6
     assert rates[:3] == pytest.approx([top / 4, top / 2, top * 3 / 4]), "not one warm-up step is wasted"
@@ -77,7 +76,7 @@ def test_schedules(tmp_path: Path, tiny_base: Path, schedule: str) -> None:
 
 def test_four_bits_without_a_gpu_are_refused(tmp_path: Path, tiny_base: Path) -> None:
     workdir = done(tmp_path / "w", tiny_base, quantization="4bit", exits=ExitCode.BAD_INPUT)
-    (error,) = [event for event in events_of(workdir) if isinstance(event, Error)]
+    (error,) = [event for event in events_of(workdir) if isinstance(event, ErrorEvent)]
     assert (error.code, error.param) == ("invalid_hyperparameters", "quantization")
     assert "needs a GPU" in error.message
 
@@ -88,9 +87,9 @@ def test_it_ends_early_and_keeps_the_best_weights(tmp_path: Path, tiny_base: Pat
     common: dict[str, Any] = {"n_epochs": 6, "eval_steps": 1, "learning_rate_multiplier": 30, "checkpoint_steps": 1}
     workdir = done(tmp_path / "w", tiny_base, held_out=held_out, early_stopping_patience=2, result="best", **common)
     events = events_of(workdir)
-    values = {event.step: event.valid_loss for event in events if isinstance(event, Evaluation) and event.step}
+    values = {event.step: event.valid_loss for event in events if isinstance(event, EvaluationEvent) and event.step}
     best = min(values, key=lambda step: values[step] or 0)
-    last = max(event.step for event in events if isinstance(event, Step))
+    last = max(event.step for event in events if isinstance(event, StepEvent))
     assert last < 36
     assert last == best + 2
     told = [event.message for event in events if isinstance(event, WarningEvent)]

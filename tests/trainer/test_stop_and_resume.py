@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer.workdirs import events_of, jsonl, lay_out, run, start, training_rows
-from trainer.contract.events import FILE_NAME, Checkpoint, Step
+from trainer.contract.events import FILE_NAME, CheckpointEvent, StepEvent
 from trainer.contract.result import ADAPTER_FOLDER, MANIFEST_NAME, ExitCode, read_manifest
 
 pytestmark = pytest.mark.integration
@@ -55,9 +55,9 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, tiny_base: Path) -> None:
     stopped = lay(tmp_path / "stopped", tiny_base)
     assert stop_in_training(stopped) == ExitCode.STOPPED
     last = events_of(stopped)[-1]
-    assert isinstance(last, Checkpoint)
+    assert isinstance(last, CheckpointEvent)
     assert 6 <= last.step < 100
-    assert read_manifest(stopped / last.path).verify(stopped / last.path) == []
+    assert read_manifest(stopped / last.path).verify_files(stopped / last.path) == []
     assert not (stopped / MANIFEST_NAME).exists()
 
     resumed = lay(tmp_path / "resumed", tiny_base, resume=True)
@@ -65,9 +65,9 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, tiny_base: Path) -> None:
     child = run(resumed)
     assert child.returncode == ExitCode.DONE, child.stderr.decode()[-2000:]
 
-    steps = [event for event in events_of(resumed) if isinstance(event, Step)]
+    steps = [event for event in events_of(resumed) if isinstance(event, StepEvent)]
     assert steps[0].step == last.step + 1
-    expected = [event for event in events_of(whole) if isinstance(event, Step)]
+    expected = [event for event in events_of(whole) if isinstance(event, StepEvent)]
     assert [step.train_loss for step in steps] == [step.train_loss for step in expected[last.step :]]
     assert steps[-1].tokens_seen == expected[-1].tokens_seen
     assert read_manifest(resumed).trained_tokens == read_manifest(whole).trained_tokens

@@ -93,7 +93,7 @@ def run(workdir: Path) -> subprocess.CompletedProcess[bytes]:
 
 def run_here(workdir: Path) -> ExitCode:
     """Run the trainer in this process, which imports torch once for all tests."""
-    from trainer.run import run as run_in_process
+    from trainer.run import run_training_job as run_in_process
 
     return run_in_process(workdir, StopFlag())
 

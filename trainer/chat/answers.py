@@ -13,24 +13,24 @@ import torch
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from trainer.chat.decode import Drawn, Read, draw, read
-from trainer.chat.models import Models
+from trainer.chat.decode import DrawnToken, ReadPrompt, draw_answer, read_prompt
+from trainer.chat.models import BaseModelCache
 from trainer.chat.text import TextStream
-from trainer.contract.chat import Ask, Began, Done, Ended, FinishReason, Paused, Piece, Resumed, TokenLogprob
+from trainer.contract.chat import AnswerPiece, Ask, Began, Done, Ended, FinishReason, Paused, PieceLogprob, Resumed
 from trainer.contract.result import ExitCode
 from trainer.contract.rows import ChatRow, Message
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.kit.errors import TrainerError
 
-Event = Began | Piece | Ended | Paused | Resumed | Done
+Event = Began | AnswerPiece | Ended | Paused | Resumed | Done
 
 
-def _never() -> bool:
+def _never_pauses() -> bool:
     return False
 
 
-def answer(
-    models: Models, ask: Ask, cancelled: Callable[[], bool], pausing: Callable[[], bool] = _never
+def answer_conversation(
+    models: BaseModelCache, ask: Ask, cancelled: Callable[[], bool], pausing: Callable[[], bool] = _never_pauses
 ) -> Generator[Event]:
     """Yield what is to be told of the answers to `ask`. After each `Paused` the models may be used for another.
 
@@ -38,7 +38,7 @@ def answer(
     the base may raise), or FloatingPointError where the model's outputs are not numbers.
     """
     with _Seat(models, ask) as seat:
-        prompt = _tokens(seat.template, ask)
+        prompt = _tokenize_conversation(seat.template, ask)
         room = seat.context - len(prompt)
         if room < 1:
             raise TrainerError(
@@ -48,28 +48,28 @@ def answer(
                 param="messages",
             )
         yield Began(id=ask.id, prompt_tokens=len(prompt))
-        known = read(seat.model(), prompt)
+        known = read_prompt(seat.take_model(), prompt)
         seed = secrets.randbits(63) if ask.sampling.seed is None else ask.sampling.seed
         for index in range(ask.sampling.n):
             if index and seat.out_of_time():
                 yield Ended(id=ask.id, index=index, finish_reason="length", tokens=0)
                 continue
-            generator = torch.Generator(seat.model().device).manual_seed((seed + index) % 2**63)
-            one = _Answer(seat, known, ask, index, min(room, ask.sampling.max_tokens))
-            yield from one.draw(generator, cancelled, pausing)
+            generator = torch.Generator(seat.take_model().device).manual_seed((seed + index) % 2**63)
+            one = _AnswerDraw(seat, known, ask, index, min(room, ask.sampling.max_tokens))
+            yield from one.draw_pieces(generator, cancelled, pausing)
     yield Done(id=ask.id)
 
 
 class _Seat:
     """One conversation's hold of its base and adapter, which it leaves while it pauses; it counts the time of work."""
 
-    def __init__(self, models: Models, ask: Ask) -> None:
+    def __init__(self, models: BaseModelCache, ask: Ask) -> None:
         self._models = models
         self._ask = ask
         self._held = ExitStack()
         self._model: Any = None
         self._worked = 0.0
-        base = models.base(ask.base)
+        base = models.load_base(ask.base)
         self.template, self.context, self.stops = base.template, base.context, base.stops
 
     def __enter__(self) -> _Seat:
@@ -77,16 +77,18 @@ class _Seat:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.leave()
+        self.leave_base()
 
-    def model(self) -> Any:
+    def take_model(self) -> Any:
         """Return the model as it is with the adapter. Raises TrainerError where it cannot be had."""
         if self._model is None:
-            self._model = self._held.enter_context(self._models.base(self._ask.base).using(self._ask.adapter))
+            self._model = self._held.enter_context(
+                self._models.load_base(self._ask.base).use_adapter(self._ask.adapter)
+            )
             self._began = time.monotonic()
         return self._model
 
-    def leave(self) -> None:
+    def leave_base(self) -> None:
         """Keep nothing of the base, so that another one can take its place in memory."""
         self._held.close()
         if self._model is not None:
@@ -99,14 +101,14 @@ class _Seat:
         return seconds is not None and self._worked + time.monotonic() - self._began >= seconds
 
 
-def _tokens(template: ChatTemplate, ask: Ask) -> list[int]:
+def _tokenize_conversation(template: ChatTemplate, ask: Ask) -> list[int]:
     """Render the messages with the model's template, open the assistant's turn, and tokenize.
 
     A row of training is rendered the same way: the template needs an assistant's message, which is left out again.
     """
     row = ChatRow(messages=(*ask.messages, Message(role="assistant", content="")), tools=ask.tools)
     try:
-        messages, tools = template.messages(row)
+        messages, tools = template.prepare_messages(row)
         text = template.render(messages[:-1], tools, prompt=True)
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         raise TrainerError(
@@ -118,65 +120,65 @@ def _tokens(template: ChatTemplate, ask: Ask) -> list[int]:
 
 
 @dataclass
-class _Answer:
+class _AnswerDraw:
     seat: _Seat
-    prompt: Read
+    prompt: ReadPrompt
     ask: Ask
     index: int
     limit: int
 
-    def draw(
+    def draw_pieces(
         self, generator: torch.Generator, cancelled: Callable[[], bool], pausing: Callable[[], bool]
     ) -> Generator[Event]:
         sampling = self.ask.sampling
         stream = TextStream(self.seat.template.tokenizer, sampling.stop)
         count, reason = 0, "length"
-        for drawn in draw(self.seat.model, self.prompt, sampling, generator, self.limit):
+        for drawn in draw_answer(self.seat.take_model, self.prompt, sampling, generator, self.limit):
             count += 1
             if drawn.token in self.seat.stops:
                 reason = "stop"
                 break
-            yield from self._piece(stream.add(drawn.token), drawn)
+            yield from self._make_piece(stream.add_token(drawn.token), drawn)
             if stream.stopped or cancelled():
                 reason = "stop" if stream.stopped else "cancelled"
                 break
             if self.seat.out_of_time():
                 break
             if pausing():
-                yield from self._pause()
-        yield from self._piece(stream.finish(), None)
-        yield self._ended(reason, count)
+                yield from self._pause_answer()
+        yield from self._make_piece(stream.finish_text(), None)
+        yield self._make_end(reason, count)
 
-    def _pause(self) -> Generator[Event]:
-        self.seat.leave()
+    def _pause_answer(self) -> Generator[Event]:
+        self.seat.leave_base()
         yield Paused(id=self.ask.id)
-        self.seat.model()
+        self.seat.take_model()
         yield Resumed(id=self.ask.id)
 
-    def _piece(self, text: str, drawn: Drawn | None) -> Iterator[Piece]:
+    def _make_piece(self, text: str, drawn: DrawnToken | None) -> Iterator[AnswerPiece]:
         told = ()
         if drawn is not None and self.ask.sampling.top_logprobs is not None:
-            told = (_told(self.seat.template.tokenizer, drawn),)
+            told = (_token_logprobs(self.seat.template.tokenizer, drawn),)
         if text or told:
-            yield Piece(id=self.ask.id, index=self.index, text=text, logprobs=told)
+            yield AnswerPiece(id=self.ask.id, index=self.index, text=text, logprobs=told)
 
-    def _ended(self, reason: FinishReason, count: int) -> Ended:
+    def _make_end(self, reason: FinishReason, count: int) -> Ended:
         return Ended(id=self.ask.id, index=self.index, finish_reason=reason, tokens=count)
 
 
-def _told(tokenizer: PreTrainedTokenizerBase, drawn: Drawn) -> TokenLogprob:
-    top = tuple(_named(tokenizer, token, logprob) for token, logprob in drawn.top)
-    return _named(tokenizer, drawn.token, drawn.logprob).model_copy(update={"top": top})
+def _token_logprobs(tokenizer: PreTrainedTokenizerBase, drawn: DrawnToken) -> PieceLogprob:
+    top = tuple(_name_token(tokenizer, token, logprob) for token, logprob in drawn.top)
+    return _name_token(tokenizer, drawn.token, drawn.logprob).model_copy(update={"top": top})
 
 
-def _named(tokenizer: PreTrainedTokenizerBase, token: int, logprob: float) -> TokenLogprob:
+def _name_token(tokenizer: PreTrainedTokenizerBase, token: int, logprob: float) -> PieceLogprob:
     """Name a token by its text. A part of a character has no text of its own, and its bytes are not told."""
     text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
     whole = "\ufffd" not in text
-    return TokenLogprob(token=text, bytes=tuple(text.encode()) if whole else None, logprob=logprob)
+    return PieceLogprob(token=text, bytes=tuple(text.encode()) if whole else None, logprob=logprob)
 
 
-def not_finite(error: FloatingPointError) -> TrainerError:
+def broken_model_error(error: FloatingPointError) -> TrainerError:
     """Say that a model is broken."""
     return TrainerError(
         "broken_model",

@@ -15,7 +15,7 @@ from trainer.engine.scoring.generation import draw_tokens
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnToken:
     """A token, its natural log-probability under the model itself, and the likeliest tokens in its place."""
 
     token: int
@@ -24,14 +24,14 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadPrompt:
     """A prompt that the model has read: the scores [vocabulary] of the token after it, and the key-value cache."""
 
     scores: torch.Tensor
     cache: Any
 
 
-def read(model: Any, prompt: Sequence[int]) -> Read:
+def read_prompt(model: Any, prompt: Sequence[int]) -> ReadPrompt:
     """Let the model read a prompt."""
     with torch.inference_mode():
         output = model(
@@ -39,12 +39,12 @@ def read(model: Any, prompt: Sequence[int]) -> Read:
             use_cache=True,
             logits_to_keep=1,
         )
-    return Read(output.logits[0, -1].float(), output.past_key_values)
+    return ReadPrompt(output.logits[0, -1].float(), output.past_key_values)
 
 
-def draw(
-    current_model: Callable[[], Any], prompt: Read, sampling: Sampling, generator: torch.Generator, limit: int
-) -> Iterator[Drawn]:
+def draw_answer(
+    current_model: Callable[[], Any], prompt: ReadPrompt, sampling: Sampling, generator: torch.Generator, limit: int
+) -> Iterator[DrawnToken]:
     """Yield up to `limit` tokens. The same generator's state, prompt and weights give the same tokens.
 
     The model is asked for at each token and not kept between them: another base may be loaded in a pause.
@@ -55,47 +55,49 @@ def draw(
     seen: Counter[int] = Counter()
     for _ in range(limit):
         with torch.inference_mode():
-            scores = prompt.scores if token is None else _next(current_model(), token, cache)
-            drawn = _choose(scores, sampling, generator, seen)
+            scores = prompt.scores if token is None else _next_scores(current_model(), token, cache)
+            drawn = _choose_token(scores, sampling, generator, seen)
         yield drawn
         token = drawn.token
         seen[token] += 1
 
 
-def _next(model: Any, token: int, cache: Any) -> torch.Tensor:
+def _next_scores(model: Any, token: int, cache: Any) -> torch.Tensor:
     output = model(input_ids=torch.tensor([[token]], device=model.device), past_key_values=cache, use_cache=True)
     return output.logits[0, -1].float()
 
 
-def _choose(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator, seen: Counter[int]) -> Drawn:
+def _choose_token(
+    scores: torch.Tensor, sampling: Sampling, generator: torch.Generator, seen: Counter[int]
+) -> DrawnToken:
     if not bool(torch.isfinite(scores).all()):
         raise FloatingPointError("the model's outputs are not finite numbers")
     log_probs = scores.log_softmax(-1)
-    token = _pick(_adjusted(scores, sampling, seen), sampling, generator)
+    token = _pick_token(_adjust_scores(scores, sampling, seen), sampling, generator)
     top: tuple[tuple[int, float], ...] = ()
     if sampling.top_logprobs:
         values, numbers = log_probs.topk(min(sampling.top_logprobs, log_probs.numel()))
         top = tuple(zip(numbers.tolist(), values.tolist(), strict=True))
-    return Drawn(token, float(log_probs[token]), top)
+    return DrawnToken(token, float(log_probs[token]), top)
 
 
-def _adjusted(scores: torch.Tensor, sampling: Sampling, seen: Counter[int]) -> torch.Tensor:
+def _adjust_scores(scores: torch.Tensor, sampling: Sampling, seen: Counter[int]) -> torch.Tensor:
     """Apply the caller's bias, and OpenAI's penalties: `score - count · frequency - (count > 0) · presence`."""
     if not sampling.logit_bias and not (seen and (sampling.presence_penalty or sampling.frequency_penalty)):
         return scores
     scores = scores.clone()
-    for token, bias in _inside(sampling.logit_bias, scores.numel()):
+    for token, bias in _bias_in_vocabulary(sampling.logit_bias, scores.numel()):
         scores[token] += bias
     for token, count in seen.items():
         scores[token] -= count * sampling.frequency_penalty + sampling.presence_penalty
     return scores
 
 
-def _inside(bias: dict[int, float], vocabulary: int) -> Collection[tuple[int, float]]:
+def _bias_in_vocabulary(bias: dict[int, float], vocabulary: int) -> Collection[tuple[int, float]]:
     return [(token, value) for token, value in bias.items() if 0 <= token < vocabulary]
 
 
-def _pick(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+def _pick_token(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     if sampling.temperature == 0:
         return int(scores.argmax())
     return int(draw_tokens(scores, sampling.temperature, sampling.top_p, generator))

@@ -16,7 +16,7 @@ from trainer.contract.chat import AdapterRef
 from trainer.contract.result import ExitCode
 from trainer.engine.chat_template.end_of_turn import stop_ids
 from trainer.engine.chat_template.render import ChatTemplate
-from trainer.engine.models.load import context_length, device, load_model, load_tokenizer
+from trainer.engine.models.load import context_length, load_model, load_tokenizer, pick_device
 from trainer.kit.errors import TrainerError
 
 MAX_ADAPTERS = 8
@@ -29,17 +29,17 @@ class LoadedBase:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.template = ChatTemplate(load_tokenizer(folder))
-        self._model: Any = load_model(folder, _dtype())
+        self._model: Any = load_model(folder, _inference_dtype())
         self._model.eval()
         self._adapters: OrderedDict[str, None] = OrderedDict()
         self.context = context_length(self._model.config)
         self.stops = stop_ids(self.template, self._model.generation_config.eos_token_id)
 
     @contextmanager
-    def using(self, adapter: AdapterRef | None) -> Generator[Any, None, None]:
+    def use_adapter(self, adapter: AdapterRef | None) -> Generator[Any, None, None]:
         """Give the model as it is with an adapter, or without any. Raises TrainerError where it does not fit."""
         if adapter is not None:
-            self._activate(adapter)
+            self._activate_adapter(adapter)
             yield self._model
         elif isinstance(self._model, PeftModel):
             with self._model.disable_adapter():
@@ -47,16 +47,16 @@ class LoadedBase:
         else:
             yield self._model
 
-    def _activate(self, adapter: AdapterRef) -> None:
+    def _activate_adapter(self, adapter: AdapterRef) -> None:
         if adapter.name not in self._adapters:
-            self._load(adapter)
+            self._load_adapter(adapter)
             self._adapters[adapter.name] = None
         self._adapters.move_to_end(adapter.name)
         self._model.set_adapter(adapter.name)
         while len(self._adapters) > MAX_ADAPTERS:
             self._model.delete_adapter(self._adapters.popitem(last=False)[0])
 
-    def _load(self, adapter: AdapterRef) -> None:
+    def _load_adapter(self, adapter: AdapterRef) -> None:
         try:
             if isinstance(self._model, PeftModel):
                 self._model.load_adapter(str(adapter.path), adapter.name)
@@ -72,13 +72,13 @@ class LoadedBase:
         self._model.eval()
 
 
-class Models:
+class BaseModelCache:
     """Holds the base that was asked for last."""
 
     def __init__(self) -> None:
         self._base: LoadedBase | None = None
 
-    def base(self, folder: Path) -> LoadedBase:
+    def load_base(self, folder: Path) -> LoadedBase:
         """Return a base, loaded in place of the last one. Raises TrainerError where it cannot be."""
         if self._base is None or self._base.folder != folder:
             self._base = None
@@ -89,6 +89,6 @@ class Models:
         return self._base
 
 
-def _dtype() -> str:
+def _inference_dtype() -> str:
     """Return bfloat16 where a GPU computes in it; a CPU answers in float32, the same on every machine."""
-    return "bfloat16" if device().type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if pick_device().type == "cuda" and torch.cuda.is_bf16_supported() else "float32"

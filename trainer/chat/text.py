@@ -25,21 +25,21 @@ class TextStream:
         self._decoded = 0
         self._held = ""
 
-    def add(self, token: int) -> str:
+    def add_token(self, token: int) -> str:
         """Take a token; return the text that can be shown now."""
         self._tokens.append(token)
         text = self._stream.step(self._backend, token) or ""
         self._decoded += len(text)
-        return self._released(text)
+        return self._release_text(text)
 
-    def finish(self) -> str:
+    def finish_text(self) -> str:
         """Return what is left at the end of the answer."""
         whole = self._backend.decode(self._tokens, skip_special_tokens=True)
-        text = self._released(whole[self._decoded :])
+        text = self._release_text(whole[self._decoded :])
         rest, self._held = self._held, ""
         return text + ("" if self.stopped else rest)
 
-    def _released(self, text: str) -> str:
+    def _release_text(self, text: str) -> str:
         if self.stopped:
             return ""
         self._held += text
@@ -48,13 +48,13 @@ class TextStream:
             self.stopped = True
             shown, self._held = self._held[: min(found)], ""
             return shown
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        keep = max((_overlap_length(self._held, stop) for stop in self._stops), default=0)
         cut = len(self._held) - keep
         shown, self._held = self._held[:cut], self._held[cut:]
         return shown
 
 
-def _overlap(text: str, stop: str) -> int:
+def _overlap_length(text: str, stop: str) -> int:
     """Return how many of the last characters of `text` are the first of `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

@@ -12,21 +12,21 @@ from trainer.frozen import Frozen
 BASE_NAME = "base.json"
 
 
-class GgufSource(Frozen):
+class GgufBaseSource(Frozen):
     """A GGUF file on this machine; quantized weights are expanded to float32."""
 
     kind: Literal["gguf"]
     path: Path
 
 
-class FolderSource(Frozen):
+class FolderBaseSource(Frozen):
     """A folder in the layout of transformers, with safetensors weights."""
 
     kind: Literal["folder"]
     path: Path
 
 
-class HubSource(Frozen):
+class HubBaseSource(Frozen):
     """A repository of the hub at one commit."""
 
     kind: Literal["hf"]
@@ -34,8 +34,8 @@ class HubSource(Frozen):
     revision: str = Field(pattern=r"^[0-9a-f]{7,64}$")
 
 
-Source = Annotated[GgufSource | FolderSource | HubSource, Field(discriminator="kind")]
-SOURCE: TypeAdapter[GgufSource | FolderSource | HubSource] = TypeAdapter(Source)
+Source = Annotated[GgufBaseSource | FolderBaseSource | HubBaseSource, Field(discriminator="kind")]
+SOURCE: TypeAdapter[GgufBaseSource | FolderBaseSource | HubBaseSource] = TypeAdapter(Source)
 
 
 class BaseInfo(Frozen):

@@ -73,13 +73,13 @@ class Resume(Frozen):
     id: str
 
 
-class TokenLogprob(Frozen):
+class PieceLogprob(Frozen):
     """A token as text and bytes with its natural log-probability, and the likeliest ones in its place."""
 
     token: str
     bytes: tuple[int, ...] | None
     logprob: float
-    top: tuple[TokenLogprob, ...] = ()
+    top: tuple[PieceLogprob, ...] = ()
 
 
 class Began(Frozen):
@@ -90,14 +90,14 @@ class Began(Frozen):
     prompt_tokens: int
 
 
-class Piece(Frozen):
+class AnswerPiece(Frozen):
     """The next piece of answer number `index`; text, log-probabilities, or both."""
 
     type: Literal["piece"] = "piece"
     id: str
     index: int
     text: str
-    logprobs: tuple[TokenLogprob, ...] = ()
+    logprobs: tuple[PieceLogprob, ...] = ()
 
 
 class Ended(Frozen):
@@ -131,7 +131,7 @@ class Done(Frozen):
     id: str
 
 
-class Refused(Frozen):
+class AnswerRefused(Frozen):
     """No (further) answer. With `fault` it is the machine's, else the request's."""
 
     type: Literal["refused"] = "refused"
@@ -144,5 +144,7 @@ class Refused(Frozen):
 
 Order = Annotated[Ask | Cancel | Pause | Resume, Field(discriminator="type")]
 ORDER: TypeAdapter[Ask | Cancel | Pause | Resume] = TypeAdapter(Order)
-Told = Annotated[Began | Piece | Ended | Paused | Resumed | Done | Refused, Field(discriminator="type")]
-TOLD: TypeAdapter[Began | Piece | Ended | Paused | Resumed | Done | Refused] = TypeAdapter(Told)
+ChatEvent = Annotated[
+    Began | AnswerPiece | Ended | Paused | Resumed | Done | AnswerRefused, Field(discriminator="type")
+]
+CHAT_EVENT: TypeAdapter[Began | AnswerPiece | Ended | Paused | Resumed | Done | AnswerRefused] = TypeAdapter(ChatEvent)

@@ -17,7 +17,7 @@ PhaseName = Literal[
 ]
 
 
-class Phase(Frozen):
+class PhaseEvent(Frozen):
     """The run entered another phase; `message` is a sentence for people."""
 
     type: Literal["phase"] = "phase"
@@ -26,7 +26,7 @@ class Phase(Frozen):
     message: str
 
 
-class Configured(Frozen):
+class ConfiguredEvent(Frozen):
     """Every `auto` is a number now, and the rows are counted."""
 
     type: Literal["configured"] = "configured"
@@ -36,7 +36,7 @@ class Configured(Frozen):
     message: str
 
 
-class Step(Frozen):
+class StepEvent(Frozen):
     """One optimizer step, or one iteration of PPO. Loss and accuracy are means over what the step trained on.
 
     `metrics` has the method's own numbers by their names in the report.
@@ -59,7 +59,7 @@ class Step(Frozen):
     seconds_left: float
 
 
-class Evaluation(Frozen):
+class EvaluationEvent(Frozen):
     """A pass over the validation rows; `base` is the model that the job starts from.
 
     The loss is the method's own over all rows: the negative log-likelihood a token where tokens are imitated.
@@ -78,7 +78,7 @@ class Evaluation(Frozen):
     tokens: int = 0
 
 
-class Checkpoint(Frozen):
+class CheckpointEvent(Frozen):
     """A complete checkpoint lies in `checkpoints/step-N`, its files listed in a `manifest.json` of its own."""
 
     type: Literal["checkpoint"] = "checkpoint"
@@ -88,7 +88,7 @@ class Checkpoint(Frozen):
     metrics: dict[str, float]
 
 
-class Warning(Frozen):  # noqa: A001 - the wire's own word for this level
+class WarningEvent(Frozen):
     """Something that people should know and that does not end the run."""
 
     type: Literal["warning"] = "warning"
@@ -96,7 +96,7 @@ class Warning(Frozen):  # noqa: A001 - the wire's own word for this level
     message: str
 
 
-class Error(Frozen):
+class ErrorEvent(Frozen):
     """Why the run ended without a result. `code` is stable, `message` says what, where and what to do."""
 
     type: Literal["error"] = "error"
@@ -106,5 +106,8 @@ class Error(Frozen):
     param: str | None = None
 
 
-Event = Annotated[Phase | Configured | Step | Evaluation | Checkpoint | Warning | Error, Field(discriminator="type")]
+Event = Annotated[
+    PhaseEvent | ConfiguredEvent | StepEvent | EvaluationEvent | CheckpointEvent | WarningEvent | ErrorEvent,
+    Field(discriminator="type"),
+]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -58,7 +58,7 @@ class SpeedEstimate(Frozen):
     method: str
 
 
-class Counted(Frozen):
+class CountedJob(Frozen):
     """What the job would train on, and how."""
 
     hyperparameters: dict[str, Any]
@@ -77,7 +77,7 @@ class Counted(Frozen):
     sample: tuple[SampleRow, ...]
 
 
-class Failed(Frozen):
+class PreviewFailure(Frozen):
     """Why there can be no such job."""
 
     code: str
@@ -89,8 +89,8 @@ class Failed(Frozen):
     """Whether it is the machine's fault and not the request's."""
 
 
-class Outcome(Frozen):
+class PreviewOutcome(Frozen):
     """What `preview.json` has: one of the two."""
 
-    counted: Counted | None = None
-    failed: Failed | None = None
+    counted: CountedJob | None = None
+    failed: PreviewFailure | None = None

@@ -51,7 +51,7 @@ class Manifest(Frozen):
     trained_tokens: int = 0
     facts: dict[str, Any] = Field(default_factory=dict)
 
-    def verify(self, folder: Path) -> list[str]:
+    def verify_files(self, folder: Path) -> list[str]:
         """Return one sentence for each file of the manifest that is missing or differs under `folder`."""
         problems: list[str] = []
         for entry in self.files:
@@ -69,7 +69,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def entries_of(folder: Path, paths: Iterable[Path]) -> tuple[FileEntry, ...]:
+def hash_files(folder: Path, paths: Iterable[Path]) -> tuple[FileEntry, ...]:
     """Hash `paths` and name them relative to `folder`, sorted by path."""
     return tuple(
         FileEntry(path=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=sha256_of(path))
@@ -77,7 +77,7 @@ def entries_of(folder: Path, paths: Iterable[Path]) -> tuple[FileEntry, ...]:
     )
 
 
-def flush(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """Have the disk keep a file's bytes, or a folder's names, through a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

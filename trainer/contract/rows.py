@@ -21,7 +21,7 @@ class FunctionCall(BaseModel):
     name: str = Field(min_length=1)
     arguments: str = "{}"
 
-    def parsed(self) -> Any:
+    def parse_arguments(self) -> Any:
         """Return the arguments as JSON values, or the text itself where it is not JSON."""
         try:
             return json.loads(self.arguments)
@@ -110,7 +110,7 @@ class Prompt(BaseModel):
     parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
-    def _asks(self) -> Prompt:
+    def _ends_with_question(self) -> Prompt:
         if self.messages[-1].role == "assistant":
             raise ValueError("the prompt's last message is the assistant's: there would be nothing to answer")
         return self
@@ -136,7 +136,7 @@ class PreferenceRow(_Row):
         return self
 
 
-class Response(BaseModel):
+class RankedResponse(BaseModel):
     """One response of a ranking; rank 1 is the best, equal ranks are ties, `score` is used for margins.
 
     A file has a response's only message as `message`, and a response of several turns as `messages`.
@@ -158,7 +158,7 @@ class Response(BaseModel):
         return {**{key: given[key] for key in given if key != "message"}, "messages": [given["message"]]}
 
     @model_validator(mode="after")
-    def _ends_with_assistant(self) -> Response:
+    def _ends_with_assistant(self) -> RankedResponse:
         if self.messages[-1].role != "assistant":
             raise ValueError(f"a response ends with a message of the assistant, not of the {self.messages[-1].role}")
         return self
@@ -169,7 +169,7 @@ class RankingRow(_Row):
 
     row_format: ClassVar[str] = "reward"
     input: Prompt
-    responses: tuple[Response, ...] = Field(min_length=2, max_length=64)
+    responses: tuple[RankedResponse, ...] = Field(min_length=2, max_length=64)
 
     @model_validator(mode="before")
     @classmethod
@@ -200,7 +200,7 @@ class ItemRow(PromptRow):
 
     @model_validator(mode="before")
     @classmethod
-    def _whole(cls, value: Any) -> Any:
+    def _keep_whole_row(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         row = cast("dict[str, Any]", value)

@@ -10,12 +10,12 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from trainer.contract.result import ExitCode, Manifest, entries_of, write_manifest
-from trainer.engine.data.batches import collate
+from trainer.contract.result import ExitCode, Manifest, hash_files, write_manifest
+from trainer.engine.data.batches import collate_rows
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.loop.checkpoints import clean_adapter_config
 from trainer.engine.models.load import load_model
-from trainer.engine.scoring.evaluate import evaluating
+from trainer.engine.scoring.evaluate import evaluation_mode
 from trainer.frozen import Frozen
 from trainer.kit.errors import TrainerError
 
@@ -41,7 +41,7 @@ def export_adapter(
     clean_adapter_config(folder, base_id)
     tokenizer.save_pretrained(str(folder))
     (folder / "README.md").write_text(card, encoding="utf-8")
-    files = entries_of(folder, (path for path in folder.rglob("*") if path.is_file()))
+    files = hash_files(folder, (path for path in folder.rglob("*") if path.is_file()))
     write_manifest(folder, Manifest(files=files, facts={"base": base_id}))
 
 
@@ -53,7 +53,7 @@ def verify_export(
     Raises TrainerError (`export_mismatch`) where they differ by more than rounding, or are not numbers.
     """
     chosen = rows[:VERIFIED_ROWS]
-    batch = {name: values.to(model.device) for name, values in collate(chosen, pad_id).items()}
+    batch = {name: values.to(model.device) for name, values in collate_rows(chosen, pad_id).items()}
     del batch["labels"]
     reloaded = PeftModel.from_pretrained(load_model(base, dtype), str(folder))
     difference = logits_difference(model, reloaded, batch, batch["attention_mask"].bool())
@@ -64,8 +64,8 @@ def logits_difference(
     model: Any, reloaded: Any, batch: dict[str, torch.Tensor], real: torch.Tensor | None = None
 ) -> float:
     """Return the largest difference of any logit, at the `real` places [rows, tokens] if they are given."""
-    with evaluating(model), evaluating(reloaded):
-        difference = (_logits(model, batch) - _logits(reloaded, batch)).abs()
+    with evaluation_mode(model), evaluation_mode(reloaded):
+        difference = (_compute_logits(model, batch) - _compute_logits(reloaded, batch)).abs()
     return float((difference if real is None else difference[real]).max())
 
 
@@ -84,5 +84,5 @@ def require_close(what: str, outputs: str, difference: float, tolerance: float, 
     return Verification(rows=rows, max_abs_difference=difference, tolerance=tolerance)
 
 
-def _logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def _compute_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return model(**batch, use_cache=False).logits.float()

@@ -18,19 +18,19 @@ from trainer.contract.result import ExitCode, sha256_of
 from trainer.contract.rows import AnyRow, ChatRow
 from trainer.engine.adapter_export import Verification, export_adapter, verify_export
 from trainer.engine.chat_template.render import ChatTemplate
-from trainer.engine.data.order import steps_of
-from trainer.engine.data.splits import Split, lines_in_words
+from trainer.engine.data.order import iter_step_rows
+from trainer.engine.data.splits import Split, format_lines
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.models.adapters import adapter_shape, add_adapter
 from trainer.engine.models.dtype import DtypeChoice, choose_dtype
-from trainer.engine.models.load import context_length, device, hidden_size, load_config, load_model, load_tokenizer
-from trainer.engine.scoring.samples import Question, answer, questions_of
-from trainer.kit.auto import Workload, resolve, resolve_max_length
-from trainer.kit.budget import Meter
+from trainer.engine.models.load import context_length, hidden_size, load_config, load_model, load_tokenizer, pick_device
+from trainer.engine.scoring.samples import SampleQuestion, answer_greedily, pick_questions
+from trainer.kit.auto import Workload, resolve_auto, resolve_max_length
+from trainer.kit.budget import BudgetMeter
 from trainer.kit.errors import TrainerError
 from trainer.kit.event_sink import EventSink
 from trainer.kit.plot_spec import PlotSpec
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.kit.row_files import read_rows
 from trainer.kit.statistics import Measure
 from trainer.kit.stop import StopFlag
@@ -50,9 +50,9 @@ class JobContext:
     warn: Callable[[str], None]
 
     @cached_property
-    def meter(self) -> Meter:
+    def meter(self) -> BudgetMeter:
         """What the job may still use up; its clock starts at the first look."""
-        return Meter(self.spec.budget, self.spec.used_seconds)
+        return BudgetMeter(self.spec.budget, self.spec.used_seconds)
 
     @property
     def base(self) -> Path:
@@ -68,7 +68,7 @@ class JobContext:
 class Loop(Protocol):
     """A training loop: `fit` runs to the last step, from a checkpoint's folder where there is one."""
 
-    progress: Progress
+    progress: TrainingProgress
 
     def fit(self, checkpoint: Path | None) -> None:
         """Train. Raises Stopped, or TrainerError where the training cannot go on."""
@@ -92,7 +92,7 @@ class Recipe(ABC):
     training: Split[Any]
     validation: Split[Any] | None = None
     max_length: int
-    questions: Sequence[Question] = ()
+    questions: Sequence[SampleQuestion] = ()
 
     def __init__(self, job: JobContext) -> None:
         self.job = job
@@ -120,18 +120,18 @@ class Recipe(ABC):
         return context_length(self.config)
 
     @abstractmethod
-    def read(self) -> None:
+    def read_data(self) -> None:
         """Read and tokenize the data; sets `training`, `validation`, `max_length`. Raises TrainerError."""
 
     @abstractmethod
-    def measure(self, *, full: bool = True) -> tuple[Measure, ...]:
+    def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Measure the model as it is now on the `measured` rows, the headline first; not `full`: on a part of them."""
 
     @abstractmethod
-    def make_loop(self, progress: Progress) -> Loop:
+    def make_loop(self, progress: TrainingProgress) -> Loop:
         """Return the training loop."""
 
-    def lengths(self) -> list[int]:
+    def row_lengths(self) -> list[int]:
         """Return each training row's tokens, in the rows' order."""
         return [len(row.input_ids) for row in self.training.rows]
 
@@ -139,64 +139,64 @@ class Recipe(ABC):
         """Return the conversations whose last turns both models answer for the report; none by default."""
         return ()
 
-    def load(self) -> None:
+    def prepare_model(self) -> None:
         """Load the base with its adapter, and turn every `auto` into a number."""
-        self.settle()
+        self.settle_hyperparameters()
         base = load_model(self.job.base, self.dtype.dtype, self.resolved.quantization)
         self.model = add_adapter(base, self.resolved, start=self.job.start)
 
-    def settle(self) -> None:
-        """Choose the number format and turn every `auto` into a number, without the weights; after `read`."""
+    def settle_hyperparameters(self) -> None:
+        """Choose the number format and turn every `auto` into a number, without the weights; after `read_data`."""
         self.dtype = self.pick_dtype()
-        self.resolved = self.plan()
+        self.resolved = self.plan_hyperparameters()
 
     def pick_dtype(self) -> DtypeChoice:
         """Return the number format of the frozen weights."""
         return choose_dtype(self.hyperparameters.dtype, self.config)
 
-    def resolve(self) -> Resolved:
+    def resolve_hyperparameters(self) -> Resolved:
         """Turn every `auto` into a number."""
         workload = Workload(
-            lengths=tuple(self.lengths()),
+            lengths=tuple(self.row_lengths()),
             hidden_size=hidden_size(self.config),
-            device="cuda" if device().type == "cuda" else "cpu",
+            device="cuda" if pick_device().type == "cuda" else "cpu",
             dtype=self.dtype.dtype,
             max_length=self.max_length,
         )
-        return resolve(self.hyperparameters, workload, self.job.spec.seed, lora=self.lora())
+        return resolve_auto(self.hyperparameters, workload, self.job.spec.seed, lora=self.lora_shape())
 
-    def plan(self) -> Resolved:
+    def plan_hyperparameters(self) -> Resolved:
         """Turn every `auto` into a number, and keep within the budget. Raises TrainerError (`budget_too_small`)."""
-        resolved = self.resolve()
-        return self.job.meter.plan(resolved, self.hyperparameters, self.step_tokens(resolved))
+        resolved = self.resolve_hyperparameters()
+        return self.job.meter.plan_steps(resolved, self.hyperparameters, self.step_tokens(resolved))
 
-    def parts(self, row: Any) -> Sequence[tuple[str, TokenizedRow]]:
+    def preview_parts(self, row: Any) -> Sequence[tuple[str, TokenizedRow]]:
         """Return what a training row shows in a preview: its parts by name, each with the mask that training uses."""
         return [("conversation", row)]
 
-    def sizes(self) -> Sequence[int]:
+    def row_tokens(self) -> Sequence[int]:
         """Return each training row's tokens as the loop counts them."""
-        return self.lengths()
+        return self.row_lengths()
 
     def step_tokens(self, resolved: Resolved) -> Iterator[int] | None:
         """Yield the tokens of each optimizer step to the run's end; None where they are not known beforehand."""
-        sizes = self.sizes()
-        return (sum(sizes[row] for row in rows) for rows in steps_of(self.lengths(), resolved))
+        sizes = self.row_tokens()
+        return (sum(sizes[row] for row in rows) for rows in iter_step_rows(self.row_lengths(), resolved))
 
     def most_tokens(self) -> int:
         """Return the most tokens of a run whose steps' tokens are not known beforehand."""
         raise NotImplementedError
 
-    def lora(self) -> LoraParameters:
+    def lora_shape(self) -> LoraParameters:
         """Return the adapter's shape: as asked, the start adapter's, or the default.
 
         Raises TrainerError (`invalid_hyperparameters`) where the start adapter has another shape than asked for.
         """
         return adapter_shape(self.hyperparameters.lora, self.job.start)
 
-    def ask(self) -> None:
+    def choose_questions(self) -> None:
         """Choose the questions for the report's samples."""
-        self.questions = questions_of(
+        self.questions = pick_questions(
             self.template,
             self.sample_rows(),
             count=self.job.spec.sample_count,
@@ -204,24 +204,24 @@ class Recipe(ABC):
             source="validation" if self.validation else "training",
         )
 
-    def answers(self) -> list[str]:
+    def answer_questions(self) -> list[str]:
         """Answer the questions with the model as it is now."""
-        return answer(self.model, self.template, self.questions)
+        return answer_greedily(self.model, self.template, self.questions)
 
-    def export(self, folder: Path, card: str) -> None:
+    def export_result(self, folder: Path, card: str) -> None:
         """Write the result into `folder`."""
         export_adapter(self.model, self.tokenizer, folder, base_id=self.job.spec.base.id, card=card)
 
-    def verify(self, folder: Path) -> Verification:
+    def verify_result(self, folder: Path) -> Verification:
         """Load the result anew and compare it with the trained model. Raises TrainerError (`export_mismatch`)."""
-        rows = self.probes()
+        rows = self.probe_rows()
         return verify_export(self.model, self.job.base, folder, rows, dtype=self.dtype.dtype, pad_id=self.pad_id)
 
-    def probes(self) -> Sequence[TokenizedRow]:
+    def probe_rows(self) -> Sequence[TokenizedRow]:
         """Return a few rows to compare logits on."""
         return list(self.measured.rows[:4])
 
-    def parameters(self) -> tuple[int, int]:
+    def count_parameters(self) -> tuple[int, int]:
         """Return how many parameters are trained, and all."""
         assert isinstance(self.model, PeftModel)
         trained, total = self.model.get_nb_trainable_parameters()
@@ -251,12 +251,12 @@ class Recipe(ABC):
                 exit_code=ExitCode.FAULT,
             )
 
-    def limit(self, longest: int) -> int:
+    def set_max_length(self, longest: int) -> int:
         """Set and return `max_length`, the most tokens of a row, for rows of at most `longest` tokens."""
         self.max_length = resolve_max_length(self.hyperparameters, longest, self.context)
         return self.max_length
 
-    def tell_losses(self, what: str) -> None:
+    def warn_about_dropped_rows(self, what: str) -> None:
         """Warn about rows that were cut or dropped. Raises TrainerError where no training row is left.
 
         `what` says what a row needs, such as "an assistant's token to train on".
@@ -264,12 +264,10 @@ class Recipe(ABC):
         for split in filter(None, (self.training, self.validation)):
             name = split.file.filename
             if split.cut:
-                at = lines_in_words(split.cut)
+                at = format_lines(split.cut)
                 self.job.warn(f"{name}: {len(split.cut)} row(s) were cut to {self.max_length} tokens, at {at}.")
             if split.dropped:
-                self.job.warn(
-                    f"{name}: {len(split.dropped)} row(s) have no {what}, at {lines_in_words(split.dropped)}."
-                )
+                self.job.warn(f"{name}: {len(split.dropped)} row(s) have no {what}, at {format_lines(split.dropped)}.")
         if not self.training.rows:
             raise TrainerError(
                 "no_trainable_rows",

@@ -7,22 +7,22 @@ from pathlib import Path
 from trainer.contract.export import OUTPUT_FOLDER, ExportCheck, ExportSpec
 from trainer.exporting.check import Judge
 from trainer.exporting.gguf_file import write_gguf
-from trainer.exporting.merging import merge
+from trainer.exporting.merging import merge_model
 from trainer.exporting.model_folder import write_folder
 
 
-def export(spec: ExportSpec, folder: Path) -> ExportCheck:
+def export_model(spec: ExportSpec, folder: Path) -> ExportCheck:
     """Write `output/` in the folder of an export and return how close it comes to the model.
 
     Raises TrainerError: `export_mismatch` where the file does not give the model's logits,
     `unsupported_export` where the format has no place for this model, `invalid_base_model`.
     """
-    merged = merge(spec.kind, folder)
+    merged = merge_model(spec.kind, folder)
     judge = Judge(merged)
     output = folder / OUTPUT_FOLDER
     output.mkdir()
     write = write_gguf if spec.format == "gguf" else write_folder
     written = write(spec, merged, output)
     # Two models in memory at once would double what a worker needs.
-    merged.release()
-    return judge.compare(written, spec.precision)
+    merged.release_weights()
+    return judge.compare_written(written, spec.precision)

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.contract.export import ExportCheck, Precision
 from trainer.contract.result import ExitCode
-from trainer.exporting.merging import Merged
-from trainer.exporting.probes import TEXTS, Logits, encode, logits_of
+from trainer.exporting.merging import MergedModel
+from trainer.exporting.probes import TEXTS, Logits, compute_logits, encode_text
 from trainer.kit.errors import TrainerError
 
 # The same numbers through the same operations: the room is for kernels that sum in another order.
@@ -22,7 +22,7 @@ ROUNDING = {"f32": 1e-3, "f16": 0.02, "bf16": 0.1, "q8_0": 0.15}
 
 
 @dataclass
-class Written:
+class WrittenExport:
     """What was written: how to load it as others do, and the logits of the same weights, rounded in memory."""
 
     rounded: list[Logits]
@@ -32,20 +32,20 @@ class Written:
 class Judge:
     """Keeps a model's logits while its file is written, and compares the file with them afterwards."""
 
-    def __init__(self, merged: Merged) -> None:
+    def __init__(self, merged: MergedModel) -> None:
         self._rows = merged.rows
         self._trained = merged.trained
         self._tokenizer = merged.tokenizer
-        self._merge_difference = _require("the merged weights", merged.trained, merged.merged)
+        self._merge_difference = _require_close("the merged weights", merged.trained, merged.merged)
 
-    def compare(self, written: Written, precision: Precision) -> ExportCheck:
+    def compare_written(self, written: WrittenExport, precision: Precision) -> ExportCheck:
         """Load what was written and compare it. Raises TrainerError (`export_mismatch`)."""
         model, tokenizer = written.load()
-        loaded = logits_of(model, self._rows)
-        difference = _require("the written file", written.rounded, loaded)
-        error = _relative(self._trained, loaded)
+        loaded = compute_logits(model, self._rows)
+        difference = _require_close("the written file", written.rounded, loaded)
+        error = _relative_error(self._trained, loaded)
         if not error <= ROUNDING[precision]:
-            raise _mismatch(f"{precision} changes them by {error:.3g} of their spread; choose a finer precision")
+            raise _mismatch_error(f"{precision} changes them by {error:.3g} of their spread; choose a finer precision")
         self._require_tokenizer(tokenizer)
         return ExportCheck(
             rows=len(self._rows),
@@ -57,31 +57,31 @@ class Judge:
 
     def _require_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         for text in TEXTS:
-            if encode(tokenizer, text) != encode(self._tokenizer, text):
-                raise _mismatch(f"its tokenizer gives other tokens for {text[:20]!r}")
+            if encode_text(tokenizer, text) != encode_text(self._tokenizer, text):
+                raise _mismatch_error(f"its tokenizer gives other tokens for {text[:20]!r}")
 
 
-def _require(what: str, expected: list[Logits], found: list[Logits]) -> float:
+def _require_close(what: str, expected: list[Logits], found: list[Logits]) -> float:
     """Return the largest difference; raise TrainerError where it is more than another order of sums can make."""
     difference = max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
     spread = max(float(row.std()) if row.numel() > 1 else float(row.abs().max()) for row in expected)
     if not difference <= TOLERANCE * max(1.0, spread):
-        raise _mismatch(f"{what} give logits that differ by {difference:.3g}")
+        raise _mismatch_error(f"{what} give logits that differ by {difference:.3g}")
     return difference
 
 
-def _relative(expected: list[Logits], found: list[Logits]) -> float:
+def _relative_error(expected: list[Logits], found: list[Logits]) -> float:
     """Return the difference's root mean square over that of the logits; what softmax does not see is left out."""
-    differences = torch.cat([_centred(a - b).flatten() for a, b in zip(expected, found, strict=True)])
-    spread = torch.cat([_centred(row).flatten() for row in expected])
+    differences = torch.cat([_center_logits(a - b).flatten() for a, b in zip(expected, found, strict=True)])
+    spread = torch.cat([_center_logits(row).flatten() for row in expected])
     return float(differences.square().mean().sqrt() / spread.square().mean().sqrt().clamp(min=1e-2))
 
 
-def _centred(logits: Logits) -> Logits:
+def _center_logits(logits: Logits) -> Logits:
     return logits - logits.mean(-1, keepdim=True) if logits.shape[-1] > 1 else logits
 
 
-def _mismatch(reason: str) -> TrainerError:
+def _mismatch_error(reason: str) -> TrainerError:
     return TrainerError(
         "export_mismatch", f"The export does not give the trained model's logits: {reason}.", exit_code=ExitCode.FAULT
     )

@@ -18,10 +18,10 @@ from gguf import GGUFWriter, LlamaFileType
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.contract.export import ExportSpec
-from trainer.exporting.check import Written
-from trainer.exporting.gguf_tokenizer import Writer, add_tokenizer
-from trainer.exporting.merging import Merged
-from trainer.exporting.probes import logits_of
+from trainer.exporting.check import WrittenExport
+from trainer.exporting.gguf_tokenizer import GgufFileWriter, add_tokenizer
+from trainer.exporting.merging import MergedModel
+from trainer.exporting.probes import compute_logits
 from trainer.kit.errors import TrainerError
 
 _TYPES = {
@@ -49,14 +49,14 @@ _ARCHITECTURES = {
 }
 
 
-def write_gguf(spec: ExportSpec, merged: Merged, output: Path) -> Written:
+def write_gguf(spec: ExportSpec, merged: MergedModel, output: Path) -> WrittenExport:
     """Write `output/FILENAME`; 8 bits for matrices whose rows are whole blocks of 32, else 16.
 
     Raises TrainerError (`unsupported_export`) for what the format, or its readers, have no place for.
     """
     model, config = merged.weights, merged.weights.config
-    architecture = _architecture(merged)
-    writer = Writer(output / spec.filename, gguf.MODEL_ARCH_NAMES[architecture.arch])
+    architecture = _find_architecture(merged)
+    writer = GgufFileWriter(output / spec.filename, gguf.MODEL_ARCH_NAMES[architecture.arch])
     tensor_type, file_type = _TYPES[spec.precision]
     writer.add_name(spec.name)
     writer.add_file_type(file_type)
@@ -65,37 +65,37 @@ def write_gguf(spec: ExportSpec, merged: Merged, output: Path) -> Written:
     _add_hyperparameters(writer, config, architecture)
     add_tokenizer(writer, merged.tokenizer, int(config.vocab_size))
     names = gguf.get_tensor_name_map(architecture.arch, int(config.num_hidden_layers))
-    for name, parameter in _tensors(model):
+    for name, parameter in _unique_parameters(model):
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
-            raise _unsupported(f"GGUF has no place for {name} of a {config.model_type} model")
+            raise _unsupported_model(f"GGUF has no place for {name} of a {config.model_type} model")
         stored = _stored_type(parameter, tensor_type)
-        data = gguf.quants.quantize(_ordered(name, parameter, config, architecture), stored)
+        data = gguf.quants.quantize(_reorder_rotation(name, parameter, config, architecture), stored)
         writer.add_tensor(target, data, raw_dtype=stored)
-        parameter.data.copy_(_rounded(parameter, stored))
-    _write(writer)
-    return Written(logits_of(model, merged.rows), _loader(output, spec.filename))
+        parameter.data.copy_(_round_parameter(parameter, stored))
+    _write_file(writer)
+    return WrittenExport(compute_logits(model, merged.rows), _make_loader(output, spec.filename))
 
 
-def _architecture(merged: Merged) -> _Architecture:
+def _find_architecture(merged: MergedModel) -> _Architecture:
     config = merged.weights.config
     found = _ARCHITECTURES.get(config.model_type)
     if merged.kind == "reward":
-        raise _unsupported("a reward model has a score head, which llama.cpp does not read; export it as merged")
+        raise _unsupported_model("a reward model has a score head, which llama.cpp does not read; export it as merged")
     if found is None:
-        raise _unsupported(
+        raise _unsupported_model(
             f"models of the family {config.model_type} are not written as GGUF, only {', '.join(_ARCHITECTURES)}"
         )
     rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     scaling = rope.get("rope_type", "default")
     if scaling != "default":
-        raise _unsupported(f"rotary positions of the type {scaling} are not written as GGUF")
+        raise _unsupported_model(f"rotary positions of the type {scaling} are not written as GGUF")
     window = getattr(config, "sliding_window", None)
     if window and window < config.max_position_embeddings and getattr(config, "use_sliding_window", True):
-        raise _unsupported(f"attention with a sliding window of {window} tokens is not written as GGUF")
+        raise _unsupported_model(f"attention with a sliding window of {window} tokens is not written as GGUF")
     for name in ("attention_bias", "mlp_bias"):
         if getattr(config, name, False) and config.model_type == "llama":
-            raise _unsupported(f"{name} is not written as GGUF")
+            raise _unsupported_model(f"{name} is not written as GGUF")
     return found
 
 
@@ -120,7 +120,7 @@ def _add_hyperparameters(writer: GGUFWriter, config: Any, architecture: _Archite
         writer.add_value_length(head_size)
 
 
-def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
+def _unique_parameters(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
     """Yield each parameter once: the output matrix that is the embedding is left out."""
     yield from model.named_parameters(remove_duplicate=True)
 
@@ -131,7 +131,9 @@ def _stored_type(parameter: torch.Tensor, wanted: Type) -> Type:
     return Type.F16 if wanted is Type.Q8_0 and parameter.shape[-1] % _Q8_BLOCK else wanted
 
 
-def _ordered(name: str, parameter: torch.Tensor, config: Any, architecture: _Architecture) -> np.ndarray[Any, Any]:
+def _reorder_rotation(
+    name: str, parameter: torch.Tensor, config: Any, architecture: _Architecture
+) -> np.ndarray[Any, Any]:
     """Return the numbers in the order of llama.cpp's rotation."""
     data = parameter.detach().float().cpu().numpy()
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
@@ -141,26 +143,26 @@ def _ordered(name: str, parameter: torch.Tensor, config: Any, architecture: _Arc
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(data.shape))
 
 
-def _rounded(parameter: torch.Tensor, stored: Type) -> torch.Tensor:
+def _round_parameter(parameter: torch.Tensor, stored: Type) -> torch.Tensor:
     data = parameter.detach().float().cpu().numpy()
     return torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(data, stored), stored).reshape(data.shape))
 
 
-def _write(writer: GGUFWriter) -> None:
+def _write_file(writer: GGUFWriter) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-def _loader(output: Path, filename: str) -> Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
-    def load() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _make_loader(output: Path, filename: str) -> Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
+    def load_gguf() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         where = str(output)
         model = AutoModelForCausalLM.from_pretrained(where, gguf_file=filename, dtype=torch.float32)
         return model, AutoTokenizer.from_pretrained(where, gguf_file=filename)
 
-    return load
+    return load_gguf
 
 
-def _unsupported(reason: str) -> TrainerError:
+def _unsupported_model(reason: str) -> TrainerError:
     return TrainerError("unsupported_export", f"The model cannot be exported as GGUF: {reason}.", param="format")

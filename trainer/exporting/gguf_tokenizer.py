@@ -19,7 +19,7 @@ _BY_PATTERN = {
 }
 
 
-class Writer(GGUFWriter):
+class GgufFileWriter(GGUFWriter):
     """Writes empty arrays too: a tokenizer of single bytes has no merges, and its readers ask for the list."""
 
     def _pack_val(
@@ -36,16 +36,16 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, size: 
 
     Raises TrainerError (`unsupported_export`) for a tokenizer that llama.cpp could not follow.
     """
-    described = _described(tokenizer)
-    cut = _cut(described)
-    tokens, types = _vocabulary(tokenizer, size)
+    described = _describe_tokenizer(tokenizer)
+    cut = _pre_tokenizer_name(described)
+    tokens, types = _list_vocabulary(tokenizer, size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(cut)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_key_value(
         Keys.Tokenizer.MERGES,
-        [_merge(pair) for pair in described["model"]["merges"]],
+        [_join_merge(pair) for pair in described["model"]["merges"]],
         GGUFValueType.ARRAY,
         GGUFValueType.STRING,
     )
@@ -54,29 +54,29 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, size: 
         writer.add_chat_template(tokenizer.chat_template)
 
 
-def _described(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _describe_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise _unsupported("it is not one of the library tokenizers")
+        raise _unsupported_tokenizer("it is not one of the library tokenizers")
     described: dict[str, Any] = json.loads(backend.to_str())
     model = described["model"]
     if model["type"] != "BPE" or model.get("byte_fallback"):
         kind = "sentencepiece-like BPE" if model["type"] == "BPE" else model["type"]
-        raise _unsupported(f"it is of the kind {kind}, and only byte-level BPE is written")
+        raise _unsupported_tokenizer(f"it is of the kind {kind}, and only byte-level BPE is written")
     normalizer = described["normalizer"]
     if normalizer is not None and normalizer["type"] != "NFC":
-        raise _unsupported(f"it rewrites text by {normalizer['type']} first")
+        raise _unsupported_tokenizer(f"it rewrites text by {normalizer['type']} first")
     return described
 
 
-def _cut(described: dict[str, Any]) -> str:
+def _pre_tokenizer_name(described: dict[str, Any]) -> str:
     """Return llama.cpp's name for the way in which text is cut before merging."""
     step: dict[str, Any] = described["pre_tokenizer"] or {"type": "none"}
     steps: list[dict[str, Any]] = step["pretokenizers"] if step["type"] == "Sequence" else [step]
     kinds = [item["type"] for item in steps]
     last = steps[-1]
     if last["type"] != "ByteLevel" or last["add_prefix_space"]:
-        raise _unsupported(f"it cuts text by {', '.join(kinds)}")
+        raise _unsupported_tokenizer(f"it cuts text by {', '.join(kinds)}")
     if kinds == ["ByteLevel"] and (last["use_regex"] or not described["model"]["merges"]):
         return "gpt-2"
     if kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"] and last["use_regex"]:
@@ -85,13 +85,15 @@ def _cut(described: dict[str, Any]) -> str:
         found = _BY_PATTERN.get(steps[0]["pattern"].get("Regex", ""))
         if found is not None:
             return found
-    raise _unsupported(f"it cuts text by {', '.join(kinds)} with an expression that llama.cpp has no name for")
+    raise _unsupported_tokenizer(
+        f"it cuts text by {', '.join(kinds)} with an expression that llama.cpp has no name for"
+    )
 
 
-def _vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[list[str], list[int]]:
+def _list_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[list[str], list[int]]:
     names = {number: token for token, number in tokenizer.get_vocab().items()}
     if names and max(names) >= size:
-        raise _unsupported(f"it has {max(names) + 1} tokens and the model {size}")
+        raise _unsupported_tokenizer(f"it has {max(names) + 1} tokens and the model {size}")
     added = tokenizer.added_tokens_decoder
     tokens: list[str] = []
     types: list[int] = []
@@ -123,9 +125,9 @@ def _add_specials(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase) -> Non
     writer.add_add_eos_token(len(begun) > 1 and begun[-1] == tokenizer.eos_token_id)
 
 
-def _merge(pair: str | list[str]) -> str:
+def _join_merge(pair: str | list[str]) -> str:
     return pair if isinstance(pair, str) else " ".join(pair)
 
 
-def _unsupported(reason: str) -> TrainerError:
+def _unsupported_tokenizer(reason: str) -> TrainerError:
     return TrainerError("unsupported_export", f"The tokenizer cannot be written as GGUF: {reason}.", param="format")

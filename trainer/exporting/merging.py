@@ -16,14 +16,14 @@ from trainer.contract.export import BASE_FOLDER, SOURCE_FOLDER
 from trainer.contract.methods.base import Kinds
 from trainer.engine.models.load import load_model, load_tokenizer
 from trainer.engine.reward.model import load_reward_model
-from trainer.exporting.probes import Logits, logits_of, probes
+from trainer.exporting.probes import Logits, compute_logits, make_probes
 from trainer.kit.errors import TrainerError
 
 _TOKENIZER = "tokenizer_config.json"
 
 
 @dataclass
-class Merged:
+class MergedModel:
     """A model whose weights hold everything. `trained` are the probes' logits before anything was merged."""
 
     kind: Kinds
@@ -40,33 +40,33 @@ class Merged:
         return self.model
 
     @property
-    def auto(self) -> Any:
+    def auto_class(self) -> Any:
         """The class of transformers that loads it."""
         return AutoModelForSequenceClassification if self.kind == "reward" else AutoModelForCausalLM
 
-    def release(self) -> None:
+    def release_weights(self) -> None:
         """Let go of the weights."""
         self.model = None
 
 
-def merge(kind: Kinds, folder: Path) -> Merged:
+def merge_model(kind: Kinds, folder: Path) -> MergedModel:
     """Load `source/` (on `base/`) in float32 and merge it. Raises TrainerError (`invalid_base_model`)."""
     source, base = folder / SOURCE_FOLDER, folder / BASE_FOLDER
     # Results of earlier releases, and whoever trained without a template, have the base's.
     tokenizer = load_tokenizer(source if (source / _TOKENIZER).is_file() else base)
     if kind == "model":
         model = load_model(source, "float32")
-        rows = probes(tokenizer, model.config)
-        trained = logits_of(model, rows)
-        return Merged(kind, _quiet(model), tokenizer, rows, trained, trained)
-    adapted = _adapted(kind, base, source, tokenizer)
-    rows = probes(tokenizer, cast(PreTrainedModel, adapted.get_base_model()).config)
-    trained = logits_of(adapted, rows)
+        rows = make_probes(tokenizer, model.config)
+        trained = compute_logits(model, rows)
+        return MergedModel(kind, _prepare_for_saving(model), tokenizer, rows, trained, trained)
+    adapted = _load_adapted(kind, base, source, tokenizer)
+    rows = make_probes(tokenizer, cast(PreTrainedModel, adapted.get_base_model()).config)
+    trained = compute_logits(adapted, rows)
     merged = cast(PreTrainedModel, adapted.merge_and_unload())  # pyright: ignore[reportCallIssue]
-    return Merged(kind, _quiet(merged), tokenizer, rows, trained, logits_of(merged, rows))
+    return MergedModel(kind, _prepare_for_saving(merged), tokenizer, rows, trained, compute_logits(merged, rows))
 
 
-def _adapted(kind: Kinds, base: Path, adapter: Path, tokenizer: Tokenizer) -> PeftModel:
+def _load_adapted(kind: Kinds, base: Path, adapter: Path, tokenizer: Tokenizer) -> PeftModel:
     if kind == "reward":
         assert isinstance(tokenizer.pad_token_id, int)
         return load_reward_model(base, adapter, "float32", tokenizer.pad_token_id)
@@ -79,7 +79,7 @@ def _adapted(kind: Kinds, base: Path, adapter: Path, tokenizer: Tokenizer) -> Pe
         ) from error
 
 
-def _quiet(model: PreTrainedModel) -> PreTrainedModel:
+def _prepare_for_saving(model: PreTrainedModel) -> PreTrainedModel:
     """Prepare for saving: nothing to train, and the cache of keys and values on, as for whoever generates."""
     model.config.use_cache = True
     for parameter in model.parameters():

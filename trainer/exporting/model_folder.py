@@ -8,48 +8,48 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.contract.export import ExportSpec
-from trainer.contract.result import Manifest, entries_of, write_manifest
+from trainer.contract.result import Manifest, hash_files, write_manifest
 from trainer.engine.models.load import load_model, load_tokenizer
-from trainer.exporting.check import Written
-from trainer.exporting.merging import Merged
-from trainer.exporting.probes import logits_of
+from trainer.exporting.check import WrittenExport
+from trainer.exporting.merging import MergedModel
+from trainer.exporting.probes import compute_logits
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
-def write_folder(spec: ExportSpec, merged: Merged, output: Path) -> Written:
+def write_folder(spec: ExportSpec, merged: MergedModel, output: Path) -> WrittenExport:
     """Write the model in the precision asked for into `output`, its manifest last."""
     model = merged.weights
-    _cast(model, DTYPES[spec.precision])
+    _cast_weights(model, DTYPES[spec.precision])
     model.save_pretrained(str(output))
     merged.tokenizer.save_pretrained(str(output))
-    (output / "README.md").write_text(_card(spec, merged), encoding="utf-8")
-    files = entries_of(output, (path for path in output.rglob("*") if path.is_file()))
+    (output / "README.md").write_text(_folder_card(spec, merged), encoding="utf-8")
+    files = hash_files(output, (path for path in output.rglob("*") if path.is_file()))
     write_manifest(output, Manifest(files=files, facts={"model": spec.name, "precision": spec.precision}))
-    _cast(model, torch.float32)
-    rounded = logits_of(model, merged.rows)
-    auto = merged.auto
+    _cast_weights(model, torch.float32)
+    rounded = compute_logits(model, merged.rows)
+    auto = merged.auto_class
 
-    def load() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def load_folder() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         return load_model(output, "float32", auto=auto), load_tokenizer(output)
 
-    return Written(rounded, load)
+    return WrittenExport(rounded, load_folder)
 
 
-def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
+def _cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Round the weights alone: a model's `to` rounds the frequencies of its rotary positions too."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
 
 
-def _card(spec: ExportSpec, merged: Merged) -> str:
+def _folder_card(spec: ExportSpec, merged: MergedModel) -> str:
     return (
         f"# {spec.name}\n\n"
         f"All weights of the fine-tuned model in {NAMES[spec.precision]}, for transformers:\n\n"
         "```python\n"
-        f"from transformers import {merged.auto.__name__}, AutoTokenizer\n\n"
-        f'model = {merged.auto.__name__}.from_pretrained("FOLDER", dtype="auto")\n'
+        f"from transformers import {merged.auto_class.__name__}, AutoTokenizer\n\n"
+        f'model = {merged.auto_class.__name__}.from_pretrained("FOLDER", dtype="auto")\n'
         'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
         "```\n\n"
         "`manifest.json` states the SHA-256 of every file.\n"

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from trainer.engine.models.load import context_length
-from trainer.engine.scoring.evaluate import evaluating
+from trainer.engine.scoring.evaluate import evaluation_mode
 
 Logits = torch.Tensor
 
@@ -26,27 +26,27 @@ TEXTS = (
 _RANDOM_TOKENS = 48
 
 
-def probes(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> list[list[int]]:
+def make_probes(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> list[list[int]]:
     """Return rows of token ids that the model can take, the same for the same tokenizer."""
     limit = min(LENGTH, context_length(config))
-    rows = [encode(tokenizer, text)[:limit] for text in TEXTS]
+    rows = [encode_text(tokenizer, text)[:limit] for text in TEXTS]
     if tokenizer.chat_template:
         text = tokenizer.apply_chat_template(CONVERSATION, tokenize=False)
         assert isinstance(text, str)
-        rows.append(encode(tokenizer, text)[:limit])
+        rows.append(encode_text(tokenizer, text)[:limit])
     generator = torch.Generator().manual_seed(0)
     rows.append(torch.randint(len(tokenizer), (min(_RANDOM_TOKENS, limit),), generator=generator).tolist())
     return [row for row in rows if row]
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Return a text's tokens, none added."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def logits_of(model: Any, rows: list[list[int]]) -> list[Logits]:
+def compute_logits(model: Any, rows: list[list[int]]) -> list[Logits]:
     """Return each row's logits in float32 on the CPU: [tokens, vocabulary], or [1, 1] of a reward model."""
-    with evaluating(model):
+    with evaluation_mode(model):
         return [
             model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0].float().cpu()
             for row in rows

@@ -4,12 +4,12 @@ The service runs them for `POST /v1/fine_tuning/alpha/graders/run`, and `reinfor
 
     grader = GRADER.validate_python({"type": "string_check", "name": "right", "operation": "eq",
                                      "input": "{{sample.output_text}}", "reference": "{{item.answer}}"})
-    graded = grade(grader, item={"answer": "巴黎"}, sample=Sample.of("巴黎"))
+    graded = grade_sample(grader, item={"answer": "巴黎"}, sample=Sample.from_text("巴黎"))
     graded.reward, graded.failed, graded.errors, graded.sub_rewards
 
-`grade` never raises for what a row, an answer, a model or a grader's source does: it answers a reward of 0 and says
-in `errors` why. Graders that ask a model or run Python need `tools`; `models` and `sources` say which do. A new type is
-its file, and its name in `Grader` (and in `multi.Part`).
+`grade_sample` never raises for what a row, an answer, a model or a grader's source does: the reward is 0 and `errors`
+says why. Graders that ask a model or run Python need `tools`; `grader_models` and `python_sources` say which do. A new
+type is its file, and its name in `Grader` (and in `multi.Part`).
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from trainer.graders.base import (
-    Ask,
+    AskGraderModel,
     Failure,
     Grade,
     GradeErrors,
-    Question,
+    GraderQuestion,
     Reply,
     RunPython,
     Sample,
     Scene,
     TokenUsage,
     Tools,
-    plain,
+    as_mapping,
 )
 from trainer.graders.label_model import LabelModelGrader
 from trainer.graders.leaf import Leaf
@@ -56,16 +56,16 @@ __all__ = [
     "GRADER",
     "NO_TOOLS",
     "AnyGrader",
-    "Ask",
+    "AskGraderModel",
     "Failure",
     "Grade",
     "GradeErrors",
     "Grader",
+    "GraderQuestion",
     "LabelModelGrader",
     "Leaf",
     "MultiGrader",
     "PythonGrader",
-    "Question",
     "Reply",
     "RunPython",
     "Sample",
@@ -74,67 +74,67 @@ __all__ = [
     "TextSimilarityGrader",
     "TokenUsage",
     "Tools",
-    "grade",
-    "leaves",
-    "models",
-    "needs",
-    "sources",
+    "grade_sample",
+    "grader_models",
+    "leaf_graders",
+    "python_sources",
+    "required_fields",
 ]
 
 
-def grade(grader: AnyGrader, *, item: Any, sample: Sample, tools: Tools = NO_TOOLS) -> Grade:
+def grade_sample(grader: AnyGrader, *, item: Any, sample: Sample, tools: Tools = NO_TOOLS) -> Grade:
     """Return what a grader says of an answer to a row. `item` is the row as a mapping; None has no fields."""
-    scene = Scene(item=plain(item), sample=sample, tools=tools)
+    scene = Scene(item=as_mapping(item), sample=sample, tools=tools)
     if isinstance(grader, MultiGrader):
         return _graded_together(grader, scene)
-    reward, errors = _graded(grader, grader.name, scene)
+    reward, errors = _grade_leaf(grader, grader.name, scene)
     return Grade(reward=reward, errors=errors, usage=scene.usage)
 
 
-def leaves(grader: AnyGrader) -> Mapping[str, Leaf]:
+def leaf_graders(grader: AnyGrader) -> Mapping[str, Leaf]:
     """Return the graders of a `multi` by name; of another, itself."""
-    return grader.parts() if isinstance(grader, MultiGrader) else {grader.name: grader}
+    return grader.named_graders() if isinstance(grader, MultiGrader) else {grader.name: grader}
 
 
-def models(grader: AnyGrader) -> frozenset[str]:
+def grader_models(grader: AnyGrader) -> frozenset[str]:
     """Return the models that a grader asks."""
     return frozenset(
-        leaf.model for leaf in leaves(grader).values() if isinstance(leaf, (ScoreModelGrader, LabelModelGrader))
+        leaf.model for leaf in leaf_graders(grader).values() if isinstance(leaf, (ScoreModelGrader, LabelModelGrader))
     )
 
 
-def needs(grader: AnyGrader) -> tuple[tuple[str | int, ...], ...]:
+def required_fields(grader: AnyGrader) -> tuple[tuple[str | int, ...], ...]:
     """Return the fields that its templates ask of every row, each as its keys and places."""
-    texts = [template for leaf in leaves(grader).values() for template in leaf.templates()]
+    texts = [template for leaf in leaf_graders(grader).values() for template in leaf.list_templates()]
     return tuple(dict.fromkeys(path for text in texts for path in item_paths(text)))
 
 
-def sources(grader: AnyGrader) -> tuple[str, ...]:
+def python_sources(grader: AnyGrader) -> tuple[str, ...]:
     """Return the Python that a grader runs."""
-    return tuple(leaf.source for leaf in leaves(grader).values() if isinstance(leaf, PythonGrader))
+    return tuple(leaf.source for leaf in leaf_graders(grader).values() if isinstance(leaf, PythonGrader))
 
 
-def _graded(grader: Leaf, name: str, scene: Scene) -> tuple[float, GradeErrors]:
+def _grade_leaf(grader: Leaf, name: str, scene: Scene) -> tuple[float, GradeErrors]:
     try:
-        return grader.reward(scene), GradeErrors()
+        return grader.compute_reward(scene), GradeErrors()
     except Failure as failure:
-        return 0.0, GradeErrors.of(failure, grader=name)
+        return 0.0, GradeErrors.from_failure(failure, grader=name)
     except RecursionError:
         deep = Failure("other_error", "the row or the answer is nested too deeply")
-        return 0.0, GradeErrors.of(deep, grader=name)
+        return 0.0, GradeErrors.from_failure(deep, grader=name)
 
 
 def _graded_together(grader: MultiGrader, scene: Scene) -> Grade:
     """Grade by each; where one failed there is no number to reckon with, so the whole reward is 0."""
     rewards: dict[str, float] = {}
     errors = GradeErrors()
-    for name, part in grader.parts().items():
-        rewards[name], own = _graded(part, name, scene)
-        errors = errors.joined(own)
+    for name, part in grader.named_graders().items():
+        rewards[name], own = _grade_leaf(part, name, scene)
+        errors = errors.join_errors(own)
     reward = 0.0
-    if not errors.any:
+    if not errors.has_any:
         try:
-            reward = grader.formula().value(rewards)
+            reward = grader.parse_formula().evaluate_formula(rewards)
         except ValueError as error:
-            errors = GradeErrors.of(Failure("formula_parse_error", str(error)), grader=grader.name)
+            errors = GradeErrors.from_failure(Failure("formula_parse_error", str(error)), grader=grader.name)
     return Grade(reward=reward, errors=errors, sub_rewards=rewards, usage=scene.usage)

@@ -36,7 +36,7 @@ Flag = Literal[
 
 @dataclass(frozen=True)
 class Sample:
-    """A model's answer as graders see it. Make it by `of`."""
+    """A model's answer as graders see it. Make it by `from_text`."""
 
     output_text: str
     output_tools: tuple[Mapping[str, Any], ...] = ()
@@ -46,12 +46,12 @@ class Sample:
     """Whether the text is one JSON value; then `output_json` is that value."""
 
     @classmethod
-    def of(cls, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Sample:
+    def from_text(cls, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Sample:
         """Return the sample of an answer's text and its tool calls."""
         parsed, value = parse_json(text)
         return cls(output_text=text, output_tools=tuple(tools), output_json=value, is_json=parsed)
 
-    def namespace(self) -> dict[str, Any]:
+    def template_namespace(self) -> dict[str, Any]:
         """Return what `sample` is in templates and in Python; without JSON in the text there is no `output_json`."""
         tools = [dict(call) for call in self.output_tools]
         message = {"role": "assistant", "content": self.output_text, "tool_calls": tools}
@@ -106,7 +106,7 @@ class GradeErrors(Frozen):
     messages: list[str] = Field(default_factory=list[str])
 
     @classmethod
-    def of(cls, failure: Failure, *, grader: str) -> GradeErrors:
+    def from_failure(cls, failure: Failure, *, grader: str) -> GradeErrors:
         """Return the flags of one failure."""
         said = failure.message.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no text
         told: dict[str, Any] = {failure.flag: True, "messages": [f"{grader}: {said}"]}
@@ -119,11 +119,11 @@ class GradeErrors(Frozen):
         return cls(**told)
 
     @property
-    def any(self) -> bool:
+    def has_any(self) -> bool:
         """Whether a flag is set."""
         return bool(self.messages)
 
-    def joined(self, other: GradeErrors) -> GradeErrors:
+    def join_errors(self, other: GradeErrors) -> GradeErrors:
         """Return the flags of both; of details, the first."""
         mine, others = self.model_dump(), other.model_dump()
         merged: dict[str, Any] = {name: mine[name] or others[name] for name in mine}
@@ -159,10 +159,10 @@ class Grade(Frozen):
     @property
     def failed(self) -> bool:
         """Whether the reward says nothing because something went wrong."""
-        return self.errors.any
+        return self.errors.has_any
 
 
-class Question(Frozen):
+class GraderQuestion(Frozen):
     """What a model that grades is asked: plain messages, and OpenAI's names for the sampling."""
 
     model: str
@@ -180,10 +180,10 @@ class Reply(Frozen):
     cut: bool = False
 
 
-class Ask(Protocol):
+class AskGraderModel(Protocol):
     """Asks a model. Raises Failure (`model_grader_server_error`, `model_grader_refusal_error`)."""
 
-    def __call__(self, question: Question) -> Reply:
+    def __call__(self, question: GraderQuestion) -> Reply:
         """Return its answer."""
         ...
 
@@ -200,7 +200,7 @@ class RunPython(Protocol):
 class Tools:
     """What graders may use from outside. What is missing makes the graders that need it fail."""
 
-    ask: Ask | None = None
+    ask: AskGraderModel | None = None
     run_python: RunPython | None = None
 
 
@@ -248,7 +248,7 @@ class Scene:
     usage: dict[str, TokenUsage] = field(default_factory=dict[str, TokenUsage])
     work: GradingWork = field(default_factory=GradingWork)
 
-    def asked(self, question: Question) -> Reply:
+    def ask_model(self, question: GraderQuestion) -> Reply:
         """Ask a model and count its tokens. Raises Failure."""
         if self.tools.ask is None:
             raise Failure("model_grader_server_error", "there is nobody here to ask models")
@@ -257,6 +257,6 @@ class Scene:
         return reply
 
 
-def plain(value: Any) -> Mapping[str, Any]:
+def as_mapping(value: Any) -> Mapping[str, Any]:
     """Return a row as a mapping; anything else, such as None, has no fields."""
     return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}

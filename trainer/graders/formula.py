@@ -49,14 +49,14 @@ class Formula:
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             detail = error.msg if isinstance(error, SyntaxError) else "it is nested too deeply or has a NUL character"
             raise ValueError(f"the formula cannot be read: {detail}") from error
-        self.names = frozenset(_names(self._tree, source, 0))
+        self.names = frozenset(_collect_names(self._tree, source, 0))
         """The graders that it names."""
 
-    def value(self, rewards: Mapping[str, float]) -> float:
+    def evaluate_formula(self, rewards: Mapping[str, float]) -> float:
         """Return what it comes to. Raises ValueError where that is no finite number."""
-        given = {normal(name): value for name, value in rewards.items()}
+        given = {normalise_name(name): value for name, value in rewards.items()}
         try:
-            result = _value(self._tree, given)
+            result = _evaluate_node(self._tree, given)
         except (ArithmeticError, ValueError) as error:
             raise ValueError(f"the formula has no value for these rewards: {error}") from error
         if not math.isfinite(result):
@@ -64,31 +64,31 @@ class Formula:
         return result
 
 
-def normal(name: str) -> str:
+def normalise_name(name: str) -> str:
     """Return a name as Python's parser has it: identifiers that look alike are one (NFKC)."""
     return unicodedata.normalize("NFKC", name)
 
 
-def _names(node: ast.expr, source: str, depth: int) -> Iterator[str]:
+def _collect_names(node: ast.expr, source: str, depth: int) -> Iterator[str]:
     """Yield the names of a tree, and raise ValueError at what it must not have."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"the formula is nested more than {_MAX_DEPTH} deep")
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-            _finite(number)
+            _require_finite(number)
         case ast.Name(id=name):
             yield name
         case ast.UnaryOp(op=sign, operand=inner) if type(sign) in _UNARY:
-            yield from _names(inner, source, depth + 1)
+            yield from _collect_names(inner, source, depth + 1)
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _BINARY:
-            yield from _names(left, source, depth + 1)
-            yield from _names(right, source, depth + 1)
+            yield from _collect_names(left, source, depth + 1)
+            yield from _collect_names(right, source, depth + 1)
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
             most = _FUNCTIONS[name][1]
             if not (2 if most > 1 else 1) <= len(arguments) <= most:
                 raise ValueError(f"{name} takes {'one argument' if most == 1 else f'2 to {most} arguments'}")
             for argument in arguments:
-                yield from _names(argument, source, depth + 1)
+                yield from _collect_names(argument, source, depth + 1)
         case _:
             shown = (ast.get_source_segment(source, node) or "").replace("**", "^")[:60]
             raise ValueError(
@@ -97,7 +97,7 @@ def _names(node: ast.expr, source: str, depth: int) -> Iterator[str]:
             )
 
 
-def _finite(number: float) -> float:
+def _require_finite(number: float) -> float:
     try:
         value = float(number)
     except OverflowError:
@@ -107,17 +107,17 @@ def _finite(number: float) -> float:
     return value
 
 
-def _value(node: ast.expr, rewards: Mapping[str, float]) -> float:
+def _evaluate_node(node: ast.expr, rewards: Mapping[str, float]) -> float:
     match node:
         case ast.Constant(value=int() | float() as number):
             return float(number)
         case ast.Name(id=name):
             return rewards[name]
         case ast.UnaryOp(op=sign, operand=inner):
-            return _UNARY[type(sign)](_value(inner, rewards))
+            return _UNARY[type(sign)](_evaluate_node(inner, rewards))
         case ast.BinOp(left=left, op=sign, right=right):
-            return _BINARY[type(sign)](_value(left, rewards), _value(right, rewards))
+            return _BINARY[type(sign)](_evaluate_node(left, rewards), _evaluate_node(right, rewards))
         case ast.Call(func=ast.Name(id=name), args=arguments):
-            return float(_FUNCTIONS[name][0](*(_value(argument, rewards) for argument in arguments)))
+            return float(_FUNCTIONS[name][0](*(_evaluate_node(argument, rewards) for argument in arguments)))
         case _:
             raise AssertionError("a node that reading had let in")

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from trainer.frozen import Exact
 from trainer.graders.base import Failure, Scene, Template
-from trainer.graders.templates import MAX_FILLED, fill
+from trainer.graders.templates import MAX_FILLED, fill_template
 
 _OTHERS = {"input_image": "images", "input_audio": "audio"}
 
@@ -42,14 +42,14 @@ class InputMessage(Exact):
                 raise ValueError(f"{_OTHERS[kind]} cannot be graded, as no model of this service reads them: use text")
         return cast("Any", value)
 
-    def texts(self) -> Iterator[str]:
+    def iter_texts(self) -> Iterator[str]:
         """Yield the message's texts."""
         for part in self.content if isinstance(self.content, list) else [self.content]:
             yield part if isinstance(part, str) else part.text
 
-    def filled(self, scene: Scene) -> dict[str, str]:
+    def fill_texts(self, scene: Scene) -> dict[str, str]:
         """Return the message for a chat, its texts joined. Raises Failure."""
-        content = "\n".join(fill(text, scene) for text in self.texts())
+        content = "\n".join(fill_template(text, scene) for text in self.iter_texts())
         # An answer that is JSON may have "\\ud800", half of a character that no chat can carry.
         return {"role": self.role, "content": content.encode("utf-8", "replace").decode()}
 
@@ -62,7 +62,7 @@ def fill_messages(messages: Sequence[InputMessage], scene: Scene) -> list[dict[s
     filled: list[dict[str, str]] = []
     size = 0
     for message in messages:
-        filled.append(message.filled(scene))
+        filled.append(message.fill_texts(scene))
         size += len(filled[-1]["content"])
         if size > MAX_FILLED:
             raise Failure("truncated_observation_error", f"the filled messages have more than {MAX_FILLED} characters")

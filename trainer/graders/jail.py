@@ -76,7 +76,7 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("filter", ctypes.POINTER(_Instruction)))
 
 
-class Refused(Exception):
+class UnusableSource(Exception):
     """The source cannot be run."""
 
 
@@ -87,36 +87,36 @@ def main() -> NoReturn:
     given = sys.stdin.buffer.read()
     answer_to = _own_pipe()
     try:
-        _shut_in(request)
+        _confine_process(request)
     except (OSError, ValueError) as error:
-        _end(answer_to, {"error": f"this machine cannot shut a grader in: {error}", "kind": "sandbox"})
+        _write_answer(answer_to, {"error": f"this machine cannot shut a grader in: {error}", "kind": "sandbox"})
     os.write(answer_to, RUNNING)
     try:
-        told = _told(request | json.loads(given))
+        told = _answer_request(request | json.loads(given))
     except BaseException as error:  # noqa: BLE001 - whatever a grader raises is its answer
-        told = {"error": _in_words(error), "kind": "runtime"}
-    _end(answer_to, told)
+        told = {"error": _describe_error(error), "kind": "runtime"}
+    _write_answer(answer_to, told)
 
 
-def _told(request: dict[str, Any]) -> dict[str, Any]:
+def _answer_request(request: dict[str, Any]) -> dict[str, Any]:
     """Return the answer to one call, to many, or to a check."""
     if "sample" in request:
-        return {"reward": _grade(_function(request["source"]), request)}
+        return {"reward": _call_grade(_load_function(request["source"]), request)}
     if "calls" in request:
         random.seed(0)
         try:
-            function = _function(request["source"])
+            function = _load_function(request["source"])
         except BaseException as error:  # noqa: BLE001 - each call would raise it
-            return {"answers": [{"error": _in_words(error)} for _ in request["calls"]]}
-        return {"answers": [_one_of_many(function, call) for call in request["calls"]]}
-    return _check(request["source"])
+            return {"answers": [{"error": _describe_error(error)} for _ in request["calls"]]}
+        return {"answers": [_answer_call(function, call) for call in request["calls"]]}
+    return _check_function(request["source"])
 
 
-def _one_of_many(function: Callable[[Any, Any], Any], call: dict[str, Any]) -> dict[str, Any]:
+def _answer_call(function: Callable[[Any, Any], Any], call: dict[str, Any]) -> dict[str, Any]:
     try:
-        return {"reward": _grade(function, call)}
+        return {"reward": _call_grade(function, call)}
     except BaseException as error:  # noqa: BLE001 - whatever a grader raises is its answer
-        return {"error": _in_words(error)}
+        return {"error": _describe_error(error)}
 
 
 def _own_pipe() -> int:
@@ -129,14 +129,14 @@ def _own_pipe() -> int:
     return answer_to
 
 
-def _end(answer_to: int, told: dict[str, Any]) -> NoReturn:
+def _write_answer(answer_to: int, told: dict[str, Any]) -> NoReturn:
     data = json.dumps(told).encode()
     while data:
         data = data[os.write(answer_to, data) :]
     os._exit(0)
 
 
-def _shut_in(request: dict[str, Any]) -> None:
+def _confine_process(request: dict[str, Any]) -> None:
     """Give up everything, the most important last. Raises OSError."""
     os.environ.clear()
     os.nice(5)
@@ -159,10 +159,10 @@ def _shut_in(request: dict[str, Any]) -> None:
             os.setresgid(_NOBODY, _NOBODY, _NOBODY)
             os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     libc = ctypes.CDLL(None, use_errno=True)
-    _prctl(libc, _PR_SET_PDEATHSIG, 9)  # a change of user has it forgotten, so it comes after
+    _call_prctl(libc, _PR_SET_PDEATHSIG, 9)  # a change of user has it forgotten, so it comes after
     if os.getppid() != request["parent"]:
         raise OSError("the process that started this one has gone")
-    _prctl(libc, _PR_SET_DUMPABLE, 0)
+    _call_prctl(libc, _PR_SET_DUMPABLE, 0)
     _filter_calls(libc)
 
 
@@ -171,12 +171,12 @@ def _load_modules(source: str) -> None:
     for name in _ALWAYS:
         importlib.import_module(name)
     with suppress(SyntaxError, ValueError, MemoryError, RecursionError):  # told when it is compiled
-        for name in sorted(_imported(ast.parse(source))):
+        for name in sorted(_imported_modules(ast.parse(source))):
             with suppress(ImportError):
                 importlib.import_module(name)
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
+def _imported_modules(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -199,18 +199,18 @@ def _filter_calls(libc: ctypes.CDLL) -> None:
     steps += [(_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]
     instructions = (_Instruction * len(steps))(*steps)
     program = _Program(len(steps), ctypes.cast(instructions, ctypes.POINTER(_Instruction)))
-    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(libc, _PR_SET_SECCOMP, _FILTER_MODE, ctypes.byref(program))
+    _call_prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    _call_prctl(libc, _PR_SET_SECCOMP, _FILTER_MODE, ctypes.byref(program))
 
 
-def _prctl(libc: ctypes.CDLL, option: int, *arguments: Any) -> None:
+def _call_prctl(libc: ctypes.CDLL, option: int, *arguments: Any) -> None:
     rest = [*arguments, *[0] * (4 - len(arguments))]
     if libc.prctl(option, *(ctypes.c_ulong(one) if isinstance(one, int) else one for one in rest)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
-def _check(source: str) -> dict[str, Any]:
+def _check_function(source: str) -> dict[str, Any]:
     """Compile the source, and look for the function, without running anything."""
     tree = ast.parse(source, "grader")
     compile(source, "grader", "exec", dont_inherit=True)
@@ -220,35 +220,35 @@ def _check(source: str) -> dict[str, Any]:
         targets = node.targets if isinstance(node, ast.Assign) else []
         if any(isinstance(target, ast.Name) and target.id == "grade" for target in targets):
             return {}
-    raise Refused("it has no function grade(sample, item)")
+    raise UnusableSource("it has no function grade(sample, item)")
 
 
-def _function(source: str) -> Callable[[Any, Any], Any]:
+def _load_function(source: str) -> Callable[[Any, Any], Any]:
     names: dict[str, Any] = {"__name__": "grader", "__builtins__": __builtins__}
     exec(compile(source, "grader", "exec", dont_inherit=True), names)  # noqa: S102 - what this program is for
     function = names.get("grade")
     if not callable(function):
-        raise Refused("it has no function grade(sample, item)")
+        raise UnusableSource("it has no function grade(sample, item)")
     return function
 
 
-def _grade(function: Callable[[Any, Any], Any], call: dict[str, Any]) -> float:
+def _call_grade(function: Callable[[Any, Any], Any], call: dict[str, Any]) -> float:
     value = function(call["sample"], call["item"])
     if not isinstance(value, (int, float)):
-        raise Refused(f"grade returned a {type(value).__name__}: it must return a number")
+        raise UnusableSource(f"grade returned a {type(value).__name__}: it must return a number")
     try:
         reward = float(value)
     except OverflowError:
         reward = float("inf")
     if reward - reward != 0:
-        raise Refused(f"grade returned {reward}: it must return a finite number")
+        raise UnusableSource(f"grade returned {reward}: it must return a finite number")
     return reward
 
 
-def _in_words(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     """Return what was raised, and in which line of the source."""
     try:
-        if isinstance(error, Refused):
+        if isinstance(error, UnusableSource):
             return str(error)
         line = error.lineno if isinstance(error, SyntaxError) else _line_of(error)
         said = error.msg if isinstance(error, SyntaxError) else str(error)

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.graders.base import Failure, Question, Scene
+from trainer.graders.base import Failure, GraderQuestion, Scene
 from trainer.graders.inputs import Input, fill_messages
 from trainer.graders.leaf import Leaf
-from trainer.graders.replies import in_reply
+from trainer.graders.replies import parse_reply
 
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -32,21 +32,21 @@ class LabelModelGrader(Leaf):
             raise ValueError(f"passing_labels has {unknown!r}, which is not among the labels")
         return self
 
-    def templates(self) -> Sequence[str]:
+    def list_templates(self) -> Sequence[str]:
         """Return the messages' texts."""
-        return [text for message in self.input for text in message.texts()]
+        return [text for message in self.input for text in message.iter_texts()]
 
-    def reward(self, scene: Scene) -> float:
+    def compute_reward(self, scene: Scene) -> float:
         """Ask the model and return whether its label passes. Raises Failure."""
         label = {"type": "string", "enum": self.labels}
-        question = Question(
+        question = GraderQuestion(
             model=self.model,
             messages=fill_messages(self.input, scene),
             sampling={"temperature": 0.0},
             schema_={"type": "object", "properties": {"result": label}, "required": ["result"]},
         )
-        told = in_reply(
-            scene.asked(question), wanted="one of the labels, or JSON with it as `result`", text_counts=True
+        told = parse_reply(
+            scene.ask_model(question), wanted="one of the labels, or JSON with it as `result`", text_counts=True
         )
         if told not in self.labels:
             raise Failure("model_grader_parse_error", f"the model's label {str(told)[:80]!r} is not among the labels")

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from trainer.frozen import Exact
 from trainer.graders.base import Name, Scene
-from trainer.graders.templates import check
+from trainer.graders.templates import check_templates
 
 
 class Leaf(Exact):
@@ -18,14 +18,14 @@ class Leaf(Exact):
     name: Name
 
     @abstractmethod
-    def reward(self, scene: Scene) -> float:
+    def compute_reward(self, scene: Scene) -> float:
         """Return the reward. Raises Failure."""
 
-    def templates(self) -> Sequence[str]:
+    def list_templates(self) -> Sequence[str]:
         """Return the texts in which `{{…}}` stands for something."""
         return ()
 
     @model_validator(mode="after")
     def _readable_templates(self) -> Leaf:
-        check(self.templates())
+        check_templates(self.list_templates())
         return self

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from trainer.frozen import Exact
 from trainer.graders.base import Name
-from trainer.graders.formula import MAX_LENGTH, Formula, normal
+from trainer.graders.formula import MAX_LENGTH, Formula, normalise_name
 from trainer.graders.label_model import LabelModelGrader
 from trainer.graders.leaf import Leaf
 from trainer.graders.python import PythonGrader
@@ -31,14 +31,14 @@ def _one_or_many(value: Any) -> str:
     return "one" if isinstance(value, Leaf) else "many"
 
 
-def _few(value: Any) -> Any:
+def _limit_graders(value: Any) -> Any:
     """Count before each is read. Raises ValueError."""
     if isinstance(value, dict) and len(cast("dict[str, Any]", value)) > MOST_GRADERS:
         raise ValueError(f"it should have at most {MOST_GRADERS} items, not {len(cast('dict[str, Any]', value))}")
     return cast("Any", value)
 
 
-Many = Annotated[dict[Name, Part], Field(min_length=1, max_length=MOST_GRADERS), BeforeValidator(_few)]
+Many = Annotated[dict[Name, Part], Field(min_length=1, max_length=MOST_GRADERS), BeforeValidator(_limit_graders)]
 
 
 class MultiGrader(Exact):
@@ -54,19 +54,19 @@ class MultiGrader(Exact):
 
     @model_validator(mode="after")
     def _formula_fits(self) -> MultiGrader:
-        formula = self.formula()
-        known = {normal(name) for name in self.parts()}
+        formula = self.parse_formula()
+        known = {normalise_name(name) for name in self.named_graders()}
         for name in sorted(formula.names):
             if name not in known:
                 raise ValueError(f"calculate_output names {name!r}, which is no grader: {', '.join(sorted(known))} are")
         return self
 
-    def parts(self) -> Mapping[str, Leaf]:
+    def named_graders(self) -> Mapping[str, Leaf]:
         """Return the graders by name."""
         if isinstance(self.graders, Leaf):
             return {self.graders.name: self.graders}
         return cast("Mapping[str, Leaf]", self.graders)
 
-    def formula(self) -> Formula:
+    def parse_formula(self) -> Formula:
         """Return the formula, read. Raises ValueError."""
         return Formula(self.calculate_output)

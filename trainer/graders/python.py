@@ -19,14 +19,14 @@ class PythonGrader(Leaf):
 
     @field_validator("source")
     @classmethod
-    def _bounded(cls, value: str) -> str:
+    def _limit_source(cls, value: str) -> str:
         size = len(value.encode("utf-8", "surrogatepass"))
         if size > MAX_TEXT:
             raise ValueError(f"it has {size} bytes; {MAX_TEXT} are the most")
         return value
 
-    def reward(self, scene: Scene) -> float:
+    def compute_reward(self, scene: Scene) -> float:
         """Return what the function returns. Raises Failure."""
         if scene.tools.run_python is None:
             raise Failure("python_grader_server_error", "Python graders are not switched on here", kind="disabled")
-        return scene.tools.run_python(self.source, scene.sample.namespace(), scene.item)
+        return scene.tools.run_python(self.source, scene.sample.template_namespace(), scene.item)

@@ -16,7 +16,7 @@ _ATTEMPT = 64
 """What an attempt costs at least, in characters."""
 
 
-def in_reply(reply: Reply, *, wanted: str, text_counts: bool = False) -> Any:
+def parse_reply(reply: Reply, *, wanted: str, text_counts: bool = False) -> Any:
     """Return the result in a model's answer: the whole text as JSON, or the last JSON object in it with `result`.
 
     With `text_counts` a text that is no JSON is the result itself. Raises Failure.
@@ -26,7 +26,7 @@ def in_reply(reply: Reply, *, wanted: str, text_counts: bool = False) -> Any:
     if parsed:
         fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
         return fields.get(_RESULT, cast("Any", value))
-    results = [found[_RESULT] for found in _objects(text[-_READ:]) if _RESULT in found]
+    results = [found[_RESULT] for found in _find_objects(text[-_READ:]) if _RESULT in found]
     if results:
         return results[-1]
     if text_counts and text:
@@ -35,7 +35,7 @@ def in_reply(reply: Reply, *, wanted: str, text_counts: bool = False) -> Any:
     raise Failure("model_grader_parse_error", f"the model answered {text[:80]!r}: {why}{wanted}")
 
 
-def _objects(text: str) -> list[dict[str, Any]]:
+def _find_objects(text: str) -> list[dict[str, Any]]:
     """Return the outermost JSON objects of a text, in their order.
 
     Each `{` may begin one that is read to the text's end in vain, so what is read so is counted: without that, 64 KiB

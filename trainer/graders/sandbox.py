@@ -57,14 +57,14 @@ class Leash:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_cut = False
 
-    def hold(self, process: subprocess.Popen[bytes]) -> None:
+    def hold_process(self, process: subprocess.Popen[bytes]) -> None:
         """Take a process that has begun."""
         with self._lock:
             self._process = process
             if self._is_cut:
                 process.kill()
 
-    def cut(self) -> None:
+    def cut_off(self) -> None:
         """End it."""
         with self._lock:
             self._is_cut = True
@@ -111,11 +111,11 @@ def run_python_on_all(
     found: list[float | Failure] = []
     for start in range(0, len(calls), CALLS_A_PROCESS):
         part = calls[start : start + CALLS_A_PROCESS]
-        found += _together(source, part, limits) or [_alone(source, call, limits) for call in part]
+        found += _run_together(source, part, limits) or [_run_alone(source, call, limits) for call in part]
     return found
 
 
-def _together(
+def _run_together(
     source: str, calls: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], limits: SandboxLimits
 ) -> list[float | Failure] | None:
     pairs = [{"sample": dict(sample), "item": dict(item)} for sample, item in calls]
@@ -129,7 +129,9 @@ def _together(
     return [_reward_in(one) for one in cast("list[Any]", told)]
 
 
-def _alone(source: str, call: tuple[Mapping[str, Any], Mapping[str, Any]], limits: SandboxLimits) -> float | Failure:
+def _run_alone(
+    source: str, call: tuple[Mapping[str, Any], Mapping[str, Any]], limits: SandboxLimits
+) -> float | Failure:
     try:
         return run_python(source, *call, limits=limits)
     except Failure as failure:
@@ -161,20 +163,20 @@ def _in_jail(
     }
     deadline = time.monotonic() + limits.wall_seconds
     try:
-        process = _started(json.dumps(head).encode() + b"\n" + given)
+        process = _start_jail(json.dumps(head).encode() + b"\n" + given)
     except OSError as error:
         raise _machine_fault(f"this machine cannot start a process for a grader: {error}") from error
     with process:
         try:
             if leash is not None:
-                leash.hold(process)
-            said = _read(process, deadline, most)
+                leash.hold_process(process)
+            said = _read_output(process, deadline, most)
         finally:
             process.kill()
-    return _answer(said, process.returncode, limits)
+    return _judge_output(said, process.returncode, limits)
 
 
-def _started(request: bytes) -> subprocess.Popen[bytes]:
+def _start_jail(request: bytes) -> subprocess.Popen[bytes]:
     with tempfile.TemporaryFile() as given:
         given.write(request)
         given.seek(0)
@@ -190,14 +192,14 @@ def _started(request: bytes) -> subprocess.Popen[bytes]:
 
 
 @dataclass(frozen=True)
-class _Said:
+class _ProcessOutput:
     """What came out of a process, and how that ended: at the end of the process, too late, or the pipe alone did."""
 
     data: bytes
     end: Literal["ended", "late", "closed"]
 
 
-def _read(process: subprocess.Popen[bytes], deadline: float, most: int) -> _Said:
+def _read_output(process: subprocess.Popen[bytes], deadline: float, most: int) -> _ProcessOutput:
     """Return all that the process says. Raises Failure where it says too much."""
     assert process.stdout is not None
     pipe = process.stdout.fileno()
@@ -206,10 +208,10 @@ def _read(process: subprocess.Popen[bytes], deadline: float, most: int) -> _Said
     data = b""
     while len(data) <= most:
         if not readable.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            return _Said(data, "late")
+            return _ProcessOutput(data, "late")
         more = os.read(pipe, 1 << 16)
         if not more:
-            return _Said(data, "ended" if _ends_now(process) else "closed")
+            return _ProcessOutput(data, "ended" if _ends_now(process) else "closed")
         data += more
     raise Failure("python_grader_runtime_error", f"it wrote more than {most} bytes to its answer")
 
@@ -223,7 +225,7 @@ def _ends_now(process: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def _answer(said: _Said, status: int, limits: SandboxLimits) -> dict[str, Any]:
+def _judge_output(said: _ProcessOutput, status: int, limits: SandboxLimits) -> dict[str, Any]:
     if not said.data:  # the program that shuts the source in did not even begin
         late = said.end == "late"
         why = f"has not begun after {limits.wall_seconds:g} seconds" if late else f"ended at once (status {status})"
@@ -233,11 +235,11 @@ def _answer(said: _Said, status: int, limits: SandboxLimits) -> dict[str, Any]:
     if status == -signal.SIGXCPU:
         raise Failure("unresponsive_reward_error", f"it used more than {limits.cpu_seconds} seconds of a processor")
     if said.end == "closed":
-        return _told(said.data, otherwise="it closed the pipe for its answer, and went on running")
-    return _told(said.data, otherwise=f"it ended without an answer (status {status})")
+        return _decode_answer(said.data, otherwise="it closed the pipe for its answer, and went on running")
+    return _decode_answer(said.data, otherwise=f"it ended without an answer (status {status})")
 
 
-def _told(data: bytes, *, otherwise: str) -> dict[str, Any]:
+def _decode_answer(data: bytes, *, otherwise: str) -> dict[str, Any]:
     """Return the answer behind the marks. Raises Failure, with what happened `otherwise` if there is none."""
     running = data.startswith(UP + RUNNING)
     try:

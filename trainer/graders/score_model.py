@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from trainer.frozen import Exact
-from trainer.graders.base import Failure, Question, Scene
+from trainer.graders.base import Failure, GraderQuestion, Scene
 from trainer.graders.inputs import Input, fill_messages
 from trainer.graders.leaf import Leaf
-from trainer.graders.replies import in_reply
+from trainer.graders.replies import parse_reply
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -26,7 +26,7 @@ class SamplingParams(Exact):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
 
-    def of_chat(self) -> dict[str, Any]:
+    def chat_parameters(self) -> dict[str, Any]:
         """Return them by the names of a chat completion."""
         named = {"max_completion_tokens": self.max_completions_tokens, "seed": self.seed, "top_p": self.top_p}
         given = {name: value for name, value in named.items() if value is not None}
@@ -45,26 +45,26 @@ class ScoreModelGrader(Leaf):
 
     @field_validator("range")
     @classmethod
-    def _ascending(cls, value: list[float] | None) -> list[float] | None:
+    def _require_ascending(cls, value: list[float] | None) -> list[float] | None:
         if value is not None and not (all(map(math.isfinite, value)) and value[0] < value[1]):
             raise ValueError("it must be two finite numbers, the lower first, such as [0, 10]")
         return value
 
-    def templates(self) -> Sequence[str]:
+    def list_templates(self) -> Sequence[str]:
         """Return the messages' texts."""
-        return [text for message in self.input for text in message.texts()]
+        return [text for message in self.input for text in message.iter_texts()]
 
-    def reward(self, scene: Scene) -> float:
+    def compute_reward(self, scene: Scene) -> float:
         """Ask the model and return its number. Raises Failure."""
         low, high = self.range or (0.0, 1.0)
         number = {"type": "number", "minimum": low, "maximum": high}
-        question = Question(
+        question = GraderQuestion(
             model=self.model,
             messages=fill_messages(self.input, scene),
-            sampling=(self.sampling_params or SamplingParams()).of_chat(),
+            sampling=(self.sampling_params or SamplingParams()).chat_parameters(),
             schema_={"type": "object", "properties": {"result": number}, "required": ["result"]},
         )
-        score = in_reply(scene.asked(question), wanted='a number, or JSON such as {"result": 0.5}')
+        score = parse_reply(scene.ask_model(question), wanted='a number, or JSON such as {"result": 0.5}')
         if isinstance(score, bool) or not isinstance(score, (int, float)):
             raise Failure("model_grader_parse_error", f"the model's result is {str(score)[:80]!r}, which is no number")
         if not low <= score <= high:

@@ -32,7 +32,7 @@ _WORDS_AND_SIGNS = re.compile(rf"{_WORD}|[^\w\s]")
 _BLEU_ORDER = _GLEU_ORDER = 4
 
 
-def tokens(text: str, *, signs: bool) -> list[str]:
+def split_tokens(text: str, *, signs: bool) -> list[str]:
     """Return a text's tokens, after Unicode's composition (NFC); `signs`: commas, stops and the like too."""
     composed = unicodedata.normalize("NFC", make_stream_safe(text)).lower()
     return (_WORDS_AND_SIGNS if signs else _WORDS).findall(composed)
@@ -52,7 +52,7 @@ def bleu(text: Sequence[str], reference: Sequence[str]) -> float:
     logs: list[float] = []
     smoothing = 1.0
     for order in range(1, min(_BLEU_ORDER, len(text)) + 1):
-        mine, others = _ngrams(text, order), _ngrams(reference, order)
+        mine, others = _count_ngrams(text, order), _count_ngrams(reference, order)
         matches, total = (mine & others).total(), len(text) - order + 1
         if order == 1 and not matches:
             return 0.0
@@ -69,7 +69,7 @@ def gleu(text: Sequence[str], reference: Sequence[str]) -> float:
     """Google's BLEU (Wu et al. 2016): shared 1- to 4-grams, over those of the text or the reference if it has more."""
     shared = most = ours = 0
     for order in range(1, _GLEU_ORDER + 1):
-        mine, others = _ngrams(text, order), _ngrams(reference, order)
+        mine, others = _count_ngrams(text, order), _count_ngrams(reference, order)
         shared += (mine & others).total()
         ours, most = ours + mine.total(), most + others.total()
     return shared / max(ours, most) if ours and most else 0.0
@@ -96,18 +96,18 @@ def meteor(text: Sequence[str], reference: Sequence[str]) -> float:
 
 def rouge_n(text: Sequence[str], reference: Sequence[str], order: int) -> float:
     """ROUGE-N (Lin 2004): the F1 of the shared n-grams."""
-    mine, others = _ngrams(text, order), _ngrams(reference, order)
-    return _f1((mine & others).total(), mine.total(), others.total())
+    mine, others = _count_ngrams(text, order), _count_ngrams(reference, order)
+    return _f1_score((mine & others).total(), mine.total(), others.total())
 
 
 def rouge_l(text: Sequence[str], reference: Sequence[str]) -> float:
     """ROUGE-L (Lin 2004): the F1 of the longest common subsequence of tokens."""
-    return _f1(LCSseq.similarity(text, reference), len(text), len(reference))
+    return _f1_score(LCSseq.similarity(text, reference), len(text), len(reference))
 
 
-def _ngrams(of: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
+def _count_ngrams(of: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(of[place : place + order]) for place in range(len(of) - order + 1))
 
 
-def _f1(shared: int, mine: int, others: int) -> float:
+def _f1_score(shared: int, mine: int, others: int) -> float:
     return 2 * shared / (mine + others) if shared else 0.0

@@ -7,7 +7,7 @@ from typing import Literal
 
 from trainer.graders.base import Scene, Template
 from trainer.graders.leaf import Leaf
-from trainer.graders.templates import fill
+from trainer.graders.templates import fill_template
 
 Operation = Literal["eq", "ne", "like", "ilike"]
 _COMPARE: Mapping[Operation, Callable[[str, str], bool]] = {
@@ -26,10 +26,10 @@ class StringCheckGrader(Leaf):
     reference: Template
     operation: Operation
 
-    def templates(self) -> Sequence[str]:
+    def list_templates(self) -> Sequence[str]:
         """Return both texts."""
         return self.input, self.reference
 
-    def reward(self, scene: Scene) -> float:
+    def compute_reward(self, scene: Scene) -> float:
         """Return 1 or 0. Raises Failure."""
-        return float(_COMPARE[self.operation](fill(self.input, scene), fill(self.reference, scene)))
+        return float(_COMPARE[self.operation](fill_template(self.input, scene), fill_template(self.reference, scene)))

@@ -25,12 +25,12 @@ MOST_TEMPLATES, MOST_STEPS = 256, 1024
 """The `{{…}}` of one grader, and the names and places in them together."""
 
 
-def check(texts: Sequence[str]) -> None:
+def check_templates(texts: Sequence[str]) -> None:
     """Raise ValueError for the texts of a grader if a template cannot be read (named) or they have too many."""
     templates = steps = 0
     for text in texts:
         for found in _TEMPLATE.finditer(text):
-            templates, steps = templates + 1, steps + len(_path(found[1])[1])
+            templates, steps = templates + 1, steps + len(_parse_path(found[1])[1])
             if templates > MOST_TEMPLATES or steps > MOST_STEPS:
                 raise ValueError(
                     f"the grader has more than {MOST_TEMPLATES} templates, or more than {MOST_STEPS} names and places "
@@ -38,13 +38,13 @@ def check(texts: Sequence[str]) -> None:
                 )
 
 
-def fill(template: str, scene: Scene) -> str:
+def fill_template(template: str, scene: Scene) -> str:
     """Return the text with every `{{…}}` replaced. Raises Failure where the row or the answer has no such field."""
-    namespaces = {"item": scene.item, "sample": scene.sample.namespace()}
+    namespaces = {"item": scene.item, "sample": scene.sample.template_namespace()}
     filled: list[str] = []
     size = place = 0
     for found in _TEMPLATE.finditer(template):
-        filled += template[place : found.start()], _text(_value(found[1], namespaces))
+        filled += template[place : found.start()], _render_value(_look_up_value(found[1], namespaces))
         size, place = size + len(filled[-2]) + len(filled[-1]), found.end()
         if size > MAX_FILLED:  # a short template may name a long text very often
             raise Failure("truncated_observation_error", f"a filled template has more than {MAX_FILLED} characters")
@@ -54,7 +54,7 @@ def fill(template: str, scene: Scene) -> str:
 
 def item_paths(template: str) -> list[tuple[str | int, ...]]:
     """Return the fields of the row that a template names, each as its keys and places. Raises ValueError."""
-    paths = [_path(found[1]) for found in _TEMPLATE.finditer(template)]
+    paths = [_parse_path(found[1]) for found in _TEMPLATE.finditer(template)]
     return [tuple(steps) for namespace, steps in paths if namespace == "item" and steps]
 
 
@@ -62,13 +62,13 @@ def has_field(item: Mapping[str, Any], path: Sequence[str | int]) -> bool:
     """Tell whether a row has the field that a path leads to."""
     value: Any = item
     for step in path:
-        found, value = _step(value, step)
+        found, value = _follow_step(value, step)
         if not found:
             return False
     return True
 
 
-def _path(inside: str) -> tuple[str, list[str | int]]:
+def _parse_path(inside: str) -> tuple[str, list[str | int]]:
     """Return the namespace and the steps from it. Raises ValueError."""
     text = inside.strip()
     shown = "{{" + inside[:_MAX_SHOWN] + "}}"
@@ -91,19 +91,19 @@ def _path(inside: str) -> tuple[str, list[str | int]]:
     return namespace, steps
 
 
-def _value(inside: str, namespaces: Mapping[str, Mapping[str, Any]]) -> Any:
-    namespace, steps = _path(inside)
+def _look_up_value(inside: str, namespaces: Mapping[str, Mapping[str, Any]]) -> Any:
+    namespace, steps = _parse_path(inside)
     value: Any = namespaces[namespace]
     if namespace == "sample" and steps[:1] == ["output_json"] and "output_json" not in value:
         raise Failure("sample_parse_error", "the answer is not JSON, so {{sample.output_json}} has no value")
     for step in steps:
-        found, value = _step(value, step)
+        found, value = _follow_step(value, step)
         if not found:
             raise Failure("invalid_variable_error", f"{{{{{inside.strip()[:_MAX_SHOWN]}}}}} has no value: no {step!r}")
     return value
 
 
-def _step(value: Any, step: str | int) -> tuple[bool, Any]:
+def _follow_step(value: Any, step: str | int) -> tuple[bool, Any]:
     if isinstance(value, Mapping):
         fields = cast("Mapping[str, Any]", value)
         return str(step) in fields, fields.get(str(step))
@@ -114,5 +114,5 @@ def _step(value: Any, step: str | int) -> tuple[bool, Any]:
     return False, None
 
 
-def _text(value: Any) -> str:
+def _render_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -11,7 +11,7 @@ from pydantic import field_validator
 from trainer.graders import similarity
 from trainer.graders.base import Failure, Scene, Template
 from trainer.graders.leaf import Leaf
-from trainer.graders.templates import fill
+from trainer.graders.templates import fill_template
 
 Metric = Literal[
     "cosine",
@@ -55,13 +55,13 @@ class TextSimilarityGrader(Leaf):
             )
         return value
 
-    def templates(self) -> Sequence[str]:
+    def list_templates(self) -> Sequence[str]:
         """Return both texts."""
         return self.input, self.reference
 
-    def reward(self, scene: Scene) -> float:
+    def compute_reward(self, scene: Scene) -> float:
         """Return the similarity. Raises Failure, also where a text is too long to be compared."""
-        texts = fill(self.input, scene), fill(self.reference, scene)
+        texts = fill_template(self.input, scene), fill_template(self.reference, scene)
         if max(map(len, texts)) > similarity.MOST_CHARACTERS:
             raise _too_long(similarity.MOST_CHARACTERS, "characters")
         if self.evaluation_metric == "fuzzy_match":
@@ -69,7 +69,7 @@ class TextSimilarityGrader(Leaf):
             return similarity.fuzzy_match(*texts)
         measure = _WITH_SIGNS.get(self.evaluation_metric)
         signs = measure is not None
-        mine, others = (similarity.tokens(text, signs=signs) for text in texts)
+        mine, others = (similarity.split_tokens(text, signs=signs) for text in texts)
         if max(len(mine), len(others)) > similarity.MOST_TOKENS:
             raise _too_long(similarity.MOST_TOKENS, "tokens")
         if self.evaluation_metric == "rouge_l":

@@ -58,7 +58,7 @@ def auto_rows_an_update(rows: int) -> int:
     return 2 ** max(0, min(5, (rows // 30).bit_length() - 1)) if rows >= 60 else max(1, min(2, rows // 4))
 
 
-def resolve(
+def resolve_auto(
     hyperparameters: CommonHyperparameters, workload: Workload, seed: int, *, lora: LoraParameters | None = None
 ) -> Resolved:
     """Turn every `auto` into a number, with an adapter of the shape `lora` or the default.
@@ -73,7 +73,7 @@ def resolve(
     if not rows:
         raise ValueError("there are no rows to resolve the hyperparameters for")
     epochs = auto_epochs(rows) if hyperparameters.n_epochs == "auto" else hyperparameters.n_epochs
-    batch, accumulation = _batch(hyperparameters, workload)
+    batch, accumulation = _resolve_batch(hyperparameters, workload)
     updates_an_epoch = math.ceil(math.ceil(rows / batch) / accumulation)
     total = updates_an_epoch * epochs
     multiplier = hyperparameters.learning_rate_multiplier
@@ -142,7 +142,7 @@ def rows_a_pass(device: str, longest: int) -> int:
     return max(1, TOKENS_A_PASS[device] // longest)
 
 
-def _batch(hyperparameters: CommonHyperparameters, workload: Workload) -> tuple[int, int]:
+def _resolve_batch(hyperparameters: CommonHyperparameters, workload: Workload) -> tuple[int, int]:
     rows = len(workload.lengths)
     accumulation = hyperparameters.gradient_accumulation_steps
     if hyperparameters.batch_size != "auto":

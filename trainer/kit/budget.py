@@ -11,7 +11,7 @@ from trainer.kit.auto import with_steps
 from trainer.kit.errors import TrainerError
 
 
-class Meter:
+class BudgetMeter:
     """Watches one run's budget. `spent` is the sentence that tells what ended the training, None while nothing has."""
 
     def __init__(self, budget: Budget | None, used_seconds: float) -> None:
@@ -21,7 +21,9 @@ class Meter:
         self._planned: tuple[int, int] | None = None
         self.spent: str | None = None
 
-    def plan(self, resolved: Resolved, asked: CommonHyperparameters, step_tokens: Iterable[int] | None) -> Resolved:
+    def plan_steps(
+        self, resolved: Resolved, asked: CommonHyperparameters, step_tokens: Iterable[int] | None
+    ) -> Resolved:
         """Return the numbers of a run that keeps within the budget, its schedule over the steps that it allows.
 
         `step_tokens` are the tokens of each step of the whole run, None where they are not known beforehand.
@@ -37,27 +39,27 @@ class Meter:
         return with_steps(resolved, asked, steps)
 
     @property
-    def planned(self) -> str | None:
+    def plan_sentence(self) -> str | None:
         """A sentence where the budget allows less than the whole run."""
         if self._planned is None:
             return None
         steps, whole = self._planned
         return f"The budget allows {steps} of {whole} steps: the training is planned for these."
 
-    def check(self, step: int, tokens_seen: int) -> bool:
+    def check_budget(self, step: int, tokens_seen: int) -> bool:
         """Return whether what could not be planned is used up after a step, and note it."""
-        reason = next(self._exceeded(tokens_seen), None)
+        reason = next(self._exceeded_limits(tokens_seen), None)
         if reason is not None:
             self.spent = f"The budget ended the training at step {step}: {reason}."
         return reason is not None
 
-    def finish(self, step: int) -> str | None:
+    def conclude_training(self, step: int) -> str | None:
         """Return what the budget did to a training that is over, None where it did nothing."""
         if self.spent is None and self._planned is not None and step >= self._planned[0]:
             self.spent = f"The budget ended the training at step {step} of {self._planned[1]}."
         return self.spent
 
-    def _exceeded(self, tokens_seen: int) -> Iterator[str]:
+    def _exceeded_limits(self, tokens_seen: int) -> Iterator[str]:
         tokens, minutes = self._budget.max_tokens, self._budget.max_gpu_minutes
         if tokens is not None and tokens_seen >= tokens:
             yield f"{tokens_seen} tokens were trained on, {tokens} are allowed"

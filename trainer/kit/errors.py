@@ -35,17 +35,19 @@ def as_trainer_error(error: BaseException) -> TrainerError:
     text = str(error).lower()
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or any(phrase in text for phrase in _NO_SPACE):
-        return _fault("disk_full", "The disk of the worker is full: free some space there, then start the job again.")
+        return _worker_fault(
+            "disk_full", "The disk of the worker is full: free some space there, then start the job again."
+        )
     if isinstance(error, MemoryError) or any(phrase in text for phrase in _NO_MEMORY):
-        return _fault(
+        return _worker_fault(
             "out_of_memory",
             "The worker ran out of memory: lower batch_size or max_length, or use a machine with more memory.",
         )
-    return _fault(
+    return _worker_fault(
         "trainer_fault",
         f"The trainer failed unexpectedly ({type(error).__name__}); the details are in the worker's log.",
     )
 
 
-def _fault(code: str, message: str) -> TrainerError:
+def _worker_fault(code: str, message: str) -> TrainerError:
     return TrainerError(code, message, exit_code=ExitCode.FAULT)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from trainer.contract.events import Phase, PhaseName
+from trainer.contract.events import PhaseEvent, PhaseName
 from trainer.kit.errors import Stopped
 from trainer.kit.event_sink import EventSink
 from trainer.kit.stop import StopFlag
@@ -23,14 +23,14 @@ class Phases:
     @contextmanager
     def enter(self, phase: PhaseName, message: str) -> Generator[None]:
         """Time the block. Raises Stopped in front of it or after it where the run was asked to stop."""
-        self.check()
-        self._sink.emit(Phase(phase=phase, message=message))
+        self.check_stop()
+        self._sink.emit(PhaseEvent(phase=phase, message=message))
         start = time.perf_counter()
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
-        self.check()
+        self.check_stop()
 
-    def check(self) -> None:
+    def check_stop(self) -> None:
         """Raise Stopped where the run was asked to stop."""
         if self._stop.raised:
             raise Stopped

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from trainer.contract.events import Evaluation, Step
+from trainer.contract.events import EvaluationEvent, StepEvent
 
 PROGRESS_NAME = "progress.json"
 CSV_HEADER = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
-class Progress(BaseModel):
+class TrainingProgress(BaseModel):
     """Steps and evaluations in their order; `tokens_seen` counts all tokens of the rows, padding left out."""
 
-    steps: list[Step] = []
-    evaluations: list[Evaluation] = []
+    steps: list[StepEvent] = []
+    evaluations: list[EvaluationEvent] = []
     tokens_seen: int = 0
     train_seconds: float = 0.0
 
@@ -37,11 +37,11 @@ class Progress(BaseModel):
         (folder / PROGRESS_NAME).write_text(self.model_dump_json(), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Progress:
+    def load(cls, folder: Path) -> TrainingProgress:
         """Read a checkpoint's `progress.json`. Raises FileNotFoundError, or ValueError where it is broken."""
         return cls.model_validate_json((folder / PROGRESS_NAME).read_bytes())
 
-    def metrics(self) -> dict[str, float]:
+    def latest_metrics(self) -> dict[str, float]:
         """Return the newest measurements by their names on the wire."""
         found: dict[str, float | None] = {}
         if self.steps:

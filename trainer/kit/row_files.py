@@ -35,7 +35,7 @@ def read_rows(path: Path, kind: type[RowT], *, filename: str, param: str) -> lis
     except UnicodeDecodeError as error:
         raise TrainerError(code, f"The file {filename} is not UTF-8: {error.reason}.", param=param) from error
     if problems:
-        raise TrainerError(code, _summary(filename, problems), param=param)
+        raise TrainerError(code, _summarise_problems(filename, problems), param=param)
     return rows
 
 
@@ -66,16 +66,16 @@ def parse_row(line: str, kind: type[RowT]) -> RowT:
     try:
         return kind.model_validate(parsed)
     except ValidationError as error:
-        raise ValueError(_reason(error)) from error
+        raise ValueError(_first_reason(error)) from error
 
 
-def _reason(error: ValidationError) -> str:
+def _first_reason(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" if where else first["msg"]
 
 
-def _summary(filename: str, problems: list[str]) -> str:
+def _summarise_problems(filename: str, problems: list[str]) -> str:
     shown = "; ".join(problems[:SHOWN_PROBLEMS])
     rest = len(problems) - SHOWN_PROBLEMS
     more = f"; and {rest} more" if rest > 0 else ""

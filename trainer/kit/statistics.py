@@ -90,7 +90,7 @@ def wilson_estimate(hits: float, count: int) -> Estimate:
     return Estimate(value=rate, low=max(0.0, centre - half), high=min(1.0, centre + half))
 
 
-def estimate(measure: Measure) -> Estimate:
+def estimate_measure(measure: Measure) -> Estimate:
     """Return a measure's value and interval: Wilson's for a rate of one trial a row, else clustered by row."""
     if measure.kind == "rate" and all(weight == 1 for weight in measure.weights):
         return wilson_estimate(math.fsum(measure.sums), len(measure.sums))
@@ -98,9 +98,9 @@ def estimate(measure: Measure) -> Estimate:
     return _within_unit(found) if measure.kind == "rate" else found
 
 
-def compare(base: Sequence[Measure], tuned: Sequence[Measure]) -> tuple[MeasureComparison, ...]:
+def compare_measures(base: Sequence[Measure], tuned: Sequence[Measure]) -> tuple[MeasureComparison, ...]:
     """Compare two models measure by measure. Raises ValueError where measures, rows or weights are not the same."""
-    if [_identity(measure) for measure in base] != [_identity(measure) for measure in tuned]:
+    if [_measure_identity(measure) for measure in base] != [_measure_identity(measure) for measure in tuned]:
         raise ValueError("base and tuned measures are not about the same rows")
     return tuple(
         MeasureComparison(
@@ -111,8 +111,8 @@ def compare(base: Sequence[Measure], tuned: Sequence[Measure]) -> tuple[MeasureC
             kind=before.kind,
             rows=len(before.lines),
             weight=math.fsum(before.weights),
-            base=estimate(before),
-            tuned=estimate(after),
+            base=estimate_measure(before),
+            tuned=estimate_measure(after),
             difference=ratio_estimate([a - b for b, a in zip(before.sums, after.sums, strict=True)], before.weights),
         )
         for before, after in zip(base, tuned, strict=True)
@@ -139,7 +139,7 @@ def token_measures(
     return loss, accuracy
 
 
-def _identity(measure: Measure) -> tuple[str, tuple[int, ...], tuple[float, ...]]:
+def _measure_identity(measure: Measure) -> tuple[str, tuple[int, ...], tuple[float, ...]]:
     return measure.name, measure.lines, measure.weights
 
 

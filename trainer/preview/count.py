@@ -8,10 +8,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from trainer.contract.preview import Counted, DataPreview, SampleRow, SampleToken
+from trainer.contract.preview import CountedJob, DataPreview, SampleRow, SampleToken
 from trainer.engine.data.splits import Split
 from trainer.engine.data.tokens import TokenizedRow
-from trainer.engine.models.load import device
+from trainer.engine.models.load import pick_device
 from trainer.engine.recipe import JobContext, Recipe
 from trainer.kit.event_sink import EventSink
 from trainer.kit.stop import StopFlag
@@ -27,35 +27,35 @@ _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 _LONGEST_CHARACTER = 8
 
 
-def count(workdir: Path, *, rows: int) -> Counted:
+def count_job(workdir: Path, *, rows: int) -> CountedJob:
     """Return what the job in `workdir` would come to, with `rows` of its rows as tokens. Raises TrainerError."""
     spec = read_spec(workdir)
     warnings: list[str] = []
     sink = EventSink(workdir)
     recipe = recipe_for(JobContext(workdir, spec, sink, StopFlag(), warnings.append))
-    recipe.read()
-    recipe.settle()
+    recipe.read_data()
+    recipe.settle_hyperparameters()
     sink.close()
-    planned = recipe.job.meter.planned
-    tokens, exact = _tokens(recipe)
+    planned = recipe.job.meter.plan_sentence
+    tokens, exact = _count_tokens(recipe)
     model = hollow_model(recipe)
-    return Counted(
+    return CountedJob(
         hyperparameters=recipe.resolved.shown(),
-        training=_file(recipe.training),
-        validation=_file(recipe.validation) if recipe.validation else None,
+        training=_preview_file(recipe.training),
+        validation=_preview_file(recipe.validation) if recipe.validation else None,
         warnings=(*warnings, planned) if planned else tuple(warnings),
         steps=recipe.resolved.total_steps,
         tokens=tokens,
         tokens_exact=exact,
         ended_by="budget" if planned else None,
-        device="cuda" if device().type == "cuda" else "cpu",
+        device="cuda" if pick_device().type == "cuda" else "cpu",
         memory=estimate_memory(recipe, model),
         speed=estimate_speed(recipe, model),
-        sample=tuple(_sample(recipe, rows)),
+        sample=tuple(_sample_rows(recipe, rows)),
     )
 
 
-def _tokens(recipe: Recipe) -> tuple[int, bool]:
+def _count_tokens(recipe: Recipe) -> tuple[int, bool]:
     resolved = recipe.resolved
     steps = recipe.step_tokens(resolved)
     if steps is not None:
@@ -63,7 +63,7 @@ def _tokens(recipe: Recipe) -> tuple[int, bool]:
     return recipe.most_tokens(), False
 
 
-def _file(split: Split[Any]) -> DataPreview:
+def _preview_file(split: Split[Any]) -> DataPreview:
     return DataPreview(
         filename=split.file.filename,
         rows=split.read,
@@ -77,14 +77,18 @@ def _file(split: Split[Any]) -> DataPreview:
     )
 
 
-def _sample(recipe: Recipe, rows: int) -> list[SampleRow]:
+def _sample_rows(recipe: Recipe, rows: int) -> list[SampleRow]:
     """Show evenly spaced training rows."""
     found = recipe.training.rows
     numbers = [place * len(found) // rows for place in range(rows)] if rows < len(found) else range(len(found))
-    return [_shown(recipe.tokenizer, part, row) for number in numbers for part, row in recipe.parts(found[number])]
+    return [
+        _show_row(recipe.tokenizer, part, row)
+        for number in numbers
+        for part, row in recipe.preview_parts(found[number])
+    ]
 
 
-def _shown(tokenizer: PreTrainedTokenizerBase, part: str, row: TokenizedRow) -> SampleRow:
+def _show_row(tokenizer: PreTrainedTokenizerBase, part: str, row: TokenizedRow) -> SampleRow:
     ids = row.input_ids[:SHOWN_TOKENS]
     texts = token_texts(tokenizer, ids)
     tokens = tuple(
@@ -104,7 +108,7 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     """How many tokens are told in full."""
     for end in range(1, len(ids) + 1):
         first = max(0, shown - _CONTEXT)
-        before, now = _decode(tokenizer, ids[first:shown]), _decode(tokenizer, ids[first:end])
+        before, now = _decode_for_display(tokenizer, ids[first:shown]), _decode_for_display(tokenizer, ids[first:end])
         if now.endswith(_UNFINISHED) and end < len(ids) and end - shown < _LONGEST_CHARACTER:
             texts.append("")
             continue
@@ -113,6 +117,6 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     return texts
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+def _decode_for_display(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     text = str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
     return text.replace("\0", "␀")

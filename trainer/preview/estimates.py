@@ -14,7 +14,7 @@ from trainer.contract.methods.onpolicy import OnPolicyHyperparameters
 from trainer.contract.preview import MemoryEstimate, SpeedEstimate
 from trainer.engine.models.adapters import add_adapter
 from trainer.engine.models.dtype import TOKENS, layer_seconds
-from trainer.engine.models.load import device
+from trainer.engine.models.load import pick_device
 from trainer.engine.recipe import Recipe
 
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -52,20 +52,22 @@ def hollow_model(recipe: Recipe) -> HollowModel:
 def estimate_memory(recipe: Recipe, model: HollowModel) -> MemoryEstimate:
     """Return the trainer's peak memory: that of the training, or that of the export's check where it is higher."""
     resolved = recipe.resolved
-    size, tokens = _BYTES[resolved.dtype], resolved.batch_size * max(recipe.lengths())
+    size, tokens = _BYTES[resolved.dtype], resolved.batch_size * max(recipe.row_lengths())
     frozen = model.total - model.trained
     held = {
         "frozen_weights": round(frozen * (_NF4_BYTES if resolved.quantization == "4bit" else size)),
         "trained_weights_and_optimizer": model.trained * _TRAINED_BYTES,
-        "runtime": _RUNTIME_BYTES[device().type],
+        "runtime": _RUNTIME_BYTES[pick_device().type],
     }
-    training = {**held, **_of_a_pass(recipe, model, tokens)}
+    training = {**held, **_pass_bytes(recipe, model, tokens)}
     again = model.total * (4 if recipe.kind == "model" else size)
     checking = {**held, "second_copy_of_the_weights": again}
-    peak, other = (training, "training") if _sum(training) >= _sum(checking) else (checking, "the export's check")
+    peak, other = (
+        (training, "training") if _sum_bytes(training) >= _sum_bytes(checking) else (checking, "the export's check")
+    )
     more = " Sampling's cache and a reward model come on top." if _on_policy(recipe) else ""
     return MemoryEstimate(
-        bytes=_sum(peak),
+        bytes=_sum_bytes(peak),
         parts=peak,
         method=(
             f"{frozen:,} frozen parameters in {'4 bits' if resolved.quantization == '4bit' else resolved.dtype}; "
@@ -77,7 +79,7 @@ def estimate_memory(recipe: Recipe, model: HollowModel) -> MemoryEstimate:
     )
 
 
-def _of_a_pass(recipe: Recipe, model: HollowModel, tokens: int) -> dict[str, int]:
+def _pass_bytes(recipe: Recipe, model: HollowModel, tokens: int) -> dict[str, int]:
     resolved, shape = recipe.resolved, recipe.config.get_text_config()
     width, layers, vocabulary = int(shape.hidden_size), int(shape.num_hidden_layers), int(shape.vocab_size)
     size = _BYTES[resolved.dtype]
@@ -87,7 +89,7 @@ def _of_a_pass(recipe: Recipe, model: HollowModel, tokens: int) -> dict[str, int
     return {"activations": tokens * (layer + adapters), "logits": tokens * vocabulary * (size + 4)}
 
 
-def _sum(parts: dict[str, int]) -> int:
+def _sum_bytes(parts: dict[str, int]) -> int:
     return sum(parts.values())
 
 
@@ -96,8 +98,8 @@ def estimate_speed(recipe: Recipe, model: HollowModel) -> SpeedEstimate:
     if _on_policy(recipe):
         return SpeedEstimate(tokens_per_second=None, method="How long the model takes to write answers is not known.")
     resolved = recipe.resolved
-    if device().type == "cpu":
-        return _timed(recipe)
+    if pick_device().type == "cpu":
+        return _time_layer(recipe)
     # 2 operations a parameter forward, 2 for the activations' gradients, 2 for the weights' where these are trained
     # (Kaplan et al. 2020, arXiv 2001.08361), and a second forward pass where activations are recomputed.
     each = (6 if recipe.kind == "model" else 4) + (2 if resolved.gradient_checkpointing else 0)
@@ -110,7 +112,7 @@ def estimate_speed(recipe: Recipe, model: HollowModel) -> SpeedEstimate:
     )
 
 
-def _timed(recipe: Recipe) -> SpeedEstimate:
+def _time_layer(recipe: Recipe) -> SpeedEstimate:
     shape = recipe.config.get_text_config()
     seconds = recipe.dtype.seconds.get(recipe.dtype.dtype) or layer_seconds(recipe.config, recipe.dtype.dtype)
     width, layers = int(shape.hidden_size), int(shape.num_hidden_layers)

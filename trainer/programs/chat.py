@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
-from trainer.contract.chat import ORDER, Ask, Cancel, Pause, Paused, Refused, Resume
+from trainer.contract.chat import ORDER, AnswerRefused, Ask, Cancel, Pause, Paused, Resume
 from trainer.contract.result import ExitCode
 from trainer.frozen import Frozen
 from trainer.kit.errors import TrainerError, as_trainer_error
@@ -35,33 +35,33 @@ class Orders:
         self._cancelled: set[str] = set()
         self._pausing: set[str] = set()
         self._lock = threading.Lock()
-        threading.Thread(target=self._read, args=(lines,), name="orders", daemon=True).start()
+        threading.Thread(target=self._read_orders, args=(lines,), name="orders", daemon=True).start()
 
-    def next(self) -> Ask | Resume | Cancel | None:
+    def next_order(self) -> Ask | Resume | Cancel | None:
         """Wait for the next order; None at the end. A cancel comes here too, for a conversation that has paused."""
         return self._orders.get()
 
-    def cancelled(self, ask_id: str) -> bool:
+    def is_cancelled(self, ask_id: str) -> bool:
         """Whether an answer is not wanted any more."""
         return ask_id in self._cancelled
 
-    def pausing(self, ask_id: str) -> bool:
+    def is_pausing(self, ask_id: str) -> bool:
         """Whether a conversation is to pause."""
         return ask_id in self._pausing
 
-    def paused(self, ask_id: str) -> None:
+    def note_pause(self, ask_id: str) -> None:
         """Take note that a conversation has paused."""
         with self._lock:
             self._pausing.discard(ask_id)
 
-    def finished(self, ask_id: str) -> None:
+    def forget_order(self, ask_id: str) -> None:
         """Forget an order."""
         with self._lock:
             self._waiting.discard(ask_id)
             self._cancelled.discard(ask_id)
             self._pausing.discard(ask_id)
 
-    def _read(self, lines: Iterable[str]) -> None:
+    def _read_orders(self, lines: Iterable[str]) -> None:
         for line in lines:
             order = ORDER.validate_json(line)
             with self._lock:
@@ -84,38 +84,38 @@ class Conversations:
         self._output = output
         self._aside: dict[str, Generator[Event]] = {}
 
-    def go_on(self, ask_id: str, events: Generator[Event]) -> None:
+    def continue_conversation(self, ask_id: str, events: Generator[Event]) -> None:
         """Tell a conversation's events. What goes wrong is told too: one's fault must not end the others'."""
-        from trainer.chat.answers import not_finite
+        from trainer.chat.answers import broken_model_error
 
         try:
             for event in events:
                 if isinstance(event, Paused):  # before it is told: the next order may resume it
-                    self._orders.paused(ask_id)
+                    self._orders.note_pause(ask_id)
                     self._aside[ask_id] = events
-                _tell(self._output, event)
+                _write_event(self._output, event)
                 if isinstance(event, Paused):
                     return
         except FloatingPointError as error:
-            _tell(self._output, _refused(ask_id, not_finite(error)))
+            _write_event(self._output, _make_refusal(ask_id, broken_model_error(error)))
         except Exception as error:  # noqa: BLE001 - see above
             if not isinstance(error, TrainerError):
                 traceback.print_exc()
-            _tell(self._output, _refused(ask_id, as_trainer_error(error)))
-        self._orders.finished(ask_id)
+            _write_event(self._output, _make_refusal(ask_id, as_trainer_error(error)))
+        self._orders.forget_order(ask_id)
 
-    def resume(self, ask_id: str) -> None:
+    def resume_paused(self, ask_id: str) -> None:
         """Go on with a conversation that has paused; with any other there is nothing to do."""
         events = self._aside.pop(ask_id, None)
         if events is not None:
-            self.go_on(ask_id, events)
+            self.continue_conversation(ask_id, events)
 
-    def forget(self, ask_id: str) -> None:
+    def drop_paused(self, ask_id: str) -> None:
         """Drop a conversation that has paused, with the memory that it keeps."""
         events = self._aside.pop(ask_id, None)
         if events is not None:
             events.close()
-            self._orders.finished(ask_id)
+            self._orders.forget_order(ask_id)
 
 
 def main() -> int:
@@ -125,21 +125,23 @@ def main() -> int:
 
 
 def _answer_all(output: TextIO) -> ExitCode:
-    from trainer.chat.answers import answer
-    from trainer.chat.models import Models
+    from trainer.chat.answers import answer_conversation
+    from trainer.chat.models import BaseModelCache
 
-    models = Models()
+    models = BaseModelCache()
     orders = Orders(sys.stdin)
     conversations = Conversations(orders, output)
-    while (order := orders.next()) is not None:
+    while (order := orders.next_order()) is not None:
         match order:
             case Ask(id=ask_id):
-                events = answer(models, order, partial(orders.cancelled, ask_id), partial(orders.pausing, ask_id))
-                conversations.go_on(ask_id, events)
+                events = answer_conversation(
+                    models, order, partial(orders.is_cancelled, ask_id), partial(orders.is_pausing, ask_id)
+                )
+                conversations.continue_conversation(ask_id, events)
             case Resume(id=ask_id):
-                conversations.resume(ask_id)
+                conversations.resume_paused(ask_id)
             case Cancel(id=ask_id):
-                conversations.forget(ask_id)
+                conversations.drop_paused(ask_id)
     return ExitCode.DONE
 
 
@@ -150,12 +152,12 @@ def _own_stdout() -> TextIO:
     return own
 
 
-def _tell(output: TextIO, event: Frozen) -> None:
+def _write_event(output: TextIO, event: Frozen) -> None:
     print(event.model_dump_json(), file=output, flush=True)
 
 
-def _refused(ask_id: str, error: TrainerError) -> Refused:
-    return Refused(
+def _make_refusal(ask_id: str, error: TrainerError) -> AnswerRefused:
+    return AnswerRefused(
         id=ask_id,
         code=error.code,
         message=error.message,

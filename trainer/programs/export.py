@@ -28,9 +28,9 @@ def main(arguments: list[str]) -> int:
         return ExitCode.BAD_INPUT
 
     def work() -> ExitCode:
-        from trainer.exporting import export
+        from trainer.exporting import export_model
 
-        check = export(spec, folder)
+        check = export_model(spec, folder)
         (folder / RESULT_NAME).write_text(check.model_dump_json(indent=1), encoding="utf-8")
         return ExitCode.DONE
 

@@ -29,9 +29,9 @@ def main(arguments: list[str]) -> int:
         return ExitCode.BAD_INPUT
 
     def work() -> ExitCode:
-        from trainer.engine.models.convert import convert
+        from trainer.engine.models.convert import convert_base
 
-        convert(source, Path(arguments[1]))
+        convert_base(source, Path(arguments[1]))
         return ExitCode.DONE
 
     return run_program(work, HF_HUB_OFFLINE="0" if source.kind == "hf" else "1")

@@ -1,7 +1,7 @@
 """`python -m trainer.programs.preview WORKDIR ROWS`: what a job would come to, counted by the training's own code.
 
-WORKDIR is laid out as for `python -m trainer`; no weights are read. `preview.json` in it gets an `Outcome` with ROWS
-training rows shown as tokens. Exit 0 done, 1 fault, 2 bad input.
+WORKDIR is laid out as for `python -m trainer`; no weights are read. `preview.json` in it gets a `PreviewOutcome` with
+ROWS training rows shown as tokens. Exit 0 done, 1 fault, 2 bad input.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from trainer.contract.preview import PREVIEW_NAME, Failed, Outcome
+from trainer.contract.preview import PREVIEW_NAME, PreviewFailure, PreviewOutcome
 from trainer.contract.result import ExitCode
 from trainer.kit.errors import TrainerError
 from trainer.programs.shell import run_program
@@ -24,9 +24,9 @@ def main(arguments: list[str]) -> int:
     workdir = Path(arguments[0]).resolve()
 
     def work() -> ExitCode:
-        from trainer.preview.count import count
+        from trainer.preview.count import count_job
 
-        _write(workdir, Outcome(counted=count(workdir, rows=int(arguments[1]))))
+        _write_outcome(workdir, PreviewOutcome(counted=count_job(workdir, rows=int(arguments[1]))))
         return ExitCode.DONE
 
     return run_program(work, partial(_write_failure, workdir))
@@ -34,13 +34,15 @@ def main(arguments: list[str]) -> int:
 
 def _write_failure(workdir: Path, failure: TrainerError) -> None:
     fault = failure.exit_code != ExitCode.BAD_INPUT
-    _write(
+    _write_outcome(
         workdir,
-        Outcome(failed=Failed(code=failure.code, message=failure.message, param=failure.param, fault=fault)),
+        PreviewOutcome(
+            failed=PreviewFailure(code=failure.code, message=failure.message, param=failure.param, fault=fault)
+        ),
     )
 
 
-def _write(workdir: Path, outcome: Outcome) -> None:
+def _write_outcome(workdir: Path, outcome: PreviewOutcome) -> None:
     (workdir / PREVIEW_NAME).write_text(outcome.model_dump_json(), encoding="utf-8")
 
 

@@ -34,7 +34,7 @@ QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 @dataclass(frozen=True)
-class Line:
+class RowToScore:
     """A row as it was read, the conversations to score, and the key that the scores are written under."""
 
     number: int
@@ -43,31 +43,31 @@ class Line:
     key: str
 
 
-def parse_line(text: str, number: int) -> Line:
+def parse_line(text: str, number: int) -> RowToScore:
     """Read a row. Raises ValueError with the reason."""
     row = json.loads(text)
     if not isinstance(row, dict):
         raise ValueError("a row is a JSON object")
-    if not _encodable(row):
+    if not _is_encodable_row(row):
         raise ValueError("a text has half a character (an unpaired surrogate)")
     value = cast("dict[str, Any]", row)
     if "messages" in value:
         chat = ChatRow.model_validate({"messages": value["messages"], "tools": value.get("tools"), "line": number})
         if chat.messages[-1].role != "assistant":
             raise ValueError("messages must end with a message of the assistant, which is what is scored")
-        return Line(number, value, (chat,), "score")
+        return RowToScore(number, value, (chat,), "score")
     responses = value.get("responses")
     if "input" not in value or not isinstance(responses, list) or not responses:
         raise ValueError("a row needs messages, or input with a list of responses")
     prompt = Prompt.model_validate(value["input"])
     conversations = tuple(
-        ChatRow(messages=(*prompt.messages, _message(response)), tools=prompt.tools, line=number)
+        ChatRow(messages=(*prompt.messages, _parse_response(response)), tools=prompt.tools, line=number)
         for response in cast("list[Any]", responses)
     )
-    return Line(number, value, conversations, "scores")
+    return RowToScore(number, value, conversations, "scores")
 
 
-def _encodable(row: Any) -> bool:
+def _is_encodable_row(row: Any) -> bool:
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -75,7 +75,7 @@ def _encodable(row: Any) -> bool:
     return True
 
 
-def _message(response: Any) -> Message:
+def _parse_response(response: Any) -> Message:
     if isinstance(response, str):
         return Message(role="assistant", content=response)
     given: Any = cast("dict[str, Any]", response).get("message", response) if isinstance(response, dict) else response
@@ -103,10 +103,10 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"{given.input} is not a file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what one library says to another is not for our users
-        return run_program(partial(_score, given), _print_message, **QUIET)
+        return run_program(partial(_score_arguments, given), _print_message, **QUIET)
 
 
-def _score(given: argparse.Namespace) -> ExitCode:
+def _score_arguments(given: argparse.Namespace) -> ExitCode:
     from trainer.engine.reward.scorer import ResponseScorer
 
     try:
@@ -128,12 +128,12 @@ def _score_file(scorer: ResponseScorer, source: Path, target: Path) -> ExitCode:
     done = bad = 0
     try:
         with incoming.open("w", encoding="utf-8") as output:
-            for chunk in _chunks(source):
+            for chunk in _read_chunks(source):
                 for item in chunk:
                     if isinstance(item, str):
                         bad += 1
                         print(item, file=sys.stderr)
-                lines = [item for item in chunk if isinstance(item, Line)]
+                lines = [item for item in chunk if isinstance(item, RowToScore)]
                 written, problems = _score_chunk(scorer, lines, output)
                 done, bad = done + written, bad + len(problems)
                 for problem in problems:
@@ -145,9 +145,9 @@ def _score_file(scorer: ResponseScorer, source: Path, target: Path) -> ExitCode:
     return ExitCode.BAD_INPUT if bad else ExitCode.DONE
 
 
-def _score_chunk(scorer: ResponseScorer, lines: Sequence[Line], output: TextIO) -> tuple[int, list[str]]:
+def _score_chunk(scorer: ResponseScorer, lines: Sequence[RowToScore], output: TextIO) -> tuple[int, list[str]]:
     """Score the chunk's rows together and write them in their order; return how many, and the problems."""
-    results = scorer.score([line.conversations for line in lines])
+    results = scorer.score_conversations([line.conversations for line in lines])
     problems: list[str] = []
     for line, result in zip(lines, results, strict=True):
         if isinstance(result, str):
@@ -158,12 +158,12 @@ def _score_chunk(scorer: ResponseScorer, lines: Sequence[Line], output: TextIO) 
     return len(lines) - len(problems), problems
 
 
-def _chunks(source: Path) -> Iterator[list[Line | str]]:
+def _read_chunks(source: Path) -> Iterator[list[RowToScore | str]]:
     """Read the file in chunks of rows, a problem in the place of a line that is none; shows how far it is."""
     from rich.console import Console
     from rich.progress import Progress
 
-    lines = _lines(source)
+    lines = _read_lines(source)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("Scoring", total=source.stat().st_size)
         while chunk := list(itertools.islice(lines, CHUNK_ROWS)):
@@ -171,7 +171,7 @@ def _chunks(source: Path) -> Iterator[list[Line | str]]:
             progress.update(task, advance=sum(size for _, size in chunk))
 
 
-def _lines(source: Path) -> Iterator[tuple[Line | str, int]]:
+def _read_lines(source: Path) -> Iterator[tuple[RowToScore | str, int]]:
     with source.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             if not raw.strip():

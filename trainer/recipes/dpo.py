@@ -15,12 +15,12 @@ from torch import nn
 from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.dpo import DpoHyperparameters
 from trainer.engine.data.splits import Split
-from trainer.engine.loop.training_loop import Scored
+from trainer.engine.loop.training_loop import ScoredBatch
 from trainer.engine.preferences.pairs import Pair, PreferenceRecipe, collate_pairs, sequence_log_probs, subset_pairs
-from trainer.engine.preferences.references import ReferencedRecipe, ReferenceLoop, answer_log_probs, wins
+from trainer.engine.preferences.references import ReferencedRecipe, ReferenceLoop, answer_log_probs, win_scores
 from trainer.engine.recipe import JobContext, Recipe
 from trainer.kit.plot_spec import PlotSpec
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Better, Measure
 
 AUTO_BETA = 0.1
@@ -68,9 +68,9 @@ class DpoRecipe(ReferencedRecipe, PreferenceRecipe):
     )
     hyperparameters: DpoHyperparameters
 
-    def resolve(self) -> Resolved:
+    def resolve_hyperparameters(self) -> Resolved:
         """Turn every `auto` into a number, `beta` among them."""
-        resolved = super().resolve()
+        resolved = super().resolve_hyperparameters()
         return resolved.model_copy(update={"settings": {**resolved.settings, "beta": self.beta}})
 
     @property
@@ -79,11 +79,11 @@ class DpoRecipe(ReferencedRecipe, PreferenceRecipe):
         asked = self.hyperparameters.beta
         return AUTO_BETA if asked == "auto" else asked
 
-    def make_loop(self, progress: Progress) -> DpoLoop:
+    def make_loop(self, progress: TrainingProgress) -> DpoLoop:
         """Return the loop."""
         return DpoLoop(self, progress)
 
-    def ratios(self, sums: torch.Tensor, sizes: torch.Tensor, split: str, place: torch.Tensor) -> torch.Tensor:
+    def log_ratios(self, sums: torch.Tensor, sizes: torch.Tensor, split: str, place: torch.Tensor) -> torch.Tensor:
         """Return log-ratios [2, n] to the reference of answers whose log-probabilities are `sums` [2 · n].
 
         They are means a token where the loss wants them so, sums otherwise.
@@ -93,24 +93,24 @@ class DpoRecipe(ReferencedRecipe, PreferenceRecipe):
         by_token = self.hyperparameters.length_normalised or self.hyperparameters.loss == "ipo"
         return ratios / sizes.view(2, -1) if by_token else ratios
 
-    def losses(self, ratios: torch.Tensor) -> torch.Tensor:
+    def compute_losses(self, ratios: torch.Tensor) -> torch.Tensor:
         """Return the loss of each pair [n] from its log-ratios [2, n]."""
         asked = self.hyperparameters
         return dpo_loss(ratios[0], ratios[1], beta=self.beta, kind=asked.loss, label_smoothing=asked.label_smoothing)
 
-    def measure(self, *, full: bool = True) -> tuple[Measure, ...]:
+    def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Measure implicit rewards β log π/π_ref; for the reference itself they are all 0, and a tie counts a half."""
         split = "validation" if self.validation else "training"
         pairs: Sequence[Pair] = self.measured.rows if full and self.validation else subset_pairs(self.measured.rows)
         place = torch.tensor([pair.place for pair in pairs])
         sums = self.log_probs(pairs)
         sizes = torch.tensor([[p.chosen.trained_tokens for p in pairs], [p.rejected.trained_tokens for p in pairs]])
-        ratios = self.ratios(sums.flatten(), sizes.flatten(), split, place)
+        ratios = self.log_ratios(sums.flatten(), sizes.flatten(), split, place)
         drift = sums - self.references[split][:, place]
         margin = self.beta * (ratios[0] - ratios[1])
         lines = tuple(pair.line for pair in pairs)
 
-        def measure(name: str, label: str, values: torch.Tensor, better: Better | None, unit: str = "") -> Measure:
+        def make_measure(name: str, label: str, values: torch.Tensor, better: Better | None, unit: str = "") -> Measure:
             kind = "rate" if name.endswith("accuracy") else "mean"
             sums = tuple(values.double().tolist())
             weights = (1.0,) * len(lines)
@@ -119,12 +119,14 @@ class DpoRecipe(ReferencedRecipe, PreferenceRecipe):
             )
 
         return (
-            measure("implicit_accuracy", "implicit-reward accuracy", wins(margin), "higher"),
-            measure("margin", "implicit-reward margin", margin, "higher"),
-            measure("likelihood_accuracy", "preferred answer is the likelier one", wins(sums[0] - sums[1]), "higher"),
-            measure("loss", "loss", self.losses(ratios), "lower", "a pair"),
-            measure("chosen_drift", "log-probability drift of preferred answers", drift[0], None, "nats"),
-            measure("rejected_drift", "log-probability drift of other answers", drift[1], None, "nats"),
+            make_measure("implicit_accuracy", "implicit-reward accuracy", win_scores(margin), "higher"),
+            make_measure("margin", "implicit-reward margin", margin, "higher"),
+            make_measure(
+                "likelihood_accuracy", "preferred answer is the likelier one", win_scores(sums[0] - sums[1]), "higher"
+            ),
+            make_measure("loss", "loss", self.compute_losses(ratios), "lower", "a pair"),
+            make_measure("chosen_drift", "log-probability drift of preferred answers", drift[0], None, "nats"),
+            make_measure("rejected_drift", "log-probability drift of other answers", drift[1], None, "nats"),
         )
 
     def log_probs(self, rows: Sequence[Pair]) -> torch.Tensor:
@@ -138,26 +140,26 @@ class DpoLoop(ReferenceLoop):
 
     recipe: DpoRecipe
 
-    def __init__(self, recipe: DpoRecipe, progress: Progress) -> None:
+    def __init__(self, recipe: DpoRecipe, progress: TrainingProgress) -> None:
         training: Split[Pair] = recipe.training
         super().__init__(
             recipe,
             progress,
             rows=training.rows,
-            lengths=recipe.lengths(),
+            lengths=recipe.row_lengths(),
             collate=lambda pairs: collate_pairs(pairs, recipe.pad_id),
         )
 
-    def loss(self, model: Any, batch: Any) -> Scored:
+    def score_batch(self, model: Any, batch: Any) -> ScoredBatch:
         """Return the pairs' losses, and how the implicit rewards stand."""
         recipe = self.recipe
         sums, sizes = sequence_log_probs(model, batch)
-        ratios = recipe.ratios(sums, sizes, "training", batch["place"])
-        losses = recipe.losses(ratios)
+        ratios = recipe.log_ratios(sums, sizes, "training", batch["place"])
+        losses = recipe.compute_losses(ratios)
         rewards = recipe.beta * ratios.detach()
         drift = sums.detach().view(2, -1) - recipe.references["training"].to(sums.device)[:, batch["place"]]
         values = {
-            "implicit_accuracy": wins(rewards[0] - rewards[1]),
+            "implicit_accuracy": win_scores(rewards[0] - rewards[1]),
             "margin": rewards[0] - rewards[1],
             "chosen_reward": rewards[0],
             "rejected_reward": rewards[1],
@@ -165,13 +167,13 @@ class DpoLoop(ReferenceLoop):
             "rejected_drift": drift[1],
         }
         pairs = losses.numel()
-        return Scored(
+        return ScoredBatch(
             total=losses.sum(),
             tokens=int(batch["attention_mask"].sum()),
             metrics={name: (float(value.sum()), pairs) for name, value in values.items()},
         )
 
-    def count(self, batch: Any) -> int:
+    def count_items(self, batch: Any) -> int:
         """Return the pairs."""
         return len(batch["place"])
 

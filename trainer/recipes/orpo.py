@@ -10,12 +10,12 @@ from torch import nn
 
 from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.orpo import OrpoHyperparameters
-from trainer.engine.loop.training_loop import JobLoop, Scored
+from trainer.engine.loop.training_loop import JobLoop, ScoredBatch
 from trainer.engine.preferences.pairs import Pair, PreferenceRecipe, collate_pairs, sequence_log_probs, subset_pairs
 from trainer.engine.recipe import JobContext, Recipe
 from trainer.engine.scoring.evaluate import score_rows
 from trainer.kit.plot_spec import PlotSpec
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Better, Measure
 
 AUTO_BETA = 0.1
@@ -46,33 +46,33 @@ class OrpoRecipe(PreferenceRecipe):
         asked = self.hyperparameters.beta
         return AUTO_BETA if asked == "auto" else asked
 
-    def resolve(self) -> Resolved:
+    def resolve_hyperparameters(self) -> Resolved:
         """Turn every `auto` into a number, `beta` among them."""
-        resolved = super().resolve()
+        resolved = super().resolve_hyperparameters()
         return resolved.model_copy(update={"settings": {**resolved.settings, "beta": self.beta}})
 
-    def make_loop(self, progress: Progress) -> OrpoLoop:
+    def make_loop(self, progress: TrainingProgress) -> OrpoLoop:
         """Return the loop."""
         return OrpoLoop(self, progress)
 
-    def measure(self, *, full: bool = True) -> tuple[Measure, ...]:
+    def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Measure how often and how far the preferred answer's odds are higher, and the loss."""
         pairs: Sequence[Pair] = self.measured.rows if full and self.validation else subset_pairs(self.measured.rows)
-        chosen = _means(self.model, [pair.chosen for pair in pairs], self.pad_id)
-        rejected = _means(self.model, [pair.rejected for pair in pairs], self.pad_id)
+        chosen = _mean_log_probs(self.model, [pair.chosen for pair in pairs], self.pad_id)
+        rejected = _mean_log_probs(self.model, [pair.rejected for pair in pairs], self.pad_id)
         ratio = log_odds_ratio(chosen, rejected)
         lines = tuple(pair.line for pair in pairs)
 
-        def measure(name: str, label: str, values: torch.Tensor, better: Better) -> Measure:
+        def make_measure(name: str, label: str, values: torch.Tensor, better: Better) -> Measure:
             kind = "rate" if name.endswith("accuracy") else "mean"
             weights = (1.0,) * len(lines)
             sums = tuple(values.double().tolist())
             return Measure(name=name, label=label, better=better, kind=kind, lines=lines, sums=sums, weights=weights)
 
         return (
-            measure("odds_accuracy", "preferred answer has the higher odds", (ratio > 0).float(), "higher"),
-            measure("log_odds_ratio", "log odds ratio", ratio, "higher"),
-            measure("loss", "loss", orpo_loss(chosen, rejected, self.beta), "lower"),
+            make_measure("odds_accuracy", "preferred answer has the higher odds", (ratio > 0).float(), "higher"),
+            make_measure("log_odds_ratio", "log odds ratio", ratio, "higher"),
+            make_measure("loss", "loss", orpo_loss(chosen, rejected, self.beta), "lower"),
         )
 
 
@@ -81,22 +81,22 @@ class OrpoLoop(JobLoop):
 
     recipe: OrpoRecipe
 
-    def __init__(self, recipe: OrpoRecipe, progress: Progress) -> None:
+    def __init__(self, recipe: OrpoRecipe, progress: TrainingProgress) -> None:
         super().__init__(
             recipe,
             progress,
             rows=recipe.training.rows,
-            lengths=recipe.lengths(),
+            lengths=recipe.row_lengths(),
             collate=lambda pairs: collate_pairs(pairs, recipe.pad_id),
         )
 
-    def loss(self, model: Any, batch: Any) -> Scored:
+    def score_batch(self, model: Any, batch: Any) -> ScoredBatch:
         """Return the pairs' losses, and how the odds stand."""
         sums, sizes = sequence_log_probs(model, batch)
         chosen, rejected = (sums / sizes).view(2, -1)
         ratio = log_odds_ratio(chosen, rejected).detach()
         pairs = chosen.numel()
-        return Scored(
+        return ScoredBatch(
             total=orpo_loss(chosen, rejected, self.recipe.beta).sum(),
             tokens=int(batch["attention_mask"].sum()),
             metrics={
@@ -106,12 +106,12 @@ class OrpoLoop(JobLoop):
             },
         )
 
-    def count(self, batch: Any) -> int:
+    def count_items(self, batch: Any) -> int:
         """Return the pairs."""
         return len(batch["place"])
 
 
-def _means(model: Any, rows: Sequence[Any], pad_id: int) -> torch.Tensor:
+def _mean_log_probs(model: Any, rows: Sequence[Any], pad_id: int) -> torch.Tensor:
     loss, _ = score_rows(model, rows, pad_id)
     return -torch.tensor(loss.sums, dtype=torch.float64) / torch.tensor(loss.weights, dtype=torch.float64)
 

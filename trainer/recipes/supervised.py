@@ -11,14 +11,14 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from trainer.contract.job import DataFile
 from trainer.contract.rows import ChatRow
-from trainer.engine.data.batches import collate
+from trainer.engine.data.batches import collate_rows
 from trainer.engine.data.splits import Split
-from trainer.engine.data.tokens import IGNORED, TokenizedRow, prepare, tokenize_rows
-from trainer.engine.loop.training_loop import TOKEN_ACCURACY, JobLoop, Scored, loop_arguments
+from trainer.engine.data.tokens import IGNORED, TokenizedRow, fit_rows, tokenize_rows
+from trainer.engine.loop.training_loop import TOKEN_ACCURACY, JobLoop, ScoredBatch, loop_arguments
 from trainer.engine.recipe import JobContext, Recipe
-from trainer.engine.scoring.evaluate import score_rows, subset
+from trainer.engine.scoring.evaluate import score_rows, subset_rows
 from trainer.engine.scoring.head import trained_scores
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
 
 _NEEDED = "token to train on"
@@ -31,19 +31,19 @@ class SupervisedRecipe(Recipe):
     validation: Split[TokenizedRow] | None = None
     _chat: Sequence[ChatRow]
 
-    def read(self) -> None:
+    def read_data(self) -> None:
         """Render and tokenize the conversations; only the assistant's tokens are in the loss."""
         self.open_base()
         spec = self.job.spec
-        chat, tokenized = self._tokenized(spec.training, "training_file")
-        limit = self.limit(max((len(row.input_ids) for row in tokenized), default=0))
-        self.training = _split(spec.training, chat, tokenized, limit)
+        chat, tokenized = self._tokenize_file(spec.training, "training_file")
+        limit = self.set_max_length(max((len(row.input_ids) for row in tokenized), default=0))
+        self.training = _split_rows(spec.training, chat, tokenized, limit)
         self._chat = chat
         if spec.validation:
-            held_out, held_out_tokens = self._tokenized(spec.validation, "validation_file")
-            self.validation = _split(spec.validation, held_out, held_out_tokens, limit)
+            held_out, held_out_tokens = self._tokenize_file(spec.validation, "validation_file")
+            self.validation = _split_rows(spec.validation, held_out, held_out_tokens, limit)
             self._chat = held_out
-        self.tell_losses(_NEEDED)
+        self.warn_about_dropped_rows(_NEEDED)
         if self.validation is None:
             self._chat = chat
 
@@ -51,17 +51,17 @@ class SupervisedRecipe(Recipe):
         """Return the held-out conversations, or else the training ones."""
         return self._chat
 
-    def measure(self, *, full: bool = True) -> tuple[Measure, ...]:
+    def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Return loss and token accuracy."""
         # Training rows say little about new ones: a part of them is enough.
-        rows = self.measured.rows if full and self.validation else subset(self.measured.rows)
+        rows = self.measured.rows if full and self.validation else subset_rows(self.measured.rows)
         return score_rows(self.model, rows, self.pad_id)
 
-    def make_loop(self, progress: Progress) -> SupervisedLoop:
+    def make_loop(self, progress: TrainingProgress) -> SupervisedLoop:
         """Return the loop on TRL's trainer."""
         return SupervisedLoop(self, progress)
 
-    def _tokenized(self, file: DataFile, param: str) -> tuple[list[ChatRow], list[TokenizedRow]]:
+    def _tokenize_file(self, file: DataFile, param: str) -> tuple[list[ChatRow], list[TokenizedRow]]:
         chat = self.read_file(file, param, ChatRow)
         return chat, tokenize_rows(self.template, chat, param=param)
 
@@ -69,36 +69,38 @@ class SupervisedRecipe(Recipe):
 class SupervisedLoop(JobLoop, SFTTrainer):
     """TRL's trainer brings the fused head on GPUs; rows, order, masks and events are the job's."""
 
-    def __init__(self, recipe: SupervisedRecipe, progress: Progress) -> None:
+    def __init__(self, recipe: SupervisedRecipe, progress: TrainingProgress) -> None:
         rows = recipe.training.rows
         more: dict[str, Any] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
         super().__init__(
             recipe,
             progress,
             rows=rows,
-            lengths=recipe.lengths(),
-            collate=lambda batch: collate(batch, recipe.pad_id),
+            lengths=recipe.row_lengths(),
+            collate=lambda batch: collate_rows(batch, recipe.pad_id),
             args=loop_arguments(recipe, SFTConfig, **more),
-            train_dataset=_dataset(rows),
-            eval_dataset=_dataset(recipe.validation.rows) if recipe.validation else None,
+            train_dataset=_make_dataset(rows),
+            eval_dataset=_make_dataset(recipe.validation.rows) if recipe.validation else None,
         )
 
-    def loss(self, model: Any, batch: Any) -> Scored:
+    def score_batch(self, model: Any, batch: Any) -> ScoredBatch:
         """Return the negative log-likelihood of the trained tokens, in nats."""
         log_probs, hits = trained_scores(model, batch, compact=batch["input_ids"].device.type == "cpu")
-        return Scored(
+        return ScoredBatch(
             total=-log_probs.sum(),
             tokens=int(batch["attention_mask"].sum()),
             metrics={TOKEN_ACCURACY: (float(hits.sum()), log_probs.numel())},
         )
 
-    def count(self, batch: Any) -> int:
+    def count_items(self, batch: Any) -> int:
         """Return the trained tokens."""
         return int((batch["labels"][:, 1:] != IGNORED).sum())
 
 
-def _split(file: DataFile, chat: Sequence[ChatRow], rows: Sequence[TokenizedRow], limit: int) -> Split[TokenizedRow]:
-    prepared = prepare(rows, limit)
+def _split_rows(
+    file: DataFile, chat: Sequence[ChatRow], rows: Sequence[TokenizedRow], limit: int
+) -> Split[TokenizedRow]:
+    prepared = fit_rows(rows, limit)
     return Split(
         file=file,
         rows=prepared.rows,
@@ -110,7 +112,7 @@ def _split(file: DataFile, chat: Sequence[ChatRow], rows: Sequence[TokenizedRow]
     )
 
 
-def _dataset(rows: Sequence[TokenizedRow]) -> Dataset:
+def _make_dataset(rows: Sequence[TokenizedRow]) -> Dataset:
     return Dataset.from_dict(
         {"input_ids": [list(row.input_ids) for row in rows], "labels": [row.labels for row in rows]}
     )

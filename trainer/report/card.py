@@ -51,18 +51,18 @@ def model_card(spec: JobSpec, resolved: Resolved, *, rows: int, kind: str) -> st
     auto = {"adapter": "CausalLM", "reward": "SequenceClassification", "model": "CausalLM"}[kind]
     imports = f"from transformers import AutoModelFor{auto}, AutoTokenizer"
     return _CARD.format(
-        head=_head(spec, kind),
+        head=_metadata_block(spec, kind),
         what={"adapter": "A LoRA adapter for", "reward": "A reward model on", "model": "A language model from"}[kind],
         start=spec.start.id if spec.start else spec.base.id,
         method=method,
         data=data,
         imports=imports if kind == "model" else f"from peft import PeftModel\n{imports}",
         use=_USE[kind],
-        base=_base(spec),
+        base=_describe_base(spec),
         name=spec.model_name,
         training=spec.training.sha256,
         rows=rows,
-        trained="all weights" if kind == "model" else _shape(resolved.lora),
+        trained="all weights" if kind == "model" else _describe_adapter(resolved.lora),
         epochs=resolved.n_epochs,
         steps=resolved.total_steps,
         learning_rate=resolved.learning_rate,
@@ -74,19 +74,19 @@ def model_card(spec: JobSpec, resolved: Resolved, *, rows: int, kind: str) -> st
     )
 
 
-def _base(spec: JobSpec) -> str:
+def _describe_base(spec: JobSpec) -> str:
     if spec.base.id == FROM_SCRATCH:
         return "none: made from scratch"
     return f"`{spec.base.id}`, fingerprint `{spec.base.fingerprint}`"
 
 
-def _shape(lora: LoraParameters) -> str:
+def _describe_adapter(lora: LoraParameters) -> str:
     kinds = [name for name, used in (("DoRA", lora.use_dora), ("rsLoRA", lora.use_rslora)) if used]
     name = " with ".join(["LoRA", " and ".join(kinds)] if kinds else ["LoRA"])
     return f"{name}, rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}"
 
 
-def _head(spec: JobSpec, kind: str) -> str:
+def _metadata_block(spec: JobSpec, kind: str) -> str:
     lines = [f"base_model: {json.dumps(spec.base.id)}"] if spec.base.id != FROM_SCRATCH else []
     lines += ["library_name: transformers"] if kind == "model" else ["library_name: peft"]
     lines += ["pipeline_tag: text-classification" if kind == "reward" else "pipeline_tag: text-generation"]

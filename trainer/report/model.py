@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, computed_field
 
-from trainer.contract.events import Evaluation, Step
+from trainer.contract.events import EvaluationEvent, StepEvent
 from trainer.contract.job import BaseModelRef, LineageEntry, ParentModel, RewardModelRef
 from trainer.contract.methods.base import Kinds, Resolved
 from trainer.frozen import Frozen
@@ -59,8 +59,8 @@ class Report(Frozen):
         "95% normal intervals; the row is the cluster, differences are paired by row (arXiv 2411.00640); "
         "rates of one trial a row have Wilson's interval"
     )
-    steps: tuple[Step, ...]
-    evaluations: tuple[Evaluation, ...]
+    steps: tuple[StepEvent, ...]
+    evaluations: tuple[EvaluationEvent, ...]
     samples: tuple[dict[str, Any], ...]
     verification: dict[str, Any]
 
@@ -77,10 +77,10 @@ class Report(Frozen):
         headline = self.comparison[0]
         if headline.unit != "nats a token":
             return None
-        return {"base": perplexity(headline.base.value), "tuned": perplexity(headline.tuned.value)}
+        return {"base": perplexity_of_loss(headline.base.value), "tuned": perplexity_of_loss(headline.tuned.value)}
 
 
-def perplexity(loss: float | None) -> float | None:
+def perplexity_of_loss(loss: float | None) -> float | None:
     """Return exp(loss), None where there is no loss or the result is no finite number."""
     return math.exp(loss) if loss is not None and loss < 700 else None
 
@@ -109,13 +109,13 @@ def verdict_of(measure: MeasureComparison, *, held_out: bool) -> Verdict:
             outcome="no_difference_shown",
             sentence=f"No difference shown between base and tuned model: the {measure.label} went {detail}.",
         )
-    outcome, verb = _direction(measure)
+    outcome, verb = _describe_direction(measure)
     return Verdict(
         outcome=outcome, sentence=f"The tuned model is {outcome} on held-out rows: the {measure.label} {verb} {detail}."
     )
 
 
-def _direction(measure: MeasureComparison) -> tuple[Literal["better", "worse"], str]:
+def _describe_direction(measure: MeasureComparison) -> tuple[Literal["better", "worse"], str]:
     rose = measure.difference.value > 0
     wanted = measure.better == "higher"
     return "better" if rose == wanted else "worse", "rose" if rose else "fell"

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.contract.events import Evaluation, Step
+from trainer.contract.events import EvaluationEvent, StepEvent
 from trainer.kit.plot_spec import PlotSpec
 from trainer.report.model import Report
 
@@ -35,44 +35,44 @@ def _loss_label(report: Report) -> str:
     return f"loss, {unit}" if unit else "loss"
 
 
-def _of_step(step: Step, name: str) -> float | None:
+def _step_value(step: StepEvent, name: str) -> float | None:
     if name == "loss":
         return step.train_loss
     return step.train_mean_token_accuracy if name == "token_accuracy" else step.metrics.get(name)
 
 
-def _of_evaluation(event: Evaluation, name: str) -> float | None:
+def _evaluation_value(event: EvaluationEvent, name: str) -> float | None:
     if name == "loss":
         return event.valid_loss
     return event.valid_mean_token_accuracy if name == "token_accuracy" else event.metrics.get(name)
 
 
 def _over_steps(report: Report, spec: PlotSpec) -> str:
-    def draw(axes: Axes) -> None:
+    def draw_steps(axes: Axes) -> None:
         for number, name in enumerate(spec.y):
-            train = [(s.step, value) for s in report.steps if (value := _of_step(s, name)) is not None]
+            train = [(s.step, value) for s in report.steps if (value := _step_value(s, name)) is not None]
             valid = [
                 (event.step, value)
                 for event in report.evaluations
-                if event.model == "tuned" and (value := _of_evaluation(event, name)) is not None
+                if event.model == "tuned" and (value := _evaluation_value(event, name)) is not None
             ]
             base = next((measure.base.value for measure in report.comparison if measure.name == name), None)
-            _curves(axes, train, valid, base, _Words(name if len(spec.y) > 1 else "", report.measured_on, number))
+            _draw_curves(axes, train, valid, base, _Words(name if len(spec.y) > 1 else "", report.measured_on, number))
 
-    return _svg(draw, spec.title)
+    return _render_svg(draw_steps, spec.title)
 
 
 def _over_metric(report: Report, spec: PlotSpec) -> str:
-    def draw(axes: Any) -> None:
+    def draw_metric(axes: Any) -> None:
         for name in spec.y:
             points = [(s.metrics[spec.x], s.metrics[name]) for s in report.steps if {spec.x, name} <= s.metrics.keys()]
-            axes.plot(*_columns(points), color=_VALID, linewidth=1, alpha=0.35)
-            axes.scatter(*_columns(points), color=_VALID, s=16, label=f"{name}, each step")
+            axes.plot(*_split_points(points), color=_VALID, linewidth=1, alpha=0.35)
+            axes.scatter(*_split_points(points), color=_VALID, s=16, label=f"{name}, each step")
             for word, point in (("first", points[:1]), ("last", points[-1:])):
                 for place in point:
                     axes.annotate(word, place, textcoords="offset points", xytext=(5, 5), fontsize=9, color=_INK)
 
-    return _svg(draw, spec.title, x_label=spec.x)
+    return _render_svg(draw_metric, spec.title, x_label=spec.x)
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ class _Words:
     number: int
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _split_points(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _curves(
+def _draw_curves(
     axes: Any,
     train: Sequence[tuple[float, float]],
     valid: Sequence[tuple[float, float]],
@@ -98,26 +98,30 @@ def _curves(
     name = f"{words.name}, " if words.name else ""
     style = ("-", ":", "-.")[words.number % 3]
     if train:
-        axes.plot(*_columns(train), color=_TRAIN, linewidth=1.4, linestyle=style, label=f"{name}training, each step")
+        axes.plot(
+            *_split_points(train), color=_TRAIN, linewidth=1.4, linestyle=style, label=f"{name}training, each step"
+        )
     if valid:
-        axes.plot(*_columns(valid), color=_VALID, linewidth=2, linestyle=style, marker="o", label=f"{name}validation")
+        axes.plot(
+            *_split_points(valid), color=_VALID, linewidth=2, linestyle=style, marker="o", label=f"{name}validation"
+        )
     if base is not None:
         axes.axhline(base, color=_BASE, linewidth=1.4, linestyle="--", label=f"{name}at the start ({words.rows} rows)")
 
 
-def _style(values: dict[str, Any]) -> AbstractContextManager[None]:
+def _plot_style(values: dict[str, Any]) -> AbstractContextManager[None]:
     import matplotlib as mpl
 
     return mpl.rc_context(values)  # pyright: ignore[reportUnknownMemberType, reportArgumentType]
 
 
-def _svg(draw: Any, label: str, x_label: str = "step") -> str:
+def _render_svg(draw: Any, label: str, x_label: str = "step") -> str:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     style = {"svg.fonttype": "none", "svg.hashsalt": "burnish", "font.size": 10, "font.family": "sans-serif"}
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    with _style({**style, **dict.fromkeys(inked, _INK)}):
+    with _plot_style({**style, **dict.fromkeys(inked, _INK)}):
         figure: Any = Figure(figsize=(5.6, 3.3), layout="constrained")
         axes: Any = figure.add_subplot()
         draw(axes)

@@ -12,14 +12,14 @@ from markupsafe import Markup
 
 from trainer.contract.result import REPORT_HTML, REPORT_JSON
 from trainer.kit.statistics import Estimate
-from trainer.report.model import Report, perplexity
+from trainer.report.model import Report, perplexity_of_loss
 from trainer.report.plots import all_plots
 
 
 def write_report(workdir: Path, report: Report) -> None:
     """Write both forms below `workdir`; their folder must exist."""
-    _write(workdir / REPORT_JSON, report.model_dump_json(indent=1))
-    _write(workdir / REPORT_HTML, render_html(report))
+    _write_durably(workdir / REPORT_JSON, report.model_dump_json(indent=1))
+    _write_durably(workdir / REPORT_HTML, render_html(report))
 
 
 def render_html(report: Report) -> str:
@@ -32,25 +32,29 @@ def render_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=_number, interval=_interval, percent=_percent, percent_interval=_percent_interval, duration=_duration
+        number=_format_number,
+        interval=_format_interval,
+        percent=_format_percent,
+        percent_interval=_format_percent_interval,
+        duration=_format_duration,
     )
     return environment.get_template("report.html.jinja").render(
         report=report,
         created=datetime.fromtimestamp(report.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         plots=[Markup(plot) for plot in all_plots(report)],  # noqa: S704 - drawn here from numbers only
-        perplexity_interval=_perplexity_interval,
+        perplexity_interval=_format_perplexity_interval,
         total_seconds=sum(report.seconds.values()),
     )
 
 
-def _write(path: Path, text: str) -> None:
+def _write_durably(path: Path, text: str) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, int):
@@ -58,28 +62,28 @@ def _number(value: float | None) -> str:
     return f"{value:.3g}" if 0 < abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.3f}"
 
 
-def _interval(estimate: Estimate) -> str:
+def _format_interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return "no interval"
-    return f"{_number(estimate.low)} to {_number(estimate.high)}"
+    return f"{_format_number(estimate.low)} to {_format_number(estimate.high)}"
 
 
-def _percent(value: float) -> str:
+def _format_percent(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
-def _percent_interval(estimate: Estimate) -> str:
+def _format_percent_interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return "no interval"
-    return f"{_percent(estimate.low)} to {_percent(estimate.high)}"
+    return f"{_format_percent(estimate.low)} to {_format_percent(estimate.high)}"
 
 
-def _perplexity_interval(estimate: Estimate) -> str:
+def _format_perplexity_interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return "no interval"
-    return f"{_number(perplexity(estimate.low))} to {_number(perplexity(estimate.high))}"
+    return f"{_format_number(perplexity_of_loss(estimate.low))} to {_format_number(perplexity_of_loss(estimate.high))}"
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, rest = divmod(seconds, 60)
     return f"{int(minutes)} min {rest:.0f} s" if minutes else f"{rest:.1f} s"

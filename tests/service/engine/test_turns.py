@@ -19,7 +19,7 @@ from service.engine.local import LocalEngine
 from service.engine.speaker import ConversationSlices, Speaker
 from service.engine.weights import EngineWeights
 from tests.fixtures.service import make_context
-from trainer.contract.chat import Ask, Began, Done, Ended, Piece
+from trainer.contract.chat import AnswerPiece, Ask, Began, Done, Ended
 
 SETTINGS = {"engine_waiting": 3, "engine_waiting_per_project": 2, "stream_stall_seconds": 0.2}
 
@@ -36,7 +36,7 @@ class Scripted:
         yield Began(id=ask.id, prompt_tokens=1)
         for _ in range(ask.sampling.max_tokens):
             await asyncio.sleep(0)
-            yield Piece(id=ask.id, index=0, text="好")
+            yield AnswerPiece(id=ask.id, index=0, text="好")
         yield Ended(id=ask.id, index=0, finish_reason="stop", tokens=ask.sampling.max_tokens)
         yield Done(id=ask.id)
 

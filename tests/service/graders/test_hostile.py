@@ -17,7 +17,7 @@ from tests.fixtures.service import make_context, run_api
 from tests.service.graders.conftest import GradersWorld
 from tests.service.graders.test_graders import CHECK, JUDGE, PYTHON, SIMILAR, graded, refused, run, validate
 from tests.trainer.graders.scenes import jails_of
-from trainer.graders import GRADER, Sample, grade
+from trainer.graders import GRADER, Sample, grade_sample
 
 pytestmark = pytest.mark.integration
 
@@ -120,7 +120,7 @@ def test_a_machine_that_cannot_run_python_says_so(client: httpx.Client, monkeypa
 @pytest.mark.parametrize("metric", ["bleu", "meteor", "rouge_l", "fuzzy_match"])
 def test_a_process_grades_as_the_training_does(client: httpx.Client, text: str, metric: str) -> None:
     grader, item = {**SIMILAR, "evaluation_metric": metric}, {"answer": f"{text[3:]} 巴黎"}
-    here = grade(GRADER.validate_python(grader), item=item, sample=Sample.of(text))
+    here = grade_sample(GRADER.validate_python(grader), item=item, sample=Sample.from_text(text))
     there = graded(client, grader, text, item)
     assert not here.failed
     assert there["reward"] == here.reward > 0

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from trainer.contract.export import ExportCheck, ExportSpec
-from trainer.contract.result import ExitCode, Manifest, entries_of, write_manifest
+from trainer.contract.result import ExitCode, Manifest, hash_files, write_manifest
 
 if __name__ == "__main__":
     mode, folder = sys.argv[1], Path(sys.argv[2])
@@ -36,6 +36,6 @@ if __name__ == "__main__":
     else:
         (output / "config.json").write_text("{}")
         (output / "model.safetensors").write_bytes(bytes(range(256)) * 64)
-        write_manifest(output, Manifest(files=entries_of(output, output.iterdir()), facts={"model": spec.name}))
+        write_manifest(output, Manifest(files=hash_files(output, output.iterdir()), facts={"model": spec.name}))
     check = ExportCheck(rows=5, merge_difference=0.0, file_difference=0.0, rounding_error=0.01, tokenizer_rows=3)
     (folder / "result.json").write_text(check.model_dump_json())

@@ -23,7 +23,7 @@ from trainer.contract.result import (
     RESULT_CSV,
     ExitCode,
     Manifest,
-    entries_of,
+    hash_files,
     write_manifest,
 )
 from trainer.kit.event_sink import EventSink
@@ -49,9 +49,11 @@ class Script:
         for name, wanted in (("start", self.spec.start), ("reward", self.spec.reward)):
             assert (self.workdir / name / "adapter_model.safetensors").is_file() is (wanted is not None)
         assert (self.workdir / self.spec.training.path).is_file()
-        self.sink.emit(events.Phase(phase="training", message=f"Training for {STEPS} steps"))
-        self.sink.emit(events.Configured(hyperparameters={"n_epochs": 3}, counts={"rows": 2}, message="批量大小为 1"))
-        self.sink.emit(events.Warning(message=WARNING))
+        self.sink.emit(events.PhaseEvent(phase="training", message=f"Training for {STEPS} steps"))
+        self.sink.emit(
+            events.ConfiguredEvent(hyperparameters={"n_epochs": 3}, counts={"rows": 2}, message="批量大小为 1")
+        )
+        self.sink.emit(events.WarningEvent(message=WARNING))
         for step in range(self.first, STEPS + 1):
             self.step(step)
             if self.mode == "many_checkpoints":
@@ -68,7 +70,7 @@ class Script:
 
     def step(self, step: int) -> None:
         self.sink.emit(
-            events.Step(
+            events.StepEvent(
                 step=step,
                 total_steps=STEPS,
                 epoch=step / STEPS,
@@ -88,17 +90,17 @@ class Script:
         (folder / "optimizer.pt").write_bytes(b"what only resuming needs")
         (folder / "adapter_config.json").write_text("{}")
         (folder / "adapter_model.safetensors").write_text(f"{self.spec.job_id} at step {step}")
-        write_manifest(folder, Manifest(files=entries_of(folder, folder.iterdir())))
+        write_manifest(folder, Manifest(files=hash_files(folder, folder.iterdir())))
         metrics = {"train_loss": 1.2}
-        self.sink.emit(events.Checkpoint(step=step, path=f"checkpoints/step-{step}", metrics=metrics))
+        self.sink.emit(events.CheckpointEvent(step=step, path=f"checkpoints/step-{step}", metrics=metrics))
 
     def trouble(self) -> int | None:
         match self.mode:
             case "bad_input":
-                self.sink.emit(events.Error(code="bad_rows", message="第 2 行不是对话", param="training_file"))
+                self.sink.emit(events.ErrorEvent(code="bad_rows", message="第 2 行不是对话", param="training_file"))
                 return ExitCode.BAD_INPUT
             case "fault":
-                self.sink.emit(events.Error(code="trainer_fault", message="It broke"))
+                self.sink.emit(events.ErrorEvent(code="trainer_fault", message="It broke"))
                 return ExitCode.FAULT
             case "silent_fault":
                 print("the last words on standard error", file=sys.stderr)
@@ -124,10 +126,10 @@ class Script:
         weights.write_bytes(bytes(range(256)) * 64)
         (adapter / "tokenizer.json").write_text('{"词": 1}')
         (adapter / "README.md").write_text("# 模型卡")
-        write_manifest(adapter, Manifest(files=entries_of(adapter, adapter.glob("*"))))
+        write_manifest(adapter, Manifest(files=hash_files(adapter, adapter.glob("*"))))
         for score in ("base", "tuned"):
             self.sink.emit(
-                events.Evaluation(
+                events.EvaluationEvent(
                     model=score,
                     step=STEPS,
                     total_steps=STEPS,
@@ -141,7 +143,7 @@ class Script:
         (self.workdir / REPORT_HTML).write_text("<!doctype html>")
         (self.workdir / RESULT_CSV).write_text("step,train_loss\n1,1.2\n")
         files = [path for path in (self.workdir / "output").rglob("*") if path.is_file()]
-        write_manifest(self.workdir, Manifest(files=entries_of(self.workdir, files), trained_tokens=40))
+        write_manifest(self.workdir, Manifest(files=hash_files(self.workdir, files), trained_tokens=40))
         if self.mode == "damaged":
             weights.write_bytes(b"other bytes")
         return ExitCode.DONE

@@ -29,10 +29,10 @@ while True: time.sleep(1)
 DEAF_AT = """
 import pathlib, signal, sys, time
 sys.path.insert(0, {repository!r})
-from trainer.contract.events import Phase
+from trainer.contract.events import PhaseEvent
 from trainer.kit.event_sink import EventSink
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-EventSink(pathlib.Path(sys.argv[1])).emit(Phase(phase={phase!r}, message="at it"))
+EventSink(pathlib.Path(sys.argv[1])).emit(PhaseEvent(phase={phase!r}, message="at it"))
 pathlib.Path({mark!r}).touch()
 while True: time.sleep(1)
 """

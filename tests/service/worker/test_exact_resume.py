@@ -63,27 +63,31 @@ LOOP_MOMENTS = {
         at="trainer.engine.loop.training_loop:JobLoop._save_optimizer_and_scheduler"
     ),
     "before a checkpoint's manifest": Moment(at="trainer.engine.loop.checkpoints:write_manifest"),
-    "before a checkpoint is announced": Moment(at="trainer.engine.loop.checkpoints:_rotate"),
+    "before a checkpoint is announced": Moment(at="trainer.engine.loop.checkpoints:_remove_old_checkpoints"),
     "in the second epoch": Moment(at=FORWARD, within="trainer.engine.loop.training_loop:JobLoop.training_step", nth=7),
     "inside the last evaluation": Moment(
         at=FORWARD, within="trainer.engine.loop.training_loop:JobLoop.evaluate", nth=2
     ),
 }
 SAMPLED_MOMENTS = {
-    "inside the first rollout": Moment(at=FORWARD, within="trainer.engine.onpolicy.updates:OnPolicy.collect", call=4),
-    "inside an update": Moment(at=FORWARD, within="trainer.engine.onpolicy.updates:OnPolicy._update", nth=2),
+    "inside the first rollout": Moment(
+        at=FORWARD, within="trainer.engine.onpolicy.updates:OnPolicy.collect_answers", call=4
+    ),
+    "inside an update": Moment(
+        at=FORWARD, within="trainer.engine.onpolicy.updates:OnPolicy._take_optimizer_step", nth=2
+    ),
     "inside an evaluation": Moment(
-        at=FORWARD, within="trainer.engine.onpolicy.loop:OnPolicyLoop._evaluate", nth=3, call=3
+        at=FORWARD, within="trainer.engine.onpolicy.loop:OnPolicyLoop._evaluate_if_due", nth=3, call=3
     ),
     "while a checkpoint is written": Moment(at="trainer.engine.loop.best:save_file"),
     "before a checkpoint's manifest": Moment(at="trainer.engine.loop.checkpoints:write_manifest"),
-    "before a checkpoint is announced": Moment(at="trainer.engine.loop.checkpoints:_rotate"),
+    "before a checkpoint is announced": Moment(at="trainer.engine.loop.checkpoints:_remove_old_checkpoints"),
     "inside a later rollout": Moment(
-        at=FORWARD, within="trainer.engine.onpolicy.updates:OnPolicy.collect", nth=4, call=3
+        at=FORWARD, within="trainer.engine.onpolicy.updates:OnPolicy.collect_answers", nth=4, call=3
     ),
-    "in the second epoch": Moment(at=FORWARD, within="trainer.engine.onpolicy.updates:OnPolicy.improve", nth=2),
+    "in the second epoch": Moment(at=FORWARD, within="trainer.engine.onpolicy.updates:OnPolicy.improve_policy", nth=2),
     "inside the last evaluation": Moment(
-        at=FORWARD, within="trainer.engine.onpolicy.loop:OnPolicyLoop._evaluate", nth=5
+        at=FORWARD, within="trainer.engine.onpolicy.loop:OnPolicyLoop._evaluate_if_due", nth=5
     ),
 }
 # One method of each loop is killed at all of these; the others, which share the loops, at one of each kind.

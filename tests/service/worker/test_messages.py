@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 from service.worker.messages import row_of
-from trainer.contract.events import Evaluation, Step
+from trainer.contract.events import EvaluationEvent, StepEvent
 
 
 def test_a_methods_own_numbers_are_shown() -> None:
-    step = Step(
+    step = StepEvent(
         step=3,
         total_steps=9,
         epoch=0.3,
@@ -24,7 +24,7 @@ def test_a_methods_own_numbers_are_shown() -> None:
 
 
 def test_an_evaluation_without_a_loss_names_its_headline() -> None:
-    event = Evaluation(model="base", step=0, total_steps=9, full=True, metrics={"reward": 0.25, "kl": 0.0})
+    event = EvaluationEvent(model="base", step=0, total_steps=9, full=True, metrics={"reward": 0.25, "kl": 0.0})
     row = row_of(event)
     assert row is not None
     assert row["message"] == "Step 0/9: starting model, full validation reward=0.25"

@@ -35,9 +35,9 @@ def value(metric: Any, end: str = "_total") -> float:
     return sum(sample.value for sample in family.samples if sample.name.endswith(end))
 
 
-def step(number: int, tokens: int) -> events.Step:
+def step(number: int, tokens: int) -> events.StepEvent:
     more = {"epoch": 0.1, "train_loss": 1.0, "learning_rate": 1e-4, "tokens_per_second": 1.0, "seconds_left": 1.0}
-    return events.Step.model_validate({"step": number, "total_steps": 9, "tokens_seen": tokens, **more})
+    return events.StepEvent.model_validate({"step": number, "total_steps": 9, "tokens_seen": tokens, **more})
 
 
 def test_an_attempt_is_one_span_with_its_parts_and_its_numbers(world: World, kept: InMemorySpanExporter) -> None:

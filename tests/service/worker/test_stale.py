@@ -134,7 +134,7 @@ class Frozen:
 
     def checkpoint(self) -> None:
         uploads = CheckpointUploads(self.world.storage, self.lease, folder=self.folder)
-        uploads.add_checkpoint(events.Checkpoint(step=2, path="checkpoints/step-2", metrics={"train_loss": 1.0}))
+        uploads.add_checkpoint(events.CheckpointEvent(step=2, path="checkpoints/step-2", metrics={"train_loss": 1.0}))
         uploads.finish()
 
     def publish(self) -> None:

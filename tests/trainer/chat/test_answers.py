@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.fixtures.adapters import make_adapter
 from trainer.chat import models as chat_models
-from trainer.chat.answers import answer
-from trainer.chat.models import Models
-from trainer.contract.chat import AdapterRef, Ask, Began, Done, Ended, Paused, Piece, Resumed, Sampling
+from trainer.chat.answers import answer_conversation
+from trainer.chat.models import BaseModelCache
+from trainer.contract.chat import AdapterRef, AnswerPiece, Ask, Began, Done, Ended, Paused, Resumed, Sampling
 from trainer.contract.rows import Message
 from trainer.kit.errors import TrainerError
 
@@ -32,8 +32,8 @@ def adapters(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 
 @pytest.fixture(scope="module")
-def models() -> Models:
-    return Models()
+def models() -> BaseModelCache:
+    return BaseModelCache()
 
 
 def ask(base: Path, adapter: AdapterRef | None = None, **sampling: Any) -> Ask:
@@ -41,12 +41,12 @@ def ask(base: Path, adapter: AdapterRef | None = None, **sampling: Any) -> Ask:
     return Ask(id="a", base=base, adapter=adapter, messages=MESSAGES, sampling=Sampling(**drawn))
 
 
-def told(models: Models, order: Ask) -> list[Any]:
-    return list(answer(models, order, lambda: False))
+def told(models: BaseModelCache, order: Ask) -> list[Any]:
+    return list(answer_conversation(models, order, lambda: False))
 
 
 def text(events: list[Any], index: int = 0) -> str:
-    return "".join(event.text for event in events if isinstance(event, Piece) and event.index == index)
+    return "".join(event.text for event in events if isinstance(event, AnswerPiece) and event.index == index)
 
 
 def reference(base: Path, adapter: AdapterRef | None, tokens: int) -> tuple[str, torch.Tensor]:
@@ -65,7 +65,7 @@ def reference(base: Path, adapter: AdapterRef | None, tokens: int) -> tuple[str,
 
 
 def test_greedy_answers_are_those_of_transformers_with_each_adapter_and_without(
-    models: Models, tiny_base: Path, adapters: list[AdapterRef]
+    models: BaseModelCache, tiny_base: Path, adapters: list[AdapterRef]
 ) -> None:
     chosen = [None, adapters[0], adapters[1], None, adapters[0]]
     answers = [text(told(models, ask(tiny_base, adapter))) for adapter in chosen]
@@ -74,9 +74,9 @@ def test_greedy_answers_are_those_of_transformers_with_each_adapter_and_without(
     assert len(set(answers)) == 3
 
 
-def test_log_probabilities_are_the_models(models: Models, tiny_base: Path, adapters: list[AdapterRef]) -> None:
+def test_log_probabilities_are_the_models(models: BaseModelCache, tiny_base: Path, adapters: list[AdapterRef]) -> None:
     events = told(models, ask(tiny_base, adapters[0], top_logprobs=3, max_tokens=8))
-    pieces = [token for event in events if isinstance(event, Piece) for token in event.logprobs]
+    pieces = [token for event in events if isinstance(event, AnswerPiece) for token in event.logprobs]
     _, scores = reference(tiny_base, adapters[0], 8)
     values, _ = scores.topk(3)
     assert len(pieces) == 8
@@ -85,7 +85,7 @@ def test_log_probabilities_are_the_models(models: Models, tiny_base: Path, adapt
         assert [other.logprob for other in token.top] == pytest.approx(row, abs=1e-4)
 
 
-def test_a_seed_decides_what_is_drawn_and_answers_differ(models: Models, tiny_base: Path) -> None:
+def test_a_seed_decides_what_is_drawn_and_answers_differ(models: BaseModelCache, tiny_base: Path) -> None:
     order = ask(tiny_base, temperature=1.0, seed=5, n=3)
     first, again = told(models, order), told(models, order)
     assert first == again
@@ -96,12 +96,12 @@ def test_a_seed_decides_what_is_drawn_and_answers_differ(models: Models, tiny_ba
     assert unseeded[0] != unseeded[1]
 
 
-def test_a_small_nucleus_is_greedy(models: Models, tiny_base: Path) -> None:
+def test_a_small_nucleus_is_greedy(models: BaseModelCache, tiny_base: Path) -> None:
     narrow = told(models, ask(tiny_base, temperature=1.0, top_p=1e-6, seed=1))
     assert text(narrow) == text(told(models, ask(tiny_base)))
 
 
-def test_bias_and_penalties_change_the_scores(models: Models, tiny_base: Path) -> None:
+def test_bias_and_penalties_change_the_scores(models: BaseModelCache, tiny_base: Path) -> None:
     letter = AutoTokenizer.from_pretrained(tiny_base).convert_tokens_to_ids("q")
     forced = ask(tiny_base, logit_bias={letter: 100.0, 10**6: 1.0}, max_tokens=5)
     assert text(told(models, forced)) == "qqqqq"
@@ -112,7 +112,7 @@ def test_bias_and_penalties_change_the_scores(models: Models, tiny_base: Path) -
     assert drawn.count("q") < 12
 
 
-def test_an_answer_ends_at_its_end_token_at_a_stop_and_at_its_limit(models: Models, tiny_base: Path) -> None:
+def test_an_answer_ends_at_its_end_token_at_a_stop_and_at_its_limit(models: BaseModelCache, tiny_base: Path) -> None:
     ended = told(models, ask(tiny_base, logit_bias={2: 100.0}))
     assert [type(event) for event in ended] == [Began, Ended, Done]
     assert (ended[1].finish_reason, ended[1].tokens) == ("stop", 1)
@@ -123,13 +123,13 @@ def test_an_answer_ends_at_its_end_token_at_a_stop_and_at_its_limit(models: Mode
     assert (text(cut), cut[-2].finish_reason, cut[-2].tokens) == ("qqqq", "length", 4)
 
 
-def test_a_cancelled_answer_stops_at_once(models: Models, tiny_base: Path) -> None:
+def test_a_cancelled_answer_stops_at_once(models: BaseModelCache, tiny_base: Path) -> None:
     looks = iter([False, False, True])
-    events = list(answer(models, ask(tiny_base, max_tokens=400), lambda: next(looks)))
+    events = list(answer_conversation(models, ask(tiny_base, max_tokens=400), lambda: next(looks)))
     assert (events[-2].finish_reason, events[-2].tokens) == ("cancelled", 3)
 
 
-def test_the_answer_stays_within_the_context(models: Models, tiny_base: Path) -> None:
+def test_the_answer_stays_within_the_context(models: BaseModelCache, tiny_base: Path) -> None:
     long = Ask(
         id="a",
         base=tiny_base,
@@ -148,15 +148,15 @@ def test_adapters_unused_for_long_leave_the_memory(
     tiny_base: Path, adapters: list[AdapterRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat_models, "MAX_ADAPTERS", 1)
-    models = Models()
+    models = BaseModelCache()
     answers = [text(told(models, ask(tiny_base, adapter))) for adapter in (*adapters, adapters[0])]
-    with models.base(tiny_base).using(None) as model:
+    with models.load_base(tiny_base).use_adapter(None) as model:
         assert list(model.peft_config) == ["job-1"]
     assert answers[0] == answers[2] != answers[1]
 
 
 def test_a_broken_adapter_is_named_and_the_next_one_still_answers(
-    models: Models, tiny_base: Path, adapters: list[AdapterRef], tmp_path: Path
+    models: BaseModelCache, tiny_base: Path, adapters: list[AdapterRef], tmp_path: Path
 ) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(TrainerError) as raised:
@@ -166,7 +166,7 @@ def test_a_broken_adapter_is_named_and_the_next_one_still_answers(
 
 
 def test_an_answer_that_pauses_is_the_same_whatever_answers_meanwhile(
-    models: Models, tiny_base: Path, adapters: list[AdapterRef], tmp_path: Path
+    models: BaseModelCache, tiny_base: Path, adapters: list[AdapterRef], tmp_path: Path
 ) -> None:
     """Another adapter, no adapter, and another base in its place: none of it shows, with several sampled answers."""
     elsewhere = tmp_path / "base"
@@ -174,7 +174,7 @@ def test_an_answer_that_pauses_is_the_same_whatever_answers_meanwhile(
     others = [ask(tiny_base, adapters[1]), ask(tiny_base), ask(elsewhere)]
     order = ask(tiny_base, adapters[0], temperature=1.0, seed=7, n=2, max_tokens=8)
     whole, pieces, pauses = told(models, order), list[Any](), 0
-    for event in answer(models, order, lambda: False, lambda: True):
+    for event in answer_conversation(models, order, lambda: False, lambda: True):
         if isinstance(event, Paused):
             other = others[pauses % 3]
             assert told(models, other)
@@ -185,22 +185,24 @@ def test_an_answer_that_pauses_is_the_same_whatever_answers_meanwhile(
     assert pieces == whole
 
 
-def test_a_conversation_that_pauses_keeps_no_base_in_memory(models: Models, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_conversation_that_pauses_keeps_no_base_in_memory(
+    models: BaseModelCache, tiny_base: Path, tmp_path: Path
+) -> None:
     elsewhere = tmp_path / "base"
     elsewhere.symlink_to(tiny_base)
-    events = answer(models, ask(tiny_base, max_tokens=20), lambda: False, lambda: True)
+    events = answer_conversation(models, ask(tiny_base, max_tokens=20), lambda: False, lambda: True)
     next(event for event in events if isinstance(event, Paused))
-    first = weakref.ref(models.base(tiny_base))
-    models.base(elsewhere)
+    first = weakref.ref(models.load_base(tiny_base))
+    models.load_base(elsewhere)
     gc.collect()
     assert first() is None
     events.close()
 
 
-def test_the_time_of_an_answer_is_bounded(models: Models, tiny_base: Path) -> None:
+def test_the_time_of_an_answer_is_bounded(models: BaseModelCache, tiny_base: Path) -> None:
     """One token is drawn; the answers that were not begun are told as ended, so that every one has an end."""
     order = ask(tiny_base, n=3, max_tokens=400, logit_bias={50: 100.0}).model_copy(update={"seconds": 1e-6})
-    events = [event for event in told(models, order) if not isinstance(event, Piece)]
+    events = [event for event in told(models, order) if not isinstance(event, AnswerPiece)]
     assert [type(event) for event in events] == [Began, Ended, Ended, Ended, Done]
     assert [(event.finish_reason, event.tokens) for event in events[1:4]] == [
         ("length", 1),

@@ -15,10 +15,10 @@ def streamed(text: str, stops: tuple[str, ...] = ()) -> tuple[list[str], bool]:
     stream = TextStream(TOKENIZER, stops)
     shown: list[str] = []
     for token in TOKENIZER(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]:
-        shown.append(stream.add(token))
+        shown.append(stream.add_token(token))
         if stream.stopped:
             break
-    return [*shown, stream.finish()], stream.stopped
+    return [*shown, stream.finish_text()], stream.stopped
 
 
 def test_characters_of_several_tokens_come_whole() -> None:
@@ -49,6 +49,6 @@ def test_the_text_ends_in_front_of_the_first_stop(text: str, stops: list[str]) -
 def test_an_unfinished_character_at_the_end_is_shown_as_such() -> None:
     stream = TextStream(TOKENIZER, ())
     tokens = TOKENIZER("a好", add_special_tokens=False)["input_ids"]
-    shown = [stream.add(token) for token in tokens[:-1]]
+    shown = [stream.add_token(token) for token in tokens[:-1]]
     assert "".join(shown) == "a"
-    assert stream.finish() == "\ufffd"
+    assert stream.finish_text() == "\ufffd"

@@ -16,7 +16,7 @@ from tests.fixtures.tiny_model import CHAT_TEMPLATE
 from tests.trainer.exporting.models import lay_out, logits, make_adapter, make_scratch
 from trainer.contract.export import ExportCheck
 from trainer.contract.result import ExitCode, read_manifest
-from trainer.exporting import export, gguf_file
+from trainer.exporting import export_model, gguf_file
 from trainer.kit.errors import TrainerError
 
 SAID = "The river rose. 河水上涨了。"
@@ -43,7 +43,7 @@ def test_merged_weights_load_by_transformers_alone(
     tmp_path: Path, tiny_base: Path, adapter: Path, precision: str
 ) -> None:
     spec = lay_out(tmp_path / "e", adapter, base=tiny_base, to="merged", precision=precision)
-    check = export(spec, tmp_path / "e")
+    check = export_model(spec, tmp_path / "e")
     output = tmp_path / "e" / "output"
     model = AutoModelForCausalLM.from_pretrained(output, dtype="auto")
     assert model.dtype == {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[precision]
@@ -54,7 +54,7 @@ def test_merged_weights_load_by_transformers_alone(
     assert difference <= CLOSE[precision]
     plain = logits(AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32), tokenizer, SAID)
     assert float((plain - wanted).abs().max()) > 10 * max(difference, 0.01), "the adapter changes what is compared"
-    assert read_manifest(output).verify(output) == []
+    assert read_manifest(output).verify_files(output) == []
     assert check.rounding_error <= {"f32": 1e-5, "f16": 0.002, "bf16": 0.02}[precision]
     assert model.config.use_cache is True
     assert not [path for path in output.iterdir() if str(tmp_path) in path.read_bytes().decode("utf-8", "ignore")]
@@ -63,7 +63,7 @@ def test_merged_weights_load_by_transformers_alone(
 @pytest.mark.parametrize("precision", ["f32", "f16", "bf16", "q8_0"])
 def test_gguf_gives_the_same_logits(tmp_path: Path, tiny_base: Path, adapter: Path, precision: str) -> None:
     spec = lay_out(tmp_path / "e", adapter, base=tiny_base, to="gguf", precision=precision)
-    check = export(spec, tmp_path / "e")
+    check = export_model(spec, tmp_path / "e")
     output = tmp_path / "e" / "output"
     assert [path.name for path in output.iterdir()] == [spec.filename]
     found = loaded_gguf(output, spec.filename)
@@ -81,7 +81,7 @@ def test_q8_0_is_about_half_of_f16(tmp_path: Path, tiny_base: Path, adapter: Pat
     sizes: dict[str, int] = {}
     for precision in ("f16", "q8_0"):
         spec = lay_out(tmp_path / precision, adapter, base=tiny_base, to="gguf", precision=precision)
-        export(spec, tmp_path / precision)
+        export_model(spec, tmp_path / precision)
         reader: Any = gguf.GGUFReader(tmp_path / precision / "output" / spec.filename)
         sizes[precision] = sum(tensor.n_bytes for tensor in reader.tensors)
     assert sizes["q8_0"] < 0.56 * sizes["f16"]
@@ -90,7 +90,7 @@ def test_q8_0_is_about_half_of_f16(tmp_path: Path, tiny_base: Path, adapter: Pat
 def test_a_dora_adapter_is_merged_with_its_magnitudes(tmp_path: Path, tiny_base: Path) -> None:
     adapter = make_adapter(tiny_base, tmp_path / "dora", dora=True)
     spec = lay_out(tmp_path / "e", adapter, base=tiny_base, to="gguf", precision="f32")
-    export(spec, tmp_path / "e")
+    export_model(spec, tmp_path / "e")
     found = loaded_gguf(tmp_path / "e" / "output", spec.filename)
     assert float((found - expected(tiny_base, adapter)).abs().max()) <= CLOSE["f32"]
 
@@ -99,7 +99,7 @@ def test_a_dora_adapter_is_merged_with_its_magnitudes(tmp_path: Path, tiny_base:
 def test_a_model_from_scratch_becomes_gguf(tmp_path: Path, tokenizer: Any) -> None:
     source = make_scratch(tmp_path / "scratch", tokenizer)
     spec = lay_out(tmp_path / "e", source, kind="model", to="gguf", precision="f32")
-    export(spec, tmp_path / "e")
+    export_model(spec, tmp_path / "e")
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     wanted = logits(model, AutoTokenizer.from_pretrained(source), SAID)
     assert float((loaded_gguf(tmp_path / "e" / "output", spec.filename) - wanted).abs().max()) <= CLOSE["f32"]
@@ -109,16 +109,16 @@ def test_a_tokenizer_of_characters_is_refused_as_gguf_and_fine_as_merged(tmp_pat
     source = make_scratch(tmp_path / "scratch", "char")
     spec = lay_out(tmp_path / "gguf", source, kind="model", to="gguf", precision="f16")
     with pytest.raises(TrainerError, match="WordLevel, and only byte-level BPE") as caught:
-        export(spec, tmp_path / "gguf")
+        export_model(spec, tmp_path / "gguf")
     assert (caught.value.code, caught.value.exit_code) == ("unsupported_export", ExitCode.BAD_INPUT)
-    export(lay_out(tmp_path / "merged", source, kind="model", to="merged", precision="f32"), tmp_path / "merged")
+    export_model(lay_out(tmp_path / "merged", source, kind="model", to="merged", precision="f32"), tmp_path / "merged")
     assert AutoTokenizer.from_pretrained(tmp_path / "merged" / "output")("河水")["input_ids"]
 
 
 def test_a_reward_model_is_merged_with_its_head(tmp_path: Path, tiny_base: Path) -> None:
     adapter = make_adapter(tiny_base, tmp_path / "reward", reward=True)
     spec = lay_out(tmp_path / "e", adapter, base=tiny_base, kind="reward", to="merged", precision="f32")
-    export(spec, tmp_path / "e")
+    export_model(spec, tmp_path / "e")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "e" / "output")
     auto = AutoModelForSequenceClassification
     classifier = auto.from_pretrained(tiny_base, dtype=torch.float32, num_labels=1, pad_token_id=tokenizer.pad_token_id)
@@ -128,7 +128,7 @@ def test_a_reward_model_is_merged_with_its_head(tmp_path: Path, tiny_base: Path)
     assert float(wanted.abs().max()) > 0.01
     spec = lay_out(tmp_path / "gguf", adapter, base=tiny_base, kind="reward", to="gguf", precision="f16")
     with pytest.raises(TrainerError, match="score head"):
-        export(spec, tmp_path / "gguf")
+        export_model(spec, tmp_path / "gguf")
 
 
 def test_a_file_with_other_weights_is_never_a_result(
@@ -140,7 +140,7 @@ def test_a_file_with_other_weights_is_never_a_result(
     monkeypatch.setitem(gguf_file._ARCHITECTURES, "llama", wrong)
     spec = lay_out(tmp_path / "e", adapter, base=tiny_base, to="gguf", precision="f32")
     with pytest.raises(TrainerError, match="does not give the trained model's logits") as caught:
-        export(spec, tmp_path / "e")
+        export_model(spec, tmp_path / "e")
     assert (caught.value.code, caught.value.exit_code) == ("export_mismatch", ExitCode.FAULT)
 
 
@@ -160,7 +160,7 @@ def test_what_gguf_would_lose_is_refused(tmp_path: Path, tiny_base: Path, change
     (source / "config.json").write_text(json.dumps({**config, **change}))
     spec = lay_out(tmp_path / "e", source, kind="model", to="gguf", precision="f32")
     with pytest.raises(TrainerError, match=reason) as caught:
-        export(spec, tmp_path / "e")
+        export_model(spec, tmp_path / "e")
     assert caught.value.code == "unsupported_export"
 
 

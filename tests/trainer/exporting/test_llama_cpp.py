@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.fixtures.tiny_model import make_tiny_model
 from tests.trainer.exporting.models import lay_out, make_adapter, make_scratch
-from trainer.exporting import export
+from trainer.exporting import export_model
 
 pytestmark = pytest.mark.integration
 
@@ -65,13 +65,13 @@ def test_llama_cpp_gives_the_same_answer(tmp_path: Path, kind: Any, precision: s
         base = sharpened(make_tiny_model(tmp_path / "base"))
         source = make_adapter(base, tmp_path / "adapter")
         merged = lay_out(tmp_path / "merged", source, base=base, to="merged", precision="f32")
-        export(merged, tmp_path / "merged")
+        export_model(merged, tmp_path / "merged")
         whole = tmp_path / "merged" / "output"
         spec = lay_out(tmp_path / "e", source, base=base, to="gguf", precision=precision)
     else:
         whole = sharpened(make_scratch(tmp_path / "scratch", kind))
         spec = lay_out(tmp_path / "e", whole, kind="model", to="gguf", precision=precision)
-    export(spec, tmp_path / "e")
+    export_model(spec, tmp_path / "e")
     text, prompt, answer, logprobs = expected(whole)
     found = ask(tmp_path / "e" / "output" / spec.filename, text)
     assert found["prompt_tokens"] == [prompt, prompt]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trainer.graders import GRADER, NO_TOOLS, Grade, Sample, Tools, grade
+from trainer.graders import GRADER, NO_TOOLS, Grade, Sample, Tools, grade_sample
 
 
 def check(**more: Any) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def check(**more: Any) -> dict[str, Any]:
 
 def graded(grader: dict[str, Any], text: str = "巴黎", item: Any = None, tools: Tools = NO_TOOLS) -> Grade:
     given = {"answer": "巴黎"} if item is None else item
-    return grade(GRADER.validate_python(grader), item=given, sample=Sample.of(text), tools=tools)
+    return grade_sample(GRADER.validate_python(grader), item=given, sample=Sample.from_text(text), tools=tools)
 
 
 def refusal(grader: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.graders.scenes import check, graded, refusal
-from trainer.graders import Grade, Question, Reply, Tools
+from trainer.graders import Grade, GraderQuestion, Reply, Tools
 from trainer.graders.base import MOST_CELLS, MOST_CHARACTERS_TOGETHER
 from trainer.graders.similarity import MOST_CHARACTERS, MOST_TOKENS
 from trainer.graders.templates import MOST_STEPS, MOST_TEMPLATES
@@ -90,9 +90,9 @@ def test_a_template_cannot_repeat_a_value_thousands_of_times() -> None:
 
 
 def test_texts_of_all_graders_together_are_bounded() -> None:
-    asked: list[Question] = []
+    asked: list[GraderQuestion] = []
 
-    def ask(question: Question) -> Reply:
+    def ask(question: GraderQuestion) -> Reply:
         asked.append(question)
         return Reply(text="1")
 
@@ -157,9 +157,9 @@ def test_long_texts_are_searched_in_linear_time(operation: str) -> None:
 
 
 def test_a_half_of_a_character_in_a_judges_question_is_no_fault() -> None:
-    asked: list[Question] = []
+    asked: list[GraderQuestion] = []
 
-    def ask(question: Question) -> Reply:
+    def ask(question: GraderQuestion) -> Reply:
         asked.append(question)
         return Reply(text="1")
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.graders.scenes import check, graded, refusal
-from trainer.graders import Failure, Question, Reply, TokenUsage, Tools
+from trainer.graders import Failure, GraderQuestion, Reply, TokenUsage, Tools
 
 USAGE = TokenUsage(prompt_tokens=7, completion_tokens=3, total_tokens=10)
 INPUT = [
@@ -31,9 +31,9 @@ class Model:
 
     def __init__(self, text: str, *, cut: bool = False) -> None:
         self.reply = Reply(text=text, usage=USAGE, cut=cut)
-        self.asked: list[Question] = []
+        self.asked: list[GraderQuestion] = []
 
-    def __call__(self, question: Question) -> Reply:
+    def __call__(self, question: GraderQuestion) -> Reply:
         self.asked.append(question)
         return self.reply
 
@@ -121,7 +121,7 @@ def test_what_is_no_label_is_told(text: str) -> None:
 
 
 def test_a_models_failure_is_told() -> None:
-    def away(_question: Question) -> Reply:
+    def away(_question: GraderQuestion) -> Reply:
         raise Failure("model_grader_server_error", "the engine is away")
 
     result = graded(JUDGE, tools=Tools(ask=away))

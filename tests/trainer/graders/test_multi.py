@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.graders.scenes import check, graded, refusal
-from trainer.graders import GRADER, leaves, models, sources
+from trainer.graders import GRADER, grader_models, leaf_graders, python_sources
 from trainer.graders.formula import Formula
 
 
@@ -34,7 +34,7 @@ RIGHT, LIKE = check(), check(name="similar", operation="like", reference="黎")
     ],
 )
 def test_a_formula_has_its_value(formula: str, value: float) -> None:
-    assert Formula(formula).value({"a": 2.0, "b": 3.0}) == pytest.approx(value)
+    assert Formula(formula).evaluate_formula({"a": 2.0, "b": 3.0}) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("formula", ["1/(a-a)", "log(a-a)", "sqrt(-a)", "9^9^9^9", "exp(exp(exp(a+9)))", "(-a)^0.5"])
@@ -124,9 +124,9 @@ def test_what_a_grader_needs_is_told() -> None:
     judge = {"type": "score_model", "name": "j", "model": "tiny", "input": [{"role": "user", "content": "?"}]}
     label = {**judge, "type": "label_model", "labels": ["a"], "passing_labels": ["a"], "model": "ft:x"}
     grader = GRADER.validate_python(multi("p", p=python, j=judge, l=label))
-    assert models(grader) == {"tiny", "ft:x"}
-    assert sources(grader) == (python["source"],)
-    assert list(leaves(grader)) == ["p", "j", "l"]
+    assert grader_models(grader) == {"tiny", "ft:x"}
+    assert python_sources(grader) == (python["source"],)
+    assert list(leaf_graders(grader)) == ["p", "j", "l"]
     alone = GRADER.validate_python(python)
-    assert (list(leaves(alone)), models(alone)) == (["p"], frozenset())
+    assert (list(leaf_graders(alone)), grader_models(alone)) == (["p"], frozenset())
     assert graded(python).errors.python_grader_server_error_type == "disabled"

@@ -97,7 +97,7 @@ def test_a_leash_ends_the_process_that_runs_and_each_after_it() -> None:
     thread = threading.Thread(target=grade)
     thread.start()
     wait_until(lambda: bool(jails_of(os.getpid())), what="the grader's process")
-    leash.cut()
+    leash.cut_off()
     thread.join(20)
     assert ended.is_set()
     assert not jails_of(os.getpid())

@@ -9,7 +9,7 @@ from itertools import groupby
 
 import pytest
 
-from trainer.graders.similarity import tokens
+from trainer.graders.similarity import split_tokens
 from trainer.graders.stream_safe import JOINER, MOST_NON_STARTERS, make_stream_safe
 
 HONEST = (
@@ -33,7 +33,7 @@ def test_what_people_write_stays_as_it_is(text: str, form: str) -> None:
     written = unicodedata.normalize(form, text) * 50  # type: ignore[arg-type]
     assert make_stream_safe(written) == written
     composed = unicodedata.normalize("NFC", written).lower()
-    assert tokens(written, signs=True) == tokens(composed, signs=True)
+    assert split_tokens(written, signs=True) == split_tokens(composed, signs=True)
 
 
 def _longest_run(text: str) -> int:
@@ -67,5 +67,5 @@ def test_every_character_that_can_be_in_a_long_run_is_looked_at() -> None:
 def test_normalising_takes_linear_time(unit: str) -> None:
     text = ("a" + unit * (200_000 // len(unit)))[:200_000]
     began = time.process_time()
-    tokens(text, signs=True)
+    split_tokens(text, signs=True)
     assert time.process_time() - began < 3

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.graders.scenes import check, graded, refusal
-from trainer.graders import GRADER, Sample, grade
+from trainer.graders import GRADER, Sample, grade_sample
 from trainer.graders.templates import MAX_FILLED
 
 ROW: dict[str, Any] = {
@@ -46,7 +46,7 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "argumen
 )
 def test_a_template_is_filled(template: str, text: str) -> None:
     grader = GRADER.validate_python(check(input=template, reference="{{item.expected}}"))
-    result = grade(grader, item={**ROW, "expected": text}, sample=Sample.of('{"city": "巴黎"}', [CALL]))
+    result = grade_sample(grader, item={**ROW, "expected": text}, sample=Sample.from_text('{"city": "巴黎"}', [CALL]))
     assert (result.reward, result.errors.messages) == (1.0, [])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.graders.scenes import check, graded, refusal
-from trainer.graders.similarity import MOST_CHARACTERS, MOST_TOKENS, tokens
+from trainer.graders.similarity import MOST_CHARACTERS, MOST_TOKENS, split_tokens
 
 METRICS = ("bleu", "gleu", "meteor", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l", "fuzzy_match")
 CAT = "The cat sat on the mat.", "The cat is on the mat."
@@ -56,7 +56,7 @@ def test_two_empty_texts() -> None:
 
 
 def test_tokens_are_words_or_chinese_characters() -> None:
-    assert tokens("Burnish 训练 GPT-2\uff0c好\uff01", signs=True) == [
+    assert split_tokens("Burnish 训练 GPT-2\uff0c好\uff01", signs=True) == [
         "burnish",
         "训",
         "练",
@@ -67,9 +67,9 @@ def test_tokens_are_words_or_chinese_characters() -> None:
         "好",
         "\uff01",
     ]
-    assert tokens("Burnish 训练 GPT-2\uff0c好\uff01", signs=False) == ["burnish", "训", "练", "gpt", "2", "好"]
-    assert tokens("ひらカタ漢々", signs=False) == list("ひらカタ漢々")
-    assert tokens("한국어 문장", signs=False) == ["한국어", "문장"]
+    assert split_tokens("Burnish 训练 GPT-2\uff0c好\uff01", signs=False) == ["burnish", "训", "练", "gpt", "2", "好"]
+    assert split_tokens("ひらカタ漢々", signs=False) == list("ひらカタ漢々")
+    assert split_tokens("한국어 문장", signs=False) == ["한국어", "문장"]
 
 
 @pytest.mark.parametrize("metric", METRICS)

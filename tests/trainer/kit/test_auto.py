@@ -11,7 +11,7 @@ from trainer.kit.auto import (
     auto_epochs,
     base_learning_rate,
     learning_rate_factor,
-    resolve,
+    resolve_auto,
     resolve_max_length,
 )
 
@@ -21,7 +21,7 @@ def workload(rows: int, length: int = 90) -> Workload:
 
 
 def test_the_demo_s_size() -> None:
-    resolved = resolve(Hyperparameters(), workload(240), 7)
+    resolved = resolve_auto(Hyperparameters(), workload(240), 7)
     assert (resolved.n_epochs, resolved.batch_size, resolved.gradient_accumulation_steps) == (3, 8, 1)
     assert (resolved.total_steps, resolved.warmup_steps, resolved.eval_steps, resolved.checkpoint_steps) == (
         90,
@@ -37,7 +37,7 @@ def test_what_the_user_states_is_kept() -> None:
     asked = Hyperparameters(
         n_epochs=2, batch_size=5, gradient_accumulation_steps=3, learning_rate_multiplier=0.5, eval_steps=4
     )
-    resolved = resolve(asked, workload(31), 0)
+    resolved = resolve_auto(asked, workload(31), 0)
     assert (resolved.n_epochs, resolved.batch_size, resolved.gradient_accumulation_steps) == (2, 5, 3)
     assert resolved.total_steps == 2 * 3  # 31 rows: 7 batches of at most 5, 3 updates
     assert resolved.learning_rate == pytest.approx(0.5e-3)
@@ -46,7 +46,7 @@ def test_what_the_user_states_is_kept() -> None:
 
 @given(st.integers(1, 3000), st.integers(1, 8192))
 def test_every_auto_fits_the_device(rows: int, length: int) -> None:
-    resolved = resolve(Hyperparameters(), workload(rows, length), 0)
+    resolved = resolve_auto(Hyperparameters(), workload(rows, length), 0)
     assert resolved.batch_size == 1 or resolved.batch_size * length <= TOKENS_A_PASS["cpu"]
     assert 1 <= resolved.batch_size * resolved.gradient_accumulation_steps <= 63
     assert resolved.total_steps >= resolved.n_epochs
@@ -54,13 +54,13 @@ def test_every_auto_fits_the_device(rows: int, length: int) -> None:
 
 
 def test_long_rows_are_accumulated_instead() -> None:
-    resolved = resolve(Hyperparameters(), workload(240, 2048), 0)
+    resolved = resolve_auto(Hyperparameters(), workload(240, 2048), 0)
     assert (resolved.batch_size, resolved.gradient_accumulation_steps) == (2, 4)
 
 
 def test_no_rows_is_an_error() -> None:
     with pytest.raises(ValueError, match="no rows"):
-        resolve(Hyperparameters(), workload(0), 0)
+        resolve_auto(Hyperparameters(), workload(0), 0)
 
 
 def test_epochs_fall_and_learning_rates_fall() -> None:

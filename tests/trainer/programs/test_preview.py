@@ -12,28 +12,27 @@ from typing import Any
 import pytest
 
 from tests.trainer.workdirs import chat, environment, events_of, jsonl, lay_out, run, run_here, training_rows
-from trainer.contract.events import Configured
-from trainer.contract.events import Warning as WarningEvent
-from trainer.contract.preview import PREVIEW_NAME, Outcome
+from trainer.contract.events import ConfiguredEvent, WarningEvent
+from trainer.contract.preview import PREVIEW_NAME, PreviewOutcome
 from trainer.contract.result import ExitCode, read_manifest
 from trainer.programs.preview import main
 
 pytestmark = pytest.mark.integration
 
 
-def outcome_of(workdir: Path, status: int) -> Outcome:
-    outcome = Outcome.model_validate_json((workdir / PREVIEW_NAME).read_bytes())
+def outcome_of(workdir: Path, status: int) -> PreviewOutcome:
+    outcome = PreviewOutcome.model_validate_json((workdir / PREVIEW_NAME).read_bytes())
     assert status == (ExitCode.BAD_INPUT if outcome.failed else ExitCode.DONE)
     return outcome
 
 
-def preview(workdir: Path, rows: int = 3) -> Outcome:
+def preview(workdir: Path, rows: int = 3) -> PreviewOutcome:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "environ", dict(os.environ))
         return outcome_of(workdir, main([str(workdir), str(rows)]))
 
 
-def preview_by_the_program(workdir: Path) -> Outcome:
+def preview_by_the_program(workdir: Path) -> PreviewOutcome:
     command = [sys.executable, "-m", "trainer.programs.preview", str(workdir), "3"]
     return outcome_of(workdir, subprocess.run(command, env=environment(), timeout=200, check=False).returncode)
 
@@ -53,7 +52,7 @@ def test_a_supervised_run_is_foretold(tmp_path: Path, tiny_base: Path) -> None:
     assert not (workdir / "checkpoints").exists()
     assert run(workdir).returncode == ExitCode.DONE
 
-    configured = next(event for event in events_of(workdir) if isinstance(event, Configured))
+    configured = next(event for event in events_of(workdir) if isinstance(event, ConfiguredEvent))
     assert told.hyperparameters == configured.hyperparameters
     assert told.training.cut_lines == (5,)
     assert told.training.dropped_lines == (6,)
@@ -128,7 +127,7 @@ def test_the_tokens_of_other_methods_are_foretold(method: str, tmp_path: Path, t
     assert told is not None
     assert run_here(workdir) == ExitCode.DONE
     assert told.tokens == read_manifest(workdir).trained_tokens
-    configured = next(event for event in events_of(workdir) if isinstance(event, Configured))
+    configured = next(event for event in events_of(workdir) if isinstance(event, ConfiguredEvent))
     assert told.hyperparameters == configured.hyperparameters
     assert any(token.trained for shown in told.sample for token in shown.tokens)
 

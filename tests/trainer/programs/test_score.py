@@ -17,7 +17,7 @@ from tests.trainer.workdirs import chat, environment, jsonl, training_rows
 from trainer.contract.result import ADAPTER_FOLDER, ExitCode
 from trainer.kit.stop import StopFlag
 from trainer.programs.score import main
-from trainer.run import run
+from trainer.run import run_training_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 
@@ -141,7 +141,7 @@ def test_an_adapter_that_is_no_reward_model_is_refused(
     tiny_base: Path, reward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = job(tmp_path / "sft", tiny_base, "supervised", training_rows(4), hyperparameters={"n_epochs": 1})
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     code, rows = score(tiny_base, folder / ADAPTER_FOLDER, tmp_path, jsonl([chat("Hi", "一")]))
     assert (code, rows) == (ExitCode.BAD_INPUT, [])
     assert "is no reward model" in capsys.readouterr().err

@@ -42,10 +42,10 @@ class ChatTemplate:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         if not tokenizer.chat_template:
-            raise _unsupported("the base model has no chat template")
-        self._calls = self._says([_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL]}])
-        self._tools = self._calls and self._says([_USER], tools=[_TOOL])
-        self._results = self._calls and self._says(
+            raise _unsupported_template("the base model has no chat template")
+        self._calls = self._renders_word([_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL]}])
+        self._tools = self._calls and self._renders_word([_USER], tools=[_TOOL])
+        self._results = self._calls and self._renders_word(
             [
                 _USER,
                 {"role": "assistant", "content": "", "tool_calls": [_CALL]},
@@ -53,12 +53,12 @@ class ChatTemplate:
             ],
             _PROBE * 2,
         )
-        self._system = self._says([{"role": "system", "content": _PROBE}, _USER])
+        self._system = self._renders_word([{"role": "system", "content": _PROBE}, _USER])
         self.end_of_turn = self._find_end_of_turn()
 
-    def messages(self, row: ChatRow) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+    def prepare_messages(self, row: ChatRow) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
         """Return the row's messages in a form that this template renders, one for one, and the tools it takes."""
-        messages = [self._message(message) for message in row.messages]
+        messages = [self._prepare_message(message) for message in row.messages]
         tools = list(row.tools) if row.tools else None
         if tools and not self._tools:
             listing = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
@@ -76,7 +76,7 @@ class ChatTemplate:
         assert isinstance(text, str)
         return text
 
-    def _message(self, message: Message) -> dict[str, Any]:
+    def _prepare_message(self, message: Message) -> dict[str, Any]:
         role = "system" if message.role == "developer" else message.role
         if role == "tool" and not self._results:
             return {"role": "user", "content": f"<tool_response>\n{message.text}\n</tool_response>"}
@@ -87,7 +87,9 @@ class ChatTemplate:
             rendered["tool_call_id"] = message.tool_call_id
         if not message.tool_calls:
             return rendered
-        calls = [{"name": call.function.name, "arguments": call.function.parsed()} for call in message.tool_calls]
+        calls = [
+            {"name": call.function.name, "arguments": call.function.parse_arguments()} for call in message.tool_calls
+        ]
         if self._calls:
             rendered["tool_calls"] = [
                 {"id": call.id or f"call{index:05}", "type": "function", "function": function}
@@ -98,7 +100,7 @@ class ChatTemplate:
             rendered["content"] = "\n".join(said + [_hermes_call(call) for call in calls])
         return rendered
 
-    def _says(self, messages: list[dict[str, Any]], word: str = _PROBE, **kwargs: Any) -> bool:
+    def _renders_word(self, messages: list[dict[str, Any]], word: str = _PROBE, **kwargs: Any) -> bool:
         try:
             return word in self.tokenizer.apply_chat_template(messages, tokenize=False, **kwargs)
         except (TemplateError, TypeError, ValueError, KeyError):
@@ -109,7 +111,9 @@ class ChatTemplate:
         try:
             text = self.render([_USER, {"role": "assistant", "content": _PROBE}], None)
         except (TemplateError, TypeError, ValueError, KeyError) as error:
-            raise _unsupported(f"the base model's chat template fails on a plain conversation ({error})") from error
+            raise _unsupported_template(
+                f"the base model's chat template fails on a plain conversation ({error})"
+            ) from error
         tail = text[text.rindex(_PROBE) + len(_PROBE) :]
         specials = {str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special}
         found = [(tail.index(token), -len(token), token) for token in specials if token and token in tail]
@@ -143,7 +147,7 @@ def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return moved
 
 
-def _unsupported(reason: str) -> TrainerError:
+def _unsupported_template(reason: str) -> TrainerError:
     return TrainerError(
         "unsupported_chat_template", f"Chat rows cannot be rendered: {reason}. Choose another model.", param="model"
     )

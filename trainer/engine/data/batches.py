@@ -26,7 +26,7 @@ def collate_sequences(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, t
     return {"input_ids": pad_right(rows, pad_id), "attention_mask": pad_right([[1] * len(row) for row in rows], 0)}
 
 
-def collate(rows: Sequence[TokenizedRow], pad_id: int) -> dict[str, torch.Tensor]:
+def collate_rows(rows: Sequence[TokenizedRow], pad_id: int) -> dict[str, torch.Tensor]:
     """Pad rows on the right: `input_ids`, `attention_mask`, `labels`, each [rows, tokens]."""
     batch = collate_sequences([row.input_ids for row in rows], pad_id)
     return {**batch, "labels": pad_right([row.labels for row in rows], IGNORED)}

@@ -27,7 +27,7 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     return [batches[number] for number in shuffled]
 
 
-def steps_of(lengths: Sequence[int], resolved: Resolved) -> Iterator[list[int]]:
+def iter_step_rows(lengths: Sequence[int], resolved: Resolved) -> Iterator[list[int]]:
     """Yield the row numbers of each optimizer step of a run, to its end."""
     done = 0
     for epoch in count():
@@ -72,7 +72,7 @@ class EpochLoader(DataLoader):
 def prompts_of_iteration(count: int, rollout: int, seed: int, iteration: int) -> list[int]:
     """Return the numbers of the prompts of an iteration, from 0: shuffled passes over all of them, end to end."""
     places = range(iteration * rollout, (iteration + 1) * rollout)
-    orders = {epoch: _shuffled(count, seed, epoch) for epoch in {place // count for place in places}}
+    orders = {epoch: _shuffle_epoch(count, seed, epoch) for epoch in {place // count for place in places}}
     return [orders[place // count][place % count] for place in places]
 
 
@@ -81,7 +81,7 @@ def derived_seed(seed: int, iteration: int, purpose: int) -> int:
     return (seed * 1_000_003 + iteration) * 64 + purpose
 
 
-def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
+def _shuffle_epoch(count: int, seed: int, epoch: int) -> list[int]:
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order

@@ -25,7 +25,7 @@ class Split(Generic[R]):
     cut: tuple[int, ...] = ()
     dropped: tuple[int, ...] = ()
 
-    def summary(self) -> DataSummary:
+    def summarise_file(self) -> DataSummary:
         """Return what the report says about the file."""
         return DataSummary(
             filename=self.file.filename,
@@ -41,7 +41,7 @@ class Split(Generic[R]):
         )
 
 
-def lines_in_words(numbers: Sequence[int]) -> str:
+def format_lines(numbers: Sequence[int]) -> str:
     """Return `line 1, 4, 7`, the first twenty."""
     shown = ", ".join(str(number) for number in numbers[:SHOWN_LINES])
     return f"line {shown}" if len(numbers) <= SHOWN_LINES else f"line {shown} and {len(numbers) - SHOWN_LINES} more"

@@ -36,7 +36,7 @@ class TokenizedRow:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class FittedRows:
     """Rows that fit the model, and the line numbers of those that were cut or dropped."""
 
     rows: tuple[TokenizedRow, ...]
@@ -61,7 +61,7 @@ def tokenize_rows(
     return [_tokenize_row(template, row, param) for row in rows]
 
 
-def prepare(rows: Sequence[TokenizedRow], max_length: int) -> Prepared:
+def fit_rows(rows: Sequence[TokenizedRow], max_length: int) -> FittedRows:
     """Cut rows to `max_length` tokens from the right and drop those left without a trained token."""
     kept: list[TokenizedRow] = []
     cut: list[int] = []
@@ -76,12 +76,12 @@ def prepare(rows: Sequence[TokenizedRow], max_length: int) -> Prepared:
         kept.append(short)
         if short is not row:
             cut.append(row.line)
-    return Prepared(tuple(kept), tuple(cut), tuple(dropped))
+    return FittedRows(tuple(kept), tuple(cut), tuple(dropped))
 
 
 def _tokenize_row(template: ChatTemplate, row: ChatRow, param: str) -> TokenizedRow:
     try:
-        messages, tools = template.messages(row)
+        messages, tools = template.prepare_messages(row)
         text = template.render(messages, tools)
         spans = assistant_spans(template, row, messages, tools, text)
     except (TemplateError, TypeError, ValueError, KeyError) as error:
@@ -112,12 +112,12 @@ def _tokenize_pieces(
             trained.extend([keep] * len(tokens))
         place = end
     whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    if ids == whole["input_ids"] or _decode(tokenizer, ids) == _decode(tokenizer, whole["input_ids"]):
+    if ids == whole["input_ids"] or _decode_exactly(tokenizer, ids) == _decode_exactly(tokenizer, whole["input_ids"]):
         return ids, trained
     return list(whole["input_ids"]), [
         any(start <= first < end for start, end in spans) for first, _ in whole["offset_mapping"]
     ]
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+def _decode_exactly(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -29,7 +29,7 @@ class Best:
     label: str = ""
 
     @classmethod
-    def of(cls, step: int, measure: Measure, trained: Mapping[str, torch.Tensor]) -> Best:
+    def from_evaluation(cls, step: int, measure: Measure, trained: Mapping[str, torch.Tensor]) -> Best:
         """Take note of an evaluation and of the weights that it was of."""
         weights = {name: value.detach().cpu().clone() for name, value in trained.items()}
         return cls(step, measure.value, 0, weights, measure.label)
@@ -38,7 +38,7 @@ class Best:
         """Return whether a measure is better than this one; equal is not."""
         return measure.value > self.value if measure.better == "higher" else measure.value < self.value
 
-    def outlasted(self, resolved: Resolved, step: int) -> str | None:
+    def early_stop_sentence(self, resolved: Resolved, step: int) -> str | None:
         """Return the sentence that ends the training at `step`, None where its patience lasts."""
         patience = resolved.early_stopping_patience
         if patience is None or self.since < patience:
@@ -49,7 +49,7 @@ class Best:
         )
 
     @torch.no_grad()
-    def restore(self, trained: Mapping[str, torch.Tensor]) -> None:
+    def restore_weights(self, trained: Mapping[str, torch.Tensor]) -> None:
         """Copy the weights back into the parameters of the same names."""
         for name, weights in self.weights.items():
             trained[name].copy_(weights)
@@ -82,29 +82,29 @@ class BestKeeper:
         self._best: Best | None = None
 
     @property
-    def competing(self) -> bool:
+    def compares_evaluations(self) -> bool:
         """Whether evaluations are compared, so that each has to be of all rows."""
         resolved = self._recipe.resolved
         return resolved.result == "best" or resolved.early_stopping_patience is not None
 
-    def compare(self, step: int, headline: Measure) -> bool:
+    def compare_evaluation(self, step: int, headline: Measure) -> bool:
         """Take note of an evaluation where evaluations are compared; return whether the training is to end."""
-        if not self.competing:
+        if not self.compares_evaluations:
             return False
         if self._best is None or self._best.beaten_by(headline):
-            self._best = Best.of(step, headline, self._trained())
+            self._best = Best.from_evaluation(step, headline, self._trained())
             return False
         self._best.since += 1
         return self.ended_early(step)
 
     def ended_early(self, step: int) -> bool:
         """Return whether too many evaluations were no better, and warn the owner if so."""
-        sentence = self._best and self._best.outlasted(self._recipe.resolved, step)
+        sentence = self._best and self._best.early_stop_sentence(self._recipe.resolved, step)
         if sentence:
             self._recipe.job.warn(sentence)
         return bool(sentence)
 
-    def restore(self, step: int) -> bool:
+    def restore_best(self, step: int) -> bool:
         """Put the best weights back if the job asks for them; return whether they are not those of `step`.
 
         A run that was asked to stop keeps its weights, with which it is resumed.
@@ -112,7 +112,7 @@ class BestKeeper:
         best, job = self._best, self._recipe.job
         if best is None or self._recipe.resolved.result != "best" or job.stop.raised:
             return False
-        best.restore(self._trained())
+        best.restore_weights(self._trained())
         if best.step == step:
             return False
         job.warn(f"The result has the weights of step {best.step}, the best evaluation.")

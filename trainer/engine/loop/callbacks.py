@@ -8,17 +8,17 @@ from typing import Any, Protocol
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from trainer.contract.events import Checkpoint
+from trainer.contract.events import CheckpointEvent
 from trainer.engine.loop.checkpoints import finish_checkpoint
 from trainer.engine.recipe import Recipe
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 
 
 class StepLoop(Protocol):
     """The training loop as its callback sees it."""
 
     recipe: Recipe
-    progress: Progress
+    progress: TrainingProgress
 
     def begin_step(self) -> None:
         """Start the clock and the sums of an optimizer step."""
@@ -52,7 +52,7 @@ class FlowCallback(TrainerCallback):
             control.should_evaluate = False
             control.should_save = True
             control.should_training_stop = True
-        elif state.global_step < state.max_steps and job.meter.check(
+        elif state.global_step < state.max_steps and job.meter.check_budget(
             state.global_step, self._trainer.progress.tokens_seen
         ):
             control.should_save = True
@@ -66,4 +66,4 @@ class FlowCallback(TrainerCallback):
         path = finish_checkpoint(
             incoming, job.workdir, step=state.global_step, progress=progress, base_id=job.spec.base.id
         )
-        job.sink.emit(Checkpoint(step=state.global_step, path=path, metrics=progress.metrics()))
+        job.sink.emit(CheckpointEvent(step=state.global_step, path=path, metrics=progress.latest_metrics()))

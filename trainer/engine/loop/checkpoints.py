@@ -11,13 +11,13 @@ from trainer.contract.result import (
     MANIFEST_NAME,
     ExitCode,
     Manifest,
-    entries_of,
-    flush,
+    flush_to_disk,
+    hash_files,
     read_manifest,
     write_manifest,
 )
 from trainer.kit.errors import TrainerError
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 
 KEPT = 3
 # A pickle that resuming never reads: it has no place in a folder that travels.
@@ -37,7 +37,7 @@ def clean_adapter_config(folder: Path, base_id: str) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False), encoding="utf-8")
 
 
-def finish_checkpoint(incoming: Path, workdir: Path, *, step: int, progress: Progress, base_id: str) -> str:
+def finish_checkpoint(incoming: Path, workdir: Path, *, step: int, progress: TrainingProgress, base_id: str) -> str:
     """Complete the folder that the training loop wrote and move it to `checkpoints/step-N`.
 
     Returns its path relative to `workdir`; from then on its manifest is complete. Older checkpoints are removed.
@@ -47,16 +47,16 @@ def finish_checkpoint(incoming: Path, workdir: Path, *, step: int, progress: Pro
     clean_adapter_config(incoming, base_id)
     progress.save(incoming)
     for path in incoming.rglob("*"):
-        flush(path)
-    files = entries_of(incoming, (path for path in incoming.rglob("*") if path.is_file()))
-    facts = {"step": step, **progress.metrics()}
+        flush_to_disk(path)
+    files = hash_files(incoming, (path for path in incoming.rglob("*") if path.is_file()))
+    facts = {"step": step, **progress.latest_metrics()}
     write_manifest(incoming, Manifest(files=files, trained_tokens=progress.tokens_seen, facts=facts))
     target = workdir / CHECKPOINTS_FOLDER / f"step-{step}"
     target.parent.mkdir(exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     incoming.rename(target)
-    flush(target.parent)
-    _rotate(target.parent)
+    flush_to_disk(target.parent)
+    _remove_old_checkpoints(target.parent)
     return target.relative_to(workdir).as_posix()
 
 
@@ -69,7 +69,7 @@ def verified_checkpoint(folder: Path) -> Path:
         manifest = read_manifest(folder)
         known = {MANIFEST_NAME, *(entry.path for entry in manifest.files)}
         found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-        problems = manifest.verify(folder)
+        problems = manifest.verify_files(folder)
         problems += [f"{path} is not in the manifest" for path in sorted(found) if path not in known]
     except (OSError, ValueError) as error:
         problems = [f"its manifest cannot be read ({str(error).splitlines()[0]})"]
@@ -82,7 +82,7 @@ def verified_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def _rotate(folder: Path) -> None:
+def _remove_old_checkpoints(folder: Path) -> None:
     steps = sorted(folder.glob("step-*"), key=lambda path: int(path.name.partition("-")[2]))
     for old in steps[:-KEPT]:
         shutil.rmtree(old)

@@ -14,14 +14,14 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
-from trainer.contract.events import Evaluation, Step
+from trainer.contract.events import EvaluationEvent, StepEvent
 from trainer.engine.data.order import EpochBatchSampler, EpochLoader
 from trainer.engine.loop.best import BestKeeper
 from trainer.engine.loop.callbacks import FlowCallback
 from trainer.engine.recipe import Recipe
 from trainer.kit.auto import learning_rate_factor
 from trainer.kit.errors import TrainerError
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
 from trainer.kit.workdir import INCOMING_FOLDER
 
@@ -30,7 +30,7 @@ A = TypeVar("A", bound=TrainingArguments)
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredBatch:
     """A micro-batch: `total` is the loss SUMMED over its items, `metrics` are sums with their weights.
 
     `tokens` are the real tokens that went through the model.
@@ -51,7 +51,7 @@ class _Window:
     tokens: int = 0
     metrics: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
 
-    def add(self, scored: Scored, items: int) -> None:
+    def add_batch(self, scored: ScoredBatch, items: int) -> None:
         self.total += float(scored.total.detach())
         self.items += items
         self.tokens += scored.tokens
@@ -60,12 +60,12 @@ class _Window:
             sums[0] += value
             sums[1] += weight
 
-    def means(self) -> dict[str, float]:
+    def metric_means(self) -> dict[str, float]:
         return {name: value / weight for name, (value, weight) in self.metrics.items() if weight}
 
 
 class JobLoop(Trainer):
-    """One job's training loop. A method gives `loss` and `count`.
+    """One job's training loop. A method gives `score_batch` and `count_items`.
 
     `final` are the measures of all rows at the last step, None before.
     """
@@ -73,7 +73,7 @@ class JobLoop(Trainer):
     def __init__(
         self,
         recipe: Recipe,
-        progress: Progress,
+        progress: TrainingProgress,
         *,
         rows: Sequence[Any],
         lengths: Sequence[int],
@@ -87,7 +87,7 @@ class JobLoop(Trainer):
         self._rows, self._lengths, self._collate = rows, lengths, collate
         self._window = _Window()
         self._loop_started = 0.0
-        self._best = BestKeeper(recipe, self._trained)
+        self._best = BestKeeper(recipe, self._trained_parameters)
         held_out = recipe.validation.rows if recipe.validation else None
         given: dict[str, Any] = {
             "model": recipe.model,
@@ -104,11 +104,11 @@ class JobLoop(Trainer):
         self.remove_callback(ProgressCallback)
 
     @abstractmethod
-    def loss(self, model: Any, batch: Any) -> Scored:
+    def score_batch(self, model: Any, batch: Any) -> ScoredBatch:
         """Return the batch's loss summed over its items. Raises TrainerError."""
 
     @abstractmethod
-    def count(self, batch: Any) -> int:
+    def count_items(self, batch: Any) -> int:
         """Return the batch's items: what the update's loss is a mean over, such as trained tokens or pairs."""
 
     def get_train_dataloader(self) -> EpochLoader:
@@ -133,7 +133,7 @@ class JobLoop(Trainer):
         """Train to the last step, from the checkpoint's step where there is one; then take the best where asked to."""
         if checkpoint is None or not self._was_last(checkpoint):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if self._best.restore(self.state.global_step):
+        if self._best.restore_best(self.state.global_step):
             self.final = None
 
     def begin_step(self) -> None:
@@ -151,15 +151,15 @@ class JobLoop(Trainer):
     ) -> torch.Tensor:
         """Return the micro-batch's share of the update's mean loss. Raises TrainerError (`loss_not_finite`)."""
         assert not return_outputs, "evaluation scores rows itself and never asks for outputs"
-        scored = self.loss(model, inputs)
-        finite(float(scored.total.detach()), self.state.global_step + 1, self.recipe.job.spec.method.type)
-        items = self.count(inputs)
-        self._window.add(scored, items)
+        scored = self.score_batch(model, inputs)
+        require_finite(float(scored.total.detach()), self.state.global_step + 1, self.recipe.job.spec.method.type)
+        items = self.count_items(inputs)
+        self._window.add_batch(scored, items)
         return scored.total / (items if num_items_in_batch is None else num_items_in_batch)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> int | None:  # noqa: ARG002
         """Count the items of all micro-batches of an update: the mean is over them together."""
-        return sum(self.count(batch) for batch in batch_samples) or None
+        return sum(self.count_items(batch) for batch in batch_samples) or None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Emit the step's event. The loop calls this once a step, after the optimizer, and once at its end."""
@@ -167,13 +167,13 @@ class JobLoop(Trainer):
         if "grad_norm" not in logs:
             return
         step = self.state.global_step
-        grad_norm = finite(float(logs["grad_norm"]), step, self.recipe.job.spec.method.type)
+        grad_norm = require_finite(float(logs["grad_norm"]), step, self.recipe.job.spec.method.type)
         window, progress = self._window, self.progress
         seconds = time.perf_counter() - window.started
         progress.tokens_seen += window.tokens
         progress.train_seconds += seconds
-        means = window.means()
-        event = Step(
+        means = window.metric_means()
+        event = StepEvent(
             step=step,
             total_steps=self.state.max_steps,
             epoch=float(self.state.epoch or 0.0),
@@ -192,19 +192,19 @@ class JobLoop(Trainer):
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Measure on validation rows: a part of them on the way, all at the last step or where evaluations compete."""
         last = self.state.global_step >= self.state.max_steps
-        measures = self.recipe.measure(full=last or self._best.competing)
+        measures = self.recipe.measure_model(full=last or self._best.compares_evaluations)
         if last:
             self.final = measures
-        self.record(measures)
+        self.record_evaluation(measures)
         headline = measures[0]
         metrics = {f"eval_{headline.name}": headline.value}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        if self._best.compare(self.state.global_step, headline):
+        if self._best.compare_evaluation(self.state.global_step, headline):
             self.control.should_save = True
             self.control.should_training_stop = True
         return metrics
 
-    def record(self, measures: Sequence[Measure]) -> None:
+    def record_evaluation(self, measures: Sequence[Measure]) -> None:
         """Keep a measurement of the tuned model and emit its event."""
         event = evaluation_event(self.recipe, "tuned", self.state.global_step, measures)
         self.progress.evaluations.append(event)
@@ -228,12 +228,12 @@ class JobLoop(Trainer):
             ended = self.control.should_training_stop
         else:
             ended = self._best.ended_early(step)
-        if ended or step >= resolved.total_steps or self.recipe.job.meter.check(step, self.progress.tokens_seen):
+        if ended or step >= resolved.total_steps or self.recipe.job.meter.check_budget(step, self.progress.tokens_seen):
             self._load_from_checkpoint(str(checkpoint))
             return True
         return False
 
-    def _trained(self) -> dict[str, torch.Tensor]:
+    def _trained_parameters(self) -> dict[str, torch.Tensor]:
         named = self.recipe.model.named_parameters()
         return {name: parameter for name, parameter in named if parameter.requires_grad}
 
@@ -244,12 +244,12 @@ class JobLoop(Trainer):
         return elapsed / done * (self.state.max_steps - step)
 
 
-def evaluation_event(recipe: Recipe, model: Any, step: int, measures: Sequence[Measure]) -> Evaluation:
+def evaluation_event(recipe: Recipe, model: Any, step: int, measures: Sequence[Measure]) -> EvaluationEvent:
     """Return the event of one evaluation; `model` is "base" or "tuned"."""
     values = {measure.name: measure.value for measure in measures}
     loss, accuracy = values.pop("loss", None), values.pop("token_accuracy", None)
     headline = measures[0]
-    return Evaluation(
+    return EvaluationEvent(
         model=model,
         step=step,
         total_steps=recipe.resolved.total_steps,
@@ -261,7 +261,7 @@ def evaluation_event(recipe: Recipe, model: Any, step: int, measures: Sequence[M
     )
 
 
-def finite(value: float, step: int, method: str) -> float:
+def require_finite(value: float, step: int, method: str) -> float:
     """Return the value of a step's loss or gradient. Raises TrainerError (`loss_not_finite`) where it is no number."""
     if math.isfinite(value):
         return value

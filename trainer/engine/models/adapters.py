@@ -102,11 +102,11 @@ def add_adapter(
     wrapped = get_peft_model(model, config)
     assert isinstance(wrapped, PeftModel)
     if start is not None:
-        _take_over(wrapped, start)
+        _copy_start_weights(wrapped, start)
     return wrapped
 
 
-def _take_over(model: PeftModel, start: Path) -> None:
+def _copy_start_weights(model: PeftModel, start: Path) -> None:
     """Copy the start adapter's weights, and those of its saved modules that the model has; the rest stays new."""
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     given = load_peft_weights(str(start), device="cpu")

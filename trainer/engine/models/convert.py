@@ -13,7 +13,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from trainer.contract.base_model import BASE_NAME, BaseInfo, FolderSource, GgufSource, HubSource
+from trainer.contract.base_model import BASE_NAME, BaseInfo, FolderBaseSource, GgufBaseSource, HubBaseSource
 from trainer.contract.result import ExitCode, sha256_of
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.models.load import context_length, load_config, load_tokenizer
@@ -23,7 +23,7 @@ from trainer.kit.errors import TrainerError
 WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 
 
-def convert(source: GgufSource | FolderSource | HubSource, target: Path) -> BaseInfo:
+def convert_base(source: GgufBaseSource | FolderBaseSource | HubBaseSource, target: Path) -> BaseInfo:
     """Write `target` from `source`; it appears by one rename.
 
     Raises TrainerError (`base_not_found`, `invalid_base_model`, `unsupported_chat_template`).
@@ -31,9 +31,9 @@ def convert(source: GgufSource | FolderSource | HubSource, target: Path) -> Base
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        info = _fill(source, temporary)
+        info = _fill_folder(source, temporary)
         (temporary / BASE_NAME).write_text(info.model_dump_json(indent=1), encoding="utf-8")
-        _sync(temporary)
+        _flush_folder(temporary)
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
@@ -42,15 +42,15 @@ def convert(source: GgufSource | FolderSource | HubSource, target: Path) -> Base
     return info
 
 
-def _fill(source: GgufSource | FolderSource | HubSource, folder: Path) -> BaseInfo:
-    if isinstance(source, HubSource):
+def _fill_folder(source: GgufBaseSource | FolderBaseSource | HubBaseSource, folder: Path) -> BaseInfo:
+    if isinstance(source, HubBaseSource):
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".hub.") as download:
-            _download(source, Path(download))
-            fingerprint = _copy(Path(download), folder)
-    elif isinstance(source, FolderSource):
-        fingerprint = _copy(source.path, folder)
+            _download_from_hub(source, Path(download))
+            fingerprint = _copy_base_files(Path(download), folder)
+    elif isinstance(source, FolderBaseSource):
+        fingerprint = _copy_base_files(source.path, folder)
     else:
-        fingerprint = _expand(source.path, folder)
+        fingerprint = _expand_gguf(source.path, folder)
     config = load_config(folder)
     ChatTemplate(load_tokenizer(folder))
     parameters = _check_weights(folder)
@@ -60,7 +60,7 @@ def _fill(source: GgufSource | FolderSource | HubSource, folder: Path) -> BaseIn
     )
 
 
-def _expand(path: Path, folder: Path) -> str:
+def _expand_gguf(path: Path, folder: Path) -> str:
     """Load a GGUF file, drop what says that it is quantized, and save it as float32."""
     if not path.is_file():
         raise _not_found(f"there is no file {path.name}")
@@ -69,7 +69,7 @@ def _expand(path: Path, folder: Path) -> str:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise _invalid(f"the GGUF file {path.name} cannot be read ({_first_line(error)})") from error
+        raise _invalid_base(f"the GGUF file {path.name} cannot be read ({_first_line(error)})") from error
     for owner, attribute in ((model.config, "quantization_config"), (model, "quantization_method")):
         if hasattr(owner, attribute):
             delattr(owner, attribute)
@@ -81,13 +81,13 @@ def _expand(path: Path, folder: Path) -> str:
     return sha256_of(path)
 
 
-def _copy(origin: Path, folder: Path) -> str:
+def _copy_base_files(origin: Path, folder: Path) -> str:
     """Copy the wanted files and return the fingerprint over all of them."""
     if not (origin / "config.json").is_file():
         raise _not_found("the folder has no config.json")
     files = sorted({path for pattern in WANTED for path in origin.glob(pattern) if path.is_file()})
     if not any(path.suffix == ".safetensors" for path in files):
-        raise _invalid("it has no weights in safetensors; pickled weights are not loaded")
+        raise _invalid_base("it has no weights in safetensors; pickled weights are not loaded")
     lines: list[str] = []
     for path in files:
         if path.name != BASE_NAME:
@@ -96,7 +96,7 @@ def _copy(origin: Path, folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _download(source: HubSource, folder: Path) -> None:
+def _download_from_hub(source: HubBaseSource, folder: Path) -> None:
     try:
         snapshot_download(source.repo, revision=source.revision, local_dir=folder, allow_patterns=list(WANTED))
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -113,11 +113,11 @@ def _check_weights(folder: Path) -> int:
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="auto")
     except (OSError, ValueError, KeyError) as error:
-        raise _invalid(_first_line(error)) from error
+        raise _invalid_base(_first_line(error)) from error
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _sync(folder: Path) -> None:
+def _flush_folder(folder: Path) -> None:
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -131,5 +131,5 @@ def _not_found(reason: str) -> TrainerError:
     return TrainerError("base_not_found", f"The base model's source is missing: {reason}.", param="model")
 
 
-def _invalid(reason: str) -> TrainerError:
+def _invalid_base(reason: str) -> TrainerError:
     return TrainerError("invalid_base_model", f"The base model cannot be used: {reason}.", param="model")

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 from transformers import PreTrainedConfig
 
-from trainer.engine.models.load import DTYPES, device
+from trainer.engine.models.load import DTYPES, pick_device
 from trainer.frozen import Frozen
 
 TOKENS = 256
@@ -35,22 +35,24 @@ class _Layer(nn.Module):
         self.down = nn.ModuleList(nn.Linear(i, RANK, bias=False) for i, _ in shapes)
         self.up = nn.ModuleList(nn.Linear(RANK, o, bias=False) for _, o in shapes)
 
-    def _linear(self, index: int, x: torch.Tensor) -> torch.Tensor:
+    def _apply_linear(self, index: int, x: torch.Tensor) -> torch.Tensor:
         result = self.frozen[index](x)
         return (result + self.up[index](self.down[index](x.float()))).to(x.dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [tokens, hidden] to the same shape."""
-        x = x + self._linear(1, self._linear(0, nn.functional.rms_norm(x, x.shape[-1:])))
+        x = x + self._apply_linear(1, self._apply_linear(0, nn.functional.rms_norm(x, x.shape[-1:])))
         normed = nn.functional.rms_norm(x, x.shape[-1:])
-        return x + self._linear(4, nn.functional.silu(self._linear(2, normed)) * self._linear(3, normed))
+        return x + self._apply_linear(
+            4, nn.functional.silu(self._apply_linear(2, normed)) * self._apply_linear(3, normed)
+        )
 
 
 def choose_dtype(asked: str, config: PreTrainedConfig) -> DtypeChoice:
     """Return the format that was asked for, or for `auto` the one that this machine computes faster."""
     if asked != "auto":
         return DtypeChoice(dtype=asked, reason="as asked")
-    if device().type == "cuda":
+    if pick_device().type == "cuda":
         fits = torch.cuda.is_bf16_supported()
         return DtypeChoice(dtype="bfloat16" if fits else "float32", reason="what the GPU supports")
     seconds = {name: layer_seconds(config, name) for name in DTYPES}

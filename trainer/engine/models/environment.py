@@ -13,7 +13,7 @@ import torch
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors", "tokenizers")
 
 
-def describe() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Return versions, processor, threads, memory in GiB and the GPU's name where there is one."""
     return {
         "python": platform.python_version(),

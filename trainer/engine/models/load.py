@@ -23,7 +23,7 @@ from trainer.kit.errors import TrainerError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def device() -> torch.device:
+def pick_device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -65,12 +65,12 @@ def load_model(
     except (OSError, ValueError, KeyError) as error:
         raise _broken_base(error) from error
     model.config.use_cache = False
-    return model.to(device())  # pyright: ignore[reportArgumentType]
+    return model.to(pick_device())  # pyright: ignore[reportArgumentType]
 
 
 def _load_4bit(base: Path, dtype: str, auto: Any, more: dict[str, Any]) -> PreTrainedModel:
-    if device().type != "cuda" or find_spec("bitsandbytes") is None:
-        missing = "a GPU" if device().type != "cuda" else "the Python package bitsandbytes"
+    if pick_device().type != "cuda" or find_spec("bitsandbytes") is None:
+        missing = "a GPU" if pick_device().type != "cuda" else "the Python package bitsandbytes"
         raise TrainerError(
             "invalid_hyperparameters",
             f"quantization 4bit needs {missing}, which this worker does not have: use none, or another worker.",

@@ -33,11 +33,11 @@ class Answers:
         """The k1 estimate of KL(policy ‖ reference) by answer [rows]."""
         return (self.log_probs - self.reference).sum(1)
 
-    def split(self, table: torch.Tensor) -> list[torch.Tensor]:
+    def split_by_batch(self, table: torch.Tensor) -> list[torch.Tensor]:
         """Return a table's [rows, tokens] values at real tokens, one flat tensor a micro-batch."""
         return list(table[self.mask].split([len(batch.targets) for batch in self.batches]))
 
-    def facts(self) -> dict[str, float]:
+    def mean_measures(self) -> dict[str, float]:
         """Return the means that an iteration reports: `reward`, `score`, `kl`, `entropy`, lengths and ends."""
         return {
             "reward": float(self.rewards.mean()),
@@ -49,7 +49,7 @@ class Answers:
         }
 
 
-def padded(flat: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+def fill_mask(flat: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
     """Lay flat tensors [n] out as [rows, tokens], zeros outside the mask."""
     table = torch.zeros(mask.shape, device=mask.device, dtype=flat[0].dtype)
     table[mask] = torch.cat(list(flat))

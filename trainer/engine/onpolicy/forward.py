@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trainer.engine.data.batches import collate_sequences, pad_right
-from trainer.engine.scoring.head import head_reads
+from trainer.engine.scoring.head import limit_head_input
 
 # Entropies need a softmax over the vocabulary at every token; a few rows at a time keep it out of the peak.
 ENTROPY_ROWS = 64
@@ -35,7 +35,9 @@ class Batch:
         return self.attention_mask.sum(1) - 1
 
 
-def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad_id: int, device: Any) -> Batch:
+def collate_responses(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad_id: int, device: Any
+) -> Batch:
     """Lay prompts and responses out as one batch. Masks come from lengths alone."""
     rows = list(zip(prompts, responses, strict=True))
     batch = collate_sequences([[*prompt, *response] for prompt, response in rows], pad_id)
@@ -54,12 +56,12 @@ def response_log_probs(model: nn.Module, batch: Batch, temperature: float) -> tu
 
     π is the softmax of logits / temperature, the distribution that responses are sampled from.
     """
-    with head_reads(model, lambda hidden: hidden[batch.predicting]):
+    with limit_head_input(model, lambda hidden: hidden[batch.predicting]):
         outputs = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     logits = outputs.logits.float()
     if temperature != 1.0:
         logits = logits / temperature
-    return -nn.functional.cross_entropy(logits, batch.targets, reduction="none"), _entropy(logits.detach())
+    return -nn.functional.cross_entropy(logits, batch.targets, reduction="none"), _token_entropies(logits.detach())
 
 
 def response_values(model: nn.Module, head: nn.Linear, batch: Batch) -> torch.Tensor:
@@ -82,7 +84,7 @@ def hidden_states(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _entropy(logits: torch.Tensor) -> torch.Tensor:
+def _token_entropies(logits: torch.Tensor) -> torch.Tensor:
     parts: list[torch.Tensor] = []
     for rows in logits.split(ENTROPY_ROWS):
         log_probs = rows.log_softmax(-1)

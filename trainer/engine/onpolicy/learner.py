@@ -14,7 +14,7 @@ from trainer.engine.recipe import Recipe
 
 
 class LearnerRecipe(Recipe):
-    """A recipe whose `algorithm` learns from answers; `load` sets it and `roles`."""
+    """A recipe whose `algorithm` learns from answers; `prepare_model` sets it and `roles`."""
 
     training: Split[TokenizedPrompt]
     validation: Split[TokenizedPrompt] | None = None
@@ -22,14 +22,14 @@ class LearnerRecipe(Recipe):
     algorithm: OnPolicy[Any, Any]
 
     @property
-    def given(self) -> OnPolicyHyperparameters:
+    def requested_hyperparameters(self) -> OnPolicyHyperparameters:
         """The hyperparameters as they were asked for."""
         return cast(OnPolicyHyperparameters, self.hyperparameters)
 
     @property
     def prompts_an_iteration(self) -> int:
         """How many prompts an iteration takes."""
-        return self.given.prompts_an_iteration(len(self.training.rows))
+        return self.requested_hyperparameters.prompts_an_iteration(len(self.training.rows))
 
-    def notice(self, facts: Mapping[str, float]) -> None:
+    def review_iteration(self, facts: Mapping[str, float]) -> None:
         """Look at an iteration's report; nothing by default."""

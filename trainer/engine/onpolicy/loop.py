@@ -14,7 +14,7 @@ import torch
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from trainer.contract.events import Checkpoint, Step
+from trainer.contract.events import CheckpointEvent, StepEvent
 from trainer.engine.data.order import prompts_of_iteration
 from trainer.engine.loop.best import BestKeeper
 from trainer.engine.loop.checkpoints import finish_checkpoint
@@ -24,7 +24,7 @@ from trainer.engine.onpolicy.learner import LearnerRecipe
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
 from trainer.engine.onpolicy.roles import POLICY
 from trainer.kit.auto import learning_rate_factor
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
 from trainer.kit.workdir import INCOMING_FOLDER
 
@@ -37,7 +37,7 @@ RATIO_TOLERANCE = 1e-6
 class OnPolicyLoop:
     """One job's iterations. `final` are the measures of all held-out rows at the last one, None before."""
 
-    def __init__(self, recipe: LearnerRecipe, progress: Progress) -> None:
+    def __init__(self, recipe: LearnerRecipe, progress: TrainingProgress) -> None:
         self.recipe = recipe
         self.progress = progress
         self.final: tuple[Measure, ...] | None = None
@@ -53,42 +53,42 @@ class OnPolicyLoop:
         is written. Raises TrainerError (`policy_collapsed`).
         """
         resolved = self.recipe.resolved
-        done = self._restore(checkpoint) if checkpoint else 0
+        done = self._restore_checkpoint(checkpoint) if checkpoint else 0
         self._first, self._saved, self._started = done, done, time.perf_counter()
-        ended = self._evaluate(done) or self._best.ended_early(done)
-        while done < resolved.total_steps and not ended and not self._spent(done):
+        ended = self._evaluate_if_due(done) or self._best.ended_early(done)
+        while done < resolved.total_steps and not ended and not self._budget_is_spent(done):
             started = time.perf_counter()
-            prompts = self._prompts(done)
-            answers = self.recipe.algorithm.collect(prompts, done, self.recipe.job.stop)
+            prompts = self._iteration_prompts(done)
+            answers = self.recipe.algorithm.collect_answers(prompts, done, self.recipe.job.stop)
             if answers is None:
                 break
             if done % resolved.checkpoint_steps == 0:
-                self._save(done)
-            self._improve(answers, prompts, done, started)
+                self._save_checkpoint(done)
+            self._update_policy(answers, prompts, done, started)
             done += 1
             if self.recipe.job.stop():
                 break
-            ended = self._evaluate(done)
-        self._save(done)
-        if self._best.restore(done):
+            ended = self._evaluate_if_due(done)
+        self._save_checkpoint(done)
+        if self._best.restore_best(done):
             self.final = None
 
-    def _spent(self, done: int) -> bool:
-        return self.recipe.job.meter.check(done, self.progress.tokens_seen)
+    def _budget_is_spent(self, done: int) -> bool:
+        return self.recipe.job.meter.check_budget(done, self.progress.tokens_seen)
 
     @property
     def _state_name(self) -> str:
         return f"{self.recipe.job.spec.method.type}.json"
 
-    def _prompts(self, iteration: int) -> list[TokenizedPrompt]:
+    def _iteration_prompts(self, iteration: int) -> list[TokenizedPrompt]:
         """Return the iteration's prompts, each as often as it is to be answered."""
-        rows, given = self.recipe.training.rows, self.recipe.given
+        rows, given = self.recipe.training.rows, self.recipe.requested_hyperparameters
         numbers = prompts_of_iteration(
             len(rows), self.recipe.prompts_an_iteration, self.recipe.resolved.seed, iteration
         )
         return [rows[number] for number in numbers for _ in range(given.answers_a_prompt)]
 
-    def _improve(self, answers: Answers, prompts: list[TokenizedPrompt], done: int, started: float) -> None:
+    def _update_policy(self, answers: Answers, prompts: list[TokenizedPrompt], done: int, started: float) -> None:
         """Update on the answers and emit the iteration's event."""
         resolved, algorithm, progress = self.recipe.resolved, self.recipe.algorithm, self.progress
         factor = learning_rate_factor(
@@ -96,8 +96,8 @@ class OnPolicyLoop:
         )
         for group in algorithm.optimizer.param_groups:
             group["lr"] = resolved.learning_rate * factor
-        facts = algorithm.improve(answers, done)
-        self.recipe.notice(facts)
+        facts = algorithm.improve_policy(answers, done)
+        self.recipe.review_iteration(facts)
         self._check_ratio(facts.pop("first_ratio_error"), done)
         tokens = int(answers.mask.sum()) + sum(len(prompt.input_ids) for prompt in prompts)
         seconds = time.perf_counter() - started
@@ -105,7 +105,7 @@ class OnPolicyLoop:
         progress.train_seconds += seconds
         step = done + 1
         each = (time.perf_counter() - self._started) / (step - self._first)
-        event = Step(
+        event = StepEvent(
             step=step,
             total_steps=resolved.total_steps,
             epoch=step * self.recipe.prompts_an_iteration / len(self.recipe.training.rows),
@@ -127,22 +127,22 @@ class OnPolicyLoop:
                 f"{RATIO_TOLERANCE:.0e} is expected: the ratio of new to old policy has that error."
             )
 
-    def _evaluate(self, step: int) -> bool:
+    def _evaluate_if_due(self, step: int) -> bool:
         """Measure on the held-out rows where it is due and was not done; return whether to end early."""
         resolved = self.recipe.resolved
         last = step == resolved.total_steps
         lacking = self.progress.lacks_evaluation(step, resolved.eval_steps, resolved.total_steps)
         if self.recipe.validation is None or not lacking:
             return False
-        measures = self.recipe.measure(full=last or self._best.competing)
+        measures = self.recipe.measure_model(full=last or self._best.compares_evaluations)
         if last:
             self.final = measures
         event = evaluation_event(self.recipe, "tuned", step, measures)
         self.progress.evaluations.append(event)
         self.recipe.job.sink.emit(event)
-        return self._best.compare(step, measures[0])
+        return self._best.compare_evaluation(step, measures[0])
 
-    def _save(self, step: int) -> None:
+    def _save_checkpoint(self, step: int) -> None:
         """Write a checkpoint of an iteration's end, once."""
         if step == self._saved:
             return
@@ -155,14 +155,14 @@ class OnPolicyLoop:
         if values:
             save_file(values, folder / VALUE_NAME)
         torch.save(recipe.algorithm.optimizer.state_dict(), folder / OPTIMIZER_NAME)
-        state = {"iteration": step, **recipe.algorithm.state()}
+        state = {"iteration": step, **recipe.algorithm.iteration_state()}
         (folder / self._state_name).write_text(json.dumps(state), encoding="utf-8")
         self._best.save(folder)
         path = finish_checkpoint(folder, job.workdir, step=step, progress=self.progress, base_id=job.spec.base.id)
         self._saved = step
-        job.sink.emit(Checkpoint(step=step, path=path, metrics=self.progress.metrics()))
+        job.sink.emit(CheckpointEvent(step=step, path=path, metrics=self.progress.latest_metrics()))
 
-    def _restore(self, folder: Path) -> int:
+    def _restore_checkpoint(self, folder: Path) -> int:
         """Take everything back from a checkpoint; return how many iterations were done."""
         recipe = self.recipe
         set_peft_model_state_dict(recipe.model, load_peft_weights(str(folder), device="cpu"), adapter_name=POLICY)
@@ -172,6 +172,6 @@ class OnPolicyLoop:
                 recipe.roles.value_parameters[name].copy_(value)
         recipe.algorithm.optimizer.load_state_dict(torch.load(folder / OPTIMIZER_NAME, weights_only=True))
         state = json.loads((folder / self._state_name).read_text(encoding="utf-8"))
-        recipe.algorithm.restore(state)
+        recipe.algorithm.restore_state(state)
         self._best.load(folder)
         return int(state["iteration"])

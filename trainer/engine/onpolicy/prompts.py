@@ -26,7 +26,7 @@ class TokenizedPrompt:
 
 def tokenize_prompts(template: ChatTemplate, rows: Iterable[PromptRow], *, param: str) -> list[TokenizedPrompt]:
     """Render and tokenize each prompt. Raises TrainerError (`unsupported_conversation`), naming the line."""
-    return [_tokenize(template, row, param) for row in rows]
+    return [_tokenize_prompt(template, row, param) for row in rows]
 
 
 def as_conversation(row: PromptRow) -> ChatRow:
@@ -35,9 +35,9 @@ def as_conversation(row: PromptRow) -> ChatRow:
     return ChatRow(messages=(*row.input.messages, answer), tools=row.input.tools, line=row.line)
 
 
-def _tokenize(template: ChatTemplate, row: PromptRow, param: str) -> TokenizedPrompt:
+def _tokenize_prompt(template: ChatTemplate, row: PromptRow, param: str) -> TokenizedPrompt:
     try:
-        messages, tools = template.messages(as_conversation(row))
+        messages, tools = template.prepare_messages(as_conversation(row))
         text = template.render(messages[:-1], tools, prompt=True)
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         raise TrainerError(

@@ -16,21 +16,21 @@ from trainer.contract.methods.base import Resolved
 from trainer.contract.rows import ChatRow, PromptRow
 from trainer.engine.chat_template.end_of_turn import stop_ids
 from trainer.engine.data.order import derived_seed, prompts_of_iteration
-from trainer.engine.data.splits import Split, lines_in_words
+from trainer.engine.data.splits import Split, format_lines
 from trainer.engine.data.tokens import TokenizedRow
-from trainer.engine.models.load import context_length, device
+from trainer.engine.models.load import context_length, pick_device
 from trainer.engine.onpolicy.answers import Answers
 from trainer.engine.onpolicy.learner import LearnerRecipe
 from trainer.engine.onpolicy.loop import OnPolicyLoop
 from trainer.engine.onpolicy.prompts import TokenizedPrompt, as_conversation, tokenize_prompts
 from trainer.engine.onpolicy.roles import RewardModel, Roles
-from trainer.engine.onpolicy.rollout import Sampling
+from trainer.engine.onpolicy.rollout import RolloutSampling
 from trainer.engine.onpolicy.scorers import Scorer
 from trainer.engine.onpolicy.updates import OnPolicy, UpdateSettings
 from trainer.kit.auto import rows_a_pass
 from trainer.kit.errors import TrainerError
 from trainer.kit.plot_spec import PlotSpec
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
 
 EVALUATING = 2
@@ -54,7 +54,7 @@ class OnPolicyRecipe(LearnerRecipe):
     """Whether a value function is trained beside the policy."""
 
     @abstractmethod
-    def make_algorithm(self, sampling: Sampling, score: Scorer, settings: UpdateSettings) -> OnPolicy[Any, Any]:
+    def make_algorithm(self, sampling: RolloutSampling, score: Scorer, settings: UpdateSettings) -> OnPolicy[Any, Any]:
         """Return what learns from the answers; `roles` are there."""
 
     @abstractmethod
@@ -68,23 +68,25 @@ class OnPolicyRecipe(LearnerRecipe):
     def check_rows(self, file: DataFile, rows: Sequence[PromptRow], param: str) -> None:
         """Check that rows have what their answers are judged by. Raises TrainerError (`invalid_training_file`, …)."""
 
-    def read(self) -> None:
+    def read_data(self) -> None:
         """Render and tokenize the prompts. Raises TrainerError (`prompt_too_long`, `missing_reference`, …)."""
         self.open_base()
         self._rows: dict[str, list[PromptRow]] = {}
         spec = self.job.spec
-        training = self._prompts(spec.training, "training_file")
-        held_out = self._prompts(spec.validation, "validation_file") if spec.validation else None
+        training = self._read_prompts(spec.training, "training_file")
+        held_out = self._read_prompts(spec.validation, "validation_file") if spec.validation else None
         longest = max(len(prompt.input_ids) for prompt in training) if training else 0
-        limit = self.limit(longest + self.given.max_new_tokens)
-        self.training = self._split(spec.training, training, limit)
+        limit = self.set_max_length(longest + self.requested_hyperparameters.max_new_tokens)
+        self.training = self._make_split(spec.training, training, limit)
         if held_out is not None and spec.validation:
-            self.validation = self._split(spec.validation, held_out, limit)
-        self.tell_losses(f"prompt that leaves room for {self.given.max_new_tokens} new tokens")
+            self.validation = self._make_split(spec.validation, held_out, limit)
+        self.warn_about_dropped_rows(
+            f"prompt that leaves room for {self.requested_hyperparameters.max_new_tokens} new tokens"
+        )
 
-    def load(self) -> None:
+    def prepare_model(self) -> None:
         """Load the base once, and put policy, value, reward and reference on it."""
-        super().load()
+        super().prepare_model()
         model = cast(PeftModel, self.model)
         reward = self.load_reward(model)
         continued, seed = self.job.start is not None, self.resolved.seed
@@ -92,9 +94,9 @@ class OnPolicyRecipe(LearnerRecipe):
         if self.resolved.gradient_checkpointing:
             cast(Any, model.get_base_model()).activation_checkpointing_enable({"use_reentrant": False})
         model.train(self.resolved.gradient_checkpointing)
-        given = self.given
+        given = self.requested_hyperparameters
         known = cast(Any, model).generation_config.eos_token_id
-        sampling = Sampling(
+        sampling = RolloutSampling(
             max_new_tokens=given.max_new_tokens,
             temperature=given.temperature,
             top_p=given.top_p,
@@ -110,10 +112,10 @@ class OnPolicyRecipe(LearnerRecipe):
         )
         self.algorithm = self.make_algorithm(sampling, self.make_scorer(), settings)
 
-    def resolve(self) -> Resolved:
+    def resolve_hyperparameters(self) -> Resolved:
         """Count in iterations: as many as asked for, or as the epochs have prompts for."""
-        resolved = super().resolve()
-        given, rows, prompts = self.given, len(self.training.rows), self.prompts_an_iteration
+        resolved = super().resolve_hyperparameters()
+        given, rows, prompts = self.requested_hyperparameters, len(self.training.rows), self.prompts_an_iteration
         total = math.ceil(rows * resolved.n_epochs / prompts) if given.iterations == "auto" else given.iterations
         minibatch = math.ceil(prompts * given.answers_a_prompt / given.minibatches)
         batch = min(minibatch, self.answers_a_pass(minibatch))
@@ -133,17 +135,21 @@ class OnPolicyRecipe(LearnerRecipe):
 
     def answers_a_pass(self, minibatch: int) -> int:
         """Return how many answers go through the model at once, of a minibatch of so many."""
-        passes = self.given.gradient_accumulation_steps
+        passes = self.requested_hyperparameters.gradient_accumulation_steps
         if passes != "auto":
             return math.ceil(minibatch / passes)
-        return self.fitting if self.given.batch_size == "auto" else self.given.batch_size
+        return (
+            self.rows_fitting_pass
+            if self.requested_hyperparameters.batch_size == "auto"
+            else self.requested_hyperparameters.batch_size
+        )
 
     @property
-    def fitting(self) -> int:
+    def rows_fitting_pass(self) -> int:
         """How many of the longest answers a forward and backward pass has room for."""
-        return rows_a_pass("cuda" if device().type == "cuda" else "cpu", max(self.lengths()))
+        return rows_a_pass("cuda" if pick_device().type == "cuda" else "cpu", max(self.row_lengths()))
 
-    def parts(self, row: TokenizedPrompt) -> list[tuple[str, TokenizedRow]]:
+    def preview_parts(self, row: TokenizedPrompt) -> list[tuple[str, TokenizedRow]]:
         """Return the prompt: what is trained on is written by the model later."""
         return [("prompt", TokenizedRow(row.line, row.input_ids, (False,) * len(row.input_ids)))]
 
@@ -152,18 +158,18 @@ class OnPolicyRecipe(LearnerRecipe):
 
     def most_tokens(self) -> int:
         """Return the tokens of a run whose answers are all as long as they may be."""
-        lengths, given, resolved = self.lengths(), self.given, self.resolved
+        lengths, given, resolved = self.row_lengths(), self.requested_hyperparameters, self.resolved
         iterations = (
             prompts_of_iteration(len(lengths), self.prompts_an_iteration, resolved.seed, iteration)
             for iteration in range(resolved.total_steps)
         )
         return sum(lengths[number] for numbers in iterations for number in numbers) * given.answers_a_prompt
 
-    def lengths(self) -> list[int]:
+    def row_lengths(self) -> list[int]:
         """Return each prompt's tokens with the longest answer."""
-        return [len(prompt.input_ids) + self.given.max_new_tokens for prompt in self.training.rows]
+        return [len(prompt.input_ids) + self.requested_hyperparameters.max_new_tokens for prompt in self.training.rows]
 
-    def measure(self, *, full: bool = True) -> tuple[Measure, ...]:
+    def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Draw answers to each prompt, always with the same seed, and return reward, KL, length and ends.
 
         A prompt's measures are means over its answers.
@@ -171,13 +177,13 @@ class OnPolicyRecipe(LearnerRecipe):
         rows: Sequence[TokenizedPrompt] = self.measured.rows
         if not (full and self.validation):
             rows = rows[:: max(1, math.ceil(len(rows) / SUBSET_PROMPTS))]
-        count = self.given.answers_a_check
+        count = self.requested_hyperparameters.answers_a_check
         asked = [row for row in rows for _ in range(count)]
-        answers = self.algorithm.answer(asked, derived_seed(self.resolved.seed, 0, EVALUATING))
+        answers = self.algorithm.draw_answers(asked, derived_seed(self.resolved.seed, 0, EVALUATING))
         assert answers is not None, "nothing asks an evaluation to stop"
-        return _measures(rows, answers, count)
+        return _answer_measures(rows, answers, count)
 
-    def make_loop(self, progress: Progress) -> OnPolicyLoop:
+    def make_loop(self, progress: TrainingProgress) -> OnPolicyLoop:
         """Return the iterations."""
         return OnPolicyLoop(self, progress)
 
@@ -187,52 +193,53 @@ class OnPolicyRecipe(LearnerRecipe):
         file = self.measured.file
         return [as_conversation(row) for row in self._rows[file.path] if row.line in lines]
 
-    def ask(self) -> None:
+    def choose_questions(self) -> None:
         """Choose the questions; answers may be as long as in training."""
-        super().ask()
-        room = self.given.max_new_tokens
+        super().choose_questions()
+        room = self.requested_hyperparameters.max_new_tokens
         self.questions = [replace(question, expected_tokens=room) for question in self.questions]
 
-    def parameters(self) -> tuple[int, int]:
+    def count_parameters(self) -> tuple[int, int]:
         """Count the policy as trained, and the value where there is one."""
         models = {id(self.model): self.model}
         if self.roles.reward:
             models[id(self.roles.reward.model)] = self.roles.reward.model
-        modules = (*models.values(), *self.roles.heads())
+        modules = (*models.values(), *self.roles.active_heads())
         total = sum(parameter.numel() for module in modules for parameter in module.parameters())
         return sum(parameter.numel() for parameter in self.roles.trained.values()), total
 
-    def export(self, folder: Path, card: str) -> None:
+    def export_result(self, folder: Path, card: str) -> None:
         """Write the policy's adapter alone."""
-        self.roles.shed()
-        super().export(folder, card)
+        self.roles.drop_other_adapters()
+        super().export_result(folder, card)
 
-    def probes(self) -> Sequence[TokenizedRow]:
+    def probe_rows(self) -> Sequence[TokenizedRow]:
         """Return a few prompts to compare logits on."""
         return [
             TokenizedRow(prompt.line, prompt.input_ids, (False,) * len(prompt.input_ids))
             for prompt in self.measured.rows[:4]
         ]
 
-    def _prompts(self, file: DataFile, param: str) -> list[TokenizedPrompt]:
+    def _read_prompts(self, file: DataFile, param: str) -> list[TokenizedPrompt]:
         rows = self.read_file(file, param, self.row)
         self._rows[file.path] = rows
         self.check_rows(file, rows, param)
         prompts = tokenize_prompts(self.template, rows, param=param)
-        room = context_length(self.config) - self.given.max_new_tokens
+        longest_answer = self.requested_hyperparameters.max_new_tokens
+        room = context_length(self.config) - longest_answer
         over = [prompt.line for prompt in prompts if len(prompt.input_ids) > room]
         if over:
             raise TrainerError(
                 "prompt_too_long",
-                f"{file.filename}: with max_new_tokens {self.given.max_new_tokens} the model's context of "
-                f"{context_length(self.config)} tokens is too short for the prompt(s) at {lines_in_words(over)}. "
+                f"{file.filename}: with max_new_tokens {longest_answer} the model's context of "
+                f"{context_length(self.config)} tokens is too short for the prompt(s) at {format_lines(over)}. "
                 "Shorten them or lower max_new_tokens.",
                 param=param,
             )
         return prompts
 
-    def _split(self, file: DataFile, prompts: Sequence[TokenizedPrompt], limit: int) -> Split[TokenizedPrompt]:
-        room = limit - self.given.max_new_tokens
+    def _make_split(self, file: DataFile, prompts: Sequence[TokenizedPrompt], limit: int) -> Split[TokenizedPrompt]:
+        room = limit - self.requested_hyperparameters.max_new_tokens
         kept = [prompt for prompt in prompts if len(prompt.input_ids) <= room]
         return Split(
             file=file,
@@ -244,7 +251,7 @@ class OnPolicyRecipe(LearnerRecipe):
         )
 
 
-def _measures(rows: Sequence[TokenizedPrompt], answers: Answers, count: int) -> tuple[Measure, ...]:
+def _answer_measures(rows: Sequence[TokenizedPrompt], answers: Answers, count: int) -> tuple[Measure, ...]:
     lines, ones = tuple(row.line for row in rows), (1.0,) * len(rows)
 
     def by_row(values: Any) -> tuple[float, ...]:
@@ -253,12 +260,12 @@ def _measures(rows: Sequence[TokenizedPrompt], answers: Answers, count: int) -> 
         starts = range(0, len(rows) * count, count)
         return tuple(sum(float(found[start + number]) for number in range(count)) / count for start in starts)
 
-    def measure(name: str, label: str, values: Any, **more: Any) -> Measure:
+    def make_measure(name: str, label: str, values: Any, **more: Any) -> Measure:
         return Measure(name=name, label=label, lines=lines, sums=by_row(values), weights=ones, **more)
 
     return (
-        measure("reward", "reward", answers.rewards, better="higher"),
-        measure("kl", "KL to the starting model", answers.kl, unit="nats an answer"),
-        measure("response_length", "length", answers.mask.sum(1), unit="tokens"),
-        measure("eos_rate", "answers that end", answers.ended.int(), kind="rate"),
+        make_measure("reward", "reward", answers.rewards, better="higher"),
+        make_measure("kl", "KL to the starting model", answers.kl, unit="nats an answer"),
+        make_measure("response_length", "length", answers.mask.sum(1), unit="tokens"),
+        make_measure("eos_rate", "answers that end", answers.ended.int(), kind="rate"),
     )

@@ -10,7 +10,7 @@ from peft import PeftModel
 from trainer.contract.job import DataFile
 from trainer.contract.methods.onpolicy import FunctionReward, ModelReward, RewardedHyperparameters
 from trainer.contract.rows import PromptRow
-from trainer.engine.data.splits import lines_in_words
+from trainer.engine.data.splits import format_lines
 from trainer.engine.models.load import load_model, load_tokenizer
 from trainer.engine.onpolicy.recipe import OnPolicyRecipe
 from trainer.engine.onpolicy.roles import RewardModel, load_reward
@@ -37,7 +37,7 @@ class RewardedRecipe(OnPolicyRecipe):
             raise TrainerError(
                 f"invalid_{param}",
                 f"{file.filename}: the reward {reward.function} compares answers with the row's reference, which "
-                f"is missing at {lines_in_words(lacking)}.",
+                f"is missing at {format_lines(lacking)}.",
                 param=param,
             )
 

@@ -54,7 +54,7 @@ class Roles:
             _copy_adapter(model, POLICY, REFERENCE)
         self.policy_parameters = _adapter_parameters(model, POLICY)
         self.value_parameters = self._add_critic(seed) if critic else {}
-        self._settle(POLICY)
+        self._switch_adapter(POLICY)
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -62,7 +62,7 @@ class Roles:
         return {**self.policy_parameters, **self.value_parameters}
 
     @contextmanager
-    def acting(self, role: Role) -> Iterator[PeftModel]:
+    def act_as(self, role: Role) -> Iterator[PeftModel]:
         """Let one role act; hold it through the backward pass. Afterwards the policy acts again."""
         if role == "base" or (role == "reference" and not self._continued):
             with self._without_adapters():
@@ -72,19 +72,19 @@ class Roles:
             assert self.reward is not None
             yield self.reward.model
             return
-        self._settle({"policy": POLICY, "value": VALUE, "reward": REWARD, "reference": REFERENCE}[role])
+        self._switch_adapter({"policy": POLICY, "value": VALUE, "reward": REWARD, "reference": REFERENCE}[role])
         try:
             yield self.model
         finally:
-            self._settle(POLICY)
+            self._switch_adapter(POLICY)
 
-    def heads(self) -> list[nn.Linear]:
+    def active_heads(self) -> list[nn.Linear]:
         """Return the value's and the reward's head, as far as there are any."""
         return [*([self.value_head] if self.value_parameters else []), *([self.reward.head] if self.reward else [])]
 
-    def shed(self) -> None:
+    def drop_other_adapters(self) -> None:
         """Leave the policy's adapter alone on the base, as the result is."""
-        self._settle(POLICY)
+        self._switch_adapter(POLICY)
         for name in (VALUE, REWARD, REFERENCE):
             if name in self.model.peft_config:
                 self.model.delete_adapter(name)
@@ -96,15 +96,15 @@ class Roles:
             torch.manual_seed(seed)
             _copy_adapter(self.model, REWARD if shared else POLICY, VALUE, fresh=not shared)
         self.value_head = _value_head(self.model, self.reward if shared else None)
-        return {**_adapter_parameters(self.model, VALUE), **_named("value_head", self.value_head)}
+        return {**_adapter_parameters(self.model, VALUE), **_prefix_parameters("value_head", self.value_head)}
 
     @contextmanager
     def _without_adapters(self) -> Iterator[None]:
         with self.model.disable_adapter():
             yield
-        self._settle(POLICY)
+        self._switch_adapter(POLICY)
 
-    def _settle(self, adapter: str) -> None:
+    def _switch_adapter(self, adapter: str) -> None:
         """Activate an adapter, then set back what that did to the other adapters' `requires_grad`."""
         self.model.set_adapter(adapter)
         for parameter in self.model.parameters():
@@ -120,7 +120,7 @@ def load_reward(folder: Path, model: PeftModel | PreTrainedModel, *, param: str 
     score head.
     """
     adapter = read_reward_adapter(folder, param=param)
-    plain = _causal(adapter.config)
+    plain = _causal_config(adapter.config)
     if isinstance(model, PeftModel):
         wrapped = model
         wrapped.add_adapter(REWARD, plain)
@@ -152,7 +152,7 @@ def silence_dropout(model: nn.Module) -> None:
             cast(Any, module).attention_dropout = 0.0
 
 
-def _causal(config: LoraConfig) -> LoraConfig:
+def _causal_config(config: LoraConfig) -> LoraConfig:
     plain = copy.deepcopy(config)
     plain.task_type = "CAUSAL_LM"
     plain.modules_to_save = None
@@ -163,7 +163,7 @@ def _causal(config: LoraConfig) -> LoraConfig:
 
 def _copy_adapter(model: PeftModel, source: str, target: str, *, fresh: bool = False) -> None:
     """Add an adapter of the same shape, with the same weights unless it is to be a `fresh` one."""
-    model.add_adapter(target, _causal(cast(LoraConfig, model.peft_config[source])))
+    model.add_adapter(target, _causal_config(cast(LoraConfig, model.peft_config[source])))
     if fresh:
         return
     origin = _adapter_parameters(model, source)
@@ -191,5 +191,5 @@ def _value_head(model: PeftModel, reward: RewardModel | None) -> nn.Linear:
     return head
 
 
-def _named(prefix: str, module: nn.Module) -> dict[str, nn.Parameter]:
+def _prefix_parameters(prefix: str, module: nn.Module) -> dict[str, nn.Parameter]:
     return {f"{prefix}.{name}": parameter for name, parameter in module.named_parameters()}

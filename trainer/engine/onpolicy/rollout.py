@@ -11,12 +11,12 @@ from torch import nn
 
 from trainer.engine.data.batches import batches_within
 from trainer.engine.scoring.generation import draw_tokens
-from trainer.engine.scoring.head import head_reads
+from trainer.engine.scoring.head import limit_head_input
 from trainer.kit.errors import TrainerError
 
 
 @dataclass(frozen=True)
-class Sampling:
+class RolloutSampling:
     """How responses are drawn. `stops` are the ids that end one; the stop itself belongs to the response.
 
     With top_p < 1 the tail of the distribution is never drawn while log-probabilities stay those of the whole
@@ -31,7 +31,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Response:
+class SampledResponse:
     """The tokens that were drawn, and whether the model ended by itself."""
 
     ids: tuple[int, ...]
@@ -41,12 +41,12 @@ class Response:
 def sample(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
+    sampling: RolloutSampling,
     seed: int,
     should_stop: Callable[[], bool] = lambda: False,
     *,
     param: str = "learning_rate_multiplier",
-) -> list[Response] | None:
+) -> list[SampledResponse] | None:
     """Draw one response a prompt, in the prompts' order; None where a stop was asked for on the way.
 
     The same seed, prompts and weights give the same responses. Raises TrainerError (`policy_collapsed`) where the
@@ -54,7 +54,7 @@ def sample(
     """
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    found: dict[int, Response] = {}
+    found: dict[int, SampledResponse] = {}
     lengths = [len(prompt) + sampling.max_new_tokens for prompt in prompts]
     with torch.no_grad():
         for numbers in batches_within(lengths, device.type):
@@ -74,8 +74,8 @@ def sample(
 
 
 def _sample_batch(
-    model: nn.Module, prompts: Sequence[Sequence[int]], sampling: Sampling, generator: torch.Generator
-) -> list[Response]:
+    model: nn.Module, prompts: Sequence[Sequence[int]], sampling: RolloutSampling, generator: torch.Generator
+) -> list[SampledResponse]:
     device = generator.device
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[sampling.pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]).to(device)
@@ -98,7 +98,7 @@ def _sample_batch(
         mask = torch.cat([mask, torch.ones_like(ids)], 1)
     table = torch.stack(drawn, 1).tolist()
     return [
-        Response(tuple(row[:length]), end)
+        SampledResponse(tuple(row[:length]), end)
         for row, length, end in zip(table, lengths.tolist(), ended.tolist(), strict=True)
     ]
 
@@ -107,7 +107,7 @@ def _next_logits(
     model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any
 ) -> tuple[torch.Tensor, Any]:
     """Return the last position's logits [rows, vocabulary] and the grown cache."""
-    with head_reads(model, lambda hidden: hidden[:, -1:]):
+    with limit_head_input(model, lambda hidden: hidden[:, -1:]):
         outputs = model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )

@@ -12,29 +12,29 @@ from trainer.contract.methods.onpolicy import FunctionReward
 from trainer.engine.chat_template.end_of_turn import closing_ids
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.data.batches import batches_within
-from trainer.engine.onpolicy.forward import collate, last_token_scores
+from trainer.engine.onpolicy.forward import collate_responses, last_token_scores
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
 from trainer.engine.onpolicy.reward_functions import score_texts
 from trainer.engine.onpolicy.roles import Roles
-from trainer.engine.onpolicy.rollout import Response
+from trainer.engine.onpolicy.rollout import SampledResponse
 from trainer.kit.errors import TrainerError
 
-Scorer = Callable[[Sequence[TokenizedPrompt], Sequence[Response]], list[float]]
+Scorer = Callable[[Sequence[TokenizedPrompt], Sequence[SampledResponse]], list[float]]
 
 
 def function_scorer(template: ChatTemplate, reward: FunctionReward) -> Scorer:
     """Return a scorer of the answers' texts, special tokens left out."""
     parameters = reward.parsed()
 
-    def score(prompts: Sequence[TokenizedPrompt], responses: Sequence[Response]) -> list[float]:
+    def score_by_function(prompts: Sequence[TokenizedPrompt], responses: Sequence[SampledResponse]) -> list[float]:
         return score_texts(
-            reward.function, parameters, texts_of(template, responses), [prompt.reference for prompt in prompts]
+            reward.function, parameters, decode_responses(template, responses), [prompt.reference for prompt in prompts]
         )
 
-    return score
+    return score_by_function
 
 
-def texts_of(template: ChatTemplate, responses: Sequence[Response]) -> list[str]:
+def decode_responses(template: ChatTemplate, responses: Sequence[SampledResponse]) -> list[str]:
     """Return what the answers say, special tokens left out."""
     decode = partial(template.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return [str(decode(list(response.ids))) for response in responses]
@@ -49,26 +49,26 @@ def model_scorer(template: ChatTemplate, roles: Roles) -> Scorer:
     pad = template.tokenizer.pad_token_id
     assert isinstance(pad, int)
 
-    def score(prompts: Sequence[TokenizedPrompt], responses: Sequence[Response]) -> list[float]:
+    def score_by_model(prompts: Sequence[TokenizedPrompt], responses: Sequence[SampledResponse]) -> list[float]:
         said = [(*(r.ids[:-1] if r.ended else r.ids), *closing) for r in responses]
         asked = [prompt.input_ids for prompt in prompts]
         scores: list[float] = [math.nan] * len(said)
         reward = roles.reward
         assert reward is not None
-        with torch.no_grad(), roles.acting("reward") as model:
+        with torch.no_grad(), roles.act_as("reward") as model:
             for numbers in batches_within(
                 [len(a) + len(s) for a, s in zip(asked, said, strict=True)], model.device.type
             ):
-                batch = collate([asked[n] for n in numbers], [said[n] for n in numbers], pad, model.device)
+                batch = collate_responses([asked[n] for n in numbers], [said[n] for n in numbers], pad, model.device)
                 found: list[float] = last_token_scores(model, reward.head, batch).tolist()
                 for number, value in zip(numbers, found, strict=True):
                     scores[number] = value
         return scores
 
-    return score
+    return score_by_model
 
 
-def checked(scores: Sequence[float], *, param: str) -> list[float]:
+def require_finite_scores(scores: Sequence[float], *, param: str) -> list[float]:
     """Return the scores. Raises TrainerError (`policy_collapsed`) where one is not a finite number, naming `param`."""
     if all(math.isfinite(score) for score in scores):
         return list(scores)

@@ -12,13 +12,13 @@ import torch
 
 from trainer.contract.methods.onpolicy import OnPolicyHyperparameters
 from trainer.engine.data.order import derived_seed
-from trainer.engine.onpolicy.answers import Answers, padded
-from trainer.engine.onpolicy.forward import Batch, collate, response_log_probs
+from trainer.engine.onpolicy.answers import Answers, fill_mask
+from trainer.engine.onpolicy.forward import Batch, collate_responses, response_log_probs
 from trainer.engine.onpolicy.policy_loss import PolicyLoss
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
 from trainer.engine.onpolicy.roles import Roles
-from trainer.engine.onpolicy.rollout import Response, Sampling, sample
-from trainer.engine.onpolicy.scorers import Scorer, checked
+from trainer.engine.onpolicy.rollout import RolloutSampling, SampledResponse, sample
+from trainer.engine.onpolicy.scorers import Scorer, require_finite_scores
 from trainer.kit.errors import TrainerError
 
 SAMPLING, SHUFFLING = 0, 1
@@ -49,7 +49,7 @@ class Experience:
 
 
 @dataclass
-class Sums:
+class UpdateSums:
     """Sums over the updates of an iteration; tokens and items count as often as they were trained on."""
 
     policy: float = 0.0
@@ -66,7 +66,7 @@ class Sums:
     updates: int = 0
     first_ratio_error: float = 0.0
 
-    def facts(self) -> dict[str, float]:
+    def update_means(self) -> dict[str, float]:
         """Return the means of the policy's updates. `policy_loss` is without the penalty."""
         return {
             "policy_loss": (self.policy - self.penalty) / self.items,
@@ -94,7 +94,7 @@ class OnPolicy(ABC, Generic[H, E]):
     """What to do about a collapse."""
 
     def __init__(
-        self, roles: Roles, sampling: Sampling, score: Scorer, hyperparameters: H, settings: UpdateSettings
+        self, roles: Roles, sampling: RolloutSampling, score: Scorer, hyperparameters: H, settings: UpdateSettings
     ) -> None:
         self.roles = roles
         self.sampling = sampling
@@ -105,7 +105,7 @@ class OnPolicy(ABC, Generic[H, E]):
         self.optimizer = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
     @abstractmethod
-    def experiences(self, answers: Answers) -> list[E]:
+    def make_experiences(self, answers: Answers) -> list[E]:
         """Return what updates on the answers need, one a micro-batch."""
 
     @abstractmethod
@@ -113,20 +113,20 @@ class OnPolicy(ABC, Generic[H, E]):
         """Return the loss of a micro-batch whose response tokens now have the log-probabilities `new` [n]."""
 
     @abstractmethod
-    def report(self, answers: Answers, sums: Sums) -> dict[str, float]:
+    def report_iteration(self, answers: Answers, sums: UpdateSums) -> dict[str, float]:
         """Return what an iteration reports, `loss` and `grad_norm` among it; called once, at the iteration's end."""
 
-    def other_backward(self, part: Sequence[E], share: float, sums: Sums) -> None:
+    def other_backward(self, part: Sequence[E], share: float, sums: UpdateSums) -> None:
         """Add the gradients of what is trained beside the policy; nothing by default."""
 
-    def state(self) -> dict[str, float]:
+    def iteration_state(self) -> dict[str, float]:
         """Return the numbers that change from iteration to iteration, for checkpoints."""
         return {}
 
-    def restore(self, state: Mapping[str, float]) -> None:
-        """Take back what `state` gave."""
+    def restore_state(self, state: Mapping[str, float]) -> None:
+        """Take back what `iteration_state` gave."""
 
-    def answer(
+    def draw_answers(
         self, prompts: Sequence[TokenizedPrompt], seed: int, should_stop: Callable[[], bool] = lambda: False
     ) -> Answers | None:
         """Draw one answer a prompt and score it; None where a stop was asked for while drawing."""
@@ -135,58 +135,63 @@ class OnPolicy(ABC, Generic[H, E]):
         model.eval()
         try:
             asked = [prompt.input_ids for prompt in prompts]
-            rate = self.place("learning_rate_multiplier")
+            rate = self.hyperparameter_place("learning_rate_multiplier")
             drawn = sample(model, asked, self.sampling, seed, should_stop, param=rate)
-            scores = checked(self.score(prompts, drawn), param=self.reward_place) if drawn is not None else []
+            scores = (
+                require_finite_scores(self.score(prompts, drawn), param=self.reward_place) if drawn is not None else []
+            )
         finally:
             model.train(was_training)
-        return None if drawn is None else self._rescore(prompts, drawn, scores)
+        return None if drawn is None else self._rescore_answers(prompts, drawn, scores)
 
-    def collect(
+    def collect_answers(
         self, prompts: Sequence[TokenizedPrompt], iteration: int, should_stop: Callable[[], bool] = lambda: False
     ) -> Answers | None:
         """Draw the answers of an iteration. Raises TrainerError (`policy_collapsed`)."""
-        answers = self.answer(prompts, derived_seed(self.settings.seed, iteration, SAMPLING), should_stop)
+        answers = self.draw_answers(prompts, derived_seed(self.settings.seed, iteration, SAMPLING), should_stop)
         if answers is not None:
             kl = float(answers.kl.mean())
             if not kl <= self.hyperparameters.kl_max:
-                raise self._collapsed(f"its KL to the reference is {kl:.4g} nats an answer", "kl_max")
+                raise self._collapse_error(f"its KL to the reference is {kl:.4g} nats an answer", "kl_max")
         return answers
 
-    def improve(self, answers: Answers, iteration: int) -> dict[str, float]:
+    def improve_policy(self, answers: Answers, iteration: int) -> dict[str, float]:
         """Update on an iteration's answers; return what is reported.
 
         Raises TrainerError (`policy_collapsed`) before an update that would not be a number.
         """
-        experiences = self.experiences(answers)
+        experiences = self.make_experiences(answers)
         share = sum(one.items for one in experiences) / self.hyperparameters.minibatches
-        sums = Sums()
+        sums = UpdateSums()
         for epoch in range(self.hyperparameters.passes):
-            if not all(self._update(part, share, sums) for part in self._parts(experiences, iteration, epoch)):
+            if not all(
+                self._take_optimizer_step(part, share, sums)
+                for part in self._shuffle_minibatches(experiences, iteration, epoch)
+            ):
                 break
-        return self.report(answers, sums)
+        return self.report_iteration(answers, sums)
 
     @property
     def reward_place(self) -> str:
         """The place of the reward on the wire."""
-        return self.place("reward")
+        return self.hyperparameter_place("reward")
 
-    def place(self, name: str) -> str:
+    def hyperparameter_place(self, name: str) -> str:
         """Return a hyperparameter's place on the wire."""
         return f"method.{self.method}.hyperparameters.{name}"
 
-    def _rescore(
-        self, prompts: Sequence[TokenizedPrompt], drawn: Sequence[Response], scores: Sequence[float]
+    def _rescore_answers(
+        self, prompts: Sequence[TokenizedPrompt], drawn: Sequence[SampledResponse], scores: Sequence[float]
     ) -> Answers:
         """Compute log-probabilities with the training forward: sampling's, with its cache, differ in rounding."""
-        numbers, batches = self._arrange(prompts, drawn)
+        numbers, batches = self._arrange_batches(prompts, drawn)
         device = self.roles.model.device
         lengths = torch.tensor([len(drawn[number].ids) for number in numbers], device=device)
         mask = torch.arange(int(lengths.max()), device=device) < lengths[:, None]
         with torch.no_grad():
-            with self.roles.acting("policy") as model:
+            with self.roles.act_as("policy") as model:
                 own = [response_log_probs(model, batch, self.sampling.temperature) for batch in batches]
-            with self.roles.acting("reference") as model:
+            with self.roles.act_as("reference") as model:
                 reference = [response_log_probs(model, batch, self.sampling.temperature)[0] for batch in batches]
         ended = torch.tensor([drawn[number].ended for number in numbers], device=device)
         found = torch.tensor([scores[number] for number in numbers], device=device)
@@ -196,32 +201,34 @@ class OnPolicy(ABC, Generic[H, E]):
             batches=tuple(batches),
             ended=ended,
             mask=mask,
-            log_probs=padded([pair[0] for pair in own], mask),
-            reference=padded(reference, mask),
-            entropies=padded([pair[1] for pair in own], mask),
+            log_probs=fill_mask([pair[0] for pair in own], mask),
+            reference=fill_mask(reference, mask),
+            entropies=fill_mask([pair[1] for pair in own], mask),
             scores=found,
             rewards=found - penalty * ~ended,
         )
 
-    def _arrange(self, prompts: Sequence[TokenizedPrompt], drawn: Sequence[Response]) -> tuple[list[int], list[Batch]]:
+    def _arrange_batches(
+        self, prompts: Sequence[TokenizedPrompt], drawn: Sequence[SampledResponse]
+    ) -> tuple[list[int], list[Batch]]:
         sizes = [len(p.input_ids) + len(r.ids) for p, r in zip(prompts, drawn, strict=True)]
         numbers = sorted(range(len(sizes)), key=lambda number: sizes[number])
         step = self.settings.batch_size
         groups = [numbers[start : start + step] for start in range(0, len(numbers), step)]
         pad, device = self.sampling.pad_id, self.roles.model.device
         return numbers, [
-            collate([prompts[n].input_ids for n in group], [drawn[n].ids for n in group], pad, device)
+            collate_responses([prompts[n].input_ids for n in group], [drawn[n].ids for n in group], pad, device)
             for group in groups
         ]
 
-    def _parts(self, experiences: list[E], iteration: int, epoch: int) -> list[list[E]]:
+    def _shuffle_minibatches(self, experiences: list[E], iteration: int, epoch: int) -> list[list[E]]:
         """Return the pass's minibatches: the micro-batches in a new order, dealt out evenly."""
         seed = derived_seed(self.settings.seed, iteration, SHUFFLING) * 64 + epoch
         order = torch.randperm(len(experiences), generator=torch.Generator().manual_seed(seed))
         parts = order.tensor_split(self.hyperparameters.minibatches)
         return [[experiences[number] for number in part.tolist()] for part in parts if len(part)]
 
-    def _update(self, part: Sequence[E], share: float, sums: Sums) -> bool:
+    def _take_optimizer_step(self, part: Sequence[E], share: float, sums: UpdateSums) -> bool:
         """Take one optimizer step; `share` is the mean items of a minibatch. Return False to end the iteration.
 
         The backward passes of policy and value come one after the other: the peak is the larger of the two.
@@ -234,14 +241,14 @@ class OnPolicy(ABC, Generic[H, E]):
         self.other_backward(part, share, sums)
         norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.settings.max_grad_norm))
         if not math.isfinite(norm):
-            raise self._collapsed("the gradient is not a finite number", "learning_rate_multiplier")
+            raise self._collapse_error("the gradient is not a finite number", "learning_rate_multiplier")
         self.optimizer.step()
         sums.grad_norm += norm
         sums.updates += 1
         return True
 
-    def _policy_backward(self, one: E, share: float, sums: Sums) -> float:
-        with self.roles.acting("policy") as model:
+    def _policy_backward(self, one: E, share: float, sums: UpdateSums) -> float:
+        with self.roles.act_as("policy") as model:
             new, _ = response_log_probs(model, one.batch, self.sampling.temperature)
             loss = self.policy_loss(new, one)
             (loss.loss / share).backward()
@@ -257,9 +264,9 @@ class OnPolicy(ABC, Generic[H, E]):
         sums.items += one.items
         return float(loss.kl)
 
-    def _collapsed(self, reason: str, name: str) -> TrainerError:
+    def _collapse_error(self, reason: str, name: str) -> TrainerError:
         return TrainerError(
             "policy_collapsed",
             f"The policy collapsed: {reason}. {self.remedy}; the last checkpoint is from before.",
-            param=self.place(name),
+            param=self.hyperparameter_place(name),
         )

@@ -11,7 +11,7 @@ import torch
 from trainer.contract.job import DataFile
 from trainer.contract.rows import ChatRow, Message, PreferenceRow, Prompt
 from trainer.engine.chat_template.render import ChatTemplate
-from trainer.engine.data.batches import collate
+from trainer.engine.data.batches import collate_rows
 from trainer.engine.data.splits import Split
 from trainer.engine.data.tokens import TokenizedRow, tokenize_rows
 from trainer.engine.recipe import Recipe
@@ -39,7 +39,7 @@ class Pair:
         return len(self.chosen.input_ids) + len(self.rejected.input_ids)
 
 
-def conversation(prompt: Prompt, output: Sequence[Message], line: int) -> ChatRow:
+def join_conversation(prompt: Prompt, output: Sequence[Message], line: int) -> ChatRow:
     """Return prompt and continuation as one conversation whose prompt is not trained on.
 
     A user's turns inside a continuation of several turns stay out of the loss, as everywhere.
@@ -50,8 +50,10 @@ def conversation(prompt: Prompt, output: Sequence[Message], line: int) -> ChatRo
 
 def tokenize_pairs(template: ChatTemplate, rows: Sequence[PreferenceRow], param: str) -> list[Pair]:
     """Render and tokenize both continuations of each row. Raises TrainerError (`unsupported_conversation`)."""
-    chosen = tokenize_rows(template, [conversation(row.input, row.chosen, row.line) for row in rows], param=param)
-    rejected = tokenize_rows(template, [conversation(row.input, row.rejected, row.line) for row in rows], param=param)
+    chosen = tokenize_rows(template, [join_conversation(row.input, row.chosen, row.line) for row in rows], param=param)
+    rejected = tokenize_rows(
+        template, [join_conversation(row.input, row.rejected, row.line) for row in rows], param=param
+    )
     return [
         Pair(row.line, place, better, worse)
         for place, (row, better, worse) in enumerate(zip(rows, chosen, rejected, strict=True))
@@ -116,7 +118,7 @@ def subset_pairs(pairs: Sequence[Pair]) -> list[Pair]:
 
 def collate_pairs(pairs: Sequence[Pair], pad_id: int) -> dict[str, torch.Tensor]:
     """Pad chosen rows, then rejected rows, into one batch [2 · pairs, tokens], with `place` [pairs]."""
-    batch = collate([*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)], pad_id)
+    batch = collate_rows([*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)], pad_id)
     return {**batch, "place": torch.tensor([pair.place for pair in pairs])}
 
 
@@ -135,13 +137,13 @@ class PreferenceRecipe(Recipe):
     validation: Split[Pair] | None = None
     _rows: Sequence[PreferenceRow] = ()
 
-    def read(self) -> None:
+    def read_data(self) -> None:
         """Read and tokenize the pairs."""
         self.open_base()
         spec = self.job.spec
         self._rows = held_out = rows = self.read_file(spec.training, "training_file", PreferenceRow)
         pairs = tokenize_pairs(self.template, rows, "training_file")
-        limit = self.limit(
+        limit = self.set_max_length(
             max((len(row.input_ids) for pair in pairs for row in (pair.chosen, pair.rejected)), default=0)
         )
         self.training = fit_pairs(spec.training, pairs, limit, self.context, "training_file")
@@ -149,22 +151,22 @@ class PreferenceRecipe(Recipe):
             held_out = self.read_file(spec.validation, "validation_file", PreferenceRow)
             held_out_pairs = tokenize_pairs(self.template, held_out, "validation_file")
             self.validation = fit_pairs(spec.validation, held_out_pairs, limit, self.context, "validation_file")
-        self.tell_losses("room for both answers")
+        self.warn_about_dropped_rows("room for both answers")
         if spec.validation and self.validation:
             self._rows = held_out
 
     def sample_rows(self) -> Sequence[ChatRow]:
         """Return the prompts with the answers that are preferred."""
-        return [conversation(row.input, row.chosen, row.line) for row in self._rows]
+        return [join_conversation(row.input, row.chosen, row.line) for row in self._rows]
 
-    def parts(self, row: Pair) -> list[tuple[str, TokenizedRow]]:
+    def preview_parts(self, row: Pair) -> list[tuple[str, TokenizedRow]]:
         """Return both continuations."""
         return [("preferred", row.chosen), ("non_preferred", row.rejected)]
 
-    def lengths(self) -> list[int]:
+    def row_lengths(self) -> list[int]:
         """Return the tokens of each training pair, both rows together."""
         return [pair.tokens for pair in self.training.rows]
 
-    def probes(self) -> Sequence[TokenizedRow]:
+    def probe_rows(self) -> Sequence[TokenizedRow]:
         """Return the first chosen answers."""
         return [pair.chosen for pair in self.measured.rows[:4]]

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.engine.data.batches import batches_within, collate
+from trainer.engine.data.batches import batches_within, collate_rows
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.loop.training_loop import JobLoop
 from trainer.engine.preferences.pairs import sequence_log_probs
 from trainer.engine.recipe import Recipe
-from trainer.engine.scoring.evaluate import evaluating
+from trainer.engine.scoring.evaluate import evaluation_mode
 from trainer.kit.workdir import CHECKPOINT_FOLDER
 
 REFERENCE_NAME = "reference.safetensors"
@@ -24,15 +24,15 @@ REFERENCE_NAME = "reference.safetensors"
 def answer_log_probs(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> torch.Tensor:
     """Return each row's summed log-probability of its trained tokens [rows], in nats, without a graph, on the CPU."""
     found = torch.empty(len(rows))
-    with evaluating(model):
+    with evaluation_mode(model):
         for numbers in batches_within([len(row.input_ids) for row in rows], model.device.type):
-            batch = collate([rows[number] for number in numbers], pad_id)
+            batch = collate_rows([rows[number] for number in numbers], pad_id)
             batch = {name: values.to(model.device) for name, values in batch.items()}
             found[torch.tensor(numbers)] = sequence_log_probs(model, batch)[0].float().cpu()
     return found
 
 
-def wins(difference: torch.Tensor) -> torch.Tensor:
+def win_scores(difference: torch.Tensor) -> torch.Tensor:
     """Return 1 where the difference is above 0, a half where it is 0."""
     return (difference > 0).float() + 0.5 * (difference == 0).float()
 
@@ -47,9 +47,9 @@ class ReferencedRecipe(Recipe):
     def log_probs(self, rows: Sequence[Any]) -> torch.Tensor:
         """Return the log-probabilities [2, rows] under the model as it is now, on the CPU."""
 
-    def load(self) -> None:
+    def prepare_model(self) -> None:
         """Load the model and compute the reference's log-probabilities, or take them from the checkpoint."""
-        super().load()
+        super().prepare_model()
         kept = self.job.workdir / CHECKPOINT_FOLDER / REFERENCE_NAME
         if self.job.spec.resume and kept.is_file():
             self.references = load_file(kept)

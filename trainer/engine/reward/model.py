@@ -17,7 +17,7 @@ from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.models.adapters import add_adapter
 from trainer.engine.models.load import load_model
 from trainer.engine.reward.adapter import HEAD, incompatible_reward_model, read_reward_adapter
-from trainer.engine.scoring.evaluate import evaluating
+from trainer.engine.scoring.evaluate import evaluation_mode
 from trainer.kit.errors import TrainerError
 
 HEAD_STD = 0.02
@@ -75,10 +75,10 @@ def last_scores(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return each row's score [n] at its last real token by the mask, whatever id the padding has."""
     caught: list[torch.Tensor] = []
 
-    def catch(_module: torch.nn.Module, _args: Any, output: torch.Tensor) -> None:
+    def catch_scores(_module: torch.nn.Module, _args: Any, output: torch.Tensor) -> None:
         caught.append(output)
 
-    hook = getattr(model.get_base_model(), HEAD).register_forward_hook(catch)
+    hook = getattr(model.get_base_model(), HEAD).register_forward_hook(catch_scores)
     try:
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
     finally:
@@ -93,7 +93,7 @@ def score_sequences(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> li
     Raises TrainerError (`loss_not_finite`) where one is not a finite number.
     """
     scores = [math.nan] * len(rows)
-    with evaluating(model):
+    with evaluation_mode(model):
         for numbers in batches_within([len(row.input_ids) for row in rows], model.device.type):
             batch = collate_sequences([rows[number].input_ids for number in numbers], pad_id)
             found: list[float] = last_scores(model, {k: v.to(model.device) for k, v in batch.items()}).tolist()

@@ -28,14 +28,14 @@ class ResponseScorer:
         self._context = context_length(config)
         self._model = load_reward_model(base, adapter, choose_dtype(dtype, config).dtype, self._pad_id)
 
-    def score(self, rows: Sequence[Sequence[ChatRow]]) -> list[list[float] | str]:
+    def score_conversations(self, rows: Sequence[Sequence[ChatRow]]) -> list[list[float] | str]:
         """Return each row's scores, one a conversation, or why it has none."""
-        tokenized = [self._tokenized(row) for row in rows]
+        tokenized = [self._tokenize_conversations(row) for row in rows]
         flat = [sequence for found in tokenized if not isinstance(found, str) for sequence in found]
         scores = iter(score_sequences(self._model, flat, self._pad_id))
         return [found if isinstance(found, str) else [next(scores) for _ in found] for found in tokenized]
 
-    def _tokenized(self, row: Sequence[ChatRow]) -> list[TokenizedRow] | str:
+    def _tokenize_conversations(self, row: Sequence[ChatRow]) -> list[TokenizedRow] | str:
         try:
             found = tokenize_rows(self._template, [last_turn(conversation) for conversation in row])
         except TrainerError as error:

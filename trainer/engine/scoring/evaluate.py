@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from trainer.engine.data.batches import batches_within, collate
+from trainer.engine.data.batches import batches_within, collate_rows
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.scoring.head import trained_scores
 from trainer.kit.errors import TrainerError
@@ -19,7 +19,7 @@ SUBSET_TOKENS = 2048
 
 
 @contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     """Switch dropout and gradients off for a while; the model's mode comes back afterwards."""
     was_training = model.training
     model.eval()
@@ -30,7 +30,7 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def subset(rows: Sequence[TokenizedRow]) -> list[TokenizedRow]:
+def subset_rows(rows: Sequence[TokenizedRow]) -> list[TokenizedRow]:
     """Return evenly spaced rows with about 2048 tokens together: enough for a curve while training goes on."""
     total = sum(len(row.input_ids) for row in rows)
     stride = max(1, math.ceil(total / SUBSET_TOKENS))
@@ -43,7 +43,7 @@ def score_rows(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> tuple[M
     Raises TrainerError (`loss_not_finite`) where a score is not a finite number.
     """
     scores: dict[int, tuple[float, int]] = {}
-    with evaluating(model):
+    with evaluation_mode(model):
         for numbers in batches_within([len(row.input_ids) for row in rows], model.device.type):
             batch = [rows[number] for number in numbers]
             scores.update(zip(numbers, _score_batch(model, batch, pad_id), strict=True))
@@ -56,7 +56,7 @@ def score_rows(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> tuple[M
 
 
 def _score_batch(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> list[tuple[float, int]]:
-    batch = {name: values.to(model.device) for name, values in collate(rows, pad_id).items()}
+    batch = {name: values.to(model.device) for name, values in collate_rows(rows, pad_id).items()}
     log_probs, hits = trained_scores(model, batch, compact=model.device.type == "cpu")
     sizes = [row.trained_tokens for row in rows]
     scores: list[tuple[float, int]] = []

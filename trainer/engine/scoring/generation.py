@@ -11,11 +11,11 @@ from transformers import GenerationConfig
 
 def draw_tokens(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> torch.Tensor:
     """Draw a token [...] from softmax(logits [..., vocabulary] / temperature), cut to its nucleus."""
-    probabilities = nucleus((logits / temperature).softmax(-1), top_p)
+    probabilities = cut_to_nucleus((logits / temperature).softmax(-1), top_p)
     return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
 
 
-def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+def cut_to_nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     """Return the probabilities with 0 for the tail (Holtzman et al. 2020, arXiv 1904.09751); they need not sum to 1.
 
     A token stays while those before it have not reached `top_p`: the most likely one always does.

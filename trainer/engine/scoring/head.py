@@ -13,7 +13,7 @@ from trainer.engine.data.tokens import IGNORED
 
 
 @contextmanager
-def head_reads(model: nn.Module, choose: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+def limit_head_input(model: nn.Module, choose: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
     """Let the LM head see only what `choose` takes from the hidden states [rows, tokens, width]."""
 
     def only_chosen(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -40,7 +40,7 @@ def trained_scores(model: nn.Module, batch: dict[str, Any], *, compact: bool) ->
         outputs = model(**inputs, labels=labels, fused_lm_head=True)
         return outputs.log_probs[mask], outputs.is_top1[mask].bool()
 
-    with head_reads(model, lambda hidden: hidden[:, :-1][mask]):
+    with limit_head_input(model, lambda hidden: hidden[:, :-1][mask]):
         logits = model(**inputs).logits.float()
     targets = labels[:, 1:][mask]
     return -nn.functional.cross_entropy(logits, targets, reduction="none"), logits.detach().argmax(-1) == targets

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from trainer.contract.rows import ChatRow
 from trainer.engine.chat_template.end_of_turn import stop_ids
 from trainer.engine.chat_template.render import ChatTemplate
-from trainer.engine.scoring.evaluate import evaluating
+from trainer.engine.scoring.evaluate import evaluation_mode
 from trainer.engine.scoring.generation import generate_greedily
 from trainer.frozen import Frozen
 
@@ -24,7 +24,7 @@ class PromptMessage(Frozen):
     content: str
 
 
-class Sample(Frozen):
+class AnswerComparison(Frozen):
     """One prompt, the answer that its row expects, and both models' answers."""
 
     line: int
@@ -36,7 +36,7 @@ class Sample(Frozen):
 
 
 @dataclass(frozen=True)
-class Question:
+class SampleQuestion:
     """A prompt as token ids, and what its row expects as an answer."""
 
     line: int
@@ -47,42 +47,44 @@ class Question:
     expected_tokens: int
 
 
-def questions_of(
+def pick_questions(
     template: ChatTemplate,
     rows: Sequence[ChatRow],
     *,
     count: int,
     context: int,
     source: Literal["validation", "training"],
-) -> list[Question]:
+) -> list[SampleQuestion]:
     """Choose `count` evenly spaced rows' last turns, skipping rows without a prompt that fits the context."""
     stride = max(1, len(rows) // max(count, 1))
-    found = (_question(template, row, context, source) for row in rows[::stride][:count])
+    found = (_make_question(template, row, context, source) for row in rows[::stride][:count])
     return [question for question in found if question]
 
 
-def answer(model: Any, template: ChatTemplate, questions: Sequence[Question]) -> list[str]:
+def answer_greedily(model: Any, template: ChatTemplate, questions: Sequence[SampleQuestion]) -> list[str]:
     """Answer greedily, each answer up to half as long again as the longest that is expected."""
     if not questions:
         return []
     room = max(question.expected_tokens for question in questions)
     limit = min(MAX_NEW_TOKENS, room + room // 2 + 16)
-    with evaluating(model):
-        return _answers(model, template, questions, limit)
+    with evaluation_mode(model):
+        return _answer_in_batches(model, template, questions, limit)
 
 
-def side_by_side(questions: Sequence[Question], base: Sequence[str], tuned: Sequence[str]) -> list[Sample]:
+def side_by_side(
+    questions: Sequence[SampleQuestion], base: Sequence[str], tuned: Sequence[str]
+) -> list[AnswerComparison]:
     """Pair both models' answers."""
     return [
-        Sample(line=q.line, source=q.source, prompt=q.messages, expected=q.expected, base=b, tuned=t)
+        AnswerComparison(line=q.line, source=q.source, prompt=q.messages, expected=q.expected, base=b, tuned=t)
         for q, b, t in zip(questions, base, tuned, strict=True)
     ]
 
 
-def _question(
+def _make_question(
     template: ChatTemplate, row: ChatRow, context: int, source: Literal["validation", "training"]
-) -> Question | None:
-    messages, tools = template.messages(row)
+) -> SampleQuestion | None:
+    messages, tools = template.prepare_messages(row)
     last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
     if last == 0:
         return None
@@ -96,21 +98,23 @@ def _question(
         expected = expected.removesuffix(template.end_of_turn)
     size = len(template.tokenizer(expected, add_special_tokens=False)["input_ids"])
     shown = tuple(PromptMessage(role=m["role"], content=m["content"]) for m in messages[:last])
-    return Question(row.line, source, shown, ids, expected, size)
+    return SampleQuestion(row.line, source, shown, ids, expected, size)
 
 
-def _answers(model: Any, template: ChatTemplate, questions: Sequence[Question], limit: int) -> list[str]:
+def _answer_in_batches(
+    model: Any, template: ChatTemplate, questions: Sequence[SampleQuestion], limit: int
+) -> list[str]:
     """Generate in batches of rows of similar length, padded on the left; answers come back in the given order."""
     order = sorted(range(len(questions)), key=lambda number: len(questions[number].ids))
     answers: dict[int, str] = {}
     for start in range(0, len(order), BATCH_ROWS):
         numbers = order[start : start + BATCH_ROWS]
-        texts = _generate(model, template, [questions[number].ids for number in numbers], limit)
+        texts = _generate_texts(model, template, [questions[number].ids for number in numbers], limit)
         answers.update(zip(numbers, texts, strict=True))
     return [answers[number] for number in range(len(questions))]
 
 
-def _generate(model: Any, template: ChatTemplate, prompts: Sequence[list[int]], limit: int) -> list[str]:
+def _generate_texts(model: Any, template: ChatTemplate, prompts: Sequence[list[int]], limit: int) -> list[str]:
     tokenizer = template.tokenizer
     assert isinstance(tokenizer.pad_token_id, int)
     stops = stop_ids(template, model.generation_config.eos_token_id)

@@ -10,7 +10,7 @@ import torch
 from trainer.contract.methods.grpo import GroupHyperparameters
 from trainer.engine.onpolicy.answers import Answers
 from trainer.engine.onpolicy.policy_loss import PolicyLoss
-from trainer.engine.onpolicy.updates import Experience, OnPolicy, Sums
+from trainer.engine.onpolicy.updates import Experience, OnPolicy, UpdateSums
 from trainer.recipes.grpo.losses import group_advantages, grpo_loss, token_weights
 
 
@@ -28,14 +28,14 @@ class Grpo(OnPolicy[GroupHyperparameters, GroupExperience]):
     method: ClassVar[str] = "grpo"
     remedy: ClassVar[str] = "Lower learning_rate_multiplier or raise kl_coef"
 
-    def experiences(self, answers: Answers) -> list[GroupExperience]:
+    def make_experiences(self, answers: Answers) -> list[GroupExperience]:
         """Return each answer's advantage at all of its tokens."""
         given, mask = self.hyperparameters, answers.mask
-        groups = group_advantages(self.grouped(answers), scale=given.scale_rewards == "group")
+        groups = group_advantages(self.group_rewards(answers), scale=given.scale_rewards == "group")
         advantages = groups.flatten()[list(answers.numbers)]
         weights = token_weights(mask, given.loss, given.max_new_tokens)
         spread = advantages[:, None].expand(mask.shape)
-        tables = [answers.split(table) for table in (answers.log_probs, spread, answers.reference, weights)]
+        tables = [answers.split_by_batch(table) for table in (answers.log_probs, spread, answers.reference, weights)]
         return [
             GroupExperience(
                 batch, old, advantage, len(old) if given.loss == "dapo" else len(batch.input_ids), reference, weight
@@ -43,7 +43,7 @@ class Grpo(OnPolicy[GroupHyperparameters, GroupExperience]):
             for batch, old, advantage, reference, weight in zip(answers.batches, *tables, strict=True)
         ]
 
-    def grouped(self, answers: Answers) -> torch.Tensor:
+    def group_rewards(self, answers: Answers) -> torch.Tensor:
         """Return the rewards [prompts, answers a prompt]."""
         by_number = torch.empty_like(answers.rewards)
         by_number[list(answers.numbers)] = answers.rewards
@@ -63,13 +63,13 @@ class Grpo(OnPolicy[GroupHyperparameters, GroupExperience]):
             kl_correction=given.kl_correction,
         )
 
-    def report(self, answers: Answers, sums: Sums) -> dict[str, float]:
+    def report_iteration(self, answers: Answers, sums: UpdateSums) -> dict[str, float]:
         """Return the iteration's means; `flat_groups` is the share of groups whose answers all have one reward."""
-        groups = self.grouped(answers)
+        groups = self.group_rewards(answers)
         return {
-            **answers.facts(),
+            **answers.mean_measures(),
             "kl_coef": self.hyperparameters.kl_coef,
-            **sums.facts(),
+            **sums.update_means(),
             "loss": sums.policy / sums.items,
             "kl_penalty": sums.penalty / sums.items,
             "group_deviation": float(groups.std(1).mean()),

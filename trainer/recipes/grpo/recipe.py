@@ -8,7 +8,7 @@ from typing import ClassVar
 from trainer.contract.methods.grpo import GroupHyperparameters
 from trainer.engine.onpolicy.recipe import OnPolicyRecipe
 from trainer.engine.onpolicy.reward_source import RewardedRecipe
-from trainer.engine.onpolicy.rollout import Sampling
+from trainer.engine.onpolicy.rollout import RolloutSampling
 from trainer.engine.onpolicy.scorers import Scorer
 from trainer.engine.onpolicy.updates import UpdateSettings
 from trainer.kit.plot_spec import PlotSpec
@@ -26,11 +26,11 @@ class GroupRecipe(OnPolicyRecipe):
     hyperparameters: GroupHyperparameters
     _told: bool = False
 
-    def make_algorithm(self, sampling: Sampling, score: Scorer, settings: UpdateSettings) -> Grpo:
+    def make_algorithm(self, sampling: RolloutSampling, score: Scorer, settings: UpdateSettings) -> Grpo:
         """Return GRPO."""
         return Grpo(self.roles, sampling, score, self.hyperparameters, settings)
 
-    def notice(self, facts: Mapping[str, float]) -> None:
+    def review_iteration(self, facts: Mapping[str, float]) -> None:
         """Say once where an iteration had nothing to learn from."""
         if facts["flat_groups"] == 1 and not self._told:
             self._told = True

@@ -18,14 +18,14 @@ from trainer.contract.methods.kto import KtoHyperparameters
 from trainer.contract.rows import ChatRow, LabelledRow
 from trainer.engine.data.splits import Split
 from trainer.engine.data.tokens import TokenizedRow
-from trainer.engine.loop.training_loop import Scored
-from trainer.engine.preferences.pairs import conversation, sequence_log_probs
-from trainer.engine.preferences.references import ReferencedRecipe, ReferenceLoop, answer_log_probs, wins
+from trainer.engine.loop.training_loop import ScoredBatch
+from trainer.engine.preferences.pairs import join_conversation, sequence_log_probs
+from trainer.engine.preferences.references import ReferencedRecipe, ReferenceLoop, answer_log_probs, win_scores
 from trainer.engine.recipe import Recipe
 from trainer.kit.plot_spec import PlotSpec
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
-from trainer.recipes.kto.labelled import Labelled, collate_answers, fit_answers, subset_answers, tokenize_answers
+from trainer.recipes.kto.labelled import LabelledAnswer, collate_answers, fit_answers, subset_answers, tokenize_answers
 
 AUTO_BETA = 0.1
 
@@ -45,44 +45,44 @@ def kto_loss(
 class LabelledRecipe(Recipe):
     """Reading labelled answers, and asking their prompts for the samples."""
 
-    training: Split[Labelled]
-    validation: Split[Labelled] | None = None
+    training: Split[LabelledAnswer]
+    validation: Split[LabelledAnswer] | None = None
     _rows: Sequence[LabelledRow] = ()
 
-    def read(self) -> None:
+    def read_data(self) -> None:
         """Read and tokenize the answers."""
         self.open_base()
         spec = self.job.spec
         self._rows = held_out = rows = self.read_file(spec.training, "training_file", LabelledRow)
         answers = tokenize_answers(self.template, rows, "training_file")
-        limit = self.limit(max((len(answer.input_ids) for answer in answers), default=0))
+        limit = self.set_max_length(max((len(answer.input_ids) for answer in answers), default=0))
         self.training = fit_answers(spec.training, rows, answers, limit, self.context, "training_file")
         if spec.validation:
             held_out = self.read_file(spec.validation, "validation_file", LabelledRow)
             answers = tokenize_answers(self.template, held_out, "validation_file")
             self.validation = fit_answers(spec.validation, held_out, answers, limit, self.context, "validation_file")
-        self.tell_losses("room for the answer")
+        self.warn_about_dropped_rows("room for the answer")
         if spec.validation and self.validation:
             self._rows = held_out
-        self._tell_labels(spec.training)
+        self._warn_about_single_label(spec.training)
 
     def sample_rows(self) -> Sequence[ChatRow]:
         """Return the prompts with their answers, whatever their labels."""
-        return [conversation(row.input, row.output, row.line) for row in self._rows]
+        return [join_conversation(row.input, row.output, row.line) for row in self._rows]
 
-    def parts(self, row: Labelled) -> list[tuple[str, TokenizedRow]]:
+    def preview_parts(self, row: LabelledAnswer) -> list[tuple[str, TokenizedRow]]:
         """Return the answer."""
         return [("wanted" if row.label else "unwanted", row.answer)]
 
-    def lengths(self) -> list[int]:
+    def row_lengths(self) -> list[int]:
         """Return the tokens of each training row."""
         return [len(row.answer.input_ids) for row in self.training.rows]
 
-    def probes(self) -> Sequence[TokenizedRow]:
+    def probe_rows(self) -> Sequence[TokenizedRow]:
         """Return the first answers."""
         return [row.answer for row in self.measured.rows[:4]]
 
-    def _tell_labels(self, file: DataFile) -> None:
+    def _warn_about_single_label(self, file: DataFile) -> None:
         labels = {row.label for row in self.training.rows}
         if len(labels) == 1:
             label = labels.pop()
@@ -123,42 +123,42 @@ class KtoRecipe(ReferencedRecipe, LabelledRecipe):
             max(1.0, wanted / max(1, others)) if asked.undesirable_weight == "auto" else asked.undesirable_weight,
         )
 
-    def resolve(self) -> Resolved:
+    def resolve_hyperparameters(self) -> Resolved:
         """Turn every `auto` into a number, `beta` and the weights among them."""
-        resolved = super().resolve()
+        resolved = super().resolve_hyperparameters()
         desirable, undesirable = self.weights
         own = {"beta": self.beta, "desirable_weight": desirable, "undesirable_weight": undesirable}
         return resolved.model_copy(update={"settings": {**resolved.settings, **own}})
 
-    def make_loop(self, progress: Progress) -> KtoLoop:
+    def make_loop(self, progress: TrainingProgress) -> KtoLoop:
         """Return the loop."""
         return KtoLoop(self, progress)
 
-    def log_probs(self, rows: Sequence[Labelled]) -> torch.Tensor:
+    def log_probs(self, rows: Sequence[LabelledAnswer]) -> torch.Tensor:
         """Return the log-probabilities [2, rows] of the rows' own and of the mismatched answers."""
         both = [*(row.answer for row in rows), *(row.mismatched for row in rows)]
         return answer_log_probs(self.model, both, self.pad_id).view(2, -1)
 
-    def baseline(self, places: Sequence[int]) -> float:
+    def estimate_baseline(self, places: Sequence[int]) -> float:
         """Return z0 in nats from these training rows: the mean log-ratio of their mismatched answers, at least 0."""
         rows = [self.training.rows[place].mismatched for place in places]
         ratios = answer_log_probs(self.model, rows, self.pad_id) - self.references["training"][1, list(places)]
         return max(0.0, float(ratios.mean()))
 
-    def losses(self, ratios: torch.Tensor, wanted: torch.Tensor, baseline: float) -> torch.Tensor:
+    def compute_losses(self, ratios: torch.Tensor, wanted: torch.Tensor, baseline: float) -> torch.Tensor:
         """Return the loss of each answer [n]."""
         return kto_loss(ratios, wanted, baseline, beta=self.beta, weights=self.weights)
 
-    def measure(self, *, full: bool = True) -> tuple[Measure, ...]:
+    def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Measure implicit rewards β log π/π_ref; for the reference itself they are all 0, and a tie counts a half."""
-        rows: Sequence[Labelled] = (
+        rows: Sequence[LabelledAnswer] = (
             self.measured.rows if full and self.validation else subset_answers(self.measured.rows)
         )
         references = self.references["validation" if self.validation else "training"]
         ratios = (self.log_probs(rows) - references[:, [row.place for row in rows]]).double()
         wanted = torch.tensor([row.label for row in rows])
-        losses = self.losses(ratios[0], wanted, max(0.0, float(ratios[1].mean())))
-        return _measures([row.line for row in rows], wanted, ratios[0], losses, self.beta)
+        losses = self.compute_losses(ratios[0], wanted, max(0.0, float(ratios[1].mean())))
+        return _labelled_measures([row.line for row in rows], wanted, ratios[0], losses, self.beta)
 
 
 class KtoLoop(ReferenceLoop):
@@ -167,12 +167,12 @@ class KtoLoop(ReferenceLoop):
     recipe: KtoRecipe
     baseline: float = 0.0
 
-    def __init__(self, recipe: KtoRecipe, progress: Progress) -> None:
+    def __init__(self, recipe: KtoRecipe, progress: TrainingProgress) -> None:
         super().__init__(
             recipe,
             progress,
             rows=recipe.training.rows,
-            lengths=recipe.lengths(),
+            lengths=recipe.row_lengths(),
             collate=lambda rows: collate_answers(rows, recipe.pad_id),
         )
 
@@ -180,35 +180,39 @@ class KtoLoop(ReferenceLoop):
         """Return an update's micro-batches, as the library does, and estimate its baseline."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            self.baseline = self.recipe.baseline([place for batch in batches for place in batch["place"].tolist()])
+            self.baseline = self.recipe.estimate_baseline(
+                [place for batch in batches for place in batch["place"].tolist()]
+            )
         return batches, items
 
-    def loss(self, model: Any, batch: Any) -> Scored:
+    def score_batch(self, model: Any, batch: Any) -> ScoredBatch:
         """Return the rows' losses, and how the implicit rewards stand."""
         recipe, wanted = self.recipe, batch["wanted"]
         sums, _ = sequence_log_probs(model, batch)
         ratios = sums - recipe.references["training"].to(sums.device)[0, batch["place"]]
         rewards, rows = recipe.beta * ratios.detach(), len(wanted)
-        return Scored(
-            total=recipe.losses(ratios, wanted, self.baseline).sum(),
+        return ScoredBatch(
+            total=recipe.compute_losses(ratios, wanted, self.baseline).sum(),
             tokens=int(batch["attention_mask"].sum()),
             metrics={
-                "implicit_accuracy": (float(wins(torch.where(wanted, rewards, -rewards)).sum()), rows),
+                "implicit_accuracy": (float(win_scores(torch.where(wanted, rewards, -rewards)).sum()), rows),
                 "desirable_reward": (float(rewards[wanted].sum()), int(wanted.sum())),
                 "undesirable_reward": (float(rewards[~wanted].sum()), int((~wanted).sum())),
                 "baseline": (self.baseline * rows, rows),
             },
         )
 
-    def count(self, batch: Any) -> int:
+    def count_items(self, batch: Any) -> int:
         """Return the rows."""
         return len(batch["place"])
 
 
-def _measures(
+def _labelled_measures(
     lines: Sequence[int], wanted: torch.Tensor, ratios: torch.Tensor, losses: torch.Tensor, beta: float
 ) -> tuple[Measure, ...]:
-    def measure(name: str, label: str, values: torch.Tensor, rows: torch.Tensor | None = None, **more: Any) -> Measure:
+    def make_measure(
+        name: str, label: str, values: torch.Tensor, rows: torch.Tensor | None = None, **more: Any
+    ) -> Measure:
         chosen = range(len(lines)) if rows is None else rows.nonzero().flatten().tolist()
         return Measure(
             name=name,
@@ -220,21 +224,23 @@ def _measures(
         )
 
     rewards = beta * ratios
-    right = wins(torch.where(wanted, rewards, -rewards))
-    found = [measure("implicit_accuracy", "right sign of the implicit reward", right, kind="rate", better="higher")]
+    right = win_scores(torch.where(wanted, rewards, -rewards))
+    found = [
+        make_measure("implicit_accuracy", "right sign of the implicit reward", right, kind="rate", better="higher")
+    ]
     if bool(wanted.any()) and not bool(wanted.all()):
-        values = _margins(rewards, wanted)
-        found.append(measure("margin", "implicit reward of wanted above other answers", values, better="higher"))
-    found.append(measure("loss", "loss", losses, unit="an answer", better="lower"))
+        values = _margin_values(rewards, wanted)
+        found.append(make_measure("margin", "implicit reward of wanted above other answers", values, better="higher"))
+    found.append(make_measure("loss", "loss", losses, unit="an answer", better="lower"))
     for name, said, rows in (("desirable", "wanted", wanted), ("undesirable", "unwanted", ~wanted)):
         if bool(rows.any()):
-            found.append(measure(f"{name}_reward", f"implicit reward of {said} answers", rewards, rows))
+            found.append(make_measure(f"{name}_reward", f"implicit reward of {said} answers", rewards, rows))
             drift = f"log-probability drift of {said} answers"
-            found.append(measure(f"{name}_drift", drift, ratios, rows, unit="nats"))
+            found.append(make_measure(f"{name}_drift", drift, ratios, rows, unit="nats"))
     return tuple(found)
 
 
-def _margins(rewards: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+def _margin_values(rewards: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Return a value a row [n] whose mean is mean(wanted) - mean(others), and whose variance is that difference's.
 
     They are the difference plus each row's influence on it: its distance from its own kind's mean, over the kind's

@@ -86,7 +86,7 @@ class KlController:
     coefficient: float
     target: float | None = None
 
-    def update(self, kl: float) -> None:
+    def update_coefficient(self, kl: float) -> None:
         """Take note of an iteration's mean KL a response, in nats."""
         if self.target is not None:
             error = max(-KL_ERROR_LIMIT, min(KL_ERROR_LIMIT, (kl - self.target) / self.target))

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from trainer.contract.methods.ppo import PpoHyperparameters
 from trainer.engine.onpolicy.reward_source import RewardedRecipe
-from trainer.engine.onpolicy.rollout import Sampling
+from trainer.engine.onpolicy.rollout import RolloutSampling
 from trainer.engine.onpolicy.scorers import Scorer
 from trainer.engine.onpolicy.updates import UpdateSettings
 from trainer.recipes.ppo.iteration import Ppo
@@ -18,6 +18,6 @@ class PpoRecipe(RewardedRecipe):
     critic: ClassVar[bool] = True
     hyperparameters: PpoHyperparameters
 
-    def make_algorithm(self, sampling: Sampling, score: Scorer, settings: UpdateSettings) -> Ppo:
+    def make_algorithm(self, sampling: RolloutSampling, score: Scorer, settings: UpdateSettings) -> Ppo:
         """Return PPO."""
         return Ppo(self.roles, sampling, score, self.hyperparameters, settings)

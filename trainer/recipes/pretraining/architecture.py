@@ -7,7 +7,7 @@ from typing import cast
 from transformers import AutoModelForCausalLM, Phi3Config, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from trainer.contract.methods.pretraining import Architecture
-from trainer.engine.models.load import device
+from trainer.engine.models.load import pick_device
 
 
 def make_config(shape: Architecture, tokenizer: PreTrainedTokenizerBase) -> Phi3Config:
@@ -37,4 +37,4 @@ def make_model(config: Phi3Config, seed: int) -> PreTrainedModel:
     set_seed(seed)
     model = AutoModelForCausalLM.from_config(config)
     model.config.use_cache = False
-    return model.to(device())
+    return model.to(pick_device())

@@ -7,27 +7,27 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from trainer.engine.scoring.evaluate import evaluating
+from trainer.engine.scoring.evaluate import evaluation_mode
 from trainer.engine.scoring.generation import generate_greedily
-from trainer.engine.scoring.samples import PromptMessage, Question
+from trainer.engine.scoring.samples import PromptMessage, SampleQuestion
 from trainer.recipes.pretraining.packing import Window, Windows
 
 PROMPT_TOKENS = 32
 NEW_TOKENS = 96
 
 
-def openings(
+def choose_openings(
     tokenizer: PreTrainedTokenizerBase, windows: Windows, *, count: int, source: Literal["validation", "training"]
-) -> list[Question]:
+) -> list[SampleQuestion]:
     """Choose up to `count` evenly spaced windows that begin with enough text of one document."""
     stride = max(1, len(windows) // max(count, 1))
     size = min(PROMPT_TOKENS, windows.length // 2)
-    found = (_opening(tokenizer, window, size, source) for window in windows[::stride][:count])
+    found = (_find_opening(tokenizer, window, size, source) for window in windows[::stride][:count])
     return [question for question in found if question]
 
 
-def continuations(
-    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], context: int
+def continue_openings(
+    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[SampleQuestion], context: int
 ) -> list[str]:
     """Continue each opening greedily, up to the context or 96 tokens; the openings are of one length."""
     if not questions:
@@ -37,24 +37,24 @@ def continuations(
     assert isinstance(pad_id, int)
     prompts = [question.ids for question in questions]
     limit = min(NEW_TOKENS, context - len(prompts[0]))
-    with evaluating(model):
+    with evaluation_mode(model):
         answers = generate_greedily(model, prompts, limit=limit, stops=[end], pad_id=pad_id)
-    return [_decode(tokenizer, ids) for ids in answers]
+    return [_decode_text(tokenizer, ids) for ids in answers]
 
 
-def _opening(
+def _find_opening(
     tokenizer: PreTrainedTokenizerBase, window: Window, size: int, source: Literal["validation", "training"]
-) -> Question | None:
+) -> SampleQuestion | None:
     begin = int(window.position_ids[1:].argmin()) + 1 if 0 in window.position_ids[1:] else 0
     end = begin + size
     same = end < len(window) and window.position_ids[end - 1] == size - 1
     if not same:
         return None
     rest = window.targets[end - 1 :].tolist()[:NEW_TOKENS]
-    shown = PromptMessage(role="text", content=_decode(tokenizer, window.input_ids[begin:end].tolist()))
+    shown = PromptMessage(role="text", content=_decode_text(tokenizer, window.input_ids[begin:end].tolist()))
     ids = window.input_ids[begin:end].tolist()
-    return Question(window.line, source, (shown,), ids, _decode(tokenizer, rest), len(rest))
+    return SampleQuestion(window.line, source, (shown,), ids, _decode_text(tokenizer, rest), len(rest))
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+def _decode_text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

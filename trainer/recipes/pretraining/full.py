@@ -14,14 +14,14 @@ from transformers import Phi3Config, PreTrainedModel
 from trainer.contract.base_model import BASE_NAME, BaseInfo
 from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.pretraining import TrainedTokenizer
-from trainer.contract.result import Manifest, entries_of, write_manifest
+from trainer.contract.result import Manifest, hash_files, write_manifest
 from trainer.contract.rows import TextRow
 from trainer.engine.adapter_export import TOLERANCE, Verification, logits_difference, require_close
 from trainer.engine.models.dtype import DtypeChoice
-from trainer.engine.models.load import context_length, device, load_model
+from trainer.engine.models.load import context_length, load_model, pick_device
 from trainer.kit.errors import TrainerError
 from trainer.recipes.pretraining.architecture import make_config, make_model
-from trainer.recipes.pretraining.packing import collate
+from trainer.recipes.pretraining.packing import collate_windows
 from trainer.recipes.pretraining.recipe import PretrainingRecipe
 from trainer.recipes.pretraining.tokenizers import make_tokenizer
 
@@ -61,18 +61,18 @@ class FullPretrainingRecipe(PretrainingRecipe):
             self.job.warn(f"The text is too short for {choice.vocabulary} tokens: there are {len(self.tokenizer)}.")
         self.config = make_config(shape, self.tokenizer)
 
-    def load(self) -> None:
+    def prepare_model(self) -> None:
         """Load the base, or make the new model."""
-        self.settle()
+        self.settle_hyperparameters()
         if self.hyperparameters.architecture is not None:
             self.model = make_model(cast(Phi3Config, self.config), self.resolved.seed)
         else:
             self.model = self._load_base()
         self.check_separation()
 
-    def resolve(self) -> Resolved:
+    def resolve_hyperparameters(self) -> Resolved:
         """Turn every `auto` into a number, with the learning rate of full weights."""
-        resolved, shape = super().resolve(), self.hyperparameters.architecture
+        resolved, shape = super().resolve_hyperparameters(), self.hyperparameters.architecture
         if self.hyperparameters.learning_rate != "auto":
             return resolved
         rate = new_model_rate(shape.width) if shape else CONTINUED_RATE
@@ -80,47 +80,47 @@ class FullPretrainingRecipe(PretrainingRecipe):
         settings = {**resolved.settings, "learning_rate": rate}
         return resolved.model_copy(update={"learning_rate": rate, "settings": settings})
 
-    def chosen(self) -> dict[str, Any]:
+    def own_settings(self) -> dict[str, Any]:
         """Return what this method's own `auto` came to."""
         return {"weights": "full"}
 
-    def arguments(self) -> dict[str, Any]:
+    def own_arguments(self) -> dict[str, Any]:
         """Compute in bfloat16 where that was chosen, with weights and optimizer in float32."""
         return {"bf16": self.dtype.dtype == "bfloat16"}
 
-    def parameters(self) -> tuple[int, int]:
+    def count_parameters(self) -> tuple[int, int]:
         """All are trained."""
         total = sum(parameter.numel() for parameter in self.model.parameters())
         return total, total
 
-    def export(self, folder: Path, card: str) -> None:
+    def export_result(self, folder: Path, card: str) -> None:
         """Write the model as bases lie in their folders: safetensors, configuration, tokenizer, `base.json`."""
         folder.mkdir(parents=True)
         self.model.config.use_cache = True
         self.model.save_pretrained(str(folder))
         self.model.config.use_cache = False
         self.tokenizer.save_pretrained(str(folder))
-        self._describe(folder)
+        self._write_base_info(folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        files = entries_of(folder, (path for path in folder.rglob("*") if path.is_file()))
+        files = hash_files(folder, (path for path in folder.rglob("*") if path.is_file()))
         write_manifest(folder, Manifest(files=files, facts={"base": self.job.spec.base.id}))
 
-    def verify(self, folder: Path) -> Verification:
+    def verify_result(self, folder: Path) -> Verification:
         """Load the folder and compare logits on a few windows. Raises TrainerError (`export_mismatch`)."""
         windows = self.measured.rows[:4]
-        batch = {name: values.to(self.model.device) for name, values in collate(windows, self.pad_id).items()}
+        batch = {name: values.to(self.model.device) for name, values in collate_windows(windows, self.pad_id).items()}
         del batch["labels"]
         reloaded = load_model(folder, "float32")
         difference = logits_difference(self.model, reloaded, batch)
         return require_close("model", "logits", difference, TOLERANCE["float32"], rows=len(windows))
 
-    def _describe(self, folder: Path) -> None:
-        files = entries_of(folder, (path for path in folder.iterdir() if path.is_file()))
+    def _write_base_info(self, folder: Path) -> None:
+        files = hash_files(folder, (path for path in folder.iterdir() if path.is_file()))
         lines = "".join(f"{entry.sha256}  {entry.path}\n" for entry in files)
         info = BaseInfo(
             fingerprint=hashlib.sha256(lines.encode()).hexdigest(),
             source={"kind": "job", "job": self.job.spec.job_id, "model": self.job.spec.model_name},
-            parameters=self.parameters()[1],
+            parameters=self.count_parameters()[1],
             context_length=context_length(self.config),
         )
         (folder / BASE_NAME).write_text(info.model_dump_json(indent=1), encoding="utf-8")
@@ -130,7 +130,7 @@ class FullPretrainingRecipe(PretrainingRecipe):
         asked = self.hyperparameters.dtype
         if asked != "auto":
             return DtypeChoice(dtype=asked, reason="as asked")
-        fast = device().type == "cuda" and torch.cuda.is_bf16_supported()
+        fast = pick_device().type == "cuda" and torch.cuda.is_bf16_supported()
         reason = "matrix products on the GPU, weights in float32" if fast else "all weights are trained, on a CPU"
         return DtypeChoice(dtype="bfloat16" if fast else "float32", reason=reason)
 

@@ -9,35 +9,35 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainingArguments
 
 from trainer.engine.data.tokens import IGNORED
-from trainer.engine.loop.training_loop import TOKEN_ACCURACY, JobLoop, Scored, loop_arguments
+from trainer.engine.loop.training_loop import TOKEN_ACCURACY, JobLoop, ScoredBatch, loop_arguments
 from trainer.engine.recipe import Recipe
 from trainer.kit.auto import learning_rate_factor
-from trainer.kit.progress import Progress
-from trainer.recipes.pretraining.packing import collate
+from trainer.kit.progress import TrainingProgress
+from trainer.recipes.pretraining.packing import collate_windows
 from trainer.recipes.pretraining.scoring import token_scores
 
 
 class PretrainingLoop(JobLoop):
     """Trains on windows; the update's loss is the mean over all its tokens."""
 
-    def __init__(self, recipe: Recipe, progress: Progress, *, floor: float, **arguments: Any) -> None:
+    def __init__(self, recipe: Recipe, progress: TrainingProgress, *, floor: float, **arguments: Any) -> None:
         self._floor = floor
         super().__init__(
             recipe,
             progress,
             rows=recipe.training.rows,
-            lengths=recipe.lengths(),
-            collate=lambda windows: collate(windows, recipe.pad_id),
+            lengths=recipe.row_lengths(),
+            collate=lambda windows: collate_windows(windows, recipe.pad_id),
             args=loop_arguments(recipe, TrainingArguments, **arguments),
         )
 
-    def loss(self, model: Any, batch: dict[str, torch.Tensor]) -> Scored:
+    def score_batch(self, model: Any, batch: dict[str, torch.Tensor]) -> ScoredBatch:
         """Return the negative log-likelihood summed over the batch's tokens."""
         nll, hits = token_scores(model, batch)
-        tokens = self.count(batch)
-        return Scored(total=nll.sum(), tokens=tokens, metrics={TOKEN_ACCURACY: (float(hits.sum()), tokens)})
+        tokens = self.count_items(batch)
+        return ScoredBatch(total=nll.sum(), tokens=tokens, metrics={TOKEN_ACCURACY: (float(hits.sum()), tokens)})
 
-    def count(self, batch: dict[str, torch.Tensor]) -> int:
+    def count_items(self, batch: dict[str, torch.Tensor]) -> int:
         """Return the batch's tokens."""
         return int((batch["labels"] != IGNORED).sum())
 

@@ -86,13 +86,13 @@ class Stream:
     began: NDArray[np.int64]
     documents: int
 
-    def windows(self, length: int, *, across: bool = False) -> Windows:
+    def cut_windows(self, length: int, *, across: bool = False) -> Windows:
         """Cut the stream; `across` numbers positions through, so that a token sees the documents before its own."""
         began = np.zeros_like(self.began) if across else self.began
         return Windows(self.inputs, self.targets, began, length)
 
 
-def chain(documents: Iterable[Sequence[int]], *, start: int, end: int) -> Stream:
+def chain_documents(documents: Iterable[Sequence[int]], *, start: int, end: int) -> Stream:
     """Join tokenized documents, `start` in front of each and `end` behind it."""
     inputs: list[NDArray[np.int32]] = []
     targets: list[NDArray[np.int32]] = []
@@ -109,7 +109,7 @@ def chain(documents: Iterable[Sequence[int]], *, start: int, end: int) -> Stream
     return Stream(np.concatenate(inputs), np.concatenate(targets), np.concatenate(began), len(inputs))
 
 
-def collate(windows: Sequence[Window], pad_id: int) -> dict[str, torch.Tensor]:
+def collate_windows(windows: Sequence[Window], pad_id: int) -> dict[str, torch.Tensor]:
     """Stack windows: `input_ids`, `position_ids` and `labels`, each [windows, tokens]; labels are the targets.
 
     Only a file's last, shorter window is ever filled up, on the right: no real token attends to that.

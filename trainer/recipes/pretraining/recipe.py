@@ -15,14 +15,14 @@ from trainer.engine.models.load import context_length, load_config, load_tokeniz
 from trainer.engine.recipe import JobContext, Recipe
 from trainer.kit.auto import with_steps
 from trainer.kit.errors import TrainerError
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
-from trainer.recipes.pretraining.continuations import continuations, openings
+from trainer.recipes.pretraining.continuations import choose_openings, continue_openings
 from trainer.recipes.pretraining.loop import PretrainingLoop
-from trainer.recipes.pretraining.packing import Stream, Window, Windows, auto_length, chain
-from trainer.recipes.pretraining.scoring import keeps_apart, score_windows, subset
+from trainer.recipes.pretraining.packing import Stream, Window, Windows, auto_length, chain_documents
+from trainer.recipes.pretraining.scoring import keeps_documents_apart, score_windows, subset_windows
 from trainer.recipes.pretraining.text import read_documents
-from trainer.recipes.pretraining.tokenizers import UNKNOWN, document_ends, tokenize
+from trainer.recipes.pretraining.tokenizers import UNKNOWN, document_ends, tokenize_document
 
 # The longest window that `auto` takes from a base: longer ones cost attention that short texts do not need.
 MAX_AUTO_WINDOW = 1024
@@ -39,19 +39,19 @@ class PretrainingRecipe(Recipe):
         super().__init__(job)
         self.documents = 0
 
-    def read(self) -> None:
+    def read_data(self) -> None:
         """Read and tokenize the text and cut it into windows."""
         spec = self.job.spec
         texts = self._read_texts(spec.training, "training_file")
         self.open_model(texts)
-        stream = self._stream(texts)
+        stream = self._make_stream(texts)
         self.documents = stream.documents
         self.max_length = self._window_length(len(stream.inputs))
-        self.training = self._split(spec.training, stream)
+        self.training = self._make_split(spec.training, stream)
         if spec.validation:
-            held_out = self._stream(self._read_texts(spec.validation, "validation_file"))
-            self.validation = self._split(spec.validation, held_out)
-            self._tell_unknown(held_out, spec.validation.filename)
+            held_out = self._make_stream(self._read_texts(spec.validation, "validation_file"))
+            self.validation = self._make_split(spec.validation, held_out)
+            self._warn_about_unknown_characters(held_out, spec.validation.filename)
 
     def open_model(self, texts: Sequence[TextRow]) -> None:  # noqa: ARG002 - new models make a tokenizer of them
         """Set `config` and `tokenizer`. Raises TrainerError where the job has no base."""
@@ -64,49 +64,49 @@ class PretrainingRecipe(Recipe):
         self.config = load_config(self.job.base)
         self.tokenizer = load_tokenizer(self.job.base)
 
-    def load(self) -> None:
+    def prepare_model(self) -> None:
         """Load base and adapter. Raises TrainerError where the base cannot keep documents apart."""
-        super().load()
+        super().prepare_model()
         self.check_separation()
 
     def check_separation(self) -> None:
         """Raise TrainerError where documents are to be kept apart and the model does not."""
         apart = self.documents > 1 and not self.hyperparameters.attend_across_documents
-        if apart and not keeps_apart(self.model):
+        if apart and not keeps_documents_apart(self.model):
             raise TrainerError(
                 "unsupported_base_model",
                 "The base's attention cannot keep documents of one window apart: set attend_across_documents to true.",
                 param="method.pretraining.hyperparameters.attend_across_documents",
             )
 
-    def measure(self, *, full: bool = True) -> tuple[Measure, ...]:
+    def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Return loss and token accuracy over all tokens of the held-out (or training) windows, or of a part."""
         windows: Windows = cast(Windows, self.measured.rows)
         whole = full and self.validation is not None
-        return score_windows(self.model, windows if whole else subset(windows), self.pad_id)
+        return score_windows(self.model, windows if whole else subset_windows(windows), self.pad_id)
 
-    def parts(self, row: Window) -> list[tuple[str, TokenizedRow]]:
+    def preview_parts(self, row: Window) -> list[tuple[str, TokenizedRow]]:
         """Return what is to be predicted: every token of the window."""
         return [("window", TokenizedRow(row.line, tuple(row.targets.tolist()), (True,) * len(row)))]
 
-    def lengths(self) -> list[int]:
+    def row_lengths(self) -> list[int]:
         """Return each training window's tokens."""
         return cast(Windows, self.training.rows).lengths
 
-    def resolve(self) -> Resolved:
+    def resolve_hyperparameters(self) -> Resolved:
         """Turn every `auto` into a number; `max_steps` decides where it is given."""
-        asked, resolved = self.hyperparameters, super().resolve()
+        asked, resolved = self.hyperparameters, super().resolve_hyperparameters()
         if asked.learning_rate != "auto":
             resolved = resolved.model_copy(update={"learning_rate": asked.learning_rate})
-        settings = {**resolved.settings, "learning_rate": resolved.learning_rate, **self.chosen()}
+        settings = {**resolved.settings, "learning_rate": resolved.learning_rate, **self.own_settings()}
         resolved = resolved.model_copy(update={"settings": settings})
         return resolved if asked.max_steps is None else with_steps(resolved, asked, asked.max_steps)
 
-    def chosen(self) -> dict[str, Any]:
+    def own_settings(self) -> dict[str, Any]:
         """Return what this method's own `auto` came to."""
         return {"weights": "lora"}
 
-    def make_loop(self, progress: Progress) -> PretrainingLoop:
+    def make_loop(self, progress: TrainingProgress) -> PretrainingLoop:
         """Return the training loop."""
         asked = self.hyperparameters
         return PretrainingLoop(
@@ -115,27 +115,27 @@ class PretrainingRecipe(Recipe):
             floor=asked.min_learning_rate_ratio,
             adam_beta1=asked.beta1,
             adam_beta2=asked.beta2,
-            **self.arguments(),
+            **self.own_arguments(),
         )
 
-    def arguments(self) -> dict[str, Any]:
+    def own_arguments(self) -> dict[str, Any]:
         """Return what the loop's configuration has besides the common."""
         return {}
 
-    def ask(self) -> None:
+    def choose_questions(self) -> None:
         """Choose the beginnings that both models continue for the report."""
-        self.questions = openings(
+        self.questions = choose_openings(
             self.tokenizer,
             cast(Windows, self.measured.rows),
             count=self.job.spec.sample_count,
             source="validation" if self.validation else "training",
         )
 
-    def answers(self) -> list[str]:
+    def answer_questions(self) -> list[str]:
         """Continue them with the model as it is now."""
-        return continuations(self.model, self.tokenizer, self.questions, context_length(self.config))
+        return continue_openings(self.model, self.tokenizer, self.questions, context_length(self.config))
 
-    def probes(self) -> list[TokenizedRow]:
+    def probe_rows(self) -> list[TokenizedRow]:
         """Return the beginnings of a few windows to compare logits on."""
         ids = [tuple(window.input_ids[:PROBE_TOKENS].tolist()) for window in self.measured.rows[:4]]
         return [TokenizedRow(number, row, (True,) * len(row)) for number, row in enumerate(ids, start=1)]
@@ -144,12 +144,12 @@ class PretrainingRecipe(Recipe):
         self.check_hash(file, param)
         return read_documents(self.job.workdir / file.path, filename=file.filename, param=param)
 
-    def _stream(self, texts: Sequence[TextRow]) -> Stream:
+    def _make_stream(self, texts: Sequence[TextRow]) -> Stream:
         start, end = document_ends(self.tokenizer)
-        return chain((tokenize(self.tokenizer, row.text) for row in texts), start=start, end=end)
+        return chain_documents((tokenize_document(self.tokenizer, row.text) for row in texts), start=start, end=end)
 
-    def _split(self, file: DataFile, stream: Stream) -> Split[Any]:
-        windows = stream.windows(self.max_length, across=self.hyperparameters.attend_across_documents)
+    def _make_split(self, file: DataFile, stream: Stream) -> Split[Any]:
+        windows = stream.cut_windows(self.max_length, across=self.hyperparameters.attend_across_documents)
         return Split(file, windows, read=stream.documents, tokens=windows.tokens, trained_tokens=windows.tokens)
 
     def _window_length(self, tokens: int) -> int:
@@ -170,7 +170,7 @@ class PretrainingRecipe(Recipe):
             )
         return length
 
-    def _tell_unknown(self, stream: Stream, filename: str) -> None:
+    def _warn_about_unknown_characters(self, stream: Stream, filename: str) -> None:
         if self.hyperparameters.tokenizer != "char":
             return
         missing = int((stream.targets == self.tokenizer.convert_tokens_to_ids(UNKNOWN)).sum())

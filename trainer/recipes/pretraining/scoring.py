@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from trainer.engine.data.tokens import IGNORED
-from trainer.engine.scoring.evaluate import SUBSET_TOKENS, evaluating
+from trainer.engine.scoring.evaluate import SUBSET_TOKENS, evaluation_mode
 from trainer.kit.auto import rows_a_pass
 from trainer.kit.errors import TrainerError
 from trainer.kit.statistics import Measure, token_measures
-from trainer.recipes.pretraining.packing import Window, Windows, collate
+from trainer.recipes.pretraining.packing import Window, Windows, collate_windows
 
 
 def token_scores(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,7 +27,7 @@ def token_scores(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torc
     return nll, (logits.detach().argmax(-1) == labels) & (labels != IGNORED)
 
 
-def subset(windows: Windows) -> list[Window]:
+def subset_windows(windows: Windows) -> list[Window]:
     """Return evenly spaced windows with about as many tokens as other methods' evaluations on the way."""
     stride = max(1, windows.tokens // max(SUBSET_TOKENS, 8 * windows.length))
     return windows[::stride]
@@ -37,8 +37,8 @@ def score_windows(model: Any, windows: Sequence[Window], pad_id: int) -> tuple[M
     """Return loss and token accuracy of the windows. Raises TrainerError (`loss_not_finite`)."""
     losses: list[float] = []
     hits: list[float] = []
-    with evaluating(model):
-        for batch in _batches(windows, pad_id, model.device):
+    with evaluation_mode(model):
+        for batch in _window_batches(windows, pad_id, model.device):
             nll, right = token_scores(model, batch)
             losses += nll.double().sum(1).tolist()
             hits += right.sum(1).tolist()
@@ -47,21 +47,21 @@ def score_windows(model: Any, windows: Sequence[Window], pad_id: int) -> tuple[M
     return token_measures([window.line for window in windows], losses, hits, [len(window) for window in windows])
 
 
-def keeps_apart(model: Any) -> bool:
+def keeps_documents_apart(model: Any) -> bool:
     """Return whether a document's logits are the same behind another document as alone."""
     size = 6
     ids = torch.arange(2 * size, device=model.device).view(2, size) % model.config.get_text_config().vocab_size
     place = torch.arange(size, device=model.device)
-    with evaluating(model):
+    with evaluation_mode(model):
         alone = model(input_ids=ids[1:], position_ids=place[None], use_cache=False).logits.float()
         packed = model(input_ids=ids.view(1, -1), position_ids=place.repeat(2)[None], use_cache=False).logits.float()
     scale = float(alone.abs().max())
     return bool((packed[:, size:] - alone).abs().max() <= (1e-4 if alone.dtype == model.dtype else 0.05) * scale)
 
 
-def _batches(windows: Sequence[Window], pad_id: int, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
+def _window_batches(windows: Sequence[Window], pad_id: int, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
     # All windows but a file's last are of one length, so their order is kept.
     size = rows_a_pass(device.type, max(len(window) for window in windows))
     for start in range(0, len(windows), size):
-        batch = collate(windows[start : start + size], pad_id)
+        batch = collate_windows(windows[start : start + size], pad_id)
         yield {name: values.to(device) for name, values in batch.items()}

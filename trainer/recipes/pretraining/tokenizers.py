@@ -37,9 +37,9 @@ def make_tokenizer(
         tokenizer.chat_template = tokenizer.chat_template or CHAT_TEMPLATE
         return tokenizer
     if isinstance(choice, TrainedTokenizer):
-        backend = _trained(texts, choice.vocabulary)
+        backend = _train_bpe(texts, choice.vocabulary)
     else:
-        backend = _bytes() if choice == "byte" else _characters(texts)
+        backend = _byte_tokenizer() if choice == "byte" else _character_tokenizer(texts)
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -53,15 +53,15 @@ def make_tokenizer(
     )
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def tokenize_document(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Return the tokens of a document. Words like `<|im_end|>` in it are text, never special tokens."""
     ids: list[int] = []
-    for part in parts(text, PART_CHARACTERS):
+    for part in split_text(text, PART_CHARACTERS):
         ids += tokenizer(part, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     return ids
 
 
-def parts(text: str, size: int) -> Iterable[str]:
+def split_text(text: str, size: int) -> Iterable[str]:
     """Cut a long text after line ends, where the next line begins with a letter or the like.
 
     Tokenizers end a word there anyway, so that the parts' tokens are the whole text's.
@@ -92,15 +92,15 @@ def document_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     return (int(opening[0]) if begins else end), end
 
 
-def _bytes() -> Tokenizer:
-    vocabulary = {token: number for number, token in enumerate([*SPECIALS, *sorted(_alphabet())])}
+def _byte_tokenizer() -> Tokenizer:
+    vocabulary = {token: number for number, token in enumerate([*SPECIALS, *sorted(_byte_alphabet())])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
-def _characters(texts: Sequence[str]) -> Tokenizer:
+def _character_tokenizer(texts: Sequence[str]) -> Tokenizer:
     characters = sorted(set(CHAT_CHARACTERS).union(*texts))
     vocabulary = {token: number for number, token in enumerate([*SPECIALS, UNKNOWN, *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token=UNKNOWN))
@@ -110,20 +110,20 @@ def _characters(texts: Sequence[str]) -> Tokenizer:
     return tokenizer
 
 
-def _trained(texts: Sequence[str], vocabulary: int) -> Tokenizer:
+def _train_bpe(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=list(SPECIALS),
-        initial_alphabet=sorted(_alphabet()),
+        initial_alphabet=sorted(_byte_alphabet()),
         show_progress=False,
     )
-    cut = (part for text in texts for part in parts(text, PART_CHARACTERS))
+    cut = (part for text in texts for part in split_text(text, PART_CHARACTERS))
     tokenizer.train_from_iterator(cut, trainer)
     return tokenizer
 
 
-def _alphabet() -> list[str]:
+def _byte_alphabet() -> list[str]:
     return pre_tokenizers.ByteLevel.alphabet()

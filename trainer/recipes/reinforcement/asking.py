@@ -14,9 +14,9 @@ from jinja2.exceptions import TemplateError
 
 from trainer.contract.rows import ChatRow, Message
 from trainer.engine.onpolicy.roles import Role
-from trainer.engine.onpolicy.rollout import Sampling, sample
-from trainer.engine.onpolicy.scorers import texts_of
-from trainer.graders import Failure, Question, Reply
+from trainer.engine.onpolicy.rollout import RolloutSampling, sample
+from trainer.engine.onpolicy.scorers import decode_responses
+from trainer.graders import Failure, GraderQuestion, Reply
 from trainer.kit.errors import TrainerError
 
 if TYPE_CHECKING:
@@ -35,48 +35,48 @@ class ModelGraders:
     def __init__(self, recipe: OnPolicyRecipe) -> None:
         self._recipe = recipe
 
-    def ask_all(self, questions: Sequence[Question]) -> list[Reply | Failure]:
+    def ask_all(self, questions: Sequence[GraderQuestion]) -> list[Reply | Failure]:
         """Return the replies in the questions' order. Raises TrainerError where a model is not at hand."""
         found: dict[int, Reply | Failure] = {}
         alike: dict[str, list[int]] = {}
         for number, question in enumerate(questions):
             alike.setdefault(json.dumps([question.model, question.sampling], sort_keys=True), []).append(number)
         for numbers in alike.values():
-            found |= zip(numbers, self._answered([questions[number] for number in numbers]), strict=True)
+            found |= zip(numbers, self._answer_alike([questions[number] for number in numbers]), strict=True)
         return [found[number] for number in range(len(questions))]
 
-    def _answered(self, questions: Sequence[Question]) -> list[Reply | Failure]:
+    def _answer_alike(self, questions: Sequence[GraderQuestion]) -> list[Reply | Failure]:
         """Answer questions of one model and one sampling."""
-        role, given = self._role(questions[0].model), questions[0].sampling
+        role, given = self._find_role(questions[0].model), questions[0].sampling
         room = int(given.get("max_completion_tokens") or MAX_TOKENS)
-        prompts = [self._prompt(question, room) for question in questions]
+        prompts = [self._tokenize_question(question, room) for question in questions]
         asked = [prompt for prompt in prompts if not isinstance(prompt, Failure)]
-        replies = iter(self._draw(role, asked, given, room) if asked else [])
+        replies = iter(self._draw_replies(role, asked, given, room) if asked else [])
         return [prompt if isinstance(prompt, Failure) else next(replies) for prompt in prompts]
 
-    def _draw(self, role: Role, asked: list[tuple[int, ...]], given: dict[str, Any], room: int) -> list[Reply]:
+    def _draw_replies(self, role: Role, asked: list[tuple[int, ...]], given: dict[str, Any], room: int) -> list[Reply]:
         own = self._recipe.algorithm.sampling
         temperature = float(given.get("temperature") or 0.0)
-        sampling = Sampling(
+        sampling = RolloutSampling(
             max_new_tokens=room,
             temperature=temperature or 1.0,
             top_p=float(given.get("top_p") or 1.0) if temperature else _LIKELIEST,
             stops=own.stops,
             pad_id=own.pad_id,
         )
-        with self._recipe.roles.acting(role) as model:
+        with self._recipe.roles.act_as(role) as model:
             drawn = sample(model, asked, sampling, int(given.get("seed") or 0) % _SEEDS)
         assert drawn is not None, "nothing asks it to stop"
-        texts = texts_of(self._recipe.template, drawn)
+        texts = decode_responses(self._recipe.template, drawn)
         return [Reply(text=text, cut=not response.ended) for text, response in zip(texts, drawn, strict=True)]
 
-    def _prompt(self, question: Question, room: int) -> tuple[int, ...] | Failure:
+    def _tokenize_question(self, question: GraderQuestion, room: int) -> tuple[int, ...] | Failure:
         template = self._recipe.template
         messages = tuple(Message.model_validate(one) for one in question.messages)
         try:
             # A row ends with an answer; the template's own form of the messages before it is what is asked.
             row = ChatRow(messages=(*messages, Message(role="assistant", content="")))
-            rendered, tools = template.messages(row)
+            rendered, tools = template.prepare_messages(row)
             text = template.render(rendered[:-1], tools, prompt=True)
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             return Failure("model_grader_server_error", f"the model's chat template cannot render the input: {error}")
@@ -89,7 +89,7 @@ class ModelGraders:
             )
         return tuple(ids)
 
-    def _role(self, name: str) -> Role:
+    def _find_role(self, name: str) -> Role:
         spec = self._recipe.job.spec
         if name == spec.base.id:
             return "base"

@@ -10,14 +10,25 @@ from typing import Any
 from trainer.contract.result import ExitCode
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
-from trainer.engine.onpolicy.rollout import Response
-from trainer.engine.onpolicy.scorers import texts_of
-from trainer.graders import AnyGrader, Failure, Grade, Question, Reply, Sample, Tools, grade, models, sources
+from trainer.engine.onpolicy.rollout import SampledResponse
+from trainer.engine.onpolicy.scorers import decode_responses
+from trainer.graders import (
+    AnyGrader,
+    Failure,
+    Grade,
+    GraderQuestion,
+    Reply,
+    Sample,
+    Tools,
+    grade_sample,
+    grader_models,
+    python_sources,
+)
 from trainer.graders.sandbox import run_python_on_all
 from trainer.kit.errors import TrainerError
 
 PLACE = "method.reinforcement.grader"
-AskAll = Callable[[Sequence[Question]], list[Reply | Failure]]
+AskAll = Callable[[Sequence[GraderQuestion]], list[Reply | Failure]]
 Call = tuple[Mapping[str, Any], Mapping[str, Any]]
 _CALL_BEGINS, _CALL_ENDS = re.compile(r"<tool_call>\s*(?=\{)"), re.compile(r"\}\s*</tool_call>")
 _ANSWERS_FAULTS = (
@@ -40,37 +51,37 @@ class Grading:
     ) -> None:
         self.failed = 0.0
         self._template, self._grader, self._ask_all, self._warn = template, grader, ask_all, warn
-        self._needs_tools = bool(models(grader) or sources(grader))
+        self._needs_tools = bool(grader_models(grader) or python_sources(grader))
         self._told = False
 
-    def __call__(self, prompts: Sequence[TokenizedPrompt], responses: Sequence[Response]) -> list[float]:
+    def __call__(self, prompts: Sequence[TokenizedPrompt], responses: Sequence[SampledResponse]) -> list[float]:
         """Return the rewards."""
-        samples = [sample_of(text) for text in texts_of(self._template, responses)]
+        samples = [parse_sample(text) for text in decode_responses(self._template, responses)]
         scenes = [(prompt.item or {}, sample) for prompt, sample in zip(prompts, samples, strict=True)]
-        grades = self._grades(scenes, self._tools(scenes))
-        self._look_at_failures(prompts, grades)
+        grades = self._grade_all(scenes, self._prepare_tools(scenes))
+        self._review_failures(prompts, grades)
         return [one.reward for one in grades]
 
-    def _grades(self, scenes: Sequence[tuple[Mapping[str, Any], Sample]], tools: Tools) -> list[Grade]:
-        return [grade(self._grader, item=item, sample=sample, tools=tools) for item, sample in scenes]
+    def _grade_all(self, scenes: Sequence[tuple[Mapping[str, Any], Sample]], tools: Tools) -> list[Grade]:
+        return [grade_sample(self._grader, item=item, sample=sample, tools=tools) for item, sample in scenes]
 
-    def _tools(self, scenes: Sequence[tuple[Mapping[str, Any], Sample]]) -> Tools:
+    def _prepare_tools(self, scenes: Sequence[tuple[Mapping[str, Any], Sample]]) -> Tools:
         """Let the grader ask for what it wants, do that, and return tools that have it at hand."""
         if not self._needs_tools:
             return Tools()
-        wanted = _Wanted()
-        self._grades(scenes, Tools(ask=wanted.ask, run_python=wanted.run_python))
+        wanted = _RequestRecorder()
+        self._grade_all(scenes, Tools(ask=wanted.record_question, run_python=wanted.record_call))
         replies = dict(zip(wanted.questions, self._ask_all(list(wanted.questions.values())), strict=True))
         rewards: dict[tuple[str, str], float | Failure] = {}
         for source, calls in wanted.calls.items():
             found = run_python_on_all(source, list(calls.values()))
             rewards |= {(source, key): reward for key, reward in zip(calls, found, strict=True)}
         return Tools(
-            ask=lambda question: _told(replies[question.model_dump_json()]),
-            run_python=lambda source, sample, item: _told(rewards[source, _key(sample, item)]),
+            ask=lambda question: _raise_if_failure(replies[question.model_dump_json()]),
+            run_python=lambda source, sample, item: _raise_if_failure(rewards[source, _call_key(sample, item)]),
         )
 
-    def _look_at_failures(self, prompts: Sequence[TokenizedPrompt], grades: Sequence[Grade]) -> None:
+    def _review_failures(self, prompts: Sequence[TokenizedPrompt], grades: Sequence[Grade]) -> None:
         failures = [(prompt.line, one.errors) for prompt, one in zip(prompts, grades, strict=True) if one.failed]
         self.failed = len(failures) / len(grades)
         if not failures:
@@ -100,25 +111,25 @@ class Grading:
             )
 
 
-class _Wanted:
+class _RequestRecorder:
     """Writes down what graders ask for, each thing once, in the order of asking."""
 
     def __init__(self) -> None:
-        self.questions: dict[str, Question] = {}
+        self.questions: dict[str, GraderQuestion] = {}
         self.calls: dict[str, dict[str, Call]] = {}
 
-    def ask(self, question: Question) -> Reply:
+    def record_question(self, question: GraderQuestion) -> Reply:
         """Write a question down; there is no reply yet."""
         self.questions.setdefault(question.model_dump_json(), question)
         raise Failure("other_error", "not asked yet")
 
-    def run_python(self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]) -> float:
+    def record_call(self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]) -> float:
         """Write a call down; there is no reward yet."""
-        self.calls.setdefault(source, {}).setdefault(_key(sample, item), (sample, item))
+        self.calls.setdefault(source, {}).setdefault(_call_key(sample, item), (sample, item))
         raise Failure("other_error", "not run yet")
 
 
-def sample_of(text: str) -> Sample:
+def parse_sample(text: str) -> Sample:
     """Return an answer as graders see it, its calls of tools in the Hermes form that open models write."""
     calls: list[dict[str, Any]] = []
     for number, written in enumerate(_calls_in(text)):
@@ -130,7 +141,7 @@ def sample_of(text: str) -> Sample:
         said = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         function = {"name": name, "arguments": said}
         calls.append({"id": f"call_{number}", "type": "function", "function": function})
-    return Sample.of(text, calls)
+    return Sample.from_text(text, calls)
 
 
 def _calls_in(text: str) -> Iterator[str]:
@@ -147,11 +158,11 @@ def _calls_in(text: str) -> Iterator[str]:
         begins = _CALL_BEGINS.search(text, ends.end())
 
 
-def _key(sample: Mapping[str, Any], item: Mapping[str, Any]) -> str:
+def _call_key(sample: Mapping[str, Any], item: Mapping[str, Any]) -> str:
     return json.dumps([sample, item], ensure_ascii=True)
 
 
-def _told(found: Any) -> Any:
+def _raise_if_failure(found: Any) -> Any:
     if isinstance(found, Failure):
         raise found
     return found

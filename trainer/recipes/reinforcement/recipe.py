@@ -11,12 +11,12 @@ from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.reinforcement import ReinforcementHyperparameters, ReinforcementMethod
 from trainer.contract.result import ExitCode
 from trainer.contract.rows import ItemRow, PromptRow
-from trainer.engine.data.splits import lines_in_words
+from trainer.engine.data.splits import format_lines
 from trainer.engine.onpolicy.answers import Answers
-from trainer.engine.onpolicy.rollout import Sampling
+from trainer.engine.onpolicy.rollout import RolloutSampling
 from trainer.engine.onpolicy.scorers import Scorer
-from trainer.engine.onpolicy.updates import Sums, UpdateSettings
-from trainer.graders import AnyGrader, Failure, needs, sources
+from trainer.engine.onpolicy.updates import UpdateSettings, UpdateSums
+from trainer.graders import AnyGrader, Failure, python_sources, required_fields
 from trainer.graders.sandbox import check_python
 from trainer.graders.templates import has_field
 from trainer.kit.errors import TrainerError
@@ -37,9 +37,9 @@ class GradedGrpo(Grpo):
         """The grader's place on the wire."""
         return PLACE
 
-    def report(self, answers: Answers, sums: Sums) -> dict[str, float]:
+    def report_iteration(self, answers: Answers, sums: UpdateSums) -> dict[str, float]:
         """Return the iteration's means; `grader_errors` is the share of answers that could not be graded."""
-        return {**super().report(answers, sums), "grader_errors": self.score.failed}
+        return {**super().report_iteration(answers, sums), "grader_errors": self.score.failed}
 
 
 class ReinforcementRecipe(GroupRecipe):
@@ -48,7 +48,7 @@ class ReinforcementRecipe(GroupRecipe):
     row: ClassVar[type[PromptRow]] = ItemRow
 
     @property
-    def asked(self) -> ReinforcementHyperparameters:
+    def reinforcement_hyperparameters(self) -> ReinforcementHyperparameters:
         """The hyperparameters as they were asked for."""
         return cast(ReinforcementHyperparameters, self.hyperparameters)
 
@@ -59,11 +59,11 @@ class ReinforcementRecipe(GroupRecipe):
         assert isinstance(method, ReinforcementMethod)
         return method.reinforcement.grader
 
-    def read(self) -> None:
+    def read_data(self) -> None:
         """Check the grader and read the rows. Raises TrainerError (`invalid_grader`, `python_graders_off`, …)."""
         self._check_sources()
-        super().read()
-        effort = self.asked.reasoning_effort
+        super().read_data()
+        effort = self.reinforcement_hyperparameters.reasoning_effort
         if effort != "default":
             self.job.warn(
                 f"reasoning_effort {effort} changes nothing: {self.job.spec.base.id} has no such setting. How long its "
@@ -72,20 +72,20 @@ class ReinforcementRecipe(GroupRecipe):
 
     def check_rows(self, file: DataFile, rows: Sequence[PromptRow], param: str) -> None:
         """Check that rows have every field that the grader's templates name."""
-        for path in needs(self.grader):
+        for path in required_fields(self.grader):
             lacking = [row.line for row in rows if isinstance(row, ItemRow) and not has_field(row.item, path)]
             if lacking:
                 name = ".".join(str(step) for step in path)
                 raise TrainerError(
                     f"invalid_{param}",
                     f"{file.filename}: the grader asks for {{{{item.{name}}}}}, which is missing at "
-                    f"{lines_in_words(lacking)}.",
+                    f"{format_lines(lacking)}.",
                     param=param,
                 )
 
-    def make_algorithm(self, sampling: Sampling, score: Scorer, settings: UpdateSettings) -> GradedGrpo:
+    def make_algorithm(self, sampling: RolloutSampling, score: Scorer, settings: UpdateSettings) -> GradedGrpo:
         """Return GRPO."""
-        return GradedGrpo(self.roles, sampling, score, self.asked, settings)
+        return GradedGrpo(self.roles, sampling, score, self.reinforcement_hyperparameters, settings)
 
     def make_scorer(self) -> Grading:
         """Score answers by the grader."""
@@ -93,12 +93,12 @@ class ReinforcementRecipe(GroupRecipe):
 
     def answers_a_pass(self, minibatch: int) -> int:
         """Cut a minibatch into as many passes as `gradient_accumulation_steps`; `auto` is as few as fit."""
-        passes = self.asked.gradient_accumulation_steps
-        return self.fitting if passes == "auto" else math.ceil(minibatch / passes)
+        passes = self.reinforcement_hyperparameters.gradient_accumulation_steps
+        return self.rows_fitting_pass if passes == "auto" else math.ceil(minibatch / passes)
 
-    def plan(self) -> Resolved:
+    def plan_hyperparameters(self) -> Resolved:
         """Turn every `auto` into a number, by the names of the wire: `batch_size` is the prompts of an iteration."""
-        resolved, given = super().plan(), self.asked
+        resolved, given = super().plan_hyperparameters(), self.reinforcement_hyperparameters
         named = {
             "batch_size": self.prompts_an_iteration,
             "compute_multiplier": 1.0 if given.compute_multiplier == "auto" else given.compute_multiplier,
@@ -109,7 +109,7 @@ class ReinforcementRecipe(GroupRecipe):
         return resolved.model_copy(update={"settings": {**resolved.settings, **named}})
 
     def _check_sources(self) -> None:
-        written = sources(self.grader)
+        written = python_sources(self.grader)
         if written and not self.job.spec.python_graders:
             raise TrainerError(
                 "python_graders_off",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from trainer.contract.methods.reward import RewardHyperparameters
-from trainer.engine.loop.training_loop import JobLoop, Scored
+from trainer.engine.loop.training_loop import JobLoop, ScoredBatch
 from trainer.engine.recipe import Recipe
 from trainer.engine.reward.model import last_scores
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.recipes.reward.losses import pair_losses
 from trainer.recipes.reward.rankings import collate_rankings
 
@@ -16,17 +16,17 @@ from trainer.recipes.reward.rankings import collate_rankings
 class RewardLoop(JobLoop):
     """The loss of a prompt is the mean over its pairs; prompts count alike."""
 
-    def __init__(self, recipe: Recipe, progress: Progress, given: RewardHyperparameters) -> None:
+    def __init__(self, recipe: Recipe, progress: TrainingProgress, given: RewardHyperparameters) -> None:
         self._given = given
         super().__init__(
             recipe,
             progress,
             rows=recipe.training.rows,
-            lengths=recipe.lengths(),
+            lengths=recipe.row_lengths(),
             collate=lambda batch: collate_rankings(batch, recipe.pad_id),
         )
 
-    def loss(self, model: Any, batch: Any) -> Scored:
+    def score_batch(self, model: Any, batch: Any) -> ScoredBatch:
         """Return the sum of the prompts' losses."""
         scores = last_scores(model, batch)
         given = self._given
@@ -35,7 +35,7 @@ class RewardLoop(JobLoop):
         )
         differences = (scores[batch["pairs"][:, 0]] - scores[batch["pairs"][:, 1]]).detach()
         right = float((differences > 0).sum()) + 0.5 * float((differences == 0).sum())
-        return Scored(
+        return ScoredBatch(
             total=(losses * batch["weights"]).sum(),
             tokens=int(batch["attention_mask"].sum()),
             metrics={
@@ -45,6 +45,6 @@ class RewardLoop(JobLoop):
             },
         )
 
-    def count(self, batch: Any) -> int:
+    def count_items(self, batch: Any) -> int:
         """Return the prompts."""
         return int(batch["prompts"])

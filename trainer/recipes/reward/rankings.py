@@ -26,17 +26,17 @@ class Ranking:
     ranks: tuple[int, ...]
     scores: tuple[float | None, ...]
 
-    def pairs(self) -> Iterator[tuple[int, int]]:
+    def iter_pairs(self) -> Iterator[tuple[int, int]]:
         """Yield each pair of numbers of responses, the better first."""
         for better, high in enumerate(self.ranks):
             yield from ((better, worse) for worse, low in enumerate(self.ranks) if high < low)
 
-    def margin(self, better: int, worse: int) -> float:
+    def score_margin(self, better: int, worse: int) -> float:
         """Return by how much the better one's own score is higher, 0 where one of them has none."""
         high, low = self.scores[better], self.scores[worse]
         return 0.0 if high is None or low is None else high - low
 
-    def fitting(self, limit: int) -> Ranking | None:
+    def fit_within(self, limit: int) -> Ranking | None:
         """Return the ranking of the responses within `limit` tokens, None where no pair of them is left."""
         kept = [number for number, row in enumerate(self.responses) if len(row.input_ids) <= limit]
         if len({self.ranks[number] for number in kept}) < 2:
@@ -64,9 +64,9 @@ def tokenize_rankings(
     Raises TrainerError (`unsupported_conversation`; `invalid_training_file`, … if a prompt leaves no room for a
     response in the model's context), naming the lines.
     """
-    rankings = [_tokenize(template, row, param) for row in rows]
+    rankings = [_tokenize_ranking(template, row, param) for row in rows]
     too_long = [row.line for row in rankings if min(map(prompt_length, row.responses)) >= context]
-    _refuse(
+    _refuse_rows(
         [
             f"line {line}: the prompt leaves no room for a response in the context of {context} tokens"
             for line in too_long
@@ -77,7 +77,7 @@ def tokenize_rankings(
     return rankings
 
 
-def _refuse(problems: Sequence[str], filename: str, param: str) -> None:
+def _refuse_rows(problems: Sequence[str], filename: str, param: str) -> None:
     if problems:
         rest = len(problems) - SHOWN_PROBLEMS
         more = f"; and {rest} more" if rest > 0 else ""
@@ -87,7 +87,7 @@ def _refuse(problems: Sequence[str], filename: str, param: str) -> None:
         )
 
 
-def _tokenize(template: ChatTemplate, row: RankingRow, param: str) -> Ranking:
+def _tokenize_ranking(template: ChatTemplate, row: RankingRow, param: str) -> Ranking:
     conversations = [
         last_turn(ChatRow(messages=(*row.input.messages, *response.messages), tools=row.input.tools, line=row.line))
         for response in row.responses
@@ -111,10 +111,10 @@ def collate_rankings(rows: Sequence[Ranking], pad_id: int) -> dict[str, torch.Te
     margins: list[float] = []
     start = 0
     for row in rows:
-        own = list(row.pairs())
+        own = list(row.iter_pairs())
         pairs += [(start + better, start + worse) for better, worse in own]
         weights += [1 / len(own)] * len(own)
-        margins += [row.margin(better, worse) for better, worse in own]
+        margins += [row.score_margin(better, worse) for better, worse in own]
         start += len(row.responses)
     return {
         **collate_sequences([response.input_ids for row in rows for response in row.responses], pad_id),

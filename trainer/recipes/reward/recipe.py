@@ -14,7 +14,7 @@ from trainer.contract.methods.reward import RewardHyperparameters
 from trainer.contract.rows import RankingRow
 from trainer.engine.adapter_export import TOLERANCE, VERIFIED_ROWS, Verification, require_close
 from trainer.engine.data.batches import collate_sequences
-from trainer.engine.data.splits import Split, lines_in_words
+from trainer.engine.data.splits import Split, format_lines
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.models.load import load_tokenizer
 from trainer.engine.recipe import Recipe
@@ -25,10 +25,10 @@ from trainer.engine.reward.model import (
     score_sequences,
     separate_padding,
 )
-from trainer.engine.scoring.evaluate import SUBSET_TOKENS, evaluating
+from trainer.engine.scoring.evaluate import SUBSET_TOKENS, evaluation_mode
 from trainer.kit.errors import TrainerError
 from trainer.kit.plot_spec import PlotSpec
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
 from trainer.recipes.reward.loop import RewardLoop
 from trainer.recipes.reward.losses import pair_losses
@@ -47,22 +47,22 @@ class RewardRecipe(Recipe):
     validation: Split[Ranking] | None = None
 
     @property
-    def given(self) -> RewardHyperparameters:
+    def requested_hyperparameters(self) -> RewardHyperparameters:
         """The hyperparameters as asked for."""
         assert isinstance(self.hyperparameters, RewardHyperparameters)
         return self.hyperparameters
 
-    def read(self) -> None:
+    def read_data(self) -> None:
         """Tokenize each response with its prompt. Responses that do not fit are left out, never cut."""
         self.open_base()
         spec = self.job.spec
-        read = [(spec.training, self._tokenized(spec.training, "training_file"))]
+        read = [(spec.training, self._tokenize_file(spec.training, "training_file"))]
         if spec.validation:
-            read.append((spec.validation, self._tokenized(spec.validation, "validation_file")))
-        limit = self.limit(max((len(r.input_ids) for row in read[0][1] for r in row.responses), default=0))
-        splits = [self._split(file, rows, limit) for file, rows in read]
+            read.append((spec.validation, self._tokenize_file(spec.validation, "validation_file")))
+        limit = self.set_max_length(max((len(r.input_ids) for row in read[0][1] for r in row.responses), default=0))
+        splits = [self._make_split(file, rows, limit) for file, rows in read]
         self.training, self.validation = splits[0], splits[1] if len(splits) > 1 else None
-        self.tell_losses("pair of responses")
+        self.warn_about_dropped_rows("pair of responses")
         ends = {row.input_ids[-1] for split in splits for ranking in split.rows for row in ranking.responses}
         if separate_padding(self.tokenizer, ends):
             self.job.warn(
@@ -70,46 +70,48 @@ class RewardRecipe(Recipe):
                 "instead. Set pad_token_id of the loaded model to that of the tokenizer in the result."
             )
 
-    def lengths(self) -> list[int]:
+    def row_lengths(self) -> list[int]:
         """Return each ranking's tokens with the padding up to its longest response."""
         return [len(row.responses) * max(len(r.input_ids) for r in row.responses) for row in self.training.rows]
 
-    def parts(self, row: Ranking) -> list[tuple[str, TokenizedRow]]:
+    def preview_parts(self, row: Ranking) -> list[tuple[str, TokenizedRow]]:
         """Return the responses; each is scored at its last token, which is all that the loss looks at."""
         return [
             (f"response of rank {rank}", replace(response, trained=(*[False] * (len(response.input_ids) - 1), True)))
             for rank, response in zip(row.ranks, row.responses, strict=True)
         ]
 
-    def sizes(self) -> list[int]:
+    def row_tokens(self) -> list[int]:
         """Return each ranking's tokens, padding left out."""
         return [row.tokens for row in self.training.rows]
 
-    def load(self) -> None:
+    def prepare_model(self) -> None:
         """Load the base with a score head, and with the start adapter's weights where the job goes on from one."""
-        self.settle()
+        self.settle_hyperparameters()
         base = load_classifier(self.job.base, self.dtype.dtype, self.pad_id, self.resolved.quantization)
         self.model = new_reward_model(base, self.resolved, self.job.start)
 
-    def measure(self, *, full: bool = True) -> tuple[Measure, ...]:
+    def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Return pair accuracy, margin, how often the best response comes first, and loss; prompts are the clusters."""
         rows = self.measured.rows
         if not (full and self.validation):
             rows = rows[:: max(1, sum(row.tokens for row in rows) // SUBSET_TOKENS)]
         flat = score_sequences(self.model, [response for row in rows for response in row.responses], self.pad_id)
         places = iter(flat)
-        return ranking_measures(rows, [[next(places) for _ in row.responses] for row in rows], self.given)
+        return ranking_measures(
+            rows, [[next(places) for _ in row.responses] for row in rows], self.requested_hyperparameters
+        )
 
-    def make_loop(self, progress: Progress) -> RewardLoop:
+    def make_loop(self, progress: TrainingProgress) -> RewardLoop:
         """Return the loop."""
-        return RewardLoop(self, progress, self.given)
+        return RewardLoop(self, progress, self.requested_hyperparameters)
 
-    def verify(self, folder: Path) -> Verification:
+    def verify_result(self, folder: Path) -> Verification:
         """Reload base, adapter and tokenizer as others do, and compare the scores that their classes give.
 
         Raises TrainerError (`export_mismatch`).
         """
-        rows = self.probes()
+        rows = self.probe_rows()
         pad_id = load_tokenizer(folder).pad_token_id
         assert isinstance(pad_id, int)
         reloaded = load_reward_model(self.job.base, folder, self.dtype.dtype, pad_id)
@@ -118,21 +120,21 @@ class RewardRecipe(Recipe):
             for name, value in collate_sequences([row.input_ids for row in rows], pad_id).items()
         }
         ours = torch.tensor(score_sequences(self.model, rows, self.pad_id))
-        with evaluating(reloaded):
+        with evaluation_mode(reloaded):
             theirs = reloaded(**batch, use_cache=False).logits[:, 0].float().cpu()
         difference = float((ours - theirs).abs().max())
         tolerance = TOLERANCE[self.dtype.dtype] * max(1.0, float(ours.abs().max()))
         return require_close("reward model", "scores", difference, tolerance, rows=len(rows))
 
-    def probes(self) -> Sequence[TokenizedRow]:
+    def probe_rows(self) -> Sequence[TokenizedRow]:
         """Return a few responses of different lengths."""
         responses = [response for row in self.measured.rows[:VERIFIED_ROWS] for response in row.responses]
         return responses[: 2 * VERIFIED_ROWS]
 
-    def _tokenized(self, file: DataFile, param: str) -> list[Ranking]:
+    def _tokenize_file(self, file: DataFile, param: str) -> list[Ranking]:
         rows = self.read_file(file, param, RankingRow)
         found = tokenize_rankings(self.template, rows, filename=file.filename, context=self.context, param=param)
-        if self.given.margin:
+        if self.requested_hyperparameters.margin:
             self._check_scores(file, found, param)
         return found
 
@@ -148,19 +150,19 @@ class RewardRecipe(Recipe):
             )
         if without:
             self.job.warn(
-                f"{file.filename}: {len(without)} ranking(s) lack a response's score, at {lines_in_words(without)}: "
+                f"{file.filename}: {len(without)} ranking(s) lack a response's score, at {format_lines(without)}: "
                 "the margin of those pairs is 0."
             )
 
-    def _split(self, file: DataFile, rankings: Sequence[Ranking], limit: int) -> Split[Ranking]:
-        fitting = [(row, row.fitting(limit)) for row in rankings]
+    def _make_split(self, file: DataFile, rankings: Sequence[Ranking], limit: int) -> Split[Ranking]:
+        fitting = [(row, row.fit_within(limit)) for row in rankings]
         kept = [short for _, short in fitting if short]
         shorter = [(row.line, len(row.responses) - len(short.responses)) for row, short in fitting if short]
         lines = [line for line, missing in shorter if missing]
         if lines:
             self.job.warn(
                 f"{file.filename}: {sum(missing for _, missing in shorter)} response(s) are longer than {limit} tokens "
-                f"with their prompt and were left out of their rankings, at {lines_in_words(lines)}."
+                f"with their prompt and were left out of their rankings, at {format_lines(lines)}."
             )
         tokens = sum(row.tokens for row in kept)
         return Split(
@@ -178,7 +180,7 @@ def ranking_measures(
 ) -> tuple[Measure, ...]:
     """Return the measures of rankings from the scores of their responses."""
     lines = tuple(row.line for row in rows)
-    pairs = [list(row.pairs()) for row in rows]
+    pairs = [list(row.iter_pairs()) for row in rows]
     differences = [
         [own[better] - own[worse] for better, worse in found] for found, own in zip(pairs, scores, strict=True)
     ]
@@ -208,7 +210,7 @@ def ranking_measures(
             better="higher",
             kind="rate",
             lines=lines,
-            sums=tuple(_top1(row, own) for row, own in zip(rows, scores, strict=True)),
+            sums=tuple(_top1_share(row, own) for row, own in zip(rows, scores, strict=True)),
             weights=ones,
         ),
         Measure(
@@ -217,19 +219,19 @@ def ranking_measures(
             unit="nats a prompt",
             better="lower",
             lines=lines,
-            sums=tuple(_loss(row, own, given) for row, own in zip(rows, scores, strict=True)),
+            sums=tuple(_ranking_loss(row, own, given) for row, own in zip(rows, scores, strict=True)),
             weights=ones,
         ),
     )
 
 
-def _top1(row: Ranking, scores: Sequence[float]) -> float:
+def _top1_share(row: Ranking, scores: Sequence[float]) -> float:
     """Return whether the highest score is a best response's; of equally high ones, the part that are."""
     highest = [rank for rank, score in zip(row.ranks, scores, strict=True) if score == max(scores)]
     return sum(rank == min(row.ranks) for rank in highest) / len(highest)
 
 
-def _loss(row: Ranking, scores: Sequence[float], given: RewardHyperparameters) -> float:
+def _ranking_loss(row: Ranking, scores: Sequence[float], given: RewardHyperparameters) -> float:
     batch = collate_rankings([row], 0)
     values = torch.tensor(scores, dtype=torch.float64)
     margins = batch["margins"].double() if given.margin else None

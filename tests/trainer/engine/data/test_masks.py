@@ -9,7 +9,7 @@ import pytest
 from tests.fixtures.tiny_model import make_tokenizer
 from trainer.contract.rows import ChatRow
 from trainer.engine.chat_template.render import ChatTemplate
-from trainer.engine.data.tokens import IGNORED, TokenizedRow, prepare, tokenize_rows
+from trainer.engine.data.tokens import IGNORED, TokenizedRow, fit_rows, tokenize_rows
 from trainer.kit.errors import TrainerError
 
 END = "<|im_end|>"
@@ -178,7 +178,7 @@ def test_rows_too_long_are_cut_and_dropped_by_line() -> None:
         )
         for line, size in ((1, 5), (4, 30), (9, 60))
     ]
-    prepared = prepare(tokenize_rows(chat, rows), 45 + len("assistant"))
+    prepared = fit_rows(tokenize_rows(chat, rows), 45 + len("assistant"))
     assert (prepared.cut, prepared.dropped) == ((4,), (9,))
     assert [row.line for row in prepared.rows] == [1, 4]
     assert prepared.rows[0].trained_tokens == 11

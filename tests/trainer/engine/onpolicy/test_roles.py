@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 from trainer.engine.models.load import load_model
 from trainer.engine.onpolicy.forward import (
-    collate,
+    collate_responses,
     hidden_states,
     last_token_scores,
     response_log_probs,
@@ -59,19 +59,19 @@ def snapshot(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def test_the_reward_on_the_shared_base_scores_as_peft_s_own_class(tiny_base: Path, reward_folder: Path) -> None:
     theirs = AutoPeftModelForSequenceClassification.from_pretrained(str(reward_folder), num_labels=1).eval()
-    batch = collate(PROMPTS, [(10, 11, 12), (12, 13, 14, 15)], 2, "cpu")
+    batch = collate_responses(PROMPTS, [(10, 11, 12), (12, 13, 14, 15)], 2, "cpu")
     with torch.no_grad():
         expected = theirs(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, 0]
     model = policy(tiny_base).eval()
     shaken(model, "default")
     roles = Roles(model, reward=load_reward(reward_folder, model), continued=False, seed=1)
     assert roles.reward is not None
-    with torch.no_grad(), roles.acting("reward") as acting:
+    with torch.no_grad(), roles.act_as("reward") as acting:
         found = last_token_scores(acting, roles.reward.head, batch)
         plain = last_token_scores(acting, roles.value_head, batch)
     assert torch.allclose(found, expected, atol=1e-6)
     assert float(expected.abs().max()) > 1e-3
-    with torch.no_grad(), roles.acting("value") as acting:
+    with torch.no_grad(), roles.act_as("value") as acting:
         assert torch.allclose(last_token_scores(acting, roles.value_head, batch), expected, atol=1e-6)
     assert torch.equal(plain, found)
 
@@ -80,11 +80,11 @@ def test_the_reward_on_a_base_of_its_own_scores_the_same(tiny_base: Path, reward
     model = policy(tiny_base).eval()
     own = load_reward(reward_folder, load_model(tiny_base, "float32"))
     shared = load_reward(reward_folder, model)
-    batch = collate(PROMPTS, RESPONSES, 2, "cpu")
+    batch = collate_responses(PROMPTS, RESPONSES, 2, "cpu")
     roles = Roles(model, reward=own, continued=False, seed=1)
     assert "reward" in model.peft_config
     with torch.no_grad():
-        with roles.acting("reward") as acting:
+        with roles.act_as("reward") as acting:
             assert acting is own.model
             apart = last_token_scores(acting, own.head, batch)
         model.set_adapter("reward")
@@ -103,18 +103,18 @@ def test_only_the_acting_role_gets_gradients_and_the_reference_stays(
         shaken(start, "default")
     start.eval()
     roles = Roles(model, reward=load_reward(reward_folder, model), continued=continued, seed=1)
-    batch = collate(PROMPTS, RESPONSES, 2, "cpu")
+    batch = collate_responses(PROMPTS, RESPONSES, 2, "cpu")
     with torch.no_grad():
         at_start, _ = response_log_probs(start, batch, 1.0)
     before = snapshot(model)
     optimizer = torch.optim.SGD(list(roles.trained.values()), lr=0.5)
 
-    with roles.acting("policy") as acting:
+    with roles.act_as("policy") as acting:
         response_log_probs(acting, batch, 1.0)[0].sum().backward()
     touched = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert touched <= set(roles.policy_parameters)
     assert roles.value_head.weight.grad is None
-    with roles.acting("value") as acting:
+    with roles.act_as("value") as acting:
         response_values(acting, roles.value_head, batch).sum().backward()
     touched = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert touched == {name for name in roles.trained if not name.startswith("value_head")}
@@ -124,9 +124,9 @@ def test_only_the_acting_role_gets_gradients_and_the_reference_stays(
     assert changed
     assert all(".default." in name or ".value." in name for name in changed)
     with torch.no_grad():
-        with roles.acting("reference") as acting:
+        with roles.act_as("reference") as acting:
             reference, _ = response_log_probs(acting, batch, 1.0)
-        with roles.acting("policy") as acting:
+        with roles.act_as("policy") as acting:
             own, _ = response_log_probs(acting, batch, 1.0)
     assert torch.allclose(reference, at_start, atol=1e-6)
     assert not torch.allclose(own, at_start, atol=1e-3)
@@ -138,12 +138,12 @@ def test_values_begin_at_zero_without_a_reward_model_and_shedding_leaves_the_pol
     model = policy(tiny_base)
     shaken(model, "default")
     roles = Roles(model, reward=None, continued=True, seed=1)
-    batch = collate(PROMPTS, RESPONSES, 2, "cpu")
+    batch = collate_responses(PROMPTS, RESPONSES, 2, "cpu")
     with torch.no_grad():
-        with roles.acting("value") as acting:
+        with roles.act_as("value") as acting:
             assert not response_values(acting, roles.value_head, batch).any()
         own = hidden_states(model, batch)
-        roles.shed()
+        roles.drop_other_adapters()
         assert torch.equal(own, hidden_states(model, batch))
     assert list(model.peft_config) == ["default"]
 

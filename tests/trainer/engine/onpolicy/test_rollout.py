@@ -7,7 +7,7 @@ import torch
 
 from tests.trainer.recipes.ppo.worlds import END, PROMPT, VOCABULARY, make_ppo, sampling, tiny_policy
 from trainer.engine.data.order import prompts_of_iteration
-from trainer.engine.onpolicy.forward import collate, response_log_probs
+from trainer.engine.onpolicy.forward import collate_responses, response_log_probs
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
 from trainer.engine.onpolicy.rollout import sample
 from trainer.kit.errors import TrainerError
@@ -75,7 +75,7 @@ def test_outputs_that_are_no_numbers_are_a_collapse() -> None:
 
 
 def test_masks_come_from_lengths_where_padding_is_the_end_token() -> None:
-    batch = collate([(1, 2), (3,)], [(1, END), (2, 2, 2, END)], END, "cpu")
+    batch = collate_responses([(1, 2), (3,)], [(1, END), (2, 2, 2, END)], END, "cpu")
     assert batch.input_ids.tolist() == [[1, 2, 1, END, END], [3, 2, 2, 2, END]]
     assert batch.attention_mask.sum(1).tolist() == [4, 5]
     assert batch.predicting.int().tolist() == [[0, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
@@ -87,7 +87,7 @@ def test_masks_come_from_lengths_where_padding_is_the_end_token() -> None:
 def test_log_probabilities_and_entropies_against_the_whole_forward(temperature: float) -> None:
     model = tiny_policy(6)
     prompts, responses = [(1, 2), (3,)], [(1, END), (2, 2, 2, END)]
-    log_probs, entropies = response_log_probs(model, collate(prompts, responses, END, "cpu"), temperature)
+    log_probs, entropies = response_log_probs(model, collate_responses(prompts, responses, END, "cpu"), temperature)
     place = 0
     for prompt, response in zip(prompts, responses, strict=True):
         with torch.no_grad():
@@ -110,11 +110,11 @@ def test_order_follows_from_seed_and_iteration_and_passes_are_whole() -> None:
 def test_the_ratio_of_the_first_step_is_one_and_a_missing_end_costs() -> None:
     ppo = make_ppo(tiny_policy(7), lambda _p, drawn: [1.0] * len(drawn), missing_eos_penalty=0.25, batch_size=8)
     prompts = [TokenizedPrompt(line, ids) for line, ids in enumerate(PROMPTS, start=1)]
-    answers = ppo.collect(prompts, 0)
+    answers = ppo.collect_answers(prompts, 0)
     assert answers is not None
     assert torch.equal(answers.rewards, torch.where(answers.ended, 1.0, 0.75))
     assert float(answers.kl.abs().max()) < 1e-6
-    facts = ppo.improve(answers, 0)
+    facts = ppo.improve_policy(answers, 0)
     assert facts["first_ratio_error"] <= 1e-6
     assert abs(facts["ratio"] - 1) > 1e-6
     assert facts["updates"] == ppo.hyperparameters.ppo_epochs

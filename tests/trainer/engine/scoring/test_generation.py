@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import torch
 
-from trainer.engine.scoring.generation import draw_tokens, nucleus
+from trainer.engine.scoring.generation import cut_to_nucleus, draw_tokens
 
 
 def test_the_nucleus_is_the_smallest_set_that_reaches_top_p() -> None:
     probabilities = torch.tensor([[0.1, 0.5, 0.4], [0.2, 0.2, 0.6]])
-    assert nucleus(probabilities, 0.85).tolist() == torch.tensor([[0.0, 0.5, 0.4], [0.2, 0.2, 0.6]]).tolist()
-    assert nucleus(probabilities, 1e-9).argmax(-1).tolist() == [1, 2]
-    assert (nucleus(probabilities, 1e-9) > 0).sum(-1).tolist() == [1, 1]
-    assert nucleus(probabilities, 1.0) is probabilities
+    assert cut_to_nucleus(probabilities, 0.85).tolist() == torch.tensor([[0.0, 0.5, 0.4], [0.2, 0.2, 0.6]]).tolist()
+    assert cut_to_nucleus(probabilities, 1e-9).argmax(-1).tolist() == [1, 2]
+    assert (cut_to_nucleus(probabilities, 1e-9) > 0).sum(-1).tolist() == [1, 1]
+    assert cut_to_nucleus(probabilities, 1.0) is probabilities
 
 
 def test_a_row_is_drawn_alone_as_in_a_batch_of_one() -> None:

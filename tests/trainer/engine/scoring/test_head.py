@@ -17,13 +17,13 @@ from trl.trainer.utils import add_fused_lm_head
 from tests.trainer.equivalence import Record, assert_same
 from trainer.contract.methods.base import LoraParameters
 from trainer.contract.methods.supervised import SupervisedHyperparameters
-from trainer.engine.data.batches import collate
+from trainer.engine.data.batches import collate_rows
 from trainer.engine.data.tokens import IGNORED, TokenizedRow
 from trainer.engine.models.adapters import add_adapter
 from trainer.engine.models.load import load_model, load_tokenizer
 from trainer.engine.scoring.evaluate import score_rows
 from trainer.engine.scoring.head import trained_scores
-from trainer.kit.auto import Workload, resolve
+from trainer.kit.auto import Workload, resolve_auto
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 
@@ -40,7 +40,7 @@ ROWS = [row(1, 12, 8, 1), row(2, 31, 20, 2), row(3, 5, 1, 3)]
 
 def _adapted(base: Path) -> PeftModel:
     shape = Workload(lengths=(8,), hidden_size=64, device="cpu", dtype="float32", max_length=64)
-    resolved = resolve(SupervisedHyperparameters(), shape, 3, lora=LoraParameters(rank=4))
+    resolved = resolve_auto(SupervisedHyperparameters(), shape, 3, lora=LoraParameters(rank=4))
     return add_adapter(load_model(base, "float32"), resolved)
 
 
@@ -66,7 +66,7 @@ def plain_loss(model: PeftModel, batch: dict[str, torch.Tensor]) -> torch.Tensor
 
 
 def test_padding_is_masked_by_length_and_the_end_token_is_trained() -> None:
-    batch = collate(ROWS, pad_id=2)
+    batch = collate_rows(ROWS, pad_id=2)
     assert batch["attention_mask"].sum(1).tolist() == [12, 31, 5]
     assert (batch["labels"] != IGNORED).sum(1).tolist() == [4, 11, 4]
     assert batch["labels"][0, 11] == 2
@@ -76,7 +76,7 @@ def test_padding_is_masked_by_length_and_the_end_token_is_trained() -> None:
 def test_loss_and_gradients_are_trl_s(
     model: PeftModel, tiny_base: Path, tmp_path: Path, record_property: Record
 ) -> None:
-    batch = collate(ROWS, pad_id=2)
+    batch = collate_rows(ROWS, pad_id=2)
     log_probs, _ = trained_scores(model, batch, compact=True)
     loss = -log_probs.sum() / log_probs.numel()
     ours = gradients(model, loss)
@@ -101,7 +101,7 @@ def test_loss_and_gradients_are_trl_s(
 
 @pytest.mark.parametrize("compact", [True, False], ids=["compact", "fused"])
 def test_loss_and_gradient_equal_the_plain_head(model: PeftModel, compact: bool) -> None:
-    batch = collate(ROWS, pad_id=2)
+    batch = collate_rows(ROWS, pad_id=2)
     expected = plain_loss(model, batch)
     expected_gradient = gradients(model, expected)
     if not compact:
@@ -116,7 +116,7 @@ def test_loss_and_gradient_equal_the_plain_head(model: PeftModel, compact: bool)
 
 
 def test_hits_are_the_greedy_ones(model: PeftModel) -> None:
-    batch = collate(ROWS, pad_id=2)
+    batch = collate_rows(ROWS, pad_id=2)
     _, hits = trained_scores(model, batch, compact=True)
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
     mask = batch["labels"][:, 1:] != IGNORED
@@ -133,7 +133,7 @@ def test_corpus_scores_do_not_depend_on_batches_and_base_is_the_disabled_adapter
     assert together.sums == pytest.approx(apart.sums, rel=1e-5)
     assert hits == hits_apart
     assert together.weights == (4.0, 11.0, 4.0)
-    batch = collate(ROWS, pad_id=2)
+    batch = collate_rows(ROWS, pad_id=2)
     assert together.value == pytest.approx(float(plain_loss(model, batch).detach()), rel=1e-5)
     with model.disable_adapter():
         base, _ = score_rows(model, ROWS, 2)

@@ -44,6 +44,6 @@ def opened(workdir: Path) -> Recipe:
     """Return the job's recipe after reading and loading."""
     spec = JobSpec.model_validate_json((workdir / "job.json").read_bytes())
     recipe = recipe_for(JobContext(workdir, spec, EventSink(workdir), StopFlag(), warn=lambda _: None))
-    recipe.read()
-    recipe.load()
+    recipe.read_data()
+    recipe.prepare_model()
     return recipe

@@ -10,10 +10,10 @@ import pytest
 
 from tests.trainer.recipes.dpo.jobs import job, preference, preferences
 from tests.trainer.workdirs import events_of
-from trainer.contract.events import Error
+from trainer.contract.events import ErrorEvent
 from trainer.contract.result import ExitCode
 from trainer.kit.stop import StopFlag
-from trainer.run import run
+from trainer.run import run_training_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 SHORT = {"n_epochs": 2, "batch_size": 3, "checkpoint_steps": 2, "learning_rate_multiplier": 5}
@@ -23,7 +23,7 @@ SHORT = {"n_epochs": 2, "batch_size": 3, "checkpoint_steps": 2, "learning_rate_m
 def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dpo") / "job"
     job(folder, tiny_base, "dpo", preferences(12), hyperparameters=SHORT, held_out=preferences(8))
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     return folder
 
 
@@ -46,7 +46,7 @@ def test_a_resumed_job_ends_with_the_same_bytes(finished: Path, tiny_base: Path,
     )
     middle = sorted((finished / "checkpoints").iterdir(), key=lambda path: int(path.name[5:]))[0]
     shutil.copytree(middle, folder / "checkpoint")
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     weights = "output/adapter/adapter_model.safetensors"
     assert (folder / weights).read_bytes() == (finished / weights).read_bytes()
 
@@ -62,7 +62,7 @@ def test_a_job_goes_on_with_an_earlier_adapter(finished: Path, tiny_base: Path, 
         start=start,
     )
     shutil.copytree(finished / "output" / "adapter", folder / "start")
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     report = json.loads((folder / "output" / "report.json").read_text())
     assert report["hyperparameters"]["lora"]["rank"] == 4
     # The reference is the model at the start, adapter and all: its implicit rewards are zero again.
@@ -73,18 +73,18 @@ def test_another_shape_than_the_start_adapter_s_is_refused(finished: Path, tiny_
     start = {"id": "ft:tiny:<org>::one", "job_id": "ftjob-one", "sha256": "0" * 64}
     folder = job(tmp_path / "job", tiny_base, "dpo", preferences(6), hyperparameters={"lora": {"rank": 8}}, start=start)
     shutil.copytree(finished / "output" / "adapter", folder / "start")
-    assert run(folder, StopFlag()) is ExitCode.BAD_INPUT
+    assert run_training_job(folder, StopFlag()) is ExitCode.BAD_INPUT
     error = events_of(folder)[-1]
-    assert isinstance(error, Error)
+    assert isinstance(error, ErrorEvent)
     assert "rank 8 instead of 4" in error.message
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_its_line(tiny_base: Path, tmp_path: Path) -> None:
     rows = [*preferences(3), preference("a" * 600, "yes", "no")]
     folder = job(tmp_path, tiny_base, "dpo", rows)
-    assert run(folder, StopFlag()) is ExitCode.BAD_INPUT
+    assert run_training_job(folder, StopFlag()) is ExitCode.BAD_INPUT
     error = events_of(folder)[-1]
-    assert isinstance(error, Error)
+    assert isinstance(error, ErrorEvent)
     assert error.code == "invalid_training_file"
     assert "line 4" in error.message
     assert "512 tokens" in error.message
@@ -92,16 +92,16 @@ def test_a_prompt_longer_than_the_context_is_refused_with_its_line(tiny_base: Pa
 
 def test_equal_answers_are_refused_with_their_line(tiny_base: Path, tmp_path: Path) -> None:
     folder = job(tmp_path, tiny_base, "dpo", [*preferences(2), preference("?", "same", "same")])
-    assert run(folder, StopFlag()) is ExitCode.BAD_INPUT
+    assert run_training_job(folder, StopFlag()) is ExitCode.BAD_INPUT
     error = events_of(folder)[-1]
-    assert isinstance(error, Error)
+    assert isinstance(error, ErrorEvent)
     assert "line 3" in error.message
     assert "are the same" in error.message
 
 
 def test_orpo_trains_without_a_reference(tiny_base: Path, tmp_path: Path) -> None:
     folder = job(tmp_path, tiny_base, "orpo", preferences(12), hyperparameters=SHORT, held_out=preferences(8))
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     report = json.loads((folder / "output" / "report.json").read_text())
     measures = {measure["name"]: measure for measure in report["comparison"]}
     assert measures["loss"]["tuned"]["value"] < measures["loss"]["base"]["value"]

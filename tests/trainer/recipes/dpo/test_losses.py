@@ -17,7 +17,7 @@ from tests.trainer.equivalence import Record, assert_same
 from tests.trainer.recipes.dpo.jobs import job, message, opened, preference, preferences
 from trainer.engine.data.tokens import IGNORED
 from trainer.engine.preferences.pairs import collate_pairs
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.recipes.dpo import DpoRecipe, dpo_loss
 from trainer.recipes.orpo import log_odds_ratio, orpo_loss
 
@@ -55,7 +55,7 @@ def test_loss_and_gradients_are_trl_s(
 ) -> None:
     recipe = opened(job(tmp_path / "job", tiny_base, "dpo", preferences(6), hyperparameters=asked))
     assert isinstance(recipe, DpoRecipe)
-    loop = recipe.make_loop(Progress())
+    loop = recipe.make_loop(TrainingProgress())
     arguments = DPOConfig(
         output_dir=str(tmp_path / "trl"), use_cpu=True, bf16=False, report_to="none", max_length=None, **theirs
     )
@@ -71,7 +71,7 @@ def test_loss_and_gradients_are_trl_s(
     )
     move_away(recipe.model)
     batch = collate_pairs(recipe.training.rows, recipe.pad_id)
-    loss = loop.loss(recipe.model, batch).total / loop.count(batch)
+    loss = loop.score_batch(recipe.model, batch).total / loop.count_items(batch)
     loss.backward()
     ours = gradients(recipe.model)
     recipe.model.train()
@@ -114,7 +114,7 @@ def test_only_the_assistant_s_turns_behind_the_prompt_are_trained(tiny_base: Pat
 
 def test_before_training_all_implicit_rewards_are_zero(tiny_base: Path, tmp_path: Path) -> None:
     recipe = opened(job(tmp_path, tiny_base, "dpo", preferences(8), held_out=preferences(5)))
-    values = {measure.name: measure.value for measure in recipe.measure()}
+    values = {measure.name: measure.value for measure in recipe.measure_model()}
     assert values["implicit_accuracy"] == 0.5
     assert values["margin"] == 0
     assert values["chosen_drift"] == 0

@@ -9,7 +9,7 @@ import torch
 
 from tests.trainer.equivalence import Record
 from tests.trainer.recipes.ppo.worlds import END, PROMPT, completions, objective, optimum, rewards_of, tiny_policy
-from trainer.engine.data.batches import collate
+from trainer.engine.data.batches import collate_rows
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.preferences.pairs import sequence_log_probs
 from trainer.recipes.dpo import dpo_loss
@@ -21,7 +21,7 @@ STEPS = 700
 
 def batch_of_all() -> dict[str, Any]:
     start = PROMPT.input_ids
-    return collate(
+    return collate_rows(
         [
             TokenizedRow(line, (*start, *answer), (False,) * len(start) + (True,) * len(answer))
             for line, answer in enumerate(completions())

@@ -11,11 +11,11 @@ import pytest
 from tests.trainer.recipes.reinforcement.graded import PYTHON, SIMILAR
 from trainer.contract.result import ExitCode
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
-from trainer.engine.onpolicy.rollout import Response
+from trainer.engine.onpolicy.rollout import SampledResponse
 from trainer.graders import GRADER
 from trainer.graders.base import MOST_CELLS
 from trainer.kit.errors import TrainerError
-from trainer.recipes.reinforcement.grading import Grading, sample_of
+from trainer.recipes.reinforcement.grading import Grading, parse_sample
 
 pytestmark = pytest.mark.integration
 
@@ -35,8 +35,8 @@ def prompts(items: list[dict[str, Any]]) -> list[TokenizedPrompt]:
     return [TokenizedPrompt(line=line, input_ids=(1,), item=item) for line, item in enumerate(items, 1)]
 
 
-def answers(*texts: str) -> list[Response]:
-    return [Response(ids=tuple(map(ord, text)), ended=True) for text in texts]
+def answers(*texts: str) -> list[SampledResponse]:
+    return [SampledResponse(ids=tuple(map(ord, text)), ended=True) for text in texts]
 
 
 @pytest.mark.parametrize("does", [PIPE, LIE])
@@ -72,7 +72,7 @@ def test_an_answer_too_long_to_be_compared_has_no_reward_and_the_others_have_the
 )
 def test_calls_of_tools_are_found_in_linear_time(text: str) -> None:
     began = time.process_time()
-    assert not sample_of(text).output_tools
+    assert not parse_sample(text).output_tools
     assert time.process_time() - began < 2
 
 
@@ -81,4 +81,4 @@ def test_calls_are_found_whatever_stands_around_them() -> None:
         '<tool_call>没有<tool_call> {"name": "一", "arguments": {"标签": "</tool_call>"}} </tool_call>'
         '<tool_call>{"name": "二"}</tool_call><tool_call>{"name": "三"}'
     )
-    assert [call["function"]["name"] for call in sample_of(text).output_tools] == ["一", "二"]
+    assert [call["function"]["name"] for call in parse_sample(text).output_tools] == ["一", "二"]

@@ -13,11 +13,10 @@ from pydantic import ValidationError
 
 from tests.trainer.recipes.ppo.test_job import BASE, ROWS, StopAfter, go, make_reward, prompt, refusal, weights
 from tests.trainer.workdirs import events_of, jsonl, lay_out
-from trainer.contract.events import Checkpoint, Configured, Evaluation, Step
-from trainer.contract.events import Warning as WarningEvent
+from trainer.contract.events import CheckpointEvent, ConfiguredEvent, EvaluationEvent, StepEvent, WarningEvent
 from trainer.contract.methods.grpo import GrpoHyperparameters
 from trainer.contract.result import ADAPTER_FOLDER, REPORT_JSON, ExitCode, read_manifest
-from trainer.run import run
+from trainer.run import run_training_job
 
 pytestmark = pytest.mark.integration
 
@@ -51,8 +50,8 @@ def lay(workdir: Path, base: Path, *, rows: list[dict[str, Any]] = ROWS, reward:
     return lay_out(workdir, base, jsonl(rows), jsonl(ROWS[:3]), method=method, sample_count=1, **spec)
 
 
-def steps_of(workdir: Path) -> list[Step]:
-    return [event for event in events_of(workdir) if isinstance(event, Step)]
+def steps_of(workdir: Path) -> list[StepEvent]:
+    return [event for event in events_of(workdir) if isinstance(event, StepEvent)]
 
 
 def warnings_of(workdir: Path) -> list[str]:
@@ -79,17 +78,17 @@ def test_each_iteration_reports_itself(whole: Path) -> None:
 
 def test_evaluations_report_checkpoints_and_no_value_function(whole: Path) -> None:
     events = events_of(whole)
-    evaluations = [event for event in events if isinstance(event, Evaluation)]
+    evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
     assert [(e.model, e.step) for e in evaluations] == [("base", 0), *(("tuned", step) for step in (1, 2, 3, 4))]
-    assert [event.step for event in events if isinstance(event, Checkpoint)] == [1, 2, 3, 4]
+    assert [event.step for event in events if isinstance(event, CheckpointEvent)] == [1, 2, 3, 4]
     report = json.loads((whole / REPORT_JSON).read_text())
     assert report["comparison"][0]["name"] == "reward"
     manifest = read_manifest(whole)
-    assert manifest.verify(whole) == []
+    assert manifest.verify_files(whole) == []
     files = {entry.path for entry in read_manifest(whole / "checkpoints" / "step-4").files}
     assert files >= {"adapter_model.safetensors", "optimizer.pt", "grpo.json"}
     assert "value.safetensors" not in files
-    configured = next(event for event in events if isinstance(event, Configured))
+    configured = next(event for event in events if isinstance(event, ConfiguredEvent))
     adapter = sum(tensor.numel() for tensor in weights(whole).values())
     assert configured.counts["trainable_parameters"] == adapter
     assert configured.hyperparameters["gradient_accumulation_steps"] == 2
@@ -112,9 +111,9 @@ def test_a_stop_while_drawing_leaves_a_checkpoint_that_goes_on_exactly(
     whole: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
     stopped = lay(tmp_path / "stopped", tiny_base, iterations=4, checkpoint_steps=100)
-    assert run(stopped, StopAfter(2)) == ExitCode.STOPPED
+    assert run_training_job(stopped, StopAfter(2)) == ExitCode.STOPPED
     last = events_of(stopped)[-1]
-    assert isinstance(last, Checkpoint)
+    assert isinstance(last, CheckpointEvent)
     resumed = lay(tmp_path / "resumed", tiny_base, iterations=4, resume=True)
     shutil.copytree(stopped / last.path, resumed / "checkpoint")
     assert go(resumed) == ExitCode.DONE
@@ -151,8 +150,8 @@ def test_it_goes_on_from_an_adapter_with_a_copy_as_the_reference(whole: Path, ti
     workdir = lay(tmp_path / "w", tiny_base, start=start, lora="auto")
     shutil.copytree(whole / ADAPTER_FOLDER, workdir / "start")
     assert go(workdir) == ExitCode.DONE, events_of(workdir)[-1]
-    first = next(event for event in events_of(workdir) if isinstance(event, Evaluation))
-    last = [event for event in events_of(whole) if isinstance(event, Evaluation)][-1]
+    first = next(event for event in events_of(workdir) if isinstance(event, EvaluationEvent))
+    last = [event for event in events_of(whole) if isinstance(event, EvaluationEvent)][-1]
     assert first.metrics["reward"] == last.metrics["reward"]
     assert abs(first.metrics["kl"]) < 1e-5
 
@@ -195,7 +194,7 @@ def test_a_collapse_stops_the_job_and_keeps_the_last_good_checkpoint(tiny_base: 
     assert error.param == "method.grpo.hyperparameters.kl_max"
     assert "KL to the reference" in error.message
     steps = [step.step for step in steps_of(workdir)]
-    assert [event.step for event in events_of(workdir) if isinstance(event, Checkpoint)] == steps[:-1]
+    assert [event.step for event in events_of(workdir) if isinstance(event, CheckpointEvent)] == steps[:-1]
     assert not (workdir / "manifest.json").exists()
 
 

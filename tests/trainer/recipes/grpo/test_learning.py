@@ -15,7 +15,7 @@ import torch
 from tests.trainer.recipes.ppo.worlds import PROMPT, VOCABULARY, completions, log_probabilities, sampling, tiny_policy
 from trainer.contract.methods.grpo import GrpoHyperparameters
 from trainer.engine.onpolicy.roles import Roles
-from trainer.engine.onpolicy.rollout import Response
+from trainer.engine.onpolicy.rollout import SampledResponse
 from trainer.engine.onpolicy.updates import UpdateSettings
 from trainer.recipes.grpo.iteration import Grpo
 
@@ -45,7 +45,7 @@ def test_it_comes_to_where_it_should(beta: float) -> None:
     rewards = torch.randn(len(answers), generator=torch.Generator().manual_seed(4)).double()
     table = dict(zip(answers, rewards.tolist(), strict=True))
 
-    def score(_prompts: object, drawn: Sequence[Response]) -> list[float]:
+    def score(_prompts: object, drawn: Sequence[SampledResponse]) -> list[float]:
         return [table[response.ids] for response in drawn]
 
     given = GrpoHyperparameters.model_validate(
@@ -66,9 +66,9 @@ def test_it_comes_to_where_it_should(beta: float) -> None:
     for iteration in range(ITERATIONS):
         for group in grpo.optimizer.param_groups:
             group["lr"] = RATE * (1 - iteration / ITERATIONS)
-        collected = grpo.collect([PROMPT] * ANSWERS, iteration)
+        collected = grpo.collect_answers([PROMPT] * ANSWERS, iteration)
         assert collected is not None
-        grpo.improve(collected, iteration)
+        grpo.improve_policy(collected, iteration)
     reference, policy = (log_probabilities(grpo, role, answers).exp() for role in ("reference", "policy"))
     if beta:
         there, _ = fixed_point(dict(zip(answers, reference.tolist(), strict=True)), table, beta)

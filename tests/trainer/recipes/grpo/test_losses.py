@@ -44,7 +44,7 @@ def opened_grpo(workdir: Path, base: Path, **more: Any) -> GrpoRecipe:
 def drawn(recipe: GrpoRecipe) -> Answers:
     """Draw groups of answers, then move the policy away from both the reference and the sampling policy."""
     prompts = [row for row in recipe.training.rows for _ in range(GROUP)]
-    answers = recipe.algorithm.collect(prompts, 0)
+    answers = recipe.algorithm.collect_answers(prompts, 0)
     assert answers is not None
     noise = torch.randn(answers.mask.shape, generator=torch.Generator().manual_seed(8))
     move_away(recipe.model)
@@ -115,9 +115,9 @@ def test_loss_and_gradients_are_trl_s(
     )
     trainer.current_gradient_accumulation_steps = 1
     answers = drawn(recipe)
-    (experience,) = algorithm.experiences(answers)
+    (experience,) = algorithm.make_experiences(answers)
     recipe.model.zero_grad()
-    new, _ = response_log_probs(recipe.model, experience.batch, recipe.given.temperature)
+    new, _ = response_log_probs(recipe.model, experience.batch, recipe.requested_hyperparameters.temperature)
     scored = algorithm.policy_loss(new, experience)
     loss = scored.loss / experience.items
     loss.backward()
@@ -136,7 +136,7 @@ def test_advantages_are_within_groups_whatever_the_order_of_the_rows(tiny_base: 
     answers = drawn(recipe)
     assert list(answers.numbers) != sorted(answers.numbers)
     assert isinstance(recipe.algorithm, Grpo)
-    experiences = recipe.algorithm.experiences(answers)
+    experiences = recipe.algorithm.make_experiences(answers)
     by_number = dict(zip(answers.numbers, answers.rewards.tolist(), strict=True))
     sizes = answers.mask.sum(1).tolist()
     found = torch.cat([one.advantages for one in experiences]).split(sizes)

@@ -12,11 +12,10 @@ import pytest
 from tests.trainer.recipes.dpo.jobs import job
 from tests.trainer.recipes.kto.jobs import answers, labelled
 from tests.trainer.workdirs import events_of
-from trainer.contract.events import Error, Step
-from trainer.contract.events import Warning as WarningEvent
+from trainer.contract.events import ErrorEvent, StepEvent, WarningEvent
 from trainer.contract.result import ExitCode
 from trainer.kit.stop import StopFlag
-from trainer.run import run
+from trainer.run import run_training_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 SHORT = {"n_epochs": 4, "batch_size": 4, "gradient_accumulation_steps": 2, "checkpoint_steps": 2,
@@ -27,7 +26,7 @@ SHORT = {"n_epochs": 4, "batch_size": 4, "gradient_accumulation_steps": 2, "chec
 def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kto") / "job"
     job(folder, tiny_base, "kto", answers(12), hyperparameters=SHORT, held_out=answers(8))
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     return folder
 
 
@@ -44,7 +43,7 @@ def test_the_report_has_kto_s_own_measures(finished: Path) -> None:
     html = (finished / "output" / "report.html").read_text()
     assert "baseline z0" in html
     assert html.count("<svg") >= 4
-    steps = [event for event in events_of(finished) if isinstance(event, Step)]
+    steps = [event for event in events_of(finished) if isinstance(event, StepEvent)]
     assert all(step.metrics["baseline"] >= 0 and math.isfinite(step.train_loss) for step in steps)
 
 
@@ -55,7 +54,7 @@ def test_a_resumed_job_ends_with_the_same_bytes(finished: Path, tiny_base: Path,
     middle = sorted((finished / "checkpoints").iterdir(), key=lambda path: int(path.name[5:]))[0]
     assert (middle / "reference.safetensors").is_file()
     shutil.copytree(middle, folder / "checkpoint")
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     weights = "output/adapter/adapter_model.safetensors"
     assert (folder / weights).read_bytes() == (finished / weights).read_bytes()
 
@@ -64,7 +63,7 @@ def test_a_resumed_job_ends_with_the_same_bytes(finished: Path, tiny_base: Path,
 def test_labels_that_are_all_equal_are_said(tiny_base: Path, tmp_path: Path, label: bool) -> None:
     rows = [labelled(f"{number}?", f"答{number}", label) for number in range(4)]
     folder = job(tmp_path, tiny_base, "kto", rows, hyperparameters={"n_epochs": 1}, held_out=rows[:2])
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     warnings = [event.message for event in events_of(folder) if isinstance(event, WarningEvent)]
     assert any(f"every row's label is {str(label).lower()}" in message for message in warnings)
     report = json.loads((folder / "output" / "report.json").read_text())
@@ -80,8 +79,8 @@ def test_bad_rows_are_refused_with_their_line(tiny_base: Path, tmp_path: Path) -
     assert count == 12
     for name, (row, place) in cases.items():
         folder = job(tmp_path / name.replace(" ", "-"), tiny_base, "kto", [*answers(7), row])
-        assert run(folder, StopFlag()) is ExitCode.BAD_INPUT
+        assert run_training_job(folder, StopFlag()) is ExitCode.BAD_INPUT
         error = events_of(folder)[-1]
-        assert isinstance(error, Error)
+        assert isinstance(error, ErrorEvent)
         assert error.code == "invalid_training_file"
         assert place in error.message

@@ -16,11 +16,11 @@ from tests.trainer.equivalence import Record, assert_same
 from tests.trainer.recipes.dpo.jobs import job, opened
 from tests.trainer.recipes.dpo.test_losses import gradients, move_away
 from tests.trainer.recipes.kto.jobs import answers
-from trainer.engine.data.batches import collate
+from trainer.engine.data.batches import collate_rows
 from trainer.engine.data.tokens import IGNORED
-from trainer.kit.progress import Progress
-from trainer.kit.statistics import estimate
-from trainer.recipes.kto.labelled import collate_answers, partners
+from trainer.kit.progress import TrainingProgress
+from trainer.kit.statistics import estimate_measure
+from trainer.recipes.kto.labelled import collate_answers, find_partners
 from trainer.recipes.kto.recipe import KtoRecipe, kto_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -39,7 +39,7 @@ def their_inputs(recipe: KtoRecipe) -> dict[str, torch.Tensor]:
         ("", [row.answer for row in recipe.training.rows]),
         ("KL_", [row.mismatched for row in recipe.training.rows]),
     ):
-        batch = collate(rows, recipe.pad_id)
+        batch = collate_rows(rows, recipe.pad_id)
         inputs[f"{prefix}input_ids"] = batch["input_ids"]
         inputs[f"{prefix}attention_mask"] = batch["attention_mask"]
         inputs[f"{prefix}completion_mask"] = (batch["labels"] != IGNORED).long()
@@ -52,7 +52,7 @@ def test_loss_and_gradients_are_trl_s(
 ) -> None:
     weights = {"desirable_weight": 1.3, "undesirable_weight": 0.7}
     recipe = kto(tmp_path / "job", tiny_base, answers(6), hyperparameters={"beta": 0.2, **weights})
-    loop = recipe.make_loop(Progress())
+    loop = recipe.make_loop(TrainingProgress())
     arguments = KTOConfig(
         output_dir=str(tmp_path / "trl"),
         use_cpu=True,
@@ -73,7 +73,7 @@ def test_loss_and_gradients_are_trl_s(
                 parameter.mul_(scale)
     batch = collate_answers(recipe.training.rows, recipe.pad_id)
     batches, _ = loop.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
-    loss = loop.loss(recipe.model, batches[0]).total / loop.count(batch)
+    loss = loop.score_batch(recipe.model, batches[0]).total / loop.count_items(batch)
     loss.backward()
     ours = gradients(recipe.model)
     recipe.model.train()
@@ -98,12 +98,12 @@ def test_the_loss_by_hand() -> None:
 
 def test_answers_of_the_baseline_belong_to_other_prompts(tiny_base: Path, tmp_path: Path) -> None:
     prompts: list[tuple[int, ...]] = [(1,), (1,), (2,), (1,), (3,), (2,), (4,)]
-    found = partners(prompts)
+    found = find_partners(prompts)
     assert sorted(found) == list(range(len(prompts)))
     assert all(prompts[number] != prompts[other] for number, other in enumerate(found))
-    assert partners([(1,), (1,)]) == [1, 0]
-    assert partners([(1,)]) == [0]
-    assert partners([]) == []
+    assert find_partners([(1,), (1,)]) == [1, 0]
+    assert find_partners([(1,)]) == [0]
+    assert find_partners([]) == []
     recipe = kto(tmp_path, tiny_base, answers(6))
     decode = recipe.tokenizer.decode
     texts = [str(decode(row.mismatched.input_ids)) for row in recipe.training.rows]
@@ -118,7 +118,7 @@ def test_answers_of_the_baseline_belong_to_other_prompts(tiny_base: Path, tmp_pa
 
 def test_the_baseline_is_over_all_micro_batches_of_an_update(tiny_base: Path, tmp_path: Path) -> None:
     recipe = kto(tmp_path, tiny_base, answers(6))
-    loop = recipe.make_loop(Progress())
+    loop = recipe.make_loop(TrainingProgress())
     move_away(recipe.model)
     rows = recipe.training.rows
     batches = [collate_answers(part, recipe.pad_id) for part in (rows[:3], rows[3:7], rows[7:])]
@@ -140,20 +140,21 @@ def test_automatic_weights_balance_the_labels(tiny_base: Path, tmp_path: Path) -
 
 def test_measures_before_training_and_the_margin_after(tiny_base: Path, tmp_path: Path) -> None:
     recipe = kto(tmp_path, tiny_base, answers(6), held_out=answers(9))
-    values = {measure.name: measure.value for measure in recipe.measure()}
+    values = {measure.name: measure.value for measure in recipe.measure_model()}
     assert values["implicit_accuracy"] == 0.5
     assert values["margin"] == 0
     assert values["loss"] == pytest.approx(sum(recipe.weights[not row.label] for row in recipe.measured.rows) / 15 / 2)
     move_away(recipe.model)
-    measures = {measure.name: measure for measure in recipe.measure()}
+    measures = {measure.name: measure for measure in recipe.measure_model()}
     difference = measures["desirable_reward"].value - measures["undesirable_reward"].value
     assert measures["margin"].value == pytest.approx(difference)
     assert measures["desirable_reward"].value == pytest.approx(recipe.beta * measures["desirable_drift"].value)
     # The margin's interval is that of a difference of two independent means.
     errors = [
-        (estimate(measures[name]), len(measures[name].lines)) for name in ("desirable_reward", "undesirable_reward")
+        (estimate_measure(measures[name]), len(measures[name].lines))
+        for name in ("desirable_reward", "undesirable_reward")
     ]
     variance = sum(((found.high or 0) - (found.low or 0)) ** 2 * (rows - 1) / rows for found, rows in errors)
-    margin = estimate(measures["margin"])
+    margin = estimate_measure(measures["margin"])
     rows = len(measures["margin"].lines)
     assert ((margin.high or 0) - (margin.low or 0)) ** 2 * (rows - 1) / rows == pytest.approx(variance)

@@ -18,7 +18,7 @@ from tests.trainer.recipes.ppo.worlds import (
     rewards_of,
     tiny_policy,
 )
-from trainer.engine.onpolicy.rollout import Response
+from trainer.engine.onpolicy.rollout import SampledResponse
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 
@@ -31,7 +31,7 @@ def test_the_kl_regularised_objective_is_reached(seed: int, record_property: Rec
     rewards = rewards_of(seed)
     table = dict(zip(answers, rewards.tolist(), strict=True))
 
-    def score(_prompts: object, drawn: Sequence[Response]) -> list[float]:
+    def score(_prompts: object, drawn: Sequence[SampledResponse]) -> list[float]:
         return [table[response.ids] for response in drawn]
 
     ppo = make_ppo(
@@ -53,9 +53,9 @@ def test_the_kl_regularised_objective_is_reached(seed: int, record_property: Rec
     for iteration in range(ITERATIONS):
         for group in ppo.optimizer.param_groups:
             group["lr"] = RATE * (1 - iteration / ITERATIONS)
-        collected = ppo.collect([PROMPT] * ANSWERS, iteration)
+        collected = ppo.collect_answers([PROMPT] * ANSWERS, iteration)
         assert collected is not None
-        ppo.improve(collected, iteration)
+        ppo.improve_policy(collected, iteration)
     reference = log_probabilities(ppo, "reference", answers)
     assert torch.equal(start, reference)
     lowest = objective(reference, reference, rewards, BETA)

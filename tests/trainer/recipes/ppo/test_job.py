@@ -14,13 +14,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tests.trainer.workdirs import events_of, jsonl, lay_out
-from trainer.contract.events import Checkpoint, Error, Evaluation, Step
-from trainer.contract.events import Warning as WarningEvent
+from trainer.contract.events import CheckpointEvent, ErrorEvent, EvaluationEvent, StepEvent, WarningEvent
 from trainer.contract.methods.onpolicy import FunctionReward
 from trainer.contract.result import ADAPTER_FOLDER, REPORT_JSON, ExitCode, read_manifest
 from trainer.engine.loop.checkpoints import clean_adapter_config
 from trainer.kit.stop import StopFlag
-from trainer.run import run
+from trainer.run import run_training_job
 
 pytestmark = [
     pytest.mark.integration,
@@ -67,13 +66,13 @@ BASE = {"id": "tiny-base", "fingerprint": "f" * 64}
 
 
 def go(workdir: Path) -> ExitCode:
-    return run(workdir, StopFlag())
+    return run_training_job(workdir, StopFlag())
 
 
-def refusal(workdir: Path) -> Error:
+def refusal(workdir: Path) -> ErrorEvent:
     assert go(workdir) == ExitCode.BAD_INPUT
     error = events_of(workdir)[-1]
-    assert isinstance(error, Error)
+    assert isinstance(error, ErrorEvent)
     return error
 
 
@@ -89,7 +88,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
 
 
 def test_each_iteration_reports_itself(whole: Path) -> None:
-    steps = [event for event in events_of(whole) if isinstance(event, Step)]
+    steps = [event for event in events_of(whole) if isinstance(event, StepEvent)]
     assert [step.step for step in steps] == [1, 2, 3, 4]
     assert all(step.metrics.keys() == STEP_METRICS for step in steps)
     assert abs(steps[0].metrics["kl"]) < 1e-5 < abs(steps[-1].metrics["kl"])
@@ -101,17 +100,17 @@ def test_each_iteration_reports_itself(whole: Path) -> None:
 
 def test_evaluations_report_and_checkpoints(whole: Path) -> None:
     events = events_of(whole)
-    evaluations = [event for event in events if isinstance(event, Evaluation)]
+    evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
     assert [(e.model, e.step) for e in evaluations] == [("base", 0), *(("tuned", step) for step in (1, 2, 3, 4))]
     assert all({"reward", "kl", "response_length", "eos_rate"} == e.metrics.keys() for e in evaluations)
     assert abs(evaluations[0].metrics["kl"]) < 1e-5
-    assert [event.step for event in events if isinstance(event, Checkpoint)] == [1, 2, 3, 4]
+    assert [event.step for event in events if isinstance(event, CheckpointEvent)] == [1, 2, 3, 4]
     report = json.loads((whole / REPORT_JSON).read_text())
     assert report["comparison"][0]["name"] == "reward"
     assert report["verification"]["max_abs_difference"] <= report["verification"]["tolerance"]
     manifest = read_manifest(whole)
     assert manifest.facts["kind"] == "adapter"
-    assert manifest.verify(whole) == []
+    assert manifest.verify_files(whole) == []
     assert json.loads((whole / ADAPTER_FOLDER / "adapter_config.json").read_text())["task_type"] == "CAUSAL_LM"
     assert {entry.path for entry in read_manifest(whole / "checkpoints" / "step-4").files} >= {
         "adapter_model.safetensors", "value.safetensors", "optimizer.pt", "ppo.json", "progress.json",
@@ -125,8 +124,8 @@ def test_resumed_equals_uninterrupted_to_the_bit(whole: Path, tiny_base: Path, t
     expected, found = weights(whole), weights(resumed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    steps = [event for event in events_of(resumed) if isinstance(event, Step)]
-    others = [event for event in events_of(whole) if isinstance(event, Step)]
+    steps = [event for event in events_of(resumed) if isinstance(event, StepEvent)]
+    others = [event for event in events_of(whole) if isinstance(event, StepEvent)]
     assert [(s.step, s.train_loss, s.metrics) for s in steps] == [(s.step, s.train_loss, s.metrics) for s in others[2:]]
 
 
@@ -151,7 +150,7 @@ def test_every_option_at_once(tiny_base: Path, tmp_path: Path) -> None:
     }
     workdir = lay(tmp_path / "w", tiny_base, **options)
     assert go(workdir) == ExitCode.DONE, events_of(workdir)[-1]
-    steps = [event for event in events_of(workdir) if isinstance(event, Step)]
+    steps = [event for event in events_of(workdir) if isinstance(event, StepEvent)]
     assert len(steps) == 3  # 8 prompts twice, 6 an iteration
     assert [step.metrics["updates"] for step in steps] == [1, 1, 1]  # the second update's KL is above kl_stop
 
@@ -174,9 +173,9 @@ def test_a_stop_leaves_a_checkpoint_that_goes_on_exactly(
     whole: Path, tiny_base: Path, tmp_path: Path, looks: int
 ) -> None:
     stopped = lay(tmp_path / "stopped", tiny_base, iterations=4, checkpoint_steps=100)
-    assert run(stopped, StopAfter(looks)) == ExitCode.STOPPED
+    assert run_training_job(stopped, StopAfter(looks)) == ExitCode.STOPPED
     last = events_of(stopped)[-1]
-    assert isinstance(last, Checkpoint)
+    assert isinstance(last, CheckpointEvent)
     assert last.step == 1
     resumed = lay(tmp_path / "resumed", tiny_base, iterations=4, resume=True)
     shutil.copytree(stopped / last.path, resumed / "checkpoint")
@@ -190,8 +189,8 @@ def test_it_goes_on_from_an_adapter_with_a_copy_as_the_reference(whole: Path, ti
     workdir = lay(tmp_path / "w", tiny_base, start=start, lora="auto", result="best", early_stopping_patience=5)
     shutil.copytree(whole / ADAPTER_FOLDER, workdir / "start")
     assert go(workdir) == ExitCode.DONE, events_of(workdir)[-1]
-    first = next(event for event in events_of(workdir) if isinstance(event, Evaluation))
-    last = [event for event in events_of(whole) if isinstance(event, Evaluation)][-1]
+    first = next(event for event in events_of(workdir) if isinstance(event, EvaluationEvent))
+    last = [event for event in events_of(whole) if isinstance(event, EvaluationEvent)][-1]
     assert first.metrics["reward"] == last.metrics["reward"]
     assert abs(first.metrics["kl"]) < 1e-5
 
@@ -241,7 +240,7 @@ def test_a_collapse_stops_the_job_and_keeps_the_last_good_checkpoint(tiny_base: 
     wild = {"learning_rate_multiplier": 200, "max_grad_norm": 1000.0, "iterations": 6, "kl_target": None}
     free = lay(tmp_path / "free", tiny_base, kl_max=1000.0, **wild)
     assert go(free) == ExitCode.DONE
-    seen = [event.metrics["kl"] for event in events_of(free) if isinstance(event, Step)]
+    seen = [event.metrics["kl"] for event in events_of(free) if isinstance(event, StepEvent)]
     # How far it gets in an iteration depends on the processor: the limit is what the same run passes after its second.
     passing = next(place for place in range(2, len(seen)) if seen[place] > max(seen[:place]))
     limit = (seen[passing] + max(seen[:passing])) / 2
@@ -249,8 +248,8 @@ def test_a_collapse_stops_the_job_and_keeps_the_last_good_checkpoint(tiny_base: 
     error = refusal(workdir)
     assert error.code == "policy_collapsed"
     assert "KL to the reference" in error.message
-    steps = [event.step for event in events_of(workdir) if isinstance(event, Step)]
-    saved = [event.step for event in events_of(workdir) if isinstance(event, Checkpoint)]
+    steps = [event.step for event in events_of(workdir) if isinstance(event, StepEvent)]
+    saved = [event.step for event in events_of(workdir) if isinstance(event, CheckpointEvent)]
     assert saved == steps[:-1]
     kept = sorted(path.name for path in (workdir / "checkpoints").iterdir())
     assert kept == [f"step-{step}" for step in saved[-3:]] != []

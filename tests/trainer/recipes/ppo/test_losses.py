@@ -99,12 +99,12 @@ def test_value_loss_against_a_loop() -> None:
 
 def test_the_kl_controller_rises_above_the_target_falls_below_and_rests_without_one() -> None:
     controller = KlController(0.1, target=4.0)
-    controller.update(4.4)
+    controller.update_coefficient(4.4)
     assert controller.coefficient == pytest.approx(0.1 * 1.01)
-    controller.update(400.0)
+    controller.update_coefficient(400.0)
     assert controller.coefficient == pytest.approx(0.1 * 1.01 * 1.02)
-    controller.update(0.0)
+    controller.update_coefficient(0.0)
     assert controller.coefficient == pytest.approx(0.1 * 1.01 * 1.02 * 0.98)
     fixed = KlController(0.1)
-    fixed.update(400.0)
+    fixed.update_coefficient(400.0)
     assert fixed.coefficient == 0.1

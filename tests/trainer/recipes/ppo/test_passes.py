@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tests.trainer.recipes.ppo.test_job import go, lay
 from tests.trainer.workdirs import events_of
-from trainer.contract.events import Configured
+from trainer.contract.events import ConfiguredEvent
 from trainer.contract.methods.grpo import GrpoHyperparameters
 from trainer.contract.methods.ppo import PpoHyperparameters
 
@@ -31,7 +31,7 @@ def test_what_is_asked_for_is_done(
     """Six answers an iteration in two minibatches: three an update."""
     workdir = lay(tmp_path / "w", tiny_base, iterations=1, **asked)
     assert go(workdir) == 0
-    (configured,) = (event for event in events_of(workdir) if isinstance(event, Configured))
+    (configured,) = (event for event in events_of(workdir) if isinstance(event, ConfiguredEvent))
     shown = configured.hyperparameters
     assert (shown["batch_size"], shown["gradient_accumulation_steps"]) == cut
 

@@ -10,10 +10,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainer.contract.methods.ppo import PpoHyperparameters
-from trainer.engine.onpolicy.forward import collate, response_log_probs
+from trainer.engine.onpolicy.forward import collate_responses, response_log_probs
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
 from trainer.engine.onpolicy.roles import Roles
-from trainer.engine.onpolicy.rollout import Sampling
+from trainer.engine.onpolicy.rollout import RolloutSampling
 from trainer.engine.onpolicy.scorers import Scorer
 from trainer.engine.onpolicy.updates import OnPolicy, UpdateSettings
 from trainer.recipes.ppo.iteration import Ppo
@@ -44,9 +44,9 @@ def tiny_policy(seed: int, *, rank: int = 8) -> PeftModel:
     return model.eval()
 
 
-def sampling(**more: Any) -> Sampling:
+def sampling(**more: Any) -> RolloutSampling:
     given: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "stops": (END,), "pad_id": END}
-    return Sampling(**{**given, "max_new_tokens": LONGEST, **more})
+    return RolloutSampling(**{**given, "max_new_tokens": LONGEST, **more})
 
 
 def hyperparameters(**more: Any) -> PpoHyperparameters:
@@ -78,8 +78,8 @@ def rewards_of(seed: int) -> torch.Tensor:
 @torch.no_grad()
 def log_probabilities(ppo: OnPolicy[Any, Any], role: Any, answers: list[tuple[int, ...]]) -> torch.Tensor:
     """Return log π(answer) of each answer to PROMPT [answers]."""
-    with ppo.roles.acting(role) as model:
-        batch = collate([PROMPT.input_ids] * len(answers), answers, END, model.device)
+    with ppo.roles.act_as(role) as model:
+        batch = collate_responses([PROMPT.input_ids] * len(answers), answers, END, model.device)
         flat, _ = response_log_probs(model, batch, ppo.sampling.temperature)
     return torch.stack([part.double().sum() for part in flat.split([len(answer) for answer in answers])])
 

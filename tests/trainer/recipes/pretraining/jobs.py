@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.events import EVENT, FILE_NAME, Error
+from trainer.contract.events import EVENT, FILE_NAME, ErrorEvent
 from trainer.contract.result import ExitCode
 from trainer.kit.stop import StopFlag
-from trainer.run import run
+from trainer.run import run_training_job
 
 SMALL: dict[str, Any] = {"layers": 2, "heads": 2, "width": 32, "context": 32, "dropout": 0.0}
 TEXT = "".join(f"The {number}th line says 天气很好 and {number * 7}.\n" for number in range(120))
@@ -48,16 +48,16 @@ def lay_out(
 
 def train(workdir: Path) -> dict[str, Any]:
     """Run the job to its end and return its report."""
-    code = run(workdir, StopFlag())
+    code = run_training_job(workdir, StopFlag())
     assert code == ExitCode.DONE, (workdir / FILE_NAME).read_text().splitlines()[-1]
     return json.loads((workdir / "output/report.json").read_bytes())
 
 
-def refusal(workdir: Path) -> Error:
+def refusal(workdir: Path) -> ErrorEvent:
     """Run a job that has to be refused for its input and return its error."""
-    assert run(workdir, StopFlag()) == ExitCode.BAD_INPUT
+    assert run_training_job(workdir, StopFlag()) == ExitCode.BAD_INPUT
     error = EVENT.validate_json((workdir / FILE_NAME).read_bytes().splitlines()[-1])
-    assert isinstance(error, Error)
+    assert isinstance(error, ErrorEvent)
     return error
 
 

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.trainer.recipes.pretraining.jobs import SMALL, TEXT, documents, lay_out, train
 from tests.trainer.workdirs import events_of
-from trainer.contract.events import FILE_NAME, Step
+from trainer.contract.events import FILE_NAME, StepEvent
 from trainer.contract.result import ADAPTER_FOLDER, MODEL_FOLDER, ExitCode, read_manifest
-from trainer.run import run
+from trainer.run import run_training_job
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +53,7 @@ def test_a_new_model_of_characters(tmp_path: Path) -> None:
     ids = tokenizer(TEXT[-900:-880], return_tensors="pt").input_ids
     assert model(ids).logits.shape == (1, 20, len(tokenizer))
     assert tokenizer.decode(ids[0]) == TEXT[-900:-880]
-    assert read_manifest(folder).verify(folder) == []
+    assert read_manifest(folder).verify_files(folder) == []
     info = json.loads((folder / "base.json").read_text())
     assert (info["context_length"], info["source"]["job"]) == (32, "ftjob-text")
     assert str(tmp_path) not in json.dumps(info) + (folder / "README.md").read_text()
@@ -124,7 +124,7 @@ def test_an_adapter_on_a_base_and_all_weights_after_it(tmp_path: Path, tiny_base
 def test_the_rate_falls_to_its_floor(tmp_path: Path) -> None:
     workdir = lay_out(tmp_path / "w", {**NEW, "warmup_ratio": 0.1, "min_learning_rate_ratio": 0.25}, sample_count=0)
     train(workdir)
-    rates = [event.learning_rate for event in events_of(workdir) if isinstance(event, Step)]
+    rates = [event.learning_rate for event in events_of(workdir) if isinstance(event, StepEvent)]
     assert max(rates) == pytest.approx(0.003)
     assert rates[0] < rates[1] < max(rates)
     assert 0.25 * 0.003 <= rates[-1] < 0.3 * 0.003
@@ -135,7 +135,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     whole = lay_out(tmp_path / "whole", hyperparameters, sample_count=0)
     train(whole)
     stopped = lay_out(tmp_path / "stopped", hyperparameters, sample_count=0)
-    assert run(stopped, StopAt(stopped, 25)) == ExitCode.STOPPED  # pyright: ignore[reportArgumentType]
+    assert run_training_job(stopped, StopAt(stopped, 25)) == ExitCode.STOPPED  # pyright: ignore[reportArgumentType]
     last = max((stopped / "checkpoints").iterdir(), key=lambda path: int(path.name.partition("-")[2]))
     assert last.name == "step-26"
     resumed = lay_out(tmp_path / "resumed", hyperparameters, sample_count=0, resume=True)

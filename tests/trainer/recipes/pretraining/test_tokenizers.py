@@ -9,7 +9,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from trainer.contract.methods.pretraining import TrainedTokenizer
 from trainer.engine.chat_template.render import ChatTemplate
-from trainer.recipes.pretraining.tokenizers import END, PAD, SPECIALS, document_ends, make_tokenizer, parts, tokenize
+from trainer.recipes.pretraining.tokenizers import (
+    END,
+    PAD,
+    SPECIALS,
+    document_ends,
+    make_tokenizer,
+    split_text,
+    tokenize_document,
+)
 
 TEXT = "天气很好。\r\n  Ünïcödé 🙂👩‍👩‍👧\tמזג\n\n<|im_end|> is text here <|endoftext|>\n"
 CHOICES = ["byte", "char", TrainedTokenizer(type="bpe", vocabulary=320)]
@@ -24,7 +32,7 @@ def made(choice: str | TrainedTokenizer, folder: Path) -> PreTrainedTokenizerBas
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_any_script_comes_back(choice: str | TrainedTokenizer, tmp_path: Path) -> None:
     tokenizer = made(choice, tmp_path)
-    ids = tokenize(tokenizer, TEXT)
+    ids = tokenize_document(tokenizer, TEXT)
     assert tokenizer.decode(ids) == TEXT
     assert not set(ids) & set(tokenizer.convert_tokens_to_ids(list(SPECIALS)))
     assert document_ends(tokenizer) == (tokenizer.eos_token_id, tokenizer.eos_token_id)
@@ -42,9 +50,9 @@ def test_a_later_job_can_go_on_with_conversations(choice: str | TrainedTokenizer
 
 def test_characters_and_bytes_are_one_token_each() -> None:
     characters = make_tokenizer("char", [TEXT], 64, Path("nowhere"))
-    assert len(tokenize(characters, TEXT)) == len(TEXT)
-    assert len(tokenize(make_tokenizer("byte", [TEXT], 64, Path("nowhere")), TEXT)) == len(TEXT.encode())
-    assert characters.convert_ids_to_tokens(tokenize(characters, "好Ω")) == ["好", "<|unk|>"]
+    assert len(tokenize_document(characters, TEXT)) == len(TEXT)
+    assert len(tokenize_document(make_tokenizer("byte", [TEXT], 64, Path("nowhere")), TEXT)) == len(TEXT.encode())
+    assert characters.convert_ids_to_tokens(tokenize_document(characters, "好Ω")) == ["好", "<|unk|>"]
 
 
 def test_trained_merges_follow_the_text() -> None:
@@ -58,11 +66,11 @@ def test_trained_merges_follow_the_text() -> None:
 
 @given(st.text(alphabet="a b\n好", max_size=80), st.integers(1, 20))
 def test_parts_are_the_text(text: str, size: int) -> None:
-    assert "".join(parts(text, size)) == text
+    assert "".join(split_text(text, size)) == text
 
 
 def test_parts_have_the_whole_text_s_tokens() -> None:
     tokenizer = make_tokenizer(TrainedTokenizer(type="bpe", vocabulary=320), [TEXT * 3], 64, Path("nowhere"))
     text = "One line,\n\n  another 好\nand the end.\n" * 20
-    cut = [token for part in parts(text, 50) for token in tokenize(tokenizer, part)]
-    assert cut == tokenize(tokenizer, text)
+    cut = [token for part in split_text(text, 50) for token in tokenize_document(tokenizer, part)]
+    assert cut == tokenize_document(tokenizer, text)

@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.trainer.recipes.grpo.test_job import StopAfter, go, refusal, steps_of, warnings_of
 from tests.trainer.recipes.reinforcement.graded import BOTH, CHECK, PYTHON, ROWS, SCORE, SIMILAR, item, lay
 from tests.trainer.workdirs import events_of
-from trainer.contract.events import Checkpoint, Configured, Evaluation
+from trainer.contract.events import CheckpointEvent, ConfiguredEvent, EvaluationEvent
 from trainer.contract.result import ADAPTER_FOLDER, REPORT_JSON, ExitCode, read_manifest
-from trainer.recipes.reinforcement.grading import sample_of
-from trainer.run import run
+from trainer.recipes.reinforcement.grading import parse_sample
+from trainer.run import run_training_job
 
 pytestmark = pytest.mark.integration
 
@@ -39,12 +39,12 @@ def test_steps_evaluations_and_the_report_show_rewards(whole: Path) -> None:
     assert [step.step for step in steps] == [1, 2, 3, 4]
     assert all(step.metrics["grader_errors"] == 0 for step in steps)
     assert any(step.metrics["reward"] > 0 for step in steps)
-    evaluations = [event for event in events_of(whole) if isinstance(event, Evaluation)]
+    evaluations = [event for event in events_of(whole) if isinstance(event, EvaluationEvent)]
     assert [(e.model, e.step) for e in evaluations] == [("base", 0), *(("tuned", step) for step in (1, 2, 3, 4))]
     report = json.loads((whole / REPORT_JSON).read_text())
     assert report["method"] == "reinforcement"
     assert report["comparison"][0]["name"] == "reward"
-    assert read_manifest(whole).verify(whole) == []
+    assert read_manifest(whole).verify_files(whole) == []
     files = {entry.path for entry in read_manifest(whole / "checkpoints" / "step-4").files}
     assert files >= {"adapter_model.safetensors", "optimizer.pt", "reinforcement.json"}
 
@@ -53,7 +53,7 @@ def test_every_auto_becomes_a_number_by_openais_names(tiny_base: Path, tmp_path:
     auto = {"batch_size": "auto", "eval_interval": "auto", "iterations": "auto", "n_epochs": 1, "minibatches": 1}
     workdir = lay(tmp_path / "w", tiny_base, compute_multiplier=0.5, reasoning_effort="high", **auto)
     assert go(workdir) == ExitCode.DONE, events_of(workdir)[-1]
-    shown = next(event for event in events_of(workdir) if isinstance(event, Configured)).hyperparameters
+    shown = next(event for event in events_of(workdir) if isinstance(event, ConfiguredEvent)).hyperparameters
     assert (shown["batch_size"], shown["iterations"], shown["n_epochs"]) == (4, 2, 1)
     assert (shown["compute_multiplier"], shown["group_size"], shown["answers_a_prompt"]) == (0.5, 4, 2)
     assert (shown["eval_interval"], shown["eval_steps"], shown["eval_samples"]) == (1, 1, 1)
@@ -87,9 +87,9 @@ def test_a_python_grader_resumes_exactly_too(tiny_base: Path, tmp_path: Path) ->
     assert go(whole) == ExitCode.DONE, events_of(whole)[-1]
     assert all(step.metrics["grader_errors"] == 0 and step.metrics["flat_groups"] == 0 for step in steps_of(whole))
     stopped = lay(tmp_path / "stopped", tiny_base, **given, checkpoint_steps=100)
-    assert run(stopped, StopAfter(2)) == ExitCode.STOPPED
+    assert run_training_job(stopped, StopAfter(2)) == ExitCode.STOPPED
     last = events_of(stopped)[-1]
-    assert isinstance(last, Checkpoint)
+    assert isinstance(last, CheckpointEvent)
     resumed = lay(tmp_path / "resumed", tiny_base, **given, resume=True)
     shutil.copytree(stopped / last.path, resumed / "checkpoint")
     assert go(resumed) == ExitCode.DONE
@@ -102,7 +102,7 @@ def test_it_goes_on_from_an_adapter_that_may_be_the_judge(whole: Path, tiny_base
     workdir = lay(tmp_path / "w", tiny_base, judged | {"calculate_output": "a + b"}, start=start, lora="auto")
     shutil.copytree(whole / ADAPTER_FOLDER, workdir / "start")
     assert go(workdir) == ExitCode.DONE, events_of(workdir)[-1]
-    first = next(event for event in events_of(workdir) if isinstance(event, Evaluation))
+    first = next(event for event in events_of(workdir) if isinstance(event, EvaluationEvent))
     assert abs(first.metrics["kl"]) < 1e-5
     # What a small model at random says is no number: that is told once, and is a reward of 0.
     assert len([text for text in warnings_of(workdir) if "could not be graded" in text]) == 1
@@ -161,7 +161,7 @@ def test_what_the_grader_asks_of_a_row_must_be_there(tiny_base: Path, tmp_path: 
 
 def test_a_tool_call_is_seen_by_graders() -> None:
     call = '<tool_call>\n{"name": "天气", "arguments": {"city": "巴黎"}}\n</tool_call>'
-    seen = sample_of(f"查一下。{call} <tool_call>{{x}}</tool_call>")
+    seen = parse_sample(f"查一下。{call} <tool_call>{{x}}</tool_call>")
     assert [call["function"] for call in seen.output_tools] == [{"name": "天气", "arguments": '{"city": "巴黎"}'}]
 
 
@@ -193,7 +193,7 @@ def test_the_reward_rises_on_prompts_that_it_never_saw(tiny_base: Path, tmp_path
     base = sharper(tiny_base, tmp_path / "base")
     workdir = lay(tmp_path / "w", base, CHECK, rows=ROWS[:4], held_out=ROWS[4:], **given)
     assert go(workdir) == ExitCode.DONE, events_of(workdir)[-1]
-    before, after = [event for event in events_of(workdir) if isinstance(event, Evaluation)]
+    before, after = [event for event in events_of(workdir) if isinstance(event, EvaluationEvent)]
     assert before.metrics["reward"] < 0.3
     assert after.metrics["reward"] > 0.8
     reward = json.loads((workdir / REPORT_JSON).read_text())["comparison"][0]

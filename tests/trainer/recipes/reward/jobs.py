@@ -9,7 +9,7 @@ from tests.trainer.recipes.dpo.jobs import job, message, opened
 from trainer.contract.result import ADAPTER_FOLDER, ExitCode
 from trainer.kit.stop import StopFlag
 from trainer.recipes.reward.recipe import RewardRecipe
-from trainer.run import run
+from trainer.run import run_training_job
 
 
 def ranking(question: str, responses: list[tuple[str, int]], scores: list[float] | None = None) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def trained_reward(folder: Path, base: Path, **hyperparameters: Any) -> Path:
     """Train a small reward model in `folder` and return its adapter's folder."""
     given = {"n_epochs": 2, "batch_size": 3, "learning_rate_multiplier": 5, **hyperparameters}
     job(folder, base, "reward", rankings(12), hyperparameters=given)
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     return folder / ADAPTER_FOLDER
 
 

@@ -10,11 +10,10 @@ import pytest
 from tests.trainer.recipes.dpo.jobs import job, message, preference
 from tests.trainer.recipes.reward.jobs import ranking, rankings
 from tests.trainer.workdirs import events_of
-from trainer.contract.events import Error
-from trainer.contract.events import Warning as WarningEvent
+from trainer.contract.events import ErrorEvent, WarningEvent
 from trainer.contract.result import MANIFEST_NAME, ExitCode
 from trainer.kit.stop import StopFlag
-from trainer.run import run
+from trainer.run import run_training_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 
@@ -25,12 +24,12 @@ def with_role(role: str) -> dict[str, Any]:
     return row
 
 
-def refusal(folder: Path) -> Error:
-    assert run(folder, StopFlag()) is ExitCode.BAD_INPUT
+def refusal(folder: Path) -> ErrorEvent:
+    assert run_training_job(folder, StopFlag()) is ExitCode.BAD_INPUT
     assert not (folder / MANIFEST_NAME).exists()
     assert not (folder / "output").exists()
     error = events_of(folder)[-1]
-    assert isinstance(error, Error)
+    assert isinstance(error, ErrorEvent)
     return error
 
 
@@ -67,7 +66,7 @@ def test_responses_longer_than_the_context_are_left_out_and_said(tiny_base: Path
     rows[3] = ranking("Hi", [("字" * 200, 1), ("good", 2), ("bad", 3)])
     rows[4] = ranking("Hi", [("字" * 200, 1), ("bad", 2)])
     folder = job(tmp_path, tiny_base, "reward", rows, hyperparameters={"n_epochs": 1})
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     said = [event.message for event in events_of(folder) if isinstance(event, WarningEvent)]
     assert any("1 response(s) are longer than 512 tokens" in message and "line 4" in message for message in said)
     assert any("1 row(s) have no pair of responses" in message and "line 5" in message for message in said)
@@ -87,7 +86,7 @@ def test_a_margin_needs_scores(tiny_base: Path, tmp_path: Path) -> None:
     assert "margin needs each response's own score" in error.message
     rows[0] = ranking("Hi", [("a", 1), ("b", 2)], [2.0, 1.0])
     folder = job(tmp_path / "some", tiny_base, "reward", rows, hyperparameters={"margin": True, "n_epochs": 1})
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     said = [event.message for event in events_of(folder) if isinstance(event, WarningEvent)]
     assert any("1 ranking(s) lack a response's score, at line 2" in message for message in said)
 
@@ -100,4 +99,4 @@ def test_a_tool_call_is_a_response_but_a_tool_s_result_is_not(tiny_base: Path, t
     row["responses"][0]["message"] = {"role": "assistant", "content": None, "tool_calls": [call]}
     row["input"]["messages"].insert(0, message("system", "Be brief."))
     folder = job(tmp_path / "call", tiny_base, "reward", [row, *rankings(3)], hyperparameters={"n_epochs": 1})
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE

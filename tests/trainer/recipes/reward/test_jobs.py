@@ -16,13 +16,12 @@ from transformers import AutoTokenizer
 from tests.trainer.recipes.dpo.jobs import job, preferences
 from tests.trainer.recipes.reward.jobs import rankings
 from tests.trainer.workdirs import events_of, training_rows
-from trainer.contract.events import Error, Evaluation, Step
-from trainer.contract.events import Warning as WarningEvent
+from trainer.contract.events import ErrorEvent, EvaluationEvent, StepEvent, WarningEvent
 from trainer.contract.result import ExitCode, read_manifest
 from trainer.contract.rows import ChatRow
 from trainer.engine.reward.scorer import ResponseScorer
 from trainer.kit.stop import StopFlag
-from trainer.run import run
+from trainer.run import run_training_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 WEIGHTS = "output/adapter/adapter_model.safetensors"
@@ -37,7 +36,7 @@ def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reward") / "job"
     hyperparameters = {**SHORT, "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}
     job(folder, tiny_base, "reward", rankings(12), hyperparameters=hyperparameters, held_out=rankings(8))
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     return folder
 
 
@@ -67,7 +66,9 @@ def assert_peft_agrees(folder: Path, base: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         theirs: list[float] = model(**batch).logits[:, 0].tolist()
     rows = [ChatRow.model_validate({"messages": chat}) for chat in conversations()]
-    assert ResponseScorer(base, folder / "output" / "adapter").score([rows]) == [pytest.approx(theirs, abs=1e-5)]
+    assert ResponseScorer(base, folder / "output" / "adapter").score_conversations([rows]) == [
+        pytest.approx(theirs, abs=1e-5)
+    ]
     assert len(set(theirs)) == len(theirs)
 
 
@@ -81,7 +82,7 @@ def test_the_result_loads_with_peft_s_own_class(finished: Path, tiny_base: Path,
 
 def test_pairs_of_preferences_train_a_reward_model_too(tiny_base: Path, tmp_path: Path) -> None:
     folder = job(tmp_path / "job", tiny_base, "reward", preferences(12), hyperparameters=SHORT, held_out=preferences(8))
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     assert_peft_agrees(folder, tiny_base, tmp_path)
     measures = {measure["name"]: measure for measure in report_of(folder)["comparison"]}
     assert measures["loss"]["tuned"]["value"] < measures["loss"]["base"]["value"]
@@ -107,9 +108,9 @@ def test_the_report_compares_accuracy_first_places_and_margin(finished: Path) ->
 
 
 def test_each_step_and_evaluation_has_the_method_s_numbers(finished: Path) -> None:
-    steps = [event for event in events_of(finished) if isinstance(event, Step)]
+    steps = [event for event in events_of(finished) if isinstance(event, StepEvent)]
     assert all(event.metrics.keys() == {"pair_accuracy", "margin", "score"} for event in steps)
-    first = next(event for event in events_of(finished) if isinstance(event, Evaluation))
+    first = next(event for event in events_of(finished) if isinstance(event, EvaluationEvent))
     assert first.model == "base"
     assert first.valid_loss is not None
     assert first.metrics.keys() == {"pair_accuracy", "margin", "top1"}
@@ -121,8 +122,8 @@ def test_a_resumed_job_ends_with_the_same_bytes(finished: Path, tiny_base: Path,
     (folder / "job.json").write_text(json.dumps({**spec, "resume": True}))
     middle = sorted((finished / "checkpoints").iterdir(), key=lambda path: int(path.name[5:]))[0]
     shutil.copytree(middle, folder / "checkpoint")
-    assert run(folder, StopFlag()) is ExitCode.DONE
-    steps = [event for event in events_of(folder) if isinstance(event, Step)]
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
+    steps = [event for event in events_of(folder) if isinstance(event, StepEvent)]
     assert steps[0].step == int(middle.name[5:]) + 1
     assert HEAD in load_file(folder / WEIGHTS)
     assert (folder / WEIGHTS).read_bytes() == (finished / WEIGHTS).read_bytes()
@@ -132,13 +133,13 @@ def test_a_stop_leaves_a_checkpoint_to_go_on_from(finished: Path, tiny_base: Pat
     spec = json.loads((finished / "job.json").read_text())
     stopped = job(tmp_path / "stopped", tiny_base, "reward", rankings(12), held_out=rankings(8))
     (stopped / "job.json").write_text(json.dumps(spec))
-    assert run(stopped, _StopAfter(stopped, step=3)) is ExitCode.STOPPED
+    assert run_training_job(stopped, _StopAfter(stopped, step=3)) is ExitCode.STOPPED
     folder = job(tmp_path / "resumed", tiny_base, "reward", rankings(12), held_out=rankings(8))
     (folder / "job.json").write_text(json.dumps({**spec, "resume": True}))
     assert {int(path.name[5:]) for path in (stopped / "checkpoints").iterdir()} < set(range(1, 8))
     last = max((stopped / "checkpoints").iterdir(), key=lambda path: int(path.name[5:]))
     shutil.copytree(last, folder / "checkpoint")
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     assert (folder / WEIGHTS).read_bytes() == (finished / WEIGHTS).read_bytes()
 
 
@@ -150,7 +151,7 @@ class _StopAfter(StopFlag):
 
     @property
     def raised(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return any(isinstance(event, Step) and event.step >= self._step for event in events_of(self._folder))
+        return any(isinstance(event, StepEvent) and event.step >= self._step for event in events_of(self._folder))
 
 
 def chained(tmp_path: Path, base: Path, start: Path, **hyperparameters: Any) -> Path:
@@ -162,9 +163,9 @@ def chained(tmp_path: Path, base: Path, start: Path, **hyperparameters: Any) -> 
 
 def test_a_job_goes_on_from_a_supervised_adapter(tiny_base: Path, tmp_path: Path) -> None:
     tuned = job(tmp_path / "sft", tiny_base, "supervised", training_rows(6), hyperparameters={"n_epochs": 1})
-    assert run(tuned, StopFlag()) is ExitCode.DONE
+    assert run_training_job(tuned, StopFlag()) is ExitCode.DONE
     folder = chained(tmp_path, tiny_base, tuned, learning_rate_multiplier=1e-6)
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     given, found = load_file(tuned / WEIGHTS), load_file(folder / WEIGHTS)
     assert found.keys() == {*given, HEAD}
     # The rate is next to nothing: what comes out is what it started from, and a head that has only been drawn.
@@ -176,7 +177,7 @@ def test_a_job_goes_on_from_a_supervised_adapter(tiny_base: Path, tmp_path: Path
 
 def test_a_job_goes_on_from_a_reward_model_head_and_all(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     folder = chained(tmp_path, tiny_base, finished, learning_rate_multiplier=1e-6)
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     given, found = load_file(finished / WEIGHTS), load_file(folder / WEIGHTS)
     assert found.keys() == given.keys()
     for name, weights in given.items():
@@ -194,9 +195,9 @@ def test_early_stopping_and_the_best_weights(tiny_base: Path, tmp_path: Path) ->
         "result": "best",
     }
     folder = job(tmp_path, tiny_base, "reward", rankings(12), hyperparameters=hyperparameters, held_out=rankings(8))
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     events = events_of(folder)
-    tuned = [event for event in events if isinstance(event, Evaluation) and event.model == "tuned"]
+    tuned = [event for event in events if isinstance(event, EvaluationEvent) and event.model == "tuned"]
     accuracies = [event.metrics["pair_accuracy"] for event in tuned]
     best = accuracies.index(max(accuracies))
     assert len(accuracies) == best + 1 + 3 < 40
@@ -212,7 +213,7 @@ def test_rows_that_end_with_the_padding_token_are_read_at_their_end(tiny_base: P
     template = base / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|im_end|>\n", "<|im_end|>"))
     folder = job(tmp_path / "job", base, "reward", rankings(6), hyperparameters={"n_epochs": 1})
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     tokenizer = AutoTokenizer.from_pretrained(str(folder / "output" / "adapter"))
     assert tokenizer.pad_token == "<|endoftext|>"
     said = [event.message for event in events_of(folder) if isinstance(event, WarningEvent)]
@@ -234,7 +235,7 @@ def test_rows_that_end_with_the_padding_token_are_read_at_their_end(tiny_base: P
 def test_options(tiny_base: Path, tmp_path: Path, asked: dict[str, Any]) -> None:
     rows = [{**row, "responses": [{**r, "score": -float(r["rank"])} for r in row["responses"]]} for row in rankings(12)]
     folder = job(tmp_path / "job", tiny_base, "reward", rows, hyperparameters={**SHORT, **asked}, held_out=rows[:8])
-    assert run(folder, StopFlag()) is ExitCode.DONE
+    assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     measures = {measure["name"]: measure for measure in report_of(folder)["comparison"]}
     assert measures["loss"]["tuned"]["value"] < measures["loss"]["base"]["value"]
     assert load_file(folder / WEIGHTS)[HEAD].dtype == torch.float32
@@ -245,9 +246,9 @@ def test_options(tiny_base: Path, tmp_path: Path, asked: dict[str, Any]) -> None
 def test_a_reward_model_is_no_start_for_a_language_model(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     folder = job(tmp_path, tiny_base, "supervised", training_rows(6), hyperparameters={"lora": "auto"}, start=START)
     shutil.copytree(finished / "output" / "adapter", folder / "start")
-    assert run(folder, StopFlag()) is ExitCode.BAD_INPUT
+    assert run_training_job(folder, StopFlag()) is ExitCode.BAD_INPUT
     error = events_of(folder)[-1]
-    assert isinstance(error, Error)
+    assert isinstance(error, ErrorEvent)
     assert error.code == "incompatible_start_model"
     assert "starts from a reward model" in error.message
     assert not (folder / "output").exists()

@@ -18,13 +18,13 @@ from tests.trainer.equivalence import Record, assert_same
 from tests.trainer.recipes.dpo.jobs import job, preference
 from tests.trainer.recipes.reward.jobs import ranking, rankings, reward_recipe
 from tests.trainer.workdirs import events_of
-from trainer.contract.events import Step
+from trainer.contract.events import StepEvent
 from trainer.contract.result import ExitCode
-from trainer.kit.progress import Progress
+from trainer.kit.progress import TrainingProgress
 from trainer.kit.stop import StopFlag
 from trainer.recipes.reward.rankings import collate_rankings
 from trainer.recipes.reward.recipe import RewardRecipe
-from trainer.run import run
+from trainer.run import run_training_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 
@@ -69,7 +69,7 @@ def test_loss_and_gradients_are_trl_s_on_pairs(
 ) -> None:
     rows = pairs_with_scores()
     recipe = reward_recipe(tmp_path / "job", tiny_base, rows, hyperparameters=asked)
-    loop = recipe.make_loop(Progress())
+    loop = recipe.make_loop(TrainingProgress())
     given = [
         {
             "prompt": row["input"]["messages"],
@@ -90,7 +90,7 @@ def test_loss_and_gradients_are_trl_s_on_pairs(
     )
     shaken(recipe)
     batch = collate_rankings(recipe.training.rows, recipe.pad_id)
-    loss = loop.loss(recipe.model, batch).total / loop.count(batch)
+    loss = loop.score_batch(recipe.model, batch).total / loop.count_items(batch)
     loss.backward()
     ours = gradients(recipe)
     # TRL's own tokens and padding of the same conversations, not only its formula.
@@ -135,7 +135,7 @@ def test_the_loss_of_rankings_against_a_naive_loop(
     rows = uneven()
     asked = {"margin": margin, "centering": centering}
     recipe = reward_recipe(tmp_path, tiny_base, rows, hyperparameters=asked)
-    loop = recipe.make_loop(Progress())
+    loop = recipe.make_loop(TrainingProgress())
     shaken(recipe)
     recipe.model.eval()
     expected = naive_loss(recipe, rows, margin=margin, centering=centering)
@@ -143,8 +143,8 @@ def test_the_loss_of_rankings_against_a_naive_loop(
     reference = gradients(recipe)
     split = [recipe.training.rows[start : start + prompts] for start in range(0, len(rows), prompts)]
     batches = [collate_rankings(part, recipe.pad_id) for part in split]
-    items = sum(loop.count(batch) for batch in batches)
-    losses = [loop.loss(recipe.model, batch).total / items for batch in batches]
+    items = sum(loop.count_items(batch) for batch in batches)
+    losses = [loop.score_batch(recipe.model, batch).total / items for batch in batches]
     for loss in losses:
         loss.backward()
     assert_same(record_property, torch.stack(losses).sum(), expected, gradients(recipe), reference)
@@ -152,7 +152,7 @@ def test_the_loss_of_rankings_against_a_naive_loop(
 
 def test_each_response_goes_through_the_model_once(tiny_base: Path, tmp_path: Path) -> None:
     recipe = reward_recipe(tmp_path, tiny_base, uneven())
-    loop = recipe.make_loop(Progress())
+    loop = recipe.make_loop(TrainingProgress())
     seen: list[tuple[int, ...]] = []
 
     def count(_module: Any, _args: Any, given: dict[str, Any]) -> None:
@@ -160,17 +160,17 @@ def test_each_response_goes_through_the_model_once(tiny_base: Path, tmp_path: Pa
             seen.append(tuple(ids[:real]))
 
     recipe.model.get_base_model().register_forward_pre_hook(count, with_kwargs=True)
-    loop.loss(recipe.model, collate_rankings(recipe.training.rows, recipe.pad_id))
+    loop.score_batch(recipe.model, collate_rankings(recipe.training.rows, recipe.pad_id))
     assert Counter(seen) == Counter(r.input_ids for row in recipe.training.rows for r in row.responses)
 
 
 def test_an_update_is_the_mean_over_its_prompts_however_they_are_split(tiny_base: Path, tmp_path: Path) -> None:
-    first: list[Step] = []
+    first: list[StepEvent] = []
     for name, sizes in (("whole", (6, 1)), ("split", (2, 3)), ("uneven", (4, 2))):
         hyperparameters = {"n_epochs": 1, "batch_size": sizes[0], "gradient_accumulation_steps": sizes[1]}
         folder = job(tmp_path / name, tiny_base, "reward", rankings(6), hyperparameters=hyperparameters)
-        assert run(folder, StopFlag()) is ExitCode.DONE
-        first.append(next(event for event in events_of(folder) if isinstance(event, Step)))
+        assert run_training_job(folder, StopFlag()) is ExitCode.DONE
+        first.append(next(event for event in events_of(folder) if isinstance(event, StepEvent)))
     for other in first[1:]:
         assert other.train_loss == pytest.approx(first[0].train_loss, rel=1e-5)
         assert other.grad_norm == pytest.approx(first[0].grad_norm, rel=1e-4)

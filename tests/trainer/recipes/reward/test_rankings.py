@@ -24,14 +24,14 @@ def made(ranks: tuple[int, ...], lengths: tuple[int, ...], scores: tuple[float |
 
 
 def test_pairs_have_the_better_first_and_ties_make_none() -> None:
-    assert list(made((2, 1, 2, 5), (3, 3, 3, 3)).pairs()) == [(0, 3), (1, 0), (1, 2), (1, 3), (2, 3)]
+    assert list(made((2, 1, 2, 5), (3, 3, 3, 3)).iter_pairs()) == [(0, 3), (1, 0), (1, 2), (1, 3), (2, 3)]
 
 
 def test_too_long_responses_leave_and_what_is_left_must_have_an_order() -> None:
     ranking = made((1, 2, 2), (9, 3, 4), (0.5, None, 0.1))
-    assert ranking.fitting(9) is ranking
-    assert ranking.fitting(8) is None
-    shorter = made((1, 2, 3), (3, 9, 4), (0.5, 0.3, 0.1)).fitting(4)
+    assert ranking.fit_within(9) is ranking
+    assert ranking.fit_within(8) is None
+    shorter = made((1, 2, 3), (3, 9, 4), (0.5, 0.3, 0.1)).fit_within(4)
     assert shorter is not None
     assert (shorter.ranks, shorter.scores, shorter.tokens) == ((1, 3), (0.5, 0.1), 7)
 
