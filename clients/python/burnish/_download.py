@@ -37,7 +37,7 @@ class _Manifest(BaseModel, defer_build=True):
 class Download:
     """One download to the file `path`, or, by `finish_extracted`, to the folder of that name.
 
-    A context manager. What has arrived stays beside the target where a later download can go on from it: after a
+    A context manager. What has arrived stays beside the target if a later download can resume it: after a
     broken connection, an interrupt, a killed process. Bytes that were proved wrong, or whose source is gone, do not.
     """
 
@@ -74,7 +74,7 @@ class Download:
         return self.rest()
 
     def start(self, response: httpx.Response) -> None:
-        """Begin with the head of an answer, or go on where it is the rest that was asked for."""
+        """Begin with the head of an answer, or continue if it is the requested rest."""
         assert self._partial is not None
         if self.done and response.headers.get("content-range", "").startswith(f"bytes {self.done}-"):
             return
@@ -90,14 +90,14 @@ class Download:
         return Origin(etag=etag, sha256=self._stated.hex(), total=self._total)
 
     def rest(self) -> dict[str, str]:
-        """Return the headers that ask for what is missing; none where only all of it can be asked for."""
+        """Return the headers that ask for what is missing; none if only all of it can be asked for."""
         origin = self._partial.origin if self._partial else None
         if origin is None or not origin.resumable or not 0 < self.done < origin.total:
             return {}
         return {"Range": f"bytes={self.done}-", "If-Range": origin.etag}
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes. Raises OSError where the disk is full."""
+        """Take the next bytes. Raises OSError if the disk is full."""
         assert self._partial is not None
         self._partial.write(chunk)
         if self._on_progress:
@@ -141,13 +141,13 @@ class Download:
 
 
 def place(path: str | os.PathLike[str], name: str) -> Path:
-    """Return where a file named `name` by the server goes: into `path` where that is a folder, else there."""
+    """Return where a file named `name` by the server goes: into `path` if that is a folder, else there."""
     path = Path(path)
     return path / name if path.is_dir() else path
 
 
 def content_digest(headers: httpx.Headers) -> bytes | None:
-    """Return the SHA-256 of `Content-Digest` (RFC 9530: `sha-256=:base64:`), None where it is not there."""
+    """Return the SHA-256 of `Content-Digest` (RFC 9530: `sha-256=:base64:`), None if it is not there."""
     for member in headers.get("content-digest", "").split(","):
         name, _, value = member.strip().partition("=")
         if name.lower() == "sha-256" and len(value) > 2 and value[0] == value[-1] == ":":
@@ -167,7 +167,7 @@ def require_absent(folder: Path) -> None:
 def extract(archive: Path, folder: Path) -> None:
     """Unpack exactly the files that the archive's manifest lists, each checked against its size and SHA-256.
 
-    Raises DownloadCorrupt where a name leads outside, an entry is a link, or a file is missing or differs.
+    Raises DownloadCorrupt if a name leads outside, an entry is a link, or a file is missing or differs.
     """
     require_absent(folder)
     temporary = _sibling(folder)

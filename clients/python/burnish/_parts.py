@@ -15,7 +15,7 @@ IN_PARTS_FROM = 64 * 2**20
 
 
 class Parts:
-    """The parts of `upload`, in their order. Raises UploadError where it is not the file that was announced."""
+    """The parts of `upload`, in their order. Raises UploadError if it is not the file that was announced."""
 
     def __init__(self, state: UploadState, upload: Upload) -> None:
         if upload.size != state.bytes:
@@ -40,7 +40,7 @@ class Parts:
                 piece.tell_sent()
 
     def sent(self, piece: Piece, part: UploadPart) -> None:
-        """Note a part. Raises UploadError where the server has other bytes."""
+        """Note a part. Raises UploadError if the server has other bytes."""
         if part.sha256 != piece.sha256:
             raise UploadError(f"A part of {piece.filename} was changed on its way; send the file again.")
         self.ids.append(part.id)

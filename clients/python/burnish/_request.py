@@ -78,7 +78,7 @@ class Call:
             self.attempt = 0
 
     def after(self, failure: Failure) -> float:
-        """Return the seconds to wait before the next attempt. Raises APIError where there shall be none."""
+        """Return the seconds to wait before the next attempt. Raises APIError if there shall be none."""
         upload = self.request.upload
         replayable = upload is None or upload.replayable
         delay = self.policy.delay(self.attempt, failure) if replayable else None
@@ -99,7 +99,7 @@ def segment(identifier: str) -> str:
 
 
 def creating(idempotency_key: str | None) -> dict[str, str]:
-    """Return the header by which a repeated creation is recognised; a key is made where none is given."""
+    """Return the header by which a repeated creation is recognised; a key is made if none is given."""
     return {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
 
 

@@ -15,7 +15,7 @@ from typing_extensions import Self
 from burnish.errors import UploadError
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes done and the bytes in all (None where unknown)."""
+"""Called with the bytes done and the bytes in all (None if unknown)."""
 
 FileContent = str | os.PathLike[str] | bytes | IO[bytes]
 
@@ -23,7 +23,7 @@ FileContent = str | os.PathLike[str] | bytes | IO[bytes]
 class Upload:
     """The file-like object that httpx's multipart encoder reads; memory use does not grow with the file.
 
-    A caller's file object is sent from its present position. Raises UploadError where a path cannot be read.
+    A caller's file object is sent from its present position. Raises UploadError if a path cannot be read.
     """
 
     def __init__(self, *, file: FileContent, filename: str | None, on_progress: Progress | None) -> None:
@@ -48,7 +48,7 @@ class Upload:
 
     @property
     def size(self) -> int | None:
-        """How many bytes will be sent; None where only reading tells."""
+        """How many bytes will be sent; None if only reading tells."""
         return self._size
 
     def part(self) -> tuple[str, IO[bytes], str]:
@@ -56,7 +56,7 @@ class Upload:
         return self.filename, cast("IO[bytes]", self), self.content_type
 
     def read(self, size: int) -> bytes:
-        """Return the next chunk. Raises UploadError where the file got shorter, TypeError for a text file."""
+        """Return the next chunk. Raises UploadError if the file got shorter, TypeError for a text file."""
         left = size if self._size is None else min(size, self._size - self._sent)
         chunk = self._file.read(left) if left else b""
         if not isinstance(chunk, bytes):  # pyright: ignore[reportUnnecessaryIsInstance] - the caller's object
@@ -69,7 +69,7 @@ class Upload:
         return chunk
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move within the part that is sent. Raises io.UnsupportedOperation where the source cannot."""
+        """Move within the part that is sent. Raises io.UnsupportedOperation if the source cannot."""
         if self._size is None:
             raise io.UnsupportedOperation("This source can be read only once.")
         self._sent = self._size if whence == os.SEEK_END else offset

@@ -120,7 +120,7 @@ class Burnish(_Base):
         return self.send(_LIVE)
 
     def readyz(self) -> dict[str, Any]:
-        """Return the state of the server's parts. Raises InternalServerError where one is not ready."""
+        """Return the state of the server's parts. Raises InternalServerError if one is not ready."""
         return self.send(_READY)
 
     def limits(self) -> ProjectLimits:
@@ -128,12 +128,12 @@ class Burnish(_Base):
         return self.send(limits.OWN)
 
     def send(self, request: Request[T]) -> T:
-        """Carry out a request, repeating it where the rules say so. Raises APIError."""
+        """Carry out a request, repeating it if the rules say so. Raises APIError."""
         with self.opened(self.call(request)) as response:
             return request.parse(response)
 
     def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download; what broke off, earlier or now, is taken up where it was.
+        """Carry out a download, resuming one that broke off, earlier or now.
 
         Raises APIError, DownloadBusy, DownloadCorrupt.
         """
@@ -230,7 +230,7 @@ class AsyncBurnish(_Base):
         return await self.send(_LIVE)
 
     async def readyz(self) -> dict[str, Any]:
-        """Return the state of the server's parts. Raises InternalServerError where one is not ready."""
+        """Return the state of the server's parts. Raises InternalServerError if one is not ready."""
         return await self.send(_READY)
 
     async def limits(self) -> ProjectLimits:
@@ -238,12 +238,12 @@ class AsyncBurnish(_Base):
         return await self.send(limits.OWN)
 
     async def send(self, request: Request[T]) -> T:
-        """Carry out a request, repeating it where the rules say so. Raises APIError."""
+        """Carry out a request, repeating it if the rules say so. Raises APIError."""
         async with self.opened(self.call(request)) as response:
             return request.parse(response)
 
     async def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download; what broke off, earlier or now, is taken up where it was.
+        """Carry out a download, resuming one that broke off, earlier or now.
 
         Raises APIError, DownloadBusy, DownloadCorrupt.
         """

@@ -33,7 +33,7 @@ def resolve(base_url: str | None = None, api_key: str | None = None) -> Settings
     """Find both settings.
 
     A file's key is used only for the address that stands beside it: a key never goes to another server.
-    Raises ConfigurationError where one is missing or malformed.
+    Raises ConfigurationError if one is missing or malformed.
     """
     base_url = base_url or os.environ.get("BURNISH_BASE_URL")
     api_key = api_key or os.environ.get("BURNISH_API_KEY")
@@ -80,7 +80,7 @@ def normalize_url(text: str) -> str:
 
 
 def check_key(key: str) -> str:
-    """Return the key without space around it. Raises ConfigurationError where a header cannot carry it."""
+    """Return the key without space around it. Raises ConfigurationError if a header cannot carry it."""
     key = key.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError("The API key holds characters that no key has; copy it again.")

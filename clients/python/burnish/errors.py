@@ -20,7 +20,7 @@ BurnishError
 ├── DownloadCorrupt             a download is not what the server said it is
 ├── DownloadBusy                another process writes the same download
 ├── UploadError                 a file cannot be sent as it is
-│   └── UploadInterrupted       a large file broke off and can go on
+│   └── UploadInterrupted       a large file broke off and can be resumed
 └── WebhookVerificationError    a webhook was not signed with this secret
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Problem(NamedTuple):
-    """One fault of a dataset: the line (from 1; None where it concerns the whole file) and a sentence."""
+    """One fault of a dataset: the line (from 1; None if it concerns the whole file) and a sentence."""
 
     line: int | None
     reason: str
@@ -54,7 +54,7 @@ class ConfigurationError(BurnishError):
 
 
 class APIError(BurnishError):
-    """A request got no usable answer. `request_id` is the server's name for it, where it gave one."""
+    """A request got no usable answer. `request_id` is the server's name for it, if it gave one."""
 
     request_id: str | None = None
 

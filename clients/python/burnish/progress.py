@@ -1,4 +1,4 @@
-"""A job's progress for people: a live bar with curves of the losses, or plain lines where no terminal is."""
+"""A job's progress for people: a live bar with curves of the losses, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def step_line(data: dict[str, Any]) -> str:
 
 
 def evaluation_line(data: dict[str, Any]) -> str:
-    """Return a validation's numbers in one line, empty where there are none; of a method's own, the first three."""
+    """Return a validation's numbers in one line, empty if there are none; of a method's own, the first three."""
     for prefix in ("full_valid_", "valid_"):
         numbers = {name[len(prefix) :]: _number(data, name) for name in data if name.startswith(prefix)}
         shown = {name: value for name, value in numbers.items() if value is not None}

@@ -143,7 +143,7 @@ def _about_a_file(error: OSError) -> str:
 
 
 def _ended_by_hand(error: BaseException) -> Exit:
-    # What `click.confirm` raises for a no, or where nobody can answer, comes from no interrupt.
+    # What `click.confirm` raises for a no, or if nobody can answer, comes from no interrupt.
     if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
         click.echo("Nothing was done.", err=True)
         return Exit.ERROR

@@ -97,7 +97,7 @@ class _Bounds:
             self._anchors[anchor] = _Size(self._nodes - ended.before, ended.below + 1)
 
     def add_alias(self, anchor: str, line: int) -> None:
-        """Count what an alias stands for. Raises YamlFault beyond a bound, and where it stands for itself."""
+        """Count what an alias stands for. Raises YamlFault beyond a bound, and if it stands for itself."""
         if anchor not in self._anchors:
             return  # the composer says so itself
         size = self._anchors[anchor]

@@ -26,7 +26,7 @@ _HOPELESS = (AuthenticationError, NotFoundError, PermissionDeniedError)
 @click.command()
 @click.argument("model", shell_complete=complete_models)
 @click.argument("prompt", required=False)
-@click.option("--system", help="What the model is told before the conversation.")
+@click.option("--system", help="The instructions that the conversation begins with.")
 @click.option("--temperature", type=click.FloatRange(0, 2), help="0 takes the likeliest token each time.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Only the likeliest tokens of this mass.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens of an answer.")
@@ -83,7 +83,7 @@ class _Conversation:
         return self._client.chat.completions.create(stream=False, **self.arguments())
 
     def answer(self) -> None:
-        """Print the answer as it comes, and keep it, also where Ctrl-C ended it. Raises APIError."""
+        """Print the answer as it comes, and keep it, also if Ctrl-C ended it. Raises APIError."""
         said: list[str] = []
         try:
             self._print(said)

@@ -43,7 +43,7 @@ def _completing(
     def complete(_context: click.Context, _parameter: click.Parameter, beginning: str) -> list[CompletionItem]:
         from burnish.client import Burnish
 
-        # Whatever is wrong is for the command itself to say: a prompt is no place for errors.
+        # Whatever is wrong is for the command itself to say: a prompt is not the place for errors.
         with suppress(BurnishError, OSError), Burnish(timeout=_SECONDS, max_retries=0) as client:
             return [_plain(item) for item in find(client) if str(item.value).startswith(beginning)]
         return []

@@ -75,7 +75,7 @@ def check(context: click.Context, path: Path, method: str | None, as_json: bool)
 def convert(path: Path, method: str, source: str | None, output: Path, strict: bool) -> None:
     """Convert FILE (JSONL, a JSON array, Parquet, or plain text in a .txt) into rows for a method; - reads from a pipe.
 
-    FILE may be compressed by gzip or zstd. Rows that cannot be converted are told and left out.
+    FILE may be compressed by gzip or zstd. Rows that cannot be converted are reported and left out.
     """
     name = "standard input" if str(path) == "-" else path.name
     conversion = Conversion(method, source)
@@ -119,7 +119,7 @@ def _guessed(path: Path, name: str) -> RowFormat:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Generator[tuple[Packing, Iterator[bytes]], None, None]:
-    """Open a file or a pipe and tell its packing and what it holds, with a bar where reading takes long."""
+    """Open a file or a pipe and tell its packing and what it holds, with a bar if reading takes long."""
     if str(path) == "-":
         yield open_dataset(sys.stdin.buffer)
         return

@@ -138,7 +138,7 @@ def _shown(text: str) -> str:
 
 
 def pack(options: dict[str, Any]) -> Hyperparameters | None:
-    """Take the hyperparameters out of a command's options; None where none was given."""
+    """Take the hyperparameters out of a command's options; None if none was given."""
     packed: dict[str, Any] = {}
     lora: dict[str, Any] = {}
     for option in _OPTIONS:

@@ -40,7 +40,7 @@ class Priority(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] -
 
 
 class Age(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - not generic before click 8.4
-    """A span of time in seconds, also written as 90s, 30m, 12h or 7d."""
+    """A duration in seconds, also written as 90s, 30m, 12h or 7d."""
 
     name = "age"
     _SECONDS: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
@@ -51,7 +51,7 @@ class Age(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - not 
             return value
         number, unit = (value[:-1], value[-1]) if value[-1:] in self._SECONDS else (value, "s")
         if not (number.isascii() and number.isdigit()):
-            self.fail(f"{value!r} is no span of time; write seconds, or 90s, 30m, 12h, 7d.", param, ctx)
+            self.fail(f"{value!r} is not a valid duration; write seconds, or 90s, 30m, 12h, 7d.", param, ctx)
         return int(number) * self._SECONDS[unit]
 
 

@@ -118,7 +118,7 @@ def cancel(job_id: str, as_json: bool) -> None:
 @job_argument
 @json_option
 def pause(job_id: str, as_json: bool) -> None:
-    """Let a job stand still at a checkpoint, and free its worker."""
+    """Pause a job at a checkpoint, and free its worker."""
     with connect() as client:
         job = client.jobs.pause(job_id)
     coming = ", to be paused at its next checkpoint" if job.pause_requested else ""
@@ -129,7 +129,7 @@ def pause(job_id: str, as_json: bool) -> None:
 @job_argument
 @json_option
 def resume(job_id: str, as_json: bool) -> None:
-    """Let a paused job go on from where it was."""
+    """Continue a paused job from its last checkpoint."""
     with connect() as client:
         job = client.jobs.resume(job_id)
     print_json(job) if as_json else print_line(f"{job.id}: {job.phase or job.status}")
@@ -189,7 +189,7 @@ def checkpoints(job_id: str, limit: int, as_json: bool) -> None:
 @jobs.command()
 @job_argument
 @click.option("--html", "as_html", is_flag=True, help="The report as an HTML page.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here (HTML where it ends so).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here (HTML if it ends so).")
 @json_option
 def report(job_id: str, as_html: bool, output: Path | None, as_json: bool) -> None:
     """Show a job's report, or write it to a file."""
@@ -212,7 +212,7 @@ def report(job_id: str, as_html: bool, output: Path | None, as_json: bool) -> No
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="A file or a folder.")
 @click.option("--extract", is_flag=True, help="Unpack it as the new folder OUTPUT.")
 def download(job_id: str, output: Path, extract: bool) -> None:
-    """Download a job's adapter, or the whole model where it trained all weights, checked by its hash."""
+    """Download a job's adapter, or the whole model if it trained all weights, checked by its hash."""
     with connect() as client, transfer_bar(job_id) as tell:
         try:
             place = Path(f"{job_id}-adapter") if extract and output == Path() else output

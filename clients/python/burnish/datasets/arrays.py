@@ -39,7 +39,7 @@ class ArraySplitter:
         self._line = 1
 
     def feed(self, chunk: bytes) -> Iterator[ArrayItem]:
-        """Yield the items that this chunk completes. Raises UnreadableError where there is no array."""
+        """Yield the items that this chunk completes. Raises UnreadableError if there is no array."""
         start = position = 0
         while True:
             mark = self._next_mark(chunk, position)

@@ -43,7 +43,7 @@ class Problem:
     line: int
     reason: str
     unit: str = "line"
-    """`row` where the file has no lines (Parquet)."""
+    """`row` if the file has no lines (Parquet)."""
 
     def __str__(self) -> str:
         return f"{self.unit} {self.line}: {self.reason}" if self.line else self.reason

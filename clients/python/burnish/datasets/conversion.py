@@ -22,8 +22,8 @@ class Conversion:
     """One conversion: iterate over `lines`, then read what came of it.
 
     `method` is a name in `ROW_FORMATS`; `source` one in `CONVERTERS`, found out at the first row if None. A row
-    that cannot be converted, or is no good row of the method afterwards, is left out and told in `refused` (the first
-    20: place and reason). `read` and `written` count rows; one row read may make several.
+    that cannot be converted, or is not a good row of the method afterwards, is left out and listed in `refused` (the
+    first 20: place and reason). `read` and `written` count rows; one row read may make several.
     """
 
     def __init__(self, method: str, source: str | None = None) -> None:
@@ -33,7 +33,7 @@ class Conversion:
         self.refused: list[tuple[str, str]] = []
 
     def lines(self, filename: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the lines to write. Raises UnreadableError where the file cannot be read on, or is of no known format.
+        """Yield the lines to write. Raises UnreadableError if the file cannot be read on, or its format is unknown.
 
         A name that ends with `.txt` (before `.gz` or `.zst`) is plain text, read as documents.
         """
@@ -59,7 +59,7 @@ class Conversion:
         self.source = self.source or _detected(item.row)
         converter = CONVERTERS[self.source]
         if not converter.matches(item.row):
-            raise NotConvertibleError(f"is no row of {self.source}: its keys are {_keys(item.row)}")
+            raise NotConvertibleError(f"is not a row of {self.source}: its keys are {_keys(item.row)}")
         return [self._checked(row) for row in rows_of(converter.convert(item.row), self.method)]
 
     def _checked(self, row: Row) -> bytes:

@@ -1,4 +1,4 @@
-"""Which check a file gets: of rows or of text, by the end of its name, once its first bytes have told its packing."""
+"""Which check a file gets: of rows or of text, by the end of its name, once its first bytes show its packing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def is_dataset_name(filename: str) -> bool:
 
 
 def is_text(filename: str, packing: Packing = "none") -> bool:
-    """Tell whether a file is plain text: its name says so, and it is no Parquet."""
+    """Tell whether a file is plain text: its name says so, and it is not Parquet."""
     return packing != "parquet" and _inner(filename).endswith(TEXT_SUFFIX)
 
 

@@ -84,7 +84,7 @@ class BlockSplitter:
             yield self._take()
 
     def _end_of_block(self, chunk: bytes, start: int) -> int:
-        """Return the place behind the newline that ends the next block; 0 where the chunk has none."""
+        """Return the place behind the newline that ends the next block; 0 if the chunk has none."""
         return chunk.rfind(b"\n", start, start + BLOCK_BYTES) + 1 or chunk.find(b"\n", start + BLOCK_BYTES) + 1
 
     def _block(self, data: bytes, length: int) -> Block:

@@ -111,7 +111,7 @@ def check_message(place: str, value: object, seen: Conversation, problems: list[
 def check_tools(place: str, value: object, problems: list[str]) -> None:
     """Check the list of tools that a row declares."""
     if not isinstance(value, list) or not value:
-        problems.append(f"{place}: must be a list of at least one tool; leave the key out where there are none")
+        problems.append(f"{place}: must be a list of at least one tool; leave the key out if there are none")
         return
     names: set[str] = set()
     for index, tool in enumerate(cast("list[object]", value)):
@@ -205,7 +205,7 @@ def _check_text(place: str, value: object, problems: list[str]) -> None:
 
 def _check_calls(place: str, value: object, seen: Conversation, problems: list[str]) -> None:
     if not isinstance(value, list) or not value:
-        problems.append(f"{place}: must be a list of at least one call; leave the key out where there are none")
+        problems.append(f"{place}: must be a list of at least one call; leave the key out if there are none")
         return
     for index, call in enumerate(cast("list[object]", value)):
         here = f"{place}[{index}]"

@@ -211,6 +211,6 @@ def _zstd() -> Any:
 
 
 def _zstd_error() -> type[Exception]:
-    """Return zstd's error where zstd is loaded."""
+    """Return zstd's error if zstd is loaded."""
     module = sys.modules.get(_ZSTD)
     return cast("type[Exception]", module.ZstdError) if module else zlib.error

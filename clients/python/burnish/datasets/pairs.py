@@ -46,7 +46,7 @@ class PairRows:
 
 
 def _check_side(row: Row, key: str, prompt: Conversation, problems: list[str]) -> str | None:
-    """Return the name under which the row gives this output, None if the output is no good."""
+    """Return the name under which the row gives this output, None if the output is not good."""
     given = [name for name in (key, _OLDER[key]) if name in row]
     if len(given) == 1:
         return given[0] if check_output(given[0], row[given[0]], prompt, problems) else None

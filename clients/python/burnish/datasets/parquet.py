@@ -46,7 +46,7 @@ def check_ends(size: int, tail: bytes) -> str | None:
 def read_lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield the rows of a Parquet file, which must be seekable, as JSON lines, several at once.
 
-    Raises UnreadableError, with the row where there is one.
+    Raises UnreadableError, with the row if there is one.
     """
     arrow, parquet = _load("pyarrow"), _load("pyarrow.parquet")
     _check_footer(file)
@@ -136,7 +136,7 @@ def _line(batch: Any, index: int, number: int) -> bytes:
 
 
 def _without_nulls(value: Any, number: int) -> Any:
-    """Leave out the keys of objects whose value is null: every object of a column has all the column's keys."""
+    """Leave out keys of objects if their value is null: every object of a column has all the column's keys."""
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
         return {key: _without_nulls(child, number) for key, child in items if child is not None}

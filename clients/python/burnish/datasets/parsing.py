@@ -56,7 +56,7 @@ class RefusedError(ValueError):
 
 
 def other_file(start: bytes) -> str | None:
-    """Say what the first bytes of a file give away, if it is no text in UTF-8."""
+    """Say what the first bytes of a file give away, if it is not text in UTF-8."""
     return next((reason for magic, reason in _OTHER_FILES.items() if start.startswith(magic)), None)
 
 
@@ -148,7 +148,7 @@ def _check_nuls(row: Row) -> None:
 
 
 def _check_slowly(line: bytes) -> None:
-    """Look for what the quick tests suspect. Raises RefusedError where they are right."""
+    """Look for what the quick tests suspect. Raises RefusedError if they are right."""
     json.loads(line, object_pairs_hook=_checked_pairs, parse_int=_checked_integer)
 
 

@@ -28,7 +28,7 @@ class PromptRows:
         if not isinstance(reference, str):
             problems.append(f"reference: must be a string, not {kind(reference)}; leave the key out for none")
         elif not reference or reference.isspace():
-            problems.append("reference: is empty; leave the key out where there is none")
+            problems.append("reference: is empty; leave the key out if there is none")
         problems.extend(unknown_keys("", row, ("input", "reference")))
         return problems
 

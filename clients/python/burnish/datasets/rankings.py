@@ -76,7 +76,7 @@ def _check_response(place: str, value: object, prompt: Conversation, problems: l
         problems.append(f"{place}.rank: is {quoted(rank)}; use a whole number, 1 for the best")
     score = response.get("score")
     if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))):
-        problems.append(f"{place}.score: must be a number, not {kind(score)}; leave the key out where there is none")
+        problems.append(f"{place}.score: must be a number, not {kind(score)}; leave the key out if there is none")
     problems.extend(unknown_keys(place, response, _RESPONSE_KEYS))
 
 

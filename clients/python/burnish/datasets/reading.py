@@ -32,7 +32,7 @@ class Item:
 def read_items(chunks: Iterable[bytes]) -> Iterator[Item]:
     """Yield the rows of JSON lines, or of a JSON array if the first character is its bracket.
 
-    Raises UnreadableError where reading cannot go on.
+    Raises UnreadableError if reading cannot go on.
     """
     pieces = _unmarked(chunks)
     start = b""
@@ -47,8 +47,8 @@ def read_items(chunks: Iterable[bytes]) -> Iterator[Item]:
 def read_documents(chunks: Iterable[bytes]) -> Iterator[Item]:
     """Yield plain text as rows `{"text"}`: a document each, those of more than a million characters in pieces.
 
-    A document ends at a line that is `<|endoftext|>`; pieces are cut at line ends where there are any, and put
-    together they are the document. Raises UnreadableError for what is no text in UTF-8.
+    A document ends at a line that is `<|endoftext|>`; pieces are cut at line ends if there are any, and put
+    together they are the document. Raises UnreadableError for what is not text in UTF-8.
     """
     documents = _Documents()
     number = 0

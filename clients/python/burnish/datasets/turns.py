@@ -39,7 +39,7 @@ def check_input(row: Row, problems: list[str]) -> Conversation:
 
 
 def check_prompt(prefix: str, prompt: Row, problems: list[str], *, missing: str) -> Conversation:
-    """Check the `messages` of a prompt, whose place ends with `prefix`; they may not end with the assistant's."""
+    """Check the `messages` of a prompt; its place ends with `prefix`, and they may not end with the assistant's."""
     place, before = f"{prefix}messages", len(problems)
     if "messages" not in prompt:
         problems.append(f"{place}: {missing}")

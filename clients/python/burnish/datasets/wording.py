@@ -15,7 +15,7 @@ def kind(value: object) -> str:
 
 
 def shown(text: str) -> str:
-    """Return a key as it is where it is a plain word, else quoted and cut."""
+    """Return a key as it is if it is a plain word, else quoted and cut."""
     return text if re.fullmatch(r"\w{1,40}", text) else quoted(text)
 
 

@@ -61,7 +61,7 @@ class Completions:
         """Answer a conversation; the arguments are those of `burnish.chat_schemas.CreateChatCompletion`.
 
         With `stream`, returns an iterator over chunks. Raises APIError, NotFoundError for an unknown model, and
-        RateLimitError where too many conversations wait.
+        RateLimitError if too many conversations wait.
         """
         if stream:
             return ChatStream(self._client, _stream(arguments))

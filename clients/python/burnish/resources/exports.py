@@ -169,7 +169,7 @@ class Exports:
         """Download a ready export to `path` (a file or a folder), or unpack its zip as the new folder `path`.
 
         The bytes are checked against the server's SHA-256. Returns the path written.
-        Raises ConflictError where it is not ready, DownloadCorrupt, FileExistsError, ValueError.
+        Raises ConflictError if it is not ready, DownloadCorrupt, FileExistsError, ValueError.
         """
         download, finish = _download(self.retrieve(model, export_id), path, extract, on_progress)
         with download as target:

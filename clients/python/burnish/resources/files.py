@@ -96,12 +96,12 @@ class Files:
         return self._client.send(_content(file_id))
 
     def download(self, file_id: str, path: str | os.PathLike[str], *, on_progress: Progress | None = None) -> Path:
-        """Write a file's bytes to `path` (a file or a folder), checked where the server states a hash."""
+        """Write a file's bytes to `path` (a file or a folder), checked if the server states a hash."""
         with _target(file_id, path, on_progress) as target:
             return self._client.download(_download(file_id), target, Download.finish)
 
     def delete(self, file_id: str) -> Deleted:
-        """Delete a file. Raises ConflictError where a job needs it."""
+        """Delete a file. Raises ConflictError if a job needs it."""
         return self._client.send(_delete(file_id))
 
 

@@ -52,7 +52,7 @@ class Jobs:
     def preview(self, *, rows: int | None = None, **arguments: Unpack[CreateJob]) -> JobPreview:
         """Tell what such a job would come to, with `rows` of its rows as tokens; nothing is created.
 
-        The arguments are those of `create`. Takes some seconds. Raises BadRequestError where the job would fail.
+        The arguments are those of `create`. Takes some seconds. Raises BadRequestError if the job would fail.
         """
         return self._client.send(requests.preview(arguments, rows))
 
@@ -67,7 +67,7 @@ class Jobs:
         return self._client.send(requests.retrieve(job_id))
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job. Raises ConflictError or BadRequestError where it has ended already."""
+        """Stop a job. Raises ConflictError or BadRequestError if it has ended already."""
         return self._client.send(requests.change(job_id, "cancel"))
 
     def pause(self, job_id: str) -> Job:
@@ -75,7 +75,7 @@ class Jobs:
         return self._client.send(requests.change(job_id, "pause"))
 
     def resume(self, job_id: str) -> Job:
-        """Let a paused job go on from its last checkpoint."""
+        """Continue a paused job from its last checkpoint."""
         return self._client.send(requests.change(job_id, "resume"))
 
     def delete(self, job_id: str) -> Deleted:
@@ -132,7 +132,7 @@ class Jobs:
         """Download the adapter as a zip to `path` (a file or a folder), or unpacked as the folder `path`.
 
         The bytes are checked against the server's SHA-256, unpacked files against the archive's manifest.
-        Returns the path written. Raises DownloadCorrupt, FileExistsError where the folder is not empty.
+        Returns the path written. Raises DownloadCorrupt, FileExistsError if the folder is not empty.
         """
         download, finish = requests.download(job_id, "adapter", path, extract, on_progress)
         with download as target:
@@ -197,7 +197,7 @@ class AsyncJobs:
         return await self._client.send(requests.change(job_id, "pause"))
 
     async def resume(self, job_id: str) -> Job:
-        """Let a paused job go on from its last checkpoint."""
+        """Continue a paused job from its last checkpoint."""
         return await self._client.send(requests.change(job_id, "resume"))
 
     async def delete(self, job_id: str) -> Deleted:

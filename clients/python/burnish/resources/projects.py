@@ -73,7 +73,7 @@ class Projects:
         return Page(self._client, _list(after, limit))
 
     def create(self, *, name: str) -> Project:
-        """Make a project. Raises ConflictError where the name is taken."""
+        """Make a project. Raises ConflictError if the name is taken."""
         return self._client.send(_create(name))
 
     def retrieve(self, project_id: str) -> Project:
@@ -81,7 +81,7 @@ class Projects:
         return self._client.send(_retrieve(project_id))
 
     def update(self, project_id: str, *, name: str) -> Project:
-        """Give a project another name. Raises ConflictError where it is taken."""
+        """Give a project another name. Raises ConflictError if it is taken."""
         return self._client.send(_update(project_id, name))
 
     def delete(self, project_id: str) -> Deleted:

@@ -82,7 +82,7 @@ class Uploads:
             return self._client.send(_add(upload_id, upload))
 
     def complete(self, upload_id: str, *, part_ids: Sequence[str], md5: str | None = None) -> UploadState:
-        """Join parts, in this order, into a file. Raises BadRequestError where they do not add up."""
+        """Join parts, in this order, into a file. Raises BadRequestError if they do not add up."""
         return self._client.send(_complete(upload_id, part_ids, md5))
 
     def cancel(self, upload_id: str) -> UploadState:
@@ -90,7 +90,7 @@ class Uploads:
         return self._client.send(_cancel(upload_id))
 
     def send(self, upload_id: str, *, file: FileContent, on_progress: Progress | None = None) -> File:
-        """Send what the server lacks of a file, and complete its upload; a second call goes on where one broke off.
+        """Send what the server lacks of a file, and complete its upload; a second call resumes one that broke off.
 
         Each part is checked by its SHA-256. Raises UploadError, UploadInterrupted, APIError.
         """

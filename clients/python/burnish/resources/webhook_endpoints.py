@@ -116,7 +116,7 @@ class WebhookEndpoints:
         url: str | None = None,
         event_types: Sequence[str] | None = None,
     ) -> WebhookEndpoint:
-        """Change what is given, and enable the endpoint where it was disabled. Raises NotFoundError."""
+        """Change what is given, and enable the endpoint if it was disabled. Raises NotFoundError."""
         return self._client.send(_update(endpoint_id, name, url, event_types))
 
     def delete(self, endpoint_id: str) -> Deleted:
@@ -128,7 +128,7 @@ class WebhookEndpoints:
         return self._client.send(_rotate(endpoint_id, keep_old_secret_active_for_24_hours))
 
     def test(self, endpoint_id: str, *, event_type: str) -> WebhookTest:
-        """Let the server post a sample event now. Raises BadRequestError where the receiver does not answer."""
+        """Let the server post a sample event now. Raises BadRequestError if the receiver does not answer."""
         return self._client.send(_test(endpoint_id, event_type))
 
     def deliveries(
@@ -180,7 +180,7 @@ class AsyncWebhookEndpoints:
         url: str | None = None,
         event_types: Sequence[str] | None = None,
     ) -> WebhookEndpoint:
-        """Change what is given, and enable the endpoint where it was disabled."""
+        """Change what is given, and enable the endpoint if it was disabled."""
         return await self._client.send(_update(endpoint_id, name, url, event_types))
 
     async def delete(self, endpoint_id: str) -> Deleted:

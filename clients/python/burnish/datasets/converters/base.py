@@ -60,7 +60,7 @@ class Converter(Protocol):
 
 
 def string(row: Row, key: str, default: str | None = None) -> str:
-    """Return the text under a key, or `default` where the key is missing or null. Raises NotConvertibleError."""
+    """Return the text under a key, or `default` if the key is missing or null. Raises NotConvertibleError."""
     value = row.get(key)
     if value is None and default is not None:
         return default
