@@ -29,7 +29,7 @@ class Parts:
         self.ids: list[str] = []
 
     def missing(self) -> Iterator[Piece]:
-        """Yield each piece that the server lacks; report it by `sent` before the next."""
+        """Yield each piece that the server lacks; report it by `record_sent_part` before the next."""
         for start in range(0, self._state.bytes, PART_BYTES):
             piece = Piece(self._upload, start, min(PART_BYTES, self._state.bytes - start))
             known = self._known.get(piece.sha256)

@@ -31,7 +31,7 @@ class RowFormat(Protocol):
     def plain(self, row: Row, texts: list[str]) -> int:
         """Return how many strings, keys among them, a row has that is good and in the plainest form of its format.
 
-        The strings that may hold anything are added to `texts`. 0 for any other row: `check` must look at it.
+        The strings that may hold anything are added to `texts`. 0 for any other row: `check_row` must look at it.
         """
         ...
 

@@ -31,7 +31,7 @@ class ItemRows:
         self._needs = needs
 
     def check(self, row: Row) -> list[str]:
-        """Return what is wrong with a row; see `RowFormat.check`."""
+        """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
         check_prompt("", row, problems, missing="is missing; a row needs a list of the prompt's messages")
         check_options("", row, problems)
@@ -41,7 +41,7 @@ class ItemRows:
         return problems
 
     def plain(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain row, whose other keys hold texts; see `RowFormat.plain`."""
+        """Count the strings of a plain row, whose other keys hold texts; see `RowFormat.count_plain_strings`."""
         strings, last = plain_messages(row.get("messages"), texts)
         if last != "user" or any(len(path) > 1 or path[0] not in row for path in self._needs):
             return 0

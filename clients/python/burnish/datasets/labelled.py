@@ -18,7 +18,7 @@ class LabelledRows:
     plain_text = False
 
     def check(self, row: Row) -> list[str]:
-        """Return what is wrong with a row; see `RowFormat.check`."""
+        """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
         prompt = check_input(row, problems)
         if "output" in row:
@@ -33,7 +33,7 @@ class LabelledRows:
         return problems
 
     def plain(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain row; see `RowFormat.plain`."""
+        """Count the strings of a plain row; see `RowFormat.count_plain_strings`."""
         prompt = plain_input(row, texts)
         output = plain_output(row.get("output"), texts)
         if not prompt or not output or len(row) != 3 or type(row.get("label")) is not bool:

@@ -25,7 +25,7 @@ class PairRows:
         self.name = name
 
     def check(self, row: Row) -> list[str]:
-        """Return what is wrong with a row; see `RowFormat.check`."""
+        """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
         prompt = check_input(row, problems)
         names = [_check_side(row, key, prompt, problems) for key in (PREFERRED, NON_PREFERRED)]
@@ -36,7 +36,7 @@ class PairRows:
         return problems
 
     def plain(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain row, whose two outputs differ; see `RowFormat.plain`."""
+        """Count the strings of a plain row, whose two outputs differ; see `RowFormat.count_plain_strings`."""
         prompt = plain_input(row, texts)
         better = plain_output(row.get(PREFERRED), texts)
         worse = plain_output(row.get(NON_PREFERRED), texts)

@@ -14,7 +14,7 @@ class TextRows:
     plain_text = True
 
     def check(self, row: Row) -> list[str]:
-        """Return what is wrong with a row; see `RowFormat.check`."""
+        """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
         text = row.get("text")
         if "text" not in row:
@@ -27,7 +27,7 @@ class TextRows:
         return problems
 
     def plain(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a good row: always two; see `RowFormat.plain`."""
+        """Count the strings of a good row: always two; see `RowFormat.count_plain_strings`."""
         text = row.get("text")
         if len(row) != 1 or type(text) is not str or not text or text.isspace():
             return 0

@@ -21,7 +21,7 @@ class PromptRows:
         self.name = name
 
     def check(self, row: Row) -> list[str]:
-        """Return what is wrong with a row; see `RowFormat.check`."""
+        """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
         check_input(row, problems)
         reference = row.get("reference", "-")
@@ -33,7 +33,7 @@ class PromptRows:
         return problems
 
     def plain(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain row, with a reference or without; see `RowFormat.plain`."""
+        """Count the strings of a plain row, with a reference or without; see `RowFormat.count_plain_strings`."""
         strings = plain_input(row, texts)
         if len(row) == 1:
             return strings

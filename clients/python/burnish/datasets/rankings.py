@@ -29,7 +29,7 @@ class RankingRows:
         self._pairs = PairRows(self.name)
 
     def check(self, row: Row) -> list[str]:
-        """Return what is wrong with a row; see `RowFormat.check`."""
+        """Return what is wrong with a row; see `RowFormat.check_row`."""
         if "responses" not in row and not PAIR_KEYS.isdisjoint(row):
             return self._pairs.check(row)
         problems: list[str] = []
@@ -42,7 +42,7 @@ class RankingRows:
         return problems
 
     def plain(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain pair; see `RowFormat.plain`."""
+        """Count the strings of a plain pair; see `RowFormat.count_plain_strings`."""
         return self._pairs.plain(row, texts)
 
 
