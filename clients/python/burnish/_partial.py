@@ -45,13 +45,13 @@ class PartialFile:
         self.path = target.with_name(f".{target.name}.part")
         self._note = target.with_name(f".{target.name}.part.json")
         self._target = target
-        self._file = self._locked()
+        self._file = self._open_locked()
         self._hash = hashlib.sha256()
         self.size = 0
         """How many bytes of it count."""
         self.origin: Origin | None = None
 
-    def recall(self) -> None:
+    def load_earlier(self) -> None:
         """Load what an earlier download left, if anything."""
         try:
             origin = Origin.model_validate_json(self._note.read_bytes())
@@ -62,16 +62,16 @@ class PartialFile:
         self.origin = origin
         self._file.seek(0)
         # One byte is asked for again if all are there: the answer tells whether they are still the right ones.
-        self._count(origin.total - 1)
+        self._count_earlier(origin.total - 1)
 
-    def _count(self, most: int) -> None:
+    def _count_earlier(self, most: int) -> None:
         while self.size < most and (chunk := self._file.read(min(_CHUNK, most - self.size))):
             self._hash.update(chunk)
             self.size += len(chunk)
         self._file.truncate(self.size)
         self._file.seek(self.size)
 
-    def begin(self, origin: Origin | None) -> None:
+    def restart_with(self, origin: Origin | None) -> None:
         """Begin anew, with the bytes of `origin`; None if nothing could be resumed later."""
         self._note.unlink(missing_ok=True)
         self._file.seek(0)
@@ -90,7 +90,7 @@ class PartialFile:
         self._hash.update(chunk)
         self.size += len(chunk)
 
-    def sha256(self) -> str:
+    def flush_and_hash(self) -> str:
         """Return the hash of all bytes, which are on the disk then."""
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -110,7 +110,7 @@ class PartialFile:
                 self.path.unlink(missing_ok=True)
         self._file.close()  # last, for with it goes the lock
 
-    def _locked(self) -> IO[bytes]:
+    def _open_locked(self) -> IO[bytes]:
         while True:
             file = os.fdopen(os.open(self.path, _OPEN, 0o666), "r+b")
             try:

@@ -21,14 +21,14 @@ class RowFormat(Protocol):
         """Whether a whole `.txt` file will do, too."""
         ...
 
-    def check(self, row: Row) -> list[str]:
+    def check_row(self, row: Row) -> list[str]:
         """Return what is wrong with a row, each entry naming its place first; [] for a good row.
 
         The row is any JSON object. Raises nothing.
         """
         ...
 
-    def plain(self, row: Row, texts: list[str]) -> int:
+    def count_plain_strings(self, row: Row, texts: list[str]) -> int:
         """Return how many strings, keys among them, a row has that is good and in the plainest form of its format.
 
         The strings that may hold anything are added to `texts`. 0 for any other row: `check_row` must look at it.
