@@ -47,9 +47,9 @@ class _ChunkReader:
         try:
             return ChatCompletionChunk.model_validate_json(data)
         except ValidationError as invalid:
-            told = _streamed_error_message(data)
-            if told is not None:
-                error = errors.APIError(told)
+            message = _streamed_error_message(data)
+            if message is not None:
+                error = errors.APIError(message)
                 error.request_id = self._response.headers.get("x-request-id")
                 raise error from None
             where = self._response.request.url.copy_with(query=None)

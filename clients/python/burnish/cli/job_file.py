@@ -59,8 +59,8 @@ def read_job_file(path: Path) -> JobFile:
     arguments = _construct_values(name, node) if not faults else {}
     faults += _find_faults(arguments, lines) if not faults else []
     if faults:
-        told = [f"{name}, line {line}: {reason}" for line, reason in sorted(faults)]
-        raise JobFileError(printable_text("\n".join(told)))
+        sentences = [f"{name}, line {line}: {reason}" for line, reason in sorted(faults)]
+        raise JobFileError(printable_text("\n".join(sentences)))
     folder = Path() if str(path) == "-" else path.parent
     for file_argument in FILES:
         value = arguments.get(file_argument)

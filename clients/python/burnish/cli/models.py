@@ -57,8 +57,8 @@ def delete(model: str, as_json: bool) -> None:
 def export(model: str, output: Path, extract: bool, as_json: bool, **asked: Any) -> None:
     """Have a tuned model (or ft:…:ckpt-step-N) exported, and download it, checked by its hash."""
     with connect_client() as client:
-        told = _ExportStatusPrinter()
-        made = client.models.exports.create_and_wait(model, on_status=told, **asked)
+        printer = _ExportStatusPrinter()
+        made = client.models.exports.create_and_wait(model, on_status=printer, **asked)
         with transfer_bar(made.filename) as tell:
             place = Path(Path(filename_of(made.filename, "")).stem) if extract and output == Path() else output
             path = client.models.exports.download(model, made.id, place, extract=extract, on_progress=tell)
@@ -80,7 +80,7 @@ def exports(model: str, as_json: bool) -> None:
 
 
 class _ExportStatusPrinter:
-    """Tells on stderr what an export waits for, once a status."""
+    """Prints on stderr what an export waits for, once a status."""
 
     def __init__(self) -> None:
         self._status = ""

@@ -126,10 +126,12 @@ def replay(
         raise click.UsageError("Name either the events' ids, or a span by --from (and --to).")
     with connect_client() as client:
         if begin is None:
-            told = client.webhooks.endpoints.replay(endpoint_id, event_ids=event_ids)
+            replayed = client.webhooks.endpoints.replay(endpoint_id, event_ids=event_ids)
         else:
-            told = client.webhooks.endpoints.replay(endpoint_id, begin=begin, end=end or datetime.now().astimezone())
-    print_json(told) if as_json else print_line(f"Events on their way again: {len(told.event_ids)}.")
+            replayed = client.webhooks.endpoints.replay(
+                endpoint_id, begin=begin, end=end or datetime.now().astimezone()
+            )
+    print_json(replayed) if as_json else print_line(f"Events on their way again: {len(replayed.event_ids)}.")
 
 
 def _endpoint_state(endpoint: WebhookEndpoint) -> str:
