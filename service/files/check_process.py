@@ -19,7 +19,7 @@ import orjson
 
 from burnish.datasets import ROW_FORMATS, DatasetSummary, ItemRows, Limits, Packing, Problem, RowFormat, check_file
 from burnish.datasets.errors import UnreadableError
-from burnish.datasets.packing import Unpacker, grown
+from burnish.datasets.packing import Unpacker, limit_growth
 from burnish.datasets.parquet import read_lines
 
 MEMORY_BYTES = 1 << 30
@@ -130,7 +130,7 @@ def _limit_resources(request: CheckRequest) -> None:
 
 def _read_content(request: CheckRequest) -> Iterator[bytes]:
     if request.packing == "parquet":
-        yield from grown(request.size, read_lines(sys.stdin.buffer), request.limits)
+        yield from limit_growth(request.size, read_lines(sys.stdin.buffer), request.limits)
         return
     unpacker, read = Unpacker(request.packing, request.limits), 0
     while chunk := os.read(0, _PIECE):

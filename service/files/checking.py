@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import BinaryIO, Self, cast
 
 from burnish.datasets import DatasetSummary, Limits, PackedChecker, Packing, Problem
-from burnish.datasets.packing import MAGIC_BYTES, packing_of, unpacked
+from burnish.datasets.packing import MAGIC_BYTES, packing_of, unpack_chunks
 from service.context import Context
 from service.files.check_process import CheckRequest, check_content, load_summary
 from service.files.content import copy_to_temporary, limits_of, packing_of_row
@@ -63,7 +63,7 @@ def check_small(request: CheckRequest, data: bytes) -> DatasetSummary | None:
 
     def limit_content() -> Iterator[bytes]:
         size = 0
-        for piece in unpacked(request.packing, (data,), request.limits):
+        for piece in unpack_chunks(request.packing, (data,), request.limits):
             size += len(piece)
             if size > SMALL_BYTES:
                 raise _GrownTooLarge

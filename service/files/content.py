@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 from burnish.datasets import Limits, Packing
 from burnish.datasets.errors import UnreadableError
-from burnish.datasets.packing import grown, unpacked
+from burnish.datasets.packing import limit_growth, unpack_chunks
 from service.files.parquet_reader import UNREADABLE
 from service.files.process import start_reader
 from service.files.tables import FileRow
@@ -32,7 +32,7 @@ def read_local(source: BinaryIO, packing: Packing, limits: Limits) -> Iterator[b
     """Yield what an open file of this machine holds. Raises UnreadableError."""
     if packing == "parquet":
         return _read_parquet(source, limits)
-    return unpacked(packing, iter(lambda: source.read(CHUNK_SIZE), b""), limits)
+    return unpack_chunks(packing, iter(lambda: source.read(CHUNK_SIZE), b""), limits)
 
 
 def packing_of_row(file: FileRow) -> Packing:
@@ -70,7 +70,7 @@ def _read_parquet(source: BinaryIO, limits: Limits) -> Iterator[bytes]:
     with tempfile.TemporaryFile() as said, _run_parquet_reader(source, cast("BinaryIO", said)) as process:
         assert process.stdout is not None
         pipe = process.stdout.fileno()
-        yield from grown(size, iter(lambda: os.read(pipe, _PIECE), b""), limits)
+        yield from limit_growth(size, iter(lambda: os.read(pipe, _PIECE), b""), limits)
         status = process.wait()
         if status == UNREADABLE:
             said.seek(0)

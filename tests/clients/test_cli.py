@@ -240,7 +240,7 @@ def test_login_checks_before_it_writes(run: Run, server: Server, monkeypatch: py
     assert stat.S_IMODE(config.user_file().stat().st_mode) == 0o600
     monkeypatch.delenv("BURNISH_BASE_URL")
     monkeypatch.delenv("BURNISH_API_KEY")
-    assert config.resolve() == (server.url, "bk-new")
+    assert config.resolve_settings() == (server.url, "bk-new")
 
 
 def test_without_settings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def test_strict_writes_nothing_where_a_row_is_refused(run: Run, tmp_path: Path) 
     target.write_text("old")
     status, _, err = run("convert", source, "--to", "dpo", "--strict", "-o", target)
     assert status == 1
-    assert "line 2: is no row of pairs: its keys are prompt" in err
+    assert "line 2: is not a row of pairs: its keys are prompt" in err
     assert "Error: Wrote nothing: 2 rows of pairs in a.jsonl, 1 could not be converted." in err
     assert [(path.name, path.read_text()) for path in target.parent.iterdir()] == [("b.jsonl", "old")]
 

@@ -283,7 +283,7 @@ def test_bytes_that_are_no_text(run: Run, server: Server, tmp_path: Path) -> Non
 def test_an_age_that_is_none(run: Run, server: Server, value: str) -> None:
     order: list[Any] = ["jobs", "create", "--model", "t", "--training-file", "file-1"]
     status, _, err = run(*order, f"--expire-artifacts={value}")
-    assert (status, "is no span of time" in err) == (2, True)
+    assert (status, "is not a valid duration" in err) == (2, True)
 
 
 def test_the_flags_of_retention_and_integrations(run: Run, server: Server) -> None:

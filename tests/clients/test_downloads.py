@@ -54,7 +54,7 @@ def serve(body: bytes) -> Callable[[Seen], Answer]:
 def left_behind(target: Path, body: bytes, arrived: bytes) -> None:
     """Leave what a killed process would: `arrived`, with a note that it is of `body`."""
     partial = PartialFile(target)
-    partial.begin(Origin(etag=f'"{sha256(body)}"', sha256=sha256(body), total=len(body)))
+    partial.restart_with(Origin(etag=f'"{sha256(body)}"', sha256=sha256(body), total=len(body)))
     partial.write(arrived)
     partial.close(keep=True)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from burnish._text import printable
-from burnish.progress import Curve, JobProgress, duration, sparkline
+from burnish._text import printable_text
+from burnish.progress import Curve, JobProgress, draw_sparkline, format_duration
 from burnish.schemas import JobEvent
 from tests.clients.scripted import an_event
 
@@ -65,11 +65,11 @@ def test_a_live_curve_of_the_validation() -> None:
 def test_a_curve_counts_a_repeated_step_once() -> None:
     curve = Curve()
     for number, value in [(1, 3.0), (2, 2.0), (3, 1.0), (2, 2.5), (3, float("nan"))]:
-        curve.add(number, value)
+        curve.add_value(number, value)
     assert curve.values[:2] == [3.0, 2.5]
     assert str(curve) == "nan, lowest 2.500 at step 2"
     lost = Curve()
-    lost.add(1, float("nan"))
+    lost.add_value(1, float("nan"))
     assert str(lost) == "nan"
 
 
@@ -104,13 +104,13 @@ def test_numbers_that_are_missing() -> None:
 
 
 def test_sparkline() -> None:
-    assert sparkline([]) == ""
-    assert sparkline([2.0]) == "▁"
-    assert sparkline([8, 7, 6, 5, 4, 3, 2, 1]) == "█▇▆▅▄▃▂▁"
-    assert sparkline([1, float("nan"), 8, float("inf")]) == "▁█"
-    assert len(sparkline(list(range(1000)))) == 24
+    assert draw_sparkline([]) == ""
+    assert draw_sparkline([2.0]) == "▁"
+    assert draw_sparkline([8, 7, 6, 5, 4, 3, 2, 1]) == "█▇▆▅▄▃▂▁"
+    assert draw_sparkline([1, float("nan"), 8, float("inf")]) == "▁█"
+    assert len(draw_sparkline(list(range(1000)))) == 24
 
 
 def test_duration_and_printable() -> None:
-    assert [duration(seconds) for seconds in (0, 65, 7265)] == ["0:00", "1:05", "2:01:05"]
-    assert printable("好\x1b[31m\r\n") == "好\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}\n"
+    assert [format_duration(seconds) for seconds in (0, 65, 7265)] == ["0:00", "1:05", "2:01:05"]
+    assert printable_text("好\x1b[31m\r\n") == "好\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}\n"

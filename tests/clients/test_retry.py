@@ -104,14 +104,14 @@ def test_a_long_pause_is_left_to_the_caller(driver: Driver, server: Server, naps
 
 def test_retry_after_may_be_a_date() -> None:
     answer = httpx.Response(503, headers={"retry-after": formatdate(time.time() + 30, usegmt=True)})
-    delay = RetryPolicy(2).delay(0, answer)
+    delay = RetryPolicy(2).delay_before_retry(0, answer)
     assert delay is not None
     assert 20 < delay <= 30
 
 
 @pytest.mark.parametrize("text", ["soon", "-5", "nan", "inf"])
 def test_a_senseless_retry_after_is_ignored(text: str) -> None:
-    delay = RetryPolicy(2).delay(0, httpx.Response(503, headers={"retry-after": text}))
+    delay = RetryPolicy(2).delay_before_retry(0, httpx.Response(503, headers={"retry-after": text}))
     assert delay is not None
     assert 0.375 <= delay <= 0.5
 

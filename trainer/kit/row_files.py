@@ -60,7 +60,7 @@ def parse_row(line: str, kind: type[RowT]) -> RowT:
         raise ValueError(f"is not JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise ValueError("is not a JSON object")
-    problems = ROW_FORMATS[kind.row_format].check(cast("dict[str, Any]", parsed))
+    problems = ROW_FORMATS[kind.row_format].check_row(cast("dict[str, Any]", parsed))
     if problems:
         raise ValueError(problems[0])
     try:

@@ -1,4 +1,4 @@
-"""A streamed answer: its chunks as they come. One that breaks off is an error, for it cannot be taken up again."""
+"""A streamed answer: its chunks as they come. One that breaks off is an error, for it cannot be resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from burnish.chat_schemas import ChatCompletionChunk
 _DONE = "[DONE]"
 
 
-class _Reader:
+class _ChunkReader:
     """Turns the bytes of one answer into chunks."""
 
     def __init__(self, response: httpx.Response, base_url: str) -> None:
@@ -29,27 +29,27 @@ class _Reader:
         self._base_url = base_url
         self._decoder = Decoder()
 
-    def read(self, data: bytes) -> Generator[ChatCompletionChunk, None, None]:
-        """Yield the chunks in `data`. Raises APIError where the server broke off, APIResponseError for others."""
+    def read_chunks(self, data: bytes) -> Generator[ChatCompletionChunk, None, None]:
+        """Yield the chunks in `data`. Raises APIError if the server broke off, APIResponseError for others."""
         for frame in self._decoder.feed(data):
             if frame.data == _DONE:
                 self.done = True
                 return
-            yield self._chunk(frame.data)
+            yield self._parse_chunk(frame.data)
 
-    def broken(self, error: httpx.RequestError | None) -> errors.APIConnectionError:
+    def broken_stream_error(self, error: httpx.RequestError | None) -> errors.APIConnectionError:
         """Return the error of an answer that ended before its end."""
         return errors.from_exception(
             error or httpx.RemoteProtocolError("the answer ended before it was complete"), self._base_url
         )
 
-    def _chunk(self, data: str) -> ChatCompletionChunk:
+    def _parse_chunk(self, data: str) -> ChatCompletionChunk:
         try:
             return ChatCompletionChunk.model_validate_json(data)
         except ValidationError as invalid:
-            told = _told(data)
-            if told is not None:
-                error = errors.APIError(told)
+            message = _streamed_error_message(data)
+            if message is not None:
+                error = errors.APIError(message)
                 error.request_id = self._response.headers.get("x-request-id")
                 raise error from None
             where = self._response.request.url.copy_with(query=None)
@@ -58,7 +58,7 @@ class _Reader:
             ) from None
 
 
-def _told(data: str) -> str | None:
+def _streamed_error_message(data: str) -> str | None:
     """Return the message of an error that came after the answer had begun."""
     try:
         body: Any = json.loads(data)
@@ -74,7 +74,9 @@ class ChatStream:
 
     def __init__(self, client: Transport, request: Request[httpx.Response]) -> None:
         self._stack = ExitStack()
-        self._chunks = self._follow(self._stack.enter_context(client.opened(client.call(request))), client.base_url)
+        self._chunks = self._iter_chunks(
+            self._stack.enter_context(client.opened(client.call(request))), client.base_url
+        )
 
     def __iter__(self) -> Self:
         return self
@@ -92,18 +94,18 @@ class ChatStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _follow(self, response: httpx.Response, base_url: str) -> Generator[ChatCompletionChunk, None, None]:
-        reader = _Reader(response, base_url)
+    def _iter_chunks(self, response: httpx.Response, base_url: str) -> Generator[ChatCompletionChunk, None, None]:
+        reader = _ChunkReader(response, base_url)
         error = None
         with self._stack:
             try:
                 for data in response.iter_bytes():
-                    yield from reader.read(data)
+                    yield from reader.read_chunks(data)
                     if reader.done:
                         return
             except httpx.RequestError as broken:
                 error = broken
-        raise reader.broken(error)
+        raise reader.broken_stream_error(error)
 
 
 class AsyncChatStream:
@@ -111,7 +113,7 @@ class AsyncChatStream:
 
     def __init__(self, client: AsyncTransport, response: httpx.Response, stack: AsyncExitStack) -> None:
         self._stack = stack
-        self._chunks = self._follow(response, client.base_url)
+        self._chunks = self._iter_chunks(response, client.base_url)
 
     @classmethod
     async def open(cls, client: AsyncTransport, request: Request[httpx.Response]) -> Self:
@@ -135,16 +137,16 @@ class AsyncChatStream:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _follow(self, response: httpx.Response, base_url: str) -> AsyncGenerator[ChatCompletionChunk, None]:
-        reader = _Reader(response, base_url)
+    async def _iter_chunks(self, response: httpx.Response, base_url: str) -> AsyncGenerator[ChatCompletionChunk, None]:
+        reader = _ChunkReader(response, base_url)
         error = None
         async with self._stack:
             try:
                 async for data in response.aiter_bytes():
-                    for chunk in reader.read(data):
+                    for chunk in reader.read_chunks(data):
                         yield chunk
                     if reader.done:
                         return
             except httpx.RequestError as broken:
                 error = broken
-        raise reader.broken(error)
+        raise reader.broken_stream_error(error)

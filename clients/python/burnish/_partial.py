@@ -1,6 +1,6 @@
 """What has arrived of a download, beside its target: kept over a killed process, written by one process at a time.
 
-Of `model.zip` it is `.model.zip.part`; whose bytes they are stands in `.model.zip.part.json`.
+Of `model.zip` it is `.model.zip.part`; `.model.zip.part.json` says which object the bytes are from.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ class Origin(BaseModel, defer_build=True):
 
     @property
     def resumable(self) -> bool:
-        """Whether more of the very same bytes can be asked for, and be told from others: by a strong ETag."""
+        """Whether more of the very same bytes can be asked for, and recognised by a strong ETag."""
         return self.etag.startswith('"') and self.total > 0
 
 
 class PartialFile:
-    """The partial file of `target`. Raises DownloadBusy where another process, or another download, writes it."""
+    """The partial file of `target`. Raises DownloadBusy if another process, or another download, writes it."""
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f".{target.name}.part")
         self._note = target.with_name(f".{target.name}.part.json")
         self._target = target
-        self._file = self._locked()
+        self._file = self._open_locked()
         self._hash = hashlib.sha256()
         self.size = 0
         """How many bytes of it count."""
         self.origin: Origin | None = None
 
-    def recall(self) -> None:
-        """Take up what an earlier download left, if anything."""
+    def load_earlier(self) -> None:
+        """Load what an earlier download left, if anything."""
         try:
             origin = Origin.model_validate_json(self._note.read_bytes())
         except (OSError, ValidationError):
@@ -61,18 +61,18 @@ class PartialFile:
             return
         self.origin = origin
         self._file.seek(0)
-        # One byte is asked for again where all are there: the answer tells whether they are still the right ones.
-        self._count(origin.total - 1)
+        # One byte is asked for again if all are there: the answer tells whether they are still the right ones.
+        self._count_earlier(origin.total - 1)
 
-    def _count(self, most: int) -> None:
+    def _count_earlier(self, most: int) -> None:
         while self.size < most and (chunk := self._file.read(min(_CHUNK, most - self.size))):
             self._hash.update(chunk)
             self.size += len(chunk)
         self._file.truncate(self.size)
         self._file.seek(self.size)
 
-    def begin(self, origin: Origin | None) -> None:
-        """Begin anew, with the bytes of `origin`; None where nothing could be taken up later."""
+    def restart_with(self, origin: Origin | None) -> None:
+        """Begin anew, with the bytes of `origin`; None if nothing could be resumed later."""
         self._note.unlink(missing_ok=True)
         self._file.seek(0)
         self._file.truncate()
@@ -85,12 +85,12 @@ class PartialFile:
                 note.write(origin.model_dump_json())
 
     def write(self, chunk: bytes) -> None:
-        """Add bytes. Raises OSError where the disk is full."""
+        """Add bytes. Raises OSError if the disk is full."""
         self._file.write(chunk)
         self._hash.update(chunk)
         self.size += len(chunk)
 
-    def sha256(self) -> str:
+    def flush_and_hash(self) -> str:
         """Return the hash of all bytes, which are on the disk then."""
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -102,7 +102,7 @@ class PartialFile:
         self._note.unlink(missing_ok=True)
 
     def close(self, *, keep: bool) -> None:
-        """Leave the file for a later download, where `keep` is set and that could use it, or remove it."""
+        """Leave the file for a later download if `keep` is set and that could use it, or remove it."""
         kept = keep and self.size > 0 and self.origin is not None and self.origin.resumable
         if not kept:
             self._note.unlink(missing_ok=True)
@@ -110,7 +110,7 @@ class PartialFile:
                 self.path.unlink(missing_ok=True)
         self._file.close()  # last, for with it goes the lock
 
-    def _locked(self) -> IO[bytes]:
+    def _open_locked(self) -> IO[bytes]:
         while True:
             file = os.fdopen(os.open(self.path, _OPEN, 0o666), "r+b")
             try:

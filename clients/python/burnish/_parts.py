@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from burnish._upload import Piece, Upload
+from burnish._upload import UploadPiece, UploadReader
 from burnish.errors import UploadError
 from burnish.schemas import File, UploadPart, UploadState
 
@@ -15,9 +15,9 @@ IN_PARTS_FROM = 64 * 2**20
 
 
 class Parts:
-    """The parts of `upload`, in their order. Raises UploadError where it is not the file that was announced."""
+    """The parts of `upload`, in their order. Raises UploadError if it is not the file that was announced."""
 
-    def __init__(self, state: UploadState, upload: Upload) -> None:
+    def __init__(self, state: UploadState, upload: UploadReader) -> None:
         if upload.size != state.bytes:
             raise UploadError(
                 f"{upload.filename} has {upload.size} bytes, but upload {state.id} was announced with {state.bytes}: "
@@ -28,19 +28,19 @@ class Parts:
         self._known = {part.sha256: part.id for part in state.parts}
         self.ids: list[str] = []
 
-    def missing(self) -> Iterator[Piece]:
-        """Yield each piece that the server lacks; report it by `sent` before the next."""
+    def missing_pieces(self) -> Iterator[UploadPiece]:
+        """Yield each piece that the server lacks; report it by `record_sent_part` before the next."""
         for start in range(0, self._state.bytes, PART_BYTES):
-            piece = Piece(self._upload, start, min(PART_BYTES, self._state.bytes - start))
+            piece = UploadPiece(self._upload, start, min(PART_BYTES, self._state.bytes - start))
             known = self._known.get(piece.sha256)
             if known is None:
                 yield piece
             else:
                 self.ids.append(known)
-                piece.tell_sent()
+                piece.report_sent()
 
-    def sent(self, piece: Piece, part: UploadPart) -> None:
-        """Note a part. Raises UploadError where the server has other bytes."""
+    def record_sent_part(self, piece: UploadPiece, part: UploadPart) -> None:
+        """Note a part. Raises UploadError if the server has other bytes."""
         if part.sha256 != piece.sha256:
             raise UploadError(f"A part of {piece.filename} was changed on its way; send the file again.")
         self.ids.append(part.id)

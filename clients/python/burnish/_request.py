@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from burnish import errors
 from burnish._retry import Failure, RetryPolicy
-from burnish._upload import Upload
+from burnish._upload import UploadReader
 
 T = TypeVar("T")
 Parser = Callable[[httpx.Response], T]
@@ -32,7 +32,7 @@ class Request(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     json: Any = None
     form: Mapping[str, str] | None = None
-    upload: Upload | None = None
+    upload: UploadReader | None = None
     upload_field: str = "file"
     streamed: bool = False
     read_timeout: float | None = None
@@ -41,7 +41,7 @@ class Request(Generic[T]):
 
 
 @dataclass
-class Call:
+class RetryableCall:
     """A request on its way: counts its attempts and knows what follows a failed one."""
 
     request: Request[Any]
@@ -53,7 +53,7 @@ class Call:
     seconds_left: Callable[[], float | None] | None = None
     """Asked before each pause; it may raise to end the attempts."""
 
-    def build(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+    def build_request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
         """Return what to send now."""
         request = self.request
         timeout = client.timeout.as_dict()
@@ -67,21 +67,21 @@ class Call:
             headers={**request.headers, **self.headers},
             json=request.json,
             data=request.form,
-            files={request.upload_field: upload.part()} if upload else None,
+            files={request.upload_field: upload.multipart_field()} if upload else None,
             timeout=httpx.Timeout(**timeout),
         )
 
-    def go_on(self, headers: Mapping[str, str], *, progress: bool) -> None:
+    def continue_with_headers(self, headers: Mapping[str, str], *, progress: bool) -> None:
         """Send further headers from now on; an attempt that brought something does not count."""
         self.headers = headers
         if progress:
             self.attempt = 0
 
-    def after(self, failure: Failure) -> float:
-        """Return the seconds to wait before the next attempt. Raises APIError where there shall be none."""
+    def delay_after_failure(self, failure: Failure) -> float:
+        """Return the seconds to wait before the next attempt. Raises APIError if there shall be none."""
         upload = self.request.upload
         replayable = upload is None or upload.replayable
-        delay = self.policy.delay(self.attempt, failure) if replayable else None
+        delay = self.policy.delay_before_retry(self.attempt, failure) if replayable else None
         if delay is None:
             if isinstance(failure, httpx.Response):
                 raise errors.from_response(failure)
@@ -91,19 +91,19 @@ class Call:
         return delay if left is None else min(delay, left)
 
 
-def segment(identifier: str) -> str:
+def path_segment(identifier: str) -> str:
     """Return an id fit for one segment of a path. Raises ValueError for what cannot be one."""
     if not identifier or identifier in (".", ".."):
         raise ValueError(f"{identifier!r} is not an id.")
     return quote(identifier, safe=":")
 
 
-def creating(idempotency_key: str | None) -> dict[str, str]:
-    """Return the header by which a repeated creation is recognised; a key is made where none is given."""
+def idempotency_headers(idempotency_key: str | None) -> dict[str, str]:
+    """Return the header by which a repeated creation is recognised; a key is made if none is given."""
     return {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
 
 
-def query(**values: str | int | None) -> dict[str, str | int]:
+def query_params(**values: str | int | None) -> dict[str, str | int]:
     """Return the query parameters that are set."""
     return {name: value for name, value in values.items() if value is not None}
 
@@ -111,9 +111,9 @@ def query(**values: str | int | None) -> dict[str, str | int]:
 def parser_of(kind: type[T]) -> Parser[T]:
     """Return a reader of answers that hold a `kind`. It raises APIResponseError for anything else."""
 
-    def parse(response: httpx.Response) -> T:
+    def parse_response(response: httpx.Response) -> T:
         try:
-            return _adapter(kind).validate_json(response.content)
+            return _type_adapter(kind).validate_json(response.content)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the body"
@@ -122,19 +122,19 @@ def parser_of(kind: type[T]) -> Parser[T]:
                 response=response,
             ) from None
 
-    return parse
+    return parse_response
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _type_adapter(kind: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(kind)
 
 
-def whole(response: httpx.Response) -> httpx.Response:
+def whole_response(response: httpx.Response) -> httpx.Response:
     """Read an answer as itself."""
     return response
 
 
-def content(response: httpx.Response) -> bytes:
+def response_content(response: httpx.Response) -> bytes:
     """Read an answer as bytes."""
     return response.content

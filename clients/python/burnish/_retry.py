@@ -25,7 +25,7 @@ class RetryPolicy:
     base: float = 0.5
     cap: float = 8.0
 
-    def delay(self, attempt: int, failure: Failure) -> float | None:
+    def delay_before_retry(self, attempt: int, failure: Failure) -> float | None:
         """Return the seconds to wait after failed attempt number `attempt` (from 0), None to give up."""
         if attempt >= self.max_retries or not _worth_retrying(failure):
             return None
@@ -47,11 +47,11 @@ def _worth_retrying(failure: Failure) -> bool:
 
 def _retry_after(headers: httpx.Headers) -> float | None:
     """Read `retry-after-ms`, then `retry-after` in seconds or as a date (RFC 9110, 10.2.3)."""
-    milliseconds = _number(headers.get("retry-after-ms"))
+    milliseconds = _parse_seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
     text = headers.get("retry-after")
-    seconds = _number(text)
+    seconds = _parse_seconds(text)
     if seconds is not None or text is None:
         return seconds
     try:
@@ -60,7 +60,7 @@ def _retry_after(headers: httpx.Headers) -> float | None:
         return None
 
 
-def _number(text: str | None) -> float | None:
+def _parse_seconds(text: str | None) -> float | None:
     try:
         value = float(text or "")
     except ValueError:

@@ -38,11 +38,11 @@ class Decoder:
             self._skip_newline = False
         self._skip_newline = self._skip_newline or text.endswith("\r")
         *lines, self._buffer = (self._buffer + text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        return [frame for line in lines if (frame := self._line(line)) is not None]
+        return [frame for line in lines if (frame := self._parse_line(line)) is not None]
 
-    def _line(self, line: str) -> Frame | None:
+    def _parse_line(self, line: str) -> Frame | None:
         if not line:
-            return self._dispatch()
+            return self._dispatch_frame()
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "data":
@@ -55,7 +55,7 @@ class Decoder:
             self.retry = int(value) / 1000
         return None
 
-    def _dispatch(self) -> Frame | None:
+    def _dispatch_frame(self) -> Frame | None:
         event, data = self._event or "message", self._data
         self._event, self._data = "", []
         return Frame(event, "\n".join(data), self._id) if data else None

@@ -9,7 +9,7 @@ import httpx
 from pydantic import ValidationError
 from typing_extensions import Self
 
-from burnish._request import Call, Request, whole
+from burnish._request import Request, RetryableCall, whole_response
 from burnish._retry import LONGEST_WAIT, RetryPolicy
 from burnish._sse import Decoder, Frame
 from burnish._transport import AsyncTransport, Transport
@@ -35,31 +35,31 @@ class Feed:
         self._last_id: str | None = None
         self._seen: set[str] = set()
         self._decoder = Decoder()
-        self._call = Call(self._request(), RECONNECTS, base_url, seconds_left=self._left)
+        self._call = RetryableCall(self._build_request(), RECONNECTS, base_url, seconds_left=self._seconds_left)
 
-    def connect(self) -> Call:
+    def next_call(self) -> RetryableCall:
         """Return the call that opens the next connection. Raises WaitTimeoutError."""
         self._decoder = Decoder()
-        self._call.request = self._request()
+        self._call.request = self._build_request()
         return self._call
 
-    def read(self, chunk: bytes) -> Generator[JobEvent, None, None]:
+    def read_events(self, chunk: bytes) -> Generator[JobEvent, None, None]:
         """Yield the new events in `chunk`. Raises WaitTimeoutError, APIConnectionError for no JSON."""
         self._call.attempt = 0
         for frame in self._decoder.feed(chunk):
-            event = self._take(frame)
+            event = self._accept_frame(frame)
             if event is not None:
                 yield event
         if self.job is None:
-            self._left()
+            self._seconds_left()
 
-    def broken(self, error: httpx.RequestError | None) -> float:
+    def reconnect_delay(self, error: httpx.RequestError | None) -> float:
         """Return the seconds to wait before connecting again. Raises APIError after too many attempts."""
         ended = httpx.RemoteProtocolError("the event stream ended before the job did")
-        delay = self._call.after(error or ended)
-        return max(delay, min(self._decoder.retry or 0.0, LONGEST_WAIT, self._left() or LONGEST_WAIT))
+        delay = self._call.delay_after_failure(error or ended)
+        return max(delay, min(self._decoder.retry or 0.0, LONGEST_WAIT, self._seconds_left() or LONGEST_WAIT))
 
-    def _take(self, frame: Frame) -> JobEvent | None:
+    def _accept_frame(self, frame: Frame) -> JobEvent | None:
         try:
             if frame.event == "done":
                 self.job = Job.model_validate_json(frame.data)
@@ -75,15 +75,15 @@ class Feed:
         self._seen.add(event.id)
         return event
 
-    def _request(self) -> Request[httpx.Response]:
+    def _build_request(self) -> Request[httpx.Response]:
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self._last_id is not None:
             headers["Last-Event-ID"] = self._last_id
-        left = self._left()
+        left = self._seconds_left()
         quiet = QUIET if left is None else min(QUIET, left)
-        return Request("GET", self._path, whole, headers=headers, streamed=True, read_timeout=quiet)
+        return Request("GET", self._path, whole_response, headers=headers, streamed=True, read_timeout=quiet)
 
-    def _left(self) -> float | None:
+    def _seconds_left(self) -> float | None:
         """Return the seconds left, at least a little. Raises WaitTimeoutError when there are none."""
         if self._deadline is None:
             return None
@@ -98,7 +98,7 @@ class JobStream:
 
     def __init__(self, client: Transport, feed: Feed) -> None:
         self._feed = feed
-        self._events = _follow(client, feed)
+        self._events = _follow_events(client, feed)
 
     @property
     def job(self) -> Job | None:
@@ -127,7 +127,7 @@ class AsyncJobStream:
 
     def __init__(self, client: AsyncTransport, feed: Feed) -> None:
         self._feed = feed
-        self._events = _follow_async(client, feed)
+        self._events = _follow_events_async(client, feed)
 
     @property
     def job(self) -> Job | None:
@@ -151,30 +151,30 @@ class AsyncJobStream:
         await self.close()
 
 
-def _follow(client: Transport, feed: Feed) -> Generator[JobEvent, None, None]:
+def _follow_events(client: Transport, feed: Feed) -> Generator[JobEvent, None, None]:
     while True:
         error = None
         try:
-            with client.opened(feed.connect()) as response:
+            with client.opened(feed.next_call()) as response:
                 for chunk in response.iter_bytes():
-                    yield from feed.read(chunk)
+                    yield from feed.read_events(chunk)
                     if feed.job is not None:
                         return
         except httpx.TransportError as broken:
             error = broken
-        client.sleep(feed.broken(error))
+        client.sleep(feed.reconnect_delay(error))
 
 
-async def _follow_async(client: AsyncTransport, feed: Feed) -> AsyncGenerator[JobEvent, None]:
+async def _follow_events_async(client: AsyncTransport, feed: Feed) -> AsyncGenerator[JobEvent, None]:
     while True:
         error = None
         try:
-            async with client.opened(feed.connect()) as response:
+            async with client.opened(feed.next_call()) as response:
                 async for chunk in response.aiter_bytes():
-                    for event in feed.read(chunk):
+                    for event in feed.read_events(chunk):
                         yield event
                     if feed.job is not None:
                         return
         except httpx.TransportError as broken:
             error = broken
-        await client.sleep(feed.broken(error))
+        await client.sleep(feed.reconnect_delay(error))

@@ -10,13 +10,13 @@ from typing import Any, Protocol, TypeVar
 import httpx
 
 from burnish._download import Download
-from burnish._request import Call, Request
+from burnish._request import Request, RetryableCall
 
 T = TypeVar("T")
 Finish = Callable[[Download], Path]
 
 
-class Connection(Protocol):
+class CommonTransport(Protocol):
     """What both clients have in common."""
 
     @property
@@ -24,12 +24,12 @@ class Connection(Protocol):
         """The server's address, with `/v1`."""
         ...
 
-    def call(self, request: Request[Any]) -> Call:
+    def call(self, request: Request[Any]) -> RetryableCall:
         """Return a call of the request, with the client's rules for repeating it."""
         ...
 
 
-class Transport(Connection, Protocol):
+class Transport(CommonTransport, Protocol):
     """Sends requests and blocks; `Burnish` is one."""
 
     def send(self, request: Request[T]) -> T:
@@ -40,7 +40,7 @@ class Transport(Connection, Protocol):
         """Carry out a download. Raises APIError, DownloadBusy, DownloadCorrupt."""
         ...
 
-    def opened(self, call: Call) -> AbstractContextManager[httpx.Response]:
+    def opened(self, call: RetryableCall) -> AbstractContextManager[httpx.Response]:
         """Open a good answer. Raises APIError."""
         ...
 
@@ -49,7 +49,7 @@ class Transport(Connection, Protocol):
         ...
 
 
-class AsyncTransport(Connection, Protocol):
+class AsyncTransport(CommonTransport, Protocol):
     """Sends requests, to be awaited; `AsyncBurnish` is one."""
 
     async def send(self, request: Request[T]) -> T:
@@ -60,7 +60,7 @@ class AsyncTransport(Connection, Protocol):
         """Carry out a download. Raises APIError, DownloadBusy, DownloadCorrupt."""
         ...
 
-    def opened(self, call: Call) -> AbstractAsyncContextManager[httpx.Response]:
+    def opened(self, call: RetryableCall) -> AbstractAsyncContextManager[httpx.Response]:
         """Open a good answer. Raises APIError."""
         ...
 

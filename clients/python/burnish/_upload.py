@@ -15,20 +15,20 @@ from typing_extensions import Self
 from burnish.errors import UploadError
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes done and the bytes in all (None where unknown)."""
+"""Called with the bytes done and the bytes in all (None if unknown)."""
 
 FileContent = str | os.PathLike[str] | bytes | IO[bytes]
 
 
-class Upload:
+class UploadReader:
     """The file-like object that httpx's multipart encoder reads; memory use does not grow with the file.
 
-    A caller's file object is sent from its present position. Raises UploadError where a path cannot be read.
+    A caller's file object is sent from its present position. Raises UploadError if a path cannot be read.
     """
 
     def __init__(self, *, file: FileContent, filename: str | None, on_progress: Progress | None) -> None:
         self._owned = isinstance(file, (str, os.PathLike, bytes))
-        self._file = _open(file)
+        self._file = _open_content(file)
         self._on_progress = on_progress
         self.filename = filename or _name_of(file)
         self.content_type = mimetypes.guess_type(self.filename)[0] or "application/octet-stream"
@@ -48,15 +48,15 @@ class Upload:
 
     @property
     def size(self) -> int | None:
-        """How many bytes will be sent; None where only reading tells."""
+        """How many bytes will be sent; None if only reading tells."""
         return self._size
 
-    def part(self) -> tuple[str, IO[bytes], str]:
+    def multipart_field(self) -> tuple[str, IO[bytes], str]:
         """Return the multipart field: name, content and type; httpx only reads, seeks and tells."""
         return self.filename, cast("IO[bytes]", self), self.content_type
 
     def read(self, size: int) -> bytes:
-        """Return the next chunk. Raises UploadError where the file got shorter, TypeError for a text file."""
+        """Return the next chunk. Raises UploadError if the file got shorter, TypeError for a text file."""
         left = size if self._size is None else min(size, self._size - self._sent)
         chunk = self._file.read(left) if left else b""
         if not isinstance(chunk, bytes):  # pyright: ignore[reportUnnecessaryIsInstance] - the caller's object
@@ -69,7 +69,7 @@ class Upload:
         return chunk
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move within the part that is sent. Raises io.UnsupportedOperation where the source cannot."""
+        """Move within the part that is sent. Raises io.UnsupportedOperation if the source cannot."""
         if self._size is None:
             raise io.UnsupportedOperation("This source can be read only once.")
         self._sent = self._size if whence == os.SEEK_END else offset
@@ -81,13 +81,15 @@ class Upload:
         return self._sent
 
 
-class Piece(Upload):
+class UploadPiece(UploadReader):
     """Bytes `start` to `start + size` of an upload that can be read again; only one piece at a time is read."""
 
-    def __init__(self, whole: Upload, start: int, size: int) -> None:
+    def __init__(self, whole: UploadReader, start: int, size: int) -> None:
         self._owned = False
         self._file = whole._file
-        self._on_progress = None if whole._on_progress is None else _shifted(whole._on_progress, start, whole.size)
+        self._on_progress = (
+            None if whole._on_progress is None else _offset_progress(whole._on_progress, start, whole.size)
+        )
         self.filename = whole.filename
         self.content_type = whole.content_type
         self.replayable = True
@@ -97,17 +99,17 @@ class Piece(Upload):
         self.sha256 = hashlib.sha256(self._file.read(size)).hexdigest()
         self.seek(0)
 
-    def tell_sent(self) -> None:
+    def report_sent(self) -> None:
         """Report the whole piece as done: the server has it."""
         if self._on_progress:
             self._on_progress(self._size or 0, self._size)
 
 
-def _shifted(on_progress: Progress, start: int, total: int | None) -> Progress:
+def _offset_progress(on_progress: Progress, start: int, total: int | None) -> Progress:
     return lambda done, _: on_progress(start + done, total)
 
 
-def _open(file: FileContent) -> IO[bytes]:
+def _open_content(file: FileContent) -> IO[bytes]:
     if isinstance(file, bytes):
         return io.BytesIO(file)
     if not isinstance(file, (str, os.PathLike)):

@@ -119,7 +119,7 @@ class ChatCompletionChunkChoice(WireModel):
 
 
 class ChatCompletionChunk(WireModel):
-    """A piece of a streamed answer; the one with `usage`, where it was asked for, has no choices."""
+    """A piece of a streamed answer; the one with `usage`, if it was asked for, has no choices."""
 
     id: str
     object: str = "chat.completion.chunk"

@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from burnish import config
 from burnish._download import Download
-from burnish._request import Call, Request, parser_of
+from burnish._request import Request, RetryableCall, parser_of
 from burnish._retry import RetryPolicy
 from burnish._transport import Finish
 from burnish._version import __version__
@@ -43,11 +43,11 @@ _LIVE = Request("GET", "/healthz", parser_of(dict[str, Any]), at_root=True)
 _READY = Request("GET", "/readyz", parser_of(dict[str, Any]), at_root=True)
 
 
-class _Base:
+class _BaseClient:
     def __init__(
         self, *, base_url: str | None, api_key: str | None, timeout: float | httpx.Timeout, max_retries: int
     ) -> None:
-        settings = config.resolve(base_url, api_key)
+        settings = config.resolve_settings(base_url, api_key)
         self.base_url = settings.base_url
         self.timeout = timeout
         self._policy = RetryPolicy(max_retries)
@@ -59,8 +59,8 @@ class _Base:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.base_url!r})"
 
-    def call(self, request: Request[Any]) -> Call:
-        return Call(request, self._policy, self.base_url)
+    def call(self, request: Request[Any]) -> RetryableCall:
+        return RetryableCall(request, self._policy, self.base_url)
 
 
 def _follows_redirects(request: httpx.Request) -> bool:
@@ -68,7 +68,7 @@ def _follows_redirects(request: httpx.Request) -> bool:
     return request.method == "GET"
 
 
-class Burnish(_Base):
+class Burnish(_BaseClient):
     """A client of one Burnish server.
 
     `base_url` (ending in `/v1`) and `api_key` come from the arguments, else from BURNISH_BASE_URL and
@@ -120,7 +120,7 @@ class Burnish(_Base):
         return self.send(_LIVE)
 
     def readyz(self) -> dict[str, Any]:
-        """Return the state of the server's parts. Raises InternalServerError where one is not ready."""
+        """Return the state of the server's parts. Raises InternalServerError if one is not ready."""
         return self.send(_READY)
 
     def limits(self) -> ProjectLimits:
@@ -128,54 +128,54 @@ class Burnish(_Base):
         return self.send(limits.OWN)
 
     def send(self, request: Request[T]) -> T:
-        """Carry out a request, repeating it where the rules say so. Raises APIError."""
+        """Carry out a request, repeating it if the rules say so. Raises APIError."""
         with self.opened(self.call(request)) as response:
             return request.parse(response)
 
     def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download; what broke off, earlier or now, is taken up where it was.
+        """Carry out a download, resuming one that broke off, earlier or now.
 
         Raises APIError, DownloadBusy, DownloadCorrupt.
         """
         call = self.call(request)
-        call.go_on(target.open(), progress=False)
+        call.continue_with_headers(target.open_partial(), progress=False)
         while True:
             had = target.done
             try:
                 with self.opened(call) as response:
-                    target.start(response)
+                    target.start_response(response)
                     for chunk in response.iter_bytes():
                         target.write(chunk)
-                if not target.afresh():
+                if not target.must_restart():
                     return finish(target)
-                call.go_on({}, progress=True)
+                call.continue_with_headers({}, progress=True)
             except httpx.RequestError as broken:
-                call.go_on(target.rest(), progress=target.done > had)
-                self.sleep(call.after(broken))
+                call.continue_with_headers(target.rest_headers(), progress=target.done > had)
+                self.sleep(call.delay_after_failure(broken))
 
     @contextmanager
-    def opened(self, call: Call) -> Generator[httpx.Response, None, None]:
+    def opened(self, call: RetryableCall) -> Generator[httpx.Response, None, None]:
         """Open a good answer; its body is read, unless the request says `streamed`. Raises APIError."""
-        response = self._attempt(call)
+        response = self._attempt_call(call)
         while response is None:
-            response = self._attempt(call)
+            response = self._attempt_call(call)
         try:
             yield response
         finally:
             response.close()
 
-    def _attempt(self, call: Call) -> httpx.Response | None:
-        request = call.build(self._http)
+    def _attempt_call(self, call: RetryableCall) -> httpx.Response | None:
+        request = call.build_request(self._http)
         try:
             response = self._http.send(request, stream=True, follow_redirects=_follows_redirects(request))
             if not (call.request.streamed and response.is_success):
                 response.read()
         except httpx.RequestError as error:
-            self.sleep(call.after(error))
+            self.sleep(call.delay_after_failure(error))
             return None
         if response.is_success:
             return response
-        self.sleep(call.after(response))
+        self.sleep(call.delay_after_failure(response))
         return None
 
     @staticmethod
@@ -184,7 +184,7 @@ class Burnish(_Base):
         time.sleep(seconds)
 
 
-class AsyncBurnish(_Base):
+class AsyncBurnish(_BaseClient):
     """Like `Burnish`, to be awaited, under asyncio or trio."""
 
     def __init__(
@@ -230,7 +230,7 @@ class AsyncBurnish(_Base):
         return await self.send(_LIVE)
 
     async def readyz(self) -> dict[str, Any]:
-        """Return the state of the server's parts. Raises InternalServerError where one is not ready."""
+        """Return the state of the server's parts. Raises InternalServerError if one is not ready."""
         return await self.send(_READY)
 
     async def limits(self) -> ProjectLimits:
@@ -238,54 +238,54 @@ class AsyncBurnish(_Base):
         return await self.send(limits.OWN)
 
     async def send(self, request: Request[T]) -> T:
-        """Carry out a request, repeating it where the rules say so. Raises APIError."""
+        """Carry out a request, repeating it if the rules say so. Raises APIError."""
         async with self.opened(self.call(request)) as response:
             return request.parse(response)
 
     async def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download; what broke off, earlier or now, is taken up where it was.
+        """Carry out a download, resuming one that broke off, earlier or now.
 
         Raises APIError, DownloadBusy, DownloadCorrupt.
         """
         call = self.call(request)
-        call.go_on(await run_sync(target.open), progress=False)
+        call.continue_with_headers(await run_sync(target.open_partial), progress=False)
         while True:
             had = target.done
             try:
                 async with self.opened(call) as response:
-                    target.start(response)
+                    target.start_response(response)
                     async for chunk in response.aiter_bytes():
                         await run_sync(target.write, chunk)
-                if not await run_sync(target.afresh):
+                if not await run_sync(target.must_restart):
                     return await run_sync(finish, target)
-                call.go_on({}, progress=True)
+                call.continue_with_headers({}, progress=True)
             except httpx.RequestError as broken:
-                call.go_on(target.rest(), progress=target.done > had)
-                await self.sleep(call.after(broken))
+                call.continue_with_headers(target.rest_headers(), progress=target.done > had)
+                await self.sleep(call.delay_after_failure(broken))
 
     @asynccontextmanager
-    async def opened(self, call: Call) -> AsyncGenerator[httpx.Response, None]:
+    async def opened(self, call: RetryableCall) -> AsyncGenerator[httpx.Response, None]:
         """Open a good answer; its body is read, unless the request says `streamed`. Raises APIError."""
-        response = await self._attempt(call)
+        response = await self._attempt_call(call)
         while response is None:
-            response = await self._attempt(call)
+            response = await self._attempt_call(call)
         try:
             yield response
         finally:
             await response.aclose()
 
-    async def _attempt(self, call: Call) -> httpx.Response | None:
-        request = call.build(self._http)
+    async def _attempt_call(self, call: RetryableCall) -> httpx.Response | None:
+        request = call.build_request(self._http)
         try:
             response = await self._http.send(request, stream=True, follow_redirects=_follows_redirects(request))
             if not (call.request.streamed and response.is_success):
                 await response.aread()
         except httpx.RequestError as error:
-            await self.sleep(call.after(error))
+            await self.sleep(call.delay_after_failure(error))
             return None
         if response.is_success:
             return response
-        await self.sleep(call.after(response))
+        await self.sleep(call.delay_after_failure(response))
         return None
 
     @staticmethod

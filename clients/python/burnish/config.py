@@ -16,7 +16,7 @@ FILE_NAME = "client.json"
 _LARGEST = 2**16
 
 
-class Settings(NamedTuple):
+class ClientSettings(NamedTuple):
     """The API's address, without a slash at the end, and the key."""
 
     base_url: str
@@ -29,30 +29,30 @@ def user_file() -> Path:
     return Path(home) / "burnish" / FILE_NAME
 
 
-def resolve(base_url: str | None = None, api_key: str | None = None) -> Settings:
+def resolve_settings(base_url: str | None = None, api_key: str | None = None) -> ClientSettings:
     """Find both settings.
 
     A file's key is used only for the address that stands beside it: a key never goes to another server.
-    Raises ConfigurationError where one is missing or malformed.
+    Raises ConfigurationError if one is missing or malformed.
     """
     base_url = base_url or os.environ.get("BURNISH_BASE_URL")
     api_key = api_key or os.environ.get("BURNISH_API_KEY")
     if base_url:
         base_url = normalize_url(base_url)
-    for path in _files():
+    for path in _settings_files():
         if base_url and api_key:
             break
-        saved = _read(path)
+        saved = _read_settings(path)
         if saved and base_url in (None, saved.base_url):
             base_url, api_key = saved.base_url, api_key or saved.api_key
     if not base_url:
-        raise ConfigurationError(_missing("server address", "base_url"))
+        raise ConfigurationError(_missing_setting_message("server address", "base_url"))
     if not api_key:
-        raise ConfigurationError(_missing(f"API key for {base_url}", "api_key"))
-    return Settings(base_url, check_key(api_key))
+        raise ConfigurationError(_missing_setting_message(f"API key for {base_url}", "api_key"))
+    return ClientSettings(base_url, check_key(api_key))
 
 
-def save(settings: Settings) -> Path:
+def save_settings(settings: ClientSettings) -> Path:
     """Write the user's file, readable by its owner only, and return its path."""
     path = user_file()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -80,18 +80,18 @@ def normalize_url(text: str) -> str:
 
 
 def check_key(key: str) -> str:
-    """Return the key without space around it. Raises ConfigurationError where a header cannot carry it."""
+    """Return the key without space around it. Raises ConfigurationError if a header cannot carry it."""
     key = key.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError("The API key holds characters that no key has; copy it again.")
     return key
 
 
-def _files() -> tuple[Path, Path]:
+def _settings_files() -> tuple[Path, Path]:
     return Path(os.environ.get("BURNISH_DATA") or ".burnish") / FILE_NAME, user_file()
 
 
-def _read(path: Path) -> Settings | None:
+def _read_settings(path: Path) -> ClientSettings | None:
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
@@ -108,9 +108,9 @@ def _read(path: Path) -> Settings | None:
     base_url, api_key = fields.get("base_url"), fields.get("api_key")
     if not isinstance(base_url, str) or not isinstance(api_key, str):
         raise ConfigurationError(f"{path} must hold base_url and api_key; remove it and run `burnish login`.")
-    return Settings(normalize_url(base_url), api_key)
+    return ClientSettings(normalize_url(base_url), api_key)
 
 
-def _missing(what: str, name: str) -> str:
-    looked = " and ".join(str(path) for path in _files())
+def _missing_setting_message(what: str, name: str) -> str:
+    looked = " and ".join(str(path) for path in _settings_files())
     return f"No {what} found: give {name}=, set BURNISH_{name.upper()}, or run `burnish login` (looked in {looked})."

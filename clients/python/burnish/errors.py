@@ -20,7 +20,7 @@ BurnishError
 ├── DownloadCorrupt             a download is not what the server said it is
 ├── DownloadBusy                another process writes the same download
 ├── UploadError                 a file cannot be sent as it is
-│   └── UploadInterrupted       a large file broke off and can go on
+│   └── UploadInterrupted       a large file broke off and can be resumed
 └── WebhookVerificationError    a webhook was not signed with this secret
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Problem(NamedTuple):
-    """One fault of a dataset: the line (from 1; None where it concerns the whole file) and a sentence."""
+    """One fault of a dataset: the line (from 1; None if it concerns the whole file) and a sentence."""
 
     line: int | None
     reason: str
@@ -54,7 +54,7 @@ class ConfigurationError(BurnishError):
 
 
 class APIError(BurnishError):
-    """A request got no usable answer. `request_id` is the server's name for it, where it gave one."""
+    """A request got no usable answer. `request_id` is the server's name for it, if it gave one."""
 
     request_id: str | None = None
 
@@ -80,14 +80,14 @@ class APIStatusError(APIError):
 
     def __init__(self, *, response: httpx.Response) -> None:
         error = _error_object(response)
-        super().__init__(str(error.get("message") or _describe(response)))
+        super().__init__(str(error.get("message") or _describe_response(response)))
         self.response = response
         self.status_code = response.status_code
         self.request_id = response.headers.get("x-request-id")
         self.type: str | None = error.get("type")
         self.code: str | None = error.get("code")
         self.param: str | None = error.get("param")
-        self.problems: tuple[Problem, ...] = _problems(error.get("problems"))
+        self.problems: tuple[Problem, ...] = _parse_problems(error.get("problems"))
 
 
 class BadRequestError(APIStatusError):
@@ -212,14 +212,14 @@ def _error_object(response: httpx.Response) -> dict[str, Any]:
     return cast("dict[str, Any]", error) if isinstance(error, dict) else {}
 
 
-def _describe(response: httpx.Response) -> str:
+def _describe_response(response: httpx.Response) -> str:
     said = f"{response.request.url.copy_with(query=None)} answered {response.status_code}"
     if response.is_redirect:
         return f"{said}: moved to {response.headers.get('location')}; use that address as base_url."
     return f"{said} {response.reason_phrase} without an error object; is this Burnish's address?"
 
 
-def _problems(value: object) -> tuple[Problem, ...]:
+def _parse_problems(value: object) -> tuple[Problem, ...]:
     items = cast("list[object]", value) if isinstance(value, list) else []
     rows = [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
     return tuple(Problem(row.get("line"), str(row.get("reason", ""))) for row in rows)

@@ -12,7 +12,7 @@ from burnish.schemas import WireModel
 
 
 class StringCheckGrader(TypedDict):
-    """1 where two texts compare as asked; the texts may have `{{item.…}}` and `{{sample.…}}`."""
+    """1 if two texts compare as asked; the texts may have `{{item.…}}` and `{{sample.…}}`."""
 
     type: Literal["string_check"]
     name: str
@@ -32,7 +32,7 @@ class TextSimilarityGrader(TypedDict):
 
 
 class PythonGrader(TypedDict):
-    """A source with `def grade(sample, item)`, where the server's operator allows it."""
+    """A source with `def grade(sample, item)`, if the server's operator allows it."""
 
     type: Literal["python"]
     name: str
@@ -133,7 +133,7 @@ class GraderTokens(WireModel):
 
 
 class GraderRun(WireModel):
-    """A reward; 0 where `metadata.errors` tells of an error."""
+    """A reward; 0 if `metadata.errors` has an error."""
 
     reward: float
     metadata: GraderMetadata

@@ -93,12 +93,12 @@ class CreateJob(TypedDict, total=False):
     """The arguments of `jobs.create`.
 
     `model` is a base's name, an earlier outcome's (`ft:…`, or a checkpoint `ft:…:ckpt-step-N`), or the id of a job
-    that this one waits for and goes on from (`ftjob-…`); the files are ids. `method` names the method (default
+    that this one waits for and continues (`ftjob-…`); the files are ids. `method` names the method (default
     `supervised`) that `hyperparameters` are for, or is the wire's whole block, as for OpenAI's client. `suffix`
     becomes a part of the new model's name. `lora` is the same as among the hyperparameters. `priority` (-100 to 100)
     orders the queued jobs of the project; `timeout` is in seconds of running, after which the job fails.
     `expires_after` is `{"checkpoints": {"anchor": "created_at", "seconds": n}, "artifacts": …}`; `keep_checkpoints`
-    keeps the last so many and the best. `integrations` are told of the training, as on OpenAI's wire.
+    keeps the last so many and the best. `integrations` receive the training's metrics, as on OpenAI's wire.
     `idempotency_key` is the creation's own: given again, with the same arguments, it makes no second job.
     """
 

@@ -24,7 +24,7 @@ class DataPreview(WireModel):
 
 
 class SampleToken(WireModel):
-    """One token; `text` is empty where a later one completes the character."""
+    """One token; `text` is empty if a later one completes the character."""
 
     id: int
     text: str
@@ -49,7 +49,7 @@ class MemoryEstimate(WireModel):
 
 
 class TimeEstimate(WireModel):
-    """The running time; `earlier_jobs` is how many the speed was measured on, 0 where it is assumed."""
+    """The running time; `earlier_jobs` is how many the speed was measured on, 0 if it is assumed."""
 
     seconds: float | None
     tokens_per_second: float | None

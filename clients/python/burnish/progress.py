@@ -1,4 +1,4 @@
-"""A job's progress for people: a live bar with curves of the losses, or plain lines where no terminal is."""
+"""A job's progress for people: a live bar with curves of the losses, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import Self
 
-from burnish._text import printable
+from burnish._text import printable_text
 from burnish.schemas import JobEvent
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -41,7 +41,7 @@ class JobProgress:
             console=self._console,
         )
         self._task = self._progress.add_task("waiting", total=None, numbers="")
-        self._display = Live(get_renderable=self._render, console=self._console, refresh_per_second=8)
+        self._display = Live(get_renderable=self._render_display, console=self._console, refresh_per_second=8)
 
     def __enter__(self) -> Self:
         if self._live:
@@ -55,31 +55,35 @@ class JobProgress:
     def __call__(self, event: JobEvent) -> None:
         """Show one event."""
         data = event.data or {}
-        if event.type == "metrics" and _number(data, "train_loss") is not None and "step" in data:
-            self._step(data)
+        if event.type == "metrics" and _number_field(data, "train_loss") is not None and "step" in data:
+            self._show_step(data)
         elif event.type == "metrics" and (line := evaluation_line(data)):
-            self._evaluated(data)
-            self._print(line, "green")
+            self._record_evaluation(data)
+            self._print_line(line, "green")
         else:
-            self._print(printable(event.message), _STYLES.get(event.level, ""))
+            self._print_line(printable_text(event.message), _STYLES.get(event.level, ""))
 
-    def _step(self, data: dict[str, Any]) -> None:
+    def _show_step(self, data: dict[str, Any]) -> None:
         step, total = int(data["step"]), int(data.get("total_steps") or 0)
-        self._curves["loss"].add(step, float(data["train_loss"]))
+        self._curves["loss"].add_value(step, float(data["train_loss"]))
         numbers = step_line(data)
         if self._live:
             self._progress.update(
                 self._task, description="training", completed=step, total=total or None, numbers=numbers
             )
         elif step % max(1, total // self._lines) == 0 or step == total:
-            self._print(numbers)
+            self._print_line(numbers)
 
-    def _evaluated(self, data: dict[str, Any]) -> None:
-        loss = _number(data, "valid_loss") if data.get("full_valid_loss") is None else _number(data, "full_valid_loss")
+    def _record_evaluation(self, data: dict[str, Any]) -> None:
+        loss = (
+            _number_field(data, "valid_loss")
+            if data.get("full_valid_loss") is None
+            else _number_field(data, "full_valid_loss")
+        )
         if loss is not None and data.get("model") != "base":
-            self._curves["validation loss"].add(int(data.get("step") or 0), loss)
+            self._curves["validation loss"].add_value(int(data.get("step") or 0), loss)
 
-    def _render(self) -> Group:
+    def _render_display(self) -> Group:
         known = [(name, curve) for name, curve in self._curves.items() if curve.values]
         if not known:
             return Group(self._progress)
@@ -87,11 +91,11 @@ class JobProgress:
         width = min(60, max(10, self._console.width - 50))
         blocks = self._console.encoding.startswith("utf")
         for name, curve in known:
-            drawn = sparkline(curve.values, width) if blocks else ""
+            drawn = draw_sparkline(curve.values, width) if blocks else ""
             table.add_row(Text(f"  {name}"), Text(drawn, style="cyan"), Text(str(curve)))
         return Group(self._progress, table)
 
-    def _print(self, line: str, style: str = "") -> None:
+    def _print_line(self, line: str, style: str = "") -> None:
         # On the display's console, so that a line lands above it.
         self._console.print(Text(line, style=style), soft_wrap=True)
 
@@ -103,7 +107,7 @@ class Curve:
         self.values: list[float] = []
         self._steps: list[int] = []
 
-    def add(self, step: int, value: float) -> None:
+    def add_value(self, step: int, value: float) -> None:
         """Add a step's value; a step that is repeated after a restart counts once."""
         while self._steps and self._steps[-1] >= step:
             self._steps.pop()
@@ -120,34 +124,34 @@ class Curve:
 def step_line(data: dict[str, Any]) -> str:
     """Return a step's numbers: `step 3/60 · loss 2.118 · 171 tokens/s · 1:05 left`."""
     parts = [f"step {data['step']}" + (f"/{data['total_steps']}" if data.get("total_steps") else "")]
-    loss, speed = _number(data, "train_loss"), _number(data, "tokens_per_second")
-    left = _number(data, "seconds_left")
+    loss, speed = _number_field(data, "train_loss"), _number_field(data, "tokens_per_second")
+    left = _number_field(data, "seconds_left")
     if loss is not None:
         parts.append(f"loss {loss:.3f}")
     if speed is not None:
         parts.append(f"{speed:,.0f} tokens/s")
     if left is not None:
-        parts.append(f"{duration(left)} left")
+        parts.append(f"{format_duration(left)} left")
     return " · ".join(parts)
 
 
 def evaluation_line(data: dict[str, Any]) -> str:
-    """Return a validation's numbers in one line, empty where there are none; of a method's own, the first three."""
+    """Return a validation's numbers in one line, empty if there are none; of a method's own, the first three."""
     for prefix in ("full_valid_", "valid_"):
-        numbers = {name[len(prefix) :]: _number(data, name) for name in data if name.startswith(prefix)}
+        numbers = {name[len(prefix) :]: _number_field(data, name) for name in data if name.startswith(prefix)}
         shown = {name: value for name, value in numbers.items() if value is not None}
         if not shown:
             continue
         parts = [f"loss {shown.pop('loss'):.3f}"] if "loss" in shown else []
         accuracy = shown.pop("mean_token_accuracy", None)
         parts += [] if accuracy is None else [f"token accuracy {accuracy:.1%}"]
-        parts += [f"{printable(name).replace('_', ' ')} {value:.3f}" for name, value in list(shown.items())[:3]]
-        model = printable(str(data.get("model") or "model"))
+        parts += [f"{printable_text(name).replace('_', ' ')} {value:.3f}" for name, value in list(shown.items())[:3]]
+        model = printable_text(str(data.get("model") or "model"))
         return f"step {data.get('step', 0)}: validation {', '.join(parts)} ({model})"
     return ""
 
 
-def sparkline(values: Sequence[float], width: int = 24) -> str:
+def draw_sparkline(values: Sequence[float], width: int = 24) -> str:
     """Draw `values` as blocks, averaged into at most `width` columns; non-finite values are left out."""
     finite = [value for value in values if isfinite(value)]
     if not finite:
@@ -159,13 +163,13 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
     return "".join(_BLOCKS[round((mean - low) / span * 7) if span else 0] for mean in means)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return `1:05` or `2:01:05`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _number(data: dict[str, Any], name: str) -> float | None:
+def _number_field(data: dict[str, Any], name: str) -> float | None:
     value = data.get(name)
     return float(value) if isinstance(value, (int, float)) else None

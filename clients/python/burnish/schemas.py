@@ -42,7 +42,7 @@ class Deleted(WireModel):
 
 
 class JobError(WireModel):
-    """Why a job failed; `param` names the request's field at fault, where there is one."""
+    """Why a job failed; `param` names the request's field at fault, if there is one."""
 
     code: str | None = None
     message: str
@@ -59,7 +59,7 @@ class Project(WireModel):
 
 
 class ApiKey(WireModel):
-    """A key of a project. `value`, the key itself, is told by its creation alone."""
+    """A key of a project. `value`, the key itself, is only in the answer to its creation."""
 
     id: str
     object: str = "organization.project.api_key"
@@ -74,9 +74,9 @@ class ApiKey(WireModel):
 
 
 class Limit(WireModel):
-    """What a project may use of something (`limit` None: as much as it likes), and what it uses where that is counted.
+    """What a project may use of something (`limit` None: as much as it likes), and what it uses if that is counted.
 
-    `source` is `project` where an administrator set it, else `default`.
+    `source` is `project` if an administrator set it, else `default`.
     """
 
     limit: int | None = None
@@ -136,7 +136,7 @@ class UploadPart(WireModel):
 
 
 class UploadState(WireModel):
-    """A file that comes in parts. `parts` are told by `uploads.retrieve` alone."""
+    """A file that comes in parts. Only `uploads.retrieve` returns `parts`."""
 
     id: str
     object: str = "upload"
@@ -301,7 +301,7 @@ class WebhookTest(WireModel):
 
 
 class WebhookDelivery(WireModel):
-    """One try to deliver one event; `status_code` is None where no answer came, `error` where it succeeded."""
+    """One try to deliver one event; `status_code` is None if no answer came, `error` if it succeeded."""
 
     id: str
     object: str = "webhook_endpoint.delivery"

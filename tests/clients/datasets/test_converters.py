@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from burnish.datasets import ROW_FORMATS, check_rows
 from burnish.datasets.conversion import Conversion
-from burnish.datasets.converters import CONVERTERS, detect
+from burnish.datasets.converters import CONVERTERS, detect_converter
 from burnish.datasets.errors import UnreadableError
 from tests.clients.datasets.conversions import CONVERSIONS, REFUSED, Row, assistant, pair, user
 
@@ -61,7 +61,7 @@ def test_bad_rows_are_left_out_and_the_first_twenty_told() -> None:
 def test_an_unknown_format_is_told_with_its_keys() -> None:
     with pytest.raises(UnreadableError, match=r"has the keys 问题, x\); name it, if it is one of sharegpt-pairs, "):
         converted(Conversion("dpo"), {"问题": 1, "x": 2})
-    assert detect({}) is None
+    assert detect_converter({}) is None
 
 
 def test_plain_text_becomes_documents() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from burnish.datasets import ROW_FORMATS, DatasetSummary, PackedChecker, check_file, describe, open_dataset
 from burnish.datasets.jsonl import MAX_COUNTED_PROBLEMS, check_rows
-from burnish.datasets.packing import Limits, Packing, unpacked
+from burnish.datasets.packing import Limits, Packing, unpack_chunks
 from tests.fixtures.packed import table_bytes, zstd
 
 PACK: dict[Packing, Callable[[bytes], bytes]] = {"none": bytes, "gzip": gzip.compress, "zstd": zstd.compress}
@@ -41,7 +41,9 @@ def test_a_flood_of_tiny_lines_costs_a_moment(name: str, packing: Packing) -> No
     line, reason = TINY[name]
     packed = PACK[packing](line * MANY)
     before = time.process_time()
-    summary = check_file("a.jsonl", unpacked(packing, (packed,), Limits()), ROW_FORMATS["supervised"], packing=packing)
+    summary = check_file(
+        "a.jsonl", unpack_chunks(packing, (packed,), Limits()), ROW_FORMATS["supervised"], packing=packing
+    )
     # Without the early stop each of them takes from 5 to 60 seconds.
     assert time.process_time() - before < 1.5
     assert any(reason in problem.reason for problem in summary.problems)
@@ -92,7 +94,9 @@ def test_more_rows_than_are_read_are_refused_with_the_bound() -> None:
 def test_a_flood_of_tiny_frames_is_refused(packing: Packing, content: bytes) -> None:
     packed = PACK[packing](content) * 200_000
     before = time.process_time()
-    summary = check_file("a.txt", unpacked(packing, (packed,), Limits()), ROW_FORMATS["pretraining"], packing=packing)
+    summary = check_file(
+        "a.txt", unpack_chunks(packing, (packed,), Limits()), ROW_FORMATS["pretraining"], packing=packing
+    )
     assert time.process_time() - before < 1.5
     assert "more than 10000" in summary.problems[0].reason
     assert "compress it in one piece" in summary.problems[0].reason
@@ -100,7 +104,7 @@ def test_a_flood_of_tiny_frames_is_refused(packing: Packing, content: bytes) -> 
 
 def test_skippable_frames_count() -> None:
     packed = b"\x50\x2a\x4d\x18\0\0\0\0" * 200_000 + zstd.compress(GOOD)
-    summary = check_file("a.jsonl", unpacked("zstd", (packed,), Limits()), None, packing="zstd")
+    summary = check_file("a.jsonl", unpack_chunks("zstd", (packed,), Limits()), None, packing="zstd")
     assert "more than 10000 zstd frames" in summary.problems[0].reason
 
 
@@ -108,7 +112,7 @@ def test_skippable_frames_count() -> None:
 def test_many_honest_frames_pass(packing: Packing) -> None:
     shards, blocks = PACK[packing](GOOD) * 9000, PACK[packing](GOOD * 200) * 300
     for packed, rows in ((shards, 9000), (blocks, 60_000)):
-        found = check_file("a.jsonl", unpacked(packing, (packed,), Limits()), None, packing=packing)
+        found = check_file("a.jsonl", unpack_chunks(packing, (packed,), Limits()), None, packing=packing)
         assert found == DatasetSummary(rows)
 
 
@@ -157,5 +161,7 @@ def test_an_honest_large_file_passes(packing: Packing) -> None:
     rows = 1_200_000
     shortest = '{"text":"好"}\n'.encode()
     packed = PACK[packing](shortest * rows)
-    found = check_file("a.jsonl", unpacked(packing, (packed,), Limits()), ROW_FORMATS["pretraining"], packing=packing)
+    found = check_file(
+        "a.jsonl", unpack_chunks(packing, (packed,), Limits()), ROW_FORMATS["pretraining"], packing=packing
+    )
     assert found == DatasetSummary(rows)

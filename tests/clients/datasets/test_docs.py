@@ -20,7 +20,7 @@ def test_the_row_that_is_shown_for_a_method_is_a_good_one(method: str) -> None:
     (section,) = [text for heading, text in SECTIONS.items() if re.search(wanted, heading)]
     shown = re.findall(r"```json\n(.*?)```", section, re.DOTALL)
     assert shown
-    assert [ROW_FORMATS[method].check(json.loads(row)) for row in shown] == [[]] * len(shown)
+    assert [ROW_FORMATS[method].check_row(json.loads(row)) for row in shown] == [[]] * len(shown)
 
 
 def test_every_converter_is_described() -> None:

@@ -15,13 +15,13 @@ from tests.fixtures.rows import USER, labelled, pair, ranked
 @pytest.mark.parametrize("name", GOOD_ROWS)
 def test_a_good_row_has_no_problem(name: str) -> None:
     method, row = GOOD_ROWS[name]
-    assert ROW_FORMATS[method].check(row) == []
+    assert ROW_FORMATS[method].check_row(row) == []
 
 
 @pytest.mark.parametrize("case", range(len(BAD_ROWS)))
 def test_a_bad_row_gets_a_sentence_that_begins_with_the_place(case: int) -> None:
     method, row, problem = BAD_ROWS[case]
-    problems = ROW_FORMATS[method].check(row)
+    problems = ROW_FORMATS[method].check_row(row)
     assert any(found.startswith(problem) for found in problems), problems
 
 
@@ -42,7 +42,7 @@ def test_the_keys_give_the_format_away(name: str) -> None:
     method, row = GOOD_ROWS[name]
     found = guess_format(row)
     assert found is not None
-    assert found.check(row) == []
+    assert found.check_row(row) == []
     alike = ({"dpo", "orpo", "reward"}, {"ppo", "grpo"})
     assert found.name == method or any({found.name, method} <= names for names in alike)
 
@@ -50,9 +50,9 @@ def test_the_keys_give_the_format_away(name: str) -> None:
 def test_what_a_grader_asks_for_must_be_in_every_row() -> None:
     rows = ItemRows([("答案",), ("facts", "year"), ("tags", 1)])
     good = {"messages": [USER], "答案": "巴黎", "facts": {"year": None}, "tags": ["a", "b"]}
-    assert rows.check(good) == []
+    assert rows.check_row(good) == []
     bad = {"messages": [USER], "facts": {"age": 3}, "tags": ["a"]}
-    assert rows.check(bad) == [
+    assert rows.check_row(bad) == [
         "答案: is missing, and the grader asks for it",
         "facts.year: is missing, and the grader asks for it",
         "tags[1]: is missing, and the grader asks for it",
@@ -91,4 +91,4 @@ JSON = st.recursive(SCALARS, either, max_leaves=12)
 @given(st.dictionaries(KEYS, JSON, max_size=5), st.sampled_from(sorted(ROW_FORMATS)))
 def test_any_object_gets_an_answer(row: dict[str, Any], method: str) -> None:
     for candidate in (row, pair(**row), ranked(1, 2) | row, labelled(**row)):
-        assert all(isinstance(problem, str) for problem in ROW_FORMATS[method].check(candidate))
+        assert all(isinstance(problem, str) for problem in ROW_FORMATS[method].check_row(candidate))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from burnish.datasets import ROW_FORMATS, DatasetSummary, Limits, PackedChecker, check_file, open_dataset
 from burnish.datasets.errors import UnreadableError
-from burnish.datasets.packing import Packing, packing_of, unpacked
+from burnish.datasets.packing import Packing, packing_of, unpack_chunks
 from tests.clients.datasets.test_quick import GOOD_ROWS
 from tests.fixtures.packed import PACKINGS, gzip_bomb, jsonl, parquet, parquet_bomb, table_bytes, zstd, zstd_bomb
 
@@ -52,7 +52,7 @@ def test_frames_may_follow_each_other_and_be_cut_anywhere(parts: list[bytes], si
     compress: Any = gzip.compress if packing == "gzip" else zstd.compress
     packed = b"".join(compress(part) for part in parts)
     assert packing_of(packed) == packing
-    assert b"".join(unpacked(packing, cut(packed, size), Limits())) == b"".join(parts)
+    assert b"".join(unpack_chunks(packing, cut(packed, size), Limits())) == b"".join(parts)
 
 
 def test_padding_after_gzip_and_skippable_frames_before_zstd_are_fine() -> None:

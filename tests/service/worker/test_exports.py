@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from burnish._download import extract
+from burnish._download import extract_archive
 from service.exports import lifecycle, repository
 from service.exports.tables import AS_STORED, ModelExportRow
 from service.kit import ids
@@ -90,7 +90,7 @@ def test_merged_weights_come_as_a_zip_that_the_client_unpacks(world: World, tmp_
     assert export.blob_key is not None
     archive = tmp_path / "merged.zip"
     archive.write_bytes(world.read(export.blob_key))
-    extract(archive, tmp_path / "merged")
+    extract_archive(archive, tmp_path / "merged")
     assert {path.name for path in (tmp_path / "merged").iterdir()} == {
         "config.json",
         "model.safetensors",

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 import click
 
-from burnish._text import printable
+from burnish._text import printable_text
 from burnish._version import __version__
 from burnish.cli.lazy import LazyGroup
 from burnish.errors import (
@@ -102,19 +102,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         said = io.StringIO()
         error.show(file=said)  # what it repeats of an argument or a file must not steer the terminal either
-        click.echo(printable(said.getvalue()), err=True, nl=False)
+        click.echo(printable_text(said.getvalue()), err=True, nl=False)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        return _ended_by_hand(error)
+        return _end_after_abort(error)
     except BurnishError as error:
-        return _fail(_sentence(error), _status(error))
+        return _print_failure(_error_sentence(error), _exit_status(error))
     except OSError as error:
-        return _fail(_about_a_file(error), Exit.ERROR)
+        return _print_failure(_file_error_sentence(error), Exit.ERROR)
     except ValueError as error:
-        return _fail(str(error), Exit.ERROR)
+        return _print_failure(str(error), Exit.ERROR)
 
 
-def _status(error: BurnishError) -> Exit:
+def _exit_status(error: BurnishError) -> Exit:
     if isinstance(error, JobFailed):
         return Exit.JOB_CANCELLED if error.job.status == "cancelled" else Exit.JOB_FAILED
     if isinstance(error, ExportFailed):
@@ -124,7 +124,7 @@ def _status(error: BurnishError) -> Exit:
     return Exit.REFUSED if isinstance(error, APIError) else Exit.ERROR
 
 
-def _sentence(error: BurnishError) -> str:
+def _error_sentence(error: BurnishError) -> str:
     lines = [error.message]
     if isinstance(error, APIStatusError):
         lines += [
@@ -136,14 +136,14 @@ def _sentence(error: BurnishError) -> str:
     return "\n".join(lines) if len(lines) > 2 else " ".join(lines)
 
 
-def _about_a_file(error: OSError) -> str:
+def _file_error_sentence(error: OSError) -> str:
     if error.filename is None or error.strerror is None:
         return str(error)
     return f"{os.fsdecode(error.filename)}: {error.strerror}."
 
 
-def _ended_by_hand(error: BaseException) -> Exit:
-    # What `click.confirm` raises for a no, or where nobody can answer, comes from no interrupt.
+def _end_after_abort(error: BaseException) -> Exit:
+    # What `click.confirm` raises for a no, or if nobody can answer, comes from no interrupt.
     if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
         click.echo("Nothing was done.", err=True)
         return Exit.ERROR
@@ -151,6 +151,6 @@ def _ended_by_hand(error: BaseException) -> Exit:
     return Exit.INTERRUPTED
 
 
-def _fail(message: str, status: Exit) -> int:
-    click.echo(f"Error: {printable(message)}", err=True)
+def _print_failure(message: str, status: Exit) -> int:
+    click.echo(f"Error: {printable_text(message)}", err=True)
     return status

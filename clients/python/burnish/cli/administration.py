@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from burnish.cli.connection import connect
-from burnish.cli.output import json_option, limit_option, print_json, print_line, print_table, text, when
+from burnish.cli.connection import connect_client
+from burnish.cli.output import cell_text, format_time, json_option, limit_option, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from burnish.resources.limits import LimitChanges
@@ -23,7 +23,7 @@ _LIMITS = (
 )
 
 
-def _amount(_ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+def _parse_limit(_ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
     if value is None or value in ("none", "default"):
         return value
     if not (value.isascii() and value.isdigit()):
@@ -34,7 +34,7 @@ def _amount(_ctx: click.Context, param: click.Parameter, value: str | None) -> i
 def _with_limits(command: Any) -> Any:
     for name in reversed(_LIMITS):
         option = f"--{name.replace('_', '-')}"
-        command = click.option(option, name, callback=_amount, metavar="NUMBER|none|default")(command)
+        command = click.option(option, name, callback=_parse_limit, metavar="NUMBER|none|default")(command)
     return command
 
 
@@ -50,7 +50,7 @@ def limits(project_id: str | None, as_json: bool, **given: int | str | None) -> 
     changes = {name: None if value == "none" else value for name, value in given.items() if value is not None}
     if changes and project_id is None:
         raise click.UsageError("Name the project whose limits are to be set: `burnish projects list` shows all.")
-    with connect() as client:
+    with connect_client() as client:
         if project_id is None:
             shown = client.limits()
         elif changes:
@@ -67,7 +67,7 @@ def limits(project_id: str | None, as_json: bool, **given: int | str | None) -> 
         rows.append((name, "" if limit.used is None else f"{limit.used:g}", most, limit.source))
     print_table(("limit of", "used", "most", "set by"), rows)
     if shown.training_minutes.resets_at is not None:
-        print_line(f"training_minutes begin anew at {when(shown.training_minutes.resets_at)}.")
+        print_line(f"training_minutes begin anew at {format_time(shown.training_minutes.resets_at)}.")
 
 
 @click.command()
@@ -86,7 +86,7 @@ def audit(
     as_json: bool,
 ) -> None:
     """Show what was changed, by whom, and what was refused, the newest first; needs a key with the scope admin."""
-    with connect() as client:
+    with connect_client() as client:
         page = client.audit_logs.list(
             event_types=event_types,
             project_ids=project_ids,
@@ -100,13 +100,13 @@ def audit(
         return
     rows = [
         (
-            when(entry.effective_at),
+            format_time(entry.effective_at),
             entry.type,
-            text(entry.object_id),
+            cell_text(entry.object_id),
             f"{entry.outcome} {entry.status_code or ''}".strip() + (f" x{entry.count}" if entry.count > 1 else ""),
             entry.who,
-            text(entry.ip_address),
-            text(entry.request_id),
+            cell_text(entry.ip_address),
+            cell_text(entry.request_id),
         )
         for entry in found
     ]

@@ -56,10 +56,10 @@ def loader_class() -> Any:
             if isinstance(event, yaml.AliasEvent):
                 self._bounds.add_alias(event.anchor, line)
                 return yaml.SafeLoader.compose_node(self, parent, index)
-            self._bounds.enter(event.anchor, line)
+            self._bounds.enter_node(event.anchor, line)
             node = yaml.SafeLoader.compose_node(self, parent, index)
             _require_json(node, line)
-            self._bounds.leave(event.anchor)
+            self._bounds.leave_node(event.anchor)
             return node
 
     kept = {
@@ -81,14 +81,14 @@ class _Bounds:
         self._anchors: dict[str, _Size | None] = {}
         """What each anchor stands for; None while that is being read."""
 
-    def enter(self, anchor: str | None, line: int) -> None:
+    def enter_node(self, anchor: str | None, line: int) -> None:
         """Begin a value. Raises YamlFault beyond a bound."""
         self._open.append(_Open(self._nodes))
-        self._count(_Size(1, 0), line)
+        self._count_nodes(_Size(1, 0), line)
         if anchor is not None:
             self._anchors[anchor] = None
 
-    def leave(self, anchor: str | None) -> None:
+    def leave_node(self, anchor: str | None) -> None:
         """End the value that was begun last."""
         ended = self._open.pop()
         if self._open:
@@ -97,16 +97,16 @@ class _Bounds:
             self._anchors[anchor] = _Size(self._nodes - ended.before, ended.below + 1)
 
     def add_alias(self, anchor: str, line: int) -> None:
-        """Count what an alias stands for. Raises YamlFault beyond a bound, and where it stands for itself."""
+        """Count what an alias stands for. Raises YamlFault beyond a bound, and if it stands for itself."""
         if anchor not in self._anchors:
             return  # the composer says so itself
         size = self._anchors[anchor]
         if size is None:
             raise YamlFault(line, f"*{anchor} stands for something that it is a part of.")
-        self._count(size, line)
+        self._count_nodes(size, line)
         self._open[-1].below = max(self._open[-1].below, size.depth)
 
-    def _count(self, size: _Size, line: int) -> None:
+    def _count_nodes(self, size: _Size, line: int) -> None:
         self._nodes += size.nodes
         if self._nodes > MOST_NODES:
             raise YamlFault(line, f"with what its aliases stand for, the file has more than {MOST_NODES} values.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from burnish.cli.completion import complete_models
-from burnish.cli.connection import connect
+from burnish.cli.connection import connect_client
 from burnish.cli.output import json_option, print_json, print_line
 from burnish.errors import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
 
@@ -26,7 +26,7 @@ _HOPELESS = (AuthenticationError, NotFoundError, PermissionDeniedError)
 @click.command()
 @click.argument("model", shell_complete=complete_models)
 @click.argument("prompt", required=False)
-@click.option("--system", help="What the model is told before the conversation.")
+@click.option("--system", help="The instructions that the conversation begins with.")
 @click.option("--temperature", type=click.FloatRange(0, 2), help="0 takes the likeliest token each time.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Only the likeliest tokens of this mass.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens of an answer.")
@@ -44,13 +44,13 @@ def chat(model: str, prompt: str | None, system: str | None, as_json: bool, **op
         prompt = "-"
     if prompt is None and as_json:
         raise click.UsageError("--json needs a PROMPT.")
-    with connect() as client:
+    with connect_client() as client:
         talk = _Conversation(client, model, system, settings)
         if prompt is None:
-            _converse(talk)
+            _run_conversation(talk)
             return
-        talk.say(_piped() if prompt == "-" else prompt)
-        print_json(talk.whole_answer()) if as_json else talk.answer()
+        talk.add_user_message(_read_piped_prompt() if prompt == "-" else prompt)
+        print_json(talk.whole_answer()) if as_json else talk.print_answer()
 
 
 class _Conversation:
@@ -66,35 +66,35 @@ class _Conversation:
         """Forget everything but the system's message."""
         self._messages = list(self._start)
 
-    def say(self, text: str) -> None:
+    def add_user_message(self, text: str) -> None:
         """Add what the user says."""
         self._messages.append({"role": "user", "content": text})
 
-    def take_back(self) -> None:
+    def drop_last_message(self) -> None:
         """Forget the last message."""
         self._messages.pop()
 
-    def arguments(self) -> Any:
+    def completion_arguments(self) -> Any:
         """Return the arguments of a completion."""
         return {**self._fixed, "messages": self._messages}
 
     def whole_answer(self) -> ChatCompletion:
         """Return the answer when it is complete. Raises APIError."""
-        return self._client.chat.completions.create(stream=False, **self.arguments())
+        return self._client.chat.completions.create(stream=False, **self.completion_arguments())
 
-    def answer(self) -> None:
-        """Print the answer as it comes, and keep it, also where Ctrl-C ended it. Raises APIError."""
+    def print_answer(self) -> None:
+        """Print the answer as it comes, and keep it, also if Ctrl-C ended it. Raises APIError."""
         said: list[str] = []
         try:
-            self._print(said)
+            self._stream_answer(said)
         finally:
             if said:
                 self._messages.append({"role": "assistant", "content": "".join(said)})
                 click.echo()
 
-    def _print(self, said: list[str]) -> None:
+    def _stream_answer(self, said: list[str]) -> None:
         finished = None
-        with self._client.chat.completions.create(stream=True, **self.arguments()) as stream:
+        with self._client.chat.completions.create(stream=True, **self.completion_arguments()) as stream:
             for choice in (choice for chunk in stream for choice in chunk.choices):
                 finished = choice.finish_reason or finished
                 if choice.delta.content:
@@ -105,7 +105,7 @@ class _Conversation:
             print_line("\n(The answer was cut off: it has as many tokens as it may have.)", nl=False, err=True)
 
 
-def _converse(talk: _Conversation) -> None:
+def _run_conversation(talk: _Conversation) -> None:
     with suppress(ImportError):
         import_module("readline")  # gives input() arrow keys and the lines before
     print_line(_HELP, err=True)
@@ -120,33 +120,33 @@ def _converse(talk: _Conversation) -> None:
             continue
         if line in ("/exit", "/quit"):
             return
-        _turn(talk, line)
+        _handle_line(talk, line)
 
 
-def _turn(talk: _Conversation, line: str) -> None:
+def _handle_line(talk: _Conversation, line: str) -> None:
     if line == "/reset":
         talk.reset()
         print_line("Begun anew.", err=True)
     elif line.startswith("/"):
         print_line(f"There is no {line.split()[0]}. {_HELP}", err=True)
     elif line:
-        talk.say(line)
+        talk.add_user_message(line)
         _try_to_answer(talk)
 
 
 def _try_to_answer(talk: _Conversation) -> None:
     try:
-        talk.answer()
+        talk.print_answer()
     except KeyboardInterrupt:
         print_line("(stopped)", err=True)
     except APIError as error:
         if isinstance(error, _HOPELESS):
             raise
-        talk.take_back()
+        talk.drop_last_message()
         print_line(f"Error: {error.message} Your last message was taken back.", err=True)
 
 
-def _piped() -> str:
+def _read_piped_prompt() -> str:
     text = sys.stdin.read().strip()
     if not text:
         raise click.UsageError("Give a PROMPT, or one on standard input.")

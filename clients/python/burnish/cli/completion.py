@@ -37,42 +37,42 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(kind(context.find_root().command, {}, "burnish", "_BURNISH_COMPLETE").source())
 
 
-def _completing(
+def _make_completer(
     find: Callable[[Burnish], list[CompletionItem]],
 ) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    def complete(_context: click.Context, _parameter: click.Parameter, beginning: str) -> list[CompletionItem]:
+    def complete_value(_context: click.Context, _parameter: click.Parameter, beginning: str) -> list[CompletionItem]:
         from burnish.client import Burnish
 
-        # Whatever is wrong is for the command itself to say: a prompt is no place for errors.
+        # Whatever is wrong is for the command itself to say: a prompt is not the place for errors.
         with suppress(BurnishError, OSError), Burnish(timeout=_SECONDS, max_retries=0) as client:
-            return [_plain(item) for item in find(client) if str(item.value).startswith(beginning)]
+            return [_one_line_item(item) for item in find(client) if str(item.value).startswith(beginning)]
         return []
 
-    return complete
+    return complete_value
 
 
-def _plain(item: CompletionItem) -> CompletionItem:
+def _one_line_item(item: CompletionItem) -> CompletionItem:
     """Return an item as one line each of value and help: a shell shows them, and some read them line by line."""
     return CompletionItem(printable_line(str(item.value)), help=printable_line(item.help or "") or None)
 
 
-def _jobs(client: Burnish) -> list[CompletionItem]:
+def _list_job_items(client: Burnish) -> list[CompletionItem]:
     found = islice(client.jobs.list(limit=_MOST), _MOST)
     return [CompletionItem(job.id, help=f"{job.phase or job.status}, {job.model}") for job in found]
 
 
-def _models(client: Burnish) -> list[CompletionItem]:
+def _list_model_items(client: Burnish) -> list[CompletionItem]:
     return [CompletionItem(model.id, help=model.owned_by) for model in client.models.list()]
 
 
-def _files(client: Burnish) -> list[CompletionItem]:
+def _list_file_items(client: Burnish) -> list[CompletionItem]:
     found = islice(client.files.list(limit=_MOST), _MOST)
     return [CompletionItem(file.id, help=file.filename) for file in found]
 
 
-complete_jobs: Any = _completing(_jobs)
-complete_models: Any = _completing(_models)
-complete_files: Any = _completing(_files)
+complete_jobs: Any = _make_completer(_list_job_items)
+complete_models: Any = _make_completer(_list_model_items)
+complete_files: Any = _make_completer(_list_file_items)
 
 
 def complete_methods(_context: click.Context, _parameter: click.Parameter, beginning: str) -> list[CompletionItem]:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from burnish.client import Burnish
 
 
-def connect() -> Burnish:
+def connect_client() -> Burnish:
     """Return a client of the server that the settings name. Raises ConfigurationError."""
     from burnish.client import Burnish
 

@@ -55,13 +55,13 @@ def check(context: click.Context, path: Path, method: str | None, as_json: bool)
             f"{name} is neither {' nor '.join(SUFFIXES)}, with {' or '.join(PACKED_SUFFIXES)} or without: "
             "other formats go through burnish data convert."
         )
-    row_format = ROW_FORMATS[method] if method else _guessed(path, name)
-    with _opened(path, name) as (packing, chunks):
+    row_format = ROW_FORMATS[method] if method else _guess_row_format(path, name)
+    with _open_with_progress(path, name) as (packing, chunks):
         summary = check_file(name, chunks, row_format, packing=packing)
     if as_json:
-        _print_summary(name, row_format.name, summary)
+        _print_summary_json(name, row_format.name, summary)
     else:
-        _tell(name, row_format.name, summary)
+        _print_summary_text(name, row_format.name, summary)
     if not summary.ok:
         context.exit(1)
 
@@ -75,28 +75,28 @@ def check(context: click.Context, path: Path, method: str | None, as_json: bool)
 def convert(path: Path, method: str, source: str | None, output: Path, strict: bool) -> None:
     """Convert FILE (JSONL, a JSON array, Parquet, or plain text in a .txt) into rows for a method; - reads from a pipe.
 
-    FILE may be compressed by gzip or zstd. Rows that cannot be converted are told and left out.
+    FILE may be compressed by gzip or zstd. Rows that cannot be converted are reported and left out.
     """
     name = "standard input" if str(path) == "-" else path.name
     conversion = Conversion(method, source)
     try:
-        with _opened(path, name) as (_, chunks), _written(output) as file:
+        with _open_with_progress(path, name) as (_, chunks), _open_output(output) as file:
             for line in conversion.lines(name, chunks):
                 file.write(line)
             if not conversion.written or (strict and conversion.refused_count):
                 raise _NothingWritten
     except _NothingWritten:
-        _tell_refused(conversion)
-        raise ValueError(_summary(conversion, name, output=None)) from None
-    _tell_refused(conversion)
-    print_line(_summary(conversion, name, output), err=True)
+        _print_refused_rows(conversion)
+        raise ValueError(_conversion_sentence(conversion, name, output=None)) from None
+    _print_refused_rows(conversion)
+    print_line(_conversion_sentence(conversion, name, output), err=True)
 
 
 class _NothingWritten(Exception):
     pass
 
 
-def _guessed(path: Path, name: str) -> RowFormat:
+def _guess_row_format(path: Path, name: str) -> RowFormat:
     if str(path) == "-":
         raise click.UsageError("Name the --method: what comes through a pipe is read only once.")
     with path.open("rb") as file:
@@ -118,8 +118,8 @@ def _guessed(path: Path, name: str) -> RowFormat:
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Generator[tuple[Packing, Iterator[bytes]], None, None]:
-    """Open a file or a pipe and tell its packing and what it holds, with a bar where reading takes long."""
+def _open_with_progress(path: Path, name: str) -> Generator[tuple[Packing, Iterator[bytes]], None, None]:
+    """Open a file or a pipe and tell its packing and what it holds, with a bar if reading takes long."""
     if str(path) == "-":
         yield open_dataset(sys.stdin.buffer)
         return
@@ -127,17 +127,17 @@ def _opened(path: Path, name: str) -> Generator[tuple[Packing, Iterator[bytes]],
     with path.open("rb") as file, transfer_bar(name) if size > _LARGE else nullcontext() as tell:
         packing, chunks = open_dataset(file)
 
-        def told() -> Iterator[bytes]:
+        def chunks_with_progress() -> Iterator[bytes]:
             for chunk in chunks:
                 yield chunk
                 if tell:
                     tell(file.tell(), size)
 
-        yield packing, told()
+        yield packing, chunks_with_progress()
 
 
 @contextmanager
-def _written(path: Path) -> Generator[BinaryIO, None, None]:
+def _open_output(path: Path) -> Generator[BinaryIO, None, None]:
     """Open a file to write, which gets its name only when all is in it; or standard output."""
     if str(path) == "-":
         yield sys.stdout.buffer
@@ -154,7 +154,7 @@ def _written(path: Path) -> Generator[BinaryIO, None, None]:
         part.unlink(missing_ok=True)
 
 
-def _print_summary(name: str, method: str, summary: DatasetSummary) -> None:
+def _print_summary_json(name: str, method: str, summary: DatasetSummary) -> None:
     problems = [{"line": problem.line, "reason": problem.reason} for problem in summary.problems]
     print_json(
         {
@@ -167,13 +167,13 @@ def _print_summary(name: str, method: str, summary: DatasetSummary) -> None:
     )
 
 
-def _tell(name: str, method: str, summary: DatasetSummary) -> None:
+def _print_summary_text(name: str, method: str, summary: DatasetSummary) -> None:
     if summary.ok:
-        good = "is good text" if is_text(name) else f"has {_count(summary.rows, 'good row')}"
+        good = "is good text" if is_text(name) else f"has {_count_noun(summary.rows, 'good row')}"
         print_line(f"{name} {good} for {method}.")
         return
     count = len(summary.problems) + summary.more_problems
-    print_line(f"{name} has {_count(count, 'problem')} for {method}:")
+    print_line(f"{name} has {_count_noun(count, 'problem')} for {method}:")
     unit = next((problem.unit for problem in summary.problems), "line")
     print_table((unit, "problem"), [(problem.line or "", problem.reason) for problem in summary.problems])
     if summary.more_problems:
@@ -182,7 +182,7 @@ def _tell(name: str, method: str, summary: DatasetSummary) -> None:
         print_line(f"The check stopped at {unit} {summary.stopped_at:,}: there may be others after it.")
 
 
-def _tell_refused(conversion: Conversion) -> None:
+def _print_refused_rows(conversion: Conversion) -> None:
     for place, reason in conversion.refused:
         print_line(f"{place}: {reason}", err=True)
     more = conversion.refused_count - len(conversion.refused)
@@ -190,15 +190,15 @@ def _tell_refused(conversion: Conversion) -> None:
         print_line(f"and {more:,} more", err=True)
 
 
-def _summary(conversion: Conversion, name: str, output: Path | None) -> str:
-    read = f"{_count(conversion.read, 'row')} of {conversion.source or 'no known format'} in {name}"
+def _conversion_sentence(conversion: Conversion, name: str, output: Path | None) -> str:
+    read = f"{_count_noun(conversion.read, 'row')} of {conversion.source or 'no known format'} in {name}"
     left_out = f"{conversion.refused_count:,} could not be converted"
     if output is None:
         return f"Wrote nothing: {read}, {left_out}."
-    made = f"{_count(conversion.written, 'row')} for {conversion.method}"
+    made = f"{_count_noun(conversion.written, 'row')} for {conversion.method}"
     where = "" if str(output) == "-" else f" to {output}"
     return f"Wrote {made}{where}: {read}" + (f", {left_out}." if conversion.refused_count else ".")
 
 
-def _count(number: int, noun: str) -> str:
+def _count_noun(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"

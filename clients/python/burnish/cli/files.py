@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from burnish.cli.completion import complete_files
-from burnish.cli.connection import connect
+from burnish.cli.connection import connect_client
 from burnish.cli.output import (
+    format_bytes,
+    format_time,
     json_option,
     limit_option,
     print_content,
@@ -18,9 +20,7 @@ from burnish.cli.output import (
     print_line,
     print_object,
     print_table,
-    size,
     transfer_bar,
-    when,
 )
 
 if TYPE_CHECKING:
@@ -40,16 +40,16 @@ def files() -> None:
 @json_option
 def upload(path: Path, purpose: str, resume: str | None, as_json: bool) -> None:
     """Upload the file PATH. One of 64 MiB or more goes in parts."""
-    with connect() as client:
+    with connect_client() as client:
         if resume is None:
-            file = send(client, path, purpose)
+            file = upload_with_progress(client, path, purpose)
         else:
             with transfer_bar(path.name) as tell:
                 file = client.uploads.send(resume, file=path, on_progress=tell)
     print_json(file) if as_json else print_line(file.id)
 
 
-def send(client: Burnish, path: Path, purpose: str = "fine-tune") -> File:
+def upload_with_progress(client: Burnish, path: Path, purpose: str = "fine-tune") -> File:
     """Upload with a progress bar."""
     with transfer_bar(path.name) as tell:
         return client.files.create(file=path, purpose=purpose, on_progress=tell)
@@ -61,12 +61,12 @@ def send(client: Burnish, path: Path, purpose: str = "fine-tune") -> File:
 @json_option
 def list_(purpose: str | None, limit: int, as_json: bool) -> None:
     """List files, newest first."""
-    with connect() as client:
+    with connect_client() as client:
         found = list(islice(client.files.list(purpose=purpose, limit=min(limit, 1000)), limit))
     if as_json:
         print_json(found)
     else:
-        rows = [(f.id, f.filename, size(f.bytes), f.purpose, when(f.created_at)) for f in found]
+        rows = [(f.id, f.filename, format_bytes(f.bytes), f.purpose, format_time(f.created_at)) for f in found]
         print_table(("id", "name", "size", "purpose", "created"), rows)
 
 
@@ -75,7 +75,7 @@ def list_(purpose: str | None, limit: int, as_json: bool) -> None:
 @json_option
 def get(file_id: str, as_json: bool) -> None:
     """Show one file's facts."""
-    with connect() as client:
+    with connect_client() as client:
         file = client.files.retrieve(file_id)
     print_json(file) if as_json else print_object(file)
 
@@ -85,7 +85,7 @@ def get(file_id: str, as_json: bool) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here instead of to stdout.")
 def content(file_id: str, output: Path | None) -> None:
     """Print a file's content, or write it to a file."""
-    with connect() as client:
+    with connect_client() as client:
         if output is None:
             print_content(client.files.content(file_id))
             return
@@ -98,6 +98,6 @@ def content(file_id: str, output: Path | None) -> None:
 @json_option
 def delete(file_id: str, as_json: bool) -> None:
     """Delete a file."""
-    with connect() as client:
+    with connect_client() as client:
         gone = client.files.delete(file_id)
     print_json(gone) if as_json else print_line(f"Deleted {gone.id}.")

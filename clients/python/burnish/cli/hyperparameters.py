@@ -73,12 +73,12 @@ def hyperparameter_options(function: F) -> F:
     return more(function)
 
 
-def _put(packed: dict[str, Any], setting: str) -> None:
+def _put_setting(packed: dict[str, Any], setting: str) -> None:
     """Add `name=value`, the dots of the name as levels. Raises a usage error."""
     name, sign, text = setting.partition("=")
     *levels, last = name.split(".")
     if not (sign and all(levels) and last):
-        raise click.BadParameter(f"{_shown(setting)} must be NAME=VALUE.", param_hint="--set")
+        raise click.BadParameter(f"{_shorten_name(setting)} must be NAME=VALUE.", param_hint="--set")
     if len(levels) >= _MOST_DEPTH:
         raise click.BadParameter(_too_deep(name), param_hint="--set")
     place = packed
@@ -87,13 +87,13 @@ def _put(packed: dict[str, Any], setting: str) -> None:
         if not isinstance(below, dict):
             raise click.BadParameter(f"{level} in {name} has a value of its own.", param_hint="--set")
         place = cast("dict[str, Any]", below)
-    place[last] = _value(name, text)
+    place[last] = _parse_setting_value(name, text)
 
 
-def _value(name: str, text: str) -> Any:
+def _parse_setting_value(name: str, text: str) -> Any:
     """Return JSON as its value, anything else as the text that it is. Raises a usage error."""
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def require_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) < len(pairs):
             twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -101,44 +101,44 @@ def _value(name: str, text: str) -> Any:
         return made
 
     try:
-        value = json.loads(text, object_pairs_hook=unique, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=require_unique_keys, parse_constant=_refuse_constant)
     except RecursionError:
         raise click.BadParameter(_too_deep(name), param_hint="--set") from None
     except ValueError:
         return text
-    if _depth(value) > _MOST_DEPTH:
+    if _nesting_depth(value) > _MOST_DEPTH:
         raise click.BadParameter(_too_deep(name), param_hint="--set")
     return value
 
 
-def _no_constant(constant: str) -> Any:
+def _refuse_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _depth(value: object) -> int:
-    depth, level = 0, [*_children(value)]
+def _nesting_depth(value: object) -> int:
+    depth, level = 0, [*_child_values(value)]
     while level:
         depth += 1
-        level = [child for item in level for child in _children(item)]
+        level = [child for item in level for child in _child_values(item)]
     return depth
 
 
-def _children(value: object) -> Iterable[object]:
+def _child_values(value: object) -> Iterable[object]:
     if isinstance(value, dict):
         return cast("dict[str, object]", value).values()
     return cast("list[object]", value) if isinstance(value, list) else ()
 
 
 def _too_deep(name: str) -> str:
-    return f"{_shown(name)} is nested too deeply: {_MOST_DEPTH} levels are allowed."
+    return f"{_shorten_name(name)} is nested too deeply: {_MOST_DEPTH} levels are allowed."
 
 
-def _shown(text: str) -> str:
+def _shorten_name(text: str) -> str:
     return repr(text if len(text) <= 64 else f"{text[:64]}…")
 
 
-def pack(options: dict[str, Any]) -> Hyperparameters | None:
-    """Take the hyperparameters out of a command's options; None where none was given."""
+def pack_hyperparameters(options: dict[str, Any]) -> Hyperparameters | None:
+    """Take the hyperparameters out of a command's options; None if none was given."""
     packed: dict[str, Any] = {}
     lora: dict[str, Any] = {}
     for option in _OPTIONS:
@@ -153,5 +153,5 @@ def pack(options: dict[str, Any]) -> Hyperparameters | None:
     if lora:
         packed["lora"] = lora
     for setting in options.pop("settings"):
-        _put(packed, setting)
+        _put_setting(packed, setting)
     return cast("Hyperparameters", packed) if packed else None

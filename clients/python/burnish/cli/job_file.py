@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union, cast, get_args, get_or
 
 import click
 
-from burnish._text import printable
+from burnish._text import printable_text
 from burnish.cli.bounded_yaml import YamlFault, import_yaml, loader_class
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ def read_job_file(path: Path) -> JobFile:
         content: bytes = file.read(_LARGEST + 1)
     if len(content) > _LARGEST:
         raise JobFileError(f"{name} is too large to describe a job.")
-    node = _parsed(name, content)
+    node = _parse_yaml(name, content)
     lines: dict[tuple[str, ...], int] = {}
-    faults = [*_walk(node, (), lines)]
-    arguments = _values(name, node) if not faults else {}
-    faults += _wrong(arguments, lines) if not faults else []
+    faults = [*_collect_lines(node, (), lines)]
+    arguments = _construct_values(name, node) if not faults else {}
+    faults += _find_faults(arguments, lines) if not faults else []
     if faults:
-        told = [f"{name}, line {line}: {reason}" for line, reason in sorted(faults)]
-        raise JobFileError(printable("\n".join(told)))
+        sentences = [f"{name}, line {line}: {reason}" for line, reason in sorted(faults)]
+        raise JobFileError(printable_text("\n".join(sentences)))
     folder = Path() if str(path) == "-" else path.parent
     for file_argument in FILES:
         value = arguments.get(file_argument)
@@ -69,30 +69,30 @@ def read_job_file(path: Path) -> JobFile:
     return JobFile(name, arguments, lines)
 
 
-def _parsed(name: str, content: bytes) -> Any:
+def _parse_yaml(name: str, content: bytes) -> Any:
     yaml = import_yaml()
     try:
         node = yaml.compose(content, loader_class())
     except YamlFault as fault:
-        raise JobFileError(printable(f"{name}, line {fault.line}: {fault.reason}")) from None
+        raise JobFileError(printable_text(f"{name}, line {fault.line}: {fault.reason}")) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark else ""
-        raise JobFileError(printable(f"{name}{where}: this is not YAML: {error.problem}.")) from None
+        raise JobFileError(printable_text(f"{name}{where}: this is not YAML: {error.problem}.")) from None
     except (yaml.YAMLError, UnicodeError) as error:
-        raise JobFileError(printable(f"{name} is not YAML: {' '.join(str(error).split())}.")) from None
+        raise JobFileError(printable_text(f"{name} is not YAML: {' '.join(str(error).split())}.")) from None
     if not isinstance(node, yaml.MappingNode):
         raise JobFileError(f"{name} must hold names with values, such as `model: smollm2-135m-instruct`.")
     return node
 
 
-def _walk(node: Any, place: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Iterator[tuple[int, str]]:
+def _collect_lines(node: Any, place: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Iterator[tuple[int, str]]:
     """Write down the line of each key, and yield those that come twice."""
     yaml = import_yaml()
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
             lines[(*place, str(number))] = item.start_mark.line + 1
-            yield from _walk(item, (*place, str(number)), lines)
+            yield from _collect_lines(item, (*place, str(number)), lines)
     elif isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -101,10 +101,10 @@ def _walk(node: Any, place: tuple[str, ...], lines: dict[tuple[str, ...], int]) 
                 yield line, f"{name[:64]} stands here a second time."
             seen.add(name)
             lines[(*place, name)] = line
-            yield from _walk(value, (*place, name), lines)
+            yield from _collect_lines(value, (*place, name), lines)
 
 
-def _values(name: str, node: Any) -> dict[str, Any]:
+def _construct_values(name: str, node: Any) -> dict[str, Any]:
     yaml = import_yaml()
     loader = loader_class()("")
     try:
@@ -112,32 +112,32 @@ def _values(name: str, node: Any) -> dict[str, Any]:
         json.dumps(values, allow_nan=False)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise JobFileError(printable(f"{name}, line {line}: {error.problem}.")) from None
+        raise JobFileError(printable_text(f"{name}, line {line}: {error.problem}.")) from None
     except (TypeError, ValueError) as error:
-        raise JobFileError(printable(f"{name} holds something that JSON has no form for: {error}.")) from None
+        raise JobFileError(printable_text(f"{name} holds something that JSON has no form for: {error}.")) from None
     # A known name without a value says nothing; an unknown one is a fault all the same.
-    known = _names(())
+    known = _known_names(())
     return {
         key: value for key, value in cast("dict[str, Any]", values).items() if value is not None or key not in known
     }
 
 
-def _wrong(arguments: dict[str, Any], lines: dict[tuple[str, ...], int]) -> list[tuple[int, str]]:
+def _find_faults(arguments: dict[str, Any], lines: dict[tuple[str, ...], int]) -> list[tuple[int, str]]:
     from pydantic import ValidationError
 
     try:
-        _arguments().validate_python(arguments, strict=True)
+        _arguments_adapter().validate_python(arguments, strict=True)
     except ValidationError as error:
         found: dict[tuple[str, ...], list[str]] = {}
         for detail in error.errors():
-            found.setdefault(_place(detail["loc"], lines), []).append(_reason(detail))
+            found.setdefault(_place_in_file(detail["loc"], lines), []).append(_fault_reason(detail))
         # Of a value with several forms, what is wrong inside the likeliest says more than that it is no other.
         said = [place for place in found if not any(place == other[: len(place)] != other for other in found)]
-        return [(lines.get(place, 1), _told(place, found[place])) for place in said]
+        return [(lines.get(place, 1), _fault_sentence(place, found[place])) for place in said]
     return []
 
 
-def _place(location: tuple[int | str, ...], lines: dict[tuple[str, ...], int]) -> tuple[str, ...]:
+def _place_in_file(location: tuple[int | str, ...], lines: dict[tuple[str, ...], int]) -> tuple[str, ...]:
     """Return the place in the file, without the names of forms that pydantic puts between."""
     place: tuple[str, ...] = ()
     for part in location:
@@ -146,21 +146,21 @@ def _place(location: tuple[int | str, ...], lines: dict[tuple[str, ...], int]) -
     return place
 
 
-def _told(place: tuple[str, ...], reasons: list[str]) -> str:
+def _fault_sentence(place: tuple[str, ...], reasons: list[str]) -> str:
     return f"{'.'.join(place) or 'a key'} {'; or '.join(dict.fromkeys(reasons))}."
 
 
-def _reason(detail: ErrorDetails) -> str:
+def _fault_reason(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"lacks {detail['loc'][-1]}"
     if detail["type"] != "extra_forbidden":
         reason = detail["msg"].removeprefix("Input ")
         return reason[0].lower() + reason[1:]
-    near = get_close_matches(str(detail["loc"][-1]), _names(detail["loc"][:-1]), 1)
+    near = get_close_matches(str(detail["loc"][-1]), _known_names(detail["loc"][:-1]), 1)
     return "is not known here" + (f"; {near[0]} is" if near else "")
 
 
-def _names(place: tuple[int | str, ...]) -> list[str]:
+def _known_names(place: tuple[int | str, ...]) -> list[str]:
     from burnish import job_arguments as known
 
     inside = {
@@ -174,16 +174,16 @@ def _names(place: tuple[int | str, ...]) -> list[str]:
 
 
 @cache
-def _arguments() -> TypeAdapter[Any]:
+def _arguments_adapter() -> TypeAdapter[Any]:
     """Return what checks all arguments of an order; the options may give what a file lacks."""
     from pydantic import TypeAdapter
 
     from burnish.job_arguments import CreateJob
 
-    return TypeAdapter(_strict(CreateJob, whole=False))
+    return TypeAdapter(_strict_type(CreateJob, whole=False))
 
 
-def _strict(hint: Any, *, whole: bool = True) -> Any:
+def _strict_type(hint: Any, *, whole: bool = True) -> Any:
     """Return a type without the free form that stands beside a known one, and without room for unknown names.
 
     `whole`: what is required must be there.
@@ -191,10 +191,10 @@ def _strict(hint: Any, *, whole: bool = True) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
         options = [option for option in get_args(hint) if option is not types.NoneType]
         free = any(_is_known(option) for option in options)
-        kept = [_strict(option) for option in options if not (free and get_origin(option) is dict)]
+        kept = [_strict_type(option) for option in options if not (free and get_origin(option) is dict)]
         return Union[tuple(kept)]  # noqa: UP007 - as many as there are
     if get_origin(hint) is list:
-        return list[_strict(get_args(hint)[0])]
+        return list[_strict_type(get_args(hint)[0])]
     return _strict_members(hint, whole) if _is_known(hint) else hint
 
 
@@ -209,7 +209,7 @@ def _strict_members(hint: Any, whole: bool) -> Any:
     members: dict[str, Any] = {}
     for name, member in get_type_hints(hint, include_extras=True).items():
         required = whole and (hint.__total__ or get_origin(member) is Required)
-        kind = _strict(get_args(member)[0] if get_origin(member) is Required else member)
+        kind = _strict_type(get_args(member)[0] if get_origin(member) is Required else member)
         members[name] = kind if required else NotRequired[kind]
     make: Any = TypedDict
     # A method has hyperparameters of its own.

@@ -40,7 +40,7 @@ class Priority(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] -
 
 
 class Age(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - not generic before click 8.4
-    """A span of time in seconds, also written as 90s, 30m, 12h or 7d."""
+    """A duration in seconds, also written as 90s, 30m, 12h or 7d."""
 
     name = "age"
     _SECONDS: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
@@ -51,7 +51,7 @@ class Age(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - not 
             return value
         number, unit = (value[:-1], value[-1]) if value[-1:] in self._SECONDS else (value, "s")
         if not (number.isascii() and number.isdigit()):
-            self.fail(f"{value!r} is no span of time; write seconds, or 90s, 30m, 12h, 7d.", param, ctx)
+            self.fail(f"{value!r} is not a valid duration; write seconds, or 90s, 30m, 12h, 7d.", param, ctx)
         return int(number) * self._SECONDS[unit]
 
 
@@ -83,7 +83,10 @@ def order_options(function: F) -> F:
             help="Which of the project's queued jobs starts first (default normal, which is 0).",
         ),
         click.option("--timeout", type=Age(), help="How long the job may run before it fails: 3600, or 12h."),
-        *(click.option(_flag(name), type=kind, help=text) for name, (kind, text) in (_BUDGET | _RESOURCES).items()),
+        *(
+            click.option(_option_flag(name), type=kind, help=text)
+            for name, (kind, text) in (_BUDGET | _RESOURCES).items()
+        ),
         click.option("--label", "labels", multiple=True, help="A label that the worker must have; may be repeated."),
         click.option("--keep-checkpoints", type=click.IntRange(min=1), help="Keep the last so many, and the best."),
         click.option("--expire-checkpoints", type=Age(), help="Delete each checkpoint at this age, such as 7d."),
@@ -96,12 +99,12 @@ def order_options(function: F) -> F:
     return function
 
 
-def pack(options: dict[str, Any]) -> dict[str, Any]:
+def pack_job_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return what the options of an order say, as arguments of `jobs.create`; what was not given is left out."""
-    options["hyperparameters"] = hyperparameters.pack(options)
-    options["metadata"] = dict(_pair(item) for item in options["metadata"])
-    options["budget"] = _taken(options, _BUDGET)
-    options["resources"] = _taken(options, _RESOURCES) | _labels(options.pop("labels"))
+    options["hyperparameters"] = hyperparameters.pack_hyperparameters(options)
+    options["metadata"] = dict(_parse_metadata_pair(item) for item in options["metadata"])
+    options["budget"] = _take_options(options, _BUDGET)
+    options["resources"] = _take_options(options, _RESOURCES) | _pack_labels(options.pop("labels"))
     ages = {name: options.pop(f"expire_{name}") for name in ("checkpoints", "artifacts")}
     options["expires_after"] = {
         name: {"anchor": "created_at", "seconds": seconds} for name, seconds in ages.items() if seconds is not None
@@ -111,21 +114,21 @@ def pack(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, {})}
 
 
-def _labels(labels: tuple[str, ...]) -> dict[str, Any]:
+def _pack_labels(labels: tuple[str, ...]) -> dict[str, Any]:
     return {"labels": list(labels)} if labels else {}
 
 
-def _pair(item: str) -> tuple[str, str]:
+def _parse_metadata_pair(item: str) -> tuple[str, str]:
     name, sign, value = item.partition("=")
     if not (name and sign):
         raise click.BadParameter(f"{item!r} must be NAME=VALUE.", param_hint="--metadata")
     return name, value
 
 
-def _taken(options: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+def _take_options(options: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
     values = {name: options.pop(name) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _flag(name: str) -> str:
+def _option_flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"

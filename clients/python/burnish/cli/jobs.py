@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from burnish.cli.completion import complete_jobs
-from burnish.cli.connection import connect
+from burnish.cli.connection import connect_client
 from burnish.cli.job_options import order_options
-from burnish.cli.orders import Order
+from burnish.cli.orders import JobSubmission
 from burnish.cli.output import (
+    format_time,
     json_option,
     limit_option,
     print_content,
@@ -23,7 +24,6 @@ from burnish.cli.output import (
     print_object,
     print_table,
     transfer_bar,
-    when,
 )
 from burnish.cli.preview import print_preview
 from burnish.cli.watching import watch_job
@@ -46,9 +46,9 @@ def jobs() -> None:
 @json_option
 def create(watched: bool, as_json: bool, **options: Any) -> None:
     """Order a training run."""
-    order = Order(options)
-    with connect() as client:
-        with order.sent(client) as arguments:
+    order = JobSubmission(options)
+    with connect_client() as client:
+        with order.upload_files(client) as arguments:
             job = client.jobs.create(**arguments)
         if watched:
             watch_job(client, job.id, as_json)
@@ -62,8 +62,8 @@ def create(watched: bool, as_json: bool, **options: Any) -> None:
 @json_option
 def preview(rows: int, as_json: bool, **options: Any) -> None:
     """Tell what a job would come to, and create none: tokens, masks, time, memory, its place in the queue."""
-    order = Order(options)
-    with connect() as client, order.sent(client) as arguments:
+    order = JobSubmission(options)
+    with connect_client() as client, order.upload_files(client) as arguments:
         found = client.jobs.preview(rows=rows, **arguments)
     if as_json:
         print_json(found)
@@ -76,12 +76,12 @@ def preview(rows: int, as_json: bool, **options: Any) -> None:
 @json_option
 def list_(limit: int, as_json: bool) -> None:
     """List jobs, newest first."""
-    with connect() as client:
+    with connect_client() as client:
         found = list(islice(client.jobs.list(limit=min(limit, 100)), limit))
     if as_json:
         print_json(found)
     else:
-        rows = [(j.id, j.phase or j.status, j.model, when(j.created_at), j.fine_tuned_model) for j in found]
+        rows = [(j.id, j.phase or j.status, j.model, format_time(j.created_at), j.fine_tuned_model) for j in found]
         print_table(("id", "state", "model", "created", "fine-tuned model"), rows)
 
 
@@ -90,7 +90,7 @@ def list_(limit: int, as_json: bool) -> None:
 @json_option
 def get(job_id: str, as_json: bool) -> None:
     """Show a job as it is now."""
-    with connect() as client:
+    with connect_client() as client:
         job = client.jobs.retrieve(job_id)
     print_json(job) if as_json else print_object(job)
 
@@ -100,7 +100,7 @@ def get(job_id: str, as_json: bool) -> None:
 @json_option
 def watch(job_id: str, as_json: bool) -> None:
     """Follow a job to its end; with --json, one event a line and the job last."""
-    with connect() as client:
+    with connect_client() as client:
         watch_job(client, job_id, as_json)
 
 
@@ -109,7 +109,7 @@ def watch(job_id: str, as_json: bool) -> None:
 @json_option
 def cancel(job_id: str, as_json: bool) -> None:
     """Stop a job."""
-    with connect() as client:
+    with connect_client() as client:
         job = client.jobs.cancel(job_id)
     print_json(job) if as_json else print_line(f"{job.id}: {job.phase or job.status}")
 
@@ -118,8 +118,8 @@ def cancel(job_id: str, as_json: bool) -> None:
 @job_argument
 @json_option
 def pause(job_id: str, as_json: bool) -> None:
-    """Let a job stand still at a checkpoint, and free its worker."""
-    with connect() as client:
+    """Pause a job at a checkpoint, and free its worker."""
+    with connect_client() as client:
         job = client.jobs.pause(job_id)
     coming = ", to be paused at its next checkpoint" if job.pause_requested else ""
     print_json(job) if as_json else print_line(f"{job.id}: {job.phase or job.status}{coming}")
@@ -129,8 +129,8 @@ def pause(job_id: str, as_json: bool) -> None:
 @job_argument
 @json_option
 def resume(job_id: str, as_json: bool) -> None:
-    """Let a paused job go on from where it was."""
-    with connect() as client:
+    """Continue a paused job from its last checkpoint."""
+    with connect_client() as client:
         job = client.jobs.resume(job_id)
     print_json(job) if as_json else print_line(f"{job.id}: {job.phase or job.status}")
 
@@ -143,7 +143,7 @@ def delete(job_id: str, yes: bool, as_json: bool) -> None:
     """Delete an ended job with its checkpoints, results and model."""
     if not yes:
         click.confirm(f"Delete {job_id} with its checkpoints, results and model?", abort=True, err=True)
-    with connect() as client:
+    with connect_client() as client:
         deleted = client.jobs.delete(job_id)
     print_json(deleted) if as_json else print_line(f"{deleted.id}: deleted")
 
@@ -154,12 +154,12 @@ def delete(job_id: str, yes: bool, as_json: bool) -> None:
 @json_option
 def events(job_id: str, limit: int, as_json: bool) -> None:
     """List a job's events, newest first."""
-    with connect() as client:
+    with connect_client() as client:
         found = list(islice(client.jobs.events(job_id, limit=min(limit, 100)), limit))
     if as_json:
         print_json(found)
     else:
-        print_table(("time", "level", "message"), [(when(e.created_at), e.level, e.message) for e in found])
+        print_table(("time", "level", "message"), [(format_time(e.created_at), e.level, e.message) for e in found])
 
 
 @jobs.command()
@@ -168,7 +168,7 @@ def events(job_id: str, limit: int, as_json: bool) -> None:
 @json_option
 def checkpoints(job_id: str, limit: int, as_json: bool) -> None:
     """List a job's checkpoints, newest first."""
-    with connect() as client:
+    with connect_client() as client:
         found = list(islice(client.jobs.checkpoints(job_id, limit=min(limit, 100)), limit))
     if as_json:
         print_json(found)
@@ -189,18 +189,18 @@ def checkpoints(job_id: str, limit: int, as_json: bool) -> None:
 @jobs.command()
 @job_argument
 @click.option("--html", "as_html", is_flag=True, help="The report as an HTML page.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here (HTML where it ends so).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here (HTML if it ends so).")
 @json_option
 def report(job_id: str, as_html: bool, output: Path | None, as_json: bool) -> None:
     """Show a job's report, or write it to a file."""
-    with connect() as client:
+    with connect_client() as client:
         if as_html or (output is not None and output.suffix in (".html", ".htm")):
             page = client.jobs.report_html(job_id)
-            print_content(f"{page}\n".encode()) if output is None else _write(output, page)
+            print_content(f"{page}\n".encode()) if output is None else _write_output(output, page)
             return
         facts = client.jobs.report(job_id)
     if output is not None:
-        _write(output, json.dumps(facts, ensure_ascii=False, indent=2))
+        _write_output(output, json.dumps(facts, ensure_ascii=False, indent=2))
     elif as_json:
         print_json(facts)
     else:
@@ -212,8 +212,8 @@ def report(job_id: str, as_html: bool, output: Path | None, as_json: bool) -> No
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="A file or a folder.")
 @click.option("--extract", is_flag=True, help="Unpack it as the new folder OUTPUT.")
 def download(job_id: str, output: Path, extract: bool) -> None:
-    """Download a job's adapter, or the whole model where it trained all weights, checked by its hash."""
-    with connect() as client, transfer_bar(job_id) as tell:
+    """Download a job's adapter, or the whole model if it trained all weights, checked by its hash."""
+    with connect_client() as client, transfer_bar(job_id) as tell:
         try:
             place = Path(f"{job_id}-adapter") if extract and output == Path() else output
             path = client.jobs.download_adapter(job_id, place, extract=extract, on_progress=tell)
@@ -225,6 +225,6 @@ def download(job_id: str, output: Path, extract: bool) -> None:
     print_line(str(path))
 
 
-def _write(path: Path, content: str) -> None:
+def _write_output(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
     print_line(str(path))

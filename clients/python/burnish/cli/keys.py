@@ -6,8 +6,8 @@ from itertools import islice
 
 import click
 
-from burnish.cli.connection import connect
-from burnish.cli.output import json_option, limit_option, print_json, print_line, print_table, text, when
+from burnish.cli.connection import connect_client
+from burnish.cli.output import cell_text, format_time, json_option, limit_option, print_json, print_line, print_table
 
 _DAY = 24 * 3600
 
@@ -22,12 +22,12 @@ def projects() -> None:
 @json_option
 def list_projects(limit: int, as_json: bool) -> None:
     """List all projects, the oldest first."""
-    with connect() as client:
+    with connect_client() as client:
         found = list(islice(client.projects.list(limit=min(limit, 100)), limit))
     if as_json:
         print_json(found)
     else:
-        print_table(("id", "name", "created"), [(p.id, p.name, when(p.created_at)) for p in found])
+        print_table(("id", "name", "created"), [(p.id, p.name, format_time(p.created_at)) for p in found])
 
 
 @projects.command("create")
@@ -35,7 +35,7 @@ def list_projects(limit: int, as_json: bool) -> None:
 @json_option
 def create_project(name: str, as_json: bool) -> None:
     """Make a project."""
-    with connect() as client:
+    with connect_client() as client:
         project = client.projects.create(name=name)
     print_json(project) if as_json else print_line(project.id)
 
@@ -46,11 +46,13 @@ def create_project(name: str, as_json: bool) -> None:
 @json_option
 def delete_project(project_id: str, yes: bool, as_json: bool) -> None:
     """Delete a project with all its files, jobs, models and keys; the server erases the data some minutes later."""
-    with connect() as client:
+    with connect_client() as client:
         project = client.projects.retrieve(project_id)
         if not yes:
             click.confirm(
-                f"Delete {text(project.name)} ({text(project.id)}) with everything it owns?", abort=True, err=True
+                f"Delete {cell_text(project.name)} ({cell_text(project.id)}) with everything it owns?",
+                abort=True,
+                err=True,
             )
         gone = client.projects.delete(project_id)
     print_json(gone) if as_json else print_line(f"{gone.id}: deleted")
@@ -67,7 +69,7 @@ def keys() -> None:
 @json_option
 def list_keys(project_id: str, limit: int, as_json: bool) -> None:
     """List a project's keys, the oldest first."""
-    with connect() as client:
+    with connect_client() as client:
         found = list(islice(client.projects.list_keys(project_id, limit=min(limit, 100)), limit))
     if as_json:
         print_json(found)
@@ -78,8 +80,12 @@ def list_keys(project_id: str, limit: int, as_json: bool) -> None:
             key.name,
             key.redacted_value,
             " ".join(key.scopes),
-            when(key.last_used_at) if key.last_used_at else "never",
-            f"revoked {when(key.revoked_at)}" if key.revoked_at else when(key.expires_at) if key.expires_at else "—",
+            format_time(key.last_used_at) if key.last_used_at else "never",
+            f"revoked {format_time(key.revoked_at)}"
+            if key.revoked_at
+            else format_time(key.expires_at)
+            if key.expires_at
+            else "—",
         )
         for key in found
     ]
@@ -103,13 +109,13 @@ def list_keys(project_id: str, limit: int, as_json: bool) -> None:
 def create_key(project_id: str, name: str, scopes: tuple[str, ...], expires_in: float | None, as_json: bool) -> None:
     """Make a key and print it; it cannot be shown again."""
     seconds = None if expires_in is None else round(expires_in * _DAY)
-    with connect() as client:
+    with connect_client() as client:
         key = client.projects.create_key(project_id, name=name, scopes=scopes, expires_in=seconds)
     if as_json:
         print_json(key)
     else:
         print_line(f"Key {key.id}; it is shown only now:", err=True)
-        print_line(text(key.value))
+        print_line(cell_text(key.value))
 
 
 @keys.command("revoke")
@@ -118,6 +124,6 @@ def create_key(project_id: str, name: str, scopes: tuple[str, ...], expires_in: 
 @json_option
 def revoke_key(project_id: str, key_id: str, as_json: bool) -> None:
     """Revoke a key, at once and for ever."""
-    with connect() as client:
+    with connect_client() as client:
         gone = client.projects.revoke_key(project_id, key_id)
     print_json(gone) if as_json else print_line(f"{gone.id}: revoked")

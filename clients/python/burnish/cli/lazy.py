@@ -21,7 +21,7 @@ class LazyGroup(click.Group):
         return list(self._commands_in)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
-        """Load a command; None where there is none of this name."""
+        """Load a command; None if there is none of this name."""
         if cmd_name not in self._commands_in:
             return None
         module, _ = self._commands_in[cmd_name]

@@ -20,7 +20,7 @@ from burnish.client import Burnish
 )
 def login(base_url: str, api_key: str) -> None:
     """Check an address and a key, and keep them for this user."""
-    settings = config.resolve(base_url, api_key)
+    settings = config.resolve_settings(base_url, api_key)
     with Burnish(base_url=settings.base_url, api_key=settings.api_key) as client:
         client.models.list()
-    print_line(f"Wrote {config.save(settings)}.")
+    print_line(f"Wrote {config.save_settings(settings)}.")

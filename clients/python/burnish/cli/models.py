@@ -9,8 +9,8 @@ import click
 
 from burnish._download import filename_of
 from burnish.cli.completion import complete_models
-from burnish.cli.connection import connect
-from burnish.cli.output import json_option, print_json, print_line, print_table, size, transfer_bar, when
+from burnish.cli.connection import connect_client
+from burnish.cli.output import format_bytes, format_time, json_option, print_json, print_line, print_table, transfer_bar
 
 if TYPE_CHECKING:
     from burnish.schemas import ModelExport
@@ -25,7 +25,7 @@ def models() -> None:
 @json_option
 def list_(as_json: bool) -> None:
     """List bases and the outcomes of jobs."""
-    with connect() as client:
+    with connect_client() as client:
         found = list(client.models.list())
     if as_json:
         print_json(found)
@@ -38,7 +38,7 @@ def list_(as_json: bool) -> None:
 @json_option
 def delete(model: str, as_json: bool) -> None:
     """Delete the outcome of a job."""
-    with connect() as client:
+    with connect_client() as client:
         gone = client.models.delete(model)
     print_json(gone) if as_json else print_line(f"Deleted {gone.id}.")
 
@@ -56,9 +56,9 @@ def delete(model: str, as_json: bool) -> None:
 @json_option
 def export(model: str, output: Path, extract: bool, as_json: bool, **asked: Any) -> None:
     """Have a tuned model (or ft:…:ckpt-step-N) exported, and download it, checked by its hash."""
-    with connect() as client:
-        told = _Told()
-        made = client.models.exports.create_and_wait(model, on_status=told, **asked)
+    with connect_client() as client:
+        printer = _ExportStatusPrinter()
+        made = client.models.exports.create_and_wait(model, on_status=printer, **asked)
         with transfer_bar(made.filename) as tell:
             place = Path(Path(filename_of(made.filename, "")).stem) if extract and output == Path() else output
             path = client.models.exports.download(model, made.id, place, extract=extract, on_progress=tell)
@@ -70,17 +70,17 @@ def export(model: str, output: Path, extract: bool, as_json: bool, **asked: Any)
 @json_option
 def exports(model: str, as_json: bool) -> None:
     """List the exports of a tuned model."""
-    with connect() as client:
+    with connect_client() as client:
         found = list(client.models.exports.list(model))
     if as_json:
         print_json(found)
         return
-    rows = [(e.id, e.format, e.precision, e.status, _size(e), _until(e)) for e in found]
+    rows = [(e.id, e.format, e.precision, e.status, _format_export_size(e), _format_expiry(e)) for e in found]
     print_table(("id", "format", "precision", "status", "size", "kept until"), rows)
 
 
-class _Told:
-    """Tells on stderr what an export waits for, once a status."""
+class _ExportStatusPrinter:
+    """Prints on stderr what an export waits for, once a status."""
 
     def __init__(self) -> None:
         self._status = ""
@@ -89,14 +89,18 @@ class _Told:
         if export.status == self._status:
             return
         self._status = export.status
-        words = {"queued": "waits for a worker", "running": "is being made", "ready": f"is ready, {_size(export)}"}
+        words = {
+            "queued": "waits for a worker",
+            "running": "is being made",
+            "ready": f"is ready, {_format_export_size(export)}",
+        }
         if export.status in words:
             print_line(f"{export.id} {words[export.status]}", err=True)
 
 
-def _size(export: ModelExport) -> str:
-    return "" if export.bytes is None else size(export.bytes)
+def _format_export_size(export: ModelExport) -> str:
+    return "" if export.bytes is None else format_bytes(export.bytes)
 
 
-def _until(export: ModelExport) -> str:
-    return "" if export.expires_at is None else when(export.expires_at)
+def _format_expiry(export: ModelExport) -> str:
+    return "" if export.expires_at is None else format_time(export.expires_at)

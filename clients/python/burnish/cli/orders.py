@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from burnish.cli.files import send
+from burnish.cli.files import upload_with_progress
 from burnish.cli.job_file import FILES, JobFile, JobFileError, read_job_file
-from burnish.cli.job_options import pack
+from burnish.cli.job_options import pack_job_options
 from burnish.errors import APIStatusError
 
 if TYPE_CHECKING:
@@ -19,27 +19,30 @@ if TYPE_CHECKING:
     from burnish.job_arguments import CreateJob
 
 
-class Order:
+class JobSubmission:
     """What is ordered by `options`, those of `order_options`. Raises click.ClickException, OSError."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         path: Path | None = options.pop("job_file")
-        self._given = pack(options)
+        self._given = pack_job_options(options)
         self._file: JobFile | None = None
         self._arguments = self._given
         if path is not None:
             self._file = read_job_file(path)
-            self._arguments = _merged(self._file, self._given)
+            self._arguments = _merge_job_file(self._file, self._given)
         for name in ("model", "training_file"):
             if name not in self._arguments:
                 option = f"--{name.replace('_', '-')}"
                 raise click.UsageError(f"Missing option '{option}': give it, or {name} in a --file.")
-        self._files = {name: _existing(self._arguments[name]) for name in FILES if name in self._arguments}
+        self._files = {name: _path_or_file_id(self._arguments[name]) for name in FILES if name in self._arguments}
 
     @contextmanager
-    def sent(self, client: Burnish) -> Generator[CreateJob, None, None]:
+    def upload_files(self, client: Burnish) -> Generator[CreateJob, None, None]:
         """Upload the files that are paths and yield the arguments; a refusal gets the line of the file at fault."""
-        ids = {name: send(client, file).id if isinstance(file, Path) else file for name, file in self._files.items()}
+        ids = {
+            name: upload_with_progress(client, file).id if isinstance(file, Path) else file
+            for name, file in self._files.items()
+        }
         try:
             yield cast("CreateJob", {**self._arguments, **ids})
         except APIStatusError as error:
@@ -55,10 +58,10 @@ class Order:
         return None if line is None else f"{self._file.name}, line {line}"
 
 
-def _merged(file: JobFile, given: dict[str, Any]) -> dict[str, Any]:
+def _merge_job_file(file: JobFile, given: dict[str, Any]) -> dict[str, Any]:
     arguments, block = file.arguments, file.arguments.get("method")
     if not isinstance(block, dict):
-        return _over(arguments, given)
+        return _merge_values(arguments, given)
     kind = cast("dict[str, Any]", block).get("type")
     if "hyperparameters" in arguments:
         raise JobFileError(f"{file.name} has hyperparameters beside those of its method: keep them in one place.")
@@ -66,20 +69,20 @@ def _merged(file: JobFile, given: dict[str, Any]) -> dict[str, Any]:
         raise JobFileError(f"{file.name} describes the method {kind}, which --method cannot change.")
     rest = {name: value for name, value in given.items() if name not in ("method", "hyperparameters")}
     own = {kind: {"hyperparameters": given["hyperparameters"]}} if "hyperparameters" in given else {}
-    return _over(arguments, {**rest, "method": own})
+    return _merge_values(arguments, {**rest, "method": own})
 
 
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merge_values(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Lay values over others, name by name at each level."""
     merged = dict(below)
     for name, value in above.items():
         under = merged.get(name)
         both = isinstance(value, dict) and isinstance(under, dict)
-        merged[name] = _over(cast("dict[str, Any]", under), cast("dict[str, Any]", value)) if both else value
+        merged[name] = _merge_values(cast("dict[str, Any]", under), cast("dict[str, Any]", value)) if both else value
     return merged
 
 
-def _existing(value: str) -> Path | str:
+def _path_or_file_id(value: str) -> Path | str:
     """Tell a path from an id. Raises a usage error for what is neither."""
     if Path(value).is_file():
         return Path(value)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from burnish._text import escaped_json, printable
+from burnish._text import escaped_json, printable_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,13 +25,13 @@ limit_option = click.option(
 
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any], *, compact: bool = False) -> None:
     """Print JSON to stdout; `compact` on one line."""
-    plain: Any = value if isinstance(value, dict) else _plain(value)
+    plain: Any = value if isinstance(value, dict) else _dump_models(value)
     click.echo(escaped_json(json.dumps(plain, ensure_ascii=False, indent=None if compact else 2)))
 
 
 def print_line(line: str, *, err: bool = False, nl: bool = True) -> None:
     """Print text to stdout, or to stderr, without control characters: whatever a server says comes through here."""
-    click.echo(printable(line), err=err, nl=nl)
+    click.echo(printable_text(line), err=err, nl=nl)
 
 
 def print_content(content: bytes) -> None:
@@ -51,8 +51,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, no_wrap=column == "id", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(text(cell)) for cell in row))
-    _print(table)
+        table.add_row(*(Text(cell_text(cell)) for cell in row))
+    _print_rich_table(table)
 
 
 def print_object(item: BaseModel) -> None:
@@ -70,23 +70,23 @@ def print_fields(values: dict[str, Any], prefix: str = "") -> None:
         elif any(isinstance(item, (dict, list)) for item in items):
             print_line(f"{prefix}{name}: {len(items)} items")
         elif name.endswith("_at") and isinstance(value, int):
-            print_line(f"{prefix}{name}: {when(value)}")
+            print_line(f"{prefix}{name}: {format_time(value)}")
         else:
-            shown = ", ".join(map(text, items)) if isinstance(value, list) else text(value)
+            shown = ", ".join(map(cell_text, items)) if isinstance(value, list) else cell_text(value)
             print_line(f"{prefix}{name}: {shown}")
 
 
-def text(value: object) -> str:
+def cell_text(value: object) -> str:
     """Return a cell's text; nothing for None."""
-    return "" if value is None else printable(str(value))
+    return "" if value is None else printable_text(str(value))
 
 
-def when(seconds: int) -> str:
+def format_time(seconds: int) -> str:
     """Return a time of the wire (seconds since 1970) in the reader's zone."""
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Return a number of bytes as `1.2 MB`."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
@@ -110,21 +110,21 @@ def transfer_bar(label: str) -> Generator[Callable[[int, int | None], None], Non
         TransferSpeedColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(printable(label), total=None)
+        task = progress.add_task(printable_text(label), total=None)
 
-        def tell(done: int, total: int | None) -> None:
+        def update_bar(done: int, total: int | None) -> None:
             progress.update(task, completed=done, total=total)
 
-        yield tell
+        yield update_bar
 
 
-def _plain(value: BaseModel | Sequence[BaseModel]) -> Any:
+def _dump_models(value: BaseModel | Sequence[BaseModel]) -> Any:
     if isinstance(value, Sequence):
         return [item.model_dump(mode="json") for item in value]
     return value.model_dump(mode="json")
 
 
-def _print(table: Table) -> None:
+def _print_rich_table(table: Table) -> None:
     from rich.console import Console
 
     console = Console()

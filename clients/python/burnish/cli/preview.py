@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from burnish._text import printable
-from burnish.cli.output import print_fields, print_line, print_table, size
+from burnish._text import printable_text
+from burnish.cli.output import format_bytes, print_fields, print_line, print_table
 
 if TYPE_CHECKING:
     from burnish.preview_schemas import DataPreview, JobPreview, SampleRow
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 def print_preview(found: JobPreview, *, training_file: str) -> None:
     """Print everything; trained spans are green in a terminal and between ⟦ and ⟧ elsewhere."""
-    files = [_row("training", found.training)]
+    files = [_file_row("training", found.training)]
     if found.validation is not None:
-        files.append(_row("validation", found.validation))
+        files.append(_file_row("validation", found.validation))
     print_table(("file", "name", "rows", "used", "tokens", "in the loss", "cut", "dropped"), files)
     time, memory = found.estimates.time, found.estimates.memory
     click.echo()
@@ -28,8 +28,8 @@ def print_preview(found: JobPreview, *, training_file: str) -> None:
             "training file": training_file,
             "steps": found.steps,
             "trained tokens": f"{'' if found.trained_tokens_exact else 'at most '}{found.trained_tokens:,}",
-            "time": f"{_duration(time.seconds)}. {time.method}",
-            "memory": f"{size(memory.bytes)}. {memory.method}",
+            "time": f"{_format_duration(time.seconds)}. {time.method}",
+            "memory": f"{format_bytes(memory.bytes)}. {memory.method}",
             "queue": found.queue.message,
         }
     )
@@ -39,30 +39,32 @@ def print_preview(found: JobPreview, *, training_file: str) -> None:
     for row in found.sample:
         click.echo()
         click.echo(
-            click.style(f"line {row.line}, {printable(row.part)}, {len(row.tokens) + row.left_out} tokens", bold=True)
+            click.style(
+                f"line {row.line}, {printable_text(row.part)}, {len(row.tokens) + row.left_out} tokens", bold=True
+            )
         )
-        click.echo(_coloured(row))
+        click.echo(_colour_sample(row))
 
 
-def _row(role: str, data: DataPreview) -> tuple[object, ...]:
+def _file_row(role: str, data: DataPreview) -> tuple[object, ...]:
     counts = (data.rows, data.used, data.tokens, data.trained_tokens)
     return (
         role,
         data.filename,
         *(f"{count:,}" for count in counts),
-        _lines(data.cut, data.cut_lines),
-        _lines(data.dropped, data.dropped_lines),
+        _format_lines(data.cut, data.cut_lines),
+        _format_lines(data.dropped, data.dropped_lines),
     )
 
 
-def _lines(count: int, lines: list[int]) -> str:
+def _format_lines(count: int, lines: list[int]) -> str:
     if not count:
         return "0"
     shown = ", ".join(map(str, lines[:5]))
     return f"{count} (line {shown}{', …' if count > 5 else ''})"
 
 
-def _duration(seconds: float | None) -> str:
+def _format_duration(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
     if seconds < 120:
@@ -71,15 +73,15 @@ def _duration(seconds: float | None) -> str:
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def _coloured(row: SampleRow) -> str:
+def _colour_sample(row: SampleRow) -> str:
     plain = not sys.stdout.isatty()
     parts: list[str] = []
     for trained, tokens in groupby(row.tokens, key=lambda token: token.trained):
         lines = "".join(token.text for token in tokens).split("\n")
-        text = "\n".join(printable(line) for line in lines)
-        parts.append(_marked(text, plain) if trained else text)
+        text = "\n".join(printable_text(line) for line in lines)
+        parts.append(_mark_trained(text, plain) if trained else text)
     return "".join(parts) + (f" … {row.left_out} more tokens" if row.left_out else "")
 
 
-def _marked(text: str, plain: bool) -> str:
+def _mark_trained(text: str, plain: bool) -> str:
     return f"⟦{text}⟧" if plain else click.style(text, fg="green")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def watch_job(client: Burnish, job_id: str, as_json: bool) -> None:
     """Show a job's events until it has ended; as JSON, one a line and the job last. Raises JobFailed."""
-    job = _printed(client, job_id) if as_json else _shown(client, job_id)
+    job = _print_events(client, job_id) if as_json else _show_progress(client, job_id)
     if job.status != "succeeded":
         raise JobFailed(job=job)
     if not as_json:
@@ -22,7 +22,7 @@ def watch_job(client: Burnish, job_id: str, as_json: bool) -> None:
         print_line(f"{job.id} succeeded: {job.fine_tuned_model}{tokens}")
 
 
-def _printed(client: Burnish, job_id: str) -> Job:
+def _print_events(client: Burnish, job_id: str) -> Job:
     with client.jobs.stream(job_id) as stream:
         for event in stream:
             print_json(event, compact=True)
@@ -31,7 +31,7 @@ def _printed(client: Burnish, job_id: str) -> Job:
     return stream.job
 
 
-def _shown(client: Burnish, job_id: str) -> Job:
+def _show_progress(client: Burnish, job_id: str) -> Job:
     from burnish.progress import JobProgress
 
     with JobProgress() as progress:

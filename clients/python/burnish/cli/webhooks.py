@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from burnish.cli.connection import connect
-from burnish.cli.output import json_option, limit_option, print_json, print_line, print_table, when
+from burnish.cli.connection import connect_client
+from burnish.cli.output import format_time, json_option, limit_option, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from burnish.schemas import WebhookEndpoint
@@ -27,12 +27,15 @@ def webhooks() -> None:
 @json_option
 def list_(limit: int, as_json: bool) -> None:
     """List endpoints, newest first."""
-    with connect() as client:
+    with connect_client() as client:
         found = list(islice(client.webhooks.endpoints.list(limit=min(limit, 100)), limit))
     if as_json:
         print_json(found)
     else:
-        rows = [(e.id, e.name, e.url, _state(e), "\n".join(e.event_types), when(e.created_at)) for e in found]
+        rows = [
+            (e.id, e.name, e.url, _endpoint_state(e), "\n".join(e.event_types), format_time(e.created_at))
+            for e in found
+        ]
         print_table(("id", "name", "url", "state", "events", "created"), rows)
 
 
@@ -43,7 +46,7 @@ def list_(limit: int, as_json: bool) -> None:
 @json_option
 def create(url: str, name: str | None, event_types: tuple[str, ...], as_json: bool) -> None:
     """Create an endpoint at URL, for all events unless some are named. Prints its signing secret, this once."""
-    with connect() as client:
+    with connect_client() as client:
         types = event_types or client.webhooks.event_types()
         made = client.webhooks.endpoints.create(name=name or url[:255], url=url, event_types=types)
     _print_secret(made, as_json)
@@ -54,7 +57,7 @@ def create(url: str, name: str | None, event_types: tuple[str, ...], as_json: bo
 @json_option
 def delete(endpoint_id: str, as_json: bool) -> None:
     """Delete an endpoint."""
-    with connect() as client:
+    with connect_client() as client:
         gone = client.webhooks.endpoints.delete(endpoint_id)
     print_json(gone) if as_json else print_line(f"Deleted {gone.id}.")
 
@@ -64,9 +67,9 @@ def delete(endpoint_id: str, as_json: bool) -> None:
 @json_option
 def enable(endpoint_id: str, as_json: bool) -> None:
     """Enable an endpoint that was disabled."""
-    with connect() as client:
+    with connect_client() as client:
         endpoint = client.webhooks.endpoints.update(endpoint_id)
-    print_json(endpoint) if as_json else print_line(f"{endpoint.id} is {_state(endpoint)}.")
+    print_json(endpoint) if as_json else print_line(f"{endpoint.id} is {_endpoint_state(endpoint)}.")
 
 
 @webhooks.command()
@@ -75,7 +78,7 @@ def enable(endpoint_id: str, as_json: bool) -> None:
 @json_option
 def rotate(endpoint_id: str, keep_old: bool, as_json: bool) -> None:
     """Give an endpoint a new signing secret. Prints it, this once."""
-    with connect() as client:
+    with connect_client() as client:
         made = client.webhooks.endpoints.rotate_secret(endpoint_id, keep_old_secret_active_for_24_hours=keep_old)
     _print_secret(made, as_json)
 
@@ -86,7 +89,7 @@ def rotate(endpoint_id: str, keep_old: bool, as_json: bool) -> None:
 @json_option
 def test(endpoint_id: str, event_type: str, as_json: bool) -> None:
     """Let the server post a sample event to an endpoint."""
-    with connect() as client:
+    with connect_client() as client:
         tested = client.webhooks.endpoints.test(endpoint_id, event_type=event_type)
     print_json(tested) if as_json else print_line(f"The receiver answered {tested.status_code}.")
 
@@ -97,13 +100,15 @@ def test(endpoint_id: str, event_type: str, as_json: bool) -> None:
 @json_option
 def deliveries(endpoint_id: str, limit: int, as_json: bool) -> None:
     """List every try to deliver an event to an endpoint, newest first."""
-    with connect() as client:
+    with connect_client() as client:
         found = list(islice(client.webhooks.endpoints.deliveries(endpoint_id, limit=min(limit, 1000)), limit))
     if as_json:
         print_json(found)
     else:
         columns = ("event", "type", "status", "ms", "when", "error")
-        rows = [(d.event_id, d.event_type, d.status_code, d.duration_ms, when(d.created_at), d.error) for d in found]
+        rows = [
+            (d.event_id, d.event_type, d.status_code, d.duration_ms, format_time(d.created_at), d.error) for d in found
+        ]
         print_table(columns, rows)
 
 
@@ -119,15 +124,17 @@ def replay(
     """Deliver events again: those with the EVENT_IDS, or those of a span of time."""
     if bool(event_ids) == (begin is not None) or (end is not None and begin is None):
         raise click.UsageError("Name either the events' ids, or a span by --from (and --to).")
-    with connect() as client:
+    with connect_client() as client:
         if begin is None:
-            told = client.webhooks.endpoints.replay(endpoint_id, event_ids=event_ids)
+            replayed = client.webhooks.endpoints.replay(endpoint_id, event_ids=event_ids)
         else:
-            told = client.webhooks.endpoints.replay(endpoint_id, begin=begin, end=end or datetime.now().astimezone())
-    print_json(told) if as_json else print_line(f"Events on their way again: {len(told.event_ids)}.")
+            replayed = client.webhooks.endpoints.replay(
+                endpoint_id, begin=begin, end=end or datetime.now().astimezone()
+            )
+    print_json(replayed) if as_json else print_line(f"Events on their way again: {len(replayed.event_ids)}.")
 
 
-def _state(endpoint: WebhookEndpoint) -> str:
+def _endpoint_state(endpoint: WebhookEndpoint) -> str:
     return "enabled" if endpoint.enabled else f"disabled: {endpoint.disabled_reason}"
 
 

@@ -70,6 +70,6 @@ _MARKS = {
 def guess_format(row: Row) -> RowFormat | None:
     """Return the format that a row's keys give away; `dpo` for pairs and `ppo` for prompts alone. None: no idea."""
     found = next((name for key, name in _MARKS.items() if key in row), None)
-    if found == "supervised" and row.keys() - PROMPT_KEYS and not ROW_FORMATS["reinforcement"].check(row):
+    if found == "supervised" and row.keys() - PROMPT_KEYS and not ROW_FORMATS["reinforcement"].check_row(row):
         found = "reinforcement"  # nobody answers, and a grader knows what to do with the other keys
     return ROW_FORMATS[found] if found else None

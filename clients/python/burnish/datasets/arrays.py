@@ -39,7 +39,7 @@ class ArraySplitter:
         self._line = 1
 
     def feed(self, chunk: bytes) -> Iterator[ArrayItem]:
-        """Yield the items that this chunk completes. Raises UnreadableError where there is no array."""
+        """Yield the items that this chunk completes. Raises UnreadableError if there is no array."""
         start = position = 0
         while True:
             mark = self._next_mark(chunk, position)
@@ -48,17 +48,17 @@ class ArraySplitter:
             position = mark + 1
             token = chunk[mark : mark + 1]
             if self._depth == 0:
-                self._open(chunk[start : mark + 1])
+                self._open_array(chunk[start : mark + 1])
                 start = position
             elif self._depth == 1 and token in b",]":
-                self._hold(chunk[start:mark])
-                yield from self._take(last=token == b"]")
+                self._hold_piece(chunk[start:mark])
+                yield from self._take_item(last=token == b"]")
                 start = position
             elif token in b"[{":
                 self._depth += 1
             elif token in b"]}" and self._depth > 1:
                 self._depth -= 1
-        self._hold(chunk[start:])
+        self._hold_piece(chunk[start:])
 
     def finish(self) -> None:
         """Say that nothing follows. Raises UnreadableError if the array is not closed, or something comes after it."""
@@ -85,7 +85,7 @@ class ArraySplitter:
                 return found.start()
         return None
 
-    def _open(self, before: bytes) -> None:
+    def _open_array(self, before: bytes) -> None:
         self._check_rest(bytes(self._item) + before[:-1])
         if self._closed or before[-1:] != b"[":
             self._check_rest(before[-1:])
@@ -99,7 +99,7 @@ class ArraySplitter:
             where = "after the JSON array's closing bracket" if self._closed else "before the JSON array"
             raise UnreadableError(f"line {self._line}: there is something {where}")
 
-    def _hold(self, piece: bytes) -> None:
+    def _hold_piece(self, piece: bytes) -> None:
         self._length += len(piece)
         if self._length <= self._max:
             self._item += piece
@@ -107,7 +107,7 @@ class ArraySplitter:
             self._line += self._item.count(b"\n") + piece.count(b"\n")
             self._item.clear()
 
-    def _take(self, *, last: bool) -> Iterator[ArrayItem]:
+    def _take_item(self, *, last: bool) -> Iterator[ArrayItem]:
         content = bytes(self._item)
         ahead = len(content) - len(content.lstrip())
         line = self._line + content.count(b"\n", 0, ahead)

@@ -21,17 +21,17 @@ class RowFormat(Protocol):
         """Whether a whole `.txt` file will do, too."""
         ...
 
-    def check(self, row: Row) -> list[str]:
+    def check_row(self, row: Row) -> list[str]:
         """Return what is wrong with a row, each entry naming its place first; [] for a good row.
 
         The row is any JSON object. Raises nothing.
         """
         ...
 
-    def plain(self, row: Row, texts: list[str]) -> int:
+    def count_plain_strings(self, row: Row, texts: list[str]) -> int:
         """Return how many strings, keys among them, a row has that is good and in the plainest form of its format.
 
-        The strings that may hold anything are added to `texts`. 0 for any other row: `check` must look at it.
+        The strings that may hold anything are added to `texts`. 0 for any other row: `check_row` must look at it.
         """
         ...
 
@@ -43,7 +43,7 @@ class Problem:
     line: int
     reason: str
     unit: str = "line"
-    """`row` where the file has no lines (Parquet)."""
+    """`row` if the file has no lines (Parquet)."""
 
     def __str__(self) -> str:
         return f"{self.unit} {self.line}: {self.reason}" if self.line else self.reason

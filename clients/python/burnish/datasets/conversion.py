@@ -8,22 +8,22 @@ import orjson
 
 from burnish.datasets import ROW_FORMATS
 from burnish.datasets.base import Row
-from burnish.datasets.converters import CONVERTERS, PLAIN_TEXT, detect
+from burnish.datasets.converters import CONVERTERS, PLAIN_TEXT, detect_converter
 from burnish.datasets.converters.targets import rows_of
 from burnish.datasets.errors import NotConvertibleError, UnreadableError
 from burnish.datasets.files import is_text
 from burnish.datasets.jsonl import MAX_PROBLEMS
 from burnish.datasets.lines import MAX_LINE_BYTES
 from burnish.datasets.reading import Item, read_documents, read_items
-from burnish.datasets.wording import shown
+from burnish.datasets.wording import quote_key
 
 
 class Conversion:
     """One conversion: iterate over `lines`, then read what came of it.
 
     `method` is a name in `ROW_FORMATS`; `source` one in `CONVERTERS`, found out at the first row if None. A row
-    that cannot be converted, or is no good row of the method afterwards, is left out and told in `refused` (the first
-    20: place and reason). `read` and `written` count rows; one row read may make several.
+    that cannot be converted, or is not a good row of the method afterwards, is left out and listed in `refused` (the
+    first 20: place and reason). `read` and `written` count rows; one row read may make several.
     """
 
     def __init__(self, method: str, source: str | None = None) -> None:
@@ -33,7 +33,7 @@ class Conversion:
         self.refused: list[tuple[str, str]] = []
 
     def lines(self, filename: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the lines to write. Raises UnreadableError where the file cannot be read on, or is of no known format.
+        """Yield the lines to write. Raises UnreadableError if the file cannot be read on, or its format is unknown.
 
         A name that ends with `.txt` (before `.gz` or `.zst`) is plain text, read as documents.
         """
@@ -45,25 +45,25 @@ class Conversion:
         for item in read_documents(chunks) if plain else read_items(chunks):
             self.read += 1
             try:
-                rows = self._convert(item)
+                rows = self._convert_item(item)
             except NotConvertibleError as error:
-                self._refuse(item.place, str(error))
+                self._record_refusal(item.place, str(error))
                 continue
             for row in rows:
                 self.written += 1
                 yield row
 
-    def _convert(self, item: Item) -> list[bytes]:
+    def _convert_item(self, item: Item) -> list[bytes]:
         if item.row is None:
             raise NotConvertibleError(item.reason)
-        self.source = self.source or _detected(item.row)
+        self.source = self.source or _detect_source(item.row)
         converter = CONVERTERS[self.source]
-        if not converter.matches(item.row):
-            raise NotConvertibleError(f"is no row of {self.source}: its keys are {_keys(item.row)}")
-        return [self._checked(row) for row in rows_of(converter.convert(item.row), self.method)]
+        if not converter.matches_row(item.row):
+            raise NotConvertibleError(f"is not a row of {self.source}: its keys are {_list_row_keys(item.row)}")
+        return [self._encode_checked_row(row) for row in rows_of(converter.convert_row(item.row), self.method)]
 
-    def _checked(self, row: Row) -> bytes:
-        reasons = ROW_FORMATS[self.method].check(row)
+    def _encode_checked_row(self, row: Row) -> bytes:
+        reasons = ROW_FORMATS[self.method].check_row(row)
         if reasons:
             raise NotConvertibleError("; ".join(reasons[:3]))
         line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
@@ -71,21 +71,21 @@ class Conversion:
             raise NotConvertibleError(f"becomes {len(line)} bytes long; a row may have {MAX_LINE_BYTES}")
         return line
 
-    def _refuse(self, place: str, reason: str) -> None:
+    def _record_refusal(self, place: str, reason: str) -> None:
         self.refused_count += 1
         if len(self.refused) < MAX_PROBLEMS:
             self.refused.append((place, reason))
 
 
-def _detected(row: Row) -> str:
-    source = detect(row)
+def _detect_source(row: Row) -> str:
+    source = detect_converter(row)
     if source is None:
         raise UnreadableError(
-            f"The format of the rows is not known (the first has the keys {_keys(row)}); "
+            f"The format of the rows is not known (the first has the keys {_list_row_keys(row)}); "
             f"name it, if it is one of {', '.join(CONVERTERS)}."
         )
     return source
 
 
-def _keys(row: Row) -> str:
-    return ", ".join(shown(key) for key in list(row)[:12]) or "none"
+def _list_row_keys(row: Row) -> str:
+    return ", ".join(quote_key(key) for key in list(row)[:12]) or "none"

@@ -13,7 +13,7 @@ class InvalidLineError(ValueError):
 
 
 class UnreadableError(ValueError):
-    """A file that cannot be read on, or whose format is unknown. The message says why."""
+    """A file that cannot be read on, or that has an unknown format. The message says why."""
 
 
 class NotConvertibleError(ValueError):

@@ -1,4 +1,4 @@
-"""Which check a file gets: of rows or of text, by the end of its name, once its first bytes have told its packing."""
+"""Which check a file gets: of rows or of text, by the end of its name, once its first bytes show its packing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from burnish.datasets.base import DatasetSummary, Problem, RowFormat
 from burnish.datasets.errors import UnreadableError
 from burnish.datasets.jsonl import LineChecker
 from burnish.datasets.lines import MAX_LINE_BYTES, MAX_ROWS
-from burnish.datasets.packing import MAGIC_BYTES, Limits, Packing, Unpacker, grown, packing_of, unpacked
+from burnish.datasets.packing import MAGIC_BYTES, Limits, Packing, Unpacker, limit_growth, packing_of, unpack_chunks
 from burnish.datasets.text import TextChecker
 
 ROWS_SUFFIX, TEXT_SUFFIX, PARQUET_SUFFIX = ".jsonl", ".txt", ".parquet"
@@ -44,12 +44,12 @@ class FileChecker(Protocol):
 
 def is_dataset_name(filename: str) -> bool:
     """Tell whether a dataset may have this name: `.jsonl`, `.txt`, `.parquet`, perhaps with `.gz`, `.zst`, `.zstd`."""
-    return _inner(filename).endswith(SUFFIXES)
+    return _strip_packing_suffix(filename).endswith(SUFFIXES)
 
 
 def is_text(filename: str, packing: Packing = "none") -> bool:
-    """Tell whether a file is plain text: its name says so, and it is no Parquet."""
-    return packing != "parquet" and _inner(filename).endswith(TEXT_SUFFIX)
+    """Tell whether a file is plain text: its name says so, and it is not Parquet."""
+    return packing != "parquet" and _strip_packing_suffix(filename).endswith(TEXT_SUFFIX)
 
 
 def checker_for(
@@ -90,33 +90,33 @@ class PackedChecker:
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes. Raises nothing."""
         if self._start is None:
-            self._take(chunk)
+            self._check_chunk(chunk)
             return
         self._start += chunk
         if len(self._start) >= MAGIC_BYTES:
-            self._begin(self._start)
+            self._begin_unpacking(self._start)
 
     def finish(self) -> DatasetSummary:
         """Return the outcome; call it once. The rows of Parquet are not counted."""
         if self._start is not None:
-            self._begin(self._start)
+            self._begin_unpacking(self._start)
         if self.packing == "parquet":
             self._problem = parquet.check_ends(self._size, self._tail)
-            return self._failed() if self._problem else DatasetSummary(0)
+            return self._failed_summary() if self._problem else DatasetSummary(0)
         if not self.done:
             try:
                 self._unpacker.finish()
             except UnreadableError as error:
                 self._problem = str(error)
-        return self._failed() if self._problem else self._inner.finish()
+        return self._failed_summary() if self._problem else self._inner.finish()
 
-    def _begin(self, start: bytes) -> None:
+    def _begin_unpacking(self, start: bytes) -> None:
         self._start = None
         self.packing = packing_of(start)
         self._unpacker = Unpacker(self.packing, self._limits)
-        self._take(start)
+        self._check_chunk(start)
 
-    def _take(self, chunk: bytes) -> None:
+    def _check_chunk(self, chunk: bytes) -> None:
         if self.packing == "parquet":
             self._size += len(chunk)
             self._tail = (self._tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
@@ -129,7 +129,7 @@ class PackedChecker:
             except UnreadableError as error:
                 self._problem = str(error)
 
-    def _failed(self) -> DatasetSummary:
+    def _failed_summary(self) -> DatasetSummary:
         return DatasetSummary(0, (Problem(0, self._problem or ""),))
 
 
@@ -174,21 +174,21 @@ def open_dataset(file: BinaryIO, limits: Limits | None = None) -> tuple[Packing,
         start += piece
     packing = packing_of(start)
     if packing == "parquet":
-        return packing, _parquet(start, file, limits or Limits())
+        return packing, _read_parquet(start, file, limits or Limits())
     chunks = chain((start,), iter(lambda: file.read(_CHUNK), b""))
-    return packing, unpacked(packing, chunks, limits or Limits())
+    return packing, unpack_chunks(packing, chunks, limits or Limits())
 
 
-def _parquet(start: bytes, file: BinaryIO, limits: Limits) -> Iterator[bytes]:
+def _read_parquet(start: bytes, file: BinaryIO, limits: Limits) -> Iterator[bytes]:
     if file.seekable():
-        yield from grown(file.seek(0, os.SEEK_END), parquet.read_lines(file), limits)
+        yield from limit_growth(file.seek(0, os.SEEK_END), parquet.read_lines(file), limits)
         return
     with tempfile.TemporaryFile() as copy:
         copy.write(start)
         shutil.copyfileobj(file, copy, _CHUNK)
-        yield from grown(copy.tell(), parquet.read_lines(copy), limits)
+        yield from limit_growth(copy.tell(), parquet.read_lines(copy), limits)
 
 
-def _inner(filename: str) -> str:
+def _strip_packing_suffix(filename: str) -> str:
     """Return a name without the ending of its packing."""
     return next((filename.removesuffix(end) for end in PACKED_SUFFIXES if filename.endswith(end)), filename)

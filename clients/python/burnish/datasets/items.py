@@ -12,7 +12,7 @@ from typing import cast
 from burnish.datasets.base import Row
 from burnish.datasets.messages import check_options, plain_messages
 from burnish.datasets.turns import check_prompt
-from burnish.datasets.wording import shown
+from burnish.datasets.wording import quote_key
 
 PROMPT_KEYS = frozenset({"messages", "tools", "parallel_tool_calls"})
 _NOTHING = object()
@@ -30,18 +30,18 @@ class ItemRows:
     def __init__(self, needs: Sequence[Sequence[str | int]] = ()) -> None:
         self._needs = needs
 
-    def check(self, row: Row) -> list[str]:
-        """Return what is wrong with a row; see `RowFormat.check`."""
+    def check_row(self, row: Row) -> list[str]:
+        """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
         check_prompt("", row, problems, missing="is missing; a row needs a list of the prompt's messages")
         check_options("", row, problems)
         for path in self._needs:
-            if problem := _lacking(row, path):
+            if problem := _missing_path_problem(row, path):
                 problems.append(problem)
         return problems
 
-    def plain(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain row, whose other keys hold texts; see `RowFormat.plain`."""
+    def count_plain_strings(self, row: Row, texts: list[str]) -> int:
+        """Count the strings of a plain row, whose other keys hold texts; see `RowFormat.count_plain_strings`."""
         strings, last = plain_messages(row.get("messages"), texts)
         if last != "user" or any(len(path) > 1 or path[0] not in row for path in self._needs):
             return 0
@@ -55,20 +55,20 @@ class ItemRows:
         return strings + 1
 
 
-def _lacking(row: Row, path: Sequence[str | int]) -> str | None:
+def _missing_path_problem(row: Row, path: Sequence[str | int]) -> str | None:
     """Return what is missing of a path, named from the row's key on."""
     value: object = row
     place = ""
     for part in path:
-        here = f"{place}[{part}]" if isinstance(part, int) else f"{place}.{shown(part)}".lstrip(".")
-        value = _below(value, part)
+        here = f"{place}[{part}]" if isinstance(part, int) else f"{place}.{quote_key(part)}".lstrip(".")
+        value = _value_at(value, part)
         if value is _NOTHING:
             return f"{here}: is missing, and the grader asks for it"
         place = here
     return None
 
 
-def _below(value: object, part: str | int) -> object:
+def _value_at(value: object, part: str | int) -> object:
     """Return what a value has at a key or a place, as the graders look it up."""
     if isinstance(value, dict):
         return cast("dict[str, object]", value).get(str(part), _NOTHING)

@@ -55,31 +55,33 @@ class LineChecker:
     def feed(self, chunk: bytes) -> None:
         """Check the lines that this chunk completes. Raises only what `on_row` raises."""
         if not self._done:
-            self._check(self._splitter.feed(chunk))
+            self._check_blocks(self._splitter.feed(chunk))
 
     def finish(self) -> DatasetSummary:
         """Check what is left and return the outcome; call it once."""
         if not self._done:
-            self._check(self._splitter.finish())
+            self._check_blocks(self._splitter.finish())
         if not self._lines:
-            self._add(0, "there is no row in it: write one JSON object a line")
+            self._add_problem(0, "there is no row in it: write one JSON object a line")
         elif self._lines < self._min_rows and not self._done:
-            self._add(0, f"it has {self._lines} row{'s' * (self._lines != 1)}; at least {self._min_rows} are needed")
+            self._add_problem(
+                0, f"it has {self._lines} row{'s' * (self._lines != 1)}; at least {self._min_rows} are needed"
+            )
         more = self._problem_count - len(self._problems)
         return DatasetSummary(self._rows, tuple(self._problems), more, self._stopped_at)
 
-    def _check(self, blocks: Iterator[Block]) -> None:
+    def _check_blocks(self, blocks: Iterator[Block]) -> None:
         for block in blocks:
             if block.first == 1 and (reason := other_file(block.data)):
                 # Nothing after this can be read as lines: one problem says it all.
                 self._lines, self._done = 1, True
-                self._add(1, reason)
+                self._add_problem(1, reason)
                 return
             if not self._is_good(block):
                 self._check_lines(block)
-            if not self._done and (reason := self._budget.count(block, self._lines)):
+            if not self._done and (reason := self._budget.count_block(block, self._lines)):
                 self._done = True
-                self._add(0, reason)
+                self._add_problem(0, reason)
             if self._done:
                 return
 
@@ -105,7 +107,7 @@ class LineChecker:
                 return
             if length > self._max_line_bytes:
                 self._lines += 1
-                self._add(number, f"is {length} bytes long; a row may have {self._max_line_bytes}")
+                self._add_problem(number, f"is {length} bytes long; a row may have {self._max_line_bytes}")
             elif line and not line.isspace():
                 self._lines += 1
                 self._check_line(number, line)
@@ -114,17 +116,17 @@ class LineChecker:
         try:
             row = parse_row(line)
         except RefusedError as error:
-            self._add(number, str(error))
+            self._add_problem(number, str(error))
             return
-        if self._format and (reasons := self._format.check(row)):
+        if self._format and (reasons := self._format.check_row(row)):
             for reason in reasons[:MAX_PROBLEMS_PER_ROW]:
-                self._add(number, reason)
+                self._add_problem(number, reason)
             return
         self._rows += 1
         if self._on_row:
             self._on_row(number, row)
 
-    def _add(self, line: int, reason: str) -> None:
+    def _add_problem(self, line: int, reason: str) -> None:
         self._problem_count += 1
         if len(self._problems) < self._max_problems:
             self._problems.append(Problem(line, reason))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from burnish.datasets.base import Row
 from burnish.datasets.messages import unknown_keys
 from burnish.datasets.turns import check_input, check_output, plain_input, plain_output
-from burnish.datasets.wording import kind
+from burnish.datasets.wording import json_kind
 
 
 class LabelledRows:
@@ -17,8 +17,8 @@ class LabelledRows:
     name = "kto"
     plain_text = False
 
-    def check(self, row: Row) -> list[str]:
-        """Return what is wrong with a row; see `RowFormat.check`."""
+    def check_row(self, row: Row) -> list[str]:
+        """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
         prompt = check_input(row, problems)
         if "output" in row:
@@ -28,12 +28,12 @@ class LabelledRows:
         if "label" not in row:
             problems.append("label: is missing; use true for a good output, false for a bad one")
         elif not isinstance(row["label"], bool):
-            problems.append(f"label: must be true (a good output) or false (a bad one), not {kind(row['label'])}")
+            problems.append(f"label: must be true (a good output) or false (a bad one), not {json_kind(row['label'])}")
         problems.extend(unknown_keys("", row, ("input", "output", "label")))
         return problems
 
-    def plain(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain row; see `RowFormat.plain`."""
+    def count_plain_strings(self, row: Row, texts: list[str]) -> int:
+        """Count the strings of a plain row; see `RowFormat.count_plain_strings`."""
         prompt = plain_input(row, texts)
         output = plain_output(row.get("output"), texts)
         if not prompt or not output or len(row) != 3 or type(row.get("label")) is not bool:

@@ -40,7 +40,7 @@ class LineBudget:
         self._max_rows = max_rows
         self._lines = self._bytes = 0
 
-    def count(self, block: Block, rows: int) -> str | None:
+    def count_block(self, block: Block, rows: int) -> str | None:
         """Count a block in; return why nothing more should be read, if so. `rows` are those of the file so far."""
         self._lines += len(block.lines)
         self._bytes += block.length + 1
@@ -68,31 +68,31 @@ class BlockSplitter:
         start = 0
         if self._tail_bytes:
             start = chunk.find(b"\n") + 1
-            self._hold(chunk[: start - 1] if start else chunk)
+            self._hold_tail(chunk[: start - 1] if start else chunk)
             if not start:
                 return
-            yield self._take()
+            yield self._take_tail()
         while end := self._end_of_block(chunk, start):
             data = chunk[start : end - 1]
-            yield self._block(data, len(data))
+            yield self._make_block(data, len(data))
             start = end
-        self._hold(chunk[start:])
+        self._hold_tail(chunk[start:])
 
     def finish(self) -> Iterator[Block]:
         """Yield the last line, if it lacks its newline."""
         if self._tail_bytes:
-            yield self._take()
+            yield self._take_tail()
 
     def _end_of_block(self, chunk: bytes, start: int) -> int:
-        """Return the place behind the newline that ends the next block; 0 where the chunk has none."""
+        """Return the place behind the newline that ends the next block; 0 if the chunk has none."""
         return chunk.rfind(b"\n", start, start + BLOCK_BYTES) + 1 or chunk.find(b"\n", start + BLOCK_BYTES) + 1
 
-    def _block(self, data: bytes, length: int) -> Block:
+    def _make_block(self, data: bytes, length: int) -> Block:
         block = Block(self._next, data, data.split(b"\n"), length)
         self._next += len(block.lines)
         return block
 
-    def _hold(self, piece: bytes) -> None:
+    def _hold_tail(self, piece: bytes) -> None:
         self._tail_bytes += len(piece)
         if self._tail_bytes <= self._max:
             self._tail += piece
@@ -100,8 +100,8 @@ class BlockSplitter:
             self._tail += piece[:OTHER_FILE_BYTES]
             del self._tail[OTHER_FILE_BYTES:]
 
-    def _take(self) -> Block:
-        block = self._block(bytes(self._tail), self._tail_bytes)
+    def _take_tail(self) -> Block:
+        block = self._make_block(bytes(self._tail), self._tail_bytes)
         self._tail.clear()
         self._tail_bytes = 0
         return block

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import orjson
 
-from burnish.datasets.wording import kind, quoted, shown
+from burnish.datasets.wording import json_kind, quote_key, quote_value
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _SPEAKERS = ("user", "assistant", "system", "developer")
@@ -55,7 +55,7 @@ def check_messages(place: str, value: object, problems: list[str]) -> Conversati
     """Check a list of messages and return what it holds; an empty list is a problem."""
     seen = Conversation()
     if not isinstance(value, list):
-        problems.append(f"{place}: must be a list of messages, not {kind(value)}")
+        problems.append(f"{place}: must be a list of messages, not {json_kind(value)}")
     elif not value:
         problems.append(f"{place}: is empty; a row needs at least one message")
     else:
@@ -89,7 +89,7 @@ def plain_messages(value: Any, texts: list[str]) -> tuple[int, str]:
 def check_message(place: str, value: object, seen: Conversation, problems: list[str]) -> None:
     """Check one message that comes after those in `seen`, and add it to them."""
     if not isinstance(value, dict):
-        problems.append(f"{place}: must be an object with role and content, not {kind(value)}")
+        problems.append(f"{place}: must be an object with role and content, not {json_kind(value)}")
         return
     message = cast("dict[str, Any]", value)
     role = message.get("role")
@@ -111,7 +111,7 @@ def check_message(place: str, value: object, seen: Conversation, problems: list[
 def check_tools(place: str, value: object, problems: list[str]) -> None:
     """Check the list of tools that a row declares."""
     if not isinstance(value, list) or not value:
-        problems.append(f"{place}: must be a list of at least one tool; leave the key out where there are none")
+        problems.append(f"{place}: must be a list of at least one tool; leave the key out if there are none")
         return
     names: set[str] = set()
     for index, tool in enumerate(cast("list[object]", value)):
@@ -127,14 +127,14 @@ def check_options(place: str, value: dict[str, Any], problems: list[str]) -> Non
         check_tools(f"{prefix}tools", value["tools"], problems)
     parallel = value.get("parallel_tool_calls")
     if parallel is not None and not isinstance(parallel, bool):
-        problems.append(f"{prefix}parallel_tool_calls: must be true or false, not {kind(parallel)}")
+        problems.append(f"{prefix}parallel_tool_calls: must be true or false, not {json_kind(parallel)}")
 
 
 def unknown_keys(place: str, value: dict[str, Any], known: Collection[str]) -> list[str]:
     """Return a problem for each key that is not among `known`."""
     prefix = f"{place}." if place else ""
     return [
-        f"{prefix}{shown(key)}: is not a known key; " + (_KEY_HINTS.get(key) or f"use {', '.join(sorted(known))}")
+        f"{prefix}{quote_key(key)}: is not a known key; " + (_KEY_HINTS.get(key) or f"use {', '.join(sorted(known))}")
         for key in value
         if key not in known
     ]
@@ -144,7 +144,7 @@ def _role_problem(place: str, message: dict[str, Any]) -> str:
     if "role" not in message:
         return f"{place}.role: is missing; {_ROLES_IN_WORDS}"
     hint = " (function is deprecated: use tool)" if message["role"] == "function" else ""
-    return f"{place}.role: {quoted(message['role'])} is not a role{hint}; {_ROLES_IN_WORDS}"
+    return f"{place}.role: {quote_value(message['role'])} is not a role{hint}; {_ROLES_IN_WORDS}"
 
 
 def _check_keys(place: str, message: dict[str, Any], role: str, problems: list[str]) -> None:
@@ -156,7 +156,7 @@ def _check_keys(place: str, message: dict[str, Any], role: str, problems: list[s
 def _check_assistant(place: str, message: dict[str, Any], seen: Conversation, problems: list[str]) -> None:
     weight = message.get("weight", 1)
     if isinstance(weight, bool) or not isinstance(weight, int) or weight not in (0, 1):
-        problems.append(f"{place}.weight: is {quoted(weight)}; use 0 (do not learn it) or 1")
+        problems.append(f"{place}.weight: is {quote_value(weight)}; use 0 (do not learn it) or 1")
     calls = message.get("tool_calls")
     if calls is not None:
         _check_calls(f"{place}.tool_calls", calls, seen, problems)
@@ -176,7 +176,7 @@ def _check_content(place: str, message: dict[str, Any], problems: list[str], *, 
     elif "content" not in message:
         problems.append(f"{place}.content: is missing")
     else:
-        problems.append(f"{place}.content: must be a string or a list of text parts, not {kind(content)}")
+        problems.append(f"{place}.content: must be a string or a list of text parts, not {json_kind(content)}")
 
 
 def _check_parts(place: str, parts: list[object], problems: list[str]) -> None:
@@ -185,11 +185,11 @@ def _check_parts(place: str, parts: list[object], problems: list[str]) -> None:
     for index, part in enumerate(parts):
         here = f"{place}[{index}]"
         if not isinstance(part, dict):
-            problems.append(f'{here}: must be an object like {{"type": "text", "text": "…"}}, not {kind(part)}')
+            problems.append(f'{here}: must be an object like {{"type": "text", "text": "…"}}, not {json_kind(part)}')
             continue
         part = cast("dict[str, Any]", part)
         if part.get("type") != "text":
-            what = quoted(part["type"]) if "type" in part else "a part without a type"
+            what = quote_value(part["type"]) if "type" in part else "a part without a type"
             problems.append(f'{here}.type: {what} cannot be trained on; only parts of the type "text" can')
             continue
         _check_text(f"{here}.text", part.get("text"), problems)
@@ -198,14 +198,14 @@ def _check_parts(place: str, parts: list[object], problems: list[str]) -> None:
 
 def _check_text(place: str, value: object, problems: list[str]) -> None:
     if not isinstance(value, str):
-        problems.append(f"{place}: must be a string, not {kind(value)}")
+        problems.append(f"{place}: must be a string, not {json_kind(value)}")
     elif not value or value.isspace():
         problems.append(f"{place}: is empty")
 
 
 def _check_calls(place: str, value: object, seen: Conversation, problems: list[str]) -> None:
     if not isinstance(value, list) or not value:
-        problems.append(f"{place}: must be a list of at least one call; leave the key out where there are none")
+        problems.append(f"{place}: must be a list of at least one call; leave the key out if there are none")
         return
     for index, call in enumerate(cast("list[object]", value)):
         here = f"{place}[{index}]"
@@ -220,16 +220,16 @@ def _check_calls(place: str, value: object, seen: Conversation, problems: list[s
 
 def _function_of(place: str, value: object, keys: set[str], problems: list[str]) -> dict[str, Any] | None:
     if not isinstance(value, dict):
-        problems.append(f"{place}: must be an object, not {kind(value)}")
+        problems.append(f"{place}: must be an object, not {json_kind(value)}")
         return None
     value = cast("dict[str, Any]", value)
     problems.extend(unknown_keys(place, value, keys))
     if value.get("type") != "function":
-        what = f"{quoted(value['type'])} is not known" if "type" in value else "is missing"
+        what = f"{quote_value(value['type'])} is not known" if "type" in value else "is missing"
         problems.append(f'{place}.type: {what}; use "function"')
     function = value.get("function")
     if not isinstance(function, dict):
-        what = f"must be an object, not {kind(function)}" if "function" in value else "is missing"
+        what = f"must be an object, not {json_kind(function)}" if "function" in value else "is missing"
         problems.append(f"{place}.function: {what}")
         return None
     return cast("dict[str, Any]", function)
@@ -237,9 +237,9 @@ def _function_of(place: str, value: object, keys: set[str], problems: list[str])
 
 def _check_call_id(place: str, value: object, seen: Conversation, problems: list[str]) -> None:
     if not isinstance(value, str) or not value:
-        problems.append(f"{place}: must be a string that the tool's answer repeats, not {quoted(value)}")
+        problems.append(f"{place}: must be a string that the tool's answer repeats, not {quote_value(value)}")
     elif value in seen.calls:
-        problems.append(f"{place}: {quoted(value)} is the id of an earlier call; give each its own")
+        problems.append(f"{place}: {quote_value(value)} is the id of an earlier call; give each its own")
     else:
         seen.calls.add(value)
         seen.open_calls.add(value)
@@ -248,14 +248,14 @@ def _check_call_id(place: str, value: object, seen: Conversation, problems: list
 def _check_function_name(place: str, function: dict[str, Any], problems: list[str]) -> None:
     name = function.get("name")
     if not isinstance(name, str) or not _FUNCTION_NAME.fullmatch(name):
-        what = f"is {quoted(name)}" if "name" in function else "is missing"
+        what = f"is {quote_value(name)}" if "name" in function else "is missing"
         problems.append(f"{place}: {what}; use 1 to 64 of a-z A-Z 0-9 _ -")
 
 
 def _check_arguments(place: str, function: dict[str, Any], problems: list[str]) -> None:
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
-        what = f"not {kind(arguments)}" if "arguments" in function else "and it is missing"
+        what = f"not {json_kind(arguments)}" if "arguments" in function else "and it is missing"
         problems.append(f'{place}: must be a string that holds a JSON object, like "{{}}", {what}')
         return
     try:
@@ -264,19 +264,19 @@ def _check_arguments(place: str, function: dict[str, Any], problems: list[str]) 
         problems.append(f"{place}: is not JSON at column {error.colno} of the string: {error.msg}")
         return
     if not isinstance(parsed, dict):
-        problems.append(f"{place}: must hold a JSON object, not {kind(parsed)}")
+        problems.append(f"{place}: must hold a JSON object, not {json_kind(parsed)}")
 
 
 def _check_answer(place: str, message: dict[str, Any], seen: Conversation, problems: list[str]) -> None:
     answered = message.get("tool_call_id")
     if not isinstance(answered, str):
-        what = f"must be a string, not {kind(answered)}" if "tool_call_id" in message else "is missing"
+        what = f"must be a string, not {json_kind(answered)}" if "tool_call_id" in message else "is missing"
         problems.append(f"{place}.tool_call_id: {what}; name the call that this message answers")
     elif answered in seen.open_calls:
         seen.open_calls.remove(answered)
     else:
         why = "was answered already" if answered in seen.calls else "is the id of no earlier call"
-        problems.append(f"{place}.tool_call_id: {quoted(answered)} {why}")
+        problems.append(f"{place}.tool_call_id: {quote_value(answered)} {why}")
 
 
 def _check_declaration(place: str, function: dict[str, Any], names: set[str], problems: list[str]) -> None:
@@ -285,7 +285,7 @@ def _check_declaration(place: str, function: dict[str, Any], names: set[str], pr
     name = function.get("name")
     if isinstance(name, str):
         if name in names:
-            problems.append(f"{place}.name: {quoted(name)} is declared twice")
+            problems.append(f"{place}.name: {quote_value(name)} is declared twice")
         names.add(name)
     for key, wanted, words in (
         ("description", str, "a string"),
@@ -293,4 +293,4 @@ def _check_declaration(place: str, function: dict[str, Any], names: set[str], pr
         ("strict", bool, "true or false"),
     ):
         if function.get(key) is not None and not isinstance(function[key], wanted):
-            problems.append(f"{place}.{key}: must be {words}, not {kind(function[key])}")
+            problems.append(f"{place}.{key}: must be {words}, not {json_kind(function[key])}")

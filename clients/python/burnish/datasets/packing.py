@@ -59,7 +59,7 @@ def packing_of(start: bytes) -> Packing:
     return found
 
 
-def unpacked(packing: Packing, chunks: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
+def unpack_chunks(packing: Packing, chunks: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
     """Yield what a gzip or zstd file holds, or the chunks themselves. Raises UnreadableError."""
     unpacker = Unpacker(packing, limits)
     for chunk in chunks:
@@ -67,7 +67,7 @@ def unpacked(packing: Packing, chunks: Iterable[bytes], limits: Limits) -> Itera
     unpacker.finish()
 
 
-def grown(size: int, pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
+def limit_growth(size: int, pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
     """Yield what a file of `size` bytes turned out to hold, within the limits. Raises UnreadableError."""
     written = 0
     for piece in pieces:
@@ -92,9 +92,9 @@ class Unpacker:
             yield chunk
             return
         for start in range(0, len(chunk), _BITE):
-            yield from self._feed(chunk[start : start + _BITE])
+            yield from self._unpack_piece(chunk[start : start + _BITE])
 
-    def _feed(self, rest: bytes) -> Iterator[bytes]:
+    def _unpack_piece(self, rest: bytes) -> Iterator[bytes]:
         self._read += len(rest)
         while rest or (self._frame is not None and not self._frame.hungry):
             if self._frame is None:
@@ -103,11 +103,11 @@ class Unpacker:
                     return
                 self._frames += 1
                 self._check_frames()
-                self._frame = _open(self._packing)
+                self._frame = _open_frame(self._packing)
             try:
-                piece, rest = self._frame.next(rest)
+                piece, rest = self._frame.unpack_next(rest)
             except (zlib.error, _zstd_error()) as error:
-                raise UnreadableError(self._fault(error)) from None
+                raise UnreadableError(self._fault_reason(error)) from None
             if self._frame.ended:
                 self._frame = None
             if piece:
@@ -128,7 +128,7 @@ class Unpacker:
                 "average: compress it in one piece"
             )
 
-    def _fault(self, error: Exception) -> str:
+    def _fault_reason(self, error: Exception) -> str:
         if "memory" in str(error) or "window" in str(error).lower():
             return "its zstd frames need more than 8 MiB of memory: compress it with level 19 or lower, without --long"
         return f"the {self._packing} data is damaged ({error}): compress it again, or send it uncompressed"
@@ -157,7 +157,7 @@ class _Frame(Protocol):
         """Whether nothing more comes without further bytes."""
         ...
 
-    def next(self, data: bytes) -> tuple[bytes, bytes]:
+    def unpack_next(self, data: bytes) -> tuple[bytes, bytes]:
         """Take bytes and return a piece of what they hold, and what of the bytes is left to be taken."""
         ...
 
@@ -171,7 +171,7 @@ class _GzipMember:
     def ended(self) -> bool:
         return self._inner.eof
 
-    def next(self, data: bytes) -> tuple[bytes, bytes]:
+    def unpack_next(self, data: bytes) -> tuple[bytes, bytes]:
         piece = self._inner.decompress(data, _PIECE)
         # A full piece may have left some inside, which the next call gives without further bytes.
         self.hungry = self._inner.eof or (len(piece) < _PIECE and not self._inner.unconsumed_tail)
@@ -180,7 +180,7 @@ class _GzipMember:
 
 class _ZstdFrame:
     def __init__(self) -> None:
-        zstd = _zstd()
+        zstd = _import_zstd()
         self._inner = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
 
     @property
@@ -191,16 +191,16 @@ class _ZstdFrame:
     def hungry(self) -> bool:
         return bool(self._inner.eof or self._inner.needs_input)
 
-    def next(self, data: bytes) -> tuple[bytes, bytes]:
+    def unpack_next(self, data: bytes) -> tuple[bytes, bytes]:
         piece = cast("bytes", self._inner.decompress(data, _PIECE))
         return piece, cast("bytes", self._inner.unused_data) if self._inner.eof else b""
 
 
-def _open(packing: Packing) -> _Frame:
+def _open_frame(packing: Packing) -> _Frame:
     return _GzipMember() if packing == "gzip" else _ZstdFrame()
 
 
-def _zstd() -> Any:
+def _import_zstd() -> Any:
     """Return Python's zstd module: the standard library's from 3.14 on, before that its backport."""
     try:
         return importlib.import_module(_ZSTD)
@@ -211,6 +211,6 @@ def _zstd() -> Any:
 
 
 def _zstd_error() -> type[Exception]:
-    """Return zstd's error where zstd is loaded."""
+    """Return zstd's error if zstd is loaded."""
     module = sys.modules.get(_ZSTD)
     return cast("type[Exception]", module.ZstdError) if module else zlib.error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from burnish.datasets.base import Row
 from burnish.datasets.messages import Conversation, unknown_keys
-from burnish.datasets.turns import check_input, check_output, plain_input, plain_output, spoken
+from burnish.datasets.turns import check_input, check_output, plain_input, plain_output, spoken_content
 
 PREFERRED, NON_PREFERRED = "preferred_output", "non_preferred_output"
 _OLDER = {PREFERRED: "preferred_completion", NON_PREFERRED: "non_preferred_completion"}
@@ -24,19 +24,19 @@ class PairRows:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def check(self, row: Row) -> list[str]:
-        """Return what is wrong with a row; see `RowFormat.check`."""
+    def check_row(self, row: Row) -> list[str]:
+        """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
         prompt = check_input(row, problems)
         names = [_check_side(row, key, prompt, problems) for key in (PREFERRED, NON_PREFERRED)]
         better, worse = (row[name] if name else None for name in names)
-        if better is not None and worse is not None and spoken(better) == spoken(worse):
+        if better is not None and worse is not None and spoken_content(better) == spoken_content(worse):
             problems.append(f"{names[0]} and {names[1]}: are the same; a pair needs a better output and a worse one")
         problems.extend(unknown_keys("", {key: row[key] for key in row if key not in PAIR_KEYS}, _KEYS))
         return problems
 
-    def plain(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain row, whose two outputs differ; see `RowFormat.plain`."""
+    def count_plain_strings(self, row: Row, texts: list[str]) -> int:
+        """Count the strings of a plain row, whose two outputs differ; see `RowFormat.count_plain_strings`."""
         prompt = plain_input(row, texts)
         better = plain_output(row.get(PREFERRED), texts)
         worse = plain_output(row.get(NON_PREFERRED), texts)
@@ -46,7 +46,7 @@ class PairRows:
 
 
 def _check_side(row: Row, key: str, prompt: Conversation, problems: list[str]) -> str | None:
-    """Return the name under which the row gives this output, None if the output is no good."""
+    """Return the name under which the row gives this output, None if the output is not good."""
     given = [name for name in (key, _OLDER[key]) if name in row]
     if len(given) == 1:
         return given[0] if check_output(given[0], row[given[0]], prompt, problems) else None

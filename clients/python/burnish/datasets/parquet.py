@@ -13,7 +13,7 @@ import orjson
 
 from burnish.datasets.errors import UnreadableError
 from burnish.datasets.parsing import MAX_DEPTH
-from burnish.datasets.wording import shown
+from burnish.datasets.wording import quote_key
 
 _BATCH_ROWS = 64
 _MAX_COLUMNS = 1000
@@ -46,9 +46,9 @@ def check_ends(size: int, tail: bytes) -> str | None:
 def read_lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield the rows of a Parquet file, which must be seekable, as JSON lines, several at once.
 
-    Raises UnreadableError, with the row where there is one.
+    Raises UnreadableError, with the row if there is one.
     """
-    arrow, parquet = _load("pyarrow"), _load("pyarrow.parquet")
+    arrow, parquet = _import_arrow("pyarrow"), _import_arrow("pyarrow.parquet")
     _check_footer(file)
     try:
         source = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
@@ -58,7 +58,7 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
         for batch in source.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
             for index in range(batch.num_rows):
                 number += 1
-                held += _line(batch, index, number)
+                held += _encode_row(batch, index, number)
                 if len(held) >= _PIECE_BYTES:
                     yield bytes(held)
                     held.clear()
@@ -90,7 +90,7 @@ def _check_shape(columns: int, row_groups: int) -> None:
         raise UnreadableError(f"it has {row_groups} row groups; it may have {_MAX_ROW_GROUPS}: write larger ones")
 
 
-def _load(name: str) -> Any:
+def _import_arrow(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -103,7 +103,7 @@ def _check_type(place: str, fields: list[Any], types: Any, *, depth: int) -> Non
         raise UnreadableError(f"its columns are nested deeper than {MAX_DEPTH} levels")
     names = Counter(field.name for field in fields)
     for field in fields:
-        here = f"{place}.{shown(field.name)}" if place else shown(field.name)
+        here = f"{place}.{quote_key(field.name)}" if place else quote_key(field.name)
         if names[field.name] > 1:
             raise UnreadableError(f"it has the column {here} twice")
         _check_field(here, field.type, types, depth)
@@ -125,7 +125,7 @@ def _check_field(place: str, kind: Any, types: Any, depth: int) -> None:
         )
 
 
-def _line(batch: Any, index: int, number: int) -> bytes:
+def _encode_row(batch: Any, index: int, number: int) -> bytes:
     try:
         row = {name: batch.column(place)[index].as_py() for place, name in enumerate(batch.schema.names)}
         return orjson.dumps(_without_nulls(row, number), option=orjson.OPT_APPEND_NEWLINE)
@@ -136,7 +136,7 @@ def _line(batch: Any, index: int, number: int) -> bytes:
 
 
 def _without_nulls(value: Any, number: int) -> Any:
-    """Leave out the keys of objects whose value is null: every object of a column has all the column's keys."""
+    """Leave out keys of objects if their value is null: every object of a column has all the column's keys."""
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
         return {key: _without_nulls(child, number) for key, child in items if child is not None}

@@ -15,7 +15,7 @@ from typing import Any, cast
 import orjson
 
 from burnish.datasets.base import Row
-from burnish.datasets.wording import kind, shown
+from burnish.datasets.wording import json_kind, quote_key
 
 MAX_DEPTH = 100
 _BOM = b"\xef\xbb\xbf"
@@ -56,7 +56,7 @@ class RefusedError(ValueError):
 
 
 def other_file(start: bytes) -> str | None:
-    """Say what the first bytes of a file give away, if it is no text in UTF-8."""
+    """Say what the first bytes of a file give away, if it is not text in UTF-8."""
     return next((reason for magic, reason in _OTHER_FILES.items() if start.startswith(magic)), None)
 
 
@@ -65,7 +65,7 @@ def parse_row(line: bytes) -> Row:
     try:
         row: object = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise RefusedError(_reason(line, error)) from None
+        raise RefusedError(_json_fault_reason(line, error)) from None
     if not isinstance(row, dict):
         raise RefusedError(_not_an_object(row))
     row = cast("Row", row)
@@ -85,7 +85,7 @@ def has_long_number(data: bytes) -> bool:
     return _LONG_NUMBER in data.translate(_DIGITS_TO_ZERO)
 
 
-def _reason(line: bytes, error: orjson.JSONDecodeError) -> str:
+def _json_fault_reason(line: bytes, error: orjson.JSONDecodeError) -> str:
     if line.startswith(_BOM):
         return "begins with a byte order mark: save the file as UTF-8 without BOM"
     if b"\0" in line:
@@ -100,11 +100,11 @@ def _reason(line: bytes, error: orjson.JSONDecodeError) -> str:
     # A line is one line, but an item of a JSON array may have several.
     where = f"its line {error.lineno}, " if error.lineno > 1 else ""
     reason = f"is not JSON at {where}column {error.colno}: {error.msg}"
-    hint = _hint(text, error)
+    hint = _json_fault_hint(text, error)
     return f"{reason} ({hint})" if hint else reason
 
 
-def _hint(text: str, error: orjson.JSONDecodeError) -> str | None:
+def _json_fault_hint(text: str, error: orjson.JSONDecodeError) -> str | None:
     if "surrogate" in error.msg:
         return "a \\ud8… escape needs its second half"
     if text.rstrip().endswith(",") and error.pos == len(text.rstrip()) - 1:
@@ -118,20 +118,20 @@ def _hint(text: str, error: orjson.JSONDecodeError) -> str | None:
 
 def _not_an_object(value: object) -> str:
     hint = ": write one object a line, without a list around them" if isinstance(value, list) else ""
-    return f"is {kind(cast('object', value))}, not a JSON object{hint}"
+    return f"is {json_kind(cast('object', value))}, not a JSON object{hint}"
 
 
 def _check_depth(row: Row) -> None:
     level: list[object] = [row]
     for _ in range(MAX_DEPTH):
-        level = [child for value in level for child in _children(value)]
+        level = [child for value in level for child in _child_values(value)]
         if not level:
             return
     if any(isinstance(value, (dict, list)) for value in level):
         raise RefusedError(f"is nested deeper than {MAX_DEPTH} levels")
 
 
-def _children(value: object) -> list[object]:
+def _child_values(value: object) -> list[object]:
     if isinstance(value, dict):
         return list(cast("dict[str, object]", value).values())
     return cast("list[object]", value) if isinstance(value, list) else []
@@ -144,11 +144,11 @@ def _check_nuls(row: Row) -> None:
         level.extend(keys)
         if any(isinstance(value, str) and "\0" in value for value in level):
             raise RefusedError("has an escaped NUL (\\u0000): remove it")
-        level = [child for value in level for child in _children(value)]
+        level = [child for value in level for child in _child_values(value)]
 
 
 def _check_slowly(line: bytes) -> None:
-    """Look for what the quick tests suspect. Raises RefusedError where they are right."""
+    """Look for what the quick tests suspect. Raises RefusedError if they are right."""
     json.loads(line, object_pairs_hook=_checked_pairs, parse_int=_checked_integer)
 
 
@@ -156,7 +156,7 @@ def _checked_pairs(pairs: list[tuple[str, Any]]) -> Row:
     found: Row = {}
     for key, value in pairs:
         if key in found:
-            raise RefusedError(f"has the key {shown(key)} twice in one object")
+            raise RefusedError(f"has the key {quote_key(key)} twice in one object")
         found[key] = value
     return found
 

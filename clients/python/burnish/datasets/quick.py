@@ -30,26 +30,26 @@ def good_rows(block: Block, row_format: RowFormat | None) -> list[Row] | None:
         return None
     if not set(map(type, rows)) <= {dict}:
         return None
-    if row_format is not None and _are_plain(rows, data, row_format):
+    if row_format is not None and _all_plain(rows, data, row_format):
         return rows
-    if not _are_sound(rows, data):
+    if not _all_sound(rows, data):
         return None
-    return rows if row_format is None or not any(map(row_format.check, rows)) else None
+    return rows if row_format is None or not any(map(row_format.check_row, rows)) else None
 
 
-def _are_plain(rows: list[Row], data: bytes, row_format: RowFormat) -> bool:
+def _all_plain(rows: list[Row], data: bytes, row_format: RowFormat) -> bool:
     """Tell whether all rows have the plainest form of their format: no numbers, nothing deep, every string known."""
     texts: list[str] = []
     strings = 0
     for row in rows:
-        found = row_format.plain(row, texts)
+        found = row_format.count_plain_strings(row, texts)
         if not found:
             return False
         strings += found
     return _adds_up("".join(texts), strings, data)
 
 
-def _are_sound(rows: list[Row], data: bytes) -> bool:
+def _all_sound(rows: list[Row], data: bytes) -> bool:
     """Tell whether all rows are what `parse_row` would return for their lines, by walking down level by level."""
     level: list[Any] = cast("list[Any]", rows)
     strings = 0

@@ -12,8 +12,8 @@ from typing import Any, cast
 from burnish.datasets.base import Row
 from burnish.datasets.messages import Conversation, unknown_keys
 from burnish.datasets.pairs import PAIR_KEYS, PairRows
-from burnish.datasets.turns import check_input, check_output, check_reply, spoken
-from burnish.datasets.wording import kind, quoted
+from burnish.datasets.turns import check_input, check_output, check_reply, spoken_content
+from burnish.datasets.wording import json_kind, quote_value
 
 MIN_RESPONSES, MAX_RESPONSES = 2, 64
 _RESPONSE_KEYS = frozenset({"message", "messages", "rank", "score"})
@@ -28,10 +28,10 @@ class RankingRows:
     def __init__(self) -> None:
         self._pairs = PairRows(self.name)
 
-    def check(self, row: Row) -> list[str]:
-        """Return what is wrong with a row; see `RowFormat.check`."""
+    def check_row(self, row: Row) -> list[str]:
+        """Return what is wrong with a row; see `RowFormat.check_row`."""
         if "responses" not in row and not PAIR_KEYS.isdisjoint(row):
-            return self._pairs.check(row)
+            return self._pairs.check_row(row)
         problems: list[str] = []
         prompt = check_input(row, problems)
         if "responses" in row:
@@ -41,14 +41,14 @@ class RankingRows:
         problems.extend(unknown_keys("", row, ("input", "responses")))
         return problems
 
-    def plain(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain pair; see `RowFormat.plain`."""
-        return self._pairs.plain(row, texts)
+    def count_plain_strings(self, row: Row, texts: list[str]) -> int:
+        """Count the strings of a plain pair; see `RowFormat.count_plain_strings`."""
+        return self._pairs.count_plain_strings(row, texts)
 
 
 def _check_responses(value: object, prompt: Conversation, problems: list[str]) -> None:
     if not isinstance(value, list):
-        problems.append(f"responses: must be a list of ranked responses, not {kind(value)}")
+        problems.append(f"responses: must be a list of ranked responses, not {json_kind(value)}")
         return
     responses = cast("list[object]", value)
     if not MIN_RESPONSES <= len(responses) <= MAX_RESPONSES:
@@ -65,7 +65,7 @@ def _check_responses(value: object, prompt: Conversation, problems: list[str]) -
 
 def _check_response(place: str, value: object, prompt: Conversation, problems: list[str]) -> None:
     if not isinstance(value, dict):
-        problems.append(f"{place}: must be an object with message and rank, not {kind(value)}")
+        problems.append(f"{place}: must be an object with message and rank, not {json_kind(value)}")
         return
     response = cast("dict[str, Any]", value)
     _check_turns_of(place, response, prompt, problems)
@@ -73,10 +73,10 @@ def _check_response(place: str, value: object, prompt: Conversation, problems: l
     if "rank" not in response:
         problems.append(f"{place}.rank: is missing; use a whole number, 1 for the best")
     elif isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        problems.append(f"{place}.rank: is {quoted(rank)}; use a whole number, 1 for the best")
+        problems.append(f"{place}.rank: is {quote_value(rank)}; use a whole number, 1 for the best")
     score = response.get("score")
     if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))):
-        problems.append(f"{place}.score: must be a number, not {kind(score)}; leave the key out where there is none")
+        problems.append(f"{place}.score: must be a number, not {json_kind(score)}; leave the key out if there is none")
     problems.extend(unknown_keys(place, response, _RESPONSE_KEYS))
 
 
@@ -98,7 +98,7 @@ def _check_order(responses: list[Row], problems: list[str]) -> None:
         return
     first: dict[bytes, int] = {}
     for index, response in enumerate(responses):
-        same = first.setdefault(repr(spoken(_messages_of(response))).encode(), index)
+        same = first.setdefault(repr(spoken_content(_messages_of(response))).encode(), index)
         if responses[same]["rank"] != response["rank"]:
             problems.append(
                 f"responses[{index}]: says the same as responses[{same}] with another rank "

@@ -32,27 +32,27 @@ class Item:
 def read_items(chunks: Iterable[bytes]) -> Iterator[Item]:
     """Yield the rows of JSON lines, or of a JSON array if the first character is its bracket.
 
-    Raises UnreadableError where reading cannot go on.
+    Raises UnreadableError if reading cannot go on.
     """
-    pieces = _unmarked(chunks)
+    pieces = _strip_byte_order_mark(chunks)
     start = b""
     while not start.strip() and (piece := next(pieces, None)) is not None:
         start += piece
     if reason := other_file(start):
         raise UnreadableError(reason)
     whole = chain((start,), pieces)
-    return _array(whole) if start.lstrip().startswith(b"[") else _lines(whole)
+    return _read_array(whole) if start.lstrip().startswith(b"[") else _read_lines(whole)
 
 
 def read_documents(chunks: Iterable[bytes]) -> Iterator[Item]:
     """Yield plain text as rows `{"text"}`: a document each, those of more than a million characters in pieces.
 
-    A document ends at a line that is `<|endoftext|>`; pieces are cut at line ends where there are any, and put
-    together they are the document. Raises UnreadableError for what is no text in UTF-8.
+    A document ends at a line that is `<|endoftext|>`; pieces are cut at line ends if there are any, and put
+    together they are the document. Raises UnreadableError for what is not text in UTF-8.
     """
     documents = _Documents()
     number = 0
-    for text in _decoded(chunks):
+    for text in _decode_text(chunks):
         for document in documents.feed(text):
             number += 1
             yield Item(f"document {number}", {"text": document})
@@ -61,7 +61,7 @@ def read_documents(chunks: Iterable[bytes]) -> Iterator[Item]:
         yield Item(f"document {number}", {"text": document})
 
 
-def _unmarked(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _strip_byte_order_mark(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the bytes without a byte order mark of UTF-8, the first of them together, so that kinds show."""
     rest = iter(chunks)
     start = b""
@@ -73,23 +73,23 @@ def _unmarked(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _array(chunks: Iterable[bytes]) -> Iterator[Item]:
+def _read_array(chunks: Iterable[bytes]) -> Iterator[Item]:
     splitter = ArraySplitter()
     for chunk in chunks:
         for item in splitter.feed(chunk):
-            yield _item(f"item {item.number} (line {item.line})", item.content, item.length)
+            yield _parse_item(f"item {item.number} (line {item.line})", item.content, item.length)
     splitter.finish()
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[Item]:
+def _read_lines(chunks: Iterable[bytes]) -> Iterator[Item]:
     splitter = LineSplitter()
     for lines in chain((splitter.feed(chunk) for chunk in chunks), (splitter.finish(),)):
         for number, line, length in lines:
             if line and not line.isspace():
-                yield _item(f"line {number}", line, length)
+                yield _parse_item(f"line {number}", line, length)
 
 
-def _item(place: str, content: bytes, length: int) -> Item:
+def _parse_item(place: str, content: bytes, length: int) -> Item:
     if length > MAX_LINE_BYTES:
         return Item(place, None, f"is {length} bytes long; a row may have {MAX_LINE_BYTES}")
     try:
@@ -98,11 +98,11 @@ def _item(place: str, content: bytes, length: int) -> Item:
         return Item(place, None, str(error))
 
 
-def _decoded(chunks: Iterable[bytes]) -> Iterator[str]:
+def _decode_text(chunks: Iterable[bytes]) -> Iterator[str]:
     checker = TextChecker()
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        for chunk in _unmarked(chunks):
+        for chunk in _strip_byte_order_mark(chunks):
             checker.feed(chunk)
             yield decoder.decode(chunk)
         yield decoder.decode(b"", True)
@@ -124,28 +124,28 @@ class _Documents:
         """Yield the documents, and pieces of long ones, that this text completes."""
         *lines, self._tail = (self._tail + text).split("\n")
         for line in lines:
-            yield from self._line(line + "\n")
+            yield from self._add_line(line + "\n")
         if len(self._tail) > MAX_DOCUMENT_CHARACTERS:
             line, self._tail = self._tail, ""
-            yield from self._line(line)
+            yield from self._add_line(line)
 
     def finish(self) -> Iterator[str]:
         """Yield what is left."""
-        yield from self._line(self._tail)
-        yield from self._take()
+        yield from self._add_line(self._tail)
+        yield from self._take_document()
 
-    def _line(self, line: str) -> Iterator[str]:
+    def _add_line(self, line: str) -> Iterator[str]:
         if line.strip() == DOCUMENT_END:
             if self._lines:
                 self._lines[-1] = self._lines[-1].removesuffix("\n")
-            yield from self._take()
+            yield from self._take_document()
             return
         if self._characters + len(line) > MAX_DOCUMENT_CHARACTERS:
-            yield from self._take()
+            yield from self._take_document()
         self._lines.append(line)
         self._characters += len(line)
 
-    def _take(self) -> Iterator[str]:
+    def _take_document(self) -> Iterator[str]:
         text = "".join(self._lines)
         self._lines, self._characters = [], 0
         for start in range(0, len(text), MAX_DOCUMENT_CHARACTERS):

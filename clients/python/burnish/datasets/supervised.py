@@ -17,8 +17,8 @@ class SupervisedRows:
     name = "supervised"
     plain_text = False
 
-    def check(self, row: Row) -> list[str]:
-        """Return what is wrong with a row; see `RowFormat.check`."""
+    def check_row(self, row: Row) -> list[str]:
+        """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
         if "messages" in row:
             seen = check_messages("messages", row["messages"], problems)
@@ -30,8 +30,8 @@ class SupervisedRows:
         problems.extend(unknown_keys("", row, _KEYS))
         return problems
 
-    def plain(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain row, whose last message is the assistant's; see `RowFormat.plain`."""
+    def count_plain_strings(self, row: Row, texts: list[str]) -> int:
+        """Count the strings of a plain row that the assistant ends; see `RowFormat.count_plain_strings`."""
         strings, last = plain_messages(row.get("messages"), texts)
         return strings + 1 if len(row) == 1 and last == "assistant" else 0
 

@@ -33,12 +33,12 @@ class TextChecker:
         if len(self._start) < OTHER_FILE_BYTES:
             self._start += chunk[: OTHER_FILE_BYTES - len(self._start)]
         if self._problem is None and chunk:
-            self._check(chunk, final=False)
+            self._check_chunk(chunk, final=False)
 
     def finish(self) -> DatasetSummary:
         """Check what is left and return the outcome; call it once."""
         if self._problem is None:
-            self._check(b"", final=True)
+            self._check_chunk(b"", final=True)
         if self._problem is None and self._blank:
             self._problem = Problem(0, "there is no text in it")
         # What the start gives away says more than the first byte that is out of place.
@@ -48,7 +48,7 @@ class TextChecker:
             self._problem = Problem(1, "begins with a byte order mark: save the file as UTF-8 without BOM")
         return DatasetSummary(0, (self._problem,)) if self._problem else DatasetSummary(1)
 
-    def _check(self, chunk: bytes, *, final: bool) -> None:
+    def _check_chunk(self, chunk: bytes, *, final: bool) -> None:
         if b"\0" in chunk:
             line = self._line + chunk.count(b"\n", 0, chunk.index(0))
             self._problem = Problem(line, "has a NUL byte: remove it, or save the file as UTF-8")

@@ -18,7 +18,7 @@ from burnish.datasets.messages import (
     plain_messages,
     unknown_keys,
 )
-from burnish.datasets.wording import kind
+from burnish.datasets.wording import json_kind
 
 _INPUT_KEYS = frozenset({"messages", "tools", "parallel_tool_calls"})
 
@@ -29,7 +29,7 @@ def check_input(row: Row, problems: list[str]) -> Conversation:
         problems.append("input: is missing; a row needs an object with the prompt's messages")
         return Conversation()
     if not isinstance(row["input"], dict):
-        problems.append(f"input: must be an object with the prompt's messages, not {kind(row['input'])}")
+        problems.append(f"input: must be an object with the prompt's messages, not {json_kind(row['input'])}")
         return Conversation()
     prompt = cast("dict[str, Any]", row["input"])
     seen = check_prompt("input.", prompt, problems, missing="is missing; the prompt is a list of messages")
@@ -39,7 +39,7 @@ def check_input(row: Row, problems: list[str]) -> Conversation:
 
 
 def check_prompt(prefix: str, prompt: Row, problems: list[str], *, missing: str) -> Conversation:
-    """Check the `messages` of a prompt, whose place ends with `prefix`; they may not end with the assistant's."""
+    """Check the `messages` of a prompt; its place ends with `prefix`, and they may not end with the assistant's."""
     place, before = f"{prefix}messages", len(problems)
     if "messages" not in prompt:
         problems.append(f"{place}: {missing}")
@@ -69,7 +69,7 @@ def check_output(place: str, value: object, prompt: Conversation, problems: list
     """Check an output: the assistant's message, or several in turns with the user's. Return whether it is good."""
     before = len(problems)
     if not isinstance(value, list):
-        problems.append(f"{place}: must be a list of the assistant's messages, not {kind(value)}")
+        problems.append(f"{place}: must be a list of the assistant's messages, not {json_kind(value)}")
     elif not value:
         problems.append(f"{place}: is empty; an output needs at least one assistant message")
     else:
@@ -80,15 +80,17 @@ def check_output(place: str, value: object, prompt: Conversation, problems: list
 def check_reply(place: str, value: object, prompt: Conversation, problems: list[str]) -> bool:
     """Check a single message of the assistant after the prompt. Return whether it is good."""
     before = len(problems)
-    check_message(place, value, _after(prompt), problems)
+    check_message(place, value, _conversation_after(prompt), problems)
     if len(problems) == before and (role := cast("Row", value)["role"]) != "assistant":
         problems.append(f"{place}.role: is {role}; a response is the assistant's")
     return len(problems) == before
 
 
-def spoken(messages: list[Row]) -> list[tuple[str, str, bytes]]:
+def spoken_content(messages: list[Row]) -> list[tuple[str, str, bytes]]:
     """Return what good messages say, for comparing: role, text without space around it, calls."""
-    return [(message["role"], _text(message.get("content")).strip(), _calls(message)) for message in messages]
+    return [
+        (message["role"], _content_text(message.get("content")).strip(), _encode_calls(message)) for message in messages
+    ]
 
 
 def _check_end(place: str, messages: list[Row], problems: list[str]) -> None:
@@ -102,7 +104,7 @@ def _check_end(place: str, messages: list[Row], problems: list[str]) -> None:
 
 
 def _check_turns(place: str, messages: list[object], prompt: Conversation, problems: list[str]) -> None:
-    seen, before = _after(prompt), len(problems)
+    seen, before = _conversation_after(prompt), len(problems)
     for index, message in enumerate(messages):
         check_message(f"{place}[{index}]", message, seen, problems)
     if len(problems) > before:
@@ -121,14 +123,14 @@ def _check_turns(place: str, messages: list[object], prompt: Conversation, probl
         problems.append(f"{place}: every assistant message has weight 0; there would be nothing to learn")
 
 
-def _after(prompt: Conversation) -> Conversation:
+def _conversation_after(prompt: Conversation) -> Conversation:
     return Conversation(open_calls=set(prompt.open_calls), calls=set(prompt.calls))
 
 
-def _text(content: str | list[Row] | None) -> str:
+def _content_text(content: str | list[Row] | None) -> str:
     return "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
 
 
-def _calls(message: Row) -> bytes:
+def _encode_calls(message: Row) -> bytes:
     calls: list[Row] = message.get("tool_calls") or []
     return orjson.dumps([call["function"] for call in calls], option=orjson.OPT_SORT_KEYS)

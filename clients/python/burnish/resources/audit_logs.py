@@ -29,7 +29,7 @@ class AuditFilter(TypedDict, total=False):
 _NAMES = {"since": "effective_at[gte]", "until": "effective_at[lte]"}
 
 
-def _list(wanted: AuditFilter) -> Request[PageData[AuditLog]]:
+def _list_audit_logs_request(wanted: AuditFilter) -> Request[PageData[AuditLog]]:
     given = cast("dict[str, str | int | Sequence[str]]", wanted)
     params = {
         _NAMES.get(name, name if isinstance(value, (str, int)) else f"{name}[]"): value for name, value in given.items()
@@ -45,7 +45,7 @@ class AuditLogs:
 
     def list(self, **wanted: Unpack[AuditFilter]) -> Page[AuditLog]:
         """List the log's entries, the newest first."""
-        return Page(self._client, _list(wanted))
+        return Page(self._client, _list_audit_logs_request(wanted))
 
 
 class AsyncAuditLogs:
@@ -56,4 +56,4 @@ class AsyncAuditLogs:
 
     async def list(self, **wanted: Unpack[AuditFilter]) -> AsyncPage[AuditLog]:
         """List the log's entries, the newest first."""
-        return await AsyncPage[AuditLog].fetch(self._client, _list(wanted))
+        return await AsyncPage[AuditLog].fetch(self._client, _list_audit_logs_request(wanted))

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from typing_extensions import Unpack
 
 from burnish._chat_stream import AsyncChatStream, ChatStream
-from burnish._request import Request, parser_of, whole
+from burnish._request import Request, parser_of, whole_response
 from burnish._transport import AsyncTransport, Transport
 from burnish.chat_schemas import ChatCompletion, CreateChatCompletion
 
@@ -19,25 +19,27 @@ _ANSWER_SECONDS = 600.0
 """How long the server may be silent: it may load the model first, and without `stream` says nothing till the end."""
 
 
-def _body(arguments: CreateChatCompletion) -> dict[str, Any]:
+def _completion_body(arguments: CreateChatCompletion) -> dict[str, Any]:
     body = {name: value for name, value in arguments.items() if value is not None and name != "extra_body"}
-    body["messages"] = [_plain(message) for message in arguments["messages"]]
+    body["messages"] = [_plain_message(message) for message in arguments["messages"]]
     return body | (arguments.get("extra_body") or {})
 
 
-def _plain(message: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
+def _plain_message(message: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
     return message.model_dump(mode="json", exclude_none=True) if isinstance(message, BaseModel) else dict(message)
 
 
-def _create(arguments: CreateChatCompletion) -> Request[ChatCompletion]:
-    body = _body(arguments)
+def _create_completion_request(arguments: CreateChatCompletion) -> Request[ChatCompletion]:
+    body = _completion_body(arguments)
     return Request("POST", _PATH, parser_of(ChatCompletion), json=body, read_timeout=_ANSWER_SECONDS)
 
 
-def _stream(arguments: CreateChatCompletion) -> Request[httpx.Response]:
-    body = {**_body(arguments), "stream": True}
+def _stream_completion_request(arguments: CreateChatCompletion) -> Request[httpx.Response]:
+    body = {**_completion_body(arguments), "stream": True}
     headers = {"Accept": "text/event-stream"}
-    return Request("POST", _PATH, whole, headers=headers, json=body, streamed=True, read_timeout=_ANSWER_SECONDS)
+    return Request(
+        "POST", _PATH, whole_response, headers=headers, json=body, streamed=True, read_timeout=_ANSWER_SECONDS
+    )
 
 
 class Completions:
@@ -61,11 +63,11 @@ class Completions:
         """Answer a conversation; the arguments are those of `burnish.chat_schemas.CreateChatCompletion`.
 
         With `stream`, returns an iterator over chunks. Raises APIError, NotFoundError for an unknown model, and
-        RateLimitError where too many conversations wait.
+        RateLimitError if too many conversations wait.
         """
         if stream:
-            return ChatStream(self._client, _stream(arguments))
-        return self._client.send(_create(arguments))
+            return ChatStream(self._client, _stream_completion_request(arguments))
+        return self._client.send(_create_completion_request(arguments))
 
 
 class AsyncCompletions:
@@ -92,8 +94,8 @@ class AsyncCompletions:
     ) -> ChatCompletion | AsyncChatStream:
         """Answer a conversation, whole or as an asynchronous iterator over chunks."""
         if stream:
-            return await AsyncChatStream.open(self._client, _stream(arguments))
-        return await self._client.send(_create(arguments))
+            return await AsyncChatStream.open(self._client, _stream_completion_request(arguments))
+        return await self._client.send(_create_completion_request(arguments))
 
 
 class Chat:

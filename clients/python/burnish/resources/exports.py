@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import httpx
 
-from burnish._download import Download, filename_of, place, require_absent
+from burnish._download import Download, filename_of, require_absent, target_path
 from burnish._pages import AsyncPage, Page
-from burnish._request import Request, creating, parser_of, query, segment, whole
+from burnish._request import Request, idempotency_headers, parser_of, path_segment, query_params, whole_response
 from burnish._transport import AsyncTransport, Finish, Transport
 from burnish._upload import Progress
 from burnish.errors import ExportFailed, WaitTimeoutError
@@ -26,11 +26,11 @@ _POLL_SECONDS = 0.5
 _LONGEST_POLL_SECONDS = 5.0
 
 
-def _path(model: str, *rest: str) -> str:
-    return "/".join(("/models", segment(model), "exports", *rest))
+def _exports_path(model: str, *rest: str) -> str:
+    return "/".join(("/models", path_segment(model), "exports", *rest))
 
 
-def _create(
+def _create_export_request(
     model: str, kind: Format, precision: Precision | None, expires_after: int | None, key: str | None
 ) -> Request[ModelExport]:
     body: dict[str, Any] = {"format": kind}
@@ -38,32 +38,36 @@ def _create(
         body["precision"] = precision
     if expires_after is not None:
         body["expires_after"] = {"anchor": "created_at", "seconds": expires_after}
-    return Request("POST", _path(model), parser_of(ModelExport), headers=creating(key), json=body)
+    return Request("POST", _exports_path(model), parser_of(ModelExport), headers=idempotency_headers(key), json=body)
 
 
-def _list(model: str, after: str | None, limit: int | None) -> Request[PageData[ModelExport]]:
-    return Request("GET", _path(model), parser_of(PageData[ModelExport]), params=query(after=after, limit=limit))
+def _list_exports_request(model: str, after: str | None, limit: int | None) -> Request[PageData[ModelExport]]:
+    return Request(
+        "GET", _exports_path(model), parser_of(PageData[ModelExport]), params=query_params(after=after, limit=limit)
+    )
 
 
-def _retrieve(model: str, export_id: str) -> Request[ModelExport]:
-    return Request("GET", _path(model, segment(export_id)), parser_of(ModelExport))
+def _retrieve_export_request(model: str, export_id: str) -> Request[ModelExport]:
+    return Request("GET", _exports_path(model, path_segment(export_id)), parser_of(ModelExport))
 
 
-def _delete(model: str, export_id: str) -> Request[Deleted]:
-    return Request("DELETE", _path(model, segment(export_id)), parser_of(Deleted))
+def _delete_export_request(model: str, export_id: str) -> Request[Deleted]:
+    return Request("DELETE", _exports_path(model, path_segment(export_id)), parser_of(Deleted))
 
 
-def _content(model: str, export_id: str) -> Request[httpx.Response]:
+def _export_content_request(model: str, export_id: str) -> Request[httpx.Response]:
     # Content-Digest is over the bytes as sent: no compression on the way.
     headers = {"Accept-Encoding": "identity"}
-    return Request("GET", _path(model, segment(export_id), "content"), whole, headers=headers, streamed=True)
+    return Request(
+        "GET", _exports_path(model, path_segment(export_id), "content"), whole_response, headers=headers, streamed=True
+    )
 
 
-def _download(
+def _prepare_export_download(
     export: ModelExport, path: str | os.PathLike[str], extract: bool, on_progress: Progress | None
 ) -> tuple[Download, Finish]:
     if not extract:
-        file = place(path, filename_of(export.filename, ""))
+        file = target_path(path, filename_of(export.filename, ""))
         return Download(file, digest_required=True, on_progress=on_progress), Download.finish
     if export.format == "gguf":
         raise ValueError("A GGUF export is one file: there is nothing to extract.")
@@ -72,7 +76,7 @@ def _download(
     return Download(folder, digest_required=True, on_progress=on_progress), Download.finish_extracted
 
 
-class _Wait:
+class _ExportWait:
     """How long to wait for an export, and how often to look."""
 
     def __init__(self, timeout: float | None, on_status: OnStatus | None) -> None:
@@ -80,7 +84,7 @@ class _Wait:
         self._on_status = on_status
         self._pause = _POLL_SECONDS
 
-    def over(self, export: ModelExport) -> bool:
+    def is_ready(self, export: ModelExport) -> bool:
         """Tell whether the export is ready. Raises ExportFailed, WaitTimeoutError."""
         if self._on_status:
             self._on_status(export)
@@ -92,7 +96,7 @@ class _Wait:
             raise WaitTimeoutError(f"The export {export.id} is still {export.status}; it goes on.")
         return False
 
-    def pause(self) -> float:
+    def next_pause(self) -> float:
         """Return the seconds until the next look, each time a little more."""
         seconds, self._pause = self._pause, min(self._pause * 1.5, _LONGEST_POLL_SECONDS)
         return seconds if self._deadline is None else max(0.0, min(seconds, self._deadline - time.monotonic()))
@@ -117,19 +121,19 @@ class Exports:
 
         Without a `precision` merged weights come in bf16 and GGUF in f16; an adapter has none.
         """
-        return self._client.send(_create(model, format, precision, expires_after, idempotency_key))
+        return self._client.send(_create_export_request(model, format, precision, expires_after, idempotency_key))
 
     def list(self, model: str, *, after: str | None = None, limit: int | None = None) -> Page[ModelExport]:
         """List a model's exports, newest first."""
-        return Page(self._client, _list(model, after, limit))
+        return Page(self._client, _list_exports_request(model, after, limit))
 
     def retrieve(self, model: str, export_id: str) -> ModelExport:
         """Return an export as it is now."""
-        return self._client.send(_retrieve(model, export_id))
+        return self._client.send(_retrieve_export_request(model, export_id))
 
     def delete(self, model: str, export_id: str) -> Deleted:
         """Delete an export, or end the making of it."""
-        return self._client.send(_delete(model, export_id))
+        return self._client.send(_delete_export_request(model, export_id))
 
     def wait(
         self, model: str, export_id: str, *, timeout: float | None = None, on_status: OnStatus | None = None
@@ -138,9 +142,9 @@ class Exports:
 
         Raises ExportFailed, WaitTimeoutError.
         """
-        wait = _Wait(timeout, on_status)
-        while not wait.over(export := self.retrieve(model, export_id)):
-            self._client.sleep(wait.pause())
+        wait = _ExportWait(timeout, on_status)
+        while not wait.is_ready(export := self.retrieve(model, export_id)):
+            self._client.sleep(wait.next_pause())
         return export
 
     def create_and_wait(
@@ -169,11 +173,11 @@ class Exports:
         """Download a ready export to `path` (a file or a folder), or unpack its zip as the new folder `path`.
 
         The bytes are checked against the server's SHA-256. Returns the path written.
-        Raises ConflictError where it is not ready, DownloadCorrupt, FileExistsError, ValueError.
+        Raises ConflictError if it is not ready, DownloadCorrupt, FileExistsError, ValueError.
         """
-        download, finish = _download(self.retrieve(model, export_id), path, extract, on_progress)
+        download, finish = _prepare_export_download(self.retrieve(model, export_id), path, extract, on_progress)
         with download as target:
-            return self._client.download(_content(model, export_id), target, finish)
+            return self._client.download(_export_content_request(model, export_id), target, finish)
 
 
 class AsyncExports:
@@ -192,27 +196,27 @@ class AsyncExports:
         idempotency_key: str | None = None,
     ) -> ModelExport:
         """Ask for an export."""
-        return await self._client.send(_create(model, format, precision, expires_after, idempotency_key))
+        return await self._client.send(_create_export_request(model, format, precision, expires_after, idempotency_key))
 
     async def list(self, model: str, *, after: str | None = None, limit: int | None = None) -> AsyncPage[ModelExport]:
         """List a model's exports, newest first."""
-        return await AsyncPage[ModelExport].fetch(self._client, _list(model, after, limit))
+        return await AsyncPage[ModelExport].fetch(self._client, _list_exports_request(model, after, limit))
 
     async def retrieve(self, model: str, export_id: str) -> ModelExport:
         """Return an export as it is now."""
-        return await self._client.send(_retrieve(model, export_id))
+        return await self._client.send(_retrieve_export_request(model, export_id))
 
     async def delete(self, model: str, export_id: str) -> Deleted:
         """Delete an export, or end the making of it."""
-        return await self._client.send(_delete(model, export_id))
+        return await self._client.send(_delete_export_request(model, export_id))
 
     async def wait(
         self, model: str, export_id: str, *, timeout: float | None = None, on_status: OnStatus | None = None
     ) -> ModelExport:
         """Wait until an export is ready and return it."""
-        wait = _Wait(timeout, on_status)
-        while not wait.over(export := await self.retrieve(model, export_id)):
-            await self._client.sleep(wait.pause())
+        wait = _ExportWait(timeout, on_status)
+        while not wait.is_ready(export := await self.retrieve(model, export_id)):
+            await self._client.sleep(wait.next_pause())
         return export
 
     async def create_and_wait(
@@ -239,6 +243,6 @@ class AsyncExports:
         on_progress: Progress | None = None,
     ) -> Path:
         """Download a ready export, as it is or unpacked."""
-        download, finish = _download(await self.retrieve(model, export_id), path, extract, on_progress)
+        download, finish = _prepare_export_download(await self.retrieve(model, export_id), path, extract, on_progress)
         with download as target:
-            return await self._client.download(_content(model, export_id), target, finish)
+            return await self._client.download(_export_content_request(model, export_id), target, finish)

@@ -9,45 +9,55 @@ from pathlib import Path
 import httpx
 from anyio.to_thread import run_sync
 
-from burnish._download import Download, filename_of, place
+from burnish._download import Download, filename_of, target_path
 from burnish._pages import AsyncPage, Page
 from burnish._parts import IN_PARTS_FROM
-from burnish._request import Request, content, creating, parser_of, query, segment, whole
+from burnish._request import (
+    Request,
+    idempotency_headers,
+    parser_of,
+    path_segment,
+    query_params,
+    response_content,
+    whole_response,
+)
 from burnish._transport import AsyncTransport, Transport
-from burnish._upload import FileContent, Progress, Upload
+from burnish._upload import FileContent, Progress, UploadReader
 from burnish.resources.uploads import AsyncUploads, Uploads
 from burnish.schemas import Deleted, File, PageData
 
 
-def _create(upload: Upload, purpose: str, idempotency_key: str | None) -> Request[File]:
-    headers = creating(idempotency_key)
+def _create_file_request(upload: UploadReader, purpose: str, idempotency_key: str | None) -> Request[File]:
+    headers = idempotency_headers(idempotency_key)
     return Request("POST", "/files", parser_of(File), headers=headers, form={"purpose": purpose}, upload=upload)
 
 
-def _list(purpose: str | None, after: str | None, limit: int | None, order: str | None) -> Request[PageData[File]]:
-    params = query(purpose=purpose, after=after, limit=limit, order=order)
+def _list_files_request(
+    purpose: str | None, after: str | None, limit: int | None, order: str | None
+) -> Request[PageData[File]]:
+    params = query_params(purpose=purpose, after=after, limit=limit, order=order)
     return Request("GET", "/files", parser_of(PageData[File]), params=params)
 
 
-def _retrieve(file_id: str) -> Request[File]:
-    return Request("GET", f"/files/{segment(file_id)}", parser_of(File))
+def _retrieve_file_request(file_id: str) -> Request[File]:
+    return Request("GET", f"/files/{path_segment(file_id)}", parser_of(File))
 
 
-def _content(file_id: str) -> Request[bytes]:
-    return Request("GET", f"/files/{segment(file_id)}/content", content)
+def _file_content_request(file_id: str) -> Request[bytes]:
+    return Request("GET", f"/files/{path_segment(file_id)}/content", response_content)
 
 
-def _download(file_id: str) -> Request[httpx.Response]:
+def _download_file_request(file_id: str) -> Request[httpx.Response]:
     headers = {"Accept-Encoding": "identity"}
-    return Request("GET", f"/files/{segment(file_id)}/content", whole, headers=headers, streamed=True)
+    return Request("GET", f"/files/{path_segment(file_id)}/content", whole_response, headers=headers, streamed=True)
 
 
-def _target(file_id: str, path: str | os.PathLike[str], on_progress: Progress | None) -> Download:
-    return Download(place(path, filename_of(file_id, "")), digest_required=False, on_progress=on_progress)
+def _download_target(file_id: str, path: str | os.PathLike[str], on_progress: Progress | None) -> Download:
+    return Download(target_path(path, filename_of(file_id, "")), digest_required=False, on_progress=on_progress)
 
 
-def _delete(file_id: str) -> Request[Deleted]:
-    return Request("DELETE", f"/files/{segment(file_id)}", parser_of(Deleted))
+def _delete_file_request(file_id: str) -> Request[Deleted]:
+    return Request("DELETE", f"/files/{path_segment(file_id)}", parser_of(Deleted))
 
 
 class Files:
@@ -71,10 +81,10 @@ class Files:
         A file of 64 MiB or more goes in parts, each tried again by itself. Raises UploadError, APIError, and
         UploadInterrupted with what is needed to go on.
         """
-        with Upload(file=file, filename=filename, on_progress=on_progress) as upload:
+        with UploadReader(file=file, filename=filename, on_progress=on_progress) as upload:
             if (upload.size or 0) >= IN_PARTS_FROM:
                 return self._uploads.start(upload, purpose=purpose, idempotency_key=idempotency_key)
-            return self._client.send(_create(upload, purpose, idempotency_key))
+            return self._client.send(_create_file_request(upload, purpose, idempotency_key))
 
     def list(
         self,
@@ -85,24 +95,24 @@ class Files:
         order: str | None = None,
     ) -> Page[File]:
         """List files, newest first; `limit` is a page's size, iterating goes through all pages."""
-        return Page(self._client, _list(purpose, after, limit, order))
+        return Page(self._client, _list_files_request(purpose, after, limit, order))
 
     def retrieve(self, file_id: str) -> File:
         """Return one file's facts."""
-        return self._client.send(_retrieve(file_id))
+        return self._client.send(_retrieve_file_request(file_id))
 
     def content(self, file_id: str) -> bytes:
         """Return a file's bytes, all in memory; `download` is for large ones."""
-        return self._client.send(_content(file_id))
+        return self._client.send(_file_content_request(file_id))
 
     def download(self, file_id: str, path: str | os.PathLike[str], *, on_progress: Progress | None = None) -> Path:
-        """Write a file's bytes to `path` (a file or a folder), checked where the server states a hash."""
-        with _target(file_id, path, on_progress) as target:
-            return self._client.download(_download(file_id), target, Download.finish)
+        """Write a file's bytes to `path` (a file or a folder), checked if the server states a hash."""
+        with _download_target(file_id, path, on_progress) as target:
+            return self._client.download(_download_file_request(file_id), target, Download.finish)
 
     def delete(self, file_id: str) -> Deleted:
-        """Delete a file. Raises ConflictError where a job needs it."""
-        return self._client.send(_delete(file_id))
+        """Delete a file. Raises ConflictError if a job needs it."""
+        return self._client.send(_delete_file_request(file_id))
 
 
 class AsyncFiles:
@@ -122,11 +132,11 @@ class AsyncFiles:
         idempotency_key: str | None = None,
     ) -> File:
         """Upload a file."""
-        make = partial(Upload, file=file, filename=filename, on_progress=on_progress)
+        make = partial(UploadReader, file=file, filename=filename, on_progress=on_progress)
         with await run_sync(make) as upload:
             if (upload.size or 0) >= IN_PARTS_FROM:
                 return await self._uploads.start(upload, purpose=purpose, idempotency_key=idempotency_key)
-            return await self._client.send(_create(upload, purpose, idempotency_key))
+            return await self._client.send(_create_file_request(upload, purpose, idempotency_key))
 
     async def list(
         self,
@@ -137,23 +147,23 @@ class AsyncFiles:
         order: str | None = None,
     ) -> AsyncPage[File]:
         """List files."""
-        return await AsyncPage[File].fetch(self._client, _list(purpose, after, limit, order))
+        return await AsyncPage[File].fetch(self._client, _list_files_request(purpose, after, limit, order))
 
     async def retrieve(self, file_id: str) -> File:
         """Return one file's facts."""
-        return await self._client.send(_retrieve(file_id))
+        return await self._client.send(_retrieve_file_request(file_id))
 
     async def content(self, file_id: str) -> bytes:
         """Return a file's bytes."""
-        return await self._client.send(_content(file_id))
+        return await self._client.send(_file_content_request(file_id))
 
     async def download(
         self, file_id: str, path: str | os.PathLike[str], *, on_progress: Progress | None = None
     ) -> Path:
         """Write a file's bytes to `path`."""
-        with _target(file_id, path, on_progress) as target:
-            return await self._client.download(_download(file_id), target, Download.finish)
+        with _download_target(file_id, path, on_progress) as target:
+            return await self._client.download(_download_file_request(file_id), target, Download.finish)
 
     async def delete(self, file_id: str) -> Deleted:
         """Delete a file."""
-        return await self._client.send(_delete(file_id))
+        return await self._client.send(_delete_file_request(file_id))

@@ -14,14 +14,16 @@ _ANSWER_SECONDS = 600.0
 """How long the server may be silent: a model that grades may have to be loaded first."""
 
 
-def _run(grader: Grader | Mapping[str, Any], model_sample: str, item: Mapping[str, Any] | None) -> Request[GraderRun]:
+def _run_grader_request(
+    grader: Grader | Mapping[str, Any], model_sample: str, item: Mapping[str, Any] | None
+) -> Request[GraderRun]:
     body: dict[str, Any] = {"grader": grader, "model_sample": model_sample}
     if item is not None:
         body["item"] = item
     return Request("POST", f"{_PATH}/run", parser_of(GraderRun), json=body, read_timeout=_ANSWER_SECONDS)
 
 
-def _validate(grader: Grader | Mapping[str, Any]) -> Request[GraderValidation]:
+def _validate_grader_request(grader: Grader | Mapping[str, Any]) -> Request[GraderValidation]:
     body = {"grader": grader}
     return Request("POST", f"{_PATH}/validate", parser_of(GraderValidation), json=body, read_timeout=_ANSWER_SECONDS)
 
@@ -39,11 +41,11 @@ class Graders:
 
         What goes wrong in grading raises nothing: the reward is 0 then, and `metadata.errors` says why.
         """
-        return self._client.send(_run(grader, model_sample, item))
+        return self._client.send(_run_grader_request(grader, model_sample, item))
 
     def validate(self, *, grader: Grader | Mapping[str, Any]) -> GraderValidation:
         """Check a grader without running it. Raises APIError, such as BadRequestError."""
-        return self._client.send(_validate(grader))
+        return self._client.send(_validate_grader_request(grader))
 
 
 class AsyncGraders:
@@ -56,8 +58,8 @@ class AsyncGraders:
         self, *, grader: Grader | Mapping[str, Any], model_sample: str, item: Mapping[str, Any] | None = None
     ) -> GraderRun:
         """Grade one answer, `model_sample`, to a row, `item`."""
-        return await self._client.send(_run(grader, model_sample, item))
+        return await self._client.send(_run_grader_request(grader, model_sample, item))
 
     async def validate(self, *, grader: Grader | Mapping[str, Any]) -> GraderValidation:
         """Check a grader without running it."""
-        return await self._client.send(_validate(grader))
+        return await self._client.send(_validate_grader_request(grader))

@@ -31,7 +31,7 @@ class Jobs:
 
     def create(self, **arguments: Unpack[CreateJob]) -> Job:
         """Order a training run. The arguments are those of `burnish.job_arguments.CreateJob`."""
-        return self._client.send(requests.create(arguments))
+        return self._client.send(requests.create_job_request(arguments))
 
     def create_and_wait(
         self,
@@ -52,47 +52,47 @@ class Jobs:
     def preview(self, *, rows: int | None = None, **arguments: Unpack[CreateJob]) -> JobPreview:
         """Tell what such a job would come to, with `rows` of its rows as tokens; nothing is created.
 
-        The arguments are those of `create`. Takes some seconds. Raises BadRequestError where the job would fail.
+        The arguments are those of `create`. Takes some seconds. Raises BadRequestError if the job would fail.
         """
-        return self._client.send(requests.preview(arguments, rows))
+        return self._client.send(requests.preview_job_request(arguments, rows))
 
     def list(
         self, *, after: str | None = None, limit: int | None = None, metadata: dict[str, str] | None = None
     ) -> Page[Job]:
         """List jobs, newest first; `metadata` keeps those that have all its pairs."""
-        return Page(self._client, requests.list_(after, limit, metadata))
+        return Page(self._client, requests.list_jobs_request(after, limit, metadata))
 
     def retrieve(self, job_id: str) -> Job:
         """Return a job as it is now."""
-        return self._client.send(requests.retrieve(job_id))
+        return self._client.send(requests.retrieve_job_request(job_id))
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job. Raises ConflictError or BadRequestError where it has ended already."""
-        return self._client.send(requests.change(job_id, "cancel"))
+        """Stop a job. Raises ConflictError or BadRequestError if it has ended already."""
+        return self._client.send(requests.change_job_request(job_id, "cancel"))
 
     def pause(self, job_id: str) -> Job:
         """Pause a job. A running one keeps a checkpoint first; until then `pause_requested` is true."""
-        return self._client.send(requests.change(job_id, "pause"))
+        return self._client.send(requests.change_job_request(job_id, "pause"))
 
     def resume(self, job_id: str) -> Job:
-        """Let a paused job go on from its last checkpoint."""
-        return self._client.send(requests.change(job_id, "resume"))
+        """Continue a paused job from its last checkpoint."""
+        return self._client.send(requests.change_job_request(job_id, "resume"))
 
     def delete(self, job_id: str) -> Deleted:
         """Delete an ended job with its events, checkpoints, results and model. Raises ConflictError."""
-        return self._client.send(requests.delete(job_id))
+        return self._client.send(requests.delete_job_request(job_id))
 
     def events(self, job_id: str, *, after: str | None = None, limit: int | None = None) -> Page[JobEvent]:
         """List a job's events, newest first; `stream` gives them as they happen."""
-        return Page(self._client, requests.events(job_id, after, limit))
+        return Page(self._client, requests.list_events_request(job_id, after, limit))
 
     def checkpoints(self, job_id: str, *, after: str | None = None, limit: int | None = None) -> Page[Checkpoint]:
         """List a job's checkpoints, newest first."""
-        return Page(self._client, requests.checkpoints(job_id, after, limit))
+        return Page(self._client, requests.list_checkpoints_request(job_id, after, limit))
 
     def stream(self, job_id: str) -> JobStream:
         """Follow a job from its first event until it has ended, over lost connections too."""
-        return JobStream(self._client, requests.feed(self._client, job_id))
+        return JobStream(self._client, requests.make_event_feed(self._client, job_id))
 
     def wait(
         self,
@@ -107,19 +107,19 @@ class Jobs:
         `timeout` is in seconds, looked at whenever the server sends something (at least a keep-alive).
         Raises JobFailed unless the job succeeded or `raise_on_failure` is False; WaitTimeoutError.
         """
-        with JobStream(self._client, requests.feed(self._client, job_id, timeout)) as stream:
+        with JobStream(self._client, requests.make_event_feed(self._client, job_id, timeout)) as stream:
             for event in stream:
                 if on_event:
                     on_event(event)
-        return requests.outcome(stream.job, raise_on_failure)
+        return requests.check_outcome(stream.job, raise_on_failure)
 
     def report(self, job_id: str) -> dict[str, Any]:
         """Return a job's report: what was trained on what, and how well. Raises NotFoundError too early."""
-        return self._client.send(requests.report(job_id))
+        return self._client.send(requests.report_request(job_id))
 
     def report_html(self, job_id: str) -> str:
         """Return the report as one self-contained HTML page."""
-        return self._client.send(requests.report_html(job_id)).decode("utf-8")
+        return self._client.send(requests.report_html_request(job_id)).decode("utf-8")
 
     def download_adapter(
         self,
@@ -132,11 +132,11 @@ class Jobs:
         """Download the adapter as a zip to `path` (a file or a folder), or unpacked as the folder `path`.
 
         The bytes are checked against the server's SHA-256, unpacked files against the archive's manifest.
-        Returns the path written. Raises DownloadCorrupt, FileExistsError where the folder is not empty.
+        Returns the path written. Raises DownloadCorrupt, FileExistsError if the folder is not empty.
         """
-        download, finish = requests.download(job_id, "adapter", path, extract, on_progress)
+        download, finish = requests.prepare_result_download(job_id, "adapter", path, extract, on_progress)
         with download as target:
-            return self._client.download(requests.result(job_id, "adapter"), target, finish)
+            return self._client.download(requests.download_result_request(job_id, "adapter"), target, finish)
 
     def download_model(
         self,
@@ -147,9 +147,9 @@ class Jobs:
         on_progress: Progress | None = None,
     ) -> Path:
         """Download the whole model of a job that trained all weights; like `download_adapter` otherwise."""
-        download, finish = requests.download(job_id, "model", path, extract, on_progress)
+        download, finish = requests.prepare_result_download(job_id, "model", path, extract, on_progress)
         with download as target:
-            return self._client.download(requests.result(job_id, "model"), target, finish)
+            return self._client.download(requests.download_result_request(job_id, "model"), target, finish)
 
 
 class AsyncJobs:
@@ -160,7 +160,7 @@ class AsyncJobs:
 
     async def create(self, **arguments: Unpack[CreateJob]) -> Job:
         """Order a training run."""
-        return await self._client.send(requests.create(arguments))
+        return await self._client.send(requests.create_job_request(arguments))
 
     async def create_and_wait(
         self,
@@ -176,47 +176,47 @@ class AsyncJobs:
 
     async def preview(self, *, rows: int | None = None, **arguments: Unpack[CreateJob]) -> JobPreview:
         """Tell what such a job would come to; nothing is created."""
-        return await self._client.send(requests.preview(arguments, rows))
+        return await self._client.send(requests.preview_job_request(arguments, rows))
 
     async def list(
         self, *, after: str | None = None, limit: int | None = None, metadata: dict[str, str] | None = None
     ) -> AsyncPage[Job]:
         """List jobs."""
-        return await AsyncPage[Job].fetch(self._client, requests.list_(after, limit, metadata))
+        return await AsyncPage[Job].fetch(self._client, requests.list_jobs_request(after, limit, metadata))
 
     async def retrieve(self, job_id: str) -> Job:
         """Return a job as it is now."""
-        return await self._client.send(requests.retrieve(job_id))
+        return await self._client.send(requests.retrieve_job_request(job_id))
 
     async def cancel(self, job_id: str) -> Job:
         """Stop a job."""
-        return await self._client.send(requests.change(job_id, "cancel"))
+        return await self._client.send(requests.change_job_request(job_id, "cancel"))
 
     async def pause(self, job_id: str) -> Job:
         """Pause a job. A running one keeps a checkpoint first; until then `pause_requested` is true."""
-        return await self._client.send(requests.change(job_id, "pause"))
+        return await self._client.send(requests.change_job_request(job_id, "pause"))
 
     async def resume(self, job_id: str) -> Job:
-        """Let a paused job go on from its last checkpoint."""
-        return await self._client.send(requests.change(job_id, "resume"))
+        """Continue a paused job from its last checkpoint."""
+        return await self._client.send(requests.change_job_request(job_id, "resume"))
 
     async def delete(self, job_id: str) -> Deleted:
         """Delete an ended job with its events, checkpoints, results and model. Raises ConflictError."""
-        return await self._client.send(requests.delete(job_id))
+        return await self._client.send(requests.delete_job_request(job_id))
 
     async def events(self, job_id: str, *, after: str | None = None, limit: int | None = None) -> AsyncPage[JobEvent]:
         """List a job's events."""
-        return await AsyncPage[JobEvent].fetch(self._client, requests.events(job_id, after, limit))
+        return await AsyncPage[JobEvent].fetch(self._client, requests.list_events_request(job_id, after, limit))
 
     async def checkpoints(
         self, job_id: str, *, after: str | None = None, limit: int | None = None
     ) -> AsyncPage[Checkpoint]:
         """List a job's checkpoints."""
-        return await AsyncPage[Checkpoint].fetch(self._client, requests.checkpoints(job_id, after, limit))
+        return await AsyncPage[Checkpoint].fetch(self._client, requests.list_checkpoints_request(job_id, after, limit))
 
     def stream(self, job_id: str) -> AsyncJobStream:
         """Follow a job until it has ended."""
-        return AsyncJobStream(self._client, requests.feed(self._client, job_id))
+        return AsyncJobStream(self._client, requests.make_event_feed(self._client, job_id))
 
     async def wait(
         self,
@@ -227,19 +227,19 @@ class AsyncJobs:
         raise_on_failure: bool = True,
     ) -> Job:
         """Wait until a job has ended and return it."""
-        async with AsyncJobStream(self._client, requests.feed(self._client, job_id, timeout)) as stream:
+        async with AsyncJobStream(self._client, requests.make_event_feed(self._client, job_id, timeout)) as stream:
             async for event in stream:
                 if on_event:
                     on_event(event)
-        return requests.outcome(stream.job, raise_on_failure)
+        return requests.check_outcome(stream.job, raise_on_failure)
 
     async def report(self, job_id: str) -> dict[str, Any]:
         """Return a job's report."""
-        return await self._client.send(requests.report(job_id))
+        return await self._client.send(requests.report_request(job_id))
 
     async def report_html(self, job_id: str) -> str:
         """Return the report as one self-contained HTML page."""
-        return (await self._client.send(requests.report_html(job_id))).decode("utf-8")
+        return (await self._client.send(requests.report_html_request(job_id))).decode("utf-8")
 
     async def download_adapter(
         self,
@@ -250,9 +250,9 @@ class AsyncJobs:
         on_progress: Progress | None = None,
     ) -> Path:
         """Download the adapter, as a zip or unpacked."""
-        download, finish = requests.download(job_id, "adapter", path, extract, on_progress)
+        download, finish = requests.prepare_result_download(job_id, "adapter", path, extract, on_progress)
         with download as target:
-            return await self._client.download(requests.result(job_id, "adapter"), target, finish)
+            return await self._client.download(requests.download_result_request(job_id, "adapter"), target, finish)
 
     async def download_model(
         self,
@@ -263,9 +263,9 @@ class AsyncJobs:
         on_progress: Progress | None = None,
     ) -> Path:
         """Download the whole model of a job that trained all weights, as a zip or unpacked."""
-        download, finish = requests.download(job_id, "model", path, extract, on_progress)
+        download, finish = requests.prepare_result_download(job_id, "model", path, extract, on_progress)
         with download as target:
-            return await self._client.download(requests.result(job_id, "model"), target, finish)
+            return await self._client.download(requests.download_result_request(job_id, "model"), target, finish)
 
 
 class FineTuning:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from burnish._request import Request, parser_of, segment
+from burnish._request import Request, parser_of, path_segment
 from burnish.schemas import ProjectLimits
 
 Limit = int | Literal["default"] | None
@@ -26,16 +26,16 @@ class LimitChanges(TypedDict, total=False):
 OWN = Request("GET", "/limits", parser_of(ProjectLimits))
 
 
-def retrieve(project_id: str) -> Request[ProjectLimits]:
+def retrieve_limits_request(project_id: str) -> Request[ProjectLimits]:
     """Ask for a project's limits."""
-    return Request("GET", _path(project_id), parser_of(ProjectLimits))
+    return Request("GET", _limits_path(project_id), parser_of(ProjectLimits))
 
 
-def update(project_id: str, changes: LimitChanges) -> Request[ProjectLimits]:
+def update_limits_request(project_id: str, changes: LimitChanges) -> Request[ProjectLimits]:
     """Set a project's limits."""
     body: dict[str, Any] = dict(changes)
-    return Request("POST", _path(project_id), parser_of(ProjectLimits), json=body)
+    return Request("POST", _limits_path(project_id), parser_of(ProjectLimits), json=body)
 
 
-def _path(project_id: str) -> str:
-    return f"/organization/projects/{segment(project_id)}/limits"
+def _limits_path(project_id: str) -> str:
+    return f"/organization/projects/{path_segment(project_id)}/limits"

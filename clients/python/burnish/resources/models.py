@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from burnish._pages import AsyncPage, Page
-from burnish._request import Request, parser_of, segment
+from burnish._request import Request, parser_of, path_segment
 from burnish._transport import AsyncTransport, Transport
 from burnish.resources.exports import AsyncExports, Exports
 from burnish.schemas import Deleted, Model, PageData
@@ -11,12 +11,12 @@ from burnish.schemas import Deleted, Model, PageData
 _LIST = Request("GET", "/models", parser_of(PageData[Model]))
 
 
-def _retrieve(model: str) -> Request[Model]:
-    return Request("GET", f"/models/{segment(model)}", parser_of(Model))
+def _retrieve_model_request(model: str) -> Request[Model]:
+    return Request("GET", f"/models/{path_segment(model)}", parser_of(Model))
 
 
-def _delete(model: str) -> Request[Deleted]:
-    return Request("DELETE", f"/models/{segment(model)}", parser_of(Deleted))
+def _delete_model_request(model: str) -> Request[Deleted]:
+    return Request("DELETE", f"/models/{path_segment(model)}", parser_of(Deleted))
 
 
 class Models:
@@ -32,11 +32,11 @@ class Models:
 
     def retrieve(self, model: str) -> Model:
         """Return one model's facts."""
-        return self._client.send(_retrieve(model))
+        return self._client.send(_retrieve_model_request(model))
 
     def delete(self, model: str) -> Deleted:
         """Delete the outcome of a job; bases stay."""
-        return self._client.send(_delete(model))
+        return self._client.send(_delete_model_request(model))
 
 
 class AsyncModels:
@@ -52,8 +52,8 @@ class AsyncModels:
 
     async def retrieve(self, model: str) -> Model:
         """Return one model's facts."""
-        return await self._client.send(_retrieve(model))
+        return await self._client.send(_retrieve_model_request(model))
 
     async def delete(self, model: str) -> Deleted:
         """Delete the outcome of a job; bases stay."""
-        return await self._client.send(_delete(model))
+        return await self._client.send(_delete_model_request(model))

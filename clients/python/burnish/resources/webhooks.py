@@ -1,4 +1,4 @@
-"""Webhooks: who is told what, and whether what arrives at your receiver is from your server."""
+"""Webhooks: which receivers get which events, and whether what arrives at your receiver is from your server."""
 
 from __future__ import annotations
 

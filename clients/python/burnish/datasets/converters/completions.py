@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from burnish.datasets.base import Row
-from burnish.datasets.converters.base import ChatExample, opening
+from burnish.datasets.converters.base import ChatExample, system_messages
 from burnish.datasets.converters.turns import output_of, prompt_of, tools_of
 from burnish.datasets.errors import NotConvertibleError
 
 
-class Completions:
+class CompletionsConverter:
     """Prompts and what completes them; `label` says whether the completion is good."""
 
-    def matches(self, row: Row) -> bool:
+    def matches_row(self, row: Row) -> bool:
         """Whether the row has a prompt."""
         return "prompt" in row
 
-    def convert(self, row: Row) -> ChatExample:
+    def convert_row(self, row: Row) -> ChatExample:
         """Return the conversation."""
         label = row.get("label")
         if label is not None and not isinstance(label, bool):
@@ -24,4 +24,4 @@ class Completions:
             raise NotConvertibleError("prompt: is missing")
         completion = row.get("completion")
         answer = [] if completion is None else output_of(completion, "completion")
-        return ChatExample([*opening(row), *prompt_of(row["prompt"], "prompt"), *answer], tools_of(row), label)
+        return ChatExample([*system_messages(row), *prompt_of(row["prompt"], "prompt"), *answer], tools_of(row), label)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from burnish.datasets.base import Row
-from burnish.datasets.converters.base import RankedExample, Response, string
-from burnish.datasets.converters.turns import split, transcript
+from burnish.datasets.converters.base import RankedExample, RankedResponse, require_string
+from burnish.datasets.converters.turns import parse_transcript, split_common_prompt
 
 
-class HumanAssistant:
+class HumanAssistantConverter:
     """Two transcripts that begin alike; the prompt is as far as they do."""
 
-    def matches(self, row: Row) -> bool:
+    def matches_row(self, row: Row) -> bool:
         """Whether chosen and rejected are transcripts."""
         starts = ("\n\nHuman:", "Human:", "\n\nAssistant:")
         return "prompt" not in row and all(str(row.get(key, "")).startswith(starts) for key in ("chosen", "rejected"))
 
-    def convert(self, row: Row) -> RankedExample:
+    def convert_row(self, row: Row) -> RankedExample:
         """Return the prompt and how each transcript goes on."""
-        prompt, *answers = split(*(transcript(string(row, key), key) for key in ("chosen", "rejected")))
-        return RankedExample(prompt, [Response(answer, rank) for rank, answer in enumerate(answers, start=1)])
+        prompt, *answers = split_common_prompt(
+            *(parse_transcript(require_string(row, key), key) for key in ("chosen", "rejected"))
+        )
+        return RankedExample(prompt, [RankedResponse(answer, rank) for rank, answer in enumerate(answers, start=1)])

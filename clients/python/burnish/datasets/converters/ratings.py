@@ -12,10 +12,10 @@ from statistics import fmean
 from typing import cast
 
 from burnish.datasets.base import Row
-from burnish.datasets.converters.base import RankedExample, Response, by_score, opening
+from burnish.datasets.converters.base import RankedExample, RankedResponse, by_score, system_messages
 from burnish.datasets.converters.turns import output_of, prompt_of
 from burnish.datasets.errors import NotConvertibleError
-from burnish.datasets.wording import kind
+from burnish.datasets.wording import json_kind
 
 _PROMPTS = ("instruction", "prompt", "question")
 _LISTS = ("completions", "responses", "answers", "generations")
@@ -24,52 +24,54 @@ _SCORES = ("fine-grained_score", "overall_score", "score", "rating")
 _BESIDE = ("ratings", "scores")
 
 
-class Ratings:
+class RatingsConverter:
     """Rated completions become ranks: the higher the score, the better; equal scores tie."""
 
-    def matches(self, row: Row) -> bool:
+    def matches_row(self, row: Row) -> bool:
         """Whether the row has a prompt and a list of completions."""
-        return _key(row, _PROMPTS) is not None and isinstance(row.get(_key(row, _LISTS) or ""), list)
+        return _first_present_key(row, _PROMPTS) is not None and isinstance(
+            row.get(_first_present_key(row, _LISTS) or ""), list
+        )
 
-    def convert(self, row: Row) -> RankedExample:
+    def convert_row(self, row: Row) -> RankedExample:
         """Return the prompt and the ranked completions."""
-        prompt_key, list_key = _key(row, _PROMPTS), _key(row, _LISTS)
+        prompt_key, list_key = _first_present_key(row, _PROMPTS), _first_present_key(row, _LISTS)
         if prompt_key is None or list_key is None:
             raise NotConvertibleError(f"the row has no {' or '.join(_PROMPTS if prompt_key is None else _LISTS)}")
         if not isinstance(row[list_key], list):
-            raise NotConvertibleError(f"{list_key}: must be a list, not {kind(row[list_key])}")
+            raise NotConvertibleError(f"{list_key}: must be a list, not {json_kind(row[list_key])}")
         items = cast("list[object]", row[list_key])
-        outputs = [_output(item, f"{list_key}[{index}]") for index, item in enumerate(items)]
-        prompt = [*opening(row), *prompt_of(row[prompt_key], prompt_key)]
-        return RankedExample(prompt, _ranked(row, list_key, items, outputs))
+        outputs = [_completion_messages(item, f"{list_key}[{index}]") for index, item in enumerate(items)]
+        prompt = [*system_messages(row), *prompt_of(row[prompt_key], prompt_key)]
+        return RankedExample(prompt, _rank_outputs(row, list_key, items, outputs))
 
 
-def _key(row: Row, keys: tuple[str, ...]) -> str | None:
+def _first_present_key(row: Row, keys: tuple[str, ...]) -> str | None:
     return next((key for key in keys if row.get(key) is not None), None)
 
 
-def _output(item: object, place: str) -> list[Row]:
+def _completion_messages(item: object, place: str) -> list[Row]:
     if isinstance(item, dict) and "role" not in item:
         row = cast("Row", item)
-        key = _key(row, _TEXTS)
+        key = _first_present_key(row, _TEXTS)
         if key is None:
             raise NotConvertibleError(f"{place}: has no {', '.join(_TEXTS[:-1])} or {_TEXTS[-1]}")
         return output_of(row[key], f"{place}.{key}")
     return output_of(cast("object", item), place)
 
 
-def _ranked(row: Row, list_key: str, items: list[object], outputs: list[list[Row]]) -> list[Response]:
+def _rank_outputs(row: Row, list_key: str, items: list[object], outputs: list[list[Row]]) -> list[RankedResponse]:
     rows = [cast("Row", item) if isinstance(item, dict) else {} for item in items]
     if rows and all(isinstance(item.get("rank"), (int, float)) for item in rows):
         return [
-            Response(response.messages, response.rank)
+            RankedResponse(response.messages, response.rank)
             for response in by_score(outputs, [-float(item["rank"]) for item in rows])
         ]
-    beside = _key(row, _BESIDE)
-    values = _values(row, beside) if beside else [_score(item) for item in rows]
+    beside = _first_present_key(row, _BESIDE)
+    values = _require_list(row, beside) if beside else [_completion_score(item) for item in rows]
     if len(values) != len(outputs):
         raise NotConvertibleError(f"{beside}: has {len(values)} values for {len(outputs)} completions")
-    scores = [_number(value) for value in values]
+    scores = [_parse_number(value) for value in values]
     for index, score in enumerate(scores):
         if score is None:
             place = f"{beside}[{index}]" if beside else f"{list_key}[{index}]"
@@ -77,24 +79,24 @@ def _ranked(row: Row, list_key: str, items: list[object], outputs: list[list[Row
     return by_score(outputs, [score for score in scores if score is not None])
 
 
-def _values(row: Row, key: str) -> list[object]:
+def _require_list(row: Row, key: str) -> list[object]:
     if not isinstance(row[key], list):
-        raise NotConvertibleError(f"{key}: must be a list, not {kind(row[key])}")
+        raise NotConvertibleError(f"{key}: must be a list, not {json_kind(row[key])}")
     return cast("list[object]", row[key])
 
 
-def _score(item: Row) -> float | None:
+def _completion_score(item: Row) -> float | None:
     annotations = item.get("annotations")
     if isinstance(annotations, dict):
         judged = cast("dict[str, object]", annotations).values()
-        ratings = [_number(cast("Row", aspect).get("Rating")) for aspect in judged if isinstance(aspect, dict)]
+        ratings = [_parse_number(cast("Row", aspect).get("Rating")) for aspect in judged if isinstance(aspect, dict)]
         known = [rating for rating in ratings if rating is not None]
         if known:
             return fmean(known)
-    return next((score for score in (_number(item.get(key)) for key in _SCORES) if score is not None), None)
+    return next((score for score in (_parse_number(item.get(key)) for key in _SCORES) if score is not None), None)
 
 
-def _number(value: object) -> float | None:
+def _parse_number(value: object) -> float | None:
     """Return a number, also from text such as "4" (UltraFeedback's ratings); None for N/A."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None

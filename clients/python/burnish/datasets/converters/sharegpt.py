@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 from burnish.datasets.base import Row
-from burnish.datasets.converters.base import ChatExample, RankedExample, Response, opening
+from burnish.datasets.converters.base import ChatExample, RankedExample, RankedResponse, system_messages
 from burnish.datasets.converters.turns import messages_of, output_of, tools_of
 from burnish.datasets.errors import NotConvertibleError
 
 
-class ShareGPT:
+class ShareGPTConverter:
     """Conversations; `label` says whether the last answer is good."""
 
-    def matches(self, row: Row) -> bool:
+    def matches_row(self, row: Row) -> bool:
         """Whether the row has conversations."""
         return "conversations" in row or "conversation" in row
 
-    def convert(self, row: Row) -> ChatExample:
+    def convert_row(self, row: Row) -> ChatExample:
         """Return the conversation."""
         label = row.get("label", row.get("kto_tag"))
         if label is not None and not isinstance(label, bool):
             raise NotConvertibleError("label: must be true or false")
-        return ChatExample(_said(row), tools_of(row), label)
+        return ChatExample(_conversation_messages(row), tools_of(row), label)
 
 
-class ShareGPTPairs:
+class ShareGPTPairsConverter:
     """A conversation and two answers, as LLaMA-Factory writes preferences."""
 
-    def matches(self, row: Row) -> bool:
+    def matches_row(self, row: Row) -> bool:
         """Whether the row has conversations, chosen and rejected."""
         return "conversations" in row and "chosen" in row and "rejected" in row
 
-    def convert(self, row: Row) -> RankedExample:
+    def convert_row(self, row: Row) -> RankedExample:
         """Return the prompt and the two answers."""
         answers = [output_of(row.get(key), key) for key in ("chosen", "rejected")]
-        return RankedExample(_said(row), [Response(answers[0], 1), Response(answers[1], 2)], tools_of(row))
+        return RankedExample(
+            _conversation_messages(row), [RankedResponse(answers[0], 1), RankedResponse(answers[1], 2)], tools_of(row)
+        )
 
 
-def _said(row: Row) -> list[Row]:
+def _conversation_messages(row: Row) -> list[Row]:
     key = "conversations" if "conversations" in row else "conversation"
-    return [*opening(row), *messages_of(row.get(key), key)]
+    return [*system_messages(row), *messages_of(row.get(key), key)]

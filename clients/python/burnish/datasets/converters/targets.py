@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from burnish.datasets.base import Row
-from burnish.datasets.converters.base import ChatExample, Example, RankedExample, Response, TextExample
+from burnish.datasets.converters.base import ChatExample, Example, RankedExample, RankedResponse, TextExample
 from burnish.datasets.errors import NotConvertibleError
 
 
@@ -17,103 +17,103 @@ def rows_of(example: Example, method: str) -> list[Row]:
     return _TARGETS[method](example)
 
 
-def _pretraining(example: Example) -> list[Row]:
+def _pretraining_rows(example: Example) -> list[Row]:
     if isinstance(example, TextExample):
         return [{"text": example.text}]
     raise NotConvertibleError("the row is a conversation; pretraining learns from plain text")
 
 
-def _supervised(example: Example) -> list[Row]:
+def _supervised_rows(example: Example) -> list[Row]:
     if isinstance(example, RankedExample):
-        return [_with_tools({"messages": [*example.prompt, *_best(example).messages]}, example.tools)]
-    return [_with_tools({"messages": _chat(example).messages}, _chat(example).tools)]
+        return [_with_tools({"messages": [*example.prompt, *_best_response(example).messages]}, example.tools)]
+    return [_with_tools({"messages": _require_chat(example).messages}, _require_chat(example).tools)]
 
 
-def _prompts(example: Example) -> list[Row]:
+def _prompt_rows(example: Example) -> list[Row]:
     if isinstance(example, RankedExample):
-        return [{"input": _input(example.prompt, example.tools)}]
-    chat = _chat(example)
+        return [{"input": _input_block(example.prompt, example.tools)}]
+    chat = _require_chat(example)
     prompt, answer = _last_answer(chat)
     content = answer[0].get("content") if answer else None
     reference = {"reference": content} if isinstance(content, str) and content else {}
-    return [{"input": _input(prompt, chat.tools), **reference}]
+    return [{"input": _input_block(prompt, chat.tools), **reference}]
 
 
-def _items(example: Example) -> list[Row]:
+def _item_rows(example: Example) -> list[Row]:
     """Lay prompts out at the top of their rows: a reference is `{{item.reference}}` in a grader."""
-    return [{**row.pop("input"), **row} for row in _prompts(example)]
+    return [{**row.pop("input"), **row} for row in _prompt_rows(example)]
 
 
-def _labelled(example: Example) -> list[Row]:
+def _labelled_rows(example: Example) -> list[Row]:
     if isinstance(example, RankedExample):
-        both = ((_best(example), True), (_worst(example), False))
+        both = ((_best_response(example), True), (_worst_response(example), False))
         return [
-            {"input": _input(example.prompt, example.tools), "output": side.messages, "label": label}
+            {"input": _input_block(example.prompt, example.tools), "output": side.messages, "label": label}
             for side, label in both
         ]
-    chat = _chat(example)
+    chat = _require_chat(example)
     if chat.label is None:
         raise NotConvertibleError("the row has no label that says whether its answer is good")
     prompt, answer = _last_answer(chat)
-    return [{"input": _input(prompt, chat.tools), "output": answer, "label": chat.label}]
+    return [{"input": _input_block(prompt, chat.tools), "output": answer, "label": chat.label}]
 
 
-def _pair(example: Example) -> list[Row]:
-    ranked = _ranked(example)
+def _pair_rows(example: Example) -> list[Row]:
+    ranked = _require_ranked(example)
     return [
         {
-            "input": _input(ranked.prompt, ranked.tools),
-            "preferred_output": _best(ranked).messages,
-            "non_preferred_output": _worst(ranked).messages,
+            "input": _input_block(ranked.prompt, ranked.tools),
+            "preferred_output": _best_response(ranked).messages,
+            "non_preferred_output": _worst_response(ranked).messages,
         }
     ]
 
 
-def _ranking(example: Example) -> list[Row]:
-    ranked = _ranked(example)
+def _ranking_rows(example: Example) -> list[Row]:
+    ranked = _require_ranked(example)
     responses: list[Row] = [
-        {**_turns(response.messages), "rank": response.rank}
+        {**_message_or_messages(response.messages), "rank": response.rank}
         | ({} if response.score is None else {"score": response.score})
         for response in sorted(ranked.responses, key=lambda response: response.rank)
     ]
-    return [{"input": _input(ranked.prompt, ranked.tools), "responses": responses}]
+    return [{"input": _input_block(ranked.prompt, ranked.tools), "responses": responses}]
 
 
-def _turns(messages: list[Row]) -> Row:
+def _message_or_messages(messages: list[Row]) -> Row:
     return {"message": messages[0]} if len(messages) == 1 else {"messages": messages}
 
 
 _TARGETS: dict[str, Callable[[Example], list[Row]]] = {
-    "pretraining": _pretraining,
-    "supervised": _supervised,
-    "reward": _ranking,
-    "dpo": _pair,
-    "ppo": _prompts,
-    "grpo": _prompts,
-    "kto": _labelled,
-    "orpo": _pair,
-    "reinforcement": _items,
+    "pretraining": _pretraining_rows,
+    "supervised": _supervised_rows,
+    "reward": _ranking_rows,
+    "dpo": _pair_rows,
+    "ppo": _prompt_rows,
+    "grpo": _prompt_rows,
+    "kto": _labelled_rows,
+    "orpo": _pair_rows,
+    "reinforcement": _item_rows,
 }
 
 
-def _chat(example: Example) -> ChatExample:
+def _require_chat(example: Example) -> ChatExample:
     if isinstance(example, ChatExample):
         return example
     raise NotConvertibleError("the row is plain text; only pretraining learns from it")
 
 
-def _ranked(example: Example) -> RankedExample:
+def _require_ranked(example: Example) -> RankedExample:
     if isinstance(example, RankedExample):
         return example
     raise NotConvertibleError("the row has no answers to compare; it needs a better one and a worse one")
 
 
-def _best(example: RankedExample) -> Response:
+def _best_response(example: RankedExample) -> RankedResponse:
     _check_ranks(example)
     return min(example.responses, key=lambda response: response.rank)
 
 
-def _worst(example: RankedExample) -> Response:
+def _worst_response(example: RankedExample) -> RankedResponse:
     _check_ranks(example)
     return max(example.responses, key=lambda response: response.rank)
 
@@ -131,7 +131,7 @@ def _last_answer(chat: ChatExample) -> tuple[list[Row], list[Row]]:
     return chat.messages, []
 
 
-def _input(prompt: list[Row], tools: list[Row] | None) -> Row:
+def _input_block(prompt: list[Row], tools: list[Row] | None) -> Row:
     return _with_tools({"messages": prompt}, tools)
 
 

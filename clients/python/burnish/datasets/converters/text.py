@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from burnish.datasets.base import Row
-from burnish.datasets.converters.base import TextExample, string
+from burnish.datasets.converters.base import TextExample, require_string
 
 
-class PlainText:
+class PlainTextConverter:
     """A document a row."""
 
-    def matches(self, row: Row) -> bool:
+    def matches_row(self, row: Row) -> bool:
         """Whether the row has a text."""
         return any(isinstance(row.get(key), str) for key in ("text", "content"))
 
-    def convert(self, row: Row) -> TextExample:
+    def convert_row(self, row: Row) -> TextExample:
         """Return the document."""
-        return TextExample(string(row, "text" if "text" in row else "content"))
+        return TextExample(require_string(row, "text" if "text" in row else "content"))

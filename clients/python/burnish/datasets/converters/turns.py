@@ -8,9 +8,9 @@ from typing import Any, cast
 import orjson
 
 from burnish.datasets.base import Row
-from burnish.datasets.converters.base import message
+from burnish.datasets.converters.base import make_message
 from burnish.datasets.errors import NotConvertibleError
-from burnish.datasets.wording import kind, quoted
+from burnish.datasets.wording import json_kind, quote_value
 
 _ROLES = {
     "human": "user",
@@ -38,10 +38,12 @@ TRANSCRIPT_START = "\n\nHuman:"
 def messages_of(value: object, place: str) -> list[Row]:
     """Return a list of messages in the chat format. Raises NotConvertibleError with the place."""
     if not isinstance(value, list) or not value:
-        what = "is empty" if value == [] else f"must be a list of messages, not {kind(cast('object', value))}"
+        what = "is empty" if value == [] else f"must be a list of messages, not {json_kind(cast('object', value))}"
         raise NotConvertibleError(f"{place}: {what}")
     waiting: list[str] = []
-    return [_message(item, f"{place}[{index}]", waiting) for index, item in enumerate(cast("list[object]", value))]
+    return [
+        _convert_message(item, f"{place}[{index}]", waiting) for index, item in enumerate(cast("list[object]", value))
+    ]
 
 
 def tools_of(row: Row) -> list[Row] | None:
@@ -55,12 +57,12 @@ def tools_of(row: Row) -> list[Row] | None:
     if not value:
         return None
     if not isinstance(value, list):
-        raise NotConvertibleError(f"tools: must be a list of tools, not {kind(value)}")
+        raise NotConvertibleError(f"tools: must be a list of tools, not {json_kind(value)}")
     tools = cast("list[Any]", value)
-    return [_tool(tool) for tool in tools]
+    return [_wrap_tool(tool) for tool in tools]
 
 
-def transcript(text: str, place: str) -> list[Row]:
+def parse_transcript(text: str, place: str) -> list[Row]:
     """Return the messages of `\\n\\nHuman: …\\n\\nAssistant: …`. Raises NotConvertibleError.
 
     The one space after a colon goes with it; all other text stays as it is.
@@ -70,7 +72,7 @@ def transcript(text: str, place: str) -> list[Row]:
         raise NotConvertibleError(f"{place}: does not begin with Human: or Assistant:")
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     return [
-        message("user" if mark[1] == "Human" else "assistant", text[mark.end() : end].removeprefix(" "))
+        make_message("user" if mark[1] == "Human" else "assistant", text[mark.end() : end].removeprefix(" "))
         for mark, end in zip(marks, ends, strict=True)
     ]
 
@@ -80,20 +82,20 @@ def prompt_of(value: object, place: str) -> list[Row]:
     if not isinstance(value, str):
         return messages_of(value, place)
     if not value.startswith(TRANSCRIPT_START):
-        return [message("user", value)]
-    messages = transcript(value, place)
+        return [make_message("user", value)]
+    messages = parse_transcript(value, place)
     # Prompts of transcripts end with the name of whoever is to speak.
-    return messages[:-1] if messages[-1] == message("assistant", "") else messages
+    return messages[:-1] if messages[-1] == make_message("assistant", "") else messages
 
 
 def output_of(value: object, place: str) -> list[Row]:
     """Return the messages of an answer: a string, a message, or messages."""
     if isinstance(value, str):
-        return [message("assistant", value)]
+        return [make_message("assistant", value)]
     return messages_of([cast("Row", value)] if isinstance(value, dict) else value, place)
 
 
-def split(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], list[Row], list[Row]]:
+def split_common_prompt(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], list[Row], list[Row]]:
     """Return what two conversations begin with, and how each goes on from there, the assistant first."""
     same = 0
     for one, other in zip(chosen, rejected, strict=False):
@@ -108,37 +110,39 @@ def split(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], list[Row],
     return chosen[:same], chosen[same:], rejected[same:]
 
 
-def _tool(tool: Any) -> Row:
+def _wrap_tool(tool: Any) -> Row:
     if isinstance(tool, dict) and "function" not in tool:
         return {"type": "function", "function": cast("Row", tool)}
     return cast("Row", tool)
 
 
-def _message(item: object, place: str, waiting: list[str]) -> Row:
+def _convert_message(item: object, place: str, waiting: list[str]) -> Row:
     if not isinstance(item, dict):
-        raise NotConvertibleError(f"{place}: must be a message, not {kind(item)}")
+        raise NotConvertibleError(f"{place}: must be a message, not {json_kind(item)}")
     turn = cast("Row", item)
     sender, text = ("from", "value") if "from" in turn else ("role", "content")
     if sender not in turn:
         raise NotConvertibleError(f"{place}: has neither from and value nor role and content")
     role = _ROLES.get(str(turn[sender]).lower())
     if role is None:
-        raise NotConvertibleError(f"{place}.{sender}: {quoted(turn[sender])} is not known; use {', '.join(_ROLES)}")
+        raise NotConvertibleError(
+            f"{place}.{sender}: {quote_value(turn[sender])} is not known; use {', '.join(_ROLES)}"
+        )
     if sender == "role":
         return {key: turn[key] for key in _KEYS if turn.get(key) is not None} | {"role": role}
     if not isinstance(turn.get(text), str):
-        what = f"must be a string, not {kind(turn[text])}" if text in turn else "is missing"
+        what = f"must be a string, not {json_kind(turn[text])}" if text in turn else "is missing"
         raise NotConvertibleError(f"{place}.value: {what}")
     if turn["from"] == "function_call":
-        return {"role": role, "tool_calls": _calls(turn["value"], place, waiting)}
+        return {"role": role, "tool_calls": _parse_function_calls(turn["value"], place, waiting)}
     if role == "tool":
         if not waiting:
             raise NotConvertibleError(f"{place}: answers no function_call")
-        return message(role, turn["value"]) | {"tool_call_id": waiting.pop(0)}
-    return message(role, turn["value"])
+        return make_message(role, turn["value"]) | {"tool_call_id": waiting.pop(0)}
+    return make_message(role, turn["value"])
 
 
-def _calls(text: str, place: str, waiting: list[str]) -> list[Row]:
+def _parse_function_calls(text: str, place: str, waiting: list[str]) -> list[Row]:
     try:
         value: object = orjson.loads(text)
     except orjson.JSONDecodeError as error:
