@@ -17,6 +17,7 @@ from service.jobs import methods
 from service.jobs.lifecycle import JobError
 from service.jobs.tables import Job
 from service.storage.errors import BlobNotFound
+from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.methods.reinforcement import ReinforcementMethod
 from trainer.graders import needs
 
@@ -59,7 +60,8 @@ class DatasetChecks:
             file = files.get(session, job.project_id, file_id)
         if file is None:
             return _bad(param, f"The {role} {file_id} was deleted before it could be checked: upload it again.")
-        request = stored_request(self._context.settings, file, job.method["type"], needs_of(job))
+        row_format = METHODS_BY_TYPE[job.method["type"]].row_format
+        request = stored_request(self._context.settings, file, row_format, needs_of(job))
         try:
             summary = self._check_once(file, request, needed)
         except BlobNotFound:
