@@ -23,7 +23,7 @@ from burnish.datasets.packing import Unpacker, grown
 from burnish.datasets.parquet import read_lines
 
 MEMORY_BYTES = 1 << 30
-_NICENESS = 5
+_NICENESS = 10
 _PIECE = 1 << 18
 
 
