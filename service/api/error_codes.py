@@ -340,16 +340,16 @@ JOB_CODES: Mapping[str, ErrorCode] = {
 
 _HEAD = """# Errors
 
-What an error's `code` means and what to do. `service/api/error_codes.py` makes this page (`make openapi`): change it there.
+What an error's `code` means and what to do. `service/api/error_codes.py` makes this page (`make openapi`).
 
-Each refused request is answered by a JSON body in OpenAI's shape, and each sentence in `message` names what is wrong and where:
+Each refused request is answered by a JSON body in OpenAI's shape; the sentence in `message` names what is wrong:
 
 ```json
 {"error": {"message": "…", "type": "invalid_request_error", "param": "training_file", "code": "not_found"}}
 ```
 
-If only a field is wrong, the status is 400, `code` is null, and `param` names the field. `x-should-retry` says whether the same request can succeed
-later; the official clients follow it.
+If only a field is wrong, the status is 400, `code` is null, and `param` names the field. `x-should-retry` says whether
+the same request can succeed later; the official clients follow it.
 """
 
 

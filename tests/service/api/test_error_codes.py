@@ -88,7 +88,7 @@ def test_the_page_shows_each_code_with_whole_sentences(codes: dict[str, tuple[st
     page = write_error_page()
     for code, (status, cause, remedy) in codes.items():
         assert f"| `{code}` | {status} | {cause} | {remedy} |" in page
-        assert cause.endswith(".") and remedy.endswith("."), code
+        assert (cause[-1], remedy[-1]) == (".", "."), code
 
 
 def test_the_page_in_the_docs_is_the_one_of_the_code() -> None:
