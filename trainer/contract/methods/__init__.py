@@ -10,7 +10,6 @@ from trainer.contract.methods.kto import KtoMethod
 from trainer.contract.methods.orpo import OrpoMethod
 from trainer.contract.methods.ppo import PpoMethod
 from trainer.contract.methods.pretraining import PretrainingMethod
-from trainer.contract.methods.reinforce import ReinforceMethod
 from trainer.contract.methods.reinforcement import ReinforcementMethod
 from trainer.contract.methods.reward import RewardMethod
 from trainer.contract.methods.supervised import SupervisedMethod
@@ -25,7 +24,6 @@ AnyMethod = (
     | KtoMethod
     | OrpoMethod
     | ReinforcementMethod
-    | ReinforceMethod
 )
 Method = Annotated[AnyMethod, Field(discriminator="type")]
 METHODS: tuple[type[AnyMethod], ...] = get_args(AnyMethod)
