@@ -42,7 +42,6 @@ class StorageScheme(NamedTuple):
 
 SCHEMES: dict[str, StorageScheme] = {
     "file": StorageScheme("file:///folder", "service.storage.local"),
-    "memory": StorageScheme("memory://name", "service.storage.memory"),
     "s3": StorageScheme("s3://bucket/prefix?endpoint_url=http://host:port&region=name", "service.storage.s3"),
 }
 """Every storage by its URL's scheme: a new one is a module and a line here."""
