@@ -61,8 +61,9 @@ format: install ## format the code and mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-openapi: install $(TYPESCRIPT)/node_modules/.package-lock.json ## write openapi/openapi.json from the code, and from it TypeScript's types
+openapi: install $(TYPESCRIPT)/node_modules/.package-lock.json ## write openapi/openapi.json and docs/errors.md from the code, and from the first TypeScript's types
 	$(BIN)/burnish-server openapi > openapi/openapi.json
+	$(BIN)/python -m service.api.error_codes > docs/errors.md
 	$(NPM) run types
 
 faults: install ## kill, freeze, starve and cut off processes, at full length

@@ -16,7 +16,7 @@ from service.keys.idempotency import IdempotencyKeyReused
 from service.kit.declared import declare_errors
 from service.kit.errors import InvalidRequest, NoSpace, ServiceError, Unavailable
 from service.limits.errors import RateLimited
-from trainer.contract.methods import METHODS
+from trainer.contract.methods import METHODS_BY_TYPE
 
 Json = dict[str, Any]
 _REF = "#/components/schemas/{model}"
@@ -118,8 +118,7 @@ def _add_schema(components: Json, name: str, schema: Json) -> None:
 def _add_methods(components: Json) -> None:
     """Describe `method`, which the request's model takes as it comes: blocks of other types are ignored there."""
     types: list[str] = []
-    for method in METHODS:
-        kind = method.model_fields["type"].default
+    for kind, method in METHODS_BY_TYPE.items():
         schema = method.model_json_schema(ref_template=_REF)
         block = {"anyOf": [schema["properties"][kind], {"type": "null"}]}
         schema |= {"additionalProperties": True, "required": ["type"]}
@@ -128,7 +127,7 @@ def _add_methods(components: Json) -> None:
         types.append(method.__name__)
     asked = components["JobCreate"]["properties"]
     refs = [{"$ref": _REF.format(model=name)} for name in types]
-    mapping = {method.model_fields["type"].default: ref["$ref"] for method, ref in zip(METHODS, refs, strict=True)}
+    mapping = {kind: ref["$ref"] for kind, ref in zip(METHODS_BY_TYPE, refs, strict=True)}
     components["Method"] = {"oneOf": refs, "discriminator": {"propertyName": "type", "mapping": mapping}}
     asked["method"]["anyOf"] = [{"$ref": _REF.format(model="Method")}, {"type": "null"}]
     supervised = {"$ref": _REF.format(model="SupervisedHyperparameters")}

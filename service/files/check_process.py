@@ -29,13 +29,13 @@ _PIECE = 1 << 18
 
 @dataclass(frozen=True)
 class CheckRequest:
-    """What to check: content in a known packing, for a method or (`method` None) for any."""
+    """What to check: content in a known packing, for a row format or (`format_name` None) for any."""
 
     filename: str
     packing: Packing
     size: int
     """The file's bytes, or the most that they can become."""
-    method: str | None
+    format_name: str | None
     needs: tuple[tuple[str | int, ...], ...]
     """What a grader asks for in each row; see `ItemRows`."""
     limits: Limits
@@ -48,9 +48,9 @@ class CheckRequest:
     @property
     def row_format(self) -> RowFormat | None:
         """The format of the rows; None for any JSON objects."""
-        if self.method is None:
+        if self.format_name is None:
             return None
-        return ItemRows(self.needs) if self.needs else ROW_FORMATS[self.method]
+        return ItemRows(self.needs) if self.needs else ROW_FORMATS[self.format_name]
 
     def seconds_for(self, size: int) -> float:
         """Return how much processor time the check of `size` bytes of the file may take."""
@@ -119,7 +119,7 @@ def main() -> int:
 
 
 def _limit_resources(request: CheckRequest) -> None:
-    if request.method is not None or request.packing != "none":
+    if request.format_name is not None or request.packing != "none":
         # The check of a plain upload goes on at the speed of its sender, who waits: it costs no more than its bytes do.
         os.nice(_NICENESS)
     seconds = math.ceil(request.seconds_for(request.size))

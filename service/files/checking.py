@@ -76,11 +76,11 @@ def check_small(request: CheckRequest, data: bytes) -> DatasetSummary | None:
 
 
 def stored_request(
-    settings: Settings, file: FileRow, method: str, needs: tuple[tuple[str | int, ...], ...]
+    settings: Settings, file: FileRow, row_format: str, needs: tuple[tuple[str | int, ...], ...]
 ) -> CheckRequest:
-    """Return the request to check a stored file for a method."""
+    """Return the request to check a stored file; `row_format` is a name in `burnish.datasets.ROW_FORMATS`."""
     return _make_check_request(
-        settings, file.filename, packing_of_row(file), size=file.bytes, method=method, needs=needs
+        settings, file.filename, packing_of_row(file), size=file.bytes, format_name=row_format, needs=needs
     )
 
 
@@ -292,7 +292,7 @@ def _make_check_request(
     packing: Packing,
     *,
     size: int,
-    method: str | None = None,
+    format_name: str | None = None,
     needs: tuple[tuple[str | int, ...], ...] = (),
 ) -> CheckRequest:
     limits: Limits = limits_of(settings)
@@ -300,7 +300,7 @@ def _make_check_request(
         filename=filename,
         packing=packing,
         size=size,
-        method=method,
+        format_name=format_name,
         needs=needs,
         limits=limits,
         max_line_bytes=settings.max_line_bytes,

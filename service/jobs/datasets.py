@@ -17,6 +17,7 @@ from service.jobs import methods
 from service.jobs.lifecycle import JobFailureReason
 from service.jobs.tables import JobRow
 from service.storage.errors import BlobNotFound
+from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.methods.reinforcement import ReinforcementMethod
 from trainer.graders import required_fields
 
@@ -61,7 +62,8 @@ class DatasetChecks:
             return _make_bad_file(
                 param, f"The {role} {file_id} was deleted before it could be checked: upload it again."
             )
-        request = stored_request(self._context.settings, file, job.method["type"], needs_of(job))
+        row_format = METHODS_BY_TYPE[job.method["type"]].row_format
+        request = stored_request(self._context.settings, file, row_format, needs_of(job))
         try:
             summary = self._check_once(file, request, needed)
         except BlobNotFound:

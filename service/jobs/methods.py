@@ -10,12 +10,11 @@ from pydantic_core import ErrorDetails
 
 from service.jobs.schemas import JobCreate
 from service.kit.errors import InvalidRequest
-from trainer.contract.methods import METHODS, Method
+from trainer.contract.methods import METHODS_BY_TYPE, Method
 from trainer.contract.methods.base import LoraParameters
 from trainer.frozen import Frozen
 
 METHOD: TypeAdapter[Method] = TypeAdapter(Method)
-TYPES = tuple(method.model_fields["type"].default for method in METHODS)
 
 
 def parse_method(body: JobCreate) -> Method:
@@ -31,9 +30,9 @@ def parse_method(body: JobCreate) -> Method:
         place = f"method.{kind}"
     if body.lora is not None:
         block = _with_lora(block, body.lora, place if body.method is None else f"{place}.hyperparameters")
-    if kind not in TYPES:
+    if kind not in METHODS_BY_TYPE:
         raise InvalidRequest(
-            f"`method.type` is {kind!r}; this service trains: {', '.join(TYPES)}.", param="method.type"
+            f"`method.type` is {kind!r}; this service trains: {', '.join(METHODS_BY_TYPE)}.", param="method.type"
         )
     try:
         return METHOD.validate_python({"type": kind, kind: block})

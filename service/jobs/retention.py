@@ -15,18 +15,8 @@ from service.jobs.states import TERMINAL
 from service.jobs.tables import JobCheckpointRow, JobRow
 from service.kit import outbox
 from service.models import repository as models
+from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.result import OUTPUT_FOLDER
-
-# The measure that a method's evaluations put first, where it is one of which more is better; else it is the loss.
-_HEADLINES = {
-    "dpo": "implicit_accuracy",
-    "kto": "implicit_accuracy",
-    "orpo": "odds_accuracy",
-    "reward": "pair_accuracy",
-    "ppo": "reward",
-    "grpo": "reward",
-    "reinforcement": "reward",
-}
 
 
 def seconds_to_keep(job: JobRow, what: Literal["checkpoints", "artifacts"]) -> int | None:
@@ -55,7 +45,7 @@ def prune_checkpoints(session: Session, job_id: str, *, organization: str) -> in
 
 def best_of(checkpoints: Sequence[JobCheckpointRow], method: str) -> JobCheckpointRow | None:
     """Return the first checkpoint with the best validation; None if none was validated."""
-    name = _HEADLINES.get(method)
+    name = METHODS_BY_TYPE[method].headline
     scored: list[tuple[float, int, JobCheckpointRow]] = []
     for checkpoint in checkpoints:
         metrics = checkpoint.metrics

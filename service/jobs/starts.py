@@ -139,7 +139,7 @@ def _from_scratch(method: Method) -> JobStart:
 
 
 def _check_fits(result: EarlierResult, method: Method) -> None:
-    if result.kind == "reward" and method.type != "reward":
+    if result.kind == "reward" and method.hyperparameters.result_kind != "reward":
         raise InvalidRequest(
             f"{result.name} is a reward model: it scores answers and writes none. A job of the method {method.type} "
             "starts from a model that writes; a reward job may go on from it.",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 from sqlalchemy import JSON, Double, Engine, MetaData, create_engine, event, text
@@ -19,6 +20,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from service.kit import metrics
 from service.kit.errors import NoSpace, Unavailable
+from service.kit.write_turns import WAIT_SECONDS, WriteTurns, begin_immediate
 
 _WRITES = "burnish_writes"
 _MADE = "burnish_made"
@@ -68,6 +70,7 @@ class Database:
         self.engine = _make_engine(url)
         self._read = sessionmaker(_engine_for_reading(self.engine), expire_on_commit=False)
         self._write = sessionmaker(self.engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
+        self._turns = WriteTurns() if self.engine.dialect.name == "sqlite" else None
         self.before_commit: Callable[[Session], None] | None = None
         """Called at the end of every `write`, inside its transaction."""
         event.listen(self._write, "after_flush", _note_made)
@@ -88,7 +91,8 @@ class Database:
 
         Raises Unavailable if the database does not answer.
         """
-        with _translate_errors(self.engine), self._write.begin() as session:
+        turn = self._turns.hold() if self._turns else nullcontext()
+        with turn, _translate_errors(self.engine), self._write.begin() as session:
             yield session
             if self.before_commit is not None:
                 self.before_commit(session)
@@ -188,7 +192,12 @@ def _engine_for_reading(engine: Engine) -> Engine:
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver must not begin transactions by itself
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={WAIT_SECONDS * 1000:.0f}",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -199,5 +208,10 @@ def _set_up_postgresql(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if not connection.get_execution_options().get(_WRITES, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    try:
+        begin_immediate(cast("sqlite3.Connection", connection.connection.driver_connection))
+    except sqlite3.OperationalError as error:
+        raise OperationalError("BEGIN IMMEDIATE", None, error) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from importlib import import_module
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from service.storage.base import BlobStat, BlobWriter, Storage, StoredBlob
 from service.storage.errors import (
@@ -14,7 +15,7 @@ from service.storage.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from service.storage.local import LocalStorage
+from service.storage.url import StorageUrl
 
 __all__ = [
     "BlobNotFound",
@@ -30,8 +31,20 @@ __all__ = [
     "open_storage",
 ]
 
-_FORMS = "Use file:///folder or s3://bucket/prefix?endpoint_url=http://host:port&region=name."
-_S3_OPTIONS = frozenset({"endpoint_url", "region"})
+
+class StorageScheme(NamedTuple):
+    """A kind of storage: how its URL looks, and the module whose `open_from_url` opens it."""
+
+    form: str
+    module: str
+    """It is loaded only if a URL has the scheme: a local set-up never loads boto3."""
+
+
+SCHEMES: dict[str, StorageScheme] = {
+    "file": StorageScheme("file:///folder", "service.storage.local"),
+    "s3": StorageScheme("s3://bucket/prefix?endpoint_url=http://host:port&region=name", "service.storage.s3"),
+}
+"""Every storage by its URL's scheme: a new one is a module and a line here."""
 
 
 def open_storage(url: str, *, access_key: str | None = None, secret_key: str | None = None) -> Storage:
@@ -40,45 +53,14 @@ def open_storage(url: str, *, access_key: str | None = None, secret_key: str | N
     The two keys are for S3; without them boto3 looks where it always does (`AWS_ACCESS_KEY_ID` and so on).
     Nothing is sent yet: `Storage.check` tells whether a bucket can be used. Raises InvalidStorageUrl.
     """
+    forms = f"Use {' or '.join(scheme.form for scheme in SCHEMES.values())}."
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise InvalidStorageUrl(f"The storage URL is not a URL. {_FORMS}") from error
-    if parts.scheme == "file":
-        return _open_local(parts)
-    if parts.scheme == "s3":
-        return _open_s3(parts, access_key, secret_key)
-    raise InvalidStorageUrl(f"The storage URL begins with neither file:// nor s3://. {_FORMS}")
-
-
-def _open_local(parts: SplitResult) -> Storage:
-    path = unquote(parts.path)
-    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or path in ("", "/"):
-        raise InvalidStorageUrl(f"The storage URL names no absolute folder of this machine. {_FORMS}")
-    if "\0" in path:
-        raise InvalidStorageUrl("The storage URL has a NUL in its path: remove it.")
-    return LocalStorage(Path(path))
-
-
-def _open_s3(parts: SplitResult, access_key: str | None, secret_key: str | None) -> Storage:
-    options = dict(parse_qsl(parts.query))
-    if unknown := sorted(set(options) - _S3_OPTIONS):
-        raise InvalidStorageUrl(
-            f"The storage URL has the unknown option {unknown[0]!r}; it takes endpoint_url and region. "
-            "Credentials go into the environment, never into the URL."
-        )
-    if "@" in parts.netloc or "@" in options.get("endpoint_url", ""):
-        raise InvalidStorageUrl("The storage URL holds credentials: move them into the environment.")
-    if not parts.netloc or ":" in parts.netloc or parts.fragment:
-        raise InvalidStorageUrl(f"The storage URL names no bucket. {_FORMS}")
-    if (access_key is None) != (secret_key is None):
-        raise InvalidStorageUrl("An access key and a secret key come together: give both or neither.")
-    # Only here: a local set-up never loads boto3.
-    from service.storage.s3 import S3Storage
-
-    try:
-        return S3Storage(parts.netloc, parts.path.strip("/"), access_key=access_key, secret_key=secret_key, **options)
-    except InvalidKey as error:
-        raise InvalidStorageUrl(f"The prefix of the storage URL cannot be used. {_FORMS}") from error
-    except ValueError as error:
-        raise InvalidStorageUrl(f"The storage URL's endpoint_url is not an address. {_FORMS}") from error
+        raise InvalidStorageUrl(f"The storage URL is not a URL. {forms}") from error
+    if parts.scheme not in SCHEMES:
+        known = " nor ".join(f"{name}://" for name in SCHEMES)
+        raise InvalidStorageUrl(f"The storage URL begins with neither {known}. {forms}")
+    named = StorageUrl(parts.netloc, parts.path, parts.query, parts.fragment, access_key, secret_key, forms)
+    storage: Storage = import_module(SCHEMES[parts.scheme].module).open_from_url(named)
+    return storage

@@ -21,11 +21,22 @@ from service.storage.errors import (
     StorageUnavailable,
 )
 from service.storage.keys import TEMPORARY_FOLDER, check_key, check_range, folder_of, is_key
+from service.storage.url import StorageUrl
 from service.storage.writer import HashingWriter
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PLACING_TRIES = 20
 _BLOB_INSIDE = "a part of it is a blob, not a folder"
+
+
+def open_from_url(url: StorageUrl) -> LocalStorage:
+    """Open the folder of a `file:` URL. Raises InvalidStorageUrl."""
+    path = url.decoded_path
+    if url.host not in ("", "localhost") or url.query or url.fragment or path in ("", "/"):
+        raise url.refusal("names no absolute folder of this machine")
+    if "\0" in path:
+        raise InvalidStorageUrl("The storage URL has a NUL in its path: remove it.")
+    return LocalStorage(Path(path))
 
 
 class LocalStorage:

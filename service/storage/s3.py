@@ -18,8 +18,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from service.storage.base import CHUNK_SIZE, BlobStat, BlobWriter, StoredBlob
-from service.storage.errors import BlobNotFound, InvalidKey, StorageFull, StorageUnavailable
+from service.storage.errors import BlobNotFound, InvalidKey, InvalidStorageUrl, StorageFull, StorageUnavailable
 from service.storage.keys import check_key, check_range, folder_of, is_key
+from service.storage.url import StorageUrl
 from service.storage.writer import HashingWriter
 
 PART_SIZE = 8 << 20
@@ -34,7 +35,31 @@ _REFUSED = (
     "InvalidToken",
     "SignatureDoesNotMatch",
 )
+_URL_OPTIONS = frozenset({"endpoint_url", "region"})
 _FULL = ("InsufficientStorage", "QuotaExceeded", "XMinioStorageFull")
+
+
+def open_from_url(url: StorageUrl) -> S3Storage:
+    """Open the bucket of an `s3:` URL. Raises InvalidStorageUrl."""
+    options = url.options
+    if unknown := sorted(set(options) - _URL_OPTIONS):
+        raise InvalidStorageUrl(
+            f"The storage URL has the unknown option {unknown[0]!r}; it takes endpoint_url and region. "
+            "Credentials go into the environment, never into the URL."
+        )
+    if "@" in url.host or "@" in options.get("endpoint_url", ""):
+        raise InvalidStorageUrl("The storage URL holds credentials: move them into the environment.")
+    if not url.host or ":" in url.host or url.fragment:
+        raise url.refusal("names no bucket")
+    if (url.access_key is None) != (url.secret_key is None):
+        raise InvalidStorageUrl("An access key and a secret key come together: give both or neither.")
+    keys = {"access_key": url.access_key, "secret_key": url.secret_key}
+    try:
+        return S3Storage(url.host, url.path.strip("/"), **keys, **options)
+    except InvalidKey as error:
+        raise InvalidStorageUrl(f"The prefix of the storage URL cannot be used. {url.forms}") from error
+    except ValueError as error:
+        raise InvalidStorageUrl(f"The storage URL's endpoint_url is not an address. {url.forms}") from error
 
 
 class S3Storage:

@@ -37,9 +37,12 @@ class Attacker:
         self._seconds = seconds
         self._log = log
 
-    def attack(self) -> Answers:
-        """Start the prepared attack and return what was answered to it. Raises AssertionError."""
+    def start(self) -> None:
+        """Start the prepared attack."""
         write_line(self._process, "go")
+
+    def await_answers(self) -> Answers:
+        """Wait for the attack's end and return what was answered to it. Raises AssertionError."""
         return Answers(**json.loads(read_line(self._process, self._seconds + PATIENCE + 2 * _MARGIN)))
 
     def await_end(self) -> list[str]:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,28 +47,53 @@ class Cluster:
     first_attack: float | None = None
     """When it began, by the monotonic clock."""
 
-    def attack(self, kind: type[Attack]) -> Finding:
-        """Run one attack and say what came of it. Raises AssertionError if it could not be run."""
+    def attack(self, kinds: Sequence[type[Attack]]) -> list[Finding]:
+        """Run attacks at the same time and say what came of each. Raises AssertionError if one could not be run.
+
+        What the quiet tenant waits, and what the processes take, they do together.
+        """
         self._start_fresh()
-        target, project_id = self._new_target(kind)
+        targets = {kind: self._new_target(kind) for kind in kinds}
         waits = WAITS if FULL else _WAITS_OF_SHORT
-        with running_attacker(kind.name, target, self.roles.folder / "attacker.txt") as attacker:
-            audited = self._audit_rows(project_id)
+        with ExitStack() as stack:
+            attackers = {
+                kind: stack.enter_context(running_attacker(kind.name, target, self.roles.folder / "attacker.txt"))
+                for kind, (target, _) in targets.items()
+            }
+            audited = {kind: self._audit_rows(project_id) for kind, (_, project_id) in targets.items()}
             with watched(self._pids) as peaks:
                 begin = time.monotonic()
                 self.first_attack = self.first_attack or begin
-                answers = attacker.attack()
+                for attacker in attackers.values():
+                    attacker.start()
+                answers = {kind: attacker.await_answers() for kind, attacker in attackers.items()}
                 end = time.monotonic()
-            audited = self._audit_rows(project_id) - audited
-            left = attacker.await_end()
-        shortfalls = left + measure.find_bad_answers(kind, answers) + measure.find_large_processes(peaks)
-        shortfalls += [f"{role} ended" for role, pid in self._pids().items() if pid is None]
-        if kind.most_audit_rows is not None and audited > _AUDIT_BURST + kind.most_audit_rows * (end - begin):
-            shortfalls.append(f"{audited} rows of the audit log in {end - begin:.0f} s")
+            audited = {kind: self._audit_rows(targets[kind][1]) - before for kind, before in audited.items()}
+            left = {kind: attacker.await_end() for kind, attacker in attackers.items()}
+        together = measure.find_large_processes(peaks)
+        together += [f"{role} ended" for role, pid in self._pids().items() if pid is None]
         attacked, late = self._waits(begin, end, waits)
-        shortfalls += late + measure.find_shortfalls(self.quiet, attacked, kinds=waits)
+        together += late + measure.find_shortfalls(self.quiet, attacked, kinds=waits)
         time.sleep(REST_SECONDS)
-        return Finding(kind, self.database, self.quiet, attacked, peaks, answers, audited, waits, shortfalls)
+        findings: list[Finding] = []
+        for kind in kinds:
+            alone = left[kind] + measure.find_bad_answers(kind, answers[kind])
+            if kind.most_audit_rows is not None and audited[kind] > _AUDIT_BURST + kind.most_audit_rows * (end - begin):
+                alone.append(f"{audited[kind]} rows of the audit log in {end - begin:.0f} s")
+            findings.append(
+                Finding(
+                    kind,
+                    self.database,
+                    self.quiet,
+                    attacked,
+                    peaks,
+                    answers[kind],
+                    audited[kind],
+                    waits,
+                    alone + together,
+                )
+            )
+        return findings
 
     def errors_logged(self) -> list[str]:
         """Return the ends of the logs of processes that have logged errors, for the message of a failed test."""

@@ -160,13 +160,13 @@ PROGRAMS: dict[str, Callable[[Settings, Path], tuple[Trainer, PeftModel]]] = {"b
 def measure(settings: Settings, workdir: Path) -> dict[str, Any]:
     """Train once and return the measurements; the memory is read before anything is scored."""
     trainer, model = PROGRAMS[settings.program](settings, workdir)
-    clock, places = Clock(), _count_places(trainer)
+    clock, places = Clock(), _count_places(model)
     trainer.add_callback(clock)
     tokens = sum(len(ids) for ids in trainer.train_dataset["input_ids"])  # pyright: ignore[reportOptionalSubscript, reportArgumentType, reportIndexIssue, reportCallIssue]
     trained = sum(label != -100 for labels in trainer.train_dataset["labels"] for label in labels[1:])  # pyright: ignore[reportOptionalSubscript, reportArgumentType, reportIndexIssue, reportCallIssue]
     bystanders = Bystanders()
     trainer.train()
-    others = bystanders.share()
+    others, counted = bystanders.share(), places[0]
     seconds = clock.end - clock.begins[0]
     memory = peak_mib()
     gpu_memory = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
@@ -174,7 +174,7 @@ def measure(settings: Settings, workdir: Path) -> dict[str, Any]:
         "steps": len(clock.begins),
         "tokens": tokens,
         "trained_tokens": trained,
-        "places": places[0],
+        "places": counted,
         "seconds": seconds,
         "others_share": others,
         "tokens_per_second": tokens / seconds,
@@ -225,16 +225,17 @@ def _resolved(settings: Settings, lora: LoraParameters) -> Resolved:
     )
 
 
-def _count_places(trainer: Trainer) -> list[int]:
-    """Count the token places of all batches, padding included, in the one number of the returned list."""
-    places, collate = [0], trainer.data_collator
+def _count_places(model: PeftModel) -> list[int]:
+    """Count the token places of all forward passes, padding included, in the one number of the returned list.
 
-    def counting(rows: list[Any]) -> Any:
-        batch = collate(rows)
-        places[0] += batch["input_ids"].numel()
-        return batch
+    They are counted at the model, as each trainer makes its batches in its own way.
+    """
+    places = [0]
 
-    trainer.data_collator = counting
+    def count(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        places[0] += (kwargs["input_ids"] if "input_ids" in kwargs else args[0]).numel()
+
+    model.register_forward_pre_hook(count, with_kwargs=True)
     return places
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from service.audit.tables import AuditRow
 from service.keys.service import SCOPES, create_key
 from service.migrations.tables import TABLES
-from tests.fixtures.postgres import run_postgres
+from tests.fixtures.postgres import new_database
 from tests.fixtures.service import RunningApi, make_context, run_api, upload
 from tests.service.api.bad_input import REQUESTS, Bad
 
@@ -59,8 +59,8 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             yield scene
         return
     with (
-        run_postgres() as server,
-        run_api(make_context(folder, database_url=server.url, secret_key="k" * 32, **SETTINGS)) as api,
+        new_database() as url,
+        run_api(make_context(folder, database_url=url, secret_key="k" * 32, **SETTINGS)) as api,
         make_scene(api) as scene,
     ):
         yield scene

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.fixtures.postgres import run_postgres
+from tests.fixtures.postgres import new_database
 from tests.fixtures.processes import wait_until
 from tests.fixtures.service import RunningApi, make_context, run_api, upload
 
@@ -26,8 +26,8 @@ def either(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             yield running
         return
     with (
-        run_postgres() as server,
-        run_api(make_context(folder, database_url=server.url, secret_key="k" * 32)) as running,
+        new_database() as url,
+        run_api(make_context(folder, database_url=url, secret_key="k" * 32)) as running,
     ):
         yield running
 

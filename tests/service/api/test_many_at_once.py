@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from service import migrations
 from service.context import open_context
 from service.kit.settings import Settings
-from tests.fixtures.postgres import run_postgres
-from tests.fixtures.service import RunningApi, run_api, upload, write_catalog
+from tests.fixtures.postgres import new_database
+from tests.fixtures.service import RunningApi, migrate, run_api, upload, write_catalog
 
 AT_ONCE = 120
 
@@ -26,12 +25,12 @@ def world(
     if request.param == "sqlite":
         yield from _served(Settings(data=folder, catalog=catalog))
     else:
-        with run_postgres() as server:
-            yield from _served(Settings(data=folder, catalog=catalog, database_url=server.url, secret_key="k" * 32))
+        with new_database() as url:
+            yield from _served(Settings(data=folder, catalog=catalog, database_url=url, secret_key="k" * 32))
 
 
 def _served(settings: Settings) -> Generator[RunningApi, None, None]:
-    migrations.upgrade_schema(settings)
+    migrate(settings)
     with run_api(open_context(settings)) as api:
         yield api
 

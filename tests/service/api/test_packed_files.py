@@ -17,7 +17,7 @@ from service.controller import garbage
 from service.files.tables import FileContentRow, FileRow
 from service.queue.rq import RqJobQueue
 from tests.fixtures.packed import PACKINGS, gzip_bomb, parquet, zstd, zstd_bomb
-from tests.fixtures.postgres import run_postgres
+from tests.fixtures.postgres import new_database
 from tests.fixtures.service import GOOD_JSONL, GOOD_ROW, RunningApi, make_context, run_api, upload
 
 QUEUE = RqJobQueue("unix:///nowhere")
@@ -37,8 +37,8 @@ def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             yield running
         return
     with (
-        run_postgres() as server,
-        run_api(make_context(folder, database_url=server.url, secret_key="k" * 32)) as running,
+        new_database() as url,
+        run_api(make_context(folder, database_url=url, secret_key="k" * 32)) as running,
     ):
         yield running
 

@@ -26,13 +26,12 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service import migrations
 from service.api.app import openapi_document
 from service.context import open_context
 from service.kit.settings import Settings
 from tests.fixtures.objects import Objects, make_objects
-from tests.fixtures.postgres import run_postgres
-from tests.fixtures.service import RunningApi, run_api, write_catalog
+from tests.fixtures.postgres import new_database
+from tests.fixtures.service import RunningApi, migrate, run_api, write_catalog
 
 pytestmark = pytest.mark.integration
 
@@ -86,12 +85,12 @@ def world(
     if request.param == "sqlite":
         yield from _served(Settings(**given))
     else:
-        with run_postgres() as server:
-            yield from _served(Settings(**given, database_url=server.url, secret_key="k" * 32))
+        with new_database() as url:
+            yield from _served(Settings(**given, database_url=url, secret_key="k" * 32))
 
 
 def _served(made: Settings) -> Generator[RunningApi, None, None]:
-    migrations.upgrade_schema(made)
+    migrate(made)
     context = open_context(made)
     with run_api(context) as api:
         yield api

@@ -24,7 +24,7 @@ from service.queue.memory import MemoryJobQueue
 from service.workers import repository as workers
 from service.workers.capacity import Capacity
 from service.workers.tables import WorkerRow
-from tests.fixtures.postgres import run_postgres
+from tests.fixtures.postgres import new_database
 from tests.fixtures.service import make_context
 
 SERVERS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)]
@@ -35,7 +35,7 @@ def either(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Context]
     with ExitStack() as stack:
         more: dict[str, Any] = {}
         if request.param == "postgresql":
-            more = {"database_url": stack.enter_context(run_postgres()).url, "secret_key": "k" * 32}
+            more = {"database_url": stack.enter_context(new_database()), "secret_key": "k" * 32}
         context = make_context(tmp_path, **more)
         stack.callback(context.db.close)
         yield context

@@ -13,9 +13,9 @@ from service.exports import lifecycle, repository, service
 from service.exports.tables import ExportStatus, ModelExportRow
 from service.jobs.states import JobState
 from service.kit.fair_turns import TurnsExhausted
-from tests.fixtures.turns import TurnsWorld, postgres, queue
+from tests.fixtures.turns import TurnsWorld, queue
 
-__all__ = ["postgres", "queue"]
+__all__ = ["queue"]
 
 
 def add(queue: TurnsWorld, project: str, times: int = 1) -> list[str]:

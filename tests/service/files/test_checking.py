@@ -31,7 +31,7 @@ def request(packing: Packing = "none", **fields: Any) -> CheckRequest:
         filename="a.jsonl",
         packing=packing,
         size=1 << 30,
-        method=None,
+        format_name=None,
         needs=(),
         limits=Limits(),
         max_line_bytes=8 << 20,
@@ -109,7 +109,7 @@ def test_the_outcome_is_the_same_in_a_process(pack: Callable[[bytes], bytes]) ->
 
 def test_the_row_format_and_what_a_grader_needs_reach_the_process() -> None:
     row = '{"messages":[{"role":"user","content":"首都?"}],"答案":{"城":["巴黎"]}}\n'.encode()
-    asked = request(method="reinforcement", needs=(("答案", "城", 0),))
+    asked = request(format_name="reinforcement", needs=(("答案", "城", 0),))
     assert check(asked, row * 3) == DatasetSummary(3)
     missing = check(replace(asked, needs=(("答案", "国"),)), row)
     assert "答案.国: is missing, and the grader asks for it" in missing.problems[0].reason
@@ -178,7 +178,7 @@ def test_a_process_has_no_secret_and_no_file_of_ours(monkeypatch: pytest.MonkeyP
 
 def test_what_a_failed_program_says_is_no_problem_of_the_file() -> None:
     with pytest.raises(RuntimeError, match="KeyError"):
-        check(request(method="unheard of"), GOOD)
+        check(request(format_name="unheard of"), GOOD)
 
 
 def test_a_broken_process_is_a_problem_of_the_file() -> None:

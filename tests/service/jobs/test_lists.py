@@ -20,7 +20,7 @@ from service.kit.db import Database
 from service.kit.settings import Settings
 from service.migrations import upgrade_schema
 from tests.fixtures.many import RARE, metadata_of, seed_lists
-from tests.fixtures.postgres import run_postgres
+from tests.fixtures.postgres import new_database
 from tests.fixtures.service import run_api, write_catalog
 
 COUNT = 2400
@@ -34,8 +34,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "sqlite":
         yield _seeded(Settings(data=folder, catalog=catalog))
     else:
-        with run_postgres() as server:
-            yield _seeded(Settings(data=folder, catalog=catalog, database_url=server.url, secret_key="k" * 32))
+        with new_database() as url:
+            yield _seeded(Settings(data=folder, catalog=catalog, database_url=url, secret_key="k" * 32))
 
 
 def _seeded(settings: Settings) -> Settings:

@@ -16,9 +16,9 @@ from service.jobs.tables import JobRow
 from service.limits import service as limits
 from service.limits.schemas import LimitsUpdate
 from service.workers.capacity import Capacity
-from tests.fixtures.turns import PROJECTS, TurnsWorld, postgres, queue
+from tests.fixtures.turns import PROJECTS, TurnsWorld, queue
 
-__all__ = ["postgres", "queue"]
+__all__ = ["queue"]
 
 
 def test_priority_orders_the_jobs_of_a_project_and_none_of_anothers(queue: TurnsWorld) -> None:

@@ -25,7 +25,7 @@ from service.migrations import MigrationRefused
 from service.models.tables import CheckpointPermissionRow
 from service.queue.memory import MemoryJobQueue
 from tests.fixtures.databases import BOTH
-from tests.fixtures.postgres import run_postgres
+from tests.fixtures.postgres import new_database
 
 EARLIER = "0006"
 _COLUMNS = (
@@ -48,7 +48,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Settin
     with ExitStack() as stack:
         given: dict[str, Any] = {}
         if request.param == "postgresql":
-            given = {"database_url": stack.enter_context(run_postgres()).url, "secret_key": "k" * 32}
+            given = {"database_url": stack.enter_context(new_database(migrated=False)), "secret_key": "k" * 32}
         yield Settings(data=tmp_path, retry_seconds=0, **given)
 
 

@@ -20,7 +20,7 @@ from service.limits.tables import TrainingSpanRow
 from service.migrations.tables import TABLES
 from service.models.tables import FineTunedModelRow
 from service.webhooks.tables import WebhookAttemptRow
-from tests.fixtures.postgres import run_postgres
+from tests.fixtures.postgres import new_database
 
 
 def test_the_migrations_make_the_tables_that_the_code_says(tmp_path: Path) -> None:
@@ -40,8 +40,8 @@ def test_the_migrations_make_the_tables_that_the_code_says(tmp_path: Path) -> No
 
 @pytest.mark.integration
 def test_the_same_on_postgresql(tmp_path: Path) -> None:
-    with run_postgres() as server:
-        settings = Settings(data=tmp_path, database_url=server.url, secret_key="k" * 32)
+    with new_database(migrated=False) as url:
+        settings = Settings(data=tmp_path, database_url=url, secret_key="k" * 32)
         migrations.upgrade_schema(settings)
         database = Database(settings.database)
         with database.read() as session:

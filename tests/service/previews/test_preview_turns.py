@@ -6,9 +6,9 @@ from sqlalchemy import insert
 
 from service.previews import repository
 from service.previews.tables import PreviewRow
-from tests.fixtures.turns import TurnsWorld, postgres, queue
+from tests.fixtures.turns import TurnsWorld, queue
 
-__all__ = ["postgres", "queue"]
+__all__ = ["queue"]
 
 
 def add(queue: TurnsWorld, project: str, times: int = 1) -> None:

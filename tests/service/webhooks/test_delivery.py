@@ -36,14 +36,13 @@ from tests.service.webhooks.world import (
     make_due,
     opens,
     pending,
-    postgres,
     replay,
     row_of,
     send,
     set_endpoint,
 )
 
-__all__ = ["context", "end_job", "postgres"]
+__all__ = ["context", "end_job"]
 
 
 def test_an_end_goes_to_every_endpoint_of_the_project_that_wants_it_and_to_the_settings_receiver(

@@ -36,12 +36,11 @@ from tests.service.webhooks.world import (
     end_job,
     log_of,
     make,
-    postgres,
     row_of,
     set_endpoint,
 )
 
-__all__ = ["context", "end_job", "postgres"]
+__all__ = ["context", "end_job"]
 
 
 def tell(context: Context, made: NewEndpoint, times: int = 1) -> None:

@@ -21,12 +21,11 @@ from tests.service.webhooks.world import (
     log_of,
     make,
     pending,
-    postgres,
     replay,
     send,
 )
 
-__all__ = ["context", "end_job", "postgres"]
+__all__ = ["context", "end_job"]
 
 
 def test_replay_by_ids_and_by_time(context: Context, receiver: Receiver, end_job: EndJob) -> None:

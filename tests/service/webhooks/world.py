@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import select, update
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from service import migrations
 from service.context import Context, open_context
 from service.jobs import lifecycle
 from service.jobs.states import JobState
 from service.jobs.tables import JobRow
 from service.keys.service import Principal
 from service.keys.tables import ProjectRow
-from service.kit.db import Base, db_now
+from service.kit.db import db_now
 from service.kit.outbox import OutboxRow
 from service.kit.settings import Settings
 from service.webhooks import repository, service
@@ -30,35 +30,27 @@ from service.webhooks.service import NewEndpoint
 from service.webhooks.tables import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
 from service.webhooks.target import DeliveryTarget
 from service.webhooks.vault import Vault
-from tests.fixtures.postgres import PostgresServer, run_postgres
+from tests.fixtures.postgres import new_database
+from tests.fixtures.service import migrate
 from tests.service.controller.conftest import MakeJob
 
 PRINCIPAL, OTHER = Principal("proj_test", "key_a"), Principal("proj_other", "key_b")
 CANCELLED = "fine_tuning.job.cancelled"
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with run_postgres() as server:
-        yield server
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.integration)])
 def context(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Context]:
     """A context whose schema comes from the migrations; loopback is allowed."""
-    url = request.getfixturevalue("postgres").url if request.param == "postgres" else None
-    settings = Settings(
-        data=tmp_path, database_url=url, secret_key="k" * 32, webhook_allowed_networks="127.0.0.0/8, hooks.internal"
-    )
-    migrations.upgrade_schema(settings)
-    context = open_context(settings)
-    with context.db.write() as session:
-        session.add_all(ProjectRow(id=owner.project_id, name=owner.project_id) for owner in (PRINCIPAL, OTHER))
-    yield context
-    Base.metadata.drop_all(context.db.engine)
-    with context.db.write() as session:
-        session.execute(text("DROP TABLE alembic_version"))
-    context.db.close()
+    with new_database() if request.param == "postgres" else nullcontext() as url:
+        settings = Settings(
+            data=tmp_path, database_url=url, secret_key="k" * 32, webhook_allowed_networks="127.0.0.0/8, hooks.internal"
+        )
+        migrate(settings)
+        context = open_context(settings)
+        with context.db.write() as session:
+            session.add_all(ProjectRow(id=owner.project_id, name=owner.project_id) for owner in (PRINCIPAL, OTHER))
+        yield context
+        context.db.close()
 
 
 EndJob = Callable[..., str]

@@ -27,3 +27,5 @@ AnyMethod = (
 )
 Method = Annotated[AnyMethod, Field(discriminator="type")]
 METHODS: tuple[type[AnyMethod], ...] = get_args(AnyMethod)
+METHODS_BY_TYPE: dict[str, type[AnyMethod]] = {method.model_fields["type"].default: method for method in METHODS}
+"""Every method by its name on the wire."""

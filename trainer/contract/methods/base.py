@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -74,6 +75,22 @@ class CommonHyperparameters(Exact):
             for name, value in self.model_dump(mode="json").items()
             if name not in CommonHyperparameters.model_fields
         }
+
+
+class TrainingMethod(Frozen):
+    """One member of the wire's `method`, and all that other code has to know of it: its file says it, and no list."""
+
+    in_words: ClassVar[tuple[str, str]]
+    """What the model card calls the method, and what it was trained on."""
+    row_format: ClassVar[str]
+    """The format of its files' rows: a name in `burnish.datasets.ROW_FORMATS`."""
+    headline: ClassVar[str | None] = None
+    """The measure that its evaluations put first, if more of it is better; None if that is the loss."""
+
+    @property
+    @abstractmethod
+    def hyperparameters(self) -> CommonHyperparameters:
+        """The block's hyperparameters, by a name that every method shares."""
 
 
 class Resolved(Frozen):

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.contract.methods.base import Auto, CommonHyperparameters
+from trainer.contract.methods.base import Auto, CommonHyperparameters, TrainingMethod
 from trainer.frozen import Frozen
 
 
@@ -27,11 +27,12 @@ class DpoParameters(Frozen):
     hyperparameters: DpoHyperparameters = Field(default_factory=DpoHyperparameters)
 
 
-class DpoMethod(Frozen):
+class DpoMethod(TrainingMethod):
     """`method: {type: "dpo", dpo: {hyperparameters: {…}}}`."""
 
     in_words: ClassVar[tuple[str, str]] = ("direct preference optimisation", "preferences")
-    """What the model card calls the method, and what it was trained on."""
+    row_format: ClassVar[str] = "dpo"
+    headline: ClassVar[str | None] = "implicit_accuracy"
 
     type: Literal["dpo"] = "dpo"
     dpo: DpoParameters = Field(default_factory=DpoParameters)

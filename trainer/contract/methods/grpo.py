@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from trainer.contract.methods.base import TrainingMethod
 from trainer.contract.methods.onpolicy import OnPolicyHyperparameters, RewardedHyperparameters
 from trainer.frozen import Frozen
 
@@ -53,11 +54,12 @@ class GrpoParameters(Frozen):
     hyperparameters: GrpoHyperparameters
 
 
-class GrpoMethod(Frozen):
+class GrpoMethod(TrainingMethod):
     """`method: {type: "grpo", grpo: {hyperparameters: {…}}}`."""
 
     in_words: ClassVar[tuple[str, str]] = ("group-relative policy optimisation against a reward", "prompts")
-    """What the model card calls the method, and what it was trained on."""
+    row_format: ClassVar[str] = "grpo"
+    headline: ClassVar[str | None] = "reward"
 
     type: Literal["grpo"] = "grpo"
     grpo: GrpoParameters

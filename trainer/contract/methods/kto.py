@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.contract.methods.base import Auto, CommonHyperparameters
+from trainer.contract.methods.base import Auto, CommonHyperparameters, TrainingMethod
 from trainer.frozen import Frozen
 
 Weight = Auto | Annotated[float, Field(gt=0, le=1000)]
@@ -30,11 +30,12 @@ class KtoParameters(Frozen):
     hyperparameters: KtoHyperparameters = Field(default_factory=KtoHyperparameters)
 
 
-class KtoMethod(Frozen):
+class KtoMethod(TrainingMethod):
     """`method: {type: "kto", kto: {hyperparameters: {…}}}`."""
 
     in_words: ClassVar[tuple[str, str]] = ("Kahneman-Tversky optimisation", "labelled answers")
-    """What the model card calls the method, and what it was trained on."""
+    row_format: ClassVar[str] = "kto"
+    headline: ClassVar[str | None] = "implicit_accuracy"
 
     type: Literal["kto"] = "kto"
     kto: KtoParameters = Field(default_factory=KtoParameters)

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.contract.methods.base import Auto, CommonHyperparameters
+from trainer.contract.methods.base import Auto, CommonHyperparameters, TrainingMethod
 from trainer.frozen import Frozen
 
 
@@ -24,11 +24,12 @@ class OrpoParameters(Frozen):
     hyperparameters: OrpoHyperparameters = Field(default_factory=OrpoHyperparameters)
 
 
-class OrpoMethod(Frozen):
+class OrpoMethod(TrainingMethod):
     """`method: {type: "orpo", orpo: {hyperparameters: {…}}}`."""
 
     in_words: ClassVar[tuple[str, str]] = ("odds-ratio preference optimisation", "preferences")
-    """What the model card calls the method, and what it was trained on."""
+    row_format: ClassVar[str] = "orpo"
+    headline: ClassVar[str | None] = "odds_accuracy"
 
     type: Literal["orpo"] = "orpo"
     orpo: OrpoParameters = Field(default_factory=OrpoParameters)

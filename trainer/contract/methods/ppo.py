@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from trainer.contract.methods.base import TrainingMethod
 from trainer.contract.methods.onpolicy import ModelReward, RewardedHyperparameters
 from trainer.frozen import Frozen
 
@@ -39,11 +40,12 @@ class PpoParameters(Frozen):
     hyperparameters: PpoHyperparameters
 
 
-class PpoMethod(Frozen):
+class PpoMethod(TrainingMethod):
     """`method: {type: "ppo", ppo: {hyperparameters: {…}}}`."""
 
     in_words: ClassVar[tuple[str, str]] = ("proximal policy optimisation against a reward", "prompts")
-    """What the model card calls the method, and what it was trained on."""
+    row_format: ClassVar[str] = "ppo"
+    headline: ClassVar[str | None] = "reward"
 
     type: Literal["ppo"] = "ppo"
     ppo: PpoParameters

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.contract.methods.base import Auto, CommonHyperparameters, Kinds, LoraParameters
+from trainer.contract.methods.base import Auto, CommonHyperparameters, Kinds, LoraParameters, TrainingMethod
 from trainer.frozen import Exact, Frozen
 
 # 256 bytes, the special tokens, and room for merges that are worth a training.
@@ -113,11 +113,11 @@ class PretrainingParameters(Frozen):
     hyperparameters: PretrainingHyperparameters = Field(default_factory=PretrainingHyperparameters)
 
 
-class PretrainingMethod(Frozen):
+class PretrainingMethod(TrainingMethod):
     """`method: {type: "pretraining", pretraining: {hyperparameters: {…}}}`."""
 
     in_words: ClassVar[tuple[str, str]] = ("pre-training", "windows of text; every token was in the loss")
-    """What the model card calls the method, and what it was trained on."""
+    row_format: ClassVar[str] = "pretraining"
 
     type: Literal["pretraining"] = "pretraining"
     pretraining: PretrainingParameters = Field(default_factory=PretrainingParameters)

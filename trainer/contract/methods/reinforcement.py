@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.contract.methods.base import Auto
+from trainer.contract.methods.base import Auto, TrainingMethod
 from trainer.contract.methods.grpo import GroupHyperparameters
 from trainer.frozen import Frozen
 from trainer.graders import Grader
@@ -66,11 +66,12 @@ class ReinforcementParameters(Frozen):
     hyperparameters: ReinforcementHyperparameters = Field(default_factory=ReinforcementHyperparameters)
 
 
-class ReinforcementMethod(Frozen):
+class ReinforcementMethod(TrainingMethod):
     """`method: {type: "reinforcement", reinforcement: {grader: {…}, hyperparameters: {…}}}`."""
 
     in_words: ClassVar[tuple[str, str]] = ("reinforcement against a grader", "prompts")
-    """What the model card calls the method, and what it was trained on."""
+    row_format: ClassVar[str] = "reinforcement"
+    headline: ClassVar[str | None] = "reward"
 
     type: Literal["reinforcement"] = "reinforcement"
     reinforcement: ReinforcementParameters

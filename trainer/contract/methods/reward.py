@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.contract.methods.base import CommonHyperparameters, Kinds
+from trainer.contract.methods.base import CommonHyperparameters, Kinds, TrainingMethod
 from trainer.frozen import Frozen
 
 
@@ -31,11 +31,12 @@ class RewardParameters(Frozen):
     hyperparameters: RewardHyperparameters = Field(default_factory=RewardHyperparameters)
 
 
-class RewardMethod(Frozen):
+class RewardMethod(TrainingMethod):
     """`method: {type: "reward", reward: {hyperparameters: {…}}}`."""
 
     in_words: ClassVar[tuple[str, str]] = ("reward modelling", "rankings; it gives an answer a score")
-    """What the model card calls the method, and what it was trained on."""
+    row_format: ClassVar[str] = "reward"
+    headline: ClassVar[str | None] = "pair_accuracy"
 
     type: Literal["reward"] = "reward"
     reward: RewardParameters = Field(default_factory=RewardParameters)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.contract.methods.base import CommonHyperparameters
+from trainer.contract.methods.base import CommonHyperparameters, TrainingMethod
 from trainer.frozen import Frozen
 
 
@@ -20,14 +20,14 @@ class SupervisedParameters(Frozen):
     hyperparameters: SupervisedHyperparameters = Field(default_factory=SupervisedHyperparameters)
 
 
-class SupervisedMethod(Frozen):
+class SupervisedMethod(TrainingMethod):
     """`method: {type: "supervised", supervised: {hyperparameters: {…}}}`."""
 
     in_words: ClassVar[tuple[str, str]] = (
         "supervised fine-tuning",
         "conversations; only the assistant's tokens were in the loss",
     )
-    """What the model card calls the method, and what it was trained on."""
+    row_format: ClassVar[str] = "supervised"
 
     type: Literal["supervised"] = "supervised"
     supervised: SupervisedParameters = Field(default_factory=SupervisedParameters)
