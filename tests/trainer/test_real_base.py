@@ -23,7 +23,7 @@ END = "<|im_end|>"
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The catalog's base, prepared from its package as the worker does it."""
-    entry = load_catalog(None).find("smollm2-135m-instruct")
+    entry = load_catalog(None).find_base("smollm2-135m-instruct")
     assert entry is not None
     folder = tmp_path_factory.mktemp("bases")
     (folder / "source.json").write_text(json.dumps(locate_source(entry.source)))
