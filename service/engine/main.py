@@ -20,7 +20,7 @@ from service.engine.weights import EngineWeights
 from service.kit import telemetry
 from service.kit.descriptors import raise_descriptor_limit
 from service.kit.settings import Settings
-from service.worker.bases import PREPARE_COMMAND
+from service.staging.bases import PREPARE_COMMAND
 
 
 def run_engine(

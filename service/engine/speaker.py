@@ -13,7 +13,7 @@ from typing import Protocol
 
 from service.kit.settings import Settings
 from service.kit.tether import tether_command
-from service.worker.child import trainer_environment
+from service.staging.child import trainer_environment
 from trainer.contract.chat import (
     CHAT_EVENT,
     AnswerPiece,

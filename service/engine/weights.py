@@ -14,10 +14,10 @@ from service.chat.errors import AnswerFailed
 from service.chat.protocol import ModelSource
 from service.context import Context
 from service.kit.errors import InvalidRequest
-from service.worker import results
-from service.worker.bases import PREPARE_COMMAND, prepared_base
-from service.worker.errors import AttemptFailed, JobFailedForGood, WorkerStopping
-from service.worker.hold import UnleasedHold
+from service.staging import inputs
+from service.staging.bases import PREPARE_COMMAND, prepared_base
+from service.staging.errors import AttemptFailed, JobFailedForGood, WorkerStopping
+from service.staging.hold import UnleasedHold
 from trainer.contract.chat import AdapterRef
 
 MAX_ADAPTERS = 64
@@ -69,15 +69,15 @@ class EngineWeights:
     def _fetch_adapter(self, source: ModelSource) -> AdapterRef | None:
         if source.job_id is None:
             return None
-        result = results.result_of(self._context, source.job_id, source.step, self._hold, "model")
-        stored = results.find_stored(self._context, result, self._hold, "model")
+        result = inputs.result_of(self._context, source.job_id, source.step, self._hold, "model")
+        stored = inputs.find_stored(self._context, result, self._hold, "model")
         fingerprint = stored.manifest_sha256 or hashlib.sha256(stored.prefix.encode()).hexdigest()
         name = f"{source.job_id}-{'end' if source.step is None else source.step}-{fingerprint[:12]}"
         target = self._adapters / name
         if not target.is_dir():
             partial = target.with_name(f".{name}.partial")
             partial.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            results.fetch_adapter(self._context, result, stored, partial, self._hold)
+            inputs.fetch_adapter(self._context, result, stored, partial, self._hold)
             if self._shared:
                 _let_others_read(partial)
             partial.rename(target)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from service.jobs import repository, results_repository, retention
 from service.kit.log import carry_context
+from service.staging.transfer import DamagedFiles, StoredFolder, job_prefix, store_folder
 from service.storage import Storage
 from service.storage.errors import StorageError
 from service.worker.lease import Lease
 from service.worker.messages import EventRow, replace_nonfinite
-from service.worker.transfer import DamagedFiles, StoredFolder, job_prefix, store_folder
 from trainer.contract import events
 from trainer.contract.result import CHECKPOINTS_FOLDER, MANIFEST_NAME
 

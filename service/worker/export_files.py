@@ -15,14 +15,14 @@ from service.jobs import references
 from service.jobs import repository as jobs
 from service.jobs.references import EarlierResult, StoredResult
 from service.kit.errors import Unavailable
+from service.staging.bases import prepared_base
+from service.staging.errors import AttemptFailed, JobFailedForGood
+from service.staging.hold import WorkHold
+from service.staging.inputs import fetch_result
+from service.staging.transfer import DamagedFiles, upload_entry
 from service.storage.errors import StorageError, StorageFull
-from service.worker.bases import prepared_base
-from service.worker.errors import AttemptFailed, JobFailedForGood
-from service.worker.hold import WorkHold
 from service.worker.lease import Lease
 from service.worker.publish import write_zip
-from service.worker.results import fetch_result
-from service.worker.transfer import DamagedFiles, upload_entry
 from trainer.contract.export import (
     BASE_FOLDER,
     OUTPUT_FOLDER,

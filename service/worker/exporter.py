@@ -23,9 +23,9 @@ from service.jobs.lifecycle import JobFailureReason
 from service.kit import tracing
 from service.kit.errors import Unavailable
 from service.kit.log import in_own_context, set_subject
-from service.worker.bases import PREPARE_COMMAND
-from service.worker.child import WorkerChild, trainer_environment
-from service.worker.errors import AttemptFailed, JobFailedForGood, LeaseLost, WorkerStopping
+from service.staging.bases import PREPARE_COMMAND
+from service.staging.child import WorkerChild, trainer_environment
+from service.staging.errors import AttemptFailed, JobFailedForGood, LeaseLost, WorkerStopping
 from service.worker.export_files import lay_out, pack_export, store_export
 from service.worker.lease import Lease
 from service.worker.messages import without_nul

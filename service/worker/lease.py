@@ -18,8 +18,8 @@ from service.kit.db import Database
 from service.kit.errors import Unavailable
 from service.kit.log import carry_context
 from service.kit.settings import Settings
-from service.worker.errors import JobPaused, JobTimedOut, LeaseLost, WorkerStopping
-from service.worker.hold import WorkHold
+from service.staging.errors import JobPaused, JobTimedOut, LeaseLost, WorkerStopping
+from service.staging.hold import WorkHold
 
 log = logging.getLogger(__name__)
 

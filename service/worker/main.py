@@ -15,7 +15,7 @@ from service.kit.log import in_own_context
 from service.kit.settings import Settings
 from service.queue.consumer import JobConsumer, StopRequested
 from service.queue.rq import address_of
-from service.worker.bases import PREPARE_COMMAND
+from service.staging.bases import PREPARE_COMMAND
 from service.worker.exporter import EXPORT_COMMAND, Exporter
 from service.worker.presence import WorkerPresence
 from service.worker.previews import Previewer

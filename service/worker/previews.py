@@ -23,10 +23,10 @@ from service.kit.log import log_subject
 from service.previews import repository
 from service.previews.service import job_of
 from service.previews.tables import PreviewRow
-from service.worker.bases import PREPARE_COMMAND, prepared_base
-from service.worker.child import WorkerChild, trainer_environment
-from service.worker.errors import AttemptEnd, AttemptFailed, JobFailedForGood
-from service.worker.hold import UnleasedHold, WorkHold
+from service.staging.bases import PREPARE_COMMAND, prepared_base
+from service.staging.child import WorkerChild, trainer_environment
+from service.staging.errors import AttemptEnd, AttemptFailed, JobFailedForGood
+from service.staging.hold import UnleasedHold, WorkHold
 from service.worker.messages import without_nul
 from service.worker.stage import stage_job, uses_gpu, work_folder
 from trainer.contract.preview import PREVIEW_NAME, CountedJob, PreviewFailure, PreviewOutcome

@@ -16,11 +16,11 @@ from service.jobs.states import JobState
 from service.jobs.tables import JobRow
 from service.kit import tracing
 from service.kit.errors import Unavailable
+from service.staging.errors import AttemptFailed
+from service.staging.hold import WorkHold
+from service.staging.transfer import DamagedFiles, checked_entries, job_prefix, upload_entry
 from service.storage.errors import StorageError, StorageFull
-from service.worker.errors import AttemptFailed
-from service.worker.hold import WorkHold
 from service.worker.lease import Lease
-from service.worker.transfer import DamagedFiles, checked_entries, job_prefix, upload_entry
 from trainer.contract.methods.base import Kinds
 from trainer.contract.result import (
     ADAPTER_FOLDER,

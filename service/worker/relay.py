@@ -16,9 +16,9 @@ from service.jobs.errors import StaleLease
 from service.kit.db import db_now
 from service.kit.errors import Unavailable
 from service.kit.log import carry_context
+from service.staging.errors import LeaseLost
 from service.storage import Storage
 from service.worker.checkpoints import CheckpointUploads
-from service.worker.errors import LeaseLost
 from service.worker.lease import Lease
 from service.worker.messages import replace_nonfinite, row_of
 from service.worker.observed import AttemptProgress

@@ -18,9 +18,8 @@ from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobFailureReason
 from service.jobs.tables import JobRow
 from service.limits.values import QuotaLimits
-from service.worker import observed
-from service.worker.bases import PREPARE_COMMAND, prepared_base
-from service.worker.errors import (
+from service.staging.bases import PREPARE_COMMAND, prepared_base
+from service.staging.errors import (
     AttemptCrashed,
     AttemptFailed,
     JobFailedForGood,
@@ -29,6 +28,7 @@ from service.worker.errors import (
     LeaseLost,
     WorkerStopping,
 )
+from service.worker import observed
 from service.worker.lease import Lease
 from service.worker.messages import without_nul
 from service.worker.publish import publish_result

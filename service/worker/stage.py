@@ -21,11 +21,11 @@ from service.jobs import methods, results_repository
 from service.jobs.references import model_name
 from service.jobs.tables import JobCheckpointRow, JobRow
 from service.kit import tracing
+from service.staging.errors import AttemptFailed, JobFailedForGood
+from service.staging.hold import WorkHold
+from service.staging.inputs import Bases, fetch_reward, fetch_start
+from service.staging.transfer import DamagedFiles, download_blob, fetch_folder
 from service.storage.errors import BlobNotFound, StorageError
-from service.worker.errors import AttemptFailed, JobFailedForGood
-from service.worker.hold import WorkHold
-from service.worker.results import Bases, fetch_reward, fetch_start
-from service.worker.transfer import DamagedFiles, download_blob, fetch_folder
 from trainer.contract.job import Budget, DataFile, JobSpec, LineageEntry
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from service.kit import tracing
 from service.kit.settings import Settings
-from service.storage import Storage
-from service.worker.child import WorkerChild, trainer_environment
-from service.worker.errors import (
+from service.staging.child import WorkerChild, trainer_environment
+from service.staging.errors import (
     AttemptCrashed,
     AttemptEnd,
     AttemptFailed,
@@ -23,6 +22,7 @@ from service.worker.errors import (
     JobTimedOut,
     WorkerStopping,
 )
+from service.storage import Storage
 from service.worker.lease import Lease
 from service.worker.relay import EventRelay
 from service.worker.usage import MachineUsage

@@ -12,9 +12,9 @@ import pytest
 
 from service.jobs import lifecycle, results_repository
 from service.jobs.states import JobState
+from service.staging.hold import UnleasedHold
 from service.storage import Storage
 from service.storage.errors import StorageUnavailable
-from service.worker.hold import UnleasedHold
 from service.worker.run import WorkerRuntime, run_job
 from service.worker.stage import _fetch_checkpoint
 from tests.service.worker.world import World, eventually

@@ -21,8 +21,8 @@ from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobEventRow, J
 from service.kit.db import Base
 from service.kit.outbox import OutboxRow, Topic
 from service.models.tables import FineTunedModelRow
+from service.staging.errors import LeaseLost
 from service.worker.checkpoints import CheckpointUploads
-from service.worker.errors import LeaseLost
 from service.worker.lease import Lease
 from service.worker.publish import publish_result
 from service.worker.relay import EventRelay

@@ -15,7 +15,7 @@ from service.jobs.states import JobState
 from service.jobs.tables import JobRow
 from service.kit.db import db_now
 from service.queue.memory import MemoryJobQueue
-from service.worker.errors import JobTimedOut
+from service.staging.errors import JobTimedOut
 from service.worker.lease import Lease
 from tests.service.worker.world import PROJECT, World
 

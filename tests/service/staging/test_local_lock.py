@@ -14,18 +14,18 @@ from pathlib import Path
 import pytest
 
 from service.jobs.states import JobState
-from service.worker.bases import prepared_base
-from service.worker.errors import WorkerStopping
-from service.worker.hold import UnleasedHold
-from service.worker.local_lock import only_one
+from service.staging.bases import prepared_base
+from service.staging.errors import WorkerStopping
+from service.staging.hold import UnleasedHold
+from service.staging.local_lock import only_one
 from tests.fixtures.processes import wait_until
 from tests.service.worker.world import PROJECT, World
 
 HOLDER = """
 import sys, threading
 from pathlib import Path
-from service.worker.hold import UnleasedHold
-from service.worker.local_lock import only_one
+from service.staging.hold import UnleasedHold
+from service.staging.local_lock import only_one
 hold = UnleasedHold("holder", stop=threading.Event(), poll_seconds=0.05)
 with only_one(Path(sys.argv[1]), hold, poll_seconds=0.05, patience=float(sys.argv[2])):
     print("held", flush=True)

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from service.catalog import BaseModelEntry, CatalogHubSource, SourceMissing, locate_source
 from service.context import Context
-from service.worker import results
-from service.worker.child import WorkerChild, trainer_environment
-from service.worker.errors import AttemptFailed, JobFailedForGood
-from service.worker.hold import WorkHold
-from service.worker.local_lock import only_one
+from service.staging import inputs
+from service.staging.child import WorkerChild, trainer_environment
+from service.staging.errors import AttemptFailed, JobFailedForGood
+from service.staging.hold import WorkHold
+from service.staging.local_lock import only_one
 from trainer.contract.job import FROM_SCRATCH, BaseModelRef
 from trainer.contract.result import ExitCode
 
@@ -64,11 +64,11 @@ def prepared_base(
 
 
 def _fetch_base(context: Context, project_id: str, hold: WorkHold, name: str) -> tuple[BaseModelRef, Path]:
-    result, stored = results.find_base(context, project_id, name, hold)
+    result, stored = inputs.find_base(context, project_id, name, hold)
     fingerprint = stored.manifest_sha256 or hashlib.sha256(stored.prefix.encode()).hexdigest()
     target = context.settings.bases / f"{result.job.id}-{fingerprint[:12]}"
     _prepare_once(
-        context, target, hold, name, lambda partial: results.fetch_base(context, result, stored, partial, hold)
+        context, target, hold, name, lambda partial: inputs.fetch_base(context, result, stored, partial, hold)
     )
     return BaseModelRef(id=name, fingerprint=fingerprint), target
 

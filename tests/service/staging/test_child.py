@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.kit.settings import Settings
-from service.worker.child import trainer_environment
+from service.staging.child import trainer_environment
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.worker.hold import WorkHold
+from service.staging.hold import WorkHold
 
 _SIGNS = 10
 """How often a holder shows a sign of life in the time after which others give up waiting for one."""

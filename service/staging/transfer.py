@@ -8,10 +8,10 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from service.staging.hold import WorkHold
 from service.storage import Storage, StoredBlob
 from service.storage.base import CHUNK_SIZE
 from service.storage.keys import is_key
-from service.worker.hold import WorkHold
 from trainer.contract.result import MANIFEST_NAME, FileEntry, Manifest
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from service.kit.errors import Unavailable
+from service.staging.errors import WorkerStopping
 from service.storage.errors import StorageUnavailable
-from service.worker.errors import WorkerStopping
 
 log = logging.getLogger(__name__)
 
