@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from burnish.datasets import ROW_FORMATS, ItemRows, RowFormat
 from burnish.datasets.base import Row
 from burnish.datasets.converters.base import ChatExample, Example, RankedExample, RankedResponse, TextExample
 from burnish.datasets.errors import NotConvertibleError
+from burnish.datasets.labelled import LabelledRows
+from burnish.datasets.pairs import PairRows
+from burnish.datasets.pretraining import TextRows
+from burnish.datasets.prompts import PromptRows
+from burnish.datasets.rankings import RankingRows
+from burnish.datasets.supervised import SupervisedRows
 
 
 def rows_of(example: Example, method: str) -> list[Row]:
@@ -14,7 +21,7 @@ def rows_of(example: Example, method: str) -> list[Row]:
 
     They are not checked yet. Raises NotConvertibleError if the example lacks what the method learns from.
     """
-    return _TARGETS[method](example)
+    return _WRITERS[type(ROW_FORMATS[method])](example)
 
 
 def _pretraining_rows(example: Example) -> list[Row]:
@@ -83,17 +90,16 @@ def _message_or_messages(messages: list[Row]) -> Row:
     return {"message": messages[0]} if len(messages) == 1 else {"messages": messages}
 
 
-_TARGETS: dict[str, Callable[[Example], list[Row]]] = {
-    "pretraining": _pretraining_rows,
-    "supervised": _supervised_rows,
-    "reward": _ranking_rows,
-    "dpo": _pair_rows,
-    "ppo": _prompt_rows,
-    "grpo": _prompt_rows,
-    "kto": _labelled_rows,
-    "orpo": _pair_rows,
-    "reinforcement": _item_rows,
+_WRITERS: dict[type[RowFormat], Callable[[Example], list[Row]]] = {
+    TextRows: _pretraining_rows,
+    SupervisedRows: _supervised_rows,
+    RankingRows: _ranking_rows,
+    PairRows: _pair_rows,
+    PromptRows: _prompt_rows,
+    LabelledRows: _labelled_rows,
+    ItemRows: _item_rows,
 }
+"""How each kind of row is written: a method whose rows are of a known kind needs nothing here."""
 
 
 def _require_chat(example: Example) -> ChatExample:
