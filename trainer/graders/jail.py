@@ -2,7 +2,7 @@
 
 A request comes on stdin: a line of JSON with the source and the limits, and behind it the JSON of what is graded. An
 answer goes to stdout, another JSON object. Between them the process gives up all that it could harm with, and in the
-end lets the kernel refuse every system call beyond a short list (seccomp(2)): it can reckon, use its memory, look at
+end lets the kernel refuse every system call beyond a short list (seccomp(2)): it can compute, use its memory, look at
 the clock, and write to the pipe and to /dev/null. Files, sockets, other processes and signals are out of reach, for the
 grader's Python and for whatever native code it may find. What it imports is loaded before that.
 
@@ -170,7 +170,7 @@ def _load_modules(source: str) -> None:
     """Import what a source imports and may, and what the library imports only when it is called."""
     for name in _ALWAYS:
         importlib.import_module(name)
-    with suppress(SyntaxError, ValueError, MemoryError, RecursionError):  # told when it is compiled
+    with suppress(SyntaxError, ValueError, MemoryError, RecursionError):  # reported when it is compiled
         for name in sorted(_imported_modules(ast.parse(source))):
             with suppress(ImportError):
                 importlib.import_module(name)

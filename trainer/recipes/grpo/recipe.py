@@ -31,7 +31,7 @@ class GroupRecipe(OnPolicyRecipe):
         return Grpo(self.roles, sampling, score, self.hyperparameters, settings)
 
     def review_iteration(self, facts: Mapping[str, float]) -> None:
-        """Say once where an iteration had nothing to learn from."""
+        """Say once if an iteration had nothing to learn from."""
         if facts["flat_groups"] == 1 and not self._told:
             self._told = True
             self.job.warn(

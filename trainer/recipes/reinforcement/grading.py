@@ -43,7 +43,7 @@ _ANSWERS_FAULTS = (
 class Grading:
     """Scores answers; what could not be graded has the reward 0. `failed` is the share of those in the last scoring.
 
-    Raises TrainerError (`grader_failed`) where no answer could be graded and other answers would change nothing.
+    Raises TrainerError (`grader_failed`) if no answer could be graded and other answers would change nothing.
     """
 
     def __init__(
