@@ -156,11 +156,11 @@ class _AnswerDraw:
         yield Resumed(id=self.ask.id)
 
     def _make_piece(self, text: str, drawn: DrawnToken | None) -> Iterator[AnswerPiece]:
-        told = ()
+        logprobs = ()
         if drawn is not None and self.ask.sampling.top_logprobs is not None:
-            told = (_token_logprobs(self.seat.template.tokenizer, drawn),)
-        if text or told:
-            yield AnswerPiece(id=self.ask.id, index=self.index, text=text, logprobs=told)
+            logprobs = (_token_logprobs(self.seat.template.tokenizer, drawn),)
+        if text or logprobs:
+            yield AnswerPiece(id=self.ask.id, index=self.index, text=text, logprobs=logprobs)
 
     def _make_end(self, reason: FinishReason, count: int) -> Ended:
         return Ended(id=self.ask.id, index=self.index, finish_reason=reason, tokens=count)

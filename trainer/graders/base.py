@@ -109,14 +109,14 @@ class GradeErrors(Frozen):
     def from_failure(cls, failure: Failure, *, grader: str) -> GradeErrors:
         """Return the flags of one failure."""
         said = failure.message.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no text
-        told: dict[str, Any] = {failure.flag: True, "messages": [f"{grader}: {said}"]}
+        flags: dict[str, Any] = {failure.flag: True, "messages": [f"{grader}: {said}"]}
         if failure.flag == "python_grader_runtime_error":
-            told["python_grader_runtime_error_details"] = said
+            flags["python_grader_runtime_error_details"] = said
         elif failure.flag == "python_grader_server_error":
-            told["python_grader_server_error_type"] = failure.kind or "sandbox"
+            flags["python_grader_server_error_type"] = failure.kind or "sandbox"
         elif failure.flag == "model_grader_server_error":
-            told["model_grader_server_error_details"] = said
-        return cls(**told)
+            flags["model_grader_server_error_details"] = said
+        return cls(**flags)
 
     @property
     def has_any(self) -> bool:

@@ -92,10 +92,10 @@ def main() -> NoReturn:
         _write_answer(answer_to, {"error": f"this machine cannot shut a grader in: {error}", "kind": "sandbox"})
     os.write(answer_to, RUNNING)
     try:
-        told = _answer_request(request | json.loads(given))
+        answer = _answer_request(request | json.loads(given))
     except BaseException as error:  # noqa: BLE001 - whatever a grader raises is its answer
-        told = {"error": _describe_error(error), "kind": "runtime"}
-    _write_answer(answer_to, told)
+        answer = {"error": _describe_error(error), "kind": "runtime"}
+    _write_answer(answer_to, answer)
 
 
 def _answer_request(request: dict[str, Any]) -> dict[str, Any]:
@@ -129,8 +129,8 @@ def _own_pipe() -> int:
     return answer_to
 
 
-def _write_answer(answer_to: int, told: dict[str, Any]) -> NoReturn:
-    data = json.dumps(told).encode()
+def _write_answer(answer_to: int, answer: dict[str, Any]) -> NoReturn:
+    data = json.dumps(answer).encode()
     while data:
         data = data[os.write(answer_to, data) :]
     os._exit(0)
@@ -253,10 +253,10 @@ def _describe_error(error: BaseException) -> str:
         line = error.lineno if isinstance(error, SyntaxError) else _line_of(error)
         said = error.msg if isinstance(error, SyntaxError) else str(error)
         where = "" if line is None else f"line {line}: "
-        told = f"{where}{type(error).__name__}{': ' if said else ''}{said}"[:_SHOWN]
+        sentence = f"{where}{type(error).__name__}{': ' if said else ''}{said}"[:_SHOWN]
         if isinstance(error, ModuleNotFoundError):
-            told += f". These modules can be imported: {', '.join(sorted(MODULES))}"
-        return told
+            sentence += f". These modules can be imported: {', '.join(sorted(MODULES))}"
+        return sentence
     except BaseException:  # noqa: BLE001 - an error whose own text raises one
         return "an error that cannot be told in words"
 

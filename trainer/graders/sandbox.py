@@ -121,12 +121,12 @@ def _run_together(
     pairs = [{"sample": dict(sample), "item": dict(item)} for sample, item in calls]
     given = json.dumps({"calls": pairs}).encode()
     try:
-        told: Any = _in_jail(source, given, limits, most=_MOST_ANSWER * len(calls)).get("answers")
+        answers: Any = _in_jail(source, given, limits, most=_MOST_ANSWER * len(calls)).get("answers")
     except Failure as failure:
         return [failure for _ in calls] if failure.kind == "sandbox" else None
-    if not isinstance(told, list) or len(cast("list[Any]", told)) != len(calls):
+    if not isinstance(answers, list) or len(cast("list[Any]", answers)) != len(calls):
         return None
-    return [_reward_in(one) for one in cast("list[Any]", told)]
+    return [_reward_in(one) for one in cast("list[Any]", answers)]
 
 
 def _run_alone(
@@ -138,8 +138,8 @@ def _run_alone(
         return failure
 
 
-def _reward_in(told: Any) -> float | Failure:
-    fields = cast("dict[str, Any]", told) if isinstance(told, dict) else {}
+def _reward_in(answer: Any) -> float | Failure:
+    fields = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}
     reward = fields.get("reward")
     if isinstance(reward, (int, float)) and not isinstance(reward, bool) and math.isfinite(reward):
         return float(reward)
@@ -248,14 +248,14 @@ def _decode_answer(data: bytes, *, otherwise: str) -> dict[str, Any]:
         answer = None
     if not isinstance(answer, dict):
         raise Failure("python_grader_runtime_error", otherwise)
-    told = cast("dict[str, Any]", answer)
-    if "error" in told:
-        why = str(told["error"])[:_MOST_SAID]
+    fields = cast("dict[str, Any]", answer)
+    if "error" in fields:
+        why = str(fields["error"])[:_MOST_SAID]
         # Behind RUNNING the source may have written this itself.
-        if told.get("kind") == "sandbox" and not running:
+        if fields.get("kind") == "sandbox" and not running:
             raise _machine_fault(why)
         raise Failure("python_grader_runtime_error", why)
-    return told
+    return fields
 
 
 def _machine_fault(why: str) -> Failure:
