@@ -32,10 +32,10 @@ def _never_pauses() -> bool:
 def answer_conversation(
     models: BaseModelCache, ask: Ask, cancelled: Callable[[], bool], pausing: Callable[[], bool] = _never_pauses
 ) -> Generator[Event]:
-    """Yield what is to be told of the answers to `ask`. After each `Paused` the models may be used for another.
+    """Yield what is to be reported of the answers to `ask`. After each `Paused` the models may be used for another.
 
     Raises TrainerError (`unsupported_conversation`, `context_length_exceeded`, `invalid_adapter`, and what loading
-    the base may raise), or FloatingPointError where the model's outputs are not numbers.
+    the base may raise), or FloatingPointError if the model's outputs are not numbers.
     """
     with _Seat(models, ask) as seat:
         prompt = _tokenize_conversation(seat.template, ask)
@@ -80,7 +80,7 @@ class _Seat:
         self.leave_base()
 
     def take_model(self) -> Any:
-        """Return the model as it is with the adapter. Raises TrainerError where it cannot be had."""
+        """Return the model as it is with the adapter. Raises TrainerError if it cannot be loaded."""
         if self._model is None:
             self._model = self._held.enter_context(
                 self._models.load_base(self._ask.base).use_adapter(self._ask.adapter)
@@ -96,7 +96,7 @@ class _Seat:
         self._model = None
 
     def out_of_time(self) -> bool:
-        """Tell whether the model has worked on the conversation for as long as it may."""
+        """Return whether the model has worked on the conversation for as long as it may."""
         seconds = self._ask.seconds
         return seconds is not None and self._worked + time.monotonic() - self._began >= seconds
 
@@ -156,11 +156,11 @@ class _AnswerDraw:
         yield Resumed(id=self.ask.id)
 
     def _make_piece(self, text: str, drawn: DrawnToken | None) -> Iterator[AnswerPiece]:
-        told = ()
+        logprobs = ()
         if drawn is not None and self.ask.sampling.top_logprobs is not None:
-            told = (_token_logprobs(self.seat.template.tokenizer, drawn),)
-        if text or told:
-            yield AnswerPiece(id=self.ask.id, index=self.index, text=text, logprobs=told)
+            logprobs = (_token_logprobs(self.seat.template.tokenizer, drawn),)
+        if text or logprobs:
+            yield AnswerPiece(id=self.ask.id, index=self.index, text=text, logprobs=logprobs)
 
     def _make_end(self, reason: FinishReason, count: int) -> Ended:
         return Ended(id=self.ask.id, index=self.index, finish_reason=reason, tokens=count)
@@ -172,7 +172,7 @@ def _token_logprobs(tokenizer: PreTrainedTokenizerBase, drawn: DrawnToken) -> Pi
 
 
 def _name_token(tokenizer: PreTrainedTokenizerBase, token: int, logprob: float) -> PieceLogprob:
-    """Name a token by its text. A part of a character has no text of its own, and its bytes are not told."""
+    """Name a token by its text. A part of a character has no text of its own, and its bytes are not shown."""
     text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
     whole = "\ufffd" not in text
     return PieceLogprob(token=text, bytes=tuple(text.encode()) if whole else None, logprob=logprob)

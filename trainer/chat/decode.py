@@ -48,7 +48,7 @@ def draw_answer(
     """Yield up to `limit` tokens. The same generator's state, prompt and weights give the same tokens.
 
     The model is asked for at each token and not kept between them: another base may be loaded in a pause.
-    Raises FloatingPointError where the model's scores are not numbers.
+    Raises FloatingPointError if the model's scores are not numbers.
     """
     cache = copy.deepcopy(prompt.cache)
     token: int | None = None

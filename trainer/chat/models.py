@@ -37,7 +37,7 @@ class LoadedBase:
 
     @contextmanager
     def use_adapter(self, adapter: AdapterRef | None) -> Generator[Any, None, None]:
-        """Give the model as it is with an adapter, or without any. Raises TrainerError where it does not fit."""
+        """Give the model as it is with an adapter, or without any. Raises TrainerError if it does not fit."""
         if adapter is not None:
             self._activate_adapter(adapter)
             yield self._model
@@ -79,7 +79,7 @@ class BaseModelCache:
         self._base: LoadedBase | None = None
 
     def load_base(self, folder: Path) -> LoadedBase:
-        """Return a base, loaded in place of the last one. Raises TrainerError where it cannot be."""
+        """Return a base, loaded in place of the last one. Raises TrainerError if it cannot be."""
         if self._base is None or self._base.folder != folder:
             self._base = None
             gc.collect()
@@ -90,5 +90,5 @@ class BaseModelCache:
 
 
 def _inference_dtype() -> str:
-    """Return bfloat16 where a GPU computes in it; a CPU answers in float32, the same on every machine."""
+    """Return bfloat16 if a GPU computes in it; a CPU answers in float32, the same on every machine."""
     return "bfloat16" if pick_device().type == "cuda" and torch.cuda.is_bf16_supported() else "float32"

@@ -35,7 +35,7 @@ class Sampling(Frozen):
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = Field(default_factory=dict[int, float])
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    """How many likeliest tokens are told beside each drawn one; None tells no log-probabilities."""
+    """How many likeliest tokens are shown beside each drawn one; None shows no log-probabilities."""
 
 
 class Ask(Frozen):
@@ -67,7 +67,7 @@ class Pause(Frozen):
 
 
 class Resume(Frozen):
-    """Go on with a conversation that has paused."""
+    """Resume a conversation that has paused."""
 
     type: Literal["resume"] = "resume"
     id: str

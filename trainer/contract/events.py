@@ -62,7 +62,7 @@ class StepEvent(Frozen):
 class EvaluationEvent(Frozen):
     """A pass over the validation rows; `base` is the model that the job starts from.
 
-    The loss is the method's own over all rows: the negative log-likelihood a token where tokens are imitated.
+    The loss is the method's own over all rows: the negative log-likelihood a token if tokens are imitated.
     """
 
     type: Literal["evaluation"] = "evaluation"

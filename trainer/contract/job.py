@@ -32,10 +32,10 @@ class BaseModelRef(Frozen):
 
 
 class ParentModel(Frozen):
-    """The model that a job goes on from: an adapter for the same base, in `start/`."""
+    """The model that a job starts from: an adapter for the same base, in `start/`."""
 
     id: str
-    """`ft:…`, with `:ckpt-step-N` where it is a checkpoint."""
+    """`ft:…`, with `:ckpt-step-N` if it is a checkpoint."""
     job_id: str | None
     """None if another project shared the model."""
     sha256: str
@@ -45,7 +45,7 @@ class ParentModel(Frozen):
 class RewardModelRef(Frozen):
     """The reward model in `reward/`, an adapter with a score head.
 
-    Its base lies in `reward_base/` where it is another one than the job's.
+    Its base lies in `reward_base/` if it is another one than the job's.
     """
 
     id: str
@@ -63,7 +63,7 @@ class LineageEntry(Frozen):
     """None, as is all below, for a model that another project shared: its name is all that was shared of it."""
     method: str | None
     training_sha256: str | None
-    """None where the file was deleted before the service kept its hash."""
+    """None if the file was deleted before the service kept its hash."""
     validation_sha256: str | None = None
 
 
@@ -104,7 +104,7 @@ class JobSpec(Frozen):
     used_seconds: Annotated[float, Field(ge=0)] = 0.0
     """How long the job has run before this trainer started, all attempts together."""
     resume: bool = False
-    """Whether `checkpoint/` holds a checkpoint to go on from."""
+    """Whether `checkpoint/` holds a checkpoint to continue from."""
     python_graders: bool = False
     """Whether the operator lets `python` graders be run."""
     sample_count: Annotated[int, Field(ge=0, le=64)] = 8

@@ -52,7 +52,7 @@ class MemoryEstimate(Frozen):
 
 
 class SpeedEstimate(Frozen):
-    """Tokens a second of the training steps on the worker that counted; null where nothing can be said."""
+    """Tokens a second of the training steps on the worker that counted; null if nothing can be said."""
 
     tokens_per_second: float | None
     method: str
@@ -69,7 +69,7 @@ class CountedJob(Frozen):
     tokens: int
     """All tokens of the whole run, prompts included, padding left out: the job's `trained_tokens`."""
     tokens_exact: bool
-    """False where the model's own answers will be trained on: then `tokens` is the most that they can be."""
+    """False if the model's own answers will be trained on: then `tokens` is the most that they can be."""
     ended_by: Literal["budget"] | None
     device: Literal["cpu", "cuda"]
     memory: MemoryEstimate

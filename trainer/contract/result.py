@@ -78,7 +78,7 @@ def hash_files(folder: Path, paths: Iterable[Path]) -> tuple[FileEntry, ...]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Have the disk keep a file's bytes, or a folder's names, through a loss of power."""
+    """Make the disk keep a file's bytes, or a folder's names, through a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -97,5 +97,5 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a folder's manifest. Raises FileNotFoundError where there is none, ValueError where it is broken."""
+    """Read a folder's manifest. Raises FileNotFoundError if there is none, ValueError if it is broken."""
     return Manifest.model_validate_json((folder / MANIFEST_NAME).read_bytes())

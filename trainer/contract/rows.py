@@ -22,7 +22,7 @@ class FunctionCall(BaseModel):
     arguments: str = "{}"
 
     def parse_arguments(self) -> Any:
-        """Return the arguments as JSON values, or the text itself where it is not JSON."""
+        """Return the arguments as JSON values, or the text itself if it is not JSON."""
         try:
             return json.loads(self.arguments)
         except json.JSONDecodeError:

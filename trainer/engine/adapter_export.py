@@ -50,7 +50,7 @@ def verify_export(
 ) -> Verification:
     """Load base and export anew and compare logits on a few rows.
 
-    Raises TrainerError (`export_mismatch`) where they differ by more than rounding, or are not numbers.
+    Raises TrainerError (`export_mismatch`) if they differ by more than rounding, or are not numbers.
     """
     chosen = rows[:VERIFIED_ROWS]
     batch = {name: values.to(model.device) for name, values in collate_rows(chosen, pad_id).items()}

@@ -56,22 +56,22 @@ class JobContext:
 
     @property
     def base(self) -> Path:
-        """The base model's folder; it does not exist where a model is made from scratch."""
+        """The base model's folder; it does not exist if a model is made from scratch."""
         return self.workdir / BASE_FOLDER
 
     @property
     def start(self) -> Path | None:
-        """The folder of the adapter that the job goes on from, None where it starts from the base alone."""
+        """The folder of the adapter that the job starts from, None if it starts from the base alone."""
         return self.workdir / START_FOLDER if self.spec.start else None
 
 
 class Loop(Protocol):
-    """A training loop: `fit` runs to the last step, from a checkpoint's folder where there is one."""
+    """A training loop: `fit` runs to the last step, from a checkpoint's folder if there is one."""
 
     progress: TrainingProgress
 
     def fit(self, checkpoint: Path | None) -> None:
-        """Train. Raises Stopped, or TrainerError where the training cannot go on."""
+        """Train. Raises Stopped, or TrainerError if the training cannot continue."""
         ...
 
 
@@ -179,7 +179,7 @@ class Recipe(ABC):
         return self.row_lengths()
 
     def step_tokens(self, resolved: Resolved) -> Iterator[int] | None:
-        """Yield the tokens of each optimizer step to the run's end; None where they are not known beforehand."""
+        """Yield the tokens of each optimizer step to the run's end; None if they are not known beforehand."""
         sizes = self.row_tokens()
         return (sum(sizes[row] for row in rows) for rows in iter_step_rows(self.row_lengths(), resolved))
 
@@ -190,7 +190,7 @@ class Recipe(ABC):
     def lora_shape(self) -> LoraParameters:
         """Return the adapter's shape: as asked, the start adapter's, or the default.
 
-        Raises TrainerError (`invalid_hyperparameters`) where the start adapter has another shape than asked for.
+        Raises TrainerError (`invalid_hyperparameters`) if the start adapter has another shape than asked for.
         """
         return adapter_shape(self.hyperparameters.lora, self.job.start)
 
@@ -241,7 +241,7 @@ class Recipe(ABC):
         return read_rows(self.job.workdir / file.path, row, filename=file.filename, param=param)
 
     def check_hash(self, file: DataFile, param: str) -> None:
-        """Raise TrainerError (`data_corrupted`) where a data file is there and is not what the job states."""
+        """Raise TrainerError (`data_corrupted`) if a data file is there and is not what the job states."""
         path = self.job.workdir / file.path
         if path.is_file() and sha256_of(path) != file.sha256:
             raise TrainerError(
@@ -257,7 +257,7 @@ class Recipe(ABC):
         return self.max_length
 
     def warn_about_dropped_rows(self, what: str) -> None:
-        """Warn about rows that were cut or dropped. Raises TrainerError where no training row is left.
+        """Warn about rows that were cut or dropped. Raises TrainerError if no training row is left.
 
         `what` says what a row needs, such as "an assistant's token to train on".
         """

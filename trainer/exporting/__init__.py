@@ -14,8 +14,8 @@ from trainer.exporting.model_folder import write_folder
 def export_model(spec: ExportSpec, folder: Path) -> ExportCheck:
     """Write `output/` in the folder of an export and return how close it comes to the model.
 
-    Raises TrainerError: `export_mismatch` where the file does not give the model's logits,
-    `unsupported_export` where the format has no place for this model, `invalid_base_model`.
+    Raises TrainerError: `export_mismatch` if the file does not give the model's logits,
+    `unsupported_export` if the format has no place for this model, `invalid_base_model`.
     """
     merged = merge_model(spec.kind, folder)
     judge = Judge(merged)

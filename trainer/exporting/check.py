@@ -62,7 +62,7 @@ class Judge:
 
 
 def _require_close(what: str, expected: list[Logits], found: list[Logits]) -> float:
-    """Return the largest difference; raise TrainerError where it is more than another order of sums can make."""
+    """Return the largest difference; raise TrainerError if it is more than another order of sums can make."""
     difference = max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
     spread = max(float(row.std()) if row.numel() > 1 else float(row.abs().max()) for row in expected)
     if not difference <= TOLERANCE * max(1.0, spread):

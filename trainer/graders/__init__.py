@@ -125,7 +125,7 @@ def _grade_leaf(grader: Leaf, name: str, scene: Scene) -> tuple[float, GradeErro
 
 
 def _graded_together(grader: MultiGrader, scene: Scene) -> Grade:
-    """Grade by each; where one failed there is no number to reckon with, so the whole reward is 0."""
+    """Grade by each; if one failed there is no number to compute with, so the whole reward is 0."""
     rewards: dict[str, float] = {}
     errors = GradeErrors()
     for name, part in grader.named_graders().items():

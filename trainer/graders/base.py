@@ -76,14 +76,14 @@ def _no_constant(name: str) -> Any:
 
 
 class Failure(Exception):
-    """A grader that cannot tell a reward: OpenAI's flag for it, and a sentence."""
+    """A grader that cannot give a reward: OpenAI's flag for it, and a sentence."""
 
     def __init__(self, flag: Flag, message: str, *, kind: str | None = None) -> None:
         super().__init__(message)
         self.flag: Flag = flag
         self.message = message
         self.kind = kind
-        """What broke, in one word, where the machine did: OpenAI's `python_grader_server_error_type`."""
+        """What broke, in one word, if the machine did: OpenAI's `python_grader_server_error_type`."""
 
 
 class GradeErrors(Frozen):
@@ -109,14 +109,14 @@ class GradeErrors(Frozen):
     def from_failure(cls, failure: Failure, *, grader: str) -> GradeErrors:
         """Return the flags of one failure."""
         said = failure.message.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no text
-        told: dict[str, Any] = {failure.flag: True, "messages": [f"{grader}: {said}"]}
+        flags: dict[str, Any] = {failure.flag: True, "messages": [f"{grader}: {said}"]}
         if failure.flag == "python_grader_runtime_error":
-            told["python_grader_runtime_error_details"] = said
+            flags["python_grader_runtime_error_details"] = said
         elif failure.flag == "python_grader_server_error":
-            told["python_grader_server_error_type"] = failure.kind or "sandbox"
+            flags["python_grader_server_error_type"] = failure.kind or "sandbox"
         elif failure.flag == "model_grader_server_error":
-            told["model_grader_server_error_details"] = said
-        return cls(**told)
+            flags["model_grader_server_error_details"] = said
+        return cls(**flags)
 
     @property
     def has_any(self) -> bool:
@@ -173,7 +173,7 @@ class GraderQuestion(Frozen):
 
 
 class Reply(Frozen):
-    """What it answers. `cut` where its tokens ran out."""
+    """What it answers. `cut` if its tokens ran out."""
 
     text: str
     usage: TokenUsage = TokenUsage()

@@ -53,7 +53,7 @@ class Formula:
         """The graders that it names."""
 
     def evaluate_formula(self, rewards: Mapping[str, float]) -> float:
-        """Return what it comes to. Raises ValueError where that is no finite number."""
+        """Return what it comes to. Raises ValueError if that is not a finite number."""
         given = {normalise_name(name): value for name, value in rewards.items()}
         try:
             result = _evaluate_node(self._tree, given)

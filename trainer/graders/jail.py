@@ -2,7 +2,7 @@
 
 A request comes on stdin: a line of JSON with the source and the limits, and behind it the JSON of what is graded. An
 answer goes to stdout, another JSON object. Between them the process gives up all that it could harm with, and in the
-end lets the kernel refuse every system call beyond a short list (seccomp(2)): it can reckon, use its memory, look at
+end lets the kernel refuse every system call beyond a short list (seccomp(2)): it can compute, use its memory, look at
 the clock, and write to the pipe and to /dev/null. Files, sockets, other processes and signals are out of reach, for the
 grader's Python and for whatever native code it may find. What it imports is loaded before that.
 
@@ -92,10 +92,10 @@ def main() -> NoReturn:
         _write_answer(answer_to, {"error": f"this machine cannot shut a grader in: {error}", "kind": "sandbox"})
     os.write(answer_to, RUNNING)
     try:
-        told = _answer_request(request | json.loads(given))
+        answer = _answer_request(request | json.loads(given))
     except BaseException as error:  # noqa: BLE001 - whatever a grader raises is its answer
-        told = {"error": _describe_error(error), "kind": "runtime"}
-    _write_answer(answer_to, told)
+        answer = {"error": _describe_error(error), "kind": "runtime"}
+    _write_answer(answer_to, answer)
 
 
 def _answer_request(request: dict[str, Any]) -> dict[str, Any]:
@@ -129,8 +129,8 @@ def _own_pipe() -> int:
     return answer_to
 
 
-def _write_answer(answer_to: int, told: dict[str, Any]) -> NoReturn:
-    data = json.dumps(told).encode()
+def _write_answer(answer_to: int, answer: dict[str, Any]) -> NoReturn:
+    data = json.dumps(answer).encode()
     while data:
         data = data[os.write(answer_to, data) :]
     os._exit(0)
@@ -170,7 +170,7 @@ def _load_modules(source: str) -> None:
     """Import what a source imports and may, and what the library imports only when it is called."""
     for name in _ALWAYS:
         importlib.import_module(name)
-    with suppress(SyntaxError, ValueError, MemoryError, RecursionError):  # told when it is compiled
+    with suppress(SyntaxError, ValueError, MemoryError, RecursionError):  # reported when it is compiled
         for name in sorted(_imported_modules(ast.parse(source))):
             with suppress(ImportError):
                 importlib.import_module(name)
@@ -253,10 +253,10 @@ def _describe_error(error: BaseException) -> str:
         line = error.lineno if isinstance(error, SyntaxError) else _line_of(error)
         said = error.msg if isinstance(error, SyntaxError) else str(error)
         where = "" if line is None else f"line {line}: "
-        told = f"{where}{type(error).__name__}{': ' if said else ''}{said}"[:_SHOWN]
+        sentence = f"{where}{type(error).__name__}{': ' if said else ''}{said}"[:_SHOWN]
         if isinstance(error, ModuleNotFoundError):
-            told += f". These modules can be imported: {', '.join(sorted(MODULES))}"
-        return told
+            sentence += f". These modules can be imported: {', '.join(sorted(MODULES))}"
+        return sentence
     except BaseException:  # noqa: BLE001 - an error whose own text raises one
         return "an error that cannot be told in words"
 

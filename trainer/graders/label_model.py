@@ -45,9 +45,9 @@ class LabelModelGrader(Leaf):
             sampling={"temperature": 0.0},
             schema_={"type": "object", "properties": {"result": label}, "required": ["result"]},
         )
-        told = parse_reply(
+        chosen = parse_reply(
             scene.ask_model(question), wanted="one of the labels, or JSON with it as `result`", text_counts=True
         )
-        if told not in self.labels:
-            raise Failure("model_grader_parse_error", f"the model's label {str(told)[:80]!r} is not among the labels")
-        return float(told in self.passing_labels)
+        if chosen not in self.labels:
+            raise Failure("model_grader_parse_error", f"the model's label {str(chosen)[:80]!r} is not among the labels")
+        return float(chosen in self.passing_labels)

@@ -29,7 +29,7 @@ _PASSED_ON = ("LD_LIBRARY_PATH",)
 """What the interpreter itself may need to start; the grader does not see it."""
 
 _SAME_ORDER = {"PYTHONHASHSEED": "0"}
-"""Sets come in the same order each time: a reward that was reckoned once more is the same to the last bit."""
+"""Sets come in the same order each time: a reward that was computed once more is the same to the last bit."""
 CALLS_A_PROCESS = 64
 _END_SECONDS = 1.0
 """How long a process may take to end once its pipe is closed: the kernel has freed its memory before."""
@@ -81,8 +81,8 @@ def run_python(
 ) -> float:
     """Return what the source's `grade(sample, item)` returns, a finite number.
 
-    Raises Failure: `python_grader_runtime_error` for what the source does, `unresponsive_reward_error` where it takes
-    too long, `python_grader_server_error` where this machine cannot run it safely.
+    Raises Failure: `python_grader_runtime_error` for what the source does, `unresponsive_reward_error` if it takes
+    too long, `python_grader_server_error` if this machine cannot run it safely.
     """
     return run_python_call(source, encode_call(sample, item), limits=limits)
 
@@ -106,7 +106,7 @@ def run_python_on_all(
     """Return what the source's `grade` returns for each (sample, item), or why not, with few processes.
 
     The calls in a process are made one after the other, with the same random numbers and the same order of sets each
-    time, within the limits of one run. Where that is not enough, each gets a process of its own.
+    time, within the limits of one run. If that is not enough, each gets a process of its own.
     """
     found: list[float | Failure] = []
     for start in range(0, len(calls), CALLS_A_PROCESS):
@@ -121,12 +121,12 @@ def _run_together(
     pairs = [{"sample": dict(sample), "item": dict(item)} for sample, item in calls]
     given = json.dumps({"calls": pairs}).encode()
     try:
-        told: Any = _in_jail(source, given, limits, most=_MOST_ANSWER * len(calls)).get("answers")
+        answers: Any = _in_jail(source, given, limits, most=_MOST_ANSWER * len(calls)).get("answers")
     except Failure as failure:
         return [failure for _ in calls] if failure.kind == "sandbox" else None
-    if not isinstance(told, list) or len(cast("list[Any]", told)) != len(calls):
+    if not isinstance(answers, list) or len(cast("list[Any]", answers)) != len(calls):
         return None
-    return [_reward_in(one) for one in cast("list[Any]", told)]
+    return [_reward_in(one) for one in cast("list[Any]", answers)]
 
 
 def _run_alone(
@@ -138,8 +138,8 @@ def _run_alone(
         return failure
 
 
-def _reward_in(told: Any) -> float | Failure:
-    fields = cast("dict[str, Any]", told) if isinstance(told, dict) else {}
+def _reward_in(answer: Any) -> float | Failure:
+    fields = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}
     reward = fields.get("reward")
     if isinstance(reward, (int, float)) and not isinstance(reward, bool) and math.isfinite(reward):
         return float(reward)
@@ -147,7 +147,7 @@ def _reward_in(told: Any) -> float | Failure:
 
 
 def check_python(source: str, *, limits: SandboxLimits = LIMITS, leash: Leash | None = None) -> None:
-    """Raise Failure where a source cannot be compiled or has no function `grade`; nothing of it is run."""
+    """Raise Failure if a source cannot be compiled or has no function `grade`; nothing of it is run."""
     _in_jail(source, b"{}", limits, leash=leash)
 
 
@@ -200,7 +200,7 @@ class _ProcessOutput:
 
 
 def _read_output(process: subprocess.Popen[bytes], deadline: float, most: int) -> _ProcessOutput:
-    """Return all that the process says. Raises Failure where it says too much."""
+    """Return all that the process says. Raises Failure if it says too much."""
     assert process.stdout is not None
     pipe = process.stdout.fileno()
     readable = select.poll()  # select(2) takes no descriptor above 1023
@@ -248,14 +248,14 @@ def _decode_answer(data: bytes, *, otherwise: str) -> dict[str, Any]:
         answer = None
     if not isinstance(answer, dict):
         raise Failure("python_grader_runtime_error", otherwise)
-    told = cast("dict[str, Any]", answer)
-    if "error" in told:
-        why = str(told["error"])[:_MOST_SAID]
+    fields = cast("dict[str, Any]", answer)
+    if "error" in fields:
+        why = str(fields["error"])[:_MOST_SAID]
         # Behind RUNNING the source may have written this itself.
-        if told.get("kind") == "sandbox" and not running:
+        if fields.get("kind") == "sandbox" and not running:
             raise _machine_fault(why)
         raise Failure("python_grader_runtime_error", why)
-    return told
+    return fields
 
 
 def _machine_fault(why: str) -> Failure:

@@ -40,7 +40,7 @@ class ScoreModelGrader(Leaf):
     model: str = Field(min_length=1, max_length=256)
     input: Input
     range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    """The lowest and the highest score; [0, 1] where it is not given."""
+    """The lowest and the highest score; [0, 1] if it is not given."""
     sampling_params: SamplingParams | None = None
 
     @field_validator("range")

@@ -1,4 +1,4 @@
-"""`string_check`: 1 where two texts compare as asked, else 0."""
+"""`string_check`: 1 if two texts compare as asked, else 0."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def check_templates(texts: Sequence[str]) -> None:
 
 
 def fill_template(template: str, scene: Scene) -> str:
-    """Return the text with every `{{…}}` replaced. Raises Failure where the row or the answer has no such field."""
+    """Return the text with every `{{…}}` replaced. Raises Failure if the row or the answer has no such field."""
     namespaces = {"item": scene.item, "sample": scene.sample.template_namespace()}
     filled: list[str] = []
     size = place = 0
@@ -59,7 +59,7 @@ def item_paths(template: str) -> list[tuple[str | int, ...]]:
 
 
 def has_field(item: Mapping[str, Any], path: Sequence[str | int]) -> bool:
-    """Tell whether a row has the field that a path leads to."""
+    """Return whether a row has the field that a path leads to."""
     value: Any = item
     for step in path:
         found, value = _follow_step(value, step)

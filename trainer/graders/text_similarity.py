@@ -60,7 +60,7 @@ class TextSimilarityGrader(Leaf):
         return self.input, self.reference
 
     def compute_reward(self, scene: Scene) -> float:
-        """Return the similarity. Raises Failure, also where a text is too long to be compared."""
+        """Return the similarity. Raises Failure, also if a text is too long to be compared."""
         texts = fill_template(self.input, scene), fill_template(self.reference, scene)
         if max(map(len, texts)) > similarity.MOST_CHARACTERS:
             raise _too_long(similarity.MOST_CHARACTERS, "characters")

@@ -10,7 +10,7 @@ from trainer.contract.methods.base import CommonHyperparameters, LoraParameters,
 
 MAX_AUTO_LENGTH = 2048
 MAX_AUTO_LEARNING_RATE = 1e-3
-# How many tokens (padding included) one forward and backward pass may hold where the batch size is `auto`.
+# How many tokens (padding included) one forward and backward pass may hold if the batch size is `auto`.
 TOKENS_A_PASS = {"cpu": 4096, "cuda": 16384}
 
 
@@ -63,10 +63,10 @@ def resolve_auto(
 ) -> Resolved:
     """Turn every `auto` into a number, with an adapter of the shape `lora` or the default.
 
-    Raises ValueError where there are no rows.
+    Raises ValueError if there are no rows.
 
     `batch_size` is the rows of one forward and backward pass; an update takes
-    `batch_size · gradient_accumulation_steps` rows. Where both are `auto`, accumulation makes up for rows that are
+    `batch_size · gradient_accumulation_steps` rows. If both are `auto`, accumulation makes up for rows that are
     too long for a pass. Without a batch size or accumulation of the user's, an update has `auto_rows_an_update`.
     """
     rows = len(workload.lengths)

@@ -1,4 +1,4 @@
-"""What a job may use up: planned where its size is known beforehand, watched step by step where it is not."""
+"""What a job may use up: planned if its size is known beforehand, watched step by step if it is not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.kit.errors import TrainerError
 
 
 class BudgetMeter:
-    """Watches one run's budget. `spent` is the sentence that tells what ended the training, None while nothing has."""
+    """Watches one run's budget. `spent` is the sentence that says what ended the training, None while nothing has."""
 
     def __init__(self, budget: Budget | None, used_seconds: float) -> None:
         self._budget = budget or Budget.model_construct()
@@ -26,8 +26,8 @@ class BudgetMeter:
     ) -> Resolved:
         """Return the numbers of a run that keeps within the budget, its schedule over the steps that it allows.
 
-        `step_tokens` are the tokens of each step of the whole run, None where they are not known beforehand.
-        Raises TrainerError (`budget_too_small`) where the tokens do not suffice for one step.
+        `step_tokens` are the tokens of each step of the whole run, None if they are not known beforehand.
+        Raises TrainerError (`budget_too_small`) if the tokens do not suffice for one step.
         """
         whole = resolved.total_steps
         steps = min(whole, self._budget.max_steps or whole)
@@ -40,7 +40,7 @@ class BudgetMeter:
 
     @property
     def plan_sentence(self) -> str | None:
-        """A sentence where the budget allows less than the whole run."""
+        """A sentence if the budget allows less than the whole run."""
         if self._planned is None:
             return None
         steps, whole = self._planned
@@ -54,7 +54,7 @@ class BudgetMeter:
         return reason is not None
 
     def conclude_training(self, step: int) -> str | None:
-        """Return what the budget did to a training that is over, None where it did nothing."""
+        """Return what the budget did to a training that is over, None if it did nothing."""
         if self.spent is None and self._planned is not None and step >= self._planned[0]:
             self.spent = f"The budget ended the training at step {step} of {self._planned[1]}."
         return self.spent

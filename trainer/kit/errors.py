@@ -8,7 +8,7 @@ from trainer.contract.result import ExitCode
 
 
 class TrainerError(Exception):
-    """A run that cannot go on. `code` is stable, `message` says what, where and what to do."""
+    """A run that cannot continue. `code` is stable, `message` says what, where and what to do."""
 
     def __init__(
         self, code: str, message: str, *, param: str | None = None, exit_code: ExitCode = ExitCode.BAD_INPUT
@@ -29,7 +29,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory"
 
 
 def as_trainer_error(error: BaseException) -> TrainerError:
-    """Name a fault of the machine by its stable code; libraries tell full disks and memory in words only."""
+    """Name a fault of the machine by its stable code; libraries report full disks and memory in words only."""
     if isinstance(error, TrainerError):
         return error
     text = str(error).lower()

@@ -15,7 +15,7 @@ class EventSink:
         self._file = os.open(workdir / FILE_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def emit(self, event: Event) -> None:
-        """Write one event. Raises OSError where the disk is full."""
+        """Write one event. Raises OSError if the disk is full."""
         os.write(self._file, event.model_dump_json().encode() + b"\n")
 
     def close(self) -> None:

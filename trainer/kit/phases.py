@@ -22,7 +22,7 @@ class Phases:
 
     @contextmanager
     def enter(self, phase: PhaseName, message: str) -> Generator[None]:
-        """Time the block. Raises Stopped in front of it or after it where the run was asked to stop."""
+        """Time the block. Raises Stopped in front of it or after it if the run was asked to stop."""
         self.check_stop()
         self._sink.emit(PhaseEvent(phase=phase, message=message))
         start = time.perf_counter()
@@ -31,6 +31,6 @@ class Phases:
         self.check_stop()
 
     def check_stop(self) -> None:
-        """Raise Stopped where the run was asked to stop."""
+        """Raise Stopped if the run was asked to stop."""
         if self._stop.raised:
             raise Stopped

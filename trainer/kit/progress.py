@@ -28,7 +28,7 @@ class TrainingProgress(BaseModel):
         return self.steps[-1].step if self.steps else 0
 
     def lacks_evaluation(self, step: int, every: int, last: int) -> bool:
-        """Tell whether the tuned model was to be measured at a step and was not, as the run was asked to stop there."""
+        """Return whether the tuned model was to be measured at a step and was not, because the run stopped there."""
         due = step > 0 and (step % every == 0 or step == last)
         return due and not any(evaluation.step == step for evaluation in self.evaluations)
 
@@ -38,7 +38,7 @@ class TrainingProgress(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> TrainingProgress:
-        """Read a checkpoint's `progress.json`. Raises FileNotFoundError, or ValueError where it is broken."""
+        """Read a checkpoint's `progress.json`. Raises FileNotFoundError, or ValueError if it is broken."""
         return cls.model_validate_json((folder / PROGRESS_NAME).read_bytes())
 
     def latest_metrics(self) -> dict[str, float]:
@@ -56,7 +56,7 @@ class TrainingProgress(BaseModel):
         return {name: value for name, value in found.items() if value is not None}
 
     def to_csv(self) -> str:
-        """Return the result file: a line a step, blank where nothing was measured.
+        """Return the result file: a line a step, blank if nothing was measured.
 
         The wire's five columns come first, then the method's own numbers.
         """

@@ -15,7 +15,7 @@ Better = Literal["lower", "higher"]
 
 
 class Estimate(Frozen):
-    """A mean with its 95% interval; `low` and `high` are None where fewer than two rows were scored."""
+    """A mean with its 95% interval; `low` and `high` are None if fewer than two rows were scored."""
 
     value: float
     low: float | None
@@ -40,7 +40,7 @@ class Measure(Frozen):
 
     @property
     def value(self) -> float:
-        """The quantity over all rows. Raises ZeroDivisionError where nothing was scored."""
+        """The quantity over all rows. Raises ZeroDivisionError if nothing was scored."""
         return math.fsum(self.sums) / math.fsum(self.weights)
 
 
@@ -66,7 +66,7 @@ def ratio_estimate(sums: Sequence[float], weights: Sequence[float]) -> Estimate:
     """Estimate Σ sums / Σ weights, with an interval clustered by row.
 
     What belongs to a row hangs together, so the row is the cluster: the ratio estimator's variance
-    n / (n - 1) · Σ (s_i - r · w_i)² / (Σ w_i)², and a normal interval. Raises ValueError where all weights are 0.
+    n / (n - 1) · Σ (s_i - r · w_i)² / (Σ w_i)², and a normal interval. Raises ValueError if all weights are 0.
     """
     total = math.fsum(weights)
     if not total:
@@ -99,7 +99,7 @@ def estimate_measure(measure: Measure) -> Estimate:
 
 
 def compare_measures(base: Sequence[Measure], tuned: Sequence[Measure]) -> tuple[MeasureComparison, ...]:
-    """Compare two models measure by measure. Raises ValueError where measures, rows or weights are not the same."""
+    """Compare two models measure by measure. Raises ValueError if measures, rows or weights are not the same."""
     if [_measure_identity(measure) for measure in base] != [_measure_identity(measure) for measure in tuned]:
         raise ValueError("base and tuned measures are not about the same rows")
     return tuple(

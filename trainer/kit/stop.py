@@ -12,7 +12,7 @@ class StopFlag:
         self.raised = False
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Take note of the signal."""
+        """Raise the flag."""
         self.raised = True
 
     def __call__(self) -> bool:

@@ -105,7 +105,7 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     """
     texts: list[str] = []
     shown = 0
-    """How many tokens are told in full."""
+    """How many tokens are shown in full."""
     for end in range(1, len(ids) + 1):
         first = max(0, shown - _CONTEXT)
         before, now = _decode_for_display(tokenizer, ids[first:shown]), _decode_for_display(tokenizer, ids[first:end])

@@ -50,7 +50,7 @@ def hollow_model(recipe: Recipe) -> HollowModel:
 
 
 def estimate_memory(recipe: Recipe, model: HollowModel) -> MemoryEstimate:
-    """Return the trainer's peak memory: that of the training, or that of the export's check where it is higher."""
+    """Return the trainer's peak memory: that of the training, or that of the export's check if it is higher."""
     resolved = recipe.resolved
     size, tokens = _BYTES[resolved.dtype], resolved.batch_size * max(recipe.row_lengths())
     frozen = model.total - model.trained
@@ -100,8 +100,8 @@ def estimate_speed(recipe: Recipe, model: HollowModel) -> SpeedEstimate:
     resolved = recipe.resolved
     if pick_device().type == "cpu":
         return _time_layer(recipe)
-    # 2 operations a parameter forward, 2 for the activations' gradients, 2 for the weights' where these are trained
-    # (Kaplan et al. 2020, arXiv 2001.08361), and a second forward pass where activations are recomputed.
+    # 2 operations a parameter forward, 2 for the activations' gradients, 2 for the weights' if these are trained
+    # (Kaplan et al. 2020, arXiv 2001.08361), and a second forward pass if activations are recomputed.
     each = (6 if recipe.kind == "model" else 4) + (2 if resolved.gradient_checkpointing else 0)
     return SpeedEstimate(
         tokens_per_second=_ASSUMED_GPU_FLOPS / (each * model.total),

@@ -50,7 +50,7 @@ class Orders:
         return ask_id in self._pausing
 
     def note_pause(self, ask_id: str) -> None:
-        """Take note that a conversation has paused."""
+        """Record that a conversation has paused."""
         with self._lock:
             self._pausing.discard(ask_id)
 
@@ -77,7 +77,7 @@ class Orders:
 
 
 class Conversations:
-    """Goes on with one conversation until it pauses or ends; those that have paused are kept."""
+    """Continues one conversation until it pauses or ends; those that have paused are kept."""
 
     def __init__(self, orders: Orders, output: TextIO) -> None:
         self._orders = orders
@@ -85,12 +85,12 @@ class Conversations:
         self._aside: dict[str, Generator[Event]] = {}
 
     def continue_conversation(self, ask_id: str, events: Generator[Event]) -> None:
-        """Tell a conversation's events. What goes wrong is told too: one's fault must not end the others'."""
+        """Write a conversation's events. Errors are written too: one conversation's failure must not end the others."""
         from trainer.chat.answers import broken_model_error
 
         try:
             for event in events:
-                if isinstance(event, Paused):  # before it is told: the next order may resume it
+                if isinstance(event, Paused):  # before it is written: the next order may resume it
                     self._orders.note_pause(ask_id)
                     self._aside[ask_id] = events
                 _write_event(self._output, event)
@@ -105,7 +105,7 @@ class Conversations:
         self._orders.forget_order(ask_id)
 
     def resume_paused(self, ask_id: str) -> None:
-        """Go on with a conversation that has paused; with any other there is nothing to do."""
+        """Resume a conversation that has paused; with any other there is nothing to do."""
         events = self._aside.pop(ask_id, None)
         if events is not None:
             self.continue_conversation(ask_id, events)

@@ -16,7 +16,7 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "svg",
-    # TRL loads wandb where it is installed; what there is to report, the events have.
+    # TRL loads wandb if it is installed; what there is to report, the events have.
     "WANDB_MODE": "disabled",
     "WANDB_ERROR_REPORTING": "false",
 }

@@ -86,7 +86,7 @@ class DpoRecipe(ReferencedRecipe, PreferenceRecipe):
     def log_ratios(self, sums: torch.Tensor, sizes: torch.Tensor, split: str, place: torch.Tensor) -> torch.Tensor:
         """Return log-ratios [2, n] to the reference of answers whose log-probabilities are `sums` [2 · n].
 
-        They are means a token where the loss wants them so, sums otherwise.
+        They are means a token if the loss wants them so, sums otherwise.
         """
         reference = self.references[split].to(sums.device)[:, place.to(sums.device)]
         ratios = sums.view(2, -1) - reference

@@ -29,7 +29,7 @@ class Verdict(Frozen):
 class Report(Frozen):
     """`report.json`. The first measure of `comparison` decides; times are in seconds; `seconds` is by phase.
 
-    "base" is the model that the job started from: the base itself, or `start` where it went on from a job's result.
+    "base" is the model that the job started from: the base itself, or `start` if it started from a job's result.
     """
 
     version: int = 2
@@ -73,7 +73,7 @@ class Report(Frozen):
     @computed_field
     @property
     def perplexity(self) -> dict[str, float | None] | None:
-        """exp(loss) of base and tuned model where the headline is a loss a token, else None."""
+        """exp(loss) of base and tuned model if the headline is a loss a token, else None."""
         headline = self.comparison[0]
         if headline.unit != "nats a token":
             return None
@@ -81,12 +81,12 @@ class Report(Frozen):
 
 
 def perplexity_of_loss(loss: float | None) -> float | None:
-    """Return exp(loss), None where there is no loss or the result is no finite number."""
+    """Return exp(loss), None if there is no loss or the result is not a finite number."""
     return math.exp(loss) if loss is not None and loss < 700 else None
 
 
 def verdict_of(measure: MeasureComparison, *, held_out: bool) -> Verdict:
-    """Return better or worse only where the 95% interval of the paired difference leaves out zero."""
+    """Return better or worse only if the 95% interval of the paired difference leaves out zero."""
     difference = measure.difference
     unit = f" {measure.unit}" if measure.unit else ""
     numbers = f"from {measure.base.value:.3f} to {measure.tuned.value:.3f}{unit}"

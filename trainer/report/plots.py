@@ -21,7 +21,7 @@ _TRAIN, _VALID, _BASE = "#8b93a7", "#2f6fed", "#d9822b"
 
 
 def all_plots(report: Report) -> list[str]:
-    """Return the report's curves: loss, token accuracy where it was measured, and what the method asks for."""
+    """Return the report's curves: loss, token accuracy if it was measured, and what the method asks for."""
     plots = [_over_steps(report, PlotSpec(title=_loss_label(report), y=("loss",)))]
     if any(step.train_mean_token_accuracy is not None for step in report.steps):
         plots.append(_over_steps(report, PlotSpec(title="token accuracy", y=("token_accuracy",))))
@@ -77,7 +77,7 @@ def _over_metric(report: Report, spec: PlotSpec) -> str:
 
 @dataclass(frozen=True)
 class _Words:
-    """What a curve is called: its name where a plot has several, the rows of the base's line, its place."""
+    """What a curve is called: its name if a plot has several, the rows of the base's line, its place."""
 
     name: str
     rows: str

@@ -39,7 +39,7 @@ def _turn_start(
     tools: list[dict[str, Any]] | None,
     text: str,
 ) -> int:
-    """Return where the turn begins: after the prompt that generation would see, where the template allows that."""
+    """Return where the turn begins: after the prompt that generation would see, if the template allows that."""
     try:
         prompt = template.render(messages[:index], tools, prompt=True)
     except (TemplateError, TypeError, ValueError, KeyError, IndexError):

@@ -35,7 +35,7 @@ _TOOLS_PREAMBLE = (
 class ChatTemplate:
     """The base's chat template together with the tokenizer that owns it.
 
-    Raises TrainerError (`unsupported_chat_template`) where the tokenizer has no template or it cannot render a plain
+    Raises TrainerError (`unsupported_chat_template`) if the tokenizer has no template or it cannot render a plain
     conversation.
     """
 
@@ -107,7 +107,7 @@ class ChatTemplate:
             return False
 
     def _find_end_of_turn(self) -> str | None:
-        """Return the special token that ends an assistant's turn, None where the template writes none."""
+        """Return the special token that ends an assistant's turn, None if the template writes none."""
         try:
             text = self.render([_USER, {"role": "assistant", "content": _PROBE}], None)
         except (TemplateError, TypeError, ValueError, KeyError) as error:

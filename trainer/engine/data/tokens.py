@@ -99,8 +99,8 @@ def _tokenize_pieces(
 ) -> tuple[list[int], list[bool]]:
     """Tokenize prompt and answer apart, as generation does: there the prompt's tokens are fixed before the answer.
 
-    Where pieces do not decode to the same text (tokenizers that add a space in front of a piece), the whole text is
-    tokenized and a token is trained where its first character lies in a span.
+    If pieces do not decode to the same text (tokenizers that add a space in front of a piece), the whole text is
+    tokenized and a token is trained if its first character lies in a span.
     """
     ids: list[int] = []
     trained: list[bool] = []

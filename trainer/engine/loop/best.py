@@ -30,7 +30,7 @@ class Best:
 
     @classmethod
     def from_evaluation(cls, step: int, measure: Measure, trained: Mapping[str, torch.Tensor]) -> Best:
-        """Take note of an evaluation and of the weights that it was of."""
+        """Record an evaluation and the weights that it was of."""
         weights = {name: value.detach().cpu().clone() for name, value in trained.items()}
         return cls(step, measure.value, 0, weights, measure.label)
 
@@ -39,7 +39,7 @@ class Best:
         return measure.value > self.value if measure.better == "higher" else measure.value < self.value
 
     def early_stop_sentence(self, resolved: Resolved, step: int) -> str | None:
-        """Return the sentence that ends the training at `step`, None where its patience lasts."""
+        """Return the sentence that ends the training at `step`, None if its patience lasts."""
         patience = resolved.early_stopping_patience
         if patience is None or self.since < patience:
             return None
@@ -61,7 +61,7 @@ class Best:
 
     @classmethod
     def load(cls, folder: Path) -> Best | None:
-        """Read what `save` wrote, None where nothing was."""
+        """Read what `save` wrote, None if nothing was."""
         path = folder / BEST_NAME
         if not path.is_file():
             return None
@@ -88,7 +88,7 @@ class BestKeeper:
         return resolved.result == "best" or resolved.early_stopping_patience is not None
 
     def compare_evaluation(self, step: int, headline: Measure) -> bool:
-        """Take note of an evaluation where evaluations are compared; return whether the training is to end."""
+        """Record an evaluation if evaluations are compared; return whether the training is to end."""
         if not self.compares_evaluations:
             return False
         if self._best is None or self._best.beaten_by(headline):
@@ -124,5 +124,5 @@ class BestKeeper:
             self._best.save(folder)
 
     def load(self, folder: Path) -> None:
-        """Take back what `save` wrote."""
+        """Restore what `save` wrote."""
         self._best = Best.load(folder)

@@ -46,7 +46,7 @@ class FlowCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
-        """Where a stop was asked for, or the budget is used up, write a checkpoint and leave the loop."""
+        """If a stop was asked for, or the budget is used up, write a checkpoint and leave the loop."""
         job = self._trainer.recipe.job
         if job.stop():
             control.should_evaluate = False

@@ -61,7 +61,7 @@ def finish_checkpoint(incoming: Path, workdir: Path, *, step: int, progress: Tra
 
 
 def verified_checkpoint(folder: Path) -> Path:
-    """Return the folder to resume from. Raises TrainerError (`checkpoint_broken`) where its manifest does not hold.
+    """Return the folder to resume from. Raises TrainerError (`checkpoint_broken`) if its manifest does not hold.
 
     A file that the manifest does not name is one that nobody verified: the library would load it by its name.
     """

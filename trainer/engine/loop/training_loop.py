@@ -130,7 +130,7 @@ class JobLoop(Trainer):
         return self.lr_scheduler
 
     def fit(self, checkpoint: Path | None) -> None:
-        """Train to the last step, from the checkpoint's step where there is one; then take the best where asked to."""
+        """Train to the last step, from the checkpoint's step if there is one; then take the best if asked to."""
         if checkpoint is None or not self._was_last(checkpoint):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if self._best.restore_best(self.state.global_step):
@@ -190,7 +190,7 @@ class JobLoop(Trainer):
         self.recipe.job.sink.emit(event)
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
-        """Measure on validation rows: a part of them on the way, all at the last step or where evaluations compete."""
+        """Measure on validation rows: a part of them on the way, all at the last step or if evaluations compete."""
         last = self.state.global_step >= self.state.max_steps
         measures = self.recipe.measure_model(full=last or self._best.compares_evaluations)
         if last:
@@ -214,9 +214,9 @@ class JobLoop(Trainer):
         """Do nothing: the card is written once, at the export."""
 
     def _was_last(self, checkpoint: Path) -> bool:
-        """Measure what a stop left out, and tell whether a checkpoint was the training's last; then its weights are in.
+        """Measure what a stop left out; return whether a checkpoint was the training's last; then its weights are in.
 
-        The library would go on from the checkpoint of a training that had ended before its last epoch did.
+        The library would continue from the checkpoint of a training that had ended before its last epoch did.
         """
         step, resolved = self.progress.last_step, self.recipe.resolved
         self._best.load(checkpoint)
@@ -262,7 +262,7 @@ def evaluation_event(recipe: Recipe, model: Any, step: int, measures: Sequence[M
 
 
 def require_finite(value: float, step: int, method: str) -> float:
-    """Return the value of a step's loss or gradient. Raises TrainerError (`loss_not_finite`) where it is no number."""
+    """Return the value of a step's loss or gradient. Raises TrainerError (`loss_not_finite`) if it is not a number."""
     if math.isfinite(value):
         return value
     raise TrainerError(

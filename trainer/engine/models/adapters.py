@@ -1,4 +1,4 @@
-"""LoRA adapters: a new one, or one to go on with from an earlier job."""
+"""LoRA adapters: a new one, or one to continue from an earlier job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG_NAME = "adapter_config.json"
 def adapter_shape(asked: LoraParameters | str, start: Path | None) -> LoraParameters:
     """Return the shape of the adapter to train: as asked, that of the start adapter, or the default.
 
-    Raises TrainerError (`invalid_hyperparameters`) where both are given and differ: a chain trains one adapter on.
+    Raises TrainerError (`invalid_hyperparameters`) if both are given and differ: a chain trains one adapter on.
     """
     wanted = asked if isinstance(asked, LoraParameters) else None
     if start is None:
@@ -70,10 +70,10 @@ def add_adapter(
 ) -> PeftModel:
     """Wrap the model with a trainable adapter named `default`: the start adapter's copy, or a new one.
 
-    With `modules_to_save` it may be of another task: its weights are copied, those modules' only where it has them.
+    With `modules_to_save` it may be of another task: its weights are copied, those modules' only if it has them.
     A new one's A matrices are drawn from the seed, its B matrices are zero. Raises TrainerError
-    (`invalid_hyperparameters`) where a target module does not exist, naming those that do, and
-    (`incompatible_start_model`) where a reward model is to become a language model.
+    (`invalid_hyperparameters`) if a target module does not exist, naming those that do, and
+    (`incompatible_start_model`) if a reward model is to become a language model.
     """
     set_seed(resolved.seed)
     lora = resolved.lora

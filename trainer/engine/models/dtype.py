@@ -18,7 +18,7 @@ RANK = 16
 
 
 class DtypeChoice(Frozen):
-    """The format used and why; `seconds` has the best time of each measured format, empty where none was needed."""
+    """The format used and why; `seconds` has the best time of each measured format, empty if none was needed."""
 
     dtype: str
     reason: str

@@ -14,7 +14,7 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return versions, processor, threads, memory in GiB and the GPU's name where there is one."""
+    """Return versions, processor, threads, memory in GiB and the GPU's name if there is one."""
     return {
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},

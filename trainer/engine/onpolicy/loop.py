@@ -30,7 +30,7 @@ from trainer.kit.workdir import INCOMING_FOLDER
 
 VALUE_NAME = "value.safetensors"
 OPTIMIZER_NAME = "optimizer.pt"
-# What scoring the same tokens twice may differ by in float32, where old and new policy are one.
+# What scoring the same tokens twice may differ by in float32, if old and new policy are one.
 RATIO_TOLERANCE = 1e-6
 
 
@@ -47,9 +47,9 @@ class OnPolicyLoop:
         self._started = 0.0
 
     def fit(self, checkpoint: Path | None) -> None:
-        """Run to the last iteration, from the checkpoint's where there is one.
+        """Run to the last iteration, from the checkpoint's if there is one.
 
-        Where a stop is asked for, answers being drawn are given up, updates under way are finished, and a checkpoint
+        If a stop is asked for, answers being drawn are given up, updates under way are finished, and a checkpoint
         is written. Raises TrainerError (`policy_collapsed`).
         """
         resolved = self.recipe.resolved
@@ -128,7 +128,7 @@ class OnPolicyLoop:
             )
 
     def _evaluate_if_due(self, step: int) -> bool:
-        """Measure on the held-out rows where it is due and was not done; return whether to end early."""
+        """Measure on the held-out rows if it is due and was not done; return whether to end early."""
         resolved = self.recipe.resolved
         last = step == resolved.total_steps
         lacking = self.progress.lacks_evaluation(step, resolved.eval_steps, resolved.total_steps)
@@ -163,7 +163,7 @@ class OnPolicyLoop:
         job.sink.emit(CheckpointEvent(step=step, path=path, metrics=self.progress.latest_metrics()))
 
     def _restore_checkpoint(self, folder: Path) -> int:
-        """Take everything back from a checkpoint; return how many iterations were done."""
+        """Restore everything from a checkpoint; return how many iterations were done."""
         recipe = self.recipe
         set_peft_model_state_dict(recipe.model, load_peft_weights(str(folder), device="cpu"), adapter_name=POLICY)
         values = load_file(folder / VALUE_NAME) if recipe.roles.value_parameters else {}

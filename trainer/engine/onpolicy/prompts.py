@@ -21,7 +21,7 @@ class TokenizedPrompt:
     input_ids: tuple[int, ...]
     reference: str | None = None
     item: Mapping[str, Any] | None = None
-    """The whole row, where a grader may ask for any of its keys."""
+    """The whole row: a grader may ask for any of its keys."""
 
 
 def tokenize_prompts(template: ChatTemplate, rows: Iterable[PromptRow], *, param: str) -> list[TokenizedPrompt]:
@@ -30,7 +30,7 @@ def tokenize_prompts(template: ChatTemplate, rows: Iterable[PromptRow], *, param
 
 
 def as_conversation(row: PromptRow) -> ChatRow:
-    """Return the prompt with its reference as the answer, empty where it has none: a question for the report."""
+    """Return the prompt with its reference as the answer, empty if it has none: a question for the report."""
     answer = Message(role="assistant", content=row.reference or "")
     return ChatRow(messages=(*row.input.messages, answer), tools=row.input.tools, line=row.line)
 

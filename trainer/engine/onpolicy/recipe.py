@@ -62,7 +62,7 @@ class OnPolicyRecipe(LearnerRecipe):
         """Return what says how good an answer is; `roles` are there."""
 
     def load_reward(self, model: PeftModel) -> RewardModel | None:  # noqa: ARG002 - for recipes that have one
-        """Return the reward model, where there is one; `model` is the policy's."""
+        """Return the reward model, if there is one; `model` is the policy's."""
         return None
 
     def check_rows(self, file: DataFile, rows: Sequence[PromptRow], param: str) -> None:
@@ -200,7 +200,7 @@ class OnPolicyRecipe(LearnerRecipe):
         self.questions = [replace(question, expected_tokens=room) for question in self.questions]
 
     def count_parameters(self) -> tuple[int, int]:
-        """Count the policy as trained, and the value where there is one."""
+        """Count the policy as trained, and the value if there is one."""
         models = {id(self.model): self.model}
         if self.roles.reward:
             models[id(self.roles.reward.model)] = self.roles.reward.model

@@ -39,13 +39,13 @@ def score_lexicon(text: str, _reference: str | None, given: LexiconReward) -> fl
 
 
 def score_exact_match(text: str, reference: str | None, given: ExactMatchReward) -> float:
-    """Return 1 where the text is the row's reference, white space at its ends left out, else 0."""
+    """Return 1 if the text is the row's reference, white space at its ends left out, else 0."""
     said, wanted = text.strip(), (reference or "").strip()
     return float(said.casefold() == wanted.casefold() if given.ignore_case else said == wanted)
 
 
 def score_json_validity(text: str, reference: str | None, given: JsonValidReward) -> float:
-    """Return 1 where the text is JSON (and equals the row's reference as a value, if asked for), else 0."""
+    """Return 1 if the text is JSON (and equals the row's reference as a value, if asked for), else 0."""
     try:
         value = json.loads(text)
         return float(not given.match_reference or value == json.loads(reference or "null"))

@@ -42,7 +42,7 @@ class RewardedRecipe(OnPolicyRecipe):
             )
 
     def load_reward(self, model: PeftModel) -> RewardModel | None:
-        """Put the reward job's adapter on the policy's base, or on its own where that is another."""
+        """Put the reward job's adapter on the policy's base, or on its own if that is another."""
         named = self.job.spec.reward
         if isinstance(self.reward, FunctionReward):
             return None

@@ -1,7 +1,7 @@
 """Up to four roles on one base: policy, value and reward are adapters of one frozen model, two of them with a head.
 
 The reference is the model at the start: the base with its adapters off, or a frozen copy of the adapter that the job
-goes on from. Adapters are state of the whole model, so one role acts at a time, through its backward pass too:
+starts from. Adapters are state of the whole model, so one role acts at a time, through its backward pass too:
 recomputed activations would otherwise come from another adapter.
 """
 

@@ -47,9 +47,9 @@ def sample(
     *,
     param: str = "learning_rate_multiplier",
 ) -> list[SampledResponse] | None:
-    """Draw one response a prompt, in the prompts' order; None where a stop was asked for on the way.
+    """Draw one response a prompt, in the prompts' order; None if a stop was asked for on the way.
 
-    The same seed, prompts and weights give the same responses. Raises TrainerError (`policy_collapsed`) where the
+    The same seed, prompts and weights give the same responses. Raises TrainerError (`policy_collapsed`) if the
     model's logits are not numbers, naming the hyperparameter `param`.
     """
     device = next(model.parameters()).device

@@ -69,7 +69,7 @@ def model_scorer(template: ChatTemplate, roles: Roles) -> Scorer:
 
 
 def require_finite_scores(scores: Sequence[float], *, param: str) -> list[float]:
-    """Return the scores. Raises TrainerError (`policy_collapsed`) where one is not a finite number, naming `param`."""
+    """Return the scores. Raises TrainerError (`policy_collapsed`) if one is not a finite number, naming `param`."""
     if all(math.isfinite(score) for score in scores):
         return list(scores)
     raise TrainerError(

@@ -124,12 +124,12 @@ class OnPolicy(ABC, Generic[H, E]):
         return {}
 
     def restore_state(self, state: Mapping[str, float]) -> None:
-        """Take back what `iteration_state` gave."""
+        """Restore what `iteration_state` gave."""
 
     def draw_answers(
         self, prompts: Sequence[TokenizedPrompt], seed: int, should_stop: Callable[[], bool] = lambda: False
     ) -> Answers | None:
-        """Draw one answer a prompt and score it; None where a stop was asked for while drawing."""
+        """Draw one answer a prompt and score it; None if a stop was asked for while drawing."""
         model = self.roles.model
         was_training = model.training
         model.eval()

@@ -68,7 +68,7 @@ def prompt_length(row: TokenizedRow) -> int:
 def fit_pairs(file: DataFile, pairs: Sequence[Pair], limit: int, context: int, param: str) -> Split[Pair]:
     """Cut continuations to `limit` tokens; drop pairs of which one has no trained token left.
 
-    Raises TrainerError (`invalid_training_file`, …) where a prompt alone is longer than the model's context.
+    Raises TrainerError (`invalid_training_file`, …) if a prompt alone is longer than the model's context.
     """
     refuse_long_prompts(file, [pair.chosen for pair in pairs], context, param)
     kept: list[Pair] = []
@@ -94,7 +94,7 @@ def fit_pairs(file: DataFile, pairs: Sequence[Pair], limit: int, context: int, p
 
 
 def refuse_long_prompts(file: DataFile, rows: Sequence[TokenizedRow], context: int, param: str) -> None:
-    """Raise TrainerError (`invalid_training_file`, …) where a prompt alone is longer than the model's context."""
+    """Raise TrainerError (`invalid_training_file`, …) if a prompt alone is longer than the model's context."""
     too_long = [row.line for row in rows if prompt_length(row) >= context]
     if too_long:
         raise TrainerError(
@@ -106,7 +106,7 @@ def refuse_long_prompts(file: DataFile, rows: Sequence[TokenizedRow], context: i
 
 
 def cut_row(row: TokenizedRow, limit: int) -> TokenizedRow:
-    """Return the row's first `limit` tokens: the row itself where it is no longer."""
+    """Return the row's first `limit` tokens: the row itself if it is not longer."""
     return row if len(row.input_ids) <= limit else TokenizedRow(row.line, row.input_ids[:limit], row.trained[:limit])
 
 

@@ -33,7 +33,7 @@ def answer_log_probs(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> t
 
 
 def win_scores(difference: torch.Tensor) -> torch.Tensor:
-    """Return 1 where the difference is above 0, a half where it is 0."""
+    """Return 1 if the difference is above 0, a half if it is 0."""
     return (difference > 0).float() + 0.5 * (difference == 0).float()
 
 

@@ -41,9 +41,9 @@ def load_classifier(base: Path, dtype: str, pad_id: int, quantization: str = "no
 
 
 def new_reward_model(base: PreTrainedModel, resolved: Resolved, start: Path | None) -> PeftModel:
-    """Wrap the classifier with an adapter, the start adapter's weights where there is one, and a head to train.
+    """Wrap the classifier with an adapter, the start adapter's weights if there is one, and a head to train.
 
-    The head is drawn from the seed, or the start's own where that is a reward model.
+    The head is drawn from the seed, or the start's own if that is a reward model.
     """
     head: torch.nn.Linear = getattr(base, HEAD)
     drawn = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(resolved.seed)) * HEAD_STD
@@ -61,7 +61,7 @@ def new_reward_model(base: PreTrainedModel, resolved: Resolved, start: Path | No
 def load_reward_model(base: Path, adapter: Path, dtype: str, pad_id: int) -> PeftModel:
     """Load a reward model as PEFT's AutoPeftModelForSequenceClassification does, from a base in a folder.
 
-    Raises TrainerError (`incompatible_reward_model`) where the adapter is no reward model, or one on another base.
+    Raises TrainerError (`incompatible_reward_model`) if the adapter is no reward model, or one on another base.
     """
     read_reward_adapter(adapter)
     classifier = load_classifier(base, dtype, pad_id)
@@ -90,7 +90,7 @@ def last_scores(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def score_sequences(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> list[float]:
     """Return the rows' scores in their order, computed in batches of similar length without gradients.
 
-    Raises TrainerError (`loss_not_finite`) where one is not a finite number.
+    Raises TrainerError (`loss_not_finite`) if one is not a finite number.
     """
     scores = [math.nan] * len(rows)
     with evaluation_mode(model):
@@ -107,7 +107,7 @@ def score_sequences(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> li
 
 
 def separate_padding(tokenizer: PreTrainedTokenizerBase, last_ids: set[int]) -> bool:
-    """Choose another padding token where the present one ends rows; return whether that was needed.
+    """Choose another padding token if the present one ends rows; return whether that was needed.
 
     transformers' classifiers read the score at the last token that is not padding: a row that ends with the padding
     token would be read one token too early.

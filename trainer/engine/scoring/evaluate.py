@@ -40,7 +40,7 @@ def subset_rows(rows: Sequence[TokenizedRow]) -> list[TokenizedRow]:
 def score_rows(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> tuple[Measure, Measure]:
     """Return loss and token accuracy of the model as it is, row by row in the order given. Losses are in nats.
 
-    Raises TrainerError (`loss_not_finite`) where a score is not a finite number.
+    Raises TrainerError (`loss_not_finite`) if a score is not a finite number.
     """
     scores: dict[int, tuple[float, int]] = {}
     with evaluation_mode(model):

@@ -30,7 +30,7 @@ def cut_to_nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
 def generate_greedily(
     model: Any, prompts: Sequence[Sequence[int]], *, limit: int, stops: Sequence[int], pad_id: int
 ) -> list[list[int]]:
-    """Return up to `limit` new tokens for each prompt, padded where an answer ended earlier than the longest.
+    """Return up to `limit` new tokens for each prompt, padded if an answer ended earlier than the longest.
 
     Plain greedy decoding: a base's own defaults may sample, and samples would differ between runs.
     """

@@ -24,16 +24,16 @@ class GroupRecipe(OnPolicyRecipe):
         PlotSpec(title="Groups whose answers all have one reward", y=("flat_groups",)),
     )
     hyperparameters: GroupHyperparameters
-    _told: bool = False
+    _has_warned: bool = False
 
     def make_algorithm(self, sampling: RolloutSampling, score: Scorer, settings: UpdateSettings) -> Grpo:
         """Return GRPO."""
         return Grpo(self.roles, sampling, score, self.hyperparameters, settings)
 
     def review_iteration(self, facts: Mapping[str, float]) -> None:
-        """Say once where an iteration had nothing to learn from."""
-        if facts["flat_groups"] == 1 and not self._told:
-            self._told = True
+        """Say once if an iteration had nothing to learn from."""
+        if facts["flat_groups"] == 1 and not self._has_warned:
+            self._has_warned = True
             self.job.warn(
                 "All answers to each prompt had the same reward in an iteration, so that none was better than another "
                 "and the reward taught nothing. Raise group_size or temperature, or choose a reward with more steps."

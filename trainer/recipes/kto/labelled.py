@@ -47,7 +47,7 @@ def fit_answers(
 ) -> Split[LabelledAnswer]:
     """Cut answers to `limit` tokens, drop those without a trained token, and put another row's behind each prompt.
 
-    Raises TrainerError (`invalid_training_file`, …) where a prompt alone is longer than the model's context.
+    Raises TrainerError (`invalid_training_file`, …) if a prompt alone is longer than the model's context.
     """
     refuse_long_prompts(file, answers, context, param)
     short = [cut_row(answer, limit) for answer in answers]

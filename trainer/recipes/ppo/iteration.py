@@ -94,7 +94,7 @@ class Ppo(OnPolicy[PpoHyperparameters, ValuedExperience]):
         return {"kl_coef": self.controller.coefficient}
 
     def restore_state(self, state: Mapping[str, float]) -> None:
-        """Take the KL coefficient back."""
+        """Restore the KL coefficient."""
         self.controller.coefficient = float(state["kl_coef"])
 
     def _value_backward(self, one: ValuedExperience, share: float, sums: UpdateSums) -> None:

@@ -87,7 +87,7 @@ class KlController:
     target: float | None = None
 
     def update_coefficient(self, kl: float) -> None:
-        """Take note of an iteration's mean KL a response, in nats."""
+        """Adapt to an iteration's mean KL a response, in nats."""
         if self.target is not None:
             error = max(-KL_ERROR_LIMIT, min(KL_ERROR_LIMIT, (kl - self.target) / self.target))
             self.coefficient *= 1 + KL_GAIN * error

@@ -85,7 +85,7 @@ class FullPretrainingRecipe(PretrainingRecipe):
         return {"weights": "full"}
 
     def own_arguments(self) -> dict[str, Any]:
-        """Compute in bfloat16 where that was chosen, with weights and optimizer in float32."""
+        """Compute in bfloat16 if that was chosen, with weights and optimizer in float32."""
         return {"bf16": self.dtype.dtype == "bfloat16"}
 
     def count_parameters(self) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 Each document of tokens d1 … dn becomes the inputs `start d1 … dn` and the targets `d1 … dn end`. Both streams run
 through all documents and are cut into windows of `length` tokens, so a window's last target is the next window's
-first input and no token is lost. The last window of a file is shorter where the tokens do not come out even.
+first input and no token is lost. The last window of a file is shorter if the tokens do not come out even.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ PROBE_TOKENS = 64
 
 
 class PretrainingRecipe(Recipe):
-    """Goes on training a base on plain text, by an adapter."""
+    """Continues to train a base on plain text, by an adapter."""
 
     hyperparameters: PretrainingHyperparameters
     training: Split[Any]
@@ -54,7 +54,7 @@ class PretrainingRecipe(Recipe):
             self._warn_about_unknown_characters(held_out, spec.validation.filename)
 
     def open_model(self, texts: Sequence[TextRow]) -> None:  # noqa: ARG002 - new models make a tokenizer of them
-        """Set `config` and `tokenizer`. Raises TrainerError where the job has no base."""
+        """Set `config` and `tokenizer`. Raises TrainerError if the job has no base."""
         if self.job.spec.base.id == FROM_SCRATCH:
             raise TrainerError(
                 "invalid_hyperparameters",
@@ -65,12 +65,12 @@ class PretrainingRecipe(Recipe):
         self.tokenizer = load_tokenizer(self.job.base)
 
     def prepare_model(self) -> None:
-        """Load base and adapter. Raises TrainerError where the base cannot keep documents apart."""
+        """Load base and adapter. Raises TrainerError if the base cannot keep documents apart."""
         super().prepare_model()
         self.check_separation()
 
     def check_separation(self) -> None:
-        """Raise TrainerError where documents are to be kept apart and the model does not."""
+        """Raise TrainerError if documents are to be kept apart and the model does not."""
         apart = self.documents > 1 and not self.hyperparameters.attend_across_documents
         if apart and not keeps_documents_apart(self.model):
             raise TrainerError(
@@ -94,7 +94,7 @@ class PretrainingRecipe(Recipe):
         return cast(Windows, self.training.rows).lengths
 
     def resolve_hyperparameters(self) -> Resolved:
-        """Turn every `auto` into a number; `max_steps` decides where it is given."""
+        """Turn every `auto` into a number; `max_steps` decides if it is given."""
         asked, resolved = self.hyperparameters, super().resolve_hyperparameters()
         if asked.learning_rate != "auto":
             resolved = resolved.model_copy(update={"learning_rate": asked.learning_rate})
@@ -153,7 +153,7 @@ class PretrainingRecipe(Recipe):
         return Split(file, windows, read=stream.documents, tokens=windows.tokens, trained_tokens=windows.tokens)
 
     def _window_length(self, tokens: int) -> int:
-        """Return the tokens of a window. Raises TrainerError (`no_trainable_rows`) where the file fills none."""
+        """Return the tokens of a window. Raises TrainerError (`no_trainable_rows`) if the file fills none."""
         asked, context = self.hyperparameters.max_length, context_length(self.config)
         new = self.hyperparameters.architecture is not None
         length = auto_length(tokens, context if new else min(context, MAX_AUTO_WINDOW))

@@ -14,7 +14,7 @@ from trainer.kit.errors import TrainerError
 
 END, PAD, TURN, TURN_END, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>", "<|unk|>"
 SPECIALS = (END, PAD, TURN, TURN_END)
-# ChatML, so that later jobs can go on from the new model with conversations.
+# ChatML, so that later jobs can start from the new model with conversations.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -30,7 +30,7 @@ def make_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a new model; the same texts give the same one.
 
-    Raises TrainerError (`invalid_base_model`) where the base's cannot be read.
+    Raises TrainerError (`invalid_base_model`) if the base's cannot be read.
     """
     if choice == "base":
         tokenizer = load_tokenizer(base)
@@ -80,7 +80,7 @@ def split_text(text: str, size: int) -> Iterable[str]:
 def document_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     """Return the tokens in front of and behind a document: what the tokenizer begins texts with, and its end token.
 
-    Raises TrainerError (`invalid_base_model`) where it has no end token.
+    Raises TrainerError (`invalid_base_model`) if it has no end token.
     """
     end = tokenizer.eos_token_id
     if not isinstance(end, int):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trainer.engine.onpolicy.recipe import OnPolicyRecipe
 
 MAX_TOKENS = 128
-"""Of a grade where the grader names no limit: it is a number or a little JSON."""
+"""Of a grade if the grader names no limit: it is a number or a little JSON."""
 # A nucleus this small is the likeliest token alone.
 _LIKELIEST = 1e-9
 _SEEDS = 2**63
@@ -36,7 +36,7 @@ class ModelGraders:
         self._recipe = recipe
 
     def ask_all(self, questions: Sequence[GraderQuestion]) -> list[Reply | Failure]:
-        """Return the replies in the questions' order. Raises TrainerError where a model is not at hand."""
+        """Return the replies in the questions' order. Raises TrainerError if a model is not at hand."""
         found: dict[int, Reply | Failure] = {}
         alike: dict[str, list[int]] = {}
         for number, question in enumerate(questions):

@@ -43,7 +43,7 @@ _ANSWERS_FAULTS = (
 class Grading:
     """Scores answers; what could not be graded has the reward 0. `failed` is the share of those in the last scoring.
 
-    Raises TrainerError (`grader_failed`) where no answer could be graded and other answers would change nothing.
+    Raises TrainerError (`grader_failed`) if no answer could be graded and other answers would change nothing.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Grading:
         self.failed = 0.0
         self._template, self._grader, self._ask_all, self._warn = template, grader, ask_all, warn
         self._needs_tools = bool(grader_models(grader) or python_sources(grader))
-        self._told = False
+        self._has_warned = False
 
     def __call__(self, prompts: Sequence[TokenizedPrompt], responses: Sequence[SampledResponse]) -> list[float]:
         """Return the rewards."""
@@ -103,8 +103,8 @@ class Grading:
                 f"The grader could grade none of {len(grades)} answers, so there is nothing to learn from: {said}.",
                 param=PLACE,
             )
-        if not self._told:
-            self._told = True
+        if not self._has_warned:
+            self._has_warned = True
             self._warn(
                 f"{len(failures)} of {len(grades)} answers could not be graded and have the reward 0, as will others "
                 f"like them: {said}."

@@ -32,12 +32,12 @@ class Ranking:
             yield from ((better, worse) for worse, low in enumerate(self.ranks) if high < low)
 
     def score_margin(self, better: int, worse: int) -> float:
-        """Return by how much the better one's own score is higher, 0 where one of them has none."""
+        """Return by how much the better one's own score is higher, 0 if one of them has none."""
         high, low = self.scores[better], self.scores[worse]
         return 0.0 if high is None or low is None else high - low
 
     def fit_within(self, limit: int) -> Ranking | None:
-        """Return the ranking of the responses within `limit` tokens, None where no pair of them is left."""
+        """Return the ranking of the responses within `limit` tokens, None if no pair of them is left."""
         kept = [number for number, row in enumerate(self.responses) if len(row.input_ids) <= limit]
         if len({self.ranks[number] for number in kept}) < 2:
             return None

@@ -86,7 +86,7 @@ class RewardRecipe(Recipe):
         return [row.tokens for row in self.training.rows]
 
     def prepare_model(self) -> None:
-        """Load the base with a score head, and with the start adapter's weights where the job goes on from one."""
+        """Load the base with a score head, and with the start adapter's weights if the job starts from one."""
         self.settle_hyperparameters()
         base = load_classifier(self.job.base, self.dtype.dtype, self.pad_id, self.resolved.quantization)
         self.model = new_reward_model(base, self.resolved, self.job.start)
@@ -139,7 +139,7 @@ class RewardRecipe(Recipe):
         return found
 
     def _check_scores(self, file: DataFile, rows: Sequence[Ranking], param: str) -> None:
-        """Raise TrainerError where a margin is asked for and no ranking has scores; warn where some have none."""
+        """Raise TrainerError if a margin is asked for and no ranking has scores; warn if some have none."""
         without = [row.line for row in rows if None in row.scores]
         if without and len(without) == len(rows):
             raise TrainerError(
