@@ -1,0 +1,52 @@
+"""Names can be searched: few functions have one word for a name, and a class name means one thing."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.fixtures.supervised import REPOSITORY
+
+_ROOTS = ("service", "trainer", "clients/python/burnish")
+_MOST_ONE_WORD = 0.16
+"""The share of functions with one word for a name: what it was when this was written. It may only fall."""
+_ON_THE_WIRE = {
+    "Budget", "ChatCompletion", "DataPreview", "ExpiresAfter", "FunctionDelta", "GraderRun", "JobExpiry",
+    "LabelModelGrader", "Logprobs", "MemoryEstimate", "MultiGrader", "PythonGrader", "Resources", "SampleRow",
+    "SampleToken", "ScoreModelGrader", "StreamOptions", "StringCheckGrader", "TextSimilarityGrader", "TimeEstimate",
+    "TokenLogprob", "ToolCall", "ToolCallDelta", "TopLogprob",
+}  # fmt: skip
+"""What the server sends and the client reads has one name on both sides."""
+_TWICE = {"Problem", "RankedResponse"}
+"""Names that stand twice for another reason: none may come to them."""
+
+
+def _trees() -> Iterator[tuple[Path, ast.Module]]:
+    for root in _ROOTS:
+        for path in sorted((REPOSITORY / root).rglob("*.py")):
+            if "versions" not in path.parts:
+                yield path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_a_class_name_stands_once() -> None:
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for path, tree in _trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(str(path.relative_to(REPOSITORY)))
+    twice = {name: where for name, where in places.items() if len(where) > 1 and name not in _ON_THE_WIRE | _TWICE}
+    assert twice == {}, "class names that stand twice"
+
+
+def test_few_functions_have_one_word_for_a_name() -> None:
+    names = [
+        node.name
+        for _, tree in _trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__")
+    ]
+    one_word = [name for name in names if "_" not in name.strip("_")]
+    share = len(one_word) / len(names)
+    assert share <= _MOST_ONE_WORD, f"{len(one_word)} of {len(names)} functions"
