@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from service.exports import service
-from service.exports.errors import ExportNotFound, ExportNotReady, ModelNotExportable
+from service.exports.errors import ExportNotFound, ExportNotReady, ModelNotReady
 from service.exports.schemas import ExportCreate, ExportDeleted, ExportObject
 from service.files.downloads import CONDITIONS, answer_download, download_responses
 from service.jobs.errors import DownloadBlocked
@@ -25,7 +25,7 @@ _NO_MODEL = ModelNotFound("gpt-9", ["smollm2-135m-instruct"])
 _UNKNOWN = declare_errors(_NO_MODEL, ExportNotFound("export_abc123"))
 
 
-@router.post("", responses=declare_errors(_NO_MODEL, ModelNotExportable(_SAMPLE, "ftjob-abc123", "running"), _BLOCKED))
+@router.post("", responses=declare_errors(_NO_MODEL, ModelNotReady(_SAMPLE, "ftjob-abc123", "running"), _BLOCKED))
 def create_export(
     model: str,
     body: ExportCreate,

@@ -20,7 +20,7 @@ class ExportNotReady(Conflict):
         super().__init__(f"The export {export_id} cannot be downloaded: {why}", code="not_ready")
 
 
-class ModelNotExportable(Conflict):
+class ModelNotReady(Conflict):
     """The model does not exist yet."""
 
     def __init__(self, model: str, job_id: str, state: str) -> None:

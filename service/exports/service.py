@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.exports import lifecycle, repository
-from service.exports.errors import ExportNotFound, ExportNotReady, ModelNotExportable
+from service.exports.errors import ExportNotFound, ExportNotReady, ModelNotReady
 from service.exports.schemas import ExportCreate
 from service.exports.tables import AS_STORED, ExportStatus, ModelExportRow
 from service.files.downloads import Attachment
@@ -34,7 +34,7 @@ def request_export(
 ) -> ModelExportRow:
     """Ask for an export; one that is there already is returned and kept longer, one that failed is made anew.
 
-    Raises ModelNotFound, ModelNotExportable, DownloadBlocked, InvalidRequest, or TurnsExhausted if too many exports of the
+    Raises ModelNotFound, ModelNotReady, DownloadBlocked, InvalidRequest, or TurnsExhausted if too many exports of the
     project wait.
     """
     result = find_model(session, principal, context, name)
@@ -68,7 +68,7 @@ def request_export(
 
 
 def find_model(session: Session, principal: Principal, context: Context, name: str) -> EarlierResult:
-    """Return a fine-tuned model or checkpoint of the project's own. Raises ModelNotFound, ModelNotExportable,
+    """Return a fine-tuned model or checkpoint of the project's own. Raises ModelNotFound, ModelNotReady,
     ParentFailed, or InvalidRequest for a base model or an unknown checkpoint.
     """
     if context.catalog.find_base(name) is not None:
@@ -85,7 +85,7 @@ def find_model(session: Session, principal: Principal, context: Context, name: s
         bases=[base.id for base in context.catalog.models],
     )
     if result.waits:
-        raise ModelNotExportable(result.name, result.job.id, result.job.state)
+        raise ModelNotReady(result.name, result.job.id, result.job.state)
     return result
 
 

@@ -19,7 +19,7 @@ _ON_THE_WIRE = {
     "TokenLogprob", "ToolCall", "ToolCallDelta", "TopLogprob",
 }  # fmt: skip
 """What the server sends and the client reads has one name on both sides."""
-_TWICE = {"Problem", "RankedResponse"}
+_TWICE = {"ModelNotReady", "Problem", "RankedResponse"}
 """Names that stand twice for another reason: none may come to them."""
 
 
