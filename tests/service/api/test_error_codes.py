@@ -15,7 +15,7 @@ from service.api.error_codes import JOB_CODES, REQUEST_CODES, write_error_page
 from service.kit.errors import ServiceError
 from tests.fixtures.supervised import REPOSITORY
 
-_POSITIONAL = ("TrainerError", "JobError", "_fault")
+_POSITIONAL = ("TrainerError", "JobFailureReason", "_worker_fault")
 """What takes the code first."""
 _COMPOSED = {
     "invalid_{param}": ("invalid_training_file", "invalid_validation_file"),
