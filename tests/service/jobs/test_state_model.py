@@ -43,7 +43,7 @@ from service.workers.capacity import Capacity
 from tests.fixtures.service import GOOD_JSONL, make_context
 
 FULL = os.environ.get("BURNISH_FAULTS") == "full"
-RUNS, STEPS = (1000, 40) if FULL else (80, 25)
+RUNS, STEPS = (1000, 40) if FULL else (200, 25)
 LEGAL = {
     "validating": {"queued", "paused", "failed", "cancelled"},
     "queued": {"running", "paused", "failed", "cancelled"},
