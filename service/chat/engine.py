@@ -12,6 +12,7 @@ from service.chat.protocol import PATH, EngineLine, EngineQuestion, EngineRefusa
 from service.chat.schemas import Chunk
 from service.kit import tracing
 from service.kit.log import REQUEST_ID
+from service.kit.response_lines import stream_lines
 
 _CONNECT_SECONDS = 5.0
 _AWAY = "The engine for chat does not answer at the moment. Try again in a few seconds."
@@ -43,7 +44,7 @@ class Engine:
             ):
                 if response.status_code != HTTPStatus.OK:
                     raise ChatUnavailable(f"The engine for chat answers with the status {response.status_code}.")
-                async for line in response.aiter_lines():
+                async for line in stream_lines(response):
                     yield _chunk_of_line(EngineLine.model_validate_json(line))
                     began = True
         except httpx.HTTPError as error:

@@ -23,6 +23,7 @@ from service.chat.schemas import Chunk
 from service.engine.turns import EngineTurns
 from service.engine.weights import EngineWeights
 from service.kit.errors import InvalidRequest
+from service.kit.response_lines import stream_lines
 from service.kit.settings import Settings
 from trainer.contract.chat import AdapterRef
 
@@ -130,7 +131,7 @@ class InferenceServer:
         ) as response:
             if response.is_error:
                 raise _translate_refusal(response.status_code, await response.aread())
-            async for line in response.aiter_lines():
+            async for line in stream_lines(response):
                 data = line.removeprefix("data:").strip()
                 if line.startswith("data:") and data != "[DONE]":
                     yield _parse_chunk(data)

@@ -52,6 +52,14 @@ class CheckRequest:
             return None
         return ItemRows(self.needs) if self.needs else ROW_FORMATS[self.format_name]
 
+    @property
+    def niceness(self) -> int:
+        """By how much the check's process steps back behind others.
+
+        The check of a plain upload advances at the speed of its sender, who waits: it costs no more than its bytes do.
+        """
+        return 0 if self.format_name is None and self.packing == "none" else _NICENESS
+
     def seconds_for(self, size: int) -> float:
         """Return how much processor time the check of `size` bytes of the file may take."""
         return max(self.least_seconds, self.seconds_per_gib * self.limits.most_bytes(self.packing, size) / (1 << 30))
@@ -119,9 +127,6 @@ def main() -> int:
 
 
 def _limit_resources(request: CheckRequest) -> None:
-    if request.format_name is not None or request.packing != "none":
-        # The check of a plain upload goes on at the speed of its sender, who waits: it costs no more than its bytes do.
-        os.nice(_NICENESS)
     seconds = math.ceil(request.seconds_for(request.size))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))

@@ -179,6 +179,7 @@ class CheckProcess:
                 stdout=self._outcome,
                 stderr=self._errors,
                 inherited=(written.fileno(),),
+                niceness=request.niceness,
             )
             self._files = files.pop_all()
         if self._process.stdin is not None:

@@ -27,11 +27,16 @@ def start_reader(
     stdout: IO[bytes] | int,
     stderr: IO[bytes],
     inherited: Sequence[int] = (),
+    niceness: int = 0,
 ) -> subprocess.Popen[bytes]:
-    """Start `python -m module` in a session of its own; of the open files, it has those named. Raises OSError."""
+    """Start `python -m module` in a session of its own; of the open files, it has those named. Raises OSError.
+
+    The niceness holds from the start: to start Python and load its modules costs more than most files do.
+    """
+    nice = ["nice", "-n", str(niceness)] if niceness else []
     return _starter.submit(
         subprocess.Popen[bytes],
-        tether_command([sys.executable, "-m", module, *arguments]),
+        [*nice, *tether_command([sys.executable, "-m", module, *arguments])],
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
