@@ -141,7 +141,7 @@ def open_shared_state(app: FastAPI, context: Context | None, reserve: DiskReserv
 
 
 def watch_change(reserve: DiskReserve, session: Session) -> None:
-    """Look at a transaction before it is committed: the caller's project must still be there, and the log is told.
+    """Before a transaction is committed: the caller's project must still be there, and the audit log its row.
 
     Raises Unauthenticated, or DiskIsFull if there is room for deleting alone.
     """

@@ -91,7 +91,7 @@ REQUEST_CODES: Mapping[str, ErrorCode] = {
     "invalid_file_format": ErrorCode(
         "400",
         "The uploaded file is no dataset; `problems` names each line.",
-        "Mend the lines, and upload the file again.",
+        "Correct the lines, and upload the file again.",
     ),
     "invalid_python_grader": ErrorCode(
         "400",
@@ -222,7 +222,9 @@ JOB_CODES: Mapping[str, ErrorCode] = {
         "Start the export or job again; if it persists, report it with the job's log.",
     ),
     "grader_failed": ErrorCode(
-        "operator", "The grader cannot be run on the worker, or could grade no answer.", "Mend what the sentence names."
+        "operator",
+        "The grader cannot be run on the worker, or could grade no answer.",
+        "Correct what the sentence names.",
     ),
     "incompatible_reward_model": ErrorCode(
         "caller",
@@ -235,12 +237,12 @@ JOB_CODES: Mapping[str, ErrorCode] = {
     "invalid_base_model": ErrorCode(
         "operator",
         "The base model cannot be loaded, or lacks what the method needs.",
-        "Choose another base, or mend this one's files.",
+        "Choose another base, or repair the files of this one.",
     ),
     "invalid_grader": ErrorCode(
         "caller",
         "The job's Python grader cannot be run.",
-        "Mend its source; `POST /v1/fine_tuning/alpha/graders/run` tries it.",
+        "Correct its source; `POST /v1/fine_tuning/alpha/graders/run` tries it.",
     ),
     "invalid_hyperparameters": ErrorCode(
         "caller",
@@ -255,12 +257,12 @@ JOB_CODES: Mapping[str, ErrorCode] = {
     "invalid_training_file": ErrorCode(
         "caller",
         "The training file has rows that the method cannot take; the event lists their lines.",
-        "Mend the lines, upload the file again, and create a new job.",
+        "Correct the lines, upload the file again, and create a new job.",
     ),
     "invalid_validation_file": ErrorCode(
         "caller",
         "The validation file has rows that the method cannot take; the event lists their lines.",
-        "Mend the lines, upload the file again, and create a new job.",
+        "Correct the lines, upload the file again, and create a new job.",
     ),
     "loss_not_finite": ErrorCode(
         "caller",

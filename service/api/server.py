@@ -1,7 +1,7 @@
 """uvicorn with an accept loop of its own: it bounds the open connections, and lives on when the process has no more
 descriptors.
 
-uvloop's loop keeps the next connection in silence when there is no descriptor, and tells nobody.
+uvloop's loop keeps the next connection in silence when there is no descriptor, and logs nothing.
 """
 
 from __future__ import annotations

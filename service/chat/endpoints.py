@@ -116,7 +116,7 @@ async def _write_events(chunks: AsyncGenerator[Chunk], *, usage: bool) -> AsyncG
                 if chunk.choices or usage:
                     yield gather.write_event(chunk if usage else chunk.model_copy(update={"usage": None}))
     except ServiceError as error:
-        told = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-        yield f"data: {json.dumps({'error': told}, ensure_ascii=False)}\n\n".encode()
+        shown = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+        yield f"data: {json.dumps({'error': shown}, ensure_ascii=False)}\n\n".encode()
         return
     yield gather.DONE

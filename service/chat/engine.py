@@ -54,8 +54,13 @@ class Engine:
 def _chunk_of_line(line: EngineLine) -> Chunk:
     if line.chunk is not None:
         return line.chunk
-    told = line.refusal
-    assert isinstance(told, EngineRefusal)
+    refusal = line.refusal
+    assert isinstance(refusal, EngineRefusal)
     raise EngineRefused(
-        told.message, status=told.status, kind=told.type, retry=told.retry, param=told.param, code=told.code
+        refusal.message,
+        status=refusal.status,
+        kind=refusal.type,
+        retry=refusal.retry,
+        param=refusal.param,
+        code=refusal.code,
     )

@@ -52,14 +52,14 @@ class _JoinedAnswer:
     text: list[str] = field(default_factory=list[str])
     calls: dict[int, ToolCall] = field(default_factory=dict[int, ToolCall])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
-    told: bool = False
+    has_logprobs: bool = False
     reason: FinishReason | None = None
 
     def add_piece(self, piece: ChunkChoice) -> None:
         self.text.append(piece.delta.content or "")
         self.reason = piece.finish_reason or self.reason
         if piece.logprobs is not None:
-            self.told = True
+            self.has_logprobs = True
             self.logprobs += piece.logprobs.content or []
         for delta in piece.delta.tool_calls or ():
             call = self.calls.setdefault(
@@ -76,5 +76,5 @@ class _JoinedAnswer:
         text = "".join(self.text)
         calls = [self.calls[number] for number in sorted(self.calls)]
         message = AnswerMessage(content=text if text or not calls else None, tool_calls=calls or None)
-        logprobs = Logprobs(content=self.logprobs) if self.told else None
+        logprobs = Logprobs(content=self.logprobs) if self.has_logprobs else None
         return Choice(index=index, message=message, finish_reason=self.reason, logprobs=logprobs)

@@ -189,8 +189,8 @@ def _translate_refusal(status: int, body: bytes) -> Exception:
 def _error_message(body: bytes) -> str:
     """Return an error's sentence: OpenAI's form, the older form of vLLM, or the beginning of whatever it is."""
     try:
-        told: Any = json.loads(body)
-        inner = told.get("error", told)
+        answer: Any = json.loads(body)
+        inner = answer.get("error", answer)
         return str(inner["message"])[:1000]
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return body.decode("utf-8", "replace")[:200] or "no reason given"

@@ -89,7 +89,7 @@ class Speaker:
         return None if self._process is None else self._process.pid
 
     async def ask(self, ask: Ask, slices: ConversationSlices | None = None) -> AsyncGenerator[Answer]:
-        """Yield what the program tells, to `Done` or `AnswerRefused`. Leaving earlier cancels the answer."""
+        """Yield the events of the program, up to `Done` or `AnswerRefused`. Leaving earlier cancels the answer."""
         slices = slices or EndlessSlice()
         await self._wait_for_last_cancel()
         process = await self._ensure_started()
@@ -113,7 +113,7 @@ class Speaker:
         finally:
             if timer is not None:
                 timer.cancel()
-            if aside:  # another is being asked: the program forgets this one and tells nothing of it
+            if aside:  # another is being asked: the program forgets this one without an event
                 _write_order(process, Cancel(id=ask.id))
             elif not ended:  # a task of its own, because this one may be cancelled itself
                 self._ending = asyncio.create_task(self._cancel_answer(process, ask.id))
@@ -188,7 +188,7 @@ class Speaker:
     async def _cancel_answer(self, process: asyncio.subprocess.Process, ask_id: str) -> None:
         """Tell it to stop answering and read on to the end of it, so that the next answer begins with its own.
 
-        It may have paused before it was told so: then nothing more comes.
+        It may have paused before it read that: then nothing more comes.
         """
         await self._send_order(process, Cancel(id=ask_id))
         while not isinstance(await self._read_event(process, ask_id), Done | AnswerRefused | Paused):

@@ -100,7 +100,7 @@ def _let_others_read(folder: Path) -> None:
 
 @contextmanager
 def _as_answers() -> Generator[None]:
-    """Turn the ends of a worker's attempt into what the caller of a chat is told."""
+    """Turn the ends of a worker's attempt into the error that the caller of a chat gets."""
     try:
         yield
     except JobFailedForGood as error:

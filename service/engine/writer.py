@@ -1,4 +1,4 @@
-"""What the program tells, as OpenAI's chunks."""
+"""The events of the program that answers, as OpenAI's chunks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.chat.schemas import (
 )
 from service.engine.tools import CallReader
 from service.kit import ids
-from trainer.contract import chat as told
+from trainer.contract import chat as events
 
 
 @dataclass
@@ -36,18 +36,18 @@ class ChunkWriter:
     readers: dict[int, CallReader] = field(default_factory=dict[int, CallReader])
     called: dict[int, int] = field(default_factory=dict[int, int])
 
-    def make_chunks(self, event: told.Began | told.AnswerPiece | told.Ended | told.Done) -> list[Chunk]:
-        """Return the chunks for what was told; the last has the usage and no choice."""
+    def make_chunks(self, event: events.Began | events.AnswerPiece | events.Ended | events.Done) -> list[Chunk]:
+        """Return the chunks of an event; the last has the usage and no choice."""
         match event:
-            case told.Began():
+            case events.Began():
                 self.prompt_tokens = event.prompt_tokens
                 return []
-            case told.AnswerPiece():
+            case events.AnswerPiece():
                 return self._make_text_chunks(event.index, event.text, _show_logprobs(event.logprobs))
-            case told.Ended():
+            case events.Ended():
                 self.drawn += event.tokens
                 return self._make_end_chunks(event)
-            case told.Done():
+            case events.Done():
                 total = self.prompt_tokens + self.drawn
                 usage = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.drawn, total_tokens=total)
                 return [self._make_chunk(usage=usage)]
@@ -58,7 +58,7 @@ class ChunkWriter:
         shown, calls = self.readers.setdefault(index, CallReader()).add_text(text)
         return self._make_piece_chunks(index, shown, calls, logprobs)
 
-    def _make_end_chunks(self, event: told.Ended) -> list[Chunk]:
+    def _make_end_chunks(self, event: events.Ended) -> list[Chunk]:
         chunks: list[Chunk] = []
         if event.index in self.readers:
             chunks = self._make_piece_chunks(event.index, *self.readers[event.index].finish_text(), None)
@@ -93,7 +93,7 @@ class ChunkWriter:
         return Chunk(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
 
 
-def _show_logprobs(tokens: tuple[told.PieceLogprob, ...]) -> Logprobs | None:
+def _show_logprobs(tokens: tuple[events.PieceLogprob, ...]) -> Logprobs | None:
     if not tokens:
         return None
     return Logprobs(
@@ -109,6 +109,6 @@ def _show_logprobs(tokens: tuple[told.PieceLogprob, ...]) -> Logprobs | None:
     )
 
 
-def _show_top_logprob(token: told.PieceLogprob) -> TopLogprob:
+def _show_top_logprob(token: events.PieceLogprob) -> TopLogprob:
     known = None if token.bytes is None else list(token.bytes)
     return TopLogprob(token=token.token, bytes=known, logprob=token.logprob)

@@ -169,11 +169,11 @@ class GradingChildren:
 
 
 def _parse_outcome(said: bytes, call: bytes) -> GradingOutcome:
-    told: dict[str, Any] = json.loads(said)
-    if "grade" in told:
-        return GradingOutcome(grade=Grade.model_validate(told["grade"]))
-    questions = tuple(GraderQuestion.model_validate(question) for question in told["questions"])
-    return GradingOutcome(questions=questions, calls=told["calls"], call=call)
+    reply: dict[str, Any] = json.loads(said)
+    if "grade" in reply:
+        return GradingOutcome(grade=Grade.model_validate(reply["grade"]))
+    questions = tuple(GraderQuestion.model_validate(question) for question in reply["questions"])
+    return GradingOutcome(questions=questions, calls=reply["calls"], call=call)
 
 
 def _explain_end(status: int) -> Failure:

@@ -30,7 +30,7 @@ from trainer.graders.sandbox import Leash, SandboxLimits, check_python
 from trainer.graders.score_model import ScoreModelGrader
 
 _OF_THE_SERVICE = (429, 503)
-"""What the caller is told by the answer's status, because the same request may succeed later."""
+"""What the caller learns from the answer's status, because the same request may succeed later."""
 
 
 def grader_places(grader: Leaf | MultiGrader) -> Mapping[str, Leaf]:

@@ -108,7 +108,7 @@ def start_job(
 
 
 def hold_job(session: Session, job: JobRow, why: LimitHold) -> None:
-    """Keep a queued job from starting for a limit of its project; told once for each reason."""
+    """Keep a queued job from starting for a limit of its project; recorded once for each reason."""
     if job.held_by != why.reason:
         repository.set_hold(session, job.id, why.reason)
         repository.add_event(session, job.id, f"{why.message}.", level="warn", data={"held_by": why.reason})
@@ -183,16 +183,16 @@ def retry_or_fail_job(
     """
     if crash:
         count, values = _count_crash(session, job)
-        told = f"crash {count} of {max_failures} without a newer checkpoint between"
+        attempt_count = f"crash {count} of {max_failures} without a newer checkpoint between"
     else:
         count, values = job.failures + 1, {"failures": job.failures + 1}
-        told = f"failure {count} of {max_failures}"
+        attempt_count = f"failure {count} of {max_failures}"
     if count >= max_failures:
         fail_job(session, job.id, _explain_repeated_crash(error, count) if crash else error, token=token, **values)
         return
     pause = min(first_pause * PAUSE_FACTOR ** (count - 1), LONGEST_PAUSE)
     when = f" in {pause:.0f} s" if pause >= 1 else ""
-    message = f"Attempt {job.lease_token} failed ({error.message}); trying again{when}, {told}"
+    message = f"Attempt {job.lease_token} failed ({error.message}); trying again{when}, {attempt_count}"
     reason = reason_of(error.code, values)
     _let_go(session, job.id, token, message=message, reason=reason, pause=pause, **values)
 

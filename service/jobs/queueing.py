@@ -23,7 +23,7 @@ from service.workers import repository as workers
 from service.workers.tables import WorkerRow
 
 COUNTED = 1000
-"""How far positions are told."""
+"""Up to which place positions are shown."""
 
 
 @dataclass(frozen=True)

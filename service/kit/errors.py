@@ -25,7 +25,7 @@ class ServiceError(Exception):
     code: str | None = None
     retry = True
     shown: str | None = None
-    """What a caller of the API is told instead of the message."""
+    """What a caller of the API gets instead of the message."""
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class CheckpointUploads:
     def add_checkpoint(self, event: events.CheckpointEvent) -> None:
         """Take a checkpoint on: its files stay until they are stored, though the trainer removes old checkpoints.
 
-        Raises LeaseLost or StaleLease if another's place cannot be told.
+        Raises LeaseLost or StaleLease if the place cannot be recorded.
         """
         try:
             self._keep_files(event.step)

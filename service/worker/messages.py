@@ -49,7 +49,7 @@ def without_nul(text: str) -> str:
 
 
 def row_of(event: events.Event) -> EventRow | None:
-    """Return the job's event for a trainer's. None for those that are told otherwise: checkpoints and errors."""
+    """Return the job's event for a trainer's. None for checkpoints and errors, which have events of their own."""
     match event:
         case events.StepEvent():
             return _make_step_row(event)

@@ -64,7 +64,7 @@ class AttemptProgress:
 
     def _count_step(self, event: events.StepEvent) -> None:
         metrics.TRAINING_STEPS.inc()
-        # Tokens are told as a sum: what was before an attempt's first step, another attempt counted.
+        # Tokens are counted as a sum: what was before an attempt's first step, another attempt counted.
         before = self._tokens if self._tokens is not None else (0 if event.step == 1 else event.tokens_seen)
         metrics.TRAINING_TOKENS.inc(max(event.tokens_seen - before, 0))
         self._tokens = event.tokens_seen

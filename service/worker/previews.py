@@ -91,8 +91,8 @@ class Previewer:
         try:
             self._check_files(job)
             return PreviewOutcome(counted=self._count_preview(job, hold, preview.rows_shown))
-        except _PreviewFailed as told:
-            return PreviewOutcome(failed=told.failed)
+        except _PreviewFailed as error:
+            return PreviewOutcome(failed=error.failed)
         except JobFailedForGood as error:
             return PreviewOutcome(failed=_describe_failure(error.error, fault=False))
         except AttemptFailed as error:

@@ -49,7 +49,7 @@ _MAX_TAG = 64
 
 
 class _BrokenOff(Exception):
-    """The child could not open its run, or ended before it was told to; the message is for the job's owner."""
+    """The child could not open its run, or ended before it was asked to; the message is for the job's owner."""
 
 
 @contextmanager
@@ -154,7 +154,7 @@ class _Reporter:
                 return
             except _BrokenOff as error:
                 self._teller.add_warning("trouble", self._without_key(str(error)))
-            except Exception:  # a job does not fail for what is only told of it
+            except Exception:  # a job does not fail because its metrics cannot be sent
                 log.exception("%s: its metrics are not sent any more", self._job.id)
                 return
             if last or self._given_up.is_set():
@@ -208,13 +208,13 @@ class _Reporter:
         else:
             for step, values in rows.last_row():
                 child.send({"kind": "row", "step": step, "values": values})
-            told = {
+            metrics = {
                 "status": job.state,
                 "trained_tokens": job.trained_tokens,
                 "fine_tuned_model": job.fine_tuned_model,
                 "error": job.error and job.error["message"],
             }
-            values = {name: value for name, value in told.items() if value is not None}
+            values = {name: value for name, value in metrics.items() if value is not None}
             child.send({"kind": "end", "exit_code": _EXIT_CODES[JobState(job.state)], "values": values})
         child.read_answer(END_SECONDS)
 

@@ -19,7 +19,7 @@ from tests.trainer.recipes.ppo.test_job import prompt
 from tests.trainer.recipes.reward.jobs import rankings
 from tests.trainer.workdirs import events_of, jsonl, lay_out, training_rows
 from trainer.contract.events import StepEvent
-from trainer.contract.methods import METHODS
+from trainer.contract.methods import METHODS, METHODS_BY_TYPE
 from trainer.contract.result import ADAPTER_FOLDER, REPORT_HTML, REPORT_JSON, ExitCode, read_manifest
 from trainer.kit.stop import StopFlag
 from trainer.run import run_training_job
@@ -82,7 +82,8 @@ def test_two_steps(name: str, tiny_base: Path, tmp_path: Path) -> None:
     assert manifest.verify_files(workdir) == []
     report = json.loads((workdir / REPORT_JSON).read_text(encoding="utf-8"))
     assert report["method"] == name
-    assert report["comparison"]
+    headline = report["comparison"][0]["name"]
+    assert headline == (METHODS_BY_TYPE[name].headline or "loss"), "checkpoints would be compared by another measure"
     assert report["verification"]["max_abs_difference"] <= report["verification"]["tolerance"]
     html = (workdir / REPORT_HTML).read_text(encoding="utf-8")
     assert all(measure["label"] in html for measure in report["comparison"])
