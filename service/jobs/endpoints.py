@@ -156,8 +156,12 @@ def list_events(
     A stream (`Accept: text/event-stream` or `stream=true`) starts after `Last-Event-ID` and ends, when the job
     has, with an event `done` that carries the job. It also ends once its key may not read any more.
     """
+    streams: EventStreams = request.app.state.event_streams
+    follow = stream or "text/event-stream" in accept.lower()
+    if follow:  # before anything is read: a stream too many costs as little as can be
+        open_until_sent.enter_context(streams.places.hold_place(principal.project_id))
     job = service.find_job(session, principal, job_id)
-    if stream or "text/event-stream" in accept.lower():
+    if follow:
         position = 0
         start_after = last_event_id or after
         if start_after is not None:
@@ -166,8 +170,6 @@ def list_events(
                 source = "Last-Event-ID" if last_event_id else "after"
                 raise InvalidRequest(f"Job {job_id} has no event '{start_after[:64]}'.", param=source)
             position = found
-        streams: EventStreams = request.app.state.event_streams
-        open_until_sent.enter_context(streams.places.hold_place(principal.project_id))
         return BoundedStream(
             streams.follow_job(job.id, position, principal),
             media_type="text/event-stream",

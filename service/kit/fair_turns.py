@@ -13,6 +13,9 @@ from contextlib import asynccontextmanager
 
 from service.kit.errors import ServiceError
 
+_ALONE_SECONDS = 2.0
+"""How long a project counts as one that uses the places, after it has asked for one."""
+
 
 class TurnsExhausted(ServiceError):
     """The project has as many requests of this kind waiting as may wait."""
@@ -60,7 +63,9 @@ class FairTurns:
 
     `per_project` bounds how many places one project holds at once, `waiting_per_project` how many of its requests
     wait and `waiting` how many of all projects; one more is refused by TurnsExhausted before any work is done for it.
-    One project never fills `waiting`, unless that is one. `what` names the requests in that sentence, in the plural,
+    One project never fills `waiting`, unless that is one. While other projects use the places too, one holds half of
+    them at most: work in threads takes Python's one lock in turns, and each place of a flood makes the others slower.
+    `what` names the requests in that sentence, in the plural,
     and `of` whose they are: places may be shared out by something else than the project, such as an address.
     """
 
@@ -76,6 +81,7 @@ class FairTurns:
         of: str = "of this project",
     ) -> None:
         self._free = places
+        self._half = max(1, places // 2)
         self._what = what
         self._of = of
         self._per_project = places if per_project is None else min(per_project, places)
@@ -87,6 +93,8 @@ class FairTurns:
         self._held: Counter[str] = Counter()
         # The order of the keys is the order of the last turns: whoever had one goes to the end.
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        # When each project last asked, the one that asked last at the end.
+        self._asked_at: OrderedDict[str, float] = OrderedDict()
 
     @asynccontextmanager
     async def hold_turn(self, project_id: str) -> AsyncGenerator[Turn]:
@@ -117,8 +125,9 @@ class FairTurns:
         return self._held[project_id] if project_id is not None else self._held.total()
 
     async def _take_place(self, project_id: str) -> None:
+        self._note_request(project_id)
         queue = self._queues.get(project_id)
-        if self._free and not queue and self._held[project_id] < self._per_project:
+        if self._free and not queue and self._held[project_id] < self._most_places(project_id):
             self._occupy_place(project_id)
             return
         if queue is not None and len(queue) >= self._waiting_per_project:
@@ -138,6 +147,17 @@ class FairTurns:
             else:  # the place was given in the moment in which the request was cancelled
                 self._give_place_back(project_id)
             raise
+
+    def _note_request(self, project_id: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self._asked_at[project_id] = now
+        self._asked_at.move_to_end(project_id)
+        while now - next(iter(self._asked_at.values())) > _ALONE_SECONDS:
+            self._asked_at.popitem(last=False)
+
+    def _most_places(self, project_id: str) -> int:
+        others = len(self._asked_at) - (project_id in self._asked_at)
+        return min(self._per_project, self._half) if others else self._per_project
 
     def _occupy_place(self, project_id: str) -> None:
         self._free -= 1
@@ -161,7 +181,7 @@ class FairTurns:
 
     def _fill_places(self) -> None:
         while self._free:
-            waiting = [project for project in self._queues if self._held[project] < self._per_project]
+            waiting = [project for project in self._queues if self._held[project] < self._most_places(project)]
             if not waiting:
                 return
             project = min(waiting, key=self._held.__getitem__)  # `min` keeps the first of equals: the longest without

@@ -19,6 +19,11 @@ LABEL = r"[A-Za-z0-9][A-Za-z0-9._=/-]{0,62}"
 """The form of a worker's label."""
 
 
+def _count_checks() -> int:
+    """Return how many checks of files may run at once: more than a machine has processors only make each other late."""
+    return max(4, 2 * (os.cpu_count() or 1))
+
+
 class SettingsError(Exception):
     """A setting is missing or wrong; the message is a sentence for the operator."""
 
@@ -127,9 +132,9 @@ class Settings(BaseSettings):
     max_file_rows: int = Field(100_000_000, gt=0, lt=1 << 31)
     check_seconds_per_gib: float = Field(200.0, gt=0)
     """How much processor time the check of a file may take for each GiB that it may hold; 10 seconds always pass."""
-    upload_checks: int = Field(16, ge=1)
+    upload_checks: int = Field(default_factory=_count_checks, ge=1)
     """How many uploads an API process checks in processes at once; a quarter of them for one project."""
-    job_checks: int = Field(8, ge=1)
+    job_checks: int = Field(default_factory=_count_checks, ge=1)
     """How many jobs have their files checked at once by a controller; a quarter of them of one project."""
 
     export_seconds: int = Field(7 * 86400, ge=3600)

@@ -41,9 +41,17 @@ _NICENESS = ("nice", "-n", "10")
 class Previewer:
     """A context manager around the thread."""
 
-    def __init__(self, context: Context, *, worker_id: str, prepare_command: Sequence[str] = PREPARE_COMMAND) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        worker_id: str,
+        command: Sequence[str] = PREVIEW_COMMAND,
+        prepare_command: Sequence[str] = PREPARE_COMMAND,
+    ) -> None:
         self._context = context
         self._worker_id = worker_id
+        self._command = command
         self._prepare_command = prepare_command
         self._checks = DatasetChecks(context)
         self._stop = threading.Event()
@@ -129,7 +137,7 @@ class Previewer:
             scratch = folder / "tmp"
             scratch.mkdir()
             child = WorkerChild(
-                (*_NICENESS, *PREVIEW_COMMAND, str(folder), str(rows)),
+                (*_NICENESS, *self._command, str(folder), str(rows)),
                 folder=folder,
                 log_file=folder / LOG_NAME,
                 environment=trainer_environment(settings, scratch, gpu=uses_gpu(job)),

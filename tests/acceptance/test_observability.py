@@ -55,7 +55,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Generator[
             "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={TOKEN}",
             "OTEL_BSP_SCHEDULE_DELAY": "200",
         }
-        with running_server(folder / "data", **environment) as server, server.client() as client:
+        with running_server(folder / "data", preloaded=False, **environment) as server, server.client() as client:
             key = json.loads((server.data / "client.json").read_text())["api_key"]
             endpoint = client.webhooks.endpoints.create(
                 name="观察", url=f"{collected.url}/mine", event_types=["fine_tuning.job.succeeded"]

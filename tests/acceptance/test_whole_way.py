@@ -56,6 +56,7 @@ def server(
     catalog = write_catalog(folder, tiny_base)
     with running_server(
         folder / "data",
+        preloaded=False,
         BURNISH_CATALOG=str(catalog),
         BURNISH_WEBHOOK_URL=received[0],
         BURNISH_WEBHOOK_SECRET=WEBHOOK_SECRET,

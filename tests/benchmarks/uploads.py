@@ -75,7 +75,10 @@ def _copy(source: Path, target: Path) -> dict[str, Any]:
 def _upload(source: Path, folder: Path, *, in_parts_from: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=folder) as data:
         limit = str(2 * source.stat().st_size)
-        with running_server(Path(data) / "data", BURNISH_MAX_FILE_BYTES=limit) as server, server.client() as client:
+        with (
+            running_server(Path(data) / "data", preloaded=False, BURNISH_MAX_FILE_BYTES=limit) as server,
+            server.client() as client,
+        ):
             (api,) = server.find("api")
             before, watch = api.memory_info().rss, _Peak(api)
             usual, files.IN_PARTS_FROM = files.IN_PARTS_FROM, in_parts_from

@@ -25,7 +25,7 @@ def test_kills_at_random_lose_no_job(
     database: str, tmp_path: Path, request: pytest.FixtureRequest, report: Report
 ) -> None:
     servers = request.getfixturevalue("cluster_servers") if database == "PostgreSQL" else Servers()
-    seed, jobs = new_seed(), scaled(20, 100)
+    seed, jobs = new_seed(), scaled(10, 100)
     # A job that is killed as often as this one may be is no poison: it must end well.
     with running_world(tmp_path, servers, max_failures="50") as world:
         job_ids = world.submit(jobs // 2, steps=20)
@@ -52,7 +52,7 @@ def test_kills_at_random_under_up_with_the_real_trainer(tmp_path: Path, tiny_bas
     seed = new_seed()
     chance = random.Random(seed)
     settings = {"BURNISH_CATALOG": str(write_catalog(tmp_path, tiny_base)), "BURNISH_MAX_FAILURES": "50"}
-    with running_server(tmp_path / "data", **settings) as server, server.client() as client:
+    with running_server(tmp_path / "data", preloaded=False, **settings) as server, server.client() as client:
         file = client.files.create(file=jsonl(rows(40)), filename="训练.jsonl")
         asked: Any = {"n_epochs": 10, "batch_size": 4, "checkpoint_steps": 10, "lora": {"rank": 2, "alpha": 4}}
         create = client.jobs.create

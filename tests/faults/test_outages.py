@@ -11,12 +11,12 @@ from tests.faults import ledger
 from tests.faults.invariants import check
 from tests.faults.proxy import Fault
 from tests.faults.report import Report
-from tests.faults.scale import FULL, PATIENCE
+from tests.faults.scale import FULL, PATIENCE, scaled
 from tests.faults.world import World
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(PATIENCE)]
 
-AWAY = (0, 20, 60) if FULL else (0, 20)
+AWAY = (0, 20, 60) if FULL else (0, 8)
 HARMLESS = 20
 """An outage of so many seconds runs no step twice."""
 
@@ -26,8 +26,8 @@ def test_a_training_outlasts_an_absence_of_the_database_and_the_api(cluster: Wor
     if not FULL:
         cases = [("the database and the API", seconds) for seconds in AWAY]
     for what, seconds in cases:
-        # Longer than the outage: 20 steps of a second and a half, or 45 of two seconds.
-        steps, slowness = (45, 20) if seconds > HARMLESS else (20, 15) if seconds else (10, 2)
+        # Longer than the outage: in steps of a second and a half, or of two seconds.
+        steps, slowness = (45, 20) if seconds > HARMLESS else (scaled(10, 20), 15) if seconds else (10, 2)
         made = cluster.submit(2, steps=steps, slowness=slowness)
         cluster.wait_for_steps(made, 1)
         _away(cluster, what, seconds)

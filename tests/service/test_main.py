@@ -336,7 +336,7 @@ def of_role(server: Server, role: str) -> psutil.Process | None:
 @pytest.mark.integration
 def test_up_from_the_first_start_to_ctrl_c_and_again(tmp_path: Path) -> None:
     data = tmp_path / "数据"
-    with running_server(data) as server:
+    with running_server(data, preloaded=False) as server:
         first = read_client_file(data)
         assert first["base_url"] == f"http://127.0.0.1:{server.port}/v1"
         assert stat.S_IMODE((data / "client.json").stat().st_mode) == 0o600
@@ -384,7 +384,7 @@ def test_up_from_the_first_start_to_ctrl_c_and_again(tmp_path: Path) -> None:
     assert said.endswith("Stopped.\n")
     assert processes_of(data) == []
 
-    with running_server(data) as server:
+    with running_server(data, preloaded=False) as server:
         log = data / "up.log"
         wait_until(lambda: log.read_text(encoding="utf-8").count("is ready at") == 2, what="the second start")
         again = read_client_file(data)

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from tests.fixtures.preloaded import start_preloaded
 from trainer.contract.events import EVENT, FILE_NAME, Event
 from trainer.contract.result import ExitCode
 from trainer.kit.stop import StopFlag
@@ -78,7 +78,7 @@ def environment() -> dict[str, str]:
 
 
 def start(workdir: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "trainer", str(workdir)]
+    command = [*start_preloaded().command("trainer"), str(workdir)]
     return subprocess.Popen(
         command, cwd=workdir, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )

@@ -23,6 +23,7 @@ from service.worker.previews import Previewer
 from service.worker.run import WorkerRuntime, run_job
 from service.workers.capacity import Capacity
 from service.workers.tables import WorkerRow
+from tests.fixtures.preloaded import preloaded_commands, start_preloaded
 from tests.fixtures.service import RunningApi, make_context, run_api, upload, write_catalog
 from tests.service.worker.world import eventually
 
@@ -52,7 +53,11 @@ def worker(live: RunningApi, *, counts: bool = True, **capacity: Any) -> Iterato
         if not counts:
             yield
             return
-        with Previewer(live.context, worker_id=present.worker_id):
+        commands = {
+            "command": start_preloaded().command("trainer.programs.preview"),
+            "prepare_command": preloaded_commands()["prepare_command"],
+        }
+        with Previewer(live.context, worker_id=present.worker_id, **commands):
             yield
 
 
@@ -104,7 +109,7 @@ def test_a_preview_is_what_a_job_then_reports(live: RunningApi, user: httpx.Clie
 
     job_id = user.post("/fine_tuning/jobs", json=order).json()["id"]
     validate_jobs(live.context, MemoryJobQueue())
-    run_job(WorkerRuntime(context=live.context, owner="w", stop=threading.Event()), job_id)
+    run_job(WorkerRuntime(context=live.context, owner="w", stop=threading.Event(), **preloaded_commands()), job_id)
     job = user.get(f"/fine_tuning/jobs/{job_id}").json()
     assert job["status"] == "succeeded", job["error"]
     assert job["trained_tokens"] == told["trained_tokens"]

@@ -35,7 +35,7 @@ from tests.fixtures.service import RunningApi, migrate, run_api, write_catalog
 
 pytestmark = pytest.mark.integration
 
-EXAMPLES = int(os.environ.get("BURNISH_FUZZ_EXAMPLES", "24"))
+EXAMPLES = int(os.environ.get("BURNISH_FUZZ_EXAMPLES", "15"))
 SCHEMA = schemathesis.openapi.from_dict(openapi_document())
 # The key is sent by the test, and a query may have more than is declared: OpenAI's clients send such things too.
 SCHEMA.config.generation.update(with_security_parameters=False, allow_extra_parameters=False)

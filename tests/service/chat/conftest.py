@@ -30,6 +30,7 @@ from service.keys.tables import ProjectRow
 from service.kit import ids
 from service.models.tables import FineTunedModelRow
 from tests.fixtures.adapters import make_adapter
+from tests.fixtures.preloaded import start_preloaded
 from tests.fixtures.processes import free_port
 from tests.fixtures.service import RunningApi, make_context, run_api, write_catalog
 from trainer.contract.result import MANIFEST_NAME
@@ -125,6 +126,14 @@ def serving(app: Any) -> Generator[str, None, None]:
     assert not thread.is_alive()
 
 
+def make_local_engine(context: Context, folder: Path, stop: threading.Event) -> LocalEngine:
+    """Make an engine with the real program for chat, preloaded."""
+    program = start_preloaded().command
+    speaker = Speaker(context.settings, folder=folder / "engine", command=program("trainer.programs.chat"))
+    weights = EngineWeights(context, stop, prepare_command=program("trainer.programs.prepare"))
+    return LocalEngine(context.settings, weights, speaker)
+
+
 @contextmanager
 def running_chat(
     folder: Path, base: Path, backend: Callable[[Context], Backend] | None = None, **settings: Any
@@ -135,8 +144,7 @@ def running_chat(
     stop = threading.Event()
 
     def local() -> Backend:
-        own = engine_context.settings
-        return LocalEngine(own, EngineWeights(engine_context, stop), Speaker(own, folder=folder / "engine"))
+        return make_local_engine(engine_context, folder, stop)
 
     open_backend = local if backend is None else partial(backend, engine_context)
     app = create_engine_app(engine_context.hmac_key, engine_context.settings, open_backend)

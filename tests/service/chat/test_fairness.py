@@ -15,9 +15,7 @@ import pytest
 
 from service.context import Context
 from service.engine.local import LocalEngine
-from service.engine.speaker import Speaker
-from service.engine.weights import EngineWeights
-from tests.service.chat.conftest import ChatWorld, running_chat, warm_up
+from tests.service.chat.conftest import ChatWorld, make_local_engine, running_chat, warm_up
 
 pytestmark = pytest.mark.integration
 
@@ -42,11 +40,7 @@ def fair(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator
     engines: list[LocalEngine] = []
 
     def backend(context: Context) -> LocalEngine:
-        weights, speaker = (
-            EngineWeights(context, threading.Event()),
-            Speaker(context.settings, folder=folder / "engine"),
-        )
-        engines.append(LocalEngine(context.settings, weights, speaker))
+        engines.append(make_local_engine(context, folder, threading.Event()))
         return engines[0]
 
     settings = {"engine_turn_seconds": 0.05, "engine_answer_seconds": 3.0, "open_chats_per_project": 50}

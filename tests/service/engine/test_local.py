@@ -21,6 +21,7 @@ from service.engine.local import LocalEngine
 from service.engine.speaker import Speaker
 from service.engine.weights import EngineWeights
 from service.kit.errors import InvalidRequest
+from tests.fixtures.preloaded import start_preloaded
 from tests.fixtures.service import make_context, write_catalog
 
 pytestmark = pytest.mark.integration
@@ -32,8 +33,10 @@ def context(tmp_path: Path, tiny_base: Path) -> Context:
 
 
 def engine_of(context: Context, folder: Path) -> tuple[LocalEngine, Speaker]:
-    speaker = Speaker(context.settings, folder=folder / "engine")
-    return LocalEngine(context.settings, EngineWeights(context, threading.Event()), speaker), speaker
+    program = start_preloaded().command
+    speaker = Speaker(context.settings, folder=folder / "engine", command=program("trainer.programs.chat"))
+    weights = EngineWeights(context, threading.Event(), prepare_command=program("trainer.programs.prepare"))
+    return LocalEngine(context.settings, weights, speaker), speaker
 
 
 def question(*, base: str = "tiny", **more: Any) -> EngineQuestion:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from service.kit import fair_turns
 from service.kit.fair_turns import FairTurns, TurnsExhausted
 
 
@@ -63,6 +64,32 @@ def test_no_project_holds_more_than_its_cap() -> None:
 
         await asyncio.gather(*(request() for _ in range(20)))
         assert most == 3
+
+    run(scene)
+
+
+def test_a_project_that_is_not_alone_holds_half_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood has all places until another project asks; after a while without others it has them again."""
+    monkeypatch.setattr(fair_turns, "_ALONE_SECONDS", 0.05)
+
+    async def scene() -> None:
+        turns, held = FairTurns(8, what="requests"), list[int]()
+
+        async def request() -> None:
+            async with turns.hold_turn("flood"):
+                held.append(turns.count_held("flood"))
+                await asyncio.sleep(0)
+
+        async def flood() -> int:
+            held.clear()
+            await asyncio.gather(*(request() for _ in range(40)))
+            return max(held)
+
+        assert await flood() == 8
+        async with turns.hold_turn("安静"):
+            assert await flood() == 4
+        await asyncio.sleep(0.1)
+        assert await flood() == 8
 
     run(scene)
 

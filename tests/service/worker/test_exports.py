@@ -20,6 +20,7 @@ from service.kit.outbox import Topic
 from service.models.tables import FineTunedModelRow
 from service.storage.errors import StorageUnavailable
 from service.worker.exporter import Exporter
+from tests.fixtures.preloaded import preloaded_commands, start_preloaded
 from tests.service.worker.world import HERE, PROJECT, World, eventually, prepare_command
 from trainer.contract.export import ExportCheck
 
@@ -214,9 +215,15 @@ def test_the_real_program_exports_a_really_trained_model(tmp_path: Path, tiny_ba
     job_id = world.job(n_epochs=1)
     from service.worker.run import WorkerRuntime, run_job
 
-    run_job(WorkerRuntime(context=world.context, owner="worker-1", stop=world.stop), job_id)
+    commands = preloaded_commands()
+    run_job(WorkerRuntime(context=world.context, owner="worker-1", stop=world.stop, **commands), job_id)
     export_id = ask(world, job_id, "gguf", precision="q8_0")
-    Exporter(world.context, owner="worker-1").make_next()
+    Exporter(
+        world.context,
+        owner="worker-1",
+        command=start_preloaded().command("trainer.programs.export"),
+        prepare_command=commands["prepare_command"],
+    ).make_next()
     export = row(world, export_id)
     assert export.status == "ready", export.error
     assert ExportCheck.model_validate(export.verification).rounding_error < 0.1

@@ -12,6 +12,7 @@ from service.context import open_context
 from service.jobs.states import JobState
 from service.kit.settings import Settings
 from service.worker.run import WorkerRuntime, run_job
+from tests.fixtures.preloaded import preloaded_commands
 from tests.service.worker.world import World
 
 pytestmark = pytest.mark.integration
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.integration
 def test_a_real_training_is_stopped_resumed_and_published(tmp_path: Path, tiny_base: Path) -> None:
     world = World(tmp_path, base=tiny_base, stop_seconds=120, lease_seconds=120)
     job_id = world.job(n_epochs=50)  # long enough for the stop to find it at work, on any machine
-    runtime = WorkerRuntime(context=world.context, owner="worker-1", stop=world.stop)
+    runtime = WorkerRuntime(context=world.context, owner="worker-1", stop=world.stop, **preloaded_commands())
 
     watcher = world.meanwhile(lambda: world.has_step(job_id, 1), world.stop.set)
     run_job(runtime, job_id)
@@ -33,7 +34,7 @@ def test_a_real_training_is_stopped_resumed_and_published(tmp_path: Path, tiny_b
     shared = {"database_url": world.settings.database, "storage_url": world.settings.storage}
     elsewhere = Settings.model_validate(world.settings.model_dump(exclude_unset=True) | given | shared)
     context = open_context(elsewhere)
-    run_job(WorkerRuntime(context=context, owner="worker-2", stop=world.stop), job_id)
+    run_job(WorkerRuntime(context=context, owner="worker-2", stop=world.stop, **preloaded_commands()), job_id)
     context.db.close()
 
     job = world.row(job_id)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fixtures.preloaded import start_preloaded
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +19,7 @@ class Program:
     def __init__(self, folder: Path) -> None:
         self.log = (folder / "log").open("w+b")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.programs.chat"],
+            start_preloaded().command("trainer.programs.chat"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from tests.fixtures.preloaded import start_preloaded
 from tests.trainer.workdirs import environment
 
 pytestmark = pytest.mark.integration
@@ -19,7 +19,7 @@ def prepare(tmp_path: Path, source: object) -> tuple[subprocess.CompletedProcess
     described = tmp_path / "source.json"
     described.write_text(json.dumps(source))
     target = tmp_path / "bases" / "made"
-    command = [sys.executable, "-m", "trainer.programs.prepare", str(described), str(target)]
+    command = [*start_preloaded().command("trainer.programs.prepare"), str(described), str(target)]
     child = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=120)
     return child, target
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fixtures.preloaded import start_preloaded
 from tests.trainer.workdirs import chat, environment, events_of, jsonl, lay_out, run, run_here, training_rows
 from trainer.contract.events import ConfiguredEvent, WarningEvent
 from trainer.contract.preview import PREVIEW_NAME, PreviewOutcome
@@ -33,7 +33,7 @@ def preview(workdir: Path, rows: int = 3) -> PreviewOutcome:
 
 
 def preview_by_the_program(workdir: Path) -> PreviewOutcome:
-    command = [sys.executable, "-m", "trainer.programs.preview", str(workdir), "3"]
+    command = [*start_preloaded().command("trainer.programs.preview"), str(workdir), "3"]
     return outcome_of(workdir, subprocess.run(command, env=environment(), timeout=200, check=False).returncode)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.fixtures.scale import sampled
 from tests.trainer.equivalence import Record
 from tests.trainer.recipes.ppo.worlds import END, PROMPT, completions, objective, optimum, rewards_of, tiny_policy
 from trainer.engine.data.batches import collate_rows
@@ -30,7 +31,7 @@ def batch_of_all() -> dict[str, Any]:
     )
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", sampled([1, 2, 3]))
 def test_dpo_on_bradley_terry_labels_reaches_the_optimal_objective(seed: int, record_property: Record) -> None:
     model, batch = tiny_policy(seed, rank=32), batch_of_all()
     generator = torch.Generator().manual_seed(seed)
