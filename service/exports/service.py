@@ -80,7 +80,6 @@ def find_model(session: Session, principal: Principal, context: Context, name: s
         session,
         principal.project_id,
         name,
-        organization=context.settings.organization,
         param="model",
         bases=[base.id for base in context.catalog.models],
     )

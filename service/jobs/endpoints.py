@@ -29,7 +29,6 @@ from service.jobs.errors import (
 )
 from service.jobs.examples import CREATIONS, METADATA_PARAMETER, REPORT, SAMPLE_JOB, STREAM
 from service.jobs.queueing import explain_jobs
-from service.jobs.references import model_name
 from service.jobs.schemas import MAX_METADATA, CheckpointObject, JobCreate, JobDeleted, JobEventObject, JobObject
 from service.jobs.stream import EventStreams
 from service.jobs.tables import JobArtifactRow, JobRow
@@ -182,7 +181,6 @@ def list_events(
 def list_checkpoints(
     job_id: str,
     session: ReadSession,
-    context: ContextDep,
     principal: PrincipalDep,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
@@ -190,8 +188,7 @@ def list_checkpoints(
     """List a job's checkpoints, newest first."""
     job = service.find_job(session, principal, job_id)
     rows, has_more = results_repository.checkpoint_page(session, job.id, after=after, limit=limit)
-    name = model_name(job, context.settings.organization)
-    data = [CheckpointObject.from_row(row, name) for row in rows]
+    data = [CheckpointObject.from_row(row, job.model_name) for row in rows]
     return BoundedListPage[CheckpointObject].from_items(data, has_more)
 
 

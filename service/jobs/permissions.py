@@ -133,7 +133,6 @@ def _find_own_job(session: Session, principal: Principal, context: Context, name
         session,
         principal.project_id,
         name,
-        organization=context.settings.organization,
         param="fine_tuned_model_checkpoint",
         bases=[entry.id for entry in context.catalog.models],
     )

@@ -43,10 +43,10 @@ def by_id(session: Session, job_id: str) -> JobRow | None:
     return session.scalar(select(JobRow).where(JobRow.id == job_id))
 
 
-def by_id_end(session: Session, project_id: str, end: str) -> Sequence[JobRow]:
-    """Return a project's jobs whose ids end so."""
-    query = select(JobRow).where(JobRow.project_id == project_id, JobRow.id.endswith(end, autoescape=True))
-    return session.scalars(query.limit(10)).all()
+def find_job_by_model_name(session: Session, project_id: str, name: str) -> JobRow | None:
+    """Return the project's job that makes, or has made, the model of that name."""
+    query = select(JobRow).where(JobRow.project_id == project_id, JobRow.model_name == name)
+    return session.scalar(query.order_by(JobRow.seq).limit(1))
 
 
 def add_metadata(session: Session, job: JobRow) -> None:

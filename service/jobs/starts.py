@@ -118,7 +118,6 @@ def _find_named_result(
         session,
         principal.project_id,
         name,
-        organization=context.settings.organization,
         param=param,
         bases=[entry.id for entry in context.catalog.models],
     )

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from service.jobs.states import JobState
 from service.kit.db import Base, Json, db_now
 from service.models.tables import AdapterDownload
 
@@ -71,6 +72,8 @@ class JobRow(Base):
     budget: Mapped[dict[str, Any] | None] = mapped_column(Json)
     resources: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """What a worker must have: `jobs.resources.Resources`."""
+    model_name: Mapped[str] = mapped_column(String(255), index=True)
+    """The name of the model that it makes: settled at its creation, so that no setting renames a model."""
 
     state: Mapped[str] = mapped_column(String(16))
     queued_at: Mapped[float | None] = mapped_column(Double)
@@ -92,7 +95,6 @@ class JobRow(Base):
     """What the training steps alone took, of a job that succeeded."""
     ended_by: Mapped[str | None] = mapped_column(String(16))
     """What ended the training before its time; null if nothing did."""
-    fine_tuned_model: Mapped[str | None] = mapped_column(String(255))
     result_file: Mapped[str | None] = mapped_column(String(40))
 
     lease_token: Mapped[int] = mapped_column(Integer, default=0)
@@ -108,6 +110,11 @@ class JobRow(Base):
     preemptions: Mapped[int] = mapped_column(Integer, default=0)
     retry_at: Mapped[float | None] = mapped_column(Double)
     """Until when a queued job waits after a failed attempt."""
+
+    @property
+    def fine_tuned_model(self) -> str | None:
+        """The name of its model once that was made; it stays if the model is deleted."""
+        return self.model_name if self.state == JobState.SUCCEEDED else None
 
 
 # The conditions of `repository.IN_LINE`: what a claim looks at stays small, however many jobs wait for others.

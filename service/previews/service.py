@@ -43,6 +43,7 @@ _COLUMNS = (
     "validation_file",
     "validation_sha256",
     "suffix",
+    "model_name",
     "seed",
     "priority",
     "timeout_seconds",

@@ -18,7 +18,6 @@ from service.files import repository as files
 from service.files.content import limits_of, packing_of_row, read_local
 from service.files.tables import FileRow
 from service.jobs import methods, results_repository
-from service.jobs.references import model_name
 from service.jobs.tables import JobCheckpointRow, JobRow
 from service.kit import tracing
 from service.staging.errors import AttemptFailed, JobFailedForGood
@@ -101,7 +100,7 @@ def stage_job(context: Context, job: JobRow, hold: WorkHold, *, folder: Path, ba
         validation = _fetch_file(context, job, job.validation_file, "validation_file", folder, _VALIDATION, hold)
     spec = JobSpec(
         job_id=job.id,
-        model_name=model_name(job, context.settings.organization),
+        model_name=job.model_name,
         base=base,
         method=methods.load_method(job.method),
         start=fetch_start(context, job, hold, folder / "start"),

@@ -74,7 +74,6 @@ def finish(api: RunningApi, job_id: str) -> str:
             manifest_sha256="0" * 64,
             result_csv=csv,
             artifacts=[archive],
-            organization=api.context.settings.organization,
         )
 
 

@@ -99,6 +99,7 @@ def make_job(context: Context) -> MakeJob:
             session.add(
                 JobRow(
                     id=job_id,
+                    model_name=columns.pop("model_name", f"ft:tiny:burnish::{job_id[-8:]}"),
                     project_id="proj_test",
                     state=state,
                     model="smollm2-135m-instruct",

@@ -55,7 +55,6 @@ def publish(context: Context, job: JobRow) -> None:
             blob_prefix=f"{home}/adapter",
             result_csv=csv,
             artifacts=[adapter],
-            organization="burnish",
         )
 
 

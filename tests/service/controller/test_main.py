@@ -57,7 +57,7 @@ def test_it_moves_jobs_on_while_the_queue_is_away_and_ends_by_sigterm(tmp_path: 
         facts = {"filename": "训练.jsonl", "purpose": "fine-tune", "bytes": blob.bytes, "sha256": blob.sha256}
         session.add(FileRow(id="file-a", project_id="proj_test", blob_key=blob.key, **facts))
         base = "smollm2-135m-instruct"
-        job = {"model": base, "base": base, "method": {"type": "supervised"}, "seed": 1}
+        job = {"model": base, "base": base, "model_name": "ft:a", "method": {"type": "supervised"}, "seed": 1}
         session.add(JobRow(id="ftjob-a", project_id="proj_test", state="validating", training_file="file-a", **job))
     controller = start(BURNISH_DATA=str(tmp_path), BURNISH_REDIS_URL="redis://:secret-word@127.0.0.1:1/0")
 

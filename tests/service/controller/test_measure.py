@@ -43,7 +43,8 @@ def either(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Context]
 
 def add(session: Session, state: JobState, **columns: Any) -> JobRow:
     given = {"model": "tiny", "base": "tiny", "method": {"type": "supervised"}, "training_file": "file-a", "seed": 1}
-    job = JobRow(id=ids.new_id(ids.JOB), project_id="proj_test", state=state, **given, **columns)
+    job_id = ids.new_id(ids.JOB)
+    job = JobRow(id=job_id, model_name=f"ft:{job_id}", project_id="proj_test", state=state, **given, **columns)
     session.add(job)
     session.flush()
     return job

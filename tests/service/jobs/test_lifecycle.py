@@ -37,6 +37,7 @@ def job_id(context: Context) -> str:
             state=JobState.VALIDATING,
             model="tiny",
             base="tiny",
+            model_name="ft:tiny:burnish:客服:x",
             method={"type": "supervised", "supervised": {"hyperparameters": {}}},
             training_file="file-x",
             seed=1,
@@ -72,7 +73,6 @@ def succeed(context: Context, job: JobRow, token: int) -> str:
             blob_prefix="jobs/x",
             result_csv=FILE,
             artifacts=[FILE],
-            organization="burnish",
         )
 
 
@@ -102,7 +102,7 @@ def test_a_stale_token_writes_nothing(context: Context, job_id: str) -> None:
         assert not repository.renew_lease(session, job_id, 1, lease_seconds=60)
         assert session.scalars(select(JobArtifactRow)).all() == []
     assert state_of(context, job_id) == JobState.RUNNING
-    assert succeed(context, second, 2) == f"ft:tiny:burnish::{job_id[-8:]}"
+    assert succeed(context, second, 2) == "ft:tiny:burnish:客服:x"
     assert state_of(context, job_id) == JobState.SUCCEEDED
 
 

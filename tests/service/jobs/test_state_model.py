@@ -237,7 +237,6 @@ class Jobs(RuleBasedStateMachine):
             blob_prefix=f"jobs/{job.id}/attempt-{token}",
             result_csv=FILE,
             artifacts=[FILE],
-            organization="burnish",
         )
 
     # What must hold

@@ -45,6 +45,7 @@ def add_job(context: Context, project_id: str, events: int = 0) -> str:
             state=JobState.QUEUED,
             model="tiny",
             base="tiny",
+            model_name=f"ft:tiny:burnish::{job_id[-8:]}",
             method=method,
             training_file="file-x",
             seed=1,

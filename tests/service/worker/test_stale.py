@@ -86,7 +86,6 @@ def succeed(session: Any, job: JobRow, token: int) -> str:
         blob_prefix="jobs/x",
         result_csv=FILE,
         artifacts=[FILE],
-        organization="burnish",
     )
 
 

@@ -44,9 +44,8 @@ def test_the_worker_ends_the_job_and_keeps_a_last_checkpoint(world: World, monke
         "message"
     ] == "The job ran for its timeout of 3600 seconds; its checkpoint at step 3 is kept."
     assert job.failures == 0
-    name = references.model_name(job, world.settings.organization)
     with world.db.read() as session:
-        start = references.find_result(session, PROJECT, f"{name}:ckpt-step-3", organization="burnish", param="model")
+        start = references.find_result(session, PROJECT, f"{job.model_name}:ckpt-step-3", param="model")
         stored = references.locate_result(session, start.job.id, start.step)
     assert stored is not None
     assert world.blobs(stored.prefix)

@@ -16,6 +16,7 @@ from sqlalchemy import case, select, update
 from service.context import Context, open_context
 from service.files.tables import FileRow
 from service.jobs import lifecycle, repository
+from service.jobs.model_names import compose_model_name
 from service.jobs.states import JobState
 from service.jobs.tables import JobArtifactRow, JobEventRow, JobRow
 from service.keys.tables import ProjectRow
@@ -107,7 +108,11 @@ class World:
                 "suffix": "demo",
                 "seed": 7,
             }
-            session.add(JobRow(id=job_id, project_id=PROJECT, state=JobState.VALIDATING, **(given | columns)))
+            given |= columns
+            given["model_name"] = compose_model_name(
+                given["base"], organization=self.settings.organization, suffix=given["suffix"], job_id=job_id
+            )
+            session.add(JobRow(id=job_id, project_id=PROJECT, state=JobState.VALIDATING, **given))
             session.flush()
             lifecycle.queue_up(session, job_id)
         return job_id
