@@ -31,7 +31,6 @@ from service.jobs.examples import CREATIONS, METADATA_PARAMETER, REPORT, SAMPLE_
 from service.jobs.queueing import explain_jobs
 from service.jobs.schemas import MAX_METADATA, CheckpointObject, JobCreate, JobDeleted, JobEventObject, JobObject
 from service.jobs.stream import EventStreams
-from service.jobs.tables import JobArtifactRow, JobRow
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.bounded_stream import BoundedStream
 from service.kit.declared import declare_errors
@@ -39,6 +38,7 @@ from service.kit.errors import InvalidRequest
 from service.kit.pagination import BoundedListPage, ListPage
 from service.kit.routes import CheckedRoute
 from service.models.errors import ModelNotFound
+from service.tables.jobs import JobArtifactRow, JobRow
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"], route_class=CheckedRoute)
 

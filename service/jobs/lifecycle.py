@@ -9,20 +9,20 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.files.service import RESULT_PURPOSE
-from service.files.tables import FileRow
 from service.jobs import repository, results_repository, retention
 from service.jobs.attempts import count_end, reason_of
 from service.jobs.errors import StaleLease
 from service.jobs.parents import shown_waits
-from service.jobs.states import TERMINAL, JobState
-from service.jobs.tables import JobArtifactRow, JobRow
+from service.jobs.states import TERMINAL
 from service.kit import ids, metrics, outbox, project_turns
 from service.kit.db import after_commit, db_now
 from service.kit.project_turns import TurnKind
 from service.limits import service as limits
 from service.limits.service import LimitHold
 from service.limits.values import UNLIMITED, QuotaLimits
-from service.models.tables import FineTunedModelRow
+from service.tables.files import FileRow
+from service.tables.jobs import JobArtifactRow, JobRow, JobState
+from service.tables.models import FineTunedModelRow
 from trainer.contract.methods.base import Kinds
 
 PAUSE_FACTOR, LONGEST_PAUSE = 4, 600.0

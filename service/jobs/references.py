@@ -10,13 +10,12 @@ from sqlalchemy.orm import Session
 from service.jobs import methods, repository, results_repository
 from service.jobs.errors import ParentFailed
 from service.jobs.model_names import split_checkpoint_name
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit import ids
 from service.kit.errors import InvalidRequest
 from service.models import repository as models
 from service.models.errors import ModelNotFound
-from service.models.tables import AdapterDownload, CheckpointPermissionRow
+from service.tables.jobs import JobRow, JobState
+from service.tables.models import AdapterDownload, CheckpointPermissionRow
 from trainer.contract.job import LineageEntry
 from trainer.contract.methods.base import Kinds
 

@@ -12,9 +12,9 @@ from service.files import service as files
 from service.jobs import repository, results_repository
 from service.jobs.model_names import compose_checkpoint_name
 from service.jobs.states import TERMINAL
-from service.jobs.tables import JobCheckpointRow, JobRow
 from service.kit import outbox
 from service.models import repository as models
+from service.tables.jobs import JobCheckpointRow, JobRow
 from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.result import OUTPUT_FOLDER
 

@@ -11,10 +11,10 @@ from service.jobs.integrations import Integrations, WandbIntegration
 from service.jobs.model_names import compose_checkpoint_name
 from service.jobs.parents import shown_waits
 from service.jobs.resources import Resources
-from service.jobs.states import WIRE_STATUS, JobState
-from service.jobs.tables import JobCheckpointRow, JobEventRow, JobRow
+from service.jobs.states import WIRE_STATUS
 from service.kit.expiry import ExpiresAfter
-from service.models.tables import AdapterDownload
+from service.tables.jobs import JobCheckpointRow, JobEventRow, JobRow, JobState
+from service.tables.models import AdapterDownload
 from trainer.contract.job import Budget, LineageEntry
 from trainer.contract.methods.base import LoraParameters
 

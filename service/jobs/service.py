@@ -10,7 +10,6 @@ from service.context import Context
 from service.files import repository as files_repository
 from service.files import service as files
 from service.files.intake import UPLOAD_PURPOSES
-from service.files.tables import FileRow
 from service.jobs import grading, lifecycle, methods, repository, results_repository, starts
 from service.jobs.errors import (
     ArtifactNotReady,
@@ -25,14 +24,15 @@ from service.jobs.errors import (
 )
 from service.jobs.model_names import compose_model_name
 from service.jobs.schemas import JobCreate
-from service.jobs.states import TERMINAL, WIRE_STATUS, JobState
-from service.jobs.tables import JobArtifactRow, JobRow
+from service.jobs.states import TERMINAL, WIRE_STATUS
 from service.keys.service import Principal
 from service.kit import ids, outbox, tracing
 from service.kit.errors import InvalidRequest
 from service.limits import service as limits
 from service.limits.values import QuotaLimits
 from service.models import repository as models
+from service.tables.files import FileRow
+from service.tables.jobs import JobArtifactRow, JobRow, JobState
 
 _WEIGHTS = ("adapter", "model")
 

@@ -11,12 +11,12 @@ from service.jobs import references, repository
 from service.jobs.model_names import compose_checkpoint_name
 from service.jobs.parents import shown_parent
 from service.jobs.references import EarlierResult, StoredResult
-from service.jobs.tables import JobRow
 from service.kit.errors import ServiceError, Unavailable
 from service.staging.errors import AttemptFailed, JobFailedForGood
 from service.staging.hold import WorkHold
 from service.staging.transfer import DamagedFiles, fetch_folder
 from service.storage.errors import BlobNotFound, StorageError
+from service.tables.jobs import JobRow
 from trainer.contract.job import BaseModelRef, ParentModel, RewardModelRef
 from trainer.contract.result import Manifest
 

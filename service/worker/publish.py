@@ -11,14 +11,13 @@ from pathlib import Path
 from service.context import Context
 from service.jobs import lifecycle, methods, repository
 from service.jobs.lifecycle import PublishedFile
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit import tracing
 from service.kit.errors import Unavailable
 from service.staging.errors import AttemptFailed
 from service.staging.hold import WorkHold
 from service.staging.transfer import DamagedFiles, checked_entries, job_prefix, upload_entry
 from service.storage.errors import StorageError, StorageFull
+from service.tables.jobs import JobRow, JobState
 from service.worker.lease import Lease
 from trainer.contract.methods.base import Kinds
 from trainer.contract.result import (

@@ -15,10 +15,10 @@ from service.chat.service import resolve_model
 from service.controller.retention import Retention
 from service.jobs import lifecycle, repository, results_repository
 from service.jobs.lifecycle import PublishedFile
-from service.jobs.tables import JobCheckpointRow
 from service.keys.service import authenticate_header
-from service.models.tables import CheckpointPermissionRow
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobCheckpointRow
+from service.tables.models import CheckpointPermissionRow
 from tests.fixtures.databases import BOTH
 from tests.fixtures.postgres import new_database
 from tests.fixtures.service import RunningApi, make_context, run_api, upload

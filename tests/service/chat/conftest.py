@@ -24,11 +24,10 @@ from service.engine.local import LocalEngine
 from service.engine.speaker import Speaker
 from service.engine.weights import EngineWeights
 from service.jobs.model_names import compose_model_name
-from service.jobs.states import JobState
-from service.jobs.tables import JobCheckpointRow, JobRow
-from service.keys.tables import ProjectRow
 from service.kit import ids
-from service.models.tables import FineTunedModelRow
+from service.tables.jobs import JobCheckpointRow, JobRow, JobState
+from service.tables.keys import ProjectRow
+from service.tables.models import FineTunedModelRow
 from tests.fixtures.adapters import make_adapter
 from tests.fixtures.processes import free_port
 from tests.fixtures.service import RunningApi, make_context, run_api, write_catalog

@@ -13,17 +13,16 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.controller.measure import set_gauges
 from service.jobs import lifecycle
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
-from service.keys.tables import ProjectRow
 from service.kit import ids, metrics, outbox
 from service.kit.db import db_now
 from service.kit.outbox import Topic
 from service.limits.service import LimitHold
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobRow, JobState
+from service.tables.keys import ProjectRow
+from service.tables.workers import WorkerRow
 from service.workers import repository as workers
 from service.workers.capacity import Capacity
-from service.workers.tables import WorkerRow
 from tests.fixtures.postgres import new_database
 from tests.fixtures.service import make_context
 

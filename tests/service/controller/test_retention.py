@@ -12,16 +12,15 @@ from service.context import Context
 from service.controller import queries
 from service.controller.garbage import delete_blobs
 from service.controller.retention import Retention
-from service.files.tables import FileRow
 from service.jobs import repository, results_repository
 from service.jobs.lifecycle import PublishedFile, complete_job
 from service.jobs.retention import best_of
-from service.jobs.states import JobState
-from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobRow
 from service.kit.db import db_now
 from service.models import repository as models
-from service.models.tables import CheckpointPermissionRow, FineTunedModelRow
 from service.queue.memory import MemoryJobQueue
+from service.tables.files import FileRow
+from service.tables.jobs import JobArtifactRow, JobCheckpointRow, JobRow, JobState
+from service.tables.models import CheckpointPermissionRow, FineTunedModelRow
 from tests.service.controller.conftest import MakeJob
 
 ReadJob = Callable[[str], JobRow]

@@ -10,11 +10,10 @@ from service.context import Context
 from service.jobs import lifecycle, repository
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobFailureReason, PublishedFile
-from service.jobs.states import JobState
-from service.jobs.tables import JobArtifactRow, JobRow
 from service.keys.service import create_key
 from service.kit import ids, outbox
 from service.kit.outbox import OutboxRow
+from service.tables.jobs import JobArtifactRow, JobRow, JobState
 from tests.fixtures.service import make_context
 
 FILE = PublishedFile("report.json", "report.json", "application/json", "jobs/x/report.json", 2, "0" * 64)

@@ -17,13 +17,12 @@ from service.__main__ import cli
 from service.context import open_context
 from service.controller.leases import end_expired_leases
 from service.jobs import lifecycle, repository
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit.db import Database
 from service.kit.settings import Settings
 from service.migrations import MigrationRefused
-from service.models.tables import CheckpointPermissionRow
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobRow, JobState
+from service.tables.models import CheckpointPermissionRow
 from tests.fixtures.databases import BOTH
 from tests.fixtures.postgres import new_database
 

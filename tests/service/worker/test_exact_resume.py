@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from service.jobs.states import JobState
+from service.tables.jobs import JobState
 from service.worker.run import WorkerRuntime, run_job
 from tests.service.worker.world import World
 from tests.trainer.killing.moments import CLOCK, FORWARD, STRUCK_NAME, Moment

@@ -11,11 +11,10 @@ from sqlalchemy import update
 from service.controller.leases import end_expired_leases
 from service.controller.timeouts import end_overdue
 from service.jobs import lifecycle, references, repository
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit.db import db_now
 from service.queue.memory import MemoryJobQueue
 from service.staging.errors import JobTimedOut
+from service.tables.jobs import JobRow, JobState
 from service.worker.lease import Lease
 from tests.service.worker.world import PROJECT, World
 

@@ -14,17 +14,16 @@ from typing import Any
 from sqlalchemy import case, select, update
 
 from service.context import Context, open_context
-from service.files.tables import FileRow
 from service.jobs import lifecycle, repository
 from service.jobs.model_names import compose_model_name
-from service.jobs.states import JobState
-from service.jobs.tables import JobArtifactRow, JobEventRow, JobRow
-from service.keys.tables import ProjectRow
 from service.kit import ids
 from service.kit.db import Base
 from service.kit.outbox import OutboxRow, Topic
 from service.kit.settings import Settings
 from service.migrations.tables import TABLES
+from service.tables.files import FileRow
+from service.tables.jobs import JobArtifactRow, JobEventRow, JobRow, JobState
+from service.tables.keys import ProjectRow
 from service.worker.run import WorkerRuntime, run_job
 
 HERE = Path(__file__).parent

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint, and_, literal
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.jobs.states import JobState
 from service.kit.db import Base, Json, db_now
-from service.models.tables import AdapterDownload
+from service.tables.models import AdapterDownload
+
+
+class JobState(StrEnum):
+    """Where a job stands; `jobs.states` has the changes that are legal."""
+
+    VALIDATING = "validating"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class JobRow(Base):
@@ -117,8 +129,14 @@ class JobRow(Base):
         return self.model_name if self.state == JobState.SUCCEEDED else None
 
 
-# The conditions of `repository.IN_LINE`: what a claim looks at stays small, however many jobs wait for others.
-_IN_LINE = text("state = 'queued' AND waits_for IS NULL AND held_by IS NULL")
+# A literal: only with the value in its text does a statement let the databases use the index of these conditions.
+IN_LINE = (
+    JobRow.state == literal(JobState.QUEUED.value, literal_execute=True),
+    JobRow.waits_for.is_(None),
+    JobRow.held_by.is_(None),
+)
+"""A queued job that waits for no other and is not held by a limit: an index has these alone, so that what a claim looks
+at stays small, however many jobs wait for others."""
 Index(
     "ix_jobs_in_line",
     JobRow.state,  # always the same, but SQLite chooses the index by it
@@ -126,8 +144,8 @@ Index(
     JobRow.priority.desc(),
     JobRow.seq,
     JobRow.retry_at,
-    sqlite_where=_IN_LINE,
-    postgresql_where=_IN_LINE,
+    sqlite_where=and_(*IN_LINE),
+    postgresql_where=and_(*IN_LINE),
 )
 
 
