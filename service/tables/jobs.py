@@ -12,8 +12,9 @@ from service.kit.db import Base, Json, db_now
 from service.tables.models import AdapterDownload
 
 
+# `jobs.states` has the changes that are legal.
 class JobState(StrEnum):
-    """Where a job stands; `jobs.states` has the changes that are legal."""
+    """Where a job stands."""
 
     VALIDATING = "validating"
     QUEUED = "queued"
