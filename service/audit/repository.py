@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from service.audit.tables import AuditRow, join_count
-from service.keys.tables import ProjectRow
 from service.kit import ids
 from service.kit.call import ApiCall
 from service.kit.errors import InvalidRequest
 from service.kit.pagination import fetch_page
+from service.tables.audit import AuditRow, join_count
+from service.tables.keys import ProjectRow
 
 _MOST_ID, _MOST_OBJECT = 40, 320
 

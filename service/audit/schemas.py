@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from service.audit.tables import AuditRow, split_count
+from service.tables.audit import AuditRow, split_count
 
 
 class AuditKey(BaseModel):

@@ -28,10 +28,7 @@ def resolve_model(session: Session, principal: Principal, context: Context, name
         return ModelSource(base=name, project_id=principal.project_id)
     if not name.startswith(_EARLIER):
         raise ModelNotFound(name, bases)
-    organization = context.settings.organization
-    result = references.find_result(
-        session, principal.project_id, name, organization=organization, param="model", bases=bases
-    )
+    result = references.find_result(session, principal.project_id, name, param="model", bases=bases)
     job = result.job
     if result.waits:
         maker = f"The job {job.id}" if result.permission is None else "The job"

@@ -11,7 +11,7 @@ from service.cli.database import open_database
 
 if TYPE_CHECKING:
     from service.keys.service import Scope
-    from service.keys.tables import ApiKeyRow
+    from service.tables.keys import ApiKeyRow
 
 MAX_NAME = 64
 

@@ -12,7 +12,7 @@ from service.cli.database import open_database
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from service.keys.tables import ProjectRow
+    from service.tables.keys import ProjectRow
 
 _LIMITS = (
     "stored_bytes",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from service.context import Context
 from service.jobs import repository
 from service.jobs.queueing import describe_unfit_workers
-from service.jobs.tables import JobRow
 from service.queue.base import JobIdQueue
+from service.tables.jobs import JobRow
 from service.workers import repository as workers
 
 

@@ -9,13 +9,13 @@ from service.context import Context
 from service.controller import queries
 from service.controller.queries import Cursor
 from service.files import service as files
-from service.jobs.tables import JobRow
 from service.keys import repository as keys
 from service.keys.service import KEPT_SECONDS
 from service.kit import outbox
 from service.previews import repository as previews
 from service.queue.base import JobIdQueue
 from service.storage.errors import InvalidKey
+from service.tables.jobs import JobRow
 from service.uploads import service as uploads
 from service.webhooks import repository as webhooks
 from service.workers import repository as workers

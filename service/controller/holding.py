@@ -6,12 +6,11 @@ from collections.abc import Iterable
 
 from service.context import Context
 from service.jobs import lifecycle, repository, turn_repository
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.limits import repository as limits_repository
 from service.limits import service as limits
 from service.limits.values import UNLIMITED, QuotaLimits
 from service.queue.base import JobIdQueue
+from service.tables.jobs import JobRow, JobState
 
 
 def hold_jobs(context: Context, _queue: JobIdQueue) -> int:

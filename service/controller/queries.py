@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
-from service.files.tables import FileRow
-from service.jobs.states import TERMINAL, JobState
-from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobRow
+from service.jobs.states import TERMINAL
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow
-from service.models.tables import FineTunedModelRow
+from service.tables.files import FileRow
+from service.tables.jobs import JobArtifactRow, JobCheckpointRow, JobRow, JobState
+from service.tables.models import FineTunedModelRow
 
 Cursor = tuple[float, int]
 

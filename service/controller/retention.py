@@ -33,8 +33,7 @@ class Retention:
         deleted = 0
         for checkpoint in due:
             with context.db.write() as session:
-                organization = context.settings.organization
-                deleted += retention.drop_expired_checkpoint(session, checkpoint, organization=organization)
+                deleted += retention.drop_expired_checkpoint(session, checkpoint)
         return deleted
 
     def _expire_results(self, context: Context) -> int:
@@ -54,5 +53,5 @@ class Retention:
         deleted = 0
         for _, job_id in due:
             with context.db.write() as session:
-                deleted += retention.prune_checkpoints(session, job_id, organization=context.settings.organization)
+                deleted += retention.prune_checkpoints(session, job_id)
         return deleted

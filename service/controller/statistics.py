@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, SQLColumnExpression, case, func, select
 from sqlalchemy.orm import Session
 
-from service.exports.tables import ExportStatus, ModelExportRow
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow
-from service.workers.tables import WorkerRow
+from service.tables.exports import ExportStatus, ModelExportRow
+from service.tables.jobs import JobRow, JobState
+from service.tables.workers import WorkerRow
 
 UNFINISHED = (JobState.VALIDATING, JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 PRIORITIES = ("low", "normal", "high")

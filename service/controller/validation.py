@@ -14,13 +14,12 @@ from service.jobs import lifecycle, repository
 from service.jobs.datasets import BadFile, DatasetChecks
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobFailureReason
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit import tracing
 from service.kit.errors import Unavailable
 from service.kit.log import log_subject
 from service.queue.base import JobIdQueue
 from service.storage.errors import StorageFull, StorageUnavailable
+from service.tables.jobs import JobRow, JobState
 
 _log = logging.getLogger(__name__)
 

@@ -11,10 +11,9 @@ from service.jobs import lifecycle, repository
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobFailureReason
 from service.jobs.parents import shown_parent
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit.log import log_subject
 from service.queue.base import JobIdQueue
+from service.tables.jobs import JobRow, JobState
 
 _log = logging.getLogger(__name__)
 _NO_RESULT = (JobState.FAILED, JobState.CANCELLED)

@@ -8,16 +8,17 @@ from typing import Any
 from sqlalchemy import Table, delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.files.tables import FileRow
 from service.jobs.states import TERMINAL
-from service.jobs.tables import JobRow
-from service.keys.tables import ProjectRow
 from service.kit.db import Base, db_now
 from service.kit.outbox import OutboxRow, Topic
-from service.uploads.tables import UploadRow
-from service.webhooks.tables import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
+from service.tables.audit import AuditRow
+from service.tables.files import FileRow
+from service.tables.jobs import JobRow
+from service.tables.keys import ProjectRow
+from service.tables.uploads import UploadRow
+from service.tables.webhooks import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
 
-KEPT_TABLES = frozenset({"audit_log"})
+KEPT_TABLES = frozenset({AuditRow.__tablename__})
 """What is told of a project outlives it."""
 
 

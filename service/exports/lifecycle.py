@@ -7,12 +7,12 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.exports import repository
-from service.exports.tables import ExportStatus, ModelExportRow
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobFailureReason
 from service.kit import outbox
 from service.kit.db import db_now
 from service.kit.settings import Settings
+from service.tables.exports import ExportStatus, ModelExportRow
 
 
 def folder_of(export: ModelExportRow) -> str:

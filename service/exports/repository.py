@@ -9,13 +9,13 @@ from sqlalchemy import delete, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from service.exports.tables import ExportStatus, ModelExportRow
-from service.jobs.tables import JobCheckpointRow
 from service.kit import project_turns
 from service.kit.db import db_now
 from service.kit.pagination import fetch_page
 from service.kit.project_turns import TurnKind, last_turn
-from service.models.tables import FineTunedModelRow
+from service.tables.exports import ExportStatus, ModelExportRow
+from service.tables.jobs import JobCheckpointRow
+from service.tables.models import FineTunedModelRow
 
 
 def get_export(session: Session, project_id: str, model: str, export_id: str) -> ModelExportRow | None:

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.exports.tables import AS_STORED, ExportStatus, ModelExportRow
 from service.jobs.schemas import JobErrorObject
 from service.kit.expiry import ExpiresAfter
+from service.tables.exports import AS_STORED, ExportStatus, ModelExportRow
 from trainer.contract.export import ExportCheck, Format, Precision
 
 

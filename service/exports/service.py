@@ -10,7 +10,6 @@ from service.context import Context
 from service.exports import lifecycle, repository
 from service.exports.errors import ExportNotFound, ExportNotReady, ModelNotReady
 from service.exports.schemas import ExportCreate
-from service.exports.tables import AS_STORED, ExportStatus, ModelExportRow
 from service.files.downloads import Attachment
 from service.jobs import references
 from service.jobs.errors import DownloadBlocked
@@ -21,6 +20,7 @@ from service.kit.errors import InvalidRequest
 from service.kit.fair_turns import TurnsExhausted
 from service.limits import repository as limits
 from service.models.errors import ModelNotFound
+from service.tables.exports import AS_STORED, ExportStatus, ModelExportRow
 from trainer.contract.methods.base import Kinds
 
 _DEFAULTS = {"merged": "bf16", "gguf": "f16"}
@@ -80,7 +80,6 @@ def find_model(session: Session, principal: Principal, context: Context, name: s
         session,
         principal.project_id,
         name,
-        organization=context.settings.organization,
         param="model",
         bases=[base.id for base in context.catalog.models],
     )

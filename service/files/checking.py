@@ -20,8 +20,8 @@ from service.context import Context
 from service.files.check_process import CheckRequest, check_content, load_summary
 from service.files.content import copy_to_temporary, limits_of, packing_of_row
 from service.files.process import start_reader
-from service.files.tables import FileRow
 from service.kit.settings import Settings
+from service.tables.files import FileRow
 
 SMALL_BYTES = 128 << 10
 """Files up to this size that hold no more than this are checked in the caller's thread, without a process: a process

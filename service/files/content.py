@@ -15,10 +15,10 @@ from burnish.datasets.errors import UnreadableError
 from burnish.datasets.packing import limit_growth, unpack_chunks
 from service.files.parquet_reader import UNREADABLE
 from service.files.process import start_reader
-from service.files.tables import FileRow
 from service.kit.settings import Settings
 from service.storage.base import CHUNK_SIZE
 from service.storage.errors import StorageFull
+from service.tables.files import FileRow
 
 _PIECE = 1 << 18
 

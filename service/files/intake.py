@@ -8,11 +8,11 @@ from burnish.datasets import is_dataset_name
 from service.context import Context
 from service.files.checking import UploadCheck
 from service.files.errors import FileTooLarge, InvalidFile
-from service.files.tables import FileRow
 from service.kit import ids
 from service.kit.db import db_now
 from service.kit.errors import InvalidRequest
 from service.limits.errors import NoRoom
+from service.tables.files import FileRow
 
 UPLOAD_PURPOSES = ("fine-tune",)
 _MIN_EXPIRY, _MAX_EXPIRY = 3600, 2592000

@@ -9,9 +9,9 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
-from service.files.tables import FileContentRow, FileRow
 from service.kit.db import db_now
 from service.kit.pagination import Order, Scope, fetch_page
+from service.tables.files import FileContentRow, FileRow
 
 
 def get_project_file(session: Session, project_id: str, file_id: str) -> FileRow | None:

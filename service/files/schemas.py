@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from service.files.tables import FileRow
+from service.tables.files import FileRow
 
 
 class FileObject(BaseModel):

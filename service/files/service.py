@@ -14,7 +14,6 @@ from service.files import repository
 from service.files.errors import FileNotFound
 from service.files.intake import Intake, checked_expiry, checked_purpose
 from service.files.schemas import FileObject
-from service.files.tables import FileRow
 from service.keys.idempotency import Idempotency
 from service.keys.service import Principal
 from service.kit import outbox
@@ -23,6 +22,7 @@ from service.kit.multipart import StreamedForm
 from service.limits import service as limits
 from service.limits.values import QuotaLimits
 from service.storage.errors import BlobNotFound, StorageFull, StorageUnavailable
+from service.tables.files import FileRow
 
 RESULT_PURPOSE = "fine-tune-results"
 _PACKED_TYPES = {"gzip": "application/gzip", "zstd": "application/zstd", "parquet": "application/vnd.apache.parquet"}

@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from service.jobs import lifecycle, turn_repository
 from service.jobs.resources import Resources
-from service.jobs.tables import JobRow
 from service.kit import project_turns
 from service.kit.project_turns import TurnKind
 from service.limits.values import UNLIMITED, QuotaLimits
+from service.tables.jobs import JobRow
 from service.workers.capacity import Capacity
 
 

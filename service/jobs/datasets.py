@@ -12,11 +12,11 @@ from service.context import Context
 from service.files import repository as files
 from service.files.check_process import CheckRequest
 from service.files.checking import CheckAbandoned, Needed, check_stored, stored_request
-from service.files.tables import FileRow
 from service.jobs import methods
 from service.jobs.lifecycle import JobFailureReason
-from service.jobs.tables import JobRow
 from service.storage.errors import BlobNotFound
+from service.tables.files import FileRow
+from service.tables.jobs import JobRow
 from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.methods.reinforcement import ReinforcementMethod
 from trainer.graders import required_fields

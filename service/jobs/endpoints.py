@@ -29,10 +29,8 @@ from service.jobs.errors import (
 )
 from service.jobs.examples import CREATIONS, METADATA_PARAMETER, REPORT, SAMPLE_JOB, STREAM
 from service.jobs.queueing import explain_jobs
-from service.jobs.references import model_name
 from service.jobs.schemas import MAX_METADATA, CheckpointObject, JobCreate, JobDeleted, JobEventObject, JobObject
 from service.jobs.stream import EventStreams
-from service.jobs.tables import JobArtifactRow, JobRow
 from service.keys.auth import ContextDep, IdempotencyDep, PrincipalDep, ReadSession, WriteSession
 from service.kit.bounded_stream import BoundedStream
 from service.kit.declared import declare_errors
@@ -40,6 +38,7 @@ from service.kit.errors import InvalidRequest
 from service.kit.pagination import BoundedListPage, ListPage
 from service.kit.routes import CheckedRoute
 from service.models.errors import ModelNotFound
+from service.tables.jobs import JobArtifactRow, JobRow
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"], route_class=CheckedRoute)
 
@@ -184,7 +183,6 @@ def list_events(
 def list_checkpoints(
     job_id: str,
     session: ReadSession,
-    context: ContextDep,
     principal: PrincipalDep,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
@@ -192,8 +190,7 @@ def list_checkpoints(
     """List a job's checkpoints, newest first."""
     job = service.find_job(session, principal, job_id)
     rows, has_more = results_repository.checkpoint_page(session, job.id, after=after, limit=limit)
-    name = model_name(job, context.settings.organization)
-    data = [CheckpointObject.from_row(row, name) for row in rows]
+    data = [CheckpointObject.from_row(row, job.model_name) for row in rows]
     return BoundedListPage[CheckpointObject].from_items(data, has_more)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from service.kit import metrics
 from service.kit.errors import Conflict, NotFound, PermissionDenied
+from service.tables.jobs import JobState
 
 
 class JobNotFound(NotFound):
@@ -56,7 +57,7 @@ class ParentFailed(Conflict):
     def __init__(self, job_id: str, state: str, *, param: str, shared_as: str | None = None) -> None:
         """`shared_as` is how another project that was given the model knows it."""
         job = f"Job {job_id}" if shared_as is None else f"The job of {shared_as}"
-        ended = "was cancelled" if state == "cancelled" else "failed"
+        ended = "was cancelled" if state == JobState.CANCELLED else "failed"
         super().__init__(
             f"{job} {ended}, so there is no model of it: name another, or one of its checkpoints.",
             param=param,

@@ -9,21 +9,20 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.files.service import RESULT_PURPOSE
-from service.files.tables import FileRow
 from service.jobs import repository, results_repository, retention
 from service.jobs.attempts import count_end, reason_of
 from service.jobs.errors import StaleLease
 from service.jobs.parents import shown_waits
-from service.jobs.references import model_name
-from service.jobs.states import TERMINAL, JobState
-from service.jobs.tables import JobArtifactRow, JobRow
+from service.jobs.states import TERMINAL
 from service.kit import ids, metrics, outbox, project_turns
 from service.kit.db import after_commit, db_now
 from service.kit.project_turns import TurnKind
 from service.limits import service as limits
 from service.limits.service import LimitHold
 from service.limits.values import UNLIMITED, QuotaLimits
-from service.models.tables import FineTunedModelRow
+from service.tables.files import FileRow
+from service.tables.jobs import JobArtifactRow, JobRow, JobState
+from service.tables.models import FineTunedModelRow
 from trainer.contract.methods.base import Kinds
 
 PAUSE_FACTOR, LONGEST_PAUSE = 4, 600.0
@@ -260,7 +259,6 @@ def complete_job(
     manifest_sha256: str,
     result_csv: PublishedFile,
     artifacts: Sequence[PublishedFile],
-    organization: str,
     train_seconds: float | None = None,
     ended_by: str | None = None,
     size: int = 0,
@@ -269,7 +267,6 @@ def complete_job(
 
     `size` is the bytes of the model's own files.
     """
-    name = model_name(job, organization)
     lasting = retention.seconds_to_keep(job, "artifacts")
     expires_at = None if lasting is None else db_now() + lasting
     result = FileRow(
@@ -293,7 +290,6 @@ def complete_job(
         trained_tokens=trained_tokens,
         train_seconds=train_seconds,
         ended_by=ended_by,
-        fine_tuned_model=name,
         result_file=result.id,
     ):
         raise StaleLease(job.id)
@@ -301,7 +297,7 @@ def complete_job(
     session.add(result)
     session.add(
         FineTunedModelRow(
-            id=name,
+            id=job.model_name,
             project_id=job.project_id,
             base=job.base,
             kind=kind,
@@ -313,10 +309,10 @@ def complete_job(
         )
     )
     session.add_all(JobArtifactRow(job_id=job.id, expires_at=expires_at, **vars(artifact)) for artifact in artifacts)
-    repository.add_event(session, job.id, f"New fine-tuned model created: {name}")
+    repository.add_event(session, job.id, f"New fine-tuned model created: {job.model_name}")
     repository.add_event(session, job.id, "The job has successfully completed")
     _notify_webhooks(session, job.id, "succeeded")
-    return name
+    return job.model_name
 
 
 def _count_crash(session: Session, job: JobRow) -> tuple[int, dict[str, int]]:

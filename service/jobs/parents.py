@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.jobs.tables import JobRow
+from service.tables.jobs import JobRow
 
 
 def shown_parent(job: JobRow, parent_id: str) -> str:

@@ -9,14 +9,14 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.jobs import references
-from service.jobs.tables import JobRow
 from service.keys import repository as keys
 from service.keys.errors import ProjectNotFound
 from service.keys.service import Principal
 from service.kit.errors import InvalidRequest, NotFound
 from service.kit.pagination import Order
 from service.models import repository
-from service.models.tables import AdapterDownload, CheckpointPermissionRow
+from service.tables.jobs import JobRow
+from service.tables.models import AdapterDownload, CheckpointPermissionRow
 
 ProjectId = Annotated[str, StringConstraints(max_length=64)]
 
@@ -133,7 +133,6 @@ def _find_own_job(session: Session, principal: Principal, context: Context, name
         session,
         principal.project_id,
         name,
-        organization=context.settings.organization,
         param="fine_tuned_model_checkpoint",
         bases=[entry.id for entry in context.catalog.models],
     )

@@ -14,13 +14,12 @@ from service.jobs import turn_repository
 from service.jobs.parents import shown_waits
 from service.jobs.resources import Resources
 from service.jobs.schemas import JobQueueObject
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.jobs.turn_repository import ProjectStanding
 from service.kit.db import db_now
 from service.kit.settings import Settings
+from service.tables.jobs import JobRow, JobState
+from service.tables.workers import WorkerRow
 from service.workers import repository as workers
-from service.workers.tables import WorkerRow
 
 COUNTED = 1000
 """Up to which place positions are shown."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -10,17 +9,15 @@ from sqlalchemy.orm import Session
 
 from service.jobs import methods, repository, results_repository
 from service.jobs.errors import ParentFailed
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
+from service.jobs.model_names import split_checkpoint_name
 from service.kit import ids
 from service.kit.errors import InvalidRequest
 from service.models import repository as models
 from service.models.errors import ModelNotFound
-from service.models.tables import AdapterDownload, CheckpointPermissionRow
+from service.tables.jobs import JobRow, JobState
+from service.tables.models import AdapterDownload, CheckpointPermissionRow
 from trainer.contract.job import LineageEntry
 from trainer.contract.methods.base import Kinds
-
-_CHECKPOINT = re.compile(r"(?P<model>ft:.+):ckpt-step-(?P<step>\d{1,9})")
 
 
 @dataclass(frozen=True)
@@ -73,14 +70,8 @@ class EarlierResult:
         return [*(LineageEntry.model_validate(entry) for entry in job.lineage), own]
 
 
-def model_name(job: JobRow, organization: str) -> str:
-    """Return the name of a job's model: `ft:{base}:{organization}:{suffix}:{id}`."""
-    root = job.base.split(":")[1] if job.base.startswith("ft:") else job.base
-    return f"ft:{root}:{organization}:{job.suffix or ''}:{job.id[-8:]}"
-
-
 def find_result(
-    session: Session, project_id: str, name: str, *, organization: str, param: str, bases: Iterable[str] = ()
+    session: Session, project_id: str, name: str, *, param: str, bases: Iterable[str] = ()
 ) -> EarlierResult:
     """Return what `name` (`ft:…`, `ft:…:ckpt-step-N`, `ftjob-…`) means: the project's own, or shared with it.
 
@@ -89,10 +80,10 @@ def find_result(
     permission = models.find_permission(session, project_id, name)
     job = repository.by_id(session, permission.job_id) if permission is not None else None
     if job is None:
-        return find_own(session, project_id, name, organization=organization, param=param, bases=bases)
+        return find_own(session, project_id, name, param=param, bases=bases)
     # The owner's ids and the steps of its other checkpoints are not for the project that asks.
     try:
-        result = find_own(session, job.project_id, name, organization=organization, param=param)
+        result = find_own(session, job.project_id, name, param=param)
     except ParentFailed as error:
         raise ParentFailed(job.id, job.state, param=param, shared_as=name) from error
     except (InvalidRequest, ModelNotFound) as error:
@@ -100,25 +91,19 @@ def find_result(
     return replace(result, permission=permission)
 
 
-def find_own(
-    session: Session, project_id: str, name: str, *, organization: str, param: str, bases: Iterable[str] = ()
-) -> EarlierResult:
+def find_own(session: Session, project_id: str, name: str, *, param: str, bases: Iterable[str] = ()) -> EarlierResult:
     """Return what `name` means among a project's own jobs. Raises as `find_result` does."""
     if name.startswith(ids.JOB):
         job = repository.get_project_job(session, project_id, name)
         if job is None:
             raise ModelNotFound(name, bases, param=param)
-        return _require_success(
-            session, EarlierResult(job, None, job.fine_tuned_model or model_name(job, organization)), bases, param
-        )
-    match = _CHECKPOINT.fullmatch(name)
-    plain = match["model"] if match else name
-    job = _find_by_model_name(session, project_id, plain, organization)
+        return _require_success(session, EarlierResult(job, None, job.model_name), bases, param)
+    plain, step = split_checkpoint_name(name)
+    job = repository.find_job_by_model_name(session, project_id, plain)
     if job is None:
         raise ModelNotFound(name, bases, param=param)
-    if match is None:
+    if step is None:
         return _require_success(session, EarlierResult(job, None, plain), bases, param)
-    step = int(match["step"])
     if results_repository.checkpoint_at(session, job.id, step) is None:
         known = ", ".join(str(number) for number in results_repository.checkpoint_steps(session, job.id)) or "none"
         raise InvalidRequest(f"{plain} has no checkpoint at step {step}; its checkpoints are at: {known}.", param=param)
@@ -132,12 +117,6 @@ def locate_result(session: Session, job_id: str, step: int | None) -> StoredResu
         return None if checkpoint is None else StoredResult(checkpoint.blob_prefix, checkpoint.manifest_sha256)
     model = models.of_job(session, job_id)
     return None if model is None else StoredResult(model.blob_prefix, model.manifest_sha256)
-
-
-def _find_by_model_name(session: Session, project_id: str, name: str, organization: str) -> JobRow | None:
-    """Find a job by its model's name, which it has before it has ended."""
-    found = repository.by_id_end(session, project_id, name.rpartition(":")[2])
-    return next((job for job in found if (job.fine_tuned_model or model_name(job, organization)) == name), None)
 
 
 def _require_success(session: Session, result: EarlierResult, bases: Iterable[str], param: str) -> EarlierResult:

@@ -5,29 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, case, delete, exists, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Row, case, delete, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from service.jobs.states import TERMINAL, JobState, sources_of
-from service.jobs.tables import JobEventRow, JobMetadataRow, JobRow
+from service.jobs.states import TERMINAL, sources_of
 from service.kit import ids
 from service.kit.db import db_now
 from service.kit.pagination import Order, Scope, fetch_page
 from service.limits import repository as limits
+from service.tables.jobs import IN_LINE, JobEventRow, JobMetadataRow, JobRow, JobState
 
 _BARE = {"": ""}
 """How `JobMetadataRow` has a job without metadata."""
 
 RESTED = or_(JobRow.retry_at.is_(None), JobRow.retry_at <= db_now())
 """A job that pauses after no failure, or no longer."""
-# A literal: only with the value in its text does a statement let the databases use the index of these conditions.
-IN_LINE = (
-    JobRow.state == literal(JobState.QUEUED.value, literal_execute=True),
-    JobRow.waits_for.is_(None),
-    JobRow.held_by.is_(None),
-)
-"""A queued job that waits for no other and is not held by a limit."""
 _READY = (*IN_LINE, RESTED)
 IN_TURN = (JobRow.priority.desc(), JobRow.seq)
 """The order of the jobs of one project; `turn_repository` has the order of all."""
@@ -43,10 +36,10 @@ def by_id(session: Session, job_id: str) -> JobRow | None:
     return session.scalar(select(JobRow).where(JobRow.id == job_id))
 
 
-def by_id_end(session: Session, project_id: str, end: str) -> Sequence[JobRow]:
-    """Return a project's jobs whose ids end so."""
-    query = select(JobRow).where(JobRow.project_id == project_id, JobRow.id.endswith(end, autoescape=True))
-    return session.scalars(query.limit(10)).all()
+def find_job_by_model_name(session: Session, project_id: str, name: str) -> JobRow | None:
+    """Return the project's job that makes, or has made, the model of that name."""
+    query = select(JobRow).where(JobRow.project_id == project_id, JobRow.model_name == name)
+    return session.scalar(query.order_by(JobRow.seq).limit(1))
 
 
 def add_metadata(session: Session, job: JobRow) -> None:

@@ -8,10 +8,10 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from service.jobs.states import TERMINAL
-from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobRow
 from service.kit import ids
 from service.kit.db import db_now
 from service.kit.pagination import fetch_page
+from service.tables.jobs import JobArtifactRow, JobCheckpointRow, JobRow
 
 
 def add_checkpoint(

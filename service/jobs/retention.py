@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 from service.files import repository as files_repository
 from service.files import service as files
 from service.jobs import repository, results_repository
-from service.jobs.references import model_name
+from service.jobs.model_names import compose_checkpoint_name
 from service.jobs.states import TERMINAL
-from service.jobs.tables import JobCheckpointRow, JobRow
 from service.kit import outbox
 from service.models import repository as models
+from service.tables.jobs import JobCheckpointRow, JobRow
 from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.result import OUTPUT_FOLDER
 
@@ -25,13 +25,13 @@ def seconds_to_keep(job: JobRow, what: Literal["checkpoints", "artifacts"]) -> i
     return asked["seconds"] if asked else None
 
 
-def drop_expired_checkpoint(session: Session, checkpoint: JobCheckpointRow, *, organization: str) -> bool:
+def drop_expired_checkpoint(session: Session, checkpoint: JobCheckpointRow) -> bool:
     """Delete a checkpoint with its bytes and permissions. False if it is still needed."""
     job = repository.lock_job(session, checkpoint.job_id)
-    return job is not None and _drop_checkpoint(session, job, checkpoint, organization)
+    return job is not None and _drop_checkpoint(session, job, checkpoint)
 
 
-def prune_checkpoints(session: Session, job_id: str, *, organization: str) -> int:
+def prune_checkpoints(session: Session, job_id: str) -> int:
     """Delete the checkpoints beyond those that the job asked to keep; return how many."""
     job = repository.lock_job(session, job_id)
     if job is None or job.keep_checkpoints is None:
@@ -40,7 +40,7 @@ def prune_checkpoints(session: Session, job_id: str, *, organization: str) -> in
     best = best_of(found, str(job.method["type"]))
     kept = {checkpoint.step for checkpoint in [*found[-job.keep_checkpoints :], *([best] if best else [])]}
     old = [checkpoint for checkpoint in found if checkpoint.step not in kept]
-    return sum(_drop_checkpoint(session, job, checkpoint, organization) for checkpoint in old)
+    return sum(_drop_checkpoint(session, job, checkpoint) for checkpoint in old)
 
 
 def best_of(checkpoints: Sequence[JobCheckpointRow], method: str) -> JobCheckpointRow | None:
@@ -78,8 +78,8 @@ def drop_expired_results(session: Session, job_id: str) -> bool:
     return True
 
 
-def _drop_checkpoint(session: Session, job: JobRow, checkpoint: JobCheckpointRow, organization: str) -> bool:
-    name = f"{job.fine_tuned_model or model_name(job, organization)}:ckpt-step-{checkpoint.step}"
+def _drop_checkpoint(session: Session, job: JobRow, checkpoint: JobCheckpointRow) -> bool:
+    name = compose_checkpoint_name(job.model_name, checkpoint.step)
     if _is_needed(session, job, checkpoint, name):
         return False
     models.unshare_model(session, name)

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from service.jobs.integrations import Integrations, WandbIntegration
+from service.jobs.model_names import compose_checkpoint_name
 from service.jobs.parents import shown_waits
 from service.jobs.resources import Resources
-from service.jobs.states import WIRE_STATUS, JobState
-from service.jobs.tables import JobCheckpointRow, JobEventRow, JobRow
+from service.jobs.states import WIRE_STATUS
 from service.kit.expiry import ExpiresAfter
-from service.models.tables import AdapterDownload
+from service.tables.jobs import JobCheckpointRow, JobEventRow, JobRow, JobState
+from service.tables.models import AdapterDownload
 from trainer.contract.job import Budget, LineageEntry
 from trainer.contract.methods.base import LoraParameters
 
@@ -290,12 +291,12 @@ class CheckpointObject(BaseModel):
     expires_at: int | None = None
 
     @classmethod
-    def from_row(cls, checkpoint: JobCheckpointRow, model: str) -> CheckpointObject:
-        """Show a row; `model` is the name of the job's model."""
+    def from_row(cls, checkpoint: JobCheckpointRow, model_name: str) -> CheckpointObject:
+        """Show a row; `model_name` is that of the job's model."""
         return cls(
             id=checkpoint.id,
             created_at=int(checkpoint.created_at),
-            fine_tuned_model_checkpoint=f"{model}:ckpt-step-{checkpoint.step}",
+            fine_tuned_model_checkpoint=compose_checkpoint_name(model_name, checkpoint.step),
             fine_tuning_job_id=checkpoint.job_id,
             step_number=checkpoint.step,
             metrics={"step": float(checkpoint.step), **checkpoint.metrics},

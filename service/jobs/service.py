@@ -10,7 +10,6 @@ from service.context import Context
 from service.files import repository as files_repository
 from service.files import service as files
 from service.files.intake import UPLOAD_PURPOSES
-from service.files.tables import FileRow
 from service.jobs import grading, lifecycle, methods, repository, results_repository, starts
 from service.jobs.errors import (
     ArtifactNotReady,
@@ -23,15 +22,17 @@ from service.jobs.errors import (
     OtherResult,
     ResultsExpired,
 )
+from service.jobs.model_names import compose_model_name
 from service.jobs.schemas import JobCreate
-from service.jobs.states import TERMINAL, WIRE_STATUS, JobState
-from service.jobs.tables import JobArtifactRow, JobRow
+from service.jobs.states import TERMINAL, WIRE_STATUS
 from service.keys.service import Principal
 from service.kit import ids, outbox, tracing
 from service.kit.errors import InvalidRequest
 from service.limits import service as limits
 from service.limits.values import QuotaLimits
 from service.models import repository as models
+from service.tables.files import FileRow
+from service.tables.jobs import JobArtifactRow, JobRow, JobState
 
 _WEIGHTS = ("adapter", "model")
 
@@ -62,8 +63,9 @@ def draft_job(session: Session, principal: Principal, context: Context, body: Jo
     validation = None
     if body.validation_file is not None:
         validation = _check_file(session, principal, body.validation_file, "validation_file")
+    job_id = ids.new_id(ids.JOB)
     return JobRow(
-        id=ids.new_id(ids.JOB),
+        id=job_id,
         project_id=principal.project_id,
         state=JobState.VALIDATING,
         model=body.model,
@@ -74,6 +76,9 @@ def draft_job(session: Session, principal: Principal, context: Context, body: Jo
         validation_file=validation and validation.id,
         validation_sha256=validation and validation.sha256,
         suffix=body.suffix,
+        model_name=compose_model_name(
+            start.base, organization=context.settings.organization, suffix=body.suffix, job_id=job_id
+        ),
         traceparent=tracing.current_traceparent(),
         seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
         user_metadata=body.metadata,

@@ -15,7 +15,7 @@ from service.jobs.references import EarlierResult
 from service.keys.service import Principal
 from service.kit.errors import InvalidRequest
 from service.models.errors import ModelNotFound
-from service.models.tables import AdapterDownload
+from service.tables.models import AdapterDownload
 from trainer.contract.job import FROM_SCRATCH, LineageEntry
 from trainer.contract.methods import Method
 from trainer.contract.methods.onpolicy import ModelReward, RewardedHyperparameters
@@ -118,7 +118,6 @@ def _find_named_result(
         session,
         principal.project_id,
         name,
-        organization=context.settings.organization,
         param=param,
         bases=[entry.id for entry in context.catalog.models],
     )

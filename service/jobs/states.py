@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
-
-class JobState(StrEnum):
-    """Where a job stands."""
-
-    VALIDATING = "validating"
-    QUEUED = "queued"
-    RUNNING = "running"
-    PAUSED = "paused"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
+from service.tables.jobs import JobState
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.VALIDATING: frozenset({JobState.QUEUED, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}),

@@ -22,10 +22,10 @@ from service.context import Context
 from service.jobs import repository
 from service.jobs.schemas import JobEventObject, JobObject
 from service.jobs.states import TERMINAL
-from service.jobs.tables import JobEventRow, JobRow
 from service.keys.service import Principal, find_reading_keys
 from service.kit.errors import Unavailable
 from service.kit.open_places import OpenPlaces
+from service.tables.jobs import JobEventRow, JobRow
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import CTE, Row, Subquery, and_, func, literal, or_, select
 from sqlalchemy.orm import Session
 
-from service.jobs.repository import IN_LINE, IN_TURN, RESTED
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
+from service.jobs.repository import IN_TURN, RESTED
 from service.kit.project_turns import TurnKind, last_turn
+from service.tables.jobs import IN_LINE, JobRow, JobState
 
 _PAGE = 100
 

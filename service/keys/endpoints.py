@@ -11,10 +11,10 @@ from service.keys import repository, service
 from service.keys.auth import AdminDep, ContextDep, IdempotencyDep, ReadSession, WriteSession
 from service.keys.errors import KeyNotFound, NameTaken, ProjectNotFound
 from service.keys.schemas import KeyCreate, KeyDeleted, KeyObject, NewKey, ProjectCreate, ProjectObject, ProjectUpdate
-from service.keys.tables import ProjectRow
 from service.kit.declared import declare_errors
 from service.kit.pagination import BoundedListPage
 from service.kit.routes import CheckedRoute
+from service.tables.keys import ProjectRow
 
 router = APIRouter(prefix="/v1/organization/projects", tags=["Administration"], route_class=CheckedRoute)
 _UNKNOWN = ProjectNotFound("proj_abc123")

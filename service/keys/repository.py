@@ -9,9 +9,9 @@ from sqlalchemy import Double, bindparam, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.keys.tables import ApiKeyRow, IdempotentAnswerRow, ProjectRow
 from service.kit.db import db_now
 from service.kit.pagination import Scope, fetch_page
+from service.tables.keys import ApiKeyRow, IdempotentAnswerRow, ProjectRow
 
 
 def project_by_name(session: Session, name: str) -> ProjectRow | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from service.keys.service import DEFAULT_SCOPES, SCOPES, Scope
-from service.keys.tables import ApiKeyRow, ProjectRow
+from service.tables.keys import ApiKeyRow, ProjectRow
 
 _TEN_YEARS = 10 * 366 * 24 * 3600
 

@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 
 from service.keys import repository
 from service.keys.errors import NameTaken, NoKey, ScopeMissing, WrongKey
-from service.keys.tables import ApiKeyRow, ProjectRow
 from service.kit import ids
 from service.kit.db import db_now
 from service.kit.errors import Unauthenticated
+from service.tables.keys import ApiKeyRow, ProjectRow
 
 Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Double, Index, Integer, String, Text, delete, select, text, update
+from sqlalchemy import Double, Index, Integer, String, Text, delete, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from service.kit.db import Base, Json, db_now
@@ -27,18 +27,12 @@ class Topic(StrEnum):
     ERASE_PROJECT = "erase_project"
 
 
-_PENDING = text("done_at IS NULL")
-
-
 class OutboxRow(Base):
     """One effect to come."""
 
     __tablename__ = "outbox"
     # SQLite would give a removed row's number to the next one: whoever finished the first would remove the second.
-    __table_args__ = (
-        Index("ix_outbox_pending", "topic", "lane", "due_at", sqlite_where=_PENDING, postgresql_where=_PENDING),
-        {"sqlite_autoincrement": True},
-    )
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy reads it so
 
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     topic: Mapped[str] = mapped_column(String(32), index=True)
@@ -49,6 +43,17 @@ class OutboxRow(Base):
     due_at: Mapped[float] = mapped_column(Double, default=db_now())
     done_at: Mapped[float | None] = mapped_column(Double, index=True)
     error: Mapped[str | None] = mapped_column(Text)
+
+
+_PENDING = OutboxRow.done_at.is_(None)
+Index(
+    "ix_outbox_pending",
+    OutboxRow.topic,
+    OutboxRow.lane,
+    OutboxRow.due_at,
+    sqlite_where=_PENDING,
+    postgresql_where=_PENDING,
+)
 
 
 def add_effect(session: Session, topic: Topic, *, lane: str | None = None, delay: float = 0.0, **payload: Any) -> None:

@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     """Kept free beside an embedded database, so that a full disk still lets objects be deleted; 0 keeps nothing."""
 
     organization: str = Field("burnish", pattern=r"^[a-z0-9-]{1,32}$")
-    """Stands in `ft:{base}:{organization}:{suffix}:{id}` and as `organization_id`."""
+    """Stands in the names of new jobs' models, `ft:{base}:{organization}:{suffix}:{id}`, and as `organization_id`."""
     max_file_bytes: int = Field(1 << 30, gt=0)
     max_line_bytes: int = Field(8 << 20, gt=0)
     max_unpacked_bytes: int = Field(8 << 30, gt=0)

@@ -6,21 +6,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, case, column, delete, func, select, table, update
+from sqlalchemy import Select, case, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from service.keys.tables import ProjectRow
 from service.kit.db import db_now
-from service.limits.tables import ProjectLimitRow, TrainingSpanRow
-
-# The tables by their names alone: the modules that own them ask this one for room, so it cannot import them.
-_FILES = table("files", column("project_id"), column("bytes"))
-_UPLOADS = table("uploads", column("id"), column("project_id"), column("status"), column("bytes"))
-_PARTS = table("upload_parts", column("upload_id"), column("bytes"))
-_JOBS = table("jobs", column("id"), column("project_id"), column("state"))
-_OF_JOBS = tuple(table(name, column("job_id"), column("bytes")) for name in ("job_artifacts", "job_checkpoints"))
-_MODELS = table("fine_tuned_models", column("project_id"), column("bytes"))
-_EXPORTS = table("model_exports", column("project_id"), column("bytes"))
+from service.tables.exports import ModelExportRow
+from service.tables.files import FileRow
+from service.tables.jobs import JobArtifactRow, JobCheckpointRow, JobRow, JobState
+from service.tables.keys import ProjectRow
+from service.tables.limits import ProjectLimitRow, TrainingSpanRow
+from service.tables.models import FineTunedModelRow
+from service.tables.uploads import UploadPartRow, UploadRow, UploadStatus
 
 
 def lock_project(session: Session, project_id: str) -> None:
@@ -68,16 +64,17 @@ def stored_bytes(session: Session, project_id: str) -> int:
     A pending upload counts with the bytes that were announced, or with those of its parts where they are more.
     """
     of_jobs = [
-        _sum_rows(select(source.c.bytes).join(_JOBS, _JOBS.c.id == source.c.job_id), _JOBS.c.project_id == project_id)
-        for source in _OF_JOBS
+        _sum_rows(select(owned.bytes).join(JobRow, JobRow.id == owned.job_id), JobRow.project_id == project_id)
+        for owned in (JobArtifactRow, JobCheckpointRow)
     ]
-    parts = _sum_rows(select(_PARTS.c.bytes), _PARTS.c.upload_id == _UPLOADS.c.id).scalar_subquery()
-    pending = select(case((parts > _UPLOADS.c.bytes, parts), else_=_UPLOADS.c.bytes).label("bytes"))
+    parts = _sum_rows(select(UploadPartRow.bytes), UploadPartRow.upload_id == UploadRow.id).scalar_subquery()
+    pending = select(case((parts > UploadRow.bytes, parts), else_=UploadRow.bytes).label("bytes"))
     totals = [
-        _sum_rows(select(_FILES.c.bytes), _FILES.c.project_id == project_id),
-        _sum_rows(select(_MODELS.c.bytes), _MODELS.c.project_id == project_id),
-        _sum_rows(select(_EXPORTS.c.bytes), _EXPORTS.c.project_id == project_id),
-        _sum_rows(pending, _UPLOADS.c.project_id == project_id, _UPLOADS.c.status == "pending"),
+        *(
+            _sum_rows(select(owned.bytes), owned.project_id == project_id)
+            for owned in (FileRow, FineTunedModelRow, ModelExportRow)
+        ),
+        _sum_rows(pending, UploadRow.project_id == project_id, UploadRow.status == UploadStatus.PENDING),
         *of_jobs,
     ]
     return sum(int(session.scalar(total) or 0) for total in totals)
@@ -89,10 +86,10 @@ def _sum_rows(rows: Select[Any], *conditions: Any) -> Select[Any]:
     return source.with_only_columns(func.coalesce(func.sum(of), 0))
 
 
-def jobs_in(session: Session, project_id: str, *states: str) -> int:
+def jobs_in(session: Session, project_id: str, *states: JobState) -> int:
     """Return how many jobs of a project are in one of the states."""
-    query = select(func.count()).select_from(_JOBS)
-    return session.scalar(query.where(_JOBS.c.project_id == project_id, _JOBS.c.state.in_(states))) or 0
+    query = select(func.count()).select_from(JobRow)
+    return session.scalar(query.where(JobRow.project_id == project_id, JobRow.state.in_(states))) or 0
 
 
 def current_month(session: Session) -> tuple[float, float]:

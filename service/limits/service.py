@@ -14,10 +14,9 @@ from service.limits import repository
 from service.limits.errors import FREE_SOME, NoRoom, QuotaExceeded
 from service.limits.schemas import LimitsObject, LimitsUpdate
 from service.limits.values import QuotaLimits, QuotaUsage
+from service.tables.jobs import JobState
 
-WAITING = ("validating", "queued", "paused")
-RUNNING = "running"
-
+_WAITING = (JobState.VALIDATING, JobState.QUEUED, JobState.PAUSED)
 HoldReason = Literal["running_jobs", "training_minutes"]
 
 
@@ -40,8 +39,8 @@ def usage_of(session: Session, project_id: str) -> QuotaUsage:
     begin, end = repository.current_month(session)
     return QuotaUsage(
         stored_bytes=repository.stored_bytes(session, project_id),
-        running_jobs=repository.jobs_in(session, project_id, RUNNING),
-        queued_jobs=repository.jobs_in(session, project_id, *WAITING),
+        running_jobs=repository.jobs_in(session, project_id, JobState.RUNNING),
+        queued_jobs=repository.jobs_in(session, project_id, *_WAITING),
         training_minutes=round(repository.training_seconds(session, project_id, begin) / 60, 3),
         month_ends_at=end,
     )
@@ -102,7 +101,7 @@ def require_job(session: Session, defaults: QuotaLimits, project_id: str) -> Non
 def _require_queue(session: Session, limits: QuotaLimits, project_id: str) -> None:
     if limits.queued_jobs is None:
         return
-    waiting = repository.jobs_in(session, project_id, *WAITING)
+    waiting = repository.jobs_in(session, project_id, *_WAITING)
     if waiting >= limits.queued_jobs:
         raise QuotaExceeded(
             f"{waiting} jobs of this project wait to run or are paused, and {limits.queued_jobs} is the most there may "
@@ -124,7 +123,9 @@ def why_held(session: Session, limits: QuotaLimits, project_id: str, *, waiting:
     spent = _explain_spent_time(session, limits, project_id)
     if spent is not None:
         return LimitHold("training_minutes", f"{spent}: the job starts then, or when an administrator allows more")
-    if limits.running_jobs is None or repository.jobs_in(session, project_id, RUNNING) + waiting < limits.running_jobs:
+    if limits.running_jobs is None:
+        return None
+    if repository.jobs_in(session, project_id, JobState.RUNNING) + waiting < limits.running_jobs:
         return None
     if limits.running_jobs == 0:
         return LimitHold("running_jobs", "The project may run no jobs: the job starts when an administrator allows it")

@@ -92,6 +92,7 @@ def _alembic_engine(settings: Settings) -> Generator[Config]:
         database.check()
         config = _alembic_config()
         config.attributes["engine"] = database.engine
+        config.attributes["organization"] = settings.organization
         yield config
     finally:
         database.close()

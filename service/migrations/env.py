@@ -1,4 +1,7 @@
-"""Alembic's entry: online migrations on the engine that `service.migrations` hands over."""
+"""Alembic's entry: online migrations on the engine that `service.migrations` hands over.
+
+Its attribute `organization` is the setting, for the migration that names jobs by it.
+"""
 
 from __future__ import annotations
 

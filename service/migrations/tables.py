@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from service.audit.tables import AuditRow
-from service.exports.tables import ModelExportRow
-from service.files.tables import FileContentRow, FileRow
-from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobEventRow, JobMetadataRow, JobRow
-from service.keys.tables import ApiKeyRow, IdempotentAnswerRow, ProjectRow
 from service.kit.outbox import OutboxRow
 from service.kit.project_turns import ProjectTurnRow
-from service.limits.tables import ProjectLimitRow, TrainingSpanRow
-from service.models.tables import CheckpointPermissionRow, FineTunedModelRow
-from service.previews.tables import PreviewRow
-from service.uploads.tables import UploadPartRow, UploadRow
-from service.webhooks.tables import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
-from service.workers.tables import WorkerRow
+from service.tables.audit import AuditRow
+from service.tables.exports import ModelExportRow
+from service.tables.files import FileContentRow, FileRow
+from service.tables.jobs import JobArtifactRow, JobCheckpointRow, JobEventRow, JobMetadataRow, JobRow
+from service.tables.keys import ApiKeyRow, IdempotentAnswerRow, ProjectRow
+from service.tables.limits import ProjectLimitRow, TrainingSpanRow
+from service.tables.models import CheckpointPermissionRow, FineTunedModelRow
+from service.tables.previews import PreviewRow
+from service.tables.uploads import UploadPartRow, UploadRow
+from service.tables.webhooks import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
+from service.tables.workers import WorkerRow
 
 TABLES = (
     ProjectRow,

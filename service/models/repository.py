@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.kit import ids
 from service.kit.pagination import Order, Scope, fetch_page
-from service.models.tables import AdapterDownload, CheckpointPermissionRow, FineTunedModelRow
+from service.tables.models import AdapterDownload, CheckpointPermissionRow, FineTunedModelRow
 
 
 def get_project_model(session: Session, project_id: str, model_id: str) -> FineTunedModelRow | None:

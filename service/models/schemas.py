@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from service.catalog import BaseModelEntry
-from service.models.tables import FineTunedModelRow
+from service.tables.models import FineTunedModelRow
 
 
 class ModelObject(BaseModel):

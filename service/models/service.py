@@ -9,7 +9,7 @@ from service.keys.service import Principal
 from service.models import repository
 from service.models.errors import CatalogModel, ModelNotFound
 from service.models.schemas import ModelObject
-from service.models.tables import FineTunedModelRow
+from service.tables.models import FineTunedModelRow
 
 
 def list_models(session: Session, principal: Principal, catalog: Catalog, organization: str) -> list[ModelObject]:

@@ -7,8 +7,8 @@ from statistics import median
 from sqlalchemy.orm import Session
 
 from service.jobs import repository as jobs
-from service.jobs.tables import JobRow
 from service.previews.schemas import TimeEstimate
+from service.tables.jobs import JobRow
 from trainer.contract.preview import CountedJob
 
 _LOOKED_AT = 200

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased
 from service.kit import project_turns
 from service.kit.db import db_now
 from service.kit.project_turns import TurnKind, last_turn
-from service.previews.tables import PreviewRow
+from service.tables.previews import PreviewRow
 
 
 def open_ones(session: Session, project_id: str, *, within: float) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from service.jobs.schemas import JobQueueObject
-from service.models.tables import AdapterDownload
+from service.tables.models import AdapterDownload
 from trainer.contract.preview import DataPreview, MemoryEstimate, SampleRow
 
 

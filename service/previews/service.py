@@ -9,7 +9,6 @@ from service.context import Context
 from service.jobs import service as jobs
 from service.jobs.queueing import QueueSnapshot
 from service.jobs.schemas import JobCreate
-from service.jobs.tables import JobRow
 from service.keys.service import Principal
 from service.kit import ids
 from service.limits import repository as limits
@@ -24,7 +23,8 @@ from service.previews.errors import (
 )
 from service.previews.estimates import estimate_time
 from service.previews.schemas import PreviewEstimates, PreviewObject
-from service.previews.tables import PreviewRow
+from service.tables.jobs import JobRow
+from service.tables.previews import PreviewRow
 from service.workers import repository as workers
 from trainer.contract.preview import CountedJob, PreviewOutcome
 
@@ -43,6 +43,7 @@ _COLUMNS = (
     "validation_file",
     "validation_sha256",
     "suffix",
+    "model_name",
     "seed",
     "priority",
     "timeout_seconds",

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from service.context import Context
 from service.jobs import references, repository
+from service.jobs.model_names import compose_checkpoint_name
 from service.jobs.parents import shown_parent
 from service.jobs.references import EarlierResult, StoredResult
-from service.jobs.tables import JobRow
 from service.kit.errors import ServiceError, Unavailable
 from service.staging.errors import AttemptFailed, JobFailedForGood
 from service.staging.hold import WorkHold
 from service.staging.transfer import DamagedFiles, fetch_folder
 from service.storage.errors import BlobNotFound, StorageError
+from service.tables.jobs import JobRow
 from trainer.contract.job import BaseModelRef, ParentModel, RewardModelRef
 from trainer.contract.result import Manifest
 
@@ -64,9 +65,7 @@ def find_base(context: Context, project_id: str, name: str, hold: WorkHold) -> t
 
     def look_up_base() -> tuple[EarlierResult, StoredResult | None]:
         with context.db.read() as session:
-            result = references.find_result(
-                session, project_id, name, organization=context.settings.organization, param=_MODEL
-            )
+            result = references.find_result(session, project_id, name, param=_MODEL)
             return result, references.locate_result(session, result.job.id, result.step)
 
     try:
@@ -126,8 +125,8 @@ def result_of(
     parent = hold.retry_while_database_is_down(look_up_job)
     if parent is None:
         raise _model_deleted(shown or job_id, param)
-    name = parent.fine_tuned_model or references.model_name(parent, context.settings.organization)
-    return EarlierResult(parent, step, name if step is None else f"{name}:ckpt-step-{step}")
+    name = parent.model_name
+    return EarlierResult(parent, step, name if step is None else compose_checkpoint_name(name, step))
 
 
 def find_stored(context: Context, result: EarlierResult, hold: WorkHold, param: str) -> StoredResult:

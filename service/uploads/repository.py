@@ -8,7 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from service.kit.db import db_now
-from service.uploads.tables import UploadPartRow, UploadRow
+from service.tables.uploads import UploadPartRow, UploadRow, UploadStatus
 
 
 def get_project_upload(session: Session, project_id: str, upload_id: str) -> UploadRow | None:
@@ -21,23 +21,23 @@ def is_over(session: Session, upload_id: str) -> bool:
     return bool(session.scalar(select(UploadRow.expires_at <= db_now()).where(UploadRow.id == upload_id)))
 
 
-def mark_ended(session: Session, upload_id: str, status: str, *, file_id: str | None = None) -> bool:
+def mark_ended(session: Session, upload_id: str, status: UploadStatus, *, file_id: str | None = None) -> bool:
     """Bring a pending upload to its end; False if it is pending no longer."""
-    query = update(UploadRow).where(UploadRow.id == upload_id, UploadRow.status == "pending")
+    query = update(UploadRow).where(UploadRow.id == upload_id, UploadRow.status == UploadStatus.PENDING)
     return session.execute(query.values(status=status, file_id=file_id).returning(UploadRow.id)).first() is not None
 
 
 def lock_pending(session: Session, upload_id: str) -> bool:
     """Keep a pending upload so until the transaction ends; False if it is pending no longer."""
     query = select(UploadRow.seq).where(
-        UploadRow.id == upload_id, UploadRow.status == "pending", UploadRow.expires_at > db_now()
+        UploadRow.id == upload_id, UploadRow.status == UploadStatus.PENDING, UploadRow.expires_at > db_now()
     )
     return session.scalar(query.with_for_update()) is not None
 
 
 def overdue_uploads(session: Session, *, limit: int = 100) -> Sequence[str]:
     """Return pending uploads whose time is over."""
-    query = select(UploadRow.id).where(UploadRow.status == "pending", UploadRow.expires_at <= db_now())
+    query = select(UploadRow.id).where(UploadRow.status == UploadStatus.PENDING, UploadRow.expires_at <= db_now())
     return session.scalars(query.limit(limit)).all()
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.files.schemas import FileObject
 from service.kit.expiry import ExpiresAfter
-from service.uploads.tables import UploadPartRow, UploadRow
+from service.tables.uploads import UploadPartRow, UploadRow
 
 MAX_PARTS = 10_000
 PartId = Annotated[str, StringConstraints(max_length=64)]

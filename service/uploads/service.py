@@ -13,7 +13,6 @@ from service.files import service as files
 from service.files.errors import FileTooLarge
 from service.files.intake import Intake, checked_filename, checked_purpose
 from service.files.service import kept_if_used, storage_errors
-from service.files.tables import FileRow
 from service.keys.idempotency import Idempotency
 from service.keys.service import Principal
 from service.kit import ids, outbox
@@ -22,10 +21,11 @@ from service.kit.multipart import StreamedForm
 from service.limits import service as limits
 from service.limits.values import QuotaLimits
 from service.storage.base import BlobWriter
+from service.tables.files import FileRow
+from service.tables.uploads import UploadPartRow, UploadRow, UploadStatus
 from service.uploads import repository
 from service.uploads.errors import PartTooMuch, UploadNotFound, UploadNotPending
 from service.uploads.schemas import MAX_PARTS, PartObject, UploadComplete, UploadCreate, UploadObject
-from service.uploads.tables import UploadPartRow, UploadRow
 
 MAX_PART_BYTES = 64 << 20
 _SPARE = 2
@@ -61,16 +61,16 @@ def find_upload(session: Session, principal: Principal, upload_id: str) -> Uploa
     upload = repository.get_project_upload(session, principal.project_id, upload_id)
     if upload is None:
         raise UploadNotFound(upload_id)
-    if upload.status == "pending" and repository.is_over(session, upload_id):
+    if upload.status == UploadStatus.PENDING and repository.is_over(session, upload_id):
         session.expunge(upload)  # the controller writes it; here it is only shown
-        upload.status = "expired"
+        upload.status = UploadStatus.EXPIRED
     return upload
 
 
 def find_pending(session: Session, principal: Principal, upload_id: str) -> UploadRow:
     """Return an upload that is still open. Raises UploadNotFound or UploadNotPending."""
     upload = find_upload(session, principal, upload_id)
-    if upload.status != "pending":
+    if upload.status != UploadStatus.PENDING:
         raise UploadNotPending(upload_id, upload.status, upload.file_id)
     return upload
 
@@ -78,7 +78,7 @@ def find_pending(session: Session, principal: Principal, upload_id: str) -> Uplo
 def abandon_upload(session: Session, principal: Principal, upload_id: str) -> UploadObject:
     """Give an upload up; its parts are deleted. Raises UploadNotFound or UploadNotPending."""
     upload = find_pending(session, principal, upload_id)
-    if not _end_upload(session, upload_id, "cancelled"):
+    if not _end_upload(session, upload_id, UploadStatus.CANCELLED):
         session.refresh(upload)
         raise UploadNotPending(upload_id, upload.status, upload.file_id)
     session.refresh(upload)
@@ -87,7 +87,8 @@ def abandon_upload(session: Session, principal: Principal, upload_id: str) -> Up
 
 def end_expired(session: Session) -> int:
     """End the uploads whose time is over and return how many; their parts are deleted after the transaction."""
-    return sum(_end_upload(session, upload_id, "expired") for upload_id in repository.overdue_uploads(session))
+    overdue = repository.overdue_uploads(session)
+    return sum(_end_upload(session, upload_id, UploadStatus.EXPIRED) for upload_id in overdue)
 
 
 class PartUpload:
@@ -181,12 +182,12 @@ def join_upload(
     with context.db.read() as session:
         upload = find_upload(session, principal, upload_id)
         parts = repository.received_parts(session, upload_id)
-    if upload.status != "pending":
+    if upload.status != UploadStatus.PENDING:
         return _answer_again(context, idempotency, upload, body)
     file = _join_parts(context, upload, _choose_parts(upload, parts, body.part_ids), body.md5)
 
     def finish_upload() -> UploadObject:
-        if not _end_upload(session, upload_id, "completed", file_id=file.id):
+        if not _end_upload(session, upload_id, UploadStatus.COMPLETED, file_id=file.id):
             raise UploadNotPending(upload_id, "no longer pending", None)
         shown = files.add_file(session, file, QuotaLimits.from_settings(context.settings))
         return UploadObject.from_row(find_upload(session, principal, upload_id), shown)
@@ -246,7 +247,7 @@ def _join_parts(context: Context, upload: UploadRow, parts: Sequence[UploadPartR
         intake.abort()
 
 
-def _end_upload(session: Session, upload_id: str, status: str, *, file_id: str | None = None) -> bool:
+def _end_upload(session: Session, upload_id: str, status: UploadStatus, *, file_id: str | None = None) -> bool:
     ended = repository.mark_ended(session, upload_id, status, file_id=file_id)
     if ended:
         outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=f"uploads/{upload_id}")

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 from service.jobs import repository as jobs
 from service.kit import outbox
 from service.kit.outbox import OutboxRow, Topic
+from service.tables.webhooks import WebhookEventRow
 from service.webhooks import repository
-from service.webhooks.tables import WebhookEventRow
 
 CONFIGURED_LANE = "settings"
 """The lane of the receiver that the settings name."""

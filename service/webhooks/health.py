@@ -6,10 +6,10 @@ import logging
 
 from sqlalchemy.orm import Session
 
+from service.tables.webhooks import WebhookEndpointRow
 from service.webhooks import repository
 from service.webhooks.post import DeliveryOutcome
 from service.webhooks.schedule import DISABLE_AFTER
-from service.webhooks.tables import WebhookEndpointRow
 
 _log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
+from service.tables.webhooks import WebhookEndpointRow
 from service.webhooks.fan_out import CONFIGURED_LANE
 from service.webhooks.schedule import RETRY_DELAYS
-from service.webhooks.tables import WebhookEndpointRow
 
 
 @dataclass(frozen=True)

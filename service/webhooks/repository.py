@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
 from service.kit.pagination import Order, fetch_page
+from service.tables.webhooks import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
 from service.webhooks.post import DeliveryOutcome
-from service.webhooks.tables import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
 from service.webhooks.target import DeliveryTarget
 
 

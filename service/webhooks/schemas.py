@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, field_validator, model_validator
 
+from service.tables.webhooks import WebhookAttemptRow, WebhookEndpointRow
 from service.webhooks.message import EVENT_TYPES
-from service.webhooks.tables import WebhookAttemptRow, WebhookEndpointRow
 
 EndpointName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
 Url = Annotated[str, StringConstraints(max_length=2048)]

@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 from service.keys.service import Principal
 from service.kit import ids
 from service.kit.errors import InvalidRequest
+from service.tables.webhooks import WebhookEndpointRow, WebhookEventRow
 from service.webhooks import health, repository
 from service.webhooks.errors import EndpointDisabled, EndpointNotFound, EventNotFound, TooManyEndpoints
 from service.webhooks.fan_out import send_to
 from service.webhooks.guard import AddressRefused, Unresolvable, WebhookGuard
 from service.webhooks.schedule import KEEP_OLD_SECRET
 from service.webhooks.schemas import EndpointCreate, EndpointUpdate, Replay
-from service.webhooks.tables import WebhookEndpointRow, WebhookEventRow
 from service.webhooks.target import BadAddress, check_address
 from service.webhooks.vault import Vault, hint_of, new_secret
 

@@ -12,7 +12,7 @@ import httpx
 
 from service.kit.sealing import SealBroken
 from service.kit.settings import Settings, SettingsError
-from service.webhooks.tables import WebhookEndpointRow
+from service.tables.webhooks import WebhookEndpointRow
 from service.webhooks.vault import Vault
 
 _PREFIX = "whsec_"

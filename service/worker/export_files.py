@@ -10,7 +10,6 @@ from typing import Any
 from service.context import Context
 from service.exports import lifecycle, repository
 from service.exports.lifecycle import attempt_folder
-from service.exports.tables import ExportStatus, ModelExportRow
 from service.jobs import references
 from service.jobs import repository as jobs
 from service.jobs.references import EarlierResult, StoredResult
@@ -21,6 +20,7 @@ from service.staging.hold import WorkHold
 from service.staging.inputs import fetch_result
 from service.staging.transfer import DamagedFiles, upload_entry
 from service.storage.errors import StorageError, StorageFull
+from service.tables.exports import ExportStatus, ModelExportRow
 from service.worker.lease import Lease
 from service.worker.publish import write_zip
 from trainer.contract.export import (

@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.exports import lifecycle, repository
-from service.exports.tables import ModelExportRow
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobFailureReason
 from service.kit import tracing
@@ -26,6 +25,7 @@ from service.kit.log import in_own_context, set_subject
 from service.staging.bases import PREPARE_COMMAND
 from service.staging.child import WorkerChild, trainer_environment
 from service.staging.errors import AttemptFailed, JobFailedForGood, LeaseLost, WorkerStopping
+from service.tables.exports import ModelExportRow
 from service.worker.export_files import lay_out, pack_export, store_export
 from service.worker.lease import Lease
 from service.worker.messages import without_nul

@@ -6,9 +6,9 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-from service.jobs.tables import JobRow
 from service.kit import metrics, tracing
 from service.kit.log import set_subject
+from service.tables.jobs import JobRow
 from trainer.contract import events
 
 

@@ -16,17 +16,17 @@ from service.context import Context
 from service.files.checking import CheckAbandoned, NeededUntil
 from service.jobs.datasets import DatasetChecks
 from service.jobs.lifecycle import JobFailureReason
-from service.jobs.tables import JobRow
 from service.kit import tracing
 from service.kit.errors import ServiceError, Unavailable
 from service.kit.log import log_subject
 from service.previews import repository
 from service.previews.service import job_of
-from service.previews.tables import PreviewRow
 from service.staging.bases import PREPARE_COMMAND, prepared_base
 from service.staging.child import WorkerChild, trainer_environment
 from service.staging.errors import AttemptEnd, AttemptFailed, JobFailedForGood
 from service.staging.hold import UnleasedHold, WorkHold
+from service.tables.jobs import JobRow
+from service.tables.previews import PreviewRow
 from service.worker.messages import without_nul
 from service.worker.stage import stage_job, uses_gpu, work_folder
 from trainer.contract.preview import PREVIEW_NAME, CountedJob, PreviewFailure, PreviewOutcome

@@ -11,15 +11,13 @@ from pathlib import Path
 from service.context import Context
 from service.jobs import lifecycle, methods, repository
 from service.jobs.lifecycle import PublishedFile
-from service.jobs.references import model_name
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit import tracing
 from service.kit.errors import Unavailable
 from service.staging.errors import AttemptFailed
 from service.staging.hold import WorkHold
 from service.staging.transfer import DamagedFiles, checked_entries, job_prefix, upload_entry
 from service.storage.errors import StorageError, StorageFull
+from service.tables.jobs import JobRow, JobState
 from service.worker.lease import Lease
 from trainer.contract.methods.base import Kinds
 from trainer.contract.result import (
@@ -70,8 +68,8 @@ def publish_result(context: Context, job: JobRow, lease: Lease, *, folder: Path)
     kind = methods.load_method(job.method).hyperparameters.result_kind
     try:
         manifest = _verify_manifest(folder, kind)
-        name = model_name(job, context.settings.organization)
-        files = _store_files(context, lease, folder, manifest, prefix, _KINDS[kind], f"{name.replace(':', '-')}.zip")
+        zip_name = f"{job.model_name.replace(':', '-')}.zip"
+        files = _store_files(context, lease, folder, manifest, prefix, _KINDS[kind], zip_name)
         lease.retry_while_database_is_down(lambda: _record_success(context, job, lease, manifest, prefix, files))
     except BaseException as error:
         succeeded = _has_succeeded(context, lease)
@@ -182,7 +180,6 @@ def _record_success(
             manifest_sha256=next(entry.sha256 for entry in manifest.files if entry.path == own_manifest),
             result_csv=files["csv"],
             artifacts=[file for name, file in files.items() if name != "csv"],
-            organization=context.settings.organization,
         )
 
 

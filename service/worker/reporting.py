@@ -25,11 +25,11 @@ import service
 from service.context import Context
 from service.jobs import repository
 from service.jobs.integrations import WandbIntegration, WandbSettings
-from service.jobs.states import TERMINAL, JobState
-from service.jobs.tables import JobEventRow, JobRow
+from service.jobs.states import TERMINAL
 from service.kit.errors import Unavailable
 from service.kit.log import carry_context
 from service.kit.tether import tether_command
+from service.tables.jobs import JobEventRow, JobRow, JobState
 from service.worker.stage import work_folder
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,6 @@ from service.context import Context
 from service.jobs import claims, lifecycle
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobFailureReason
-from service.jobs.tables import JobRow
 from service.limits.values import QuotaLimits
 from service.staging.bases import PREPARE_COMMAND, prepared_base
 from service.staging.errors import (
@@ -28,6 +27,7 @@ from service.staging.errors import (
     LeaseLost,
     WorkerStopping,
 )
+from service.tables.jobs import JobRow
 from service.worker import observed
 from service.worker.lease import Lease
 from service.worker.messages import without_nul

@@ -16,16 +16,15 @@ from burnish.datasets.errors import UnreadableError
 from service.context import Context
 from service.files import repository as files
 from service.files.content import limits_of, packing_of_row, read_local
-from service.files.tables import FileRow
 from service.jobs import methods, results_repository
-from service.jobs.references import model_name
-from service.jobs.tables import JobCheckpointRow, JobRow
 from service.kit import tracing
 from service.staging.errors import AttemptFailed, JobFailedForGood
 from service.staging.hold import WorkHold
 from service.staging.inputs import Bases, fetch_reward, fetch_start
 from service.staging.transfer import DamagedFiles, download_blob, fetch_folder
 from service.storage.errors import BlobNotFound, StorageError
+from service.tables.files import FileRow
+from service.tables.jobs import JobCheckpointRow, JobRow
 from trainer.contract.job import Budget, DataFile, JobSpec, LineageEntry
 
 log = logging.getLogger(__name__)
@@ -101,7 +100,7 @@ def stage_job(context: Context, job: JobRow, hold: WorkHold, *, folder: Path, ba
         validation = _fetch_file(context, job, job.validation_file, "validation_file", folder, _VALIDATION, hold)
     spec = JobSpec(
         job_id=job.id,
-        model_name=model_name(job, context.settings.organization),
+        model_name=job.model_name,
         base=base,
         method=methods.load_method(job.method),
         start=fetch_start(context, job, hold, folder / "start"),

@@ -8,8 +8,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from service.kit.db import db_now
+from service.tables.workers import WorkerRow
 from service.workers.capacity import Capacity
-from service.workers.tables import WorkerRow
 
 
 def report_worker(session: Session, worker_id: str, *, name: str, capacity: Capacity) -> None:

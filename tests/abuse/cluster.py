@@ -13,8 +13,8 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from service.audit.tables import AuditRow
 from service.keys.service import Scope, create_key
+from service.tables.audit import AuditRow
 from tests.abuse import measure
 from tests.abuse.attacker import running_attacker
 from tests.abuse.attacks.base import Attack, Target

@@ -12,15 +12,15 @@ from io import BytesIO
 from sqlalchemy import select
 
 from service.controller.garbage import AttemptSweeper
-from service.files.tables import FileRow
-from service.jobs.states import TERMINAL, JobState
-from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobEventRow, JobRow
+from service.jobs.states import TERMINAL
 from service.kit import outbox
 from service.kit.outbox import OutboxRow, Topic
-from service.limits.tables import TrainingSpanRow
-from service.models.tables import FineTunedModelRow
 from service.queue.memory import MemoryJobQueue
-from service.webhooks.tables import WebhookAttemptRow, WebhookEventRow
+from service.tables.files import FileRow
+from service.tables.jobs import JobArtifactRow, JobCheckpointRow, JobEventRow, JobRow, JobState
+from service.tables.limits import TrainingSpanRow
+from service.tables.models import FineTunedModelRow
+from service.tables.webhooks import WebhookAttemptRow, WebhookEventRow
 from tests.faults.scale import wait_until
 from tests.faults.trainer_program import WEIGHTS, chain
 from tests.faults.world import World

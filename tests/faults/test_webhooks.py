@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import func, select
 
 from service.kit.outbox import OutboxRow, Topic
-from service.webhooks.tables import WebhookEndpointRow
+from service.tables.webhooks import WebhookEndpointRow
 from tests.faults.invariants import check, check_webhooks
 from tests.faults.report import Report
 from tests.faults.scale import PATIENCE, scaled, wait_until

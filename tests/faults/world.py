@@ -19,12 +19,12 @@ import psutil
 from sqlalchemy import create_engine, func, select, text
 
 from service.context import Context, open_context
-from service.jobs.states import TERMINAL, JobState
-from service.jobs.tables import JobEventRow, JobRow
+from service.jobs.states import TERMINAL
 from service.keys.service import create_key
 from service.kit.settings import Settings
 from service.migrations import upgrade_schema
 from service.queue.embedded import EmbeddedValkey
+from service.tables.jobs import JobEventRow, JobRow, JobState
 from tests.faults import ledger
 from tests.faults.process import VARIABLE, Options
 from tests.faults.proxy import FaultProxy

@@ -20,7 +20,6 @@ from sqlalchemy import select
 
 from service.__main__ import cli
 from service.api.app import openapi_document
-from service.audit.tables import AuditRow
 from service.cli import checks
 from service.cli.client_file import write_client_file
 from service.cli.errors import CommandFailed, sentence_of
@@ -28,6 +27,7 @@ from service.cli.processes import ServiceProcess
 from service.context import Context
 from service.kit.db import Database
 from service.kit.settings import Settings
+from service.tables.audit import AuditRow
 from tests.fixtures.processes import Server, clean_environment, free_port, running_server, wait_until
 from tests.fixtures.service import GOOD_JSONL, make_context
 

@@ -14,13 +14,13 @@ from typing import Any
 import httpx
 from sqlalchemy import select
 
-from service.audit.tables import AuditRow
 from service.context import Context
 from service.controller.garbage import delete_blobs
 from service.kit.db import Database
 from service.kit.errors import Unavailable
 from service.kit.reserve import NAME, DiskReserve
 from service.queue.memory import MemoryJobQueue
+from service.tables.audit import AuditRow
 from tests.fixtures.service import GOOD_JSONL, make_context, run_api, upload
 
 

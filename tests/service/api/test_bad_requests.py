@@ -11,9 +11,9 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from service.audit.tables import AuditRow
 from service.keys.service import SCOPES, create_key
 from service.migrations.tables import TABLES
+from service.tables.audit import AuditRow
 from tests.fixtures.postgres import new_database
 from tests.fixtures.service import RunningApi, make_context, run_api, upload
 from tests.service.api.bad_input import REQUESTS, Bad

@@ -49,7 +49,6 @@ def finish(api: RunningApi, job_id: str, *, checkpoint: int | None = None) -> st
             manifest_sha256="0" * 64,
             result_csv=PublishedFile("csv", "x.csv", "text/csv", "k", 1, "0" * 64),
             artifacts=[],
-            organization=api.context.settings.organization,
         )
 
 

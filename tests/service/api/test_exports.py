@@ -12,11 +12,11 @@ from sqlalchemy import select, update
 
 from service.controller import exports as step
 from service.exports import lifecycle, repository
-from service.exports.tables import ModelExportRow
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
-from service.models.tables import FineTunedModelRow
 from service.queue.rq import RqJobQueue
+from service.tables.exports import ModelExportRow
+from service.tables.models import FineTunedModelRow
 from tests.fixtures.databases import api_on, client_with
 from tests.fixtures.service import RunningApi, upload
 from tests.service.api.test_chains import SHAPE, created, finish, method

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import func, select
 
 from service.api.app import openapi_document
-from service.audit.tables import AuditRow
 from service.kit.db import Base
-from service.webhooks.tables import WebhookEndpointRow
+from service.tables.audit import AuditRow
+from service.tables.webhooks import WebhookEndpointRow
 from tests.fixtures.databases import client_with, key_of, project_of
 from tests.fixtures.service import RunningApi, upload
 from tests.service.api.test_chains import finish

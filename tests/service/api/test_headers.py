@@ -10,7 +10,7 @@ import re
 import httpx
 import pytest
 
-from service.jobs.tables import JobArtifactRow
+from service.tables.jobs import JobArtifactRow
 from tests.fixtures.service import RunningApi, upload
 
 

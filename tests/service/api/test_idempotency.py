@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import update
 
 from service.controller.garbage import remove_abandoned
-from service.keys.tables import IdempotentAnswerRow
 from service.queue.rq import RqJobQueue
+from service.tables.keys import IdempotentAnswerRow
 from tests.fixtures.service import GOOD_JSONL, RunningApi, upload
 
 JOBS = "/fine_tuning/jobs"

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import func, select, text
 
 from service.api.app import openapi_document
-from service.audit.tables import AuditRow
-from service.keys.tables import IdempotentAnswerRow
 from service.kit.errors import InvalidRequest
 from service.migrations.tables import TABLES
+from service.tables.audit import AuditRow
+from service.tables.keys import IdempotentAnswerRow
 from tests.fixtures.databases import BOTH, api_on
 from tests.fixtures.objects import Objects, make_objects
 from tests.fixtures.service import GOOD_JSONL, RunningApi

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import select, update
 
 from service.controller import garbage
-from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobEventRow
 from service.kit.outbox import OutboxRow
-from service.models.tables import CheckpointPermissionRow
 from service.queue.rq import RqJobQueue
+from service.tables.jobs import JobArtifactRow, JobCheckpointRow, JobEventRow
+from service.tables.models import CheckpointPermissionRow
 from tests.fixtures.service import RunningApi
 from tests.service.api.test_chains import SHAPE, created, finish, method
 

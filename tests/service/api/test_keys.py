@@ -14,7 +14,7 @@ from burnish import AsyncBurnish
 from burnish.cli import Exit
 from burnish.cli import main as cli
 from service.keys.service import SCOPES, Scope, create_key
-from service.keys.tables import ApiKeyRow
+from service.tables.keys import ApiKeyRow
 from tests.fixtures.service import RunningApi, upload
 
 PROJECTS = "/organization/projects"

@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import select
 
 from service.controller import garbage
-from service.files.tables import FileContentRow, FileRow
 from service.queue.rq import RqJobQueue
+from service.tables.files import FileContentRow, FileRow
 from tests.fixtures.packed import PACKINGS, gzip_bomb, parquet, zstd, zstd_bomb
 from tests.fixtures.postgres import new_database
 from tests.fixtures.service import GOOD_JSONL, GOOD_ROW, RunningApi, make_context, run_api, upload

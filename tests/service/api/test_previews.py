@@ -14,15 +14,15 @@ import pytest
 from sqlalchemy import func, select
 
 from service.controller.validation import validate_jobs
-from service.jobs.tables import JobRow
-from service.keys.tables import ProjectRow
-from service.previews.tables import PreviewRow
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobRow
+from service.tables.keys import ProjectRow
+from service.tables.previews import PreviewRow
+from service.tables.workers import WorkerRow
 from service.worker.presence import WorkerPresence
 from service.worker.previews import Previewer
 from service.worker.run import WorkerRuntime, run_job
 from service.workers.capacity import Capacity
-from service.workers.tables import WorkerRow
 from tests.fixtures.preloaded import preloaded_commands, start_preloaded
 from tests.fixtures.service import RunningApi, make_context, run_api, upload, write_catalog
 from tests.service.worker.world import eventually

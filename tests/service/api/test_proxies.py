@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from service.api.proxies import client_address
-from service.audit.tables import AuditRow
 from service.kit.networks import parse_networks
 from service.kit.settings import SettingsError, load_settings
+from service.tables.audit import AuditRow
 from tests.fixtures.service import RunningApi, make_context, run_api
 
 TRUSTED = parse_networks("127.0.0.0/8, 10.0.0.0/8, fd00::/8")

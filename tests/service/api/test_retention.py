@@ -11,10 +11,10 @@ from sqlalchemy import select, update
 from service.controller.retention import Retention
 from service.jobs import lifecycle, results_repository
 from service.jobs.lifecycle import PublishedFile
-from service.jobs.tables import JobArtifactRow, JobCheckpointRow
 from service.kit.db import db_now
-from service.models.tables import FineTunedModelRow
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobArtifactRow, JobCheckpointRow
+from service.tables.models import FineTunedModelRow
 from tests.fixtures.service import RunningApi
 from tests.service.api.test_chains import create, created
 
@@ -74,7 +74,6 @@ def finish(api: RunningApi, job_id: str) -> str:
             manifest_sha256="0" * 64,
             result_csv=csv,
             artifacts=[archive],
-            organization=api.context.settings.organization,
         )
 
 

@@ -12,15 +12,15 @@ from sqlalchemy import update
 from service.chat.errors import ModelNotReady
 from service.chat.service import resolve_model
 from service.controller.waiting import release_waiting
-from service.exports.tables import ModelExportRow
 from service.jobs import lifecycle, repository, results_repository
 from service.jobs import service as jobs
 from service.jobs.schemas import JobCreate
-from service.jobs.tables import JobArtifactRow, JobRow
 from service.keys.service import Principal, authenticate_header
 from service.previews.service import _COLUMNS, job_of
-from service.previews.tables import PreviewRow
 from service.queue.memory import MemoryJobQueue
+from service.tables.exports import ModelExportRow
+from service.tables.jobs import JobArtifactRow, JobRow
+from service.tables.previews import PreviewRow
 from tests.fixtures.service import RunningApi, upload
 from tests.service.api.test_chains import SHAPE, create, created, end, finish, method
 from tests.service.api.test_permissions import Guest, guest, path, project_of

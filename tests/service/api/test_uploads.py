@@ -15,10 +15,10 @@ from sqlalchemy import select, update
 from burnish import Burnish, UploadError, UploadInterrupted, _parts
 from burnish.resources import files
 from service.controller import garbage
-from service.files.tables import FileRow
 from service.queue.rq import RqJobQueue
+from service.tables.files import FileRow
+from service.tables.uploads import UploadRow
 from service.uploads import service
-from service.uploads.tables import UploadRow
 from tests.fixtures.service import GOOD_JSONL, RunningApi
 
 QUEUE = RqJobQueue("unix:///nowhere")

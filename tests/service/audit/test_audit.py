@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from service.api.app import openapi_document
 from service.audit.actions import ACTIONS, CHANGES_NOTHING
-from service.audit.tables import AuditRow
-from service.files.tables import FileRow
+from service.tables.audit import AuditRow
+from service.tables.files import FileRow
 from tests.fixtures.databases import BOTH, api_on, client_with, key_of, project_of
 from tests.fixtures.service import RunningApi, upload
 

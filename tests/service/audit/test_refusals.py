@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import select
 
 from service.audit.refusals import RefusalLog
-from service.audit.tables import AuditRow, join_count, split_count
 from service.context import Context
 from service.kit.call import ApiCall
 from service.kit.errors import Unavailable
+from service.tables.audit import AuditRow, join_count, split_count
 from tests.fixtures.service import make_context
 
 

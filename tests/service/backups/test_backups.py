@@ -21,11 +21,11 @@ from service.backups.errors import BackupCorrupt, BackupRefused
 from service.backups.make import make_backup
 from service.backups.restore import restore_backup
 from service.context import Context, open_context
-from service.files.tables import FileRow
 from service.keys.service import authenticate_header, create_key
 from service.kit import ids
 from service.kit.settings import Settings
 from service.storage import Storage, open_storage
+from service.tables.files import FileRow
 from tests.fixtures.service import make_context
 
 

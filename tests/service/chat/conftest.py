@@ -23,12 +23,11 @@ from service.engine.backend import Backend
 from service.engine.local import LocalEngine
 from service.engine.speaker import Speaker
 from service.engine.weights import EngineWeights
-from service.jobs import references
-from service.jobs.states import JobState
-from service.jobs.tables import JobCheckpointRow, JobRow
-from service.keys.tables import ProjectRow
+from service.jobs.model_names import compose_model_name
 from service.kit import ids
-from service.models.tables import FineTunedModelRow
+from service.tables.jobs import JobCheckpointRow, JobRow, JobState
+from service.tables.keys import ProjectRow
+from service.tables.models import FineTunedModelRow
 from tests.fixtures.adapters import make_adapter
 from tests.fixtures.preloaded import start_preloaded
 from tests.fixtures.processes import free_port
@@ -72,10 +71,12 @@ class ChatWorld:
                 "seed": 1,
                 "suffix": f"客服{seed}" if columns.pop("chinese", False) else f"s{seed}",
             }
-            job = JobRow(id=job_id, project_id=project.id, state=state, **(given | columns))
+            values = given | columns
+            organization = self.context.settings.organization
+            name = compose_model_name(values["base"], organization=organization, suffix=values["suffix"], job_id=job_id)
+            job = JobRow(id=job_id, model_name=name, project_id=project.id, state=state, **values)
             session.add(job)
             session.flush()
-            name = references.model_name(job, self.context.settings.organization)
             if step is not None:
                 session.add(
                     JobCheckpointRow(
@@ -88,7 +89,6 @@ class ChatWorld:
                     )
                 )
                 return job_id, f"{name}:ckpt-step-{step}"
-            job.fine_tuned_model = name
             kind = "reward" if job.method["type"] == "reward" else "adapter"
             model = FineTunedModelRow(
                 id=name,

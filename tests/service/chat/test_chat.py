@@ -10,7 +10,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from service.jobs.states import JobState
+from service.tables.jobs import JobState
 from tests.fixtures.processes import wait_until
 from tests.service.chat.conftest import ChatWorld
 
@@ -180,7 +180,7 @@ def test_another_projects_model_is_unknown_until_it_is_shared(world: ChatWorld, 
     with world.context.db.read() as session:
         from sqlalchemy import select
 
-        from service.keys.tables import ProjectRow
+        from service.tables.keys import ProjectRow
 
         neighbour_id = session.scalars(select(ProjectRow.id).where(ProjectRow.name == "neighbour")).one()
     shared = client.post(f"/fine_tuning/checkpoints/{name}/permissions", json={"project_ids": [neighbour_id]})

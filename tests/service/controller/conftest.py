@@ -10,17 +10,16 @@ from typing import Any
 import pytest
 
 from service.context import Context, open_context
-from service.files.tables import FileRow
 from service.jobs import repository
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
-from service.keys.tables import ProjectRow
 from service.kit import ids
 from service.kit.db import Base
 from service.kit.settings import Settings
 from service.migrations.tables import TABLES
 from service.queue.memory import MemoryJobQueue
-from service.webhooks.tables import WebhookAttemptRow
+from service.tables.files import FileRow
+from service.tables.jobs import JobRow, JobState
+from service.tables.keys import ProjectRow
+from service.tables.webhooks import WebhookAttemptRow
 
 assert TABLES
 assert WebhookAttemptRow
@@ -99,6 +98,7 @@ def make_job(context: Context) -> MakeJob:
             session.add(
                 JobRow(
                     id=job_id,
+                    model_name=columns.pop("model_name", f"ft:tiny:burnish::{job_id[-8:]}"),
                     project_id="proj_test",
                     state=state,
                     model="smollm2-135m-instruct",

@@ -7,12 +7,12 @@ import pytest
 from service.context import Context
 from service.controller.dispatch import dispatch_jobs, refill_queue
 from service.jobs import lifecycle
-from service.jobs.states import JobState
 from service.kit import ids, outbox
 from service.queue.base import QueueUnavailable
 from service.queue.embedded import EmbeddedValkey
 from service.queue.memory import MemoryJobQueue
 from service.queue.rq import RqJobQueue, connect_redis
+from service.tables.jobs import JobState
 from tests.fixtures.valkey import run_valkey
 from tests.service.controller.conftest import MakeJob
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from service.context import Context
 from service.controller.fitting import report_unfit_jobs
 from service.jobs import repository
-from service.jobs.states import JobState
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobState
 from service.workers import repository as workers
 from service.workers.capacity import Capacity
 from tests.service.controller.conftest import MakeJob

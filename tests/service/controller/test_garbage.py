@@ -10,16 +10,15 @@ from sqlalchemy import select, update
 from service.context import Context
 from service.controller import garbage
 from service.controller.garbage import AttemptSweeper, delete_blobs, delete_expired_files, remove_abandoned
-from service.files.tables import FileRow
 from service.jobs import results_repository
 from service.jobs.lifecycle import PublishedFile, complete_job
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit import outbox
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
 from service.queue.memory import MemoryJobQueue
 from service.storage.errors import StorageUnavailable
+from service.tables.files import FileRow
+from service.tables.jobs import JobRow, JobState
 from tests.service.controller.conftest import MakeFile, MakeJob
 
 ReadJob = Callable[[str], JobRow]
@@ -55,7 +54,6 @@ def publish(context: Context, job: JobRow) -> None:
             blob_prefix=f"{home}/adapter",
             result_csv=csv,
             artifacts=[adapter],
-            organization="burnish",
         )
 
 

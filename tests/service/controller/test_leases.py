@@ -8,10 +8,9 @@ from service.context import Context
 from service.controller import leases
 from service.controller.leases import end_expired_leases
 from service.jobs import lifecycle, repository
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit import outbox
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobRow, JobState
 from tests.service.controller.conftest import MakeJob
 
 ReadJob = Callable[[str], JobRow]

@@ -12,10 +12,10 @@ from service import migrations
 from service.context import Context, open_context
 from service.controller.main import steps_of
 from service.jobs import repository
-from service.jobs.states import JobState
-from service.keys.tables import ProjectRow
 from service.kit.settings import Settings
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobState
+from service.tables.keys import ProjectRow
 from tests.fixtures.processes import clean_environment, wait_until
 from tests.service.controller.conftest import GOOD_ROW
 from tests.service.webhooks.conftest import SECRET
@@ -48,8 +48,8 @@ def test_every_step_runs_on_an_empty_database(context: Context, queue: MemoryJob
 
 @pytest.mark.integration
 def test_it_moves_jobs_on_while_the_queue_is_away_and_ends_by_sigterm(tmp_path: Path) -> None:
-    from service.files.tables import FileRow
-    from service.jobs.tables import JobRow
+    from service.tables.files import FileRow
+    from service.tables.jobs import JobRow
 
     context = prepare(tmp_path)
     blob = context.storage.put("files/file-a", [GOOD_ROW.encode()])
@@ -57,7 +57,7 @@ def test_it_moves_jobs_on_while_the_queue_is_away_and_ends_by_sigterm(tmp_path: 
         facts = {"filename": "训练.jsonl", "purpose": "fine-tune", "bytes": blob.bytes, "sha256": blob.sha256}
         session.add(FileRow(id="file-a", project_id="proj_test", blob_key=blob.key, **facts))
         base = "smollm2-135m-instruct"
-        job = {"model": base, "base": base, "method": {"type": "supervised"}, "seed": 1}
+        job = {"model": base, "base": base, "model_name": "ft:a", "method": {"type": "supervised"}, "seed": 1}
         session.add(JobRow(id="ftjob-a", project_id="proj_test", state="validating", training_file="file-a", **job))
     controller = start(BURNISH_DATA=str(tmp_path), BURNISH_REDIS_URL="redis://:secret-word@127.0.0.1:1/0")
 

@@ -13,17 +13,16 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.controller.measure import set_gauges
 from service.jobs import lifecycle
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
-from service.keys.tables import ProjectRow
 from service.kit import ids, metrics, outbox
 from service.kit.db import db_now
 from service.kit.outbox import Topic
 from service.limits.service import LimitHold
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobRow, JobState
+from service.tables.keys import ProjectRow
+from service.tables.workers import WorkerRow
 from service.workers import repository as workers
 from service.workers.capacity import Capacity
-from service.workers.tables import WorkerRow
 from tests.fixtures.postgres import new_database
 from tests.fixtures.service import make_context
 
@@ -43,7 +42,8 @@ def either(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Context]
 
 def add(session: Session, state: JobState, **columns: Any) -> JobRow:
     given = {"model": "tiny", "base": "tiny", "method": {"type": "supervised"}, "training_file": "file-a", "seed": 1}
-    job = JobRow(id=ids.new_id(ids.JOB), project_id="proj_test", state=state, **given, **columns)
+    job_id = ids.new_id(ids.JOB)
+    job = JobRow(id=job_id, model_name=f"ft:{job_id}", project_id="proj_test", state=state, **given, **columns)
     session.add(job)
     session.flush()
     return job

@@ -14,8 +14,8 @@ from service.context import Context
 from service.controller.validation import validate_jobs
 from service.files import content
 from service.files.process import reader_environment
-from service.jobs.states import JobState
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobState
 from tests.clients.datasets.test_packing import BROKEN
 from tests.clients.datasets.test_quick import GOOD_ROWS
 from tests.fixtures.packed import PACKINGS, parquet, parquet_bomb

@@ -12,16 +12,15 @@ from service.context import Context
 from service.controller import queries
 from service.controller.garbage import delete_blobs
 from service.controller.retention import Retention
-from service.files.tables import FileRow
 from service.jobs import repository, results_repository
 from service.jobs.lifecycle import PublishedFile, complete_job
 from service.jobs.retention import best_of
-from service.jobs.states import JobState
-from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobRow
 from service.kit.db import db_now
 from service.models import repository as models
-from service.models.tables import CheckpointPermissionRow, FineTunedModelRow
 from service.queue.memory import MemoryJobQueue
+from service.tables.files import FileRow
+from service.tables.jobs import JobArtifactRow, JobCheckpointRow, JobRow, JobState
+from service.tables.models import CheckpointPermissionRow, FineTunedModelRow
 from tests.service.controller.conftest import MakeJob
 
 ReadJob = Callable[[str], JobRow]
@@ -67,7 +66,6 @@ def publish(context: Context, job: JobRow) -> str:
             blob_prefix=f"{home}/adapter",
             result_csv=csv,
             artifacts=[archive, report],
-            organization="burnish",
         )
 
 
@@ -80,7 +78,7 @@ def expire_results(context: Context) -> None:
 def test_expired_checkpoints_go_with_bytes_and_permissions(
     context: Context, queue: MemoryJobQueue, make_job: MakeJob
 ) -> None:
-    job_id = make_job(state=JobState.SUCCEEDED, fine_tuned_model="ft:m:o::x")
+    job_id = make_job(state=JobState.SUCCEEDED, model_name="ft:m:o::x")
     checkpoints(context, job_id, 1, 2)
     with context.db.write() as session:
         models.share_model(session, job_id, "ft:m:o::x:ckpt-step-1", "proj_test")
@@ -129,7 +127,7 @@ def test_a_checkpoint_that_an_unfinished_job_goes_on_from_waits_for_it(
 def test_a_checkpoint_that_is_another_models_base_stays(
     context: Context, queue: MemoryJobQueue, make_job: MakeJob
 ) -> None:
-    parent = make_job(state=JobState.SUCCEEDED, fine_tuned_model="ft:m:o::x")
+    parent = make_job(state=JobState.SUCCEEDED, model_name="ft:m:o::x")
     checkpoints(context, parent, 1, 2)
     child = make_job(state=JobState.SUCCEEDED)
     with context.db.write() as session:

@@ -13,11 +13,10 @@ from service.files import service as file_service
 from service.files.checking import Needed
 from service.jobs import lifecycle, repository
 from service.jobs.datasets import DatasetChecks
-from service.jobs.states import JobState
-from service.jobs.tables import JobEventRow, JobRow
 from service.kit import outbox
 from service.queue.memory import MemoryJobQueue
 from service.storage.errors import StorageUnavailable
+from service.tables.jobs import JobEventRow, JobRow, JobState
 from tests.service.controller.conftest import GOOD_ROW, MakeFile, MakeJob
 
 ReadJob = Callable[[str], JobRow]
@@ -176,7 +175,7 @@ def test_a_file_deleted_meanwhile_fails_the_job_with_a_sentence(
 def test_a_file_of_another_project_is_not_read(
     context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob
 ) -> None:
-    from service.keys.tables import ProjectRow
+    from service.tables.keys import ProjectRow
 
     with context.db.write() as session:
         session.add(ProjectRow(id="proj_other", name="other"))

@@ -18,13 +18,12 @@ from service.context import Context
 from service.controller import validation
 from service.controller.validation import Validation, validate_jobs
 from service.files import checking
-from service.files.tables import FileRow
 from service.jobs import lifecycle, repository
 from service.jobs.datasets import DatasetChecks
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
-from service.keys.tables import ProjectRow
 from service.queue.memory import MemoryJobQueue
+from service.tables.files import FileRow
+from service.tables.jobs import JobRow, JobState
+from service.tables.keys import ProjectRow
 from tests.fixtures.packed import parquet, zstd
 from tests.service.controller.conftest import GOOD_ROW, MakeFile, MakeJob
 

@@ -8,9 +8,8 @@ from service.controller.validation import validate_jobs
 from service.controller.waiting import release_waiting
 from service.jobs import lifecycle, repository
 from service.jobs.lifecycle import JobFailureReason
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobRow, JobState
 from tests.service.controller.conftest import MakeFile, MakeJob
 
 JobOf = Callable[[str], JobRow]

@@ -25,7 +25,7 @@ from service.context import Context
 from service.engine.backend import Backend
 from service.engine.inference import InferenceServer
 from service.engine.weights import EngineWeights
-from service.models.tables import FineTunedModelRow
+from service.tables.models import FineTunedModelRow
 from tests.service.chat.conftest import ChatWorld, running_chat
 from trainer.contract.rows import Message
 

@@ -20,8 +20,8 @@ from service.kit.db import Base
 from service.kit.outbox import OutboxRow
 from service.queue.embedded import EmbeddedValkey
 from service.queue.rq import RqJobQueue, connect_redis
+from service.tables.webhooks import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
 from service.webhooks.fan_out import hand_out
-from service.webhooks.tables import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
 from tests.fixtures.databases import BOTH, api_on, client_with, project_of
 from tests.fixtures.service import GOOD_JSONL, RunningApi, upload
 from tests.fixtures.valkey import run_valkey

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import insert
 
 from service.exports import lifecycle, repository, service
-from service.exports.tables import ExportStatus, ModelExportRow
-from service.jobs.states import JobState
 from service.kit.fair_turns import TurnsExhausted
+from service.tables.exports import ExportStatus, ModelExportRow
+from service.tables.jobs import JobState
 from tests.fixtures.turns import TurnsWorld, queue
 
 __all__ = ["queue"]

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 
 from service.jobs import lifecycle
 from service.jobs.lifecycle import JobFailureReason
-from service.jobs.tables import JobRow
 from service.kit import metrics
+from service.tables.jobs import JobRow
 from tests.service.worker.world import World
 
 

@@ -10,11 +10,10 @@ from service.context import Context
 from service.jobs import lifecycle, repository
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobFailureReason, PublishedFile
-from service.jobs.states import JobState
-from service.jobs.tables import JobArtifactRow, JobRow
 from service.keys.service import create_key
 from service.kit import ids, outbox
 from service.kit.outbox import OutboxRow
+from service.tables.jobs import JobArtifactRow, JobRow, JobState
 from tests.fixtures.service import make_context
 
 FILE = PublishedFile("report.json", "report.json", "application/json", "jobs/x/report.json", 2, "0" * 64)
@@ -37,6 +36,7 @@ def job_id(context: Context) -> str:
             state=JobState.VALIDATING,
             model="tiny",
             base="tiny",
+            model_name="ft:tiny:burnish:客服:x",
             method={"type": "supervised", "supervised": {"hyperparameters": {}}},
             training_file="file-x",
             seed=1,
@@ -72,7 +72,6 @@ def succeed(context: Context, job: JobRow, token: int) -> str:
             blob_prefix="jobs/x",
             result_csv=FILE,
             artifacts=[FILE],
-            organization="burnish",
         )
 
 
@@ -102,7 +101,7 @@ def test_a_stale_token_writes_nothing(context: Context, job_id: str) -> None:
         assert not repository.renew_lease(session, job_id, 1, lease_seconds=60)
         assert session.scalars(select(JobArtifactRow)).all() == []
     assert state_of(context, job_id) == JobState.RUNNING
-    assert succeed(context, second, 2) == f"ft:tiny:burnish::{job_id[-8:]}"
+    assert succeed(context, second, 2) == "ft:tiny:burnish:客服:x"
     assert state_of(context, job_id) == JobState.SUCCEEDED
 
 

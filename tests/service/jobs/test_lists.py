@@ -15,10 +15,10 @@ from service.context import open_context
 from service.files import repository as files
 from service.jobs import repository as jobs
 from service.keys.service import create_key
-from service.keys.tables import ProjectRow
 from service.kit.db import Database
 from service.kit.settings import Settings
 from service.migrations import upgrade_schema
+from service.tables.keys import ProjectRow
 from tests.fixtures.many import RARE, metadata_of, seed_lists
 from tests.fixtures.postgres import new_database
 from tests.fixtures.service import run_api, write_catalog

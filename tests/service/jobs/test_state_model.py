@@ -32,13 +32,12 @@ from service.controller.waiting import release_waiting
 from service.jobs import claims, lifecycle, repository, results_repository
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobFailureReason, PublishedFile
-from service.jobs.states import JobState
-from service.jobs.tables import JobArtifactRow, JobRow
 from service.keys.service import create_key
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
-from service.models.tables import FineTunedModelRow
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobArtifactRow, JobRow, JobState
+from service.tables.models import FineTunedModelRow
 from service.workers.capacity import Capacity
 from tests.fixtures.service import GOOD_JSONL, make_context
 
@@ -237,7 +236,6 @@ class Jobs(RuleBasedStateMachine):
             blob_prefix=f"jobs/{job.id}/attempt-{token}",
             result_csv=FILE,
             artifacts=[FILE],
-            organization="burnish",
         )
 
     # What must hold

@@ -5,7 +5,8 @@ from typing import get_args
 import pytest
 
 from service.jobs.schemas import JobObject
-from service.jobs.states import TERMINAL, TRANSITIONS, WIRE_STATUS, JobState, sources_of
+from service.jobs.states import TERMINAL, TRANSITIONS, WIRE_STATUS, sources_of
+from service.tables.jobs import JobState
 
 
 def test_every_state_has_its_place() -> None:

@@ -17,15 +17,14 @@ from sqlalchemy import update
 from service.context import Context
 from service.jobs import lifecycle, repository, stream
 from service.jobs.lifecycle import JobFailureReason
-from service.jobs.states import JobState
 from service.jobs.stream import EventStreams
-from service.jobs.tables import JobRow
 from service.keys import repository as keys
 from service.keys.service import Principal, create_key
-from service.keys.tables import ApiKeyRow
 from service.kit import ids
 from service.kit.db import db_now
 from service.kit.errors import Unavailable
+from service.tables.jobs import JobRow, JobState
+from service.tables.keys import ApiKeyRow
 from tests.fixtures.databases import BOTH, api_on, client_with, key_of, project_of
 from tests.fixtures.processes import wait_until
 from tests.fixtures.service import RunningApi, make_context
@@ -45,6 +44,7 @@ def add_job(context: Context, project_id: str, events: int = 0) -> str:
             state=JobState.QUEUED,
             model="tiny",
             base="tiny",
+            model_name=f"ft:tiny:burnish::{job_id[-8:]}",
             method=method,
             training_file="file-x",
             seed=1,

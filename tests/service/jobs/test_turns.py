@@ -11,10 +11,9 @@ from sqlalchemy import event, func, select, update
 
 from service.jobs import turn_repository
 from service.jobs.queueing import QueueSnapshot
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.limits import service as limits
 from service.limits.schemas import LimitsUpdate
+from service.tables.jobs import JobRow, JobState
 from service.workers.capacity import Capacity
 from tests.fixtures.turns import PROJECTS, TurnsWorld, queue
 

@@ -9,9 +9,9 @@ from sqlalchemy import update
 from service.context import Context
 from service.keys import repository
 from service.keys.service import authenticate_header, create_key
-from service.keys.tables import ApiKeyRow
 from service.kit.db import db_now
 from service.kit.errors import Unauthenticated
+from service.tables.keys import ApiKeyRow
 from tests.fixtures.service import make_context
 
 

@@ -13,15 +13,15 @@ from sqlalchemy import update
 
 from service.controller.dispatch import dispatch_jobs, refill_queue
 from service.controller.holding import hold_jobs
-from service.files.tables import FileRow
 from service.jobs import lifecycle, results_repository
-from service.jobs.tables import JobRow
 from service.kit.db import db_now
 from service.limits import repository as limits
-from service.limits.tables import TrainingSpanRow
 from service.limits.values import QuotaLimits
 from service.queue.memory import MemoryJobQueue
 from service.storage.base import BlobStat
+from service.tables.files import FileRow
+from service.tables.jobs import JobRow
+from service.tables.limits import TrainingSpanRow
 from tests.fixtures.databases import client_with, project_of
 from tests.fixtures.service import GOOD_JSONL, RunningApi, upload
 from tests.service.limits.conftest import SetLimits

@@ -14,13 +14,13 @@ import openai
 import pytest
 from sqlalchemy import func, select
 
-from service.audit.tables import AuditRow
 from service.keys.service import Principal
 from service.limits.errors import RateLimited
 from service.limits.rates import RateBook, format_duration, settle_tokens, take_tokens
 from service.queue.embedded import EmbeddedValkey
 from service.queue.rates import RedisRates
 from service.queue.rq import connect_redis
+from service.tables.audit import AuditRow
 from tests.fixtures.databases import client_with, project_of
 from tests.fixtures.service import RunningApi, make_context, run_api, upload
 from tests.fixtures.valkey import run_valkey

@@ -9,11 +9,11 @@ import pytest
 
 from service.controller.holding import hold_jobs
 from service.jobs import lifecycle
-from service.jobs.states import JobState
 from service.limits import repository, service
 from service.limits.schemas import LimitsUpdate
 from service.limits.values import QuotaLimits
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobState
 from tests.service.worker.world import PROJECT, World
 
 pytestmark = pytest.mark.integration

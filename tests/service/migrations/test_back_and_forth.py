@@ -17,13 +17,12 @@ from service.__main__ import cli
 from service.context import open_context
 from service.controller.leases import end_expired_leases
 from service.jobs import lifecycle, repository
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit.db import Database
 from service.kit.settings import Settings
 from service.migrations import MigrationRefused
-from service.models.tables import CheckpointPermissionRow
 from service.queue.memory import MemoryJobQueue
+from service.tables.jobs import JobRow, JobState
+from service.tables.models import CheckpointPermissionRow
 from tests.fixtures.databases import BOTH
 from tests.fixtures.postgres import new_database
 
@@ -171,6 +170,80 @@ def test_other_projects_ids_leave_the_lineages_and_blocked_weights_stay(settings
         with database.write() as session:
             session.execute(update(table).values(adapter_download="allowed"))
     migrations.move_schema(settings, EARLIER)
+
+
+def names_of_models(database: Database, column: str) -> dict[str, str | None]:
+    with database.read() as session:
+        rows = session.execute(text(f"SELECT id, {column} FROM jobs ORDER BY id"))
+        return {job_id.removeprefix("ftjob-"): name for job_id, name in rows}
+
+
+def test_every_job_gets_the_name_that_it_answered_by(settings: Settings, database: Database) -> None:
+    """What was published keeps its name; the others are named by the setting, as the release before named them."""
+    migrations.upgrade_schema(settings, "0018")
+    made = "ft:tiny:formerly:客服:ucceeded"
+    with database.write() as session:
+        session.execute(text("UPDATE jobs SET fine_tuned_model = :name WHERE state = 'succeeded'"), {"name": made})
+        session.execute(text("UPDATE jobs SET suffix = '客服' WHERE id = 'ftjob-queued'"))
+        session.execute(text("UPDATE jobs SET base = 'ft:root:formerly::abc:ckpt-step-3' WHERE id = 'ftjob-running'"))
+        session.execute(
+            text(
+                "INSERT INTO previews (id, project_id, created_at, job, rows_shown) "
+                "VALUES ('preview-a', 'proj_a', 0, '{}', 1)"
+            )
+        )
+    named = settings.model_copy(update={"organization": "acme"})
+    migrations.upgrade_schema(named)
+    names = {
+        "queued": "ft:tiny:acme:客服:b-queued",
+        "running": "ft:root:acme::-running",
+        "succeeded": made,
+        "validating": "ft:tiny:acme::lidating",
+    }
+    assert names_of_models(database, "model_name") == names
+    with database.read() as session:
+        assert {job.fine_tuned_model for job in session.scalars(select(JobRow))} == {made, None}
+        assert session.scalar(text("SELECT count(*) FROM previews")) == 0
+
+    migrations.move_schema(named, "0018")
+    assert names_of_models(database, "fine_tuned_model") == {**dict.fromkeys(names), "succeeded": made}
+    migrations.upgrade_schema(named)
+    assert names_of_models(database, "model_name") == names
+
+
+def test_more_jobs_than_one_batch_are_all_named(settings: Settings, database: Database) -> None:
+    migrations.upgrade_schema(settings, "0018")
+    with database.write() as session:
+        copied = (
+            "INSERT INTO jobs (id, project_id, created_at, model, base, lineage, method, training_file, seed, state, "
+            "lease_token, failures, preemptions, pause_requested) SELECT :id, project_id, created_at, model, base, "
+            "lineage, method, training_file, seed, state, lease_token, failures, preemptions, pause_requested "
+            "FROM jobs WHERE id = 'ftjob-queued'"
+        )
+        session.execute(text(copied), [{"id": f"ftjob-{number:08}"} for number in range(1001)])
+    migrations.upgrade_schema(settings)
+    names = names_of_models(database, "model_name")
+    assert len(set(names.values())) == len(names) == 1001 + len(_STATES)
+    assert names["00001000"] == "ft:tiny:burnish::00001000"
+
+
+def index_in_line(database: Database) -> str:
+    query = "SELECT sql FROM sqlite_master WHERE name = 'ix_jobs_in_line'"
+    if database.engine.dialect.name == "postgresql":
+        query = "SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_jobs_in_line'"
+    with database.read() as session:
+        return str(session.scalar(text(query)))
+
+
+def test_the_index_of_jobs_in_line_keeps_its_order_and_condition(settings: Settings, database: Database) -> None:
+    """SQLite makes the table of jobs anew to change a column, and does not see DESC in an index."""
+    migrations.upgrade_schema(settings, "0018")
+    before = index_in_line(database)
+    assert "priority DESC" in before
+    migrations.upgrade_schema(settings)
+    assert index_in_line(database) == before
+    migrations.move_schema(settings, "0018")
+    assert index_in_line(database) == before
 
 
 def test_what_an_earlier_schema_cannot_hold_is_refused_and_nothing_changes(

@@ -9,17 +9,17 @@ from sqlalchemy import inspect, select, text
 
 from service import migrations
 from service.files import service as files
-from service.files.tables import FileContentRow, FileRow
 from service.jobs import repository as jobs
-from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobEventRow, JobRow
 from service.kit.db import Database
 from service.kit.errors import Unavailable
 from service.kit.outbox import OutboxRow
 from service.kit.settings import Settings, SettingsError
-from service.limits.tables import TrainingSpanRow
 from service.migrations.tables import TABLES
-from service.models.tables import FineTunedModelRow
-from service.webhooks.tables import WebhookAttemptRow
+from service.tables.files import FileContentRow, FileRow
+from service.tables.jobs import JobArtifactRow, JobCheckpointRow, JobEventRow, JobRow
+from service.tables.limits import TrainingSpanRow
+from service.tables.models import FineTunedModelRow
+from service.tables.webhooks import WebhookAttemptRow
 from tests.fixtures.postgres import new_database
 
 

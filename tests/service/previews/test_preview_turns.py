@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import insert
 
 from service.previews import repository
-from service.previews.tables import PreviewRow
+from service.tables.previews import PreviewRow
 from tests.fixtures.turns import TurnsWorld, queue
 
 __all__ = ["queue"]

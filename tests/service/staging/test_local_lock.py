@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.states import JobState
 from service.staging.bases import prepared_base
 from service.staging.errors import WorkerStopping
 from service.staging.hold import UnleasedHold
 from service.staging.local_lock import only_one
+from service.tables.jobs import JobState
 from tests.fixtures.processes import wait_until
 from tests.service.worker.world import PROJECT, World
 

@@ -13,12 +13,12 @@ from sqlalchemy import text, update
 from service.context import Context
 from service.kit.db import db_now
 from service.kit.errors import Conflict
+from service.tables.webhooks import WebhookAttemptRow, WebhookEventRow
 from service.webhooks import repository, service
 from service.webhooks.lanes import DeliveryPace
 from service.webhooks.message import EVENT_TYPES
 from service.webhooks.schedule import DISABLE_AFTER, KEEP_OLD_SECRET
 from service.webhooks.sender import WebhookSender
-from service.webhooks.tables import WebhookAttemptRow, WebhookEventRow
 from service.webhooks.target import DeliveryTarget
 from service.webhooks.vault import Vault
 from tests.service.webhooks.conftest import SECRET, Answer, Receiver

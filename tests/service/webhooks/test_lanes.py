@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import select, update
 
 from service.context import Context
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.keys.service import Principal
-from service.keys.tables import ProjectRow
 from service.kit import outbox
 from service.kit.db import db_now
 from service.kit.networks import AllowedNetworks
 from service.kit.outbox import OutboxRow, Topic
+from service.tables.jobs import JobRow, JobState
+from service.tables.keys import ProjectRow
+from service.tables.webhooks import WebhookEventRow
 from service.webhooks import repository
 from service.webhooks.fan_out import CONFIGURED_LANE, hand_out, send_to
 from service.webhooks.guard import WebhookGuard
@@ -25,7 +25,6 @@ from service.webhooks.lanes import DeliveryLane, DeliveryPace, DeliveryTurns, du
 from service.webhooks.resolver import NameResolver
 from service.webhooks.sender import WebhookSender
 from service.webhooks.service import NewEndpoint
-from service.webhooks.tables import WebhookEventRow
 from service.webhooks.target import DeliveryTarget
 from tests.service.controller.conftest import MakeJob
 from tests.service.webhooks.conftest import Receiver

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import update
 
 from service.context import Context
+from service.tables.webhooks import WebhookEventRow
 from service.webhooks.errors import EndpointNotFound, EventNotFound
 from service.webhooks.message import EVENT_TYPES
-from service.webhooks.tables import WebhookEventRow
 from tests.service.webhooks.conftest import Answer, Receiver
 from tests.service.webhooks.world import (
     CANCELLED,

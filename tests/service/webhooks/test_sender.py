@@ -15,16 +15,16 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from service.context import Context
 from service.controller.webhooks import WebhookStep
-from service.jobs.states import JobState
 from service.kit import ids, outbox
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow, Topic
+from service.tables.jobs import JobState
+from service.tables.webhooks import WebhookAttemptRow
 from service.webhooks import repository
 from service.webhooks.fan_out import hand_out
 from service.webhooks.lanes import DeliveryPace
 from service.webhooks.schedule import RETRY_DELAYS
 from service.webhooks.sender import WebhookSender
-from service.webhooks.tables import WebhookAttemptRow
 from service.webhooks.target import DeliveryTarget
 from tests.service.controller.conftest import MakeJob
 from tests.service.webhooks.conftest import SECRET, Answer, Receiver

@@ -14,20 +14,19 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from service.context import Context, open_context
 from service.jobs import lifecycle
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.keys.service import Principal
-from service.keys.tables import ProjectRow
 from service.kit.db import db_now
 from service.kit.outbox import OutboxRow
 from service.kit.settings import Settings
+from service.tables.jobs import JobRow, JobState
+from service.tables.keys import ProjectRow
+from service.tables.webhooks import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
 from service.webhooks import repository, service
 from service.webhooks.lanes import DeliveryPace
 from service.webhooks.message import EVENT_TYPES
 from service.webhooks.schemas import EndpointCreate, EndpointUpdate, Replay
 from service.webhooks.sender import WebhookSender
 from service.webhooks.service import NewEndpoint
-from service.webhooks.tables import WebhookAttemptRow, WebhookEndpointRow, WebhookEventRow
 from service.webhooks.target import DeliveryTarget
 from service.webhooks.vault import Vault
 from tests.fixtures.postgres import new_database

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from service.jobs import lifecycle
-from service.jobs.states import JobState
 from service.staging import child
+from service.tables.jobs import JobState
 from service.worker.run import WorkerRuntime, run_job
 from tests.service.worker.world import World, eventually
 

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
-from service.keys.tables import ProjectRow
 from service.models import repository as models
-from service.models.tables import FineTunedModelRow
+from service.tables.jobs import JobRow, JobState
+from service.tables.keys import ProjectRow
+from service.tables.models import FineTunedModelRow
 from service.worker import run as worker_run
 from tests.service.worker.world import World
 from trainer.contract.job import JobSpec

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from service.jobs import lifecycle, results_repository
-from service.jobs.states import JobState
 from service.staging.hold import UnleasedHold
 from service.storage import Storage
 from service.storage.errors import StorageUnavailable
+from service.tables.jobs import JobState
 from service.worker.run import WorkerRuntime, run_job
 from service.worker.stage import _fetch_checkpoint
 from tests.service.worker.world import World, eventually

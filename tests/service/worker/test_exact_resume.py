@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from service.jobs.states import JobState
+from service.tables.jobs import JobState
 from service.worker.run import WorkerRuntime, run_job
 from tests.fixtures import scale
 from tests.fixtures.preloaded import Command, start_preloaded

@@ -14,11 +14,11 @@ from sqlalchemy import select
 
 from burnish._download import extract_archive
 from service.exports import lifecycle, repository
-from service.exports.tables import AS_STORED, ModelExportRow
 from service.kit import ids
 from service.kit.outbox import Topic
-from service.models.tables import FineTunedModelRow
 from service.storage.errors import StorageUnavailable
+from service.tables.exports import AS_STORED, ModelExportRow
+from service.tables.models import FineTunedModelRow
 from service.worker.exporter import Exporter
 from tests.fixtures.preloaded import preloaded_commands, start_preloaded
 from tests.service.worker.world import HERE, PROJECT, World, eventually, prepare_command

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.jobs.states import JobState
+from service.tables.jobs import JobState
 from service.worker import run
 from tests.fixtures.packed import PACKINGS, zstd, zstd_bomb
 from tests.service.worker.world import World

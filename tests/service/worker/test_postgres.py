@@ -16,17 +16,16 @@ from service.controller.exports import end_expired_leases, remove_superfluous
 from service.controller.leases import end_expired_leases as end_expired_leases_of_jobs
 from service.controller.retention import Retention
 from service.exports import lifecycle as exports
-from service.exports.tables import ModelExportRow
 from service.jobs import claims, lifecycle, repository, turn_repository
-from service.jobs.states import JobState
-from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobRow
 from service.keys.idempotency import Idempotency
 from service.kit import db
 from service.kit.db import Base, db_now
 from service.kit.errors import Unavailable
 from service.previews import repository as previews
-from service.previews.tables import PreviewRow
 from service.queue.memory import MemoryJobQueue
+from service.tables.exports import ModelExportRow
+from service.tables.jobs import JobArtifactRow, JobCheckpointRow, JobRow, JobState
+from service.tables.previews import PreviewRow
 from service.worker.messages import without_nul
 from service.workers.capacity import Capacity
 from tests.fixtures.postgres import PostgresServer, run_postgres

@@ -16,10 +16,11 @@ import pytest
 from redis import Redis
 from rq.job import Job as RqJob
 
-from service.jobs.states import TERMINAL, JobState
+from service.jobs.states import TERMINAL
 from service.kit import ids
 from service.queue.embedded import EmbeddedValkey
 from service.queue.rq import FUNCTION, QUEUE_NAME, RqJobQueue
+from service.tables.jobs import JobState
 from tests.fixtures.valkey import run_valkey
 from tests.service.worker.world import World, eventually
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from service.context import open_context
-from service.jobs.states import JobState
 from service.kit.settings import Settings
+from service.tables.jobs import JobState
 from service.worker.run import WorkerRuntime, run_job
 from tests.fixtures.preloaded import preloaded_commands
 from tests.service.worker.world import World

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from service.jobs import lifecycle
-from service.jobs.states import JobState
+from service.tables.jobs import JobState
 from service.worker import reporting
 from service.worker.reporting import report_metrics as reports
 from tests.fixtures.processes import free_port

@@ -16,12 +16,11 @@ from sqlalchemy import update
 
 from service.jobs import lifecycle, repository, results_repository
 from service.jobs.queueing import explain_jobs
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit import outbox
 from service.kit.db import db_now
 from service.kit.errors import Unavailable
 from service.kit.outbox import Topic
+from service.tables.jobs import JobRow, JobState
 from service.worker import publish
 from service.worker.run import run_job
 from tests.service.worker.scripted_trainer import WARNING

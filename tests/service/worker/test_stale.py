@@ -11,17 +11,17 @@ import pytest
 from sqlalchemy import select, update
 
 from service.exports import lifecycle as exports
-from service.exports.tables import ModelExportRow
-from service.files.tables import FileRow
 from service.jobs import lifecycle, repository
 from service.jobs.errors import StaleLease
 from service.jobs.lifecycle import JobFailureReason, PublishedFile
-from service.jobs.states import TERMINAL, JobState
-from service.jobs.tables import JobArtifactRow, JobCheckpointRow, JobEventRow, JobRow
+from service.jobs.states import TERMINAL
 from service.kit.db import Base
 from service.kit.outbox import OutboxRow, Topic
-from service.models.tables import FineTunedModelRow
 from service.staging.errors import LeaseLost
+from service.tables.exports import ModelExportRow
+from service.tables.files import FileRow
+from service.tables.jobs import JobArtifactRow, JobCheckpointRow, JobEventRow, JobRow, JobState
+from service.tables.models import FineTunedModelRow
 from service.worker.checkpoints import CheckpointUploads
 from service.worker.lease import Lease
 from service.worker.publish import publish_result
@@ -86,7 +86,6 @@ def succeed(session: Any, job: JobRow, token: int) -> str:
         blob_prefix="jobs/x",
         result_csv=FILE,
         artifacts=[FILE],
-        organization="burnish",
     )
 
 

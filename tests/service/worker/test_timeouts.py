@@ -11,11 +11,10 @@ from sqlalchemy import update
 from service.controller.leases import end_expired_leases
 from service.controller.timeouts import end_overdue
 from service.jobs import lifecycle, references, repository
-from service.jobs.states import JobState
-from service.jobs.tables import JobRow
 from service.kit.db import db_now
 from service.queue.memory import MemoryJobQueue
 from service.staging.errors import JobTimedOut
+from service.tables.jobs import JobRow, JobState
 from service.worker.lease import Lease
 from tests.service.worker.world import PROJECT, World
 
@@ -44,9 +43,8 @@ def test_the_worker_ends_the_job_and_keeps_a_last_checkpoint(world: World, monke
         "message"
     ] == "The job ran for its timeout of 3600 seconds; its checkpoint at step 3 is kept."
     assert job.failures == 0
-    name = references.model_name(job, world.settings.organization)
     with world.db.read() as session:
-        start = references.find_result(session, PROJECT, f"{name}:ckpt-step-3", organization="burnish", param="model")
+        start = references.find_result(session, PROJECT, f"{job.model_name}:ckpt-step-3", param="model")
         stored = references.locate_result(session, start.job.id, start.step)
     assert stored is not None
     assert world.blobs(stored.prefix)

@@ -14,16 +14,16 @@ from typing import Any
 from sqlalchemy import case, select, update
 
 from service.context import Context, open_context
-from service.files.tables import FileRow
 from service.jobs import lifecycle, repository
-from service.jobs.states import JobState
-from service.jobs.tables import JobArtifactRow, JobEventRow, JobRow
-from service.keys.tables import ProjectRow
+from service.jobs.model_names import compose_model_name
 from service.kit import ids
 from service.kit.db import Base
 from service.kit.outbox import OutboxRow, Topic
 from service.kit.settings import Settings
 from service.migrations.tables import TABLES
+from service.tables.files import FileRow
+from service.tables.jobs import JobArtifactRow, JobEventRow, JobRow, JobState
+from service.tables.keys import ProjectRow
 from service.worker.run import WorkerRuntime, run_job
 
 HERE = Path(__file__).parent
@@ -107,7 +107,11 @@ class World:
                 "suffix": "demo",
                 "seed": 7,
             }
-            session.add(JobRow(id=job_id, project_id=PROJECT, state=JobState.VALIDATING, **(given | columns)))
+            given |= columns
+            given["model_name"] = compose_model_name(
+                given["base"], organization=self.settings.organization, suffix=given["suffix"], job_id=job_id
+            )
+            session.add(JobRow(id=job_id, project_id=PROJECT, state=JobState.VALIDATING, **given))
             session.flush()
             lifecycle.queue_up(session, job_id)
         return job_id

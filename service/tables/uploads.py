@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -9,6 +11,15 @@ from service.kit.db import Base, db_now
 
 LIFETIME = 3600.0
 """Seconds in which an upload must be completed."""
+
+
+class UploadStatus(StrEnum):
+    """Where an upload stands; all but `pending` are ends."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
 
 
 class UploadRow(Base):
@@ -22,8 +33,7 @@ class UploadRow(Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
     created_at: Mapped[float] = mapped_column(Double, default=db_now())
     expires_at: Mapped[float] = mapped_column(Double, default=db_now() + LIFETIME)
-    status: Mapped[str] = mapped_column(String(16), default="pending")
-    """`pending`, then `completed`, `cancelled` or `expired`."""
+    status: Mapped[str] = mapped_column(String(16), default=UploadStatus.PENDING)
     filename: Mapped[str] = mapped_column(String(255))
     purpose: Mapped[str] = mapped_column(String(32))
     mime_type: Mapped[str] = mapped_column(String(128))

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint, and_, literal
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.kit.db import Base, Json, db_now
-from service.models.tables import AdapterDownload
+from service.tables.models import AdapterDownload
+
+
+# `jobs.states` has the changes that are legal.
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    VALIDATING = "validating"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class JobRow(Base):
@@ -71,6 +85,8 @@ class JobRow(Base):
     budget: Mapped[dict[str, Any] | None] = mapped_column(Json)
     resources: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """What a worker must have: `jobs.resources.Resources`."""
+    model_name: Mapped[str] = mapped_column(String(255), index=True)
+    """The name of the model that it makes: settled at its creation, so that no setting renames a model."""
 
     state: Mapped[str] = mapped_column(String(16))
     queued_at: Mapped[float | None] = mapped_column(Double)
@@ -92,7 +108,6 @@ class JobRow(Base):
     """What the training steps alone took, of a job that succeeded."""
     ended_by: Mapped[str | None] = mapped_column(String(16))
     """What ended the training before its time; null if nothing did."""
-    fine_tuned_model: Mapped[str | None] = mapped_column(String(255))
     result_file: Mapped[str | None] = mapped_column(String(40))
 
     lease_token: Mapped[int] = mapped_column(Integer, default=0)
@@ -109,9 +124,20 @@ class JobRow(Base):
     retry_at: Mapped[float | None] = mapped_column(Double)
     """Until when a queued job waits after a failed attempt."""
 
+    @property
+    def fine_tuned_model(self) -> str | None:
+        """The name of its model once that was made; it stays if the model is deleted."""
+        return self.model_name if self.state == JobState.SUCCEEDED else None
 
-# The conditions of `repository.IN_LINE`: what a claim looks at stays small, however many jobs wait for others.
-_IN_LINE = text("state = 'queued' AND waits_for IS NULL AND held_by IS NULL")
+
+# A literal: only with the value in its text does a statement let the databases use the index of these conditions.
+IN_LINE = (
+    JobRow.state == literal(JobState.QUEUED.value, literal_execute=True),
+    JobRow.waits_for.is_(None),
+    JobRow.held_by.is_(None),
+)
+"""A queued job that waits for no other and is not held by a limit: an index has these alone, so that what a claim looks
+at stays small, however many jobs wait for others."""
 Index(
     "ix_jobs_in_line",
     JobRow.state,  # always the same, but SQLite chooses the index by it
@@ -119,8 +145,8 @@ Index(
     JobRow.priority.desc(),
     JobRow.seq,
     JobRow.retry_at,
-    sqlite_where=_IN_LINE,
-    postgresql_where=_IN_LINE,
+    sqlite_where=and_(*IN_LINE),
+    postgresql_where=and_(*IN_LINE),
 )
 
 
