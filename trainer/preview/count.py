@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from trainer.contract.preview import CountedJob, DataPreview, SampleRow, SampleToken
-from trainer.engine.data.splits import Split
+from trainer.contract.preview import CountedJob, SampleRow, SampleToken
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.models.load import pick_device
 from trainer.engine.recipe import JobContext, Recipe
@@ -19,7 +17,6 @@ from trainer.kit.workdir import read_spec
 from trainer.preview.estimates import estimate_memory, estimate_speed, hollow_model
 from trainer.recipes import recipe_for
 
-SHOWN_LINES = 1000
 SHOWN_TOKENS = 1024
 # How many tokens before one are decoded with it: what surrounds a token can change its text, such as a space.
 _CONTEXT = 6
@@ -41,8 +38,8 @@ def count_job(workdir: Path, *, rows: int) -> CountedJob:
     model = hollow_model(recipe)
     return CountedJob(
         hyperparameters=recipe.resolved.shown(),
-        training=_preview_file(recipe.training),
-        validation=_preview_file(recipe.validation) if recipe.validation else None,
+        training=recipe.training.preview_file(),
+        validation=recipe.validation.preview_file() if recipe.validation else None,
         warnings=(*warnings, planned) if planned else tuple(warnings),
         steps=recipe.resolved.total_steps,
         tokens=tokens,
@@ -61,20 +58,6 @@ def _count_tokens(recipe: Recipe) -> tuple[int, bool]:
     if steps is not None:
         return sum(steps), True
     return recipe.most_tokens(), False
-
-
-def _preview_file(split: Split[Any]) -> DataPreview:
-    return DataPreview(
-        filename=split.file.filename,
-        rows=split.read,
-        used=len(split.rows),
-        tokens=split.tokens,
-        trained_tokens=split.trained_tokens,
-        cut=len(split.cut),
-        cut_lines=split.cut[:SHOWN_LINES],
-        dropped=len(split.dropped),
-        dropped_lines=split.dropped[:SHOWN_LINES],
-    )
 
 
 def _sample_rows(recipe: Recipe, rows: int) -> list[SampleRow]:
