@@ -16,9 +16,10 @@ from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.pretraining import TrainedTokenizer
 from trainer.contract.result import Manifest, hash_files, write_manifest
 from trainer.contract.rows import TextRow
-from trainer.engine.adapter_export import TOLERANCE, Verification, logits_difference, require_close
+from trainer.engine.adapter_export import Verification
 from trainer.engine.models.dtype import DtypeChoice
 from trainer.engine.models.load import context_length, load_model, pick_device
+from trainer.engine.scoring.compare_outputs import TOLERANCE, compute_logits, require_close
 from trainer.kit.errors import TrainerError
 from trainer.recipes.pretraining.architecture import make_config, make_model
 from trainer.recipes.pretraining.packing import collate_windows
@@ -110,9 +111,10 @@ class FullPretrainingRecipe(PretrainingRecipe):
         windows = self.measured.rows[:4]
         batch = {name: values.to(self.model.device) for name, values in collate_windows(windows, self.pad_id).items()}
         del batch["labels"]
-        reloaded = load_model(folder, "float32")
-        difference = logits_difference(self.model, reloaded, batch)
-        return require_close("model", "logits", difference, TOLERANCE["float32"], rows=len(windows))
+        ours, theirs = (compute_logits(each, batch) for each in (self.model, load_model(folder, "float32")))
+        tolerance = TOLERANCE["float32"]
+        difference = require_close("model", "logits", [ours], [theirs], tolerance)
+        return Verification(rows=len(windows), max_abs_difference=difference, tolerance=tolerance)
 
     def _write_base_info(self, folder: Path) -> None:
         files = hash_files(folder, (path for path in folder.iterdir() if path.is_file()))

@@ -12,7 +12,7 @@ import torch
 from trainer.contract.job import DataFile
 from trainer.contract.methods.reward import RewardHyperparameters
 from trainer.contract.rows import RankingRow
-from trainer.engine.adapter_export import TOLERANCE, VERIFIED_ROWS, Verification, require_close
+from trainer.engine.adapter_export import VERIFIED_ROWS, Verification
 from trainer.engine.data.batches import collate_sequences
 from trainer.engine.data.splits import Split, format_lines
 from trainer.engine.data.tokens import TokenizedRow
@@ -25,7 +25,8 @@ from trainer.engine.reward.model import (
     score_sequences,
     separate_padding,
 )
-from trainer.engine.scoring.evaluate import SUBSET_TOKENS, evaluation_mode
+from trainer.engine.scoring.compare_outputs import TOLERANCE, compute_logits, require_close
+from trainer.engine.scoring.evaluate import SUBSET_TOKENS
 from trainer.kit.errors import TrainerError
 from trainer.kit.plot_spec import PlotSpec
 from trainer.kit.progress import TrainingProgress
@@ -120,11 +121,10 @@ class RewardRecipe(Recipe):
             for name, value in collate_sequences([row.input_ids for row in rows], pad_id).items()
         }
         ours = torch.tensor(score_sequences(self.model, rows, self.pad_id))
-        with evaluation_mode(reloaded):
-            theirs = reloaded(**batch, use_cache=False).logits[:, 0].float().cpu()
-        difference = float((ours - theirs).abs().max())
+        theirs = compute_logits(reloaded, batch)[:, 0].cpu()
         tolerance = TOLERANCE[self.dtype.dtype] * max(1.0, float(ours.abs().max()))
-        return require_close("reward model", "scores", difference, tolerance, rows=len(rows))
+        difference = require_close("reward model", "scores", [ours], [theirs], tolerance)
+        return Verification(rows=len(rows), max_abs_difference=difference, tolerance=tolerance)
 
     def probe_rows(self) -> Sequence[TokenizedRow]:
         """Return a few responses of different lengths."""
