@@ -16,7 +16,7 @@ from trainer.engine.onpolicy.forward import collate_responses, last_token_scores
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
 from trainer.engine.onpolicy.reward_functions import score_texts
 from trainer.engine.onpolicy.roles import Roles
-from trainer.engine.onpolicy.rollout import SampledResponse
+from trainer.engine.scoring.generation import SampledResponse
 from trainer.kit.errors import TrainerError
 
 Scorer = Callable[[Sequence[TokenizedPrompt], Sequence[SampledResponse]], list[float]]

@@ -17,8 +17,9 @@ from trainer.engine.onpolicy.forward import Batch, collate_responses, response_l
 from trainer.engine.onpolicy.policy_loss import PolicyLoss
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
 from trainer.engine.onpolicy.roles import Roles
-from trainer.engine.onpolicy.rollout import RolloutSampling, SampledResponse, sample
+from trainer.engine.onpolicy.rollout import RolloutSampling, sample
 from trainer.engine.onpolicy.scorers import Scorer, require_finite_scores
+from trainer.engine.scoring.generation import SampledResponse
 from trainer.kit.errors import TrainerError
 
 SAMPLING, SHUFFLING = 0, 1

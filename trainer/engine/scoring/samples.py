@@ -120,6 +120,6 @@ def _generate_texts(model: Any, template: ChatTemplate, prompts: Sequence[list[i
     stops = stop_ids(template, model.generation_config.eos_token_id)
     answers = generate_greedily(model, prompts, limit=limit, stops=stops, pad_id=tokenizer.pad_token_id)
     return [
-        str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+        str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
         for ids in answers
     ]

@@ -56,5 +56,5 @@ def _find_opening(
     return SampleQuestion(window.line, source, (shown,), ids, _decode_text(tokenizer, rest), len(rest))
 
 
-def _decode_text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+def _decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -10,8 +10,8 @@ from typing import Any
 from trainer.contract.result import ExitCode
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
-from trainer.engine.onpolicy.rollout import SampledResponse
 from trainer.engine.onpolicy.scorers import decode_responses
+from trainer.engine.scoring.generation import SampledResponse
 from trainer.graders import (
     AnyGrader,
     Failure,
