@@ -61,15 +61,18 @@ def tokenize_rows(
     return [_tokenize_row(template, row, param) for row in rows]
 
 
+def cut_row(row: TokenizedRow, limit: int) -> TokenizedRow:
+    """Return the row's first `limit` tokens: the row itself if it is not longer."""
+    return row if len(row.input_ids) <= limit else TokenizedRow(row.line, row.input_ids[:limit], row.trained[:limit])
+
+
 def fit_rows(rows: Sequence[TokenizedRow], max_length: int) -> FittedRows:
     """Cut rows to `max_length` tokens from the right and drop those left without a trained token."""
     kept: list[TokenizedRow] = []
     cut: list[int] = []
     dropped: list[int] = []
     for row in rows:
-        short = row
-        if len(row.input_ids) > max_length:
-            short = TokenizedRow(row.line, row.input_ids[:max_length], row.trained[:max_length])
+        short = cut_row(row, max_length)
         if not short.trained_tokens:
             dropped.append(row.line)
             continue

@@ -88,13 +88,13 @@ class JobLoop(Trainer):
         self._window = _Window()
         self._loop_started = 0.0
         self._best = BestKeeper(recipe, self._trained_parameters)
-        held_out = recipe.validation.rows if recipe.validation else None
+        held_out = recipe.data.validation.rows if recipe.data.validation else None
         given: dict[str, Any] = {
             "model": recipe.model,
             "args": args or loop_arguments(recipe, TrainingArguments),
             "train_dataset": rows,
             "eval_dataset": held_out,
-            "processing_class": recipe.tokenizer,
+            "processing_class": recipe.data.tokenizer,
             "data_collator": collate,
             "callbacks": [FlowCallback(self)],
         }
@@ -222,7 +222,7 @@ class JobLoop(Trainer):
         self._best.load(checkpoint)
         self.state.global_step, self.state.max_steps = step, resolved.total_steps
         lacking = self.progress.lacks_evaluation(step, resolved.eval_steps, resolved.total_steps)
-        if self.recipe.validation and lacking:
+        if self.recipe.data.validation and lacking:
             self._load_from_checkpoint(str(checkpoint))
             self.evaluate()
             ended = self.control.should_training_stop
@@ -253,7 +253,7 @@ def evaluation_event(recipe: Recipe, model: Any, step: int, measures: Sequence[M
         model=model,
         step=step,
         total_steps=recipe.resolved.total_steps,
-        full=len(headline.lines) == len(recipe.measured.rows),
+        full=len(headline.lines) == len(recipe.data.measured.rows),
         valid_loss=loss,
         valid_mean_token_accuracy=accuracy,
         metrics=values,
@@ -297,7 +297,7 @@ def loop_arguments(recipe: Recipe, kind: type[A], **more: Any) -> A:
         "logging_strategy": "steps",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "eval_strategy": "steps" if recipe.validation else "no",
+        "eval_strategy": "steps" if recipe.data.validation else "no",
         "eval_steps": resolved.eval_steps,
         "save_strategy": "steps",
         "save_steps": resolved.checkpoint_steps,

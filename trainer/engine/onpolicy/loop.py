@@ -82,7 +82,7 @@ class OnPolicyLoop:
 
     def _iteration_prompts(self, iteration: int) -> list[TokenizedPrompt]:
         """Return the iteration's prompts, each as often as it is to be answered."""
-        rows, given = self.recipe.training.rows, self.recipe.requested_hyperparameters
+        rows, given = self.recipe.data.training.rows, self.recipe.requested_hyperparameters
         numbers = prompts_of_iteration(
             len(rows), self.recipe.prompts_an_iteration, self.recipe.resolved.seed, iteration
         )
@@ -108,7 +108,7 @@ class OnPolicyLoop:
         event = StepEvent(
             step=step,
             total_steps=resolved.total_steps,
-            epoch=step * self.recipe.prompts_an_iteration / len(self.recipe.training.rows),
+            epoch=step * self.recipe.prompts_an_iteration / len(self.recipe.data.training.rows),
             train_loss=facts.pop("loss"),
             grad_norm=facts.pop("grad_norm"),
             learning_rate=resolved.learning_rate * factor,
@@ -132,7 +132,7 @@ class OnPolicyLoop:
         resolved = self.recipe.resolved
         last = step == resolved.total_steps
         lacking = self.progress.lacks_evaluation(step, resolved.eval_steps, resolved.total_steps)
-        if self.recipe.validation is None or not lacking:
+        if self.recipe.data.validation is None or not lacking:
             return False
         measures = self.recipe.measure_model(full=last or self._best.compares_evaluations)
         if last:
@@ -150,7 +150,7 @@ class OnPolicyLoop:
         folder = job.workdir / INCOMING_FOLDER / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         recipe.model.save_pretrained(str(folder), selected_adapters=[POLICY], save_embedding_layers=False)
-        recipe.tokenizer.save_pretrained(str(folder))
+        recipe.data.tokenizer.save_pretrained(str(folder))
         values = {name: value.detach() for name, value in recipe.roles.value_parameters.items()}
         if values:
             save_file(values, folder / VALUE_NAME)

@@ -54,9 +54,9 @@ class ReferencedRecipe(Recipe):
         if self.job.spec.resume and kept.is_file():
             self.references = load_file(kept)
             return
-        self.references = {"training": self.log_probs(self.training.rows)}
-        if self.validation:
-            self.references["validation"] = self.log_probs(self.validation.rows)
+        self.references = {"training": self.log_probs(self.data.training.rows)}
+        if self.data.validation:
+            self.references["validation"] = self.log_probs(self.data.validation.rows)
 
 
 class ReferenceLoop(JobLoop):

@@ -30,13 +30,6 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def subset_rows(rows: Sequence[TokenizedRow]) -> list[TokenizedRow]:
-    """Return evenly spaced rows with about 2048 tokens together: enough for a curve while training goes on."""
-    total = sum(len(row.input_ids) for row in rows)
-    stride = max(1, math.ceil(total / SUBSET_TOKENS))
-    return list(rows[::stride])
-
-
 def score_rows(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> tuple[Measure, Measure]:
     """Return loss and token accuracy of the model as it is, row by row in the order given. Losses are in nats.
 

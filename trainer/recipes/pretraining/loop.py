@@ -25,9 +25,9 @@ class PretrainingLoop(JobLoop):
         super().__init__(
             recipe,
             progress,
-            rows=recipe.training.rows,
-            lengths=recipe.row_lengths(),
-            collate=lambda windows: collate_windows(windows, recipe.pad_id),
+            rows=recipe.data.training.rows,
+            lengths=recipe.data.row_lengths(),
+            collate=lambda windows: collate_windows(windows, recipe.data.pad_id),
             args=loop_arguments(recipe, TrainingArguments, **arguments),
         )
 

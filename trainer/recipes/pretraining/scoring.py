@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from trainer.engine.data.tokens import IGNORED
-from trainer.engine.scoring.evaluate import SUBSET_TOKENS, evaluation_mode
+from trainer.engine.scoring.evaluate import evaluation_mode
 from trainer.kit.auto import rows_a_pass
 from trainer.kit.errors import TrainerError
 from trainer.kit.statistics import Measure, token_measures
-from trainer.recipes.pretraining.packing import Window, Windows, collate_windows
+from trainer.recipes.pretraining.packing import Window, collate_windows
 
 
 def token_scores(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,12 +25,6 @@ def token_scores(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torc
     labels = batch["labels"]
     nll = nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
     return nll, (logits.detach().argmax(-1) == labels) & (labels != IGNORED)
-
-
-def subset_windows(windows: Windows) -> list[Window]:
-    """Return evenly spaced windows with about as many tokens as other methods' evaluations on the way."""
-    stride = max(1, windows.tokens // max(SUBSET_TOKENS, 8 * windows.length))
-    return windows[::stride]
 
 
 def score_windows(model: Any, windows: Sequence[Window], pad_id: int) -> tuple[Measure, Measure]:
