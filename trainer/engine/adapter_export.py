@@ -32,6 +32,7 @@ def export_adapter(
 ) -> None:
     """Write adapter, tokenizer with its chat template, model card and the folder's manifest."""
     folder.mkdir(parents=True)
+    # PEFT would otherwise compare vocabularies to decide, and ask the hub for a base that it does not find.
     model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     clean_adapter_config(folder, base_id)
     tokenizer.save_pretrained(str(folder))

@@ -70,6 +70,7 @@ class Recipe(ABC):
 
     def prepare_model(self) -> None:
         """Load the base with its adapter, and turn every `auto` into a number; after the data is read."""
+        # Before the weights: a budget that is too small is refused before gigabytes are read.
         self.settle_hyperparameters()
         base = load_model(self.job.base, self.dtype.dtype, self.resolved.quantization)
         self.model = add_adapter(base, self.resolved, start=self.job.start)

@@ -119,7 +119,9 @@ def _mean_log_probs(model: Any, rows: Sequence[Any], pad_id: int) -> torch.Tenso
 
 def _log1mexp(x: torch.Tensor) -> torch.Tensor:
     """Return log(1 - exp(x)) for x < 0, without cancellation at either end (Mächler 2012)."""
+    # A probability that rounds to 1 would have infinite odds.
     x = x.clamp(max=-1e-7)
+    # At -log 2, where both forms are equally exact.
     return torch.where(x > -0.6931471805599453, (-torch.expm1(x)).log(), torch.log1p(-x.exp()))
 
 

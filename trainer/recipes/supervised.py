@@ -80,6 +80,7 @@ class SupervisedLoop(JobLoop, SFTTrainer):
 
     def __init__(self, recipe: SupervisedRecipe, progress: TrainingProgress) -> None:
         rows = recipe.data.training.rows
+        # Rows are tokens with masks already: TRL would tokenize them again, and cut them at its own default.
         more: dict[str, Any] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
         super().__init__(
             recipe,

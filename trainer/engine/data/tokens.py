@@ -73,6 +73,7 @@ def fit_rows(rows: Sequence[TokenizedRow], max_length: int) -> FittedRows:
     dropped: list[int] = []
     for row in rows:
         short = cut_row(row, max_length)
+        # A prompt that fills the limit leaves no token to learn from.
         if not short.trained_tokens:
             dropped.append(row.line)
             continue
@@ -108,8 +109,10 @@ def _tokenize_pieces(
     ids: list[int] = []
     trained: list[bool] = []
     place = 0
+    # The empty span at the end brings along what stands behind the last answer.
     for start, end in [*spans, (len(text), len(text))]:
         for piece, keep in ((text[place:start], False), (text[start:end], True)):
+            # The template has written the special tokens already.
             tokens = tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
             ids.extend(tokens)
             trained.extend([keep] * len(tokens))

@@ -66,7 +66,9 @@ class OnPolicyRecipe(LearnerRecipe):
         continued, seed = self.job.start is not None, self.resolved.seed
         self.roles = Roles(model, reward=reward, continued=continued, seed=seed, critic=self.critic)
         if self.resolved.gradient_checkpointing:
+            # The reentrant form needs inputs with a gradient, which frozen embeddings do not give.
             cast(Any, model.get_base_model()).activation_checkpointing_enable({"use_reentrant": False})
+        # Activations are recomputed in training mode alone; `Roles` has switched dropout off for both modes.
         model.train(self.resolved.gradient_checkpointing)
         given = self.requested_hyperparameters
         known = cast(Any, model).generation_config.eos_token_id

@@ -92,6 +92,7 @@ def fit_pairs(file: DataFile, pairs: Sequence[Pair], limit: int) -> Split[Pair]:
 
 def refuse_long_prompts(file: DataFile, rows: Sequence[TokenizedRow], context: int, param: str) -> None:
     """Raise TrainerError (`invalid_training_file`, …) if a prompt alone is longer than the model's context."""
+    # A prompt as long as the context is refused too: it leaves no place for an answer's first token.
     too_long = [row.line for row in rows if prompt_length(row) >= context]
     if too_long:
         raise TrainerError(
@@ -125,6 +126,7 @@ class PairData(RowPipeline[PreferenceRow, list[Pair], Pair]):
     def tokenize_rows(self, file: DataFile, rows: Sequence[PreferenceRow], param: str) -> list[Pair]:
         """Tokenize both continuations of each row. Raises TrainerError if a prompt leaves no room for one."""
         pairs = tokenize_pairs(self.template, rows, param)
+        # Of one continuation: both have the same prompt.
         refuse_long_prompts(file, [pair.chosen for pair in pairs], self.context, param)
         return pairs
 

@@ -50,6 +50,7 @@ class ReferencedRecipe(Recipe):
     def prepare_model(self) -> None:
         """Load the model and compute the reference's log-probabilities, or take them from the checkpoint."""
         super().prepare_model()
+        # Another machine would round differently: taken from the checkpoint, a resumed run has the same losses.
         kept = self.job.workdir / CHECKPOINT_FOLDER / REFERENCE_NAME
         if self.job.spec.resume and kept.is_file():
             self.references = load_file(kept)

@@ -54,6 +54,7 @@ def _score_batch(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> list[
     sizes = [row.trained_tokens for row in rows]
     scores: list[tuple[float, int]] = []
     for row, probs, right in zip(rows, log_probs.split(sizes), hits.split(sizes), strict=True):
+        # In double: the intervals are about differences that a long sum in float32 would lose.
         nll = -float(probs.double().sum())
         if not math.isfinite(nll):
             raise TrainerError("loss_not_finite", f"The evaluation loss of line {row.line} is not a finite number.")

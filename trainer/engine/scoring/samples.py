@@ -93,6 +93,7 @@ def _make_question(
     if len(ids) + MAX_NEW_TOKENS > context:
         return None
     whole = template.render(messages[: last + 1], tools)
+    # As the model would write it, calls of tools included; the bare content if the rendering differs.
     expected = whole.removeprefix(prompt).rstrip() if whole.startswith(prompt) else messages[last]["content"]
     if template.end_of_turn:
         expected = expected.removesuffix(template.end_of_turn)

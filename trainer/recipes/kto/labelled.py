@@ -105,6 +105,7 @@ def fit_answers(
             place,
             rows[number].label,
             short[number],
+            # The two may be longer together than either row was.
             cut_row(_mismatch_answer(short[number], short[kept[other]]), limit),
         )
         for place, (number, other) in enumerate(zip(kept, others, strict=True))
@@ -130,6 +131,7 @@ def find_partners(prompts: Sequence[tuple[int, ...]]) -> list[int]:
     if not count:
         return []
     order = sorted(range(count), key=lambda number: prompts[number])
+    # All rows with one prompt give a shift of 0: then any other row's answer has to do.
     shift = max(Counter(prompts).values()) % count or 1
     found = {number: order[(place + shift) % count] for place, number in enumerate(order)}
     return [found[number] for number in range(count)]

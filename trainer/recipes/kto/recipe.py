@@ -124,6 +124,7 @@ class KtoLoop(ReferenceLoop):
         """Return an update's micro-batches, as the library does, and estimate its baseline."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
+            # The only place where all rows of an update are known at once.
             self.baseline = self.recipe.estimate_baseline(
                 [place for batch in batches for place in batch["place"].tolist()]
             )

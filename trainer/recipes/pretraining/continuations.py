@@ -45,8 +45,10 @@ def continue_openings(
 def _find_opening(
     tokenizer: PreTrainedTokenizerBase, window: Window, size: int, source: Literal["validation", "training"]
 ) -> SampleQuestion | None:
+    # The first document that begins inside the window, or the window's own beginning.
     begin = int(window.position_ids[1:].argmin()) + 1 if 0 in window.position_ids[1:] else 0
     end = begin + size
+    # Positions that run through: the prompt is one document's.
     same = end < len(window) and window.position_ids[end - 1] == size - 1
     if not same:
         return None

@@ -112,10 +112,12 @@ class FullPretrainingRecipe(PretrainingRecipe):
     def export_result(self, folder: Path, card: str) -> None:
         """Write the model as bases lie in their folders: safetensors, configuration, tokenizer, `base.json`."""
         folder.mkdir(parents=True)
+        # The file's configuration is for generating, with a cache; training goes without one.
         self.model.config.use_cache = True
         self.model.save_pretrained(str(folder))
         self.model.config.use_cache = False
         self.data.tokenizer.save_pretrained(str(folder))
+        # Before the card is written: the fingerprint is of model and tokenizer alone.
         self._write_base_info(folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
         files = hash_files(folder, (path for path in folder.rglob("*") if path.is_file()))
@@ -128,6 +130,7 @@ class FullPretrainingRecipe(PretrainingRecipe):
             name: values.to(self.model.device) for name, values in collate_windows(windows, self.data.pad_id).items()
         }
         del batch["labels"]
+        # The weights are float32, whatever format the products of the training had.
         ours, theirs = (compute_logits(each, batch) for each in (self.model, load_model(folder, "float32")))
         tolerance = TOLERANCE["float32"]
         difference = require_close("model", "logits", [ours], [theirs], tolerance)
@@ -158,4 +161,5 @@ class FullPretrainingRecipe(PretrainingRecipe):
         if self.job.start is None:
             return base
         merged = PeftModel.from_pretrained(base, str(self.job.start)).merge_and_unload()  # pyright: ignore[reportCallIssue]
+        # PEFT has frozen what it merged into.
         return cast(PreTrainedModel, merged).requires_grad_(True)

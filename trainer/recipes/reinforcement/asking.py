@@ -40,6 +40,7 @@ class ModelGraders:
         found: dict[int, Reply | Failure] = {}
         alike: dict[str, list[int]] = {}
         for number, question in enumerate(questions):
+            # A batch has one model, one sampling and one seed.
             alike.setdefault(json.dumps([question.model, question.sampling], sort_keys=True), []).append(number)
         for numbers in alike.values():
             found |= zip(numbers, self._answer_alike([questions[number] for number in numbers]), strict=True)

@@ -71,6 +71,7 @@ class RewardRecipe(Recipe):
         Raises TrainerError (`export_mismatch`).
         """
         rows = self.data.probe_rows()
+        # The result's own: others find a row's last token by it.
         pad_id = load_tokenizer(folder).pad_token_id
         assert isinstance(pad_id, int)
         reloaded = load_reward_model(self.job.base, folder, self.dtype.dtype, pad_id)
@@ -80,6 +81,7 @@ class RewardRecipe(Recipe):
         }
         ours = torch.tensor(score_sequences(self.model, rows, self.data.pad_id))
         theirs = compute_logits(reloaded, batch)[:, 0].cpu()
+        # Relative above 1: scores have no scale of their own.
         tolerance = TOLERANCE[self.dtype.dtype] * max(1.0, float(ours.abs().max()))
         difference = require_close("reward model", "scores", [ours], [theirs], tolerance)
         return Verification(rows=len(rows), max_abs_difference=difference, tolerance=tolerance)
