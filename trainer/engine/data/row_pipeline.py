@@ -28,6 +28,9 @@ RowT = TypeVar("RowT", bound=AnyRow)
 TokensT = TypeVar("TokensT")
 ItemT = TypeVar("ItemT")
 
+PROBE_ROWS = 4
+"""How many rows an exported result is compared on."""
+
 
 class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
     """One method's rows: `RowT` as they are in a file, `TokensT` a file's rows as tokens, `ItemT` what is trained on.
@@ -89,7 +92,7 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
 
     def probe_rows(self) -> Sequence[TokenizedRow]:
         """Return a few rows on which the exported result is compared with the trained model."""
-        return cast(Any, list(self.measured.rows[:4]))
+        return cast(Any, list(self.measured.rows[:PROBE_ROWS]))
 
     # What every method has.
 

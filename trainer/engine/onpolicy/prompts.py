@@ -13,7 +13,7 @@ from trainer.contract.job import DataFile
 from trainer.contract.methods.onpolicy import OnPolicyHyperparameters
 from trainer.contract.rows import ChatRow, ItemRow, Message, PromptRow
 from trainer.engine.chat_template.render import ChatTemplate
-from trainer.engine.data.row_pipeline import RowPipeline
+from trainer.engine.data.row_pipeline import PROBE_ROWS, RowPipeline
 from trainer.engine.data.splits import Split, format_lines
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.kit.errors import TrainerError
@@ -110,7 +110,7 @@ class PromptData(RowPipeline[PromptRow, list[TokenizedPrompt], TokenizedPrompt])
 
     def probe_rows(self) -> Sequence[TokenizedRow]:
         """Return a few prompts."""
-        return [_without_answer(prompt) for prompt in self.measured.rows[:4]]
+        return [_without_answer(prompt) for prompt in self.measured.rows[:PROBE_ROWS]]
 
 
 def _without_answer(prompt: TokenizedPrompt) -> TokenizedRow:

@@ -12,7 +12,7 @@ from trainer.contract.job import DataFile
 from trainer.contract.rows import ChatRow, Message, PreferenceRow, Prompt
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.data.batches import collate_rows
-from trainer.engine.data.row_pipeline import RowPipeline
+from trainer.engine.data.row_pipeline import PROBE_ROWS, RowPipeline
 from trainer.engine.data.splits import Split
 from trainer.engine.data.tokens import TokenizedRow, cut_row, tokenize_rows
 from trainer.engine.recipe import Recipe
@@ -156,7 +156,7 @@ class PairData(RowPipeline[PreferenceRow, list[Pair], Pair]):
 
     def probe_rows(self) -> Sequence[TokenizedRow]:
         """Return the first chosen answers."""
-        return [pair.chosen for pair in self.measured.rows[:4]]
+        return [pair.chosen for pair in self.measured.rows[:PROBE_ROWS]]
 
 
 class PreferenceRecipe(Recipe):

@@ -11,7 +11,7 @@ import torch
 from trainer.contract.job import DataFile
 from trainer.contract.rows import ChatRow, LabelledRow
 from trainer.engine.data.batches import collate_rows
-from trainer.engine.data.row_pipeline import RowPipeline
+from trainer.engine.data.row_pipeline import PROBE_ROWS, RowPipeline
 from trainer.engine.data.splits import Split
 from trainer.engine.data.tokens import TokenizedRow, cut_row, tokenize_rows
 from trainer.engine.preferences.pairs import (
@@ -89,7 +89,7 @@ class LabelledData(RowPipeline[LabelledRow, list[TokenizedRow], LabelledAnswer])
 
     def probe_rows(self) -> Sequence[TokenizedRow]:
         """Return the first answers."""
-        return [row.answer for row in self.measured.rows[:4]]
+        return [row.answer for row in self.measured.rows[:PROBE_ROWS]]
 
 
 def fit_answers(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from trainer.contract.job import FROM_SCRATCH, DataFile
 from trainer.contract.methods.pretraining import PretrainingHyperparameters
 from trainer.contract.rows import TextRow
-from trainer.engine.data.row_pipeline import RowPipeline
+from trainer.engine.data.row_pipeline import PROBE_ROWS, RowPipeline
 from trainer.engine.data.splits import Split
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.models.load import load_config, load_tokenizer
@@ -112,7 +112,7 @@ class WindowData(RowPipeline[TextRow, Stream, Window]):
 
     def probe_rows(self) -> list[TokenizedRow]:
         """Return the beginnings of a few windows."""
-        ids = [tuple(window.input_ids[:PROBE_TOKENS].tolist()) for window in self.measured.rows[:4]]
+        ids = [tuple(window.input_ids[:PROBE_TOKENS].tolist()) for window in self.measured.rows[:PROBE_ROWS]]
         return [TokenizedRow(number, row, (True,) * len(row)) for number, row in enumerate(ids, start=1)]
 
     def _warn_about_unknown_characters(self, stream: Stream, filename: str) -> None:

@@ -17,6 +17,7 @@ from trainer.contract.methods.pretraining import TrainedTokenizer
 from trainer.contract.result import Manifest, hash_files, write_manifest
 from trainer.contract.rows import TextRow
 from trainer.engine.adapter_export import Verification
+from trainer.engine.data.row_pipeline import PROBE_ROWS
 from trainer.engine.models.dtype import DtypeChoice
 from trainer.engine.models.load import load_model, pick_device
 from trainer.engine.scoring.compare_outputs import TOLERANCE, compute_logits, require_close
@@ -125,7 +126,7 @@ class FullPretrainingRecipe(PretrainingRecipe):
 
     def verify_result(self, folder: Path) -> Verification:
         """Load the folder and compare logits on a few windows. Raises TrainerError (`export_mismatch`)."""
-        windows = self.data.measured.rows[:4]
+        windows = self.data.measured.rows[:PROBE_ROWS]
         batch = {
             name: values.to(self.model.device) for name, values in collate_windows(windows, self.data.pad_id).items()
         }

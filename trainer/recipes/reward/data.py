@@ -8,8 +8,7 @@ from dataclasses import replace
 from trainer.contract.job import DataFile
 from trainer.contract.methods.reward import RewardHyperparameters
 from trainer.contract.rows import RankingRow
-from trainer.engine.adapter_export import VERIFIED_ROWS
-from trainer.engine.data.row_pipeline import RowPipeline
+from trainer.engine.data.row_pipeline import PROBE_ROWS, RowPipeline
 from trainer.engine.data.splits import Split, format_lines
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.reward.model import separate_padding
@@ -90,8 +89,8 @@ class RankingData(RowPipeline[RankingRow, list[Ranking], Ranking]):
 
     def probe_rows(self) -> Sequence[TokenizedRow]:
         """Return a few responses of different lengths."""
-        responses = [response for row in self.measured.rows[:VERIFIED_ROWS] for response in row.responses]
-        return responses[: 2 * VERIFIED_ROWS]
+        responses = [response for row in self.measured.rows[:PROBE_ROWS] for response in row.responses]
+        return responses[: 2 * PROBE_ROWS]
 
     def _check_scores(self, file: DataFile, rows: Sequence[Ranking], param: str) -> None:
         """Raise TrainerError if a margin is asked for and no ranking has scores; warn if some have none."""
