@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, cast
 
 from peft import PeftModel
+from typing_extensions import TypeVar
 
 from trainer.contract.methods.base import Kinds, LoraParameters, Resolved
 from trainer.engine.adapter_export import Verification, export_adapter, verify_export
@@ -23,6 +24,9 @@ from trainer.kit.plot_spec import PlotSpec
 from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
 
+AnyPipeline = RowPipeline[Any, Any, Any]
+DataT_co = TypeVar("DataT_co", bound=AnyPipeline, default=AnyPipeline, covariant=True)
+
 
 class Loop(Protocol):
     """A training loop: `fit` runs to the last step, from a checkpoint's folder if there is one."""
@@ -34,17 +38,17 @@ class Loop(Protocol):
         ...
 
 
-class Recipe(ABC):
+class Recipe(ABC, Generic[DataT_co]):
     """One method's part of a run, in the order of the phases: read, load, measure, train, measure, export, verify.
 
     Reading is the part of `data`, a `pipeline` of the method's rows. `plots` are the curves of the report beside the
     loss.
     """
 
-    pipeline: ClassVar[type[RowPipeline[Any, Any, Any]]]
+    pipeline: ClassVar[type[AnyPipeline]]
     plots: ClassVar[tuple[PlotSpec, ...]] = ()
 
-    data: RowPipeline[Any, Any, Any]
+    data: DataT_co
     dtype: DtypeChoice
     resolved: Resolved
     model: Any
@@ -53,7 +57,7 @@ class Recipe(ABC):
     def __init__(self, job: JobContext) -> None:
         self.job = job
         self.hyperparameters = job.spec.method.hyperparameters
-        self.data = self.pipeline(job)
+        self.data = cast(DataT_co, self.pipeline(job))
 
     @property
     def kind(self) -> Kinds:

@@ -16,7 +16,7 @@ from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.dpo import DpoHyperparameters
 from trainer.engine.data.splits import Split
 from trainer.engine.loop.training_loop import ScoredBatch
-from trainer.engine.preferences.pairs import Pair, PreferenceRecipe, collate_pairs, sequence_log_probs
+from trainer.engine.preferences.pairs import Pair, PairData, PreferenceRecipe, collate_pairs, sequence_log_probs
 from trainer.engine.preferences.references import ReferencedRecipe, ReferenceLoop, answer_log_probs, win_scores
 from trainer.engine.recipe import Recipe
 from trainer.kit.job_context import JobContext
@@ -56,7 +56,7 @@ def dpo_loss(
             return (h - 1 / (2 * beta)) ** 2
 
 
-class DpoRecipe(ReferencedRecipe, PreferenceRecipe):
+class DpoRecipe(ReferencedRecipe[PairData], PreferenceRecipe):
     """Raise the preferred answer's log-ratio to the reference above the other's.
 
     `references` [2, pairs] have the preferred answers in front.

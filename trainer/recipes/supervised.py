@@ -60,11 +60,10 @@ class ConversationData(RowPipeline[ChatRow, list[TokenizedRow], TokenizedRow]):
         return self.source
 
 
-class SupervisedRecipe(Recipe):
+class SupervisedRecipe(Recipe[ConversationData]):
     """Imitate the assistant's tokens: the loss is their mean negative log-likelihood."""
 
     pipeline = ConversationData
-    data: ConversationData
 
     def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Return loss and token accuracy."""

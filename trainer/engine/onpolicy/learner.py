@@ -12,10 +12,9 @@ from trainer.engine.onpolicy.updates import OnPolicy
 from trainer.engine.recipe import Recipe
 
 
-class LearnerRecipe(Recipe):
+class LearnerRecipe(Recipe[PromptData]):
     """A recipe whose `algorithm` learns from answers; `prepare_model` sets it and `roles`."""
 
-    data: PromptData
     roles: Roles
     algorithm: OnPolicy[Any, Any]
 

@@ -34,7 +34,7 @@ EVALUATING = 2
 class OnPolicyRecipe(LearnerRecipe):
     """Raise the reward of the model's own answers, and pay for every nat of KL to the model at the start."""
 
-    pipeline: ClassVar[type[PromptData]] = PromptData
+    pipeline = PromptData
     plots: ClassVar[tuple[PlotSpec, ...]] = (
         PlotSpec(title="Reward against KL to the starting model", y=("reward",), x="kl"),
         PlotSpec(title="Reward", y=("reward",)),

@@ -159,8 +159,7 @@ class PairData(RowPipeline[PreferenceRow, list[Pair], Pair]):
         return [pair.chosen for pair in self.measured.rows[:PROBE_ROWS]]
 
 
-class PreferenceRecipe(Recipe):
+class PreferenceRecipe(Recipe[PairData]):
     """What methods on preference rows share."""
 
     pipeline = PairData
-    data: PairData

@@ -14,7 +14,7 @@ from trainer.engine.data.batches import batches_within, collate_rows
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.loop.training_loop import JobLoop
 from trainer.engine.preferences.pairs import sequence_log_probs
-from trainer.engine.recipe import Recipe
+from trainer.engine.recipe import DataT_co, Recipe
 from trainer.engine.scoring.evaluate import evaluation_mode
 from trainer.kit.workdir import CHECKPOINT_FOLDER
 
@@ -37,7 +37,7 @@ def win_scores(difference: torch.Tensor) -> torch.Tensor:
     return (difference > 0).float() + 0.5 * (difference == 0).float()
 
 
-class ReferencedRecipe(Recipe):
+class ReferencedRecipe(Recipe[DataT_co]):
     """What methods with a frozen reference share; it stands in front of the class that reads the rows."""
 
     references: dict[str, torch.Tensor]

@@ -37,14 +37,13 @@ def kto_loss(
     return scale * torch.sigmoid(-beta * above)
 
 
-class KtoRecipe(ReferencedRecipe):
+class KtoRecipe(ReferencedRecipe[LabelledData]):
     """Raise the log-ratio of wanted answers above the baseline, and put that of others below it.
 
     `references` [2, rows] have the rows' own answers in front, the mismatched ones behind.
     """
 
     pipeline = LabelledData
-    data: LabelledData
     plots: ClassVar[tuple[PlotSpec, ...]] = (
         PlotSpec(title="right sign of the implicit reward", y=("implicit_accuracy",)),
         PlotSpec(title="implicit reward", y=("desirable_reward", "undesirable_reward")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.pretraining import PretrainingHyperparameters
@@ -17,11 +17,10 @@ from trainer.recipes.pretraining.loop import PretrainingLoop
 from trainer.recipes.pretraining.scoring import keeps_documents_apart, score_windows
 
 
-class PretrainingRecipe(Recipe):
+class PretrainingRecipe(Recipe[WindowData]):
     """Continues to train a base on plain text, by an adapter."""
 
-    pipeline: ClassVar[type[WindowData]] = WindowData
-    data: WindowData
+    pipeline = WindowData
     hyperparameters: PretrainingHyperparameters
 
     def prepare_model(self) -> None:

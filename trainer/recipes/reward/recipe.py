@@ -29,7 +29,7 @@ from trainer.recipes.reward.losses import pair_losses
 from trainer.recipes.reward.rankings import Ranking, collate_rankings
 
 
-class RewardRecipe(Recipe):
+class RewardRecipe(Recipe[RankingData]):
     """Learn a score for whole conversations: the better response of a pair is to have the higher one."""
 
     plots: ClassVar[tuple[PlotSpec, ...]] = (
@@ -38,7 +38,6 @@ class RewardRecipe(Recipe):
     )
 
     pipeline = RankingData
-    data: RankingData
 
     @property
     def requested_hyperparameters(self) -> RewardHyperparameters:

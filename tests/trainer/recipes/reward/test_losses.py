@@ -178,6 +178,6 @@ def test_an_update_is_the_mean_over_its_prompts_however_they_are_split(tiny_base
 
 
 def test_pairs_of_preference_rows_are_rankings_of_two(tiny_base: Path, tmp_path: Path) -> None:
-    pair = reward_recipe(tmp_path / "pair", tiny_base, [preference("你好?", "好!", "No.")]).training.rows
-    two = reward_recipe(tmp_path / "ranking", tiny_base, [ranking("你好?", [("好!", 1), ("No.", 2)])]).training.rows
-    assert pair == two
+    pair = reward_recipe(tmp_path / "pair", tiny_base, [preference("你好?", "好!", "No.")])
+    two = reward_recipe(tmp_path / "ranking", tiny_base, [ranking("你好?", [("好!", 1), ("No.", 2)])])
+    assert pair.data.training.rows == two.data.training.rows
