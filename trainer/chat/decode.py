@@ -1,4 +1,7 @@
-"""Drawing one answer, token by token, from a prompt that has been read once."""
+"""Drawing one answer, token by token, from a prompt that has been read once.
+
+Rollouts and samples draw by the same step, in a loop of their own: `trainer.engine.scoring.generation` says why.
+"""
 
 from __future__ import annotations
 

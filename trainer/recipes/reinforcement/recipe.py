@@ -115,18 +115,15 @@ class ReinforcementRecipe(GroupRecipe):
         """The hyperparameters as they were asked for."""
         return cast(ReinforcementHyperparameters, self.hyperparameters)
 
-    @property
-    def grader(self) -> AnyGrader:
-        """The judge."""
-        return grader_of(self.job.spec)
-
     def make_algorithm(self, sampling: RolloutSampling, score: Scorer, settings: UpdateSettings) -> GradedGrpo:
         """Return GRPO."""
         return GradedGrpo(self.roles, sampling, score, self.reinforcement_hyperparameters, settings)
 
     def make_scorer(self) -> Grading:
         """Score answers by the grader."""
-        return Grading(self.data.template, self.grader, ask_all=ModelGraders(self).ask_all, warn=self.job.warn)
+        return Grading(
+            self.data.template, grader_of(self.job.spec), ask_all=ModelGraders(self).ask_all, warn=self.job.warn
+        )
 
     def answers_a_pass(self, minibatch: int) -> int:
         """Cut a minibatch into as many passes as `gradient_accumulation_steps`; `auto` is as few as fit."""

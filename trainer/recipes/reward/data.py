@@ -27,6 +27,8 @@ class RankingData(RowPipeline[RankingRow, list[Ranking], Ranking]):
     def read_data(self) -> None:
         """Read the rankings, and choose a padding token that ends none of their responses."""
         super().read_data()
+        # A reward model answers nothing, so that the rows are not needed beside their tokens.
+        self.source = ()
         splits = filter(None, (self.training, self.validation))
         ends = {row.input_ids[-1] for split in splits for ranking in split.rows for row in ranking.responses}
         if separate_padding(self.tokenizer, ends):
