@@ -22,10 +22,11 @@ from trainer.engine.adapter_export import Verification
 from trainer.engine.loop.checkpoints import verified_checkpoint
 from trainer.engine.loop.training_loop import evaluation_event
 from trainer.engine.models.environment import describe_environment
-from trainer.engine.recipe import JobContext, Loop, Recipe
+from trainer.engine.recipe import Loop, Recipe
 from trainer.engine.scoring.samples import AnswerComparison, side_by_side
 from trainer.kit.errors import Stopped, as_trainer_error
 from trainer.kit.event_sink import EventSink
+from trainer.kit.job_context import JobContext
 from trainer.kit.phases import Phases
 from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure, compare_measures
@@ -72,7 +73,7 @@ class _Job:
         self.meter = job.meter
         recipe = recipe_for(job)
         with self.phases.enter("tokenizing", "Reading the rows and turning them into tokens"):
-            recipe.read_data()
+            recipe.data.read_data()
         with self.phases.enter("loading", f"Loading {spec.start.id if spec.start else spec.base.id}"):
             recipe.prepare_model()
             recipe.choose_questions()
@@ -106,11 +107,11 @@ class _Job:
         loop = recipe.make_loop(TrainingProgress.load(resume) if resume else TrainingProgress())
         if self.meter.plan_sentence:
             self._add_warning(self.meter.plan_sentence)
-        resolved, training = recipe.resolved, recipe.training
+        resolved, training = recipe.resolved, recipe.data.training
         trained, total = recipe.count_parameters()
         self.counts = {
             "rows": len(training.rows),
-            "validation_rows": len(recipe.validation.rows) if recipe.validation else 0,
+            "validation_rows": len(recipe.data.validation.rows) if recipe.data.validation else 0,
             "dropped": len(training.dropped),
             "cut": len(training.cut),
             "tokens_per_epoch": training.tokens,
@@ -128,7 +129,7 @@ class _Job:
     def _measure_base(self, recipe: Recipe) -> tuple[tuple[Measure, ...], list[str]]:
         """Measure and ask before the first step: the adapter is still what the job starts from, resumed or not."""
         measures = recipe.measure_model()
-        if recipe.validation:
+        if recipe.data.validation:
             self.sink.emit(evaluation_event(recipe, "base", 0, measures))
         return measures, recipe.answer_questions()
 
@@ -153,8 +154,8 @@ class _Job:
             lineage=spec.lineage,
             kind=recipe.kind,
             method=spec.method.type,
-            training=recipe.training.summarise_file(),
-            validation=recipe.validation.summarise_file() if recipe.validation else None,
+            training=recipe.data.training.summarise_file(),
+            validation=recipe.data.validation.summarise_file() if recipe.data.validation else None,
             hyperparameters=recipe.resolved,
             requested=spec.method.hyperparameters.model_dump(mode="json"),
             counts=self.counts,
@@ -163,7 +164,7 @@ class _Job:
             seconds=self.phases.seconds,
             tokens_seen=progress.tokens_seen,
             tokens_per_second=progress.tokens_seen / max(progress.train_seconds, 1e-9),
-            measured_on="validation" if recipe.validation else "training",
+            measured_on=recipe.data.measured_on,
             comparison=compare_measures(*measures),
             plots=recipe.plots,
             steps=tuple(progress.steps),

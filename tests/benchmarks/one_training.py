@@ -107,7 +107,7 @@ def burnish(settings: Settings, workdir: Path) -> tuple[Trainer, PeftModel]:
             return _resolved(settings, lora)
 
     recipe = Fixed(JobContext(workdir, spec, EventSink(workdir), StopFlag(), warn=print))
-    recipe.read_data()
+    recipe.data.read_data()
     recipe.prepare_model()
     return recipe.make_loop(TrainingProgress()), recipe.model
 

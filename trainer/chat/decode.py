@@ -1,4 +1,7 @@
-"""Drawing one answer, token by token, from a prompt that has been read once."""
+"""Drawing one answer, token by token, from a prompt that has been read once.
+
+Rollouts and samples draw by the same step, in a loop of their own: `trainer.engine.scoring.generation` says why.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 import torch
 
 from trainer.contract.chat import Sampling
-from trainer.engine.scoring.generation import draw_tokens
+from trainer.engine.scoring.generation import draw_tokens, next_scores
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,10 @@ class ReadPrompt:
 
 
 def read_prompt(model: Any, prompt: Sequence[int]) -> ReadPrompt:
-    """Let the model read a prompt."""
+    """Let the model read a prompt. Raises FloatingPointError if its scores are not numbers."""
     with torch.inference_mode():
-        output = model(
-            input_ids=torch.tensor([list(prompt)], device=model.device),
-            use_cache=True,
-            logits_to_keep=1,
-        )
-    return ReadPrompt(output.logits[0, -1].float(), output.past_key_values)
+        scores, cache = next_scores(model, torch.tensor([list(prompt)], device=model.device), None)
+    return ReadPrompt(scores[0], cache)
 
 
 def draw_answer(
@@ -50,28 +49,27 @@ def draw_answer(
     The model is asked for at each token and not kept between them: another base may be loaded in a pause.
     Raises FloatingPointError if the model's scores are not numbers.
     """
+    # The cache grows in place, and the next answer to the same prompt begins where this one did.
     cache = copy.deepcopy(prompt.cache)
     token: int | None = None
     seen: Counter[int] = Counter()
     for _ in range(limit):
         with torch.inference_mode():
-            scores = prompt.scores if token is None else _next_scores(current_model(), token, cache)
+            scores = prompt.scores if token is None else _score_behind(current_model(), token, cache)
             drawn = _choose_token(scores, sampling, generator, seen)
         yield drawn
         token = drawn.token
         seen[token] += 1
 
 
-def _next_scores(model: Any, token: int, cache: Any) -> torch.Tensor:
-    output = model(input_ids=torch.tensor([[token]], device=model.device), past_key_values=cache, use_cache=True)
-    return output.logits[0, -1].float()
+def _score_behind(model: Any, token: int, cache: Any) -> torch.Tensor:
+    # The cache grows in place: what the step returns is the same object.
+    return next_scores(model, torch.tensor([[token]], device=model.device), cache)[0][0]
 
 
 def _choose_token(
     scores: torch.Tensor, sampling: Sampling, generator: torch.Generator, seen: Counter[int]
 ) -> DrawnToken:
-    if not bool(torch.isfinite(scores).all()):
-        raise FloatingPointError("the model's outputs are not finite numbers")
     log_probs = scores.log_softmax(-1)
     token = _pick_token(_adjust_scores(scores, sampling, seen), sampling, generator)
     top: tuple[tuple[int, float], ...] = ()

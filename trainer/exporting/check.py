@@ -9,13 +9,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.contract.export import ExportCheck, Precision
-from trainer.contract.result import ExitCode
+from trainer.engine.scoring.compare_outputs import TOLERANCE, export_mismatch, require_close
 from trainer.exporting.merging import MergedModel
-from trainer.exporting.probes import TEXTS, Logits, compute_logits, encode_text
-from trainer.kit.errors import TrainerError
+from trainer.exporting.probes import TEXTS, Logits, encode_text, probe_model
 
-# The same numbers through the same operations: the room is for kernels that sum in another order.
-TOLERANCE = 1e-3
 # What rounding may change in the logits, relative to their spread. Of smollm2-135m it changes 0.000003, 0.0013, 0.0083
 # and 0.029.
 ROUNDING = {"f32": 1e-3, "f16": 0.02, "bf16": 0.1, "q8_0": 0.15}
@@ -36,16 +33,18 @@ class Judge:
         self._rows = merged.rows
         self._trained = merged.trained
         self._tokenizer = merged.tokenizer
-        self._merge_difference = _require_close("the merged weights", merged.trained, merged.merged)
+        self._merge_difference = _compare_probes("merged model", merged.trained, merged.merged)
 
     def compare_written(self, written: WrittenExport, precision: Precision) -> ExportCheck:
         """Load what was written and compare it. Raises TrainerError (`export_mismatch`)."""
         model, tokenizer = written.load()
-        loaded = compute_logits(model, self._rows)
-        difference = _require_close("the written file", written.rounded, loaded)
+        loaded = probe_model(model, self._rows)
+        difference = _compare_probes("file", written.rounded, loaded)
         error = _relative_error(self._trained, loaded)
         if not error <= ROUNDING[precision]:
-            raise _mismatch_error(f"{precision} changes them by {error:.3g} of their spread; choose a finer precision")
+            raise export_mismatch(
+                "file", "logits", f"{precision} changes them by {error:.3g} of their spread; choose a finer precision"
+            )
         self._require_tokenizer(tokenizer)
         return ExportCheck(
             rows=len(self._rows),
@@ -58,16 +57,13 @@ class Judge:
     def _require_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         for text in TEXTS:
             if encode_text(tokenizer, text) != encode_text(self._tokenizer, text):
-                raise _mismatch_error(f"its tokenizer gives other tokens for {text[:20]!r}")
+                raise export_mismatch("file", "tokens", f"its tokenizer gives other tokens for {text[:20]!r}")
 
 
-def _require_close(what: str, expected: list[Logits], found: list[Logits]) -> float:
+def _compare_probes(what: str, expected: list[Logits], found: list[Logits]) -> float:
     """Return the largest difference; raise TrainerError if it is more than another order of sums can make."""
-    difference = max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
     spread = max(float(row.std()) if row.numel() > 1 else float(row.abs().max()) for row in expected)
-    if not difference <= TOLERANCE * max(1.0, spread):
-        raise _mismatch_error(f"{what} give logits that differ by {difference:.3g}")
-    return difference
+    return require_close(what, "logits", expected, found, TOLERANCE["float32"] * max(1.0, spread))
 
 
 def _relative_error(expected: list[Logits], found: list[Logits]) -> float:
@@ -79,9 +75,3 @@ def _relative_error(expected: list[Logits], found: list[Logits]) -> float:
 
 def _center_logits(logits: Logits) -> Logits:
     return logits - logits.mean(-1, keepdim=True) if logits.shape[-1] > 1 else logits
-
-
-def _mismatch_error(reason: str) -> TrainerError:
-    return TrainerError(
-        "export_mismatch", f"The export does not give the trained model's logits: {reason}.", exit_code=ExitCode.FAULT
-    )

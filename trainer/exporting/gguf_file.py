@@ -21,7 +21,7 @@ from trainer.contract.export import ExportSpec
 from trainer.exporting.check import WrittenExport
 from trainer.exporting.gguf_tokenizer import GgufFileWriter, add_tokenizer
 from trainer.exporting.merging import MergedModel
-from trainer.exporting.probes import compute_logits
+from trainer.exporting.probes import probe_model
 from trainer.kit.errors import TrainerError
 
 _TYPES = {
@@ -74,7 +74,7 @@ def write_gguf(spec: ExportSpec, merged: MergedModel, output: Path) -> WrittenEx
         writer.add_tensor(target, data, raw_dtype=stored)
         parameter.data.copy_(_round_parameter(parameter, stored))
     _write_file(writer)
-    return WrittenExport(compute_logits(model, merged.rows), _make_loader(output, spec.filename))
+    return WrittenExport(probe_model(model, merged.rows), _make_loader(output, spec.filename))
 
 
 def _find_architecture(merged: MergedModel) -> _Architecture:

@@ -16,7 +16,7 @@ from trainer.contract.export import BASE_FOLDER, SOURCE_FOLDER
 from trainer.contract.methods.base import Kinds
 from trainer.engine.models.load import load_model, load_tokenizer
 from trainer.engine.reward.model import load_reward_model
-from trainer.exporting.probes import Logits, compute_logits, make_probes
+from trainer.exporting.probes import Logits, make_probes, probe_model
 from trainer.kit.errors import TrainerError
 
 _TOKENIZER = "tokenizer_config.json"
@@ -57,13 +57,13 @@ def merge_model(kind: Kinds, folder: Path) -> MergedModel:
     if kind == "model":
         model = load_model(source, "float32")
         rows = make_probes(tokenizer, model.config)
-        trained = compute_logits(model, rows)
+        trained = probe_model(model, rows)
         return MergedModel(kind, _prepare_for_saving(model), tokenizer, rows, trained, trained)
     adapted = _load_adapted(kind, base, source, tokenizer)
     rows = make_probes(tokenizer, cast(PreTrainedModel, adapted.get_base_model()).config)
-    trained = compute_logits(adapted, rows)
+    trained = probe_model(adapted, rows)
     merged = cast(PreTrainedModel, adapted.merge_and_unload())  # pyright: ignore[reportCallIssue]
-    return MergedModel(kind, _prepare_for_saving(merged), tokenizer, rows, trained, compute_logits(merged, rows))
+    return MergedModel(kind, _prepare_for_saving(merged), tokenizer, rows, trained, probe_model(merged, rows))
 
 
 def _load_adapted(kind: Kinds, base: Path, adapter: Path, tokenizer: Tokenizer) -> PeftModel:

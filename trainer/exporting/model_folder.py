@@ -12,7 +12,7 @@ from trainer.contract.result import Manifest, hash_files, write_manifest
 from trainer.engine.models.load import load_model, load_tokenizer
 from trainer.exporting.check import WrittenExport
 from trainer.exporting.merging import MergedModel
-from trainer.exporting.probes import compute_logits
+from trainer.exporting.probes import probe_model
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
@@ -28,7 +28,7 @@ def write_folder(spec: ExportSpec, merged: MergedModel, output: Path) -> Written
     files = hash_files(output, (path for path in output.rglob("*") if path.is_file()))
     write_manifest(output, Manifest(files=files, facts={"model": spec.name, "precision": spec.precision}))
     _cast_weights(model, torch.float32)
-    rounded = compute_logits(model, merged.rows)
+    rounded = probe_model(model, merged.rows)
     auto = merged.auto_class
 
     def load_folder() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from trainer.engine.models.load import context_length
-from trainer.engine.scoring.evaluate import evaluation_mode
+from trainer.engine.scoring.compare_outputs import compute_logits
 
 Logits = torch.Tensor
 
@@ -44,10 +44,6 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def compute_logits(model: Any, rows: list[list[int]]) -> list[Logits]:
+def probe_model(model: Any, rows: list[list[int]]) -> list[Logits]:
     """Return each row's logits in float32 on the CPU: [tokens, vocabulary], or [1, 1] of a reward model."""
-    with evaluation_mode(model):
-        return [
-            model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0].float().cpu()
-            for row in rows
-        ]
+    return [compute_logits(model, {"input_ids": torch.tensor([row], device=model.device)})[0].cpu() for row in rows]

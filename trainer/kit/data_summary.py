@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from trainer.frozen import Frozen
+from trainer.contract.preview import DataPreview
 
 
-class DataSummary(Frozen):
-    """One data file: what was in it and what was used; line numbers are the first twenty."""
+class DataSummary(DataPreview):
+    """What a preview says of a data file, and the file's hash; of each list of lines the first twenty."""
 
-    filename: str
     sha256: str
-    rows: int
-    used: int
-    tokens: int
-    trained_tokens: int
-    cut: int
-    cut_lines: tuple[int, ...]
-    dropped: int
-    dropped_lines: tuple[int, ...]

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from trainer.contract.preview import CountedJob, DataPreview, SampleRow, SampleToken
-from trainer.engine.data.splits import Split
+from trainer.contract.preview import CountedJob, SampleRow, SampleToken
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.models.load import pick_device
-from trainer.engine.recipe import JobContext, Recipe
+from trainer.engine.recipe import Recipe
 from trainer.kit.event_sink import EventSink
+from trainer.kit.job_context import JobContext
 from trainer.kit.stop import StopFlag
 from trainer.kit.workdir import read_spec
 from trainer.preview.estimates import estimate_memory, estimate_speed, hollow_model
 from trainer.recipes import recipe_for
 
-SHOWN_LINES = 1000
 SHOWN_TOKENS = 1024
 # How many tokens before one are decoded with it: what surrounds a token can change its text, such as a space.
 _CONTEXT = 6
@@ -33,7 +31,7 @@ def count_job(workdir: Path, *, rows: int) -> CountedJob:
     warnings: list[str] = []
     sink = EventSink(workdir)
     recipe = recipe_for(JobContext(workdir, spec, sink, StopFlag(), warnings.append))
-    recipe.read_data()
+    recipe.data.read_data()
     recipe.settle_hyperparameters()
     sink.close()
     planned = recipe.job.meter.plan_sentence
@@ -41,8 +39,8 @@ def count_job(workdir: Path, *, rows: int) -> CountedJob:
     model = hollow_model(recipe)
     return CountedJob(
         hyperparameters=recipe.resolved.shown(),
-        training=_preview_file(recipe.training),
-        validation=_preview_file(recipe.validation) if recipe.validation else None,
+        training=recipe.data.training.preview_file(),
+        validation=recipe.data.validation.preview_file() if recipe.data.validation else None,
         warnings=(*warnings, planned) if planned else tuple(warnings),
         steps=recipe.resolved.total_steps,
         tokens=tokens,
@@ -63,28 +61,14 @@ def _count_tokens(recipe: Recipe) -> tuple[int, bool]:
     return recipe.most_tokens(), False
 
 
-def _preview_file(split: Split[Any]) -> DataPreview:
-    return DataPreview(
-        filename=split.file.filename,
-        rows=split.read,
-        used=len(split.rows),
-        tokens=split.tokens,
-        trained_tokens=split.trained_tokens,
-        cut=len(split.cut),
-        cut_lines=split.cut[:SHOWN_LINES],
-        dropped=len(split.dropped),
-        dropped_lines=split.dropped[:SHOWN_LINES],
-    )
-
-
 def _sample_rows(recipe: Recipe, rows: int) -> list[SampleRow]:
     """Show evenly spaced training rows."""
-    found = recipe.training.rows
+    found = recipe.data.training.rows
     numbers = [place * len(found) // rows for place in range(rows)] if rows < len(found) else range(len(found))
     return [
-        _show_row(recipe.tokenizer, part, row)
+        _show_row(recipe.data.tokenizer, part, row)
         for number in numbers
-        for part, row in recipe.preview_parts(found[number])
+        for part, row in recipe.data.preview_parts(found[number])
     ]
 
 

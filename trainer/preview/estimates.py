@@ -43,7 +43,7 @@ class HollowModel:
 def hollow_model(recipe: Recipe) -> HollowModel:
     """Return the shape of the model that a settled recipe would train."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(recipe.config, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(recipe.data.config, trust_remote_code=False)
         if recipe.kind != "model":
             model = add_adapter(model, recipe.resolved)
     return HollowModel(model)
@@ -52,7 +52,7 @@ def hollow_model(recipe: Recipe) -> HollowModel:
 def estimate_memory(recipe: Recipe, model: HollowModel) -> MemoryEstimate:
     """Return the trainer's peak memory: that of the training, or that of the export's check if it is higher."""
     resolved = recipe.resolved
-    size, tokens = _BYTES[resolved.dtype], resolved.batch_size * max(recipe.row_lengths())
+    size, tokens = _BYTES[resolved.dtype], resolved.batch_size * max(recipe.data.row_lengths())
     frozen = model.total - model.trained
     held = {
         "frozen_weights": round(frozen * (_NF4_BYTES if resolved.quantization == "4bit" else size)),
@@ -80,7 +80,7 @@ def estimate_memory(recipe: Recipe, model: HollowModel) -> MemoryEstimate:
 
 
 def _pass_bytes(recipe: Recipe, model: HollowModel, tokens: int) -> dict[str, int]:
-    resolved, shape = recipe.resolved, recipe.config.get_text_config()
+    resolved, shape = recipe.resolved, recipe.data.config.get_text_config()
     width, layers, vocabulary = int(shape.hidden_size), int(shape.num_hidden_layers), int(shape.vocab_size)
     size = _BYTES[resolved.dtype]
     kept = _KEPT_VALUES * width * size
@@ -113,8 +113,8 @@ def estimate_speed(recipe: Recipe, model: HollowModel) -> SpeedEstimate:
 
 
 def _time_layer(recipe: Recipe) -> SpeedEstimate:
-    shape = recipe.config.get_text_config()
-    seconds = recipe.dtype.seconds.get(recipe.dtype.dtype) or layer_seconds(recipe.config, recipe.dtype.dtype)
+    shape = recipe.data.config.get_text_config()
+    seconds = recipe.dtype.seconds.get(recipe.dtype.dtype) or layer_seconds(recipe.data.config, recipe.dtype.dtype)
     width, layers = int(shape.hidden_size), int(shape.num_hidden_layers)
     inner = int(getattr(shape, "intermediate_size", None) or 4 * width)
     # The output layer's matrix as a share of a layer's: 4 squares of the width and 3 products with the inner one.

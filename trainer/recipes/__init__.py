@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from trainer.engine.recipe import JobContext, Recipe
+from trainer.engine.recipe import Recipe
+from trainer.kit.job_context import JobContext
 
 
 def recipe_for(job: JobContext) -> Recipe:

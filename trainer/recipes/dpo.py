@@ -16,9 +16,10 @@ from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.dpo import DpoHyperparameters
 from trainer.engine.data.splits import Split
 from trainer.engine.loop.training_loop import ScoredBatch
-from trainer.engine.preferences.pairs import Pair, PreferenceRecipe, collate_pairs, sequence_log_probs, subset_pairs
+from trainer.engine.preferences.pairs import Pair, PairData, PreferenceRecipe, collate_pairs, sequence_log_probs
 from trainer.engine.preferences.references import ReferencedRecipe, ReferenceLoop, answer_log_probs, win_scores
-from trainer.engine.recipe import JobContext, Recipe
+from trainer.engine.recipe import Recipe
+from trainer.kit.job_context import JobContext
 from trainer.kit.plot_spec import PlotSpec
 from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Better, Measure
@@ -55,7 +56,7 @@ def dpo_loss(
             return (h - 1 / (2 * beta)) ** 2
 
 
-class DpoRecipe(ReferencedRecipe, PreferenceRecipe):
+class DpoRecipe(ReferencedRecipe[PairData], PreferenceRecipe):
     """Raise the preferred answer's log-ratio to the reference above the other's.
 
     `references` [2, pairs] have the preferred answers in front.
@@ -100,8 +101,8 @@ class DpoRecipe(ReferencedRecipe, PreferenceRecipe):
 
     def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Measure implicit rewards β log π/π_ref; for the reference itself they are all 0, and a tie counts a half."""
-        split = "validation" if self.validation else "training"
-        pairs: Sequence[Pair] = self.measured.rows if full and self.validation else subset_pairs(self.measured.rows)
+        split = self.data.measured_on
+        pairs = self.data.rows_to_measure(full=full)
         place = torch.tensor([pair.place for pair in pairs])
         sums = self.log_probs(pairs)
         sizes = torch.tensor([[p.chosen.trained_tokens for p in pairs], [p.rejected.trained_tokens for p in pairs]])
@@ -132,7 +133,7 @@ class DpoRecipe(ReferencedRecipe, PreferenceRecipe):
     def log_probs(self, rows: Sequence[Pair]) -> torch.Tensor:
         """Return the log-probabilities [2, pairs] of both answers."""
         answers = [*(pair.chosen for pair in rows), *(pair.rejected for pair in rows)]
-        return answer_log_probs(self.model, answers, self.pad_id).view(2, -1)
+        return answer_log_probs(self.model, answers, self.data.pad_id).view(2, -1)
 
 
 class DpoLoop(ReferenceLoop):
@@ -141,13 +142,13 @@ class DpoLoop(ReferenceLoop):
     recipe: DpoRecipe
 
     def __init__(self, recipe: DpoRecipe, progress: TrainingProgress) -> None:
-        training: Split[Pair] = recipe.training
+        training: Split[Pair] = recipe.data.training
         super().__init__(
             recipe,
             progress,
             rows=training.rows,
-            lengths=recipe.row_lengths(),
-            collate=lambda pairs: collate_pairs(pairs, recipe.pad_id),
+            lengths=recipe.data.row_lengths(),
+            collate=lambda pairs: collate_pairs(pairs, recipe.data.pad_id),
         )
 
     def score_batch(self, model: Any, batch: Any) -> ScoredBatch:

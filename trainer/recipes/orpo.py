@@ -11,9 +11,10 @@ from torch import nn
 from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.orpo import OrpoHyperparameters
 from trainer.engine.loop.training_loop import JobLoop, ScoredBatch
-from trainer.engine.preferences.pairs import Pair, PreferenceRecipe, collate_pairs, sequence_log_probs, subset_pairs
-from trainer.engine.recipe import JobContext, Recipe
+from trainer.engine.preferences.pairs import PreferenceRecipe, collate_pairs, sequence_log_probs
+from trainer.engine.recipe import Recipe
 from trainer.engine.scoring.evaluate import score_rows
+from trainer.kit.job_context import JobContext
 from trainer.kit.plot_spec import PlotSpec
 from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Better, Measure
@@ -57,9 +58,9 @@ class OrpoRecipe(PreferenceRecipe):
 
     def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Measure how often and how far the preferred answer's odds are higher, and the loss."""
-        pairs: Sequence[Pair] = self.measured.rows if full and self.validation else subset_pairs(self.measured.rows)
-        chosen = _mean_log_probs(self.model, [pair.chosen for pair in pairs], self.pad_id)
-        rejected = _mean_log_probs(self.model, [pair.rejected for pair in pairs], self.pad_id)
+        pairs = self.data.rows_to_measure(full=full)
+        chosen = _mean_log_probs(self.model, [pair.chosen for pair in pairs], self.data.pad_id)
+        rejected = _mean_log_probs(self.model, [pair.rejected for pair in pairs], self.data.pad_id)
         ratio = log_odds_ratio(chosen, rejected)
         lines = tuple(pair.line for pair in pairs)
 
@@ -85,9 +86,9 @@ class OrpoLoop(JobLoop):
         super().__init__(
             recipe,
             progress,
-            rows=recipe.training.rows,
-            lengths=recipe.row_lengths(),
-            collate=lambda pairs: collate_pairs(pairs, recipe.pad_id),
+            rows=recipe.data.training.rows,
+            lengths=recipe.data.row_lengths(),
+            collate=lambda pairs: collate_pairs(pairs, recipe.data.pad_id),
         )
 
     def score_batch(self, model: Any, batch: Any) -> ScoredBatch:
@@ -118,7 +119,9 @@ def _mean_log_probs(model: Any, rows: Sequence[Any], pad_id: int) -> torch.Tenso
 
 def _log1mexp(x: torch.Tensor) -> torch.Tensor:
     """Return log(1 - exp(x)) for x < 0, without cancellation at either end (Mächler 2012)."""
+    # A probability that rounds to 1 would have infinite odds.
     x = x.clamp(max=-1e-7)
+    # At -log 2, where both forms are equally exact.
     return torch.where(x > -0.6931471805599453, (-torch.expm1(x)).log(), torch.log1p(-x.exp()))
 
 

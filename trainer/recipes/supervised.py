@@ -12,75 +12,84 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trainer.contract.job import DataFile
 from trainer.contract.rows import ChatRow
 from trainer.engine.data.batches import collate_rows
+from trainer.engine.data.row_pipeline import RowPipeline
 from trainer.engine.data.splits import Split
 from trainer.engine.data.tokens import IGNORED, TokenizedRow, fit_rows, tokenize_rows
 from trainer.engine.loop.training_loop import TOKEN_ACCURACY, JobLoop, ScoredBatch, loop_arguments
-from trainer.engine.recipe import JobContext, Recipe
-from trainer.engine.scoring.evaluate import score_rows, subset_rows
+from trainer.engine.recipe import Recipe
+from trainer.engine.scoring.evaluate import SUBSET_TOKENS, score_rows
 from trainer.engine.scoring.head import trained_scores
+from trainer.kit.job_context import JobContext
 from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
 
-_NEEDED = "token to train on"
 
+class ConversationData(RowPipeline[ChatRow, list[TokenizedRow], TokenizedRow]):
+    """Conversations, of which only the assistant's tokens are in the loss; long ones are cut."""
 
-class SupervisedRecipe(Recipe):
-    """Imitate the assistant's tokens: the loss is their mean negative log-likelihood."""
+    row = ChatRow
+    needed = "token to train on"
 
-    training: Split[TokenizedRow]
-    validation: Split[TokenizedRow] | None = None
-    _chat: Sequence[ChatRow]
+    def tokenize_rows(self, file: DataFile, rows: Sequence[ChatRow], param: str) -> list[TokenizedRow]:  # noqa: ARG002
+        """Render and tokenize the conversations."""
+        return tokenize_rows(self.template, rows, param=param)
 
-    def read_data(self) -> None:
-        """Render and tokenize the conversations; only the assistant's tokens are in the loss."""
-        self.open_base()
-        spec = self.job.spec
-        chat, tokenized = self._tokenize_file(spec.training, "training_file")
-        limit = self.set_max_length(max((len(row.input_ids) for row in tokenized), default=0))
-        self.training = _split_rows(spec.training, chat, tokenized, limit)
-        self._chat = chat
-        if spec.validation:
-            held_out, held_out_tokens = self._tokenize_file(spec.validation, "validation_file")
-            self.validation = _split_rows(spec.validation, held_out, held_out_tokens, limit)
-            self._chat = held_out
-        self.warn_about_dropped_rows(_NEEDED)
-        if self.validation is None:
-            self._chat = chat
+    def sequence_lengths(self, tokens: list[TokenizedRow]) -> list[int]:
+        """Return each conversation's tokens."""
+        return [len(row.input_ids) for row in tokens]
+
+    def fit_rows(self, file: DataFile, rows: Sequence[ChatRow], tokens: list[TokenizedRow]) -> Split[TokenizedRow]:
+        """Cut conversations, and drop those left without a trained token."""
+        prepared = fit_rows(tokens, self.max_length)
+        return Split(
+            file=file,
+            rows=prepared.rows,
+            read=len(rows),
+            tokens=prepared.tokens,
+            trained_tokens=prepared.trained_tokens,
+            cut=prepared.cut,
+            dropped=prepared.dropped,
+        )
+
+    def subset_rows(self, rows: Sequence[TokenizedRow]) -> Sequence[TokenizedRow]:
+        """Return conversations with about 2048 tokens together."""
+        return rows[:: max(1, -(-sum(len(row.input_ids) for row in rows) // SUBSET_TOKENS))]
 
     def sample_rows(self) -> Sequence[ChatRow]:
         """Return the held-out conversations, or else the training ones."""
-        return self._chat
+        return self.source
+
+
+class SupervisedRecipe(Recipe[ConversationData]):
+    """Imitate the assistant's tokens: the loss is their mean negative log-likelihood."""
+
+    pipeline = ConversationData
 
     def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Return loss and token accuracy."""
-        # Training rows say little about new ones: a part of them is enough.
-        rows = self.measured.rows if full and self.validation else subset_rows(self.measured.rows)
-        return score_rows(self.model, rows, self.pad_id)
+        return score_rows(self.model, self.data.rows_to_measure(full=full), self.data.pad_id)
 
     def make_loop(self, progress: TrainingProgress) -> SupervisedLoop:
         """Return the loop on TRL's trainer."""
         return SupervisedLoop(self, progress)
-
-    def _tokenize_file(self, file: DataFile, param: str) -> tuple[list[ChatRow], list[TokenizedRow]]:
-        chat = self.read_file(file, param, ChatRow)
-        return chat, tokenize_rows(self.template, chat, param=param)
 
 
 class SupervisedLoop(JobLoop, SFTTrainer):
     """TRL's trainer brings the fused head on GPUs; rows, order, masks and events are the job's."""
 
     def __init__(self, recipe: SupervisedRecipe, progress: TrainingProgress) -> None:
-        rows = recipe.training.rows
+        rows = recipe.data.training.rows
+        # Rows are tokens with masks already: TRL would tokenize them again, and cut them at its own default.
         more: dict[str, Any] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
         super().__init__(
             recipe,
             progress,
             rows=rows,
-            lengths=recipe.row_lengths(),
-            collate=lambda batch: collate_rows(batch, recipe.pad_id),
+            lengths=recipe.data.row_lengths(),
+            collate=lambda batch: collate_rows(batch, recipe.data.pad_id),
             args=loop_arguments(recipe, SFTConfig, **more),
             train_dataset=_make_dataset(rows),
-            eval_dataset=_make_dataset(recipe.validation.rows) if recipe.validation else None,
+            eval_dataset=_make_dataset(recipe.data.validation.rows) if recipe.data.validation else None,
         )
 
     def score_batch(self, model: Any, batch: Any) -> ScoredBatch:
@@ -95,21 +104,6 @@ class SupervisedLoop(JobLoop, SFTTrainer):
     def count_items(self, batch: Any) -> int:
         """Return the trained tokens."""
         return int((batch["labels"][:, 1:] != IGNORED).sum())
-
-
-def _split_rows(
-    file: DataFile, chat: Sequence[ChatRow], rows: Sequence[TokenizedRow], limit: int
-) -> Split[TokenizedRow]:
-    prepared = fit_rows(rows, limit)
-    return Split(
-        file=file,
-        rows=prepared.rows,
-        read=len(chat),
-        tokens=prepared.tokens,
-        trained_tokens=prepared.trained_tokens,
-        cut=prepared.cut,
-        dropped=prepared.dropped,
-    )
 
 
 def _make_dataset(rows: Sequence[TokenizedRow]) -> Dataset:

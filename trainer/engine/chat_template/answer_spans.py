@@ -10,6 +10,7 @@ from jinja2.exceptions import TemplateError
 from trainer.contract.rows import ChatRow
 from trainer.engine.chat_template.render import ChatTemplate
 
+# Stands in for a turn's content, to see where the template puts it: a word that no conversation has.
 _SENTINEL = "burnishsentinel"
 
 
@@ -26,6 +27,7 @@ def assistant_spans(
     for index, message in enumerate(messages):
         if message["role"] == "assistant" and next(weights):
             start = _turn_start(template, messages, index, tools, text)
+            # Two turns found at one place: one of them would be trained on the other's text.
             if spans and start < spans[-1][1]:
                 raise ValueError("the assistant's turns overlap")
             spans.append((start, _turn_end(template, message["content"], start, text)))
@@ -44,10 +46,12 @@ def _turn_start(
         prompt = template.render(messages[:index], tools, prompt=True)
     except (TemplateError, TypeError, ValueError, KeyError, IndexError):
         prompt = None
+    # The usual case. It fails for templates that render the turns in front differently once an answer follows.
     if prompt and text.startswith(prompt):
         return len(prompt)
     marked = [*messages[:index], {**messages[index], "content": _SENTINEL}, *messages[index + 1 :]]
     start = template.render(marked, tools).find(_SENTINEL)
+    # Calls are rendered beside the content, in front of it or behind: its place does not say where the turn begins.
     if start < 0 or messages[index].get("tool_calls") or not text.startswith(messages[index]["content"], start):
         raise ValueError(f"the place of message {index + 1} in the rendering is not clear")
     return start
@@ -55,6 +59,7 @@ def _turn_start(
 
 def _turn_end(template: ChatTemplate, content: str, start: int, text: str) -> int:
     """Return the end of the turn in `text`, its end-of-turn token included."""
+    # Some templates strip contents: the stripped form is in the text of either kind.
     content = content.strip()
     place = text.find(content, start) if content else start
     after = (place if place >= 0 else start) + (len(content) if place >= 0 else 0)

@@ -23,6 +23,7 @@ _TOOL = {
     "type": "function",
     "function": {"name": _PROBE, "description": "", "parameters": {"type": "object", "properties": {}}},
 }
+# The id has nine letters and digits: Mistral's templates refuse any other form.
 _CALL = {"id": "call00001", "type": "function", "function": {"name": _PROBE, "arguments": {}}}
 _USER = {"role": "user", "content": "a"}
 
@@ -44,11 +45,13 @@ class ChatTemplate:
         if not tokenizer.chat_template:
             raise _unsupported_template("the base model has no chat template")
         self._calls = self._renders_word([_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL]}])
+        # Through the template only if calls are too: schemas in one form ask for calls in the same.
         self._tools = self._calls and self._renders_word([_USER], tools=[_TOOL])
         self._results = self._calls and self._renders_word(
             [
                 _USER,
                 {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+                # The word twice: once, it is in the call's name, and would be found if the result were left out.
                 {"role": "tool", "content": "r" + _PROBE * 2, "tool_call_id": "call00001", "name": "f"},
             ],
             _PROBE * 2,
@@ -61,6 +64,7 @@ class ChatTemplate:
         messages = [self._prepare_message(message) for message in row.messages]
         tools = list(row.tools) if row.tools else None
         if tools and not self._tools:
+            # Characters as they are: escaped, Chinese text would be digits to the model.
             listing = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
             _add_to_system(messages, _TOOLS_PREAMBLE.format(tools=listing))
             tools = None
@@ -77,6 +81,7 @@ class ChatTemplate:
         return text
 
     def _prepare_message(self, message: Message) -> dict[str, Any]:
+        # OpenAI's newer name for the same role, which open models' templates do not know.
         role = "system" if message.role == "developer" else message.role
         if role == "tool" and not self._results:
             return {"role": "user", "content": f"<tool_response>\n{message.text}\n</tool_response>"}
@@ -116,6 +121,7 @@ class ChatTemplate:
             ) from error
         tail = text[text.rindex(_PROBE) + len(_PROBE) :]
         specials = {str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        # The first one behind the content; of two that begin at one place, the longer.
         found = [(tail.index(token), -len(token), token) for token in specials if token and token in tail]
         return min(found)[2] if found else None
 

@@ -39,6 +39,7 @@ def batches_within(lengths: Sequence[int], device: str) -> Iterator[list[int]]:
     """
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        # Sorted by length, so that the newest row is the longest and the whole group is padded to it.
         if batch and (len(batch) + 1) * lengths[place] > TOKENS_A_PASS[device]:
             yield batch
             batch = []

@@ -16,6 +16,7 @@ WINDOW_BATCHES = 8
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Return the batches of row numbers of one epoch: every row once, rows of similar length together."""
+    # Seeds lie far apart: one epoch later must not be the order of the next seed.
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order: list[int] = torch.randperm(len(lengths), generator=generator).tolist()
     window = batch_size * WINDOW_BATCHES
@@ -23,6 +24,7 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     for start in range(0, len(order), window):
         rows = sorted(order[start : start + window], key=lambda row: lengths[row])
         batches += [rows[place : place + batch_size] for place in range(0, len(rows), batch_size)]
+    # Otherwise every window would go from its short rows to its long ones.
     shuffled: list[int] = torch.randperm(len(batches), generator=generator).tolist()
     return [batches[number] for number in shuffled]
 
@@ -32,6 +34,7 @@ def iter_step_rows(lengths: Sequence[int], resolved: Resolved) -> Iterator[list[
     done = 0
     for epoch in count():
         batches = epoch_batches(lengths, resolved.batch_size, resolved.seed, epoch)
+        # The library does not accumulate across epochs: the last step of one may have fewer batches.
         for start in range(0, len(batches), resolved.gradient_accumulation_steps):
             if done == resolved.total_steps:
                 return
@@ -72,6 +75,7 @@ class EpochLoader(DataLoader):
 def prompts_of_iteration(count: int, rollout: int, seed: int, iteration: int) -> list[int]:
     """Return the numbers of the prompts of an iteration, from 0: shuffled passes over all of them, end to end."""
     places = range(iteration * rollout, (iteration + 1) * rollout)
+    # Only the passes that these places lie in: a late iteration costs no more than the first.
     orders = {epoch: _shuffle_epoch(count, seed, epoch) for epoch in {place // count for place in places}}
     return [orders[place // count][place % count] for place in places]
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from trainer.contract.job import DataFile
+from trainer.contract.preview import DataPreview
 from trainer.kit.data_summary import DataSummary
 
 SHOWN_LINES = 20
+"""Of a list of lines in a sentence or in the report."""
+PREVIEWED_LINES = 1000
 R = TypeVar("R")
 
 
@@ -25,20 +28,23 @@ class Split(Generic[R]):
     cut: tuple[int, ...] = ()
     dropped: tuple[int, ...] = ()
 
-    def summarise_file(self) -> DataSummary:
-        """Return what the report says about the file."""
-        return DataSummary(
+    def preview_file(self, shown_lines: int = PREVIEWED_LINES) -> DataPreview:
+        """Return what became of the file, with the first `shown_lines` of each list of lines."""
+        return DataPreview(
             filename=self.file.filename,
-            sha256=self.file.sha256,
             rows=self.read,
             used=len(self.rows),
             tokens=self.tokens,
             trained_tokens=self.trained_tokens,
-            cut_lines=self.cut[:SHOWN_LINES],
             cut=len(self.cut),
-            dropped_lines=self.dropped[:SHOWN_LINES],
+            cut_lines=self.cut[:shown_lines],
             dropped=len(self.dropped),
+            dropped_lines=self.dropped[:shown_lines],
         )
+
+    def summarise_file(self) -> DataSummary:
+        """Return what the report says about the file."""
+        return DataSummary(**self.preview_file(SHOWN_LINES).model_dump(), sha256=self.file.sha256)
 
 
 def format_lines(numbers: Sequence[int]) -> str:

@@ -61,15 +61,19 @@ def tokenize_rows(
     return [_tokenize_row(template, row, param) for row in rows]
 
 
+def cut_row(row: TokenizedRow, limit: int) -> TokenizedRow:
+    """Return the row's first `limit` tokens: the row itself if it is not longer."""
+    return row if len(row.input_ids) <= limit else TokenizedRow(row.line, row.input_ids[:limit], row.trained[:limit])
+
+
 def fit_rows(rows: Sequence[TokenizedRow], max_length: int) -> FittedRows:
     """Cut rows to `max_length` tokens from the right and drop those left without a trained token."""
     kept: list[TokenizedRow] = []
     cut: list[int] = []
     dropped: list[int] = []
     for row in rows:
-        short = row
-        if len(row.input_ids) > max_length:
-            short = TokenizedRow(row.line, row.input_ids[:max_length], row.trained[:max_length])
+        short = cut_row(row, max_length)
+        # A prompt that fills the limit leaves no token to learn from.
         if not short.trained_tokens:
             dropped.append(row.line)
             continue
@@ -105,8 +109,10 @@ def _tokenize_pieces(
     ids: list[int] = []
     trained: list[bool] = []
     place = 0
+    # The empty span at the end brings along what stands behind the last answer.
     for start, end in [*spans, (len(text), len(text))]:
         for piece, keep in ((text[place:start], False), (text[start:end], True)):
+            # The template has written the special tokens already.
             tokens = tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
             ids.extend(tokens)
             trained.extend([keep] * len(tokens))

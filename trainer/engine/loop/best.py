@@ -31,6 +31,7 @@ class Best:
     @classmethod
     def from_evaluation(cls, step: int, measure: Measure, trained: Mapping[str, torch.Tensor]) -> Best:
         """Record an evaluation and the weights that it was of."""
+        # Cloned on the CPU too, where `cpu` gives the parameter itself, which the next step changes.
         weights = {name: value.detach().cpu().clone() for name, value in trained.items()}
         return cls(step, measure.value, 0, weights, measure.label)
 
@@ -56,6 +57,7 @@ class Best:
 
     def save(self, folder: Path) -> None:
         """Write `best.safetensors` into a checkpoint's folder."""
+        # In one file with the weights: a checkpoint cannot have the one without the other.
         facts = {"step": self.step, "value": self.value, "since": self.since, "label": self.label}
         save_file(self.weights, folder / BEST_NAME, metadata={"burnish": json.dumps(facts)})
 

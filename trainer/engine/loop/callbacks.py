@@ -49,9 +49,11 @@ class FlowCallback(TrainerCallback):
         """If a stop was asked for, or the budget is used up, write a checkpoint and leave the loop."""
         job = self._trainer.recipe.job
         if job.stop():
+            # A stop waits for the checkpoint alone: the resumed run makes the evaluation instead.
             control.should_evaluate = False
             control.should_save = True
             control.should_training_stop = True
+        # At the last step the training ends anyway, and not by its budget.
         elif state.global_step < state.max_steps and job.meter.check_budget(
             state.global_step, self._trainer.progress.tokens_seen
         ):
@@ -62,6 +64,7 @@ class FlowCallback(TrainerCallback):
         """Complete the checkpoint, then announce it."""
         job, progress = self._trainer.recipe.job, self._trainer.progress
         incoming = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        # Before the manifest is written, which has to name these files too: a resumed run refuses unnamed ones.
         self._trainer.write_extras(incoming)
         path = finish_checkpoint(
             incoming, job.workdir, step=state.global_step, progress=progress, base_id=job.spec.base.id

@@ -46,6 +46,7 @@ def finish_checkpoint(incoming: Path, workdir: Path, *, step: int, progress: Tra
         (incoming / name).unlink(missing_ok=True)
     clean_adapter_config(incoming, base_id)
     progress.save(incoming)
+    # Before the manifest is written: one that outlives a loss of power must not name files that did not.
     for path in incoming.rglob("*"):
         flush_to_disk(path)
     files = hash_files(incoming, (path for path in incoming.rglob("*") if path.is_file()))
@@ -53,7 +54,9 @@ def finish_checkpoint(incoming: Path, workdir: Path, *, step: int, progress: Tra
     write_manifest(incoming, Manifest(files=files, trained_tokens=progress.tokens_seen, facts=facts))
     target = workdir / CHECKPOINTS_FOLDER / f"step-{step}"
     target.parent.mkdir(exist_ok=True)
+    # A run that was resumed from an older checkpoint reaches this step again.
     shutil.rmtree(target, ignore_errors=True)
+    # The folder is there whole or not at all: nobody reads one that is being written.
     incoming.rename(target)
     flush_to_disk(target.parent)
     _remove_old_checkpoints(target.parent)
@@ -68,6 +71,7 @@ def verified_checkpoint(folder: Path) -> Path:
     try:
         manifest = read_manifest(folder)
         known = {MANIFEST_NAME, *(entry.path for entry in manifest.files)}
+        # Links that lead nowhere count too: `is_file` would pass over them.
         found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
         problems = manifest.verify_files(folder)
         problems += [f"{path} is not in the manifest" for path in sorted(found) if path not in known]
@@ -83,6 +87,7 @@ def verified_checkpoint(folder: Path) -> Path:
 
 
 def _remove_old_checkpoints(folder: Path) -> None:
+    # By number: as text, step-10 comes before step-9.
     steps = sorted(folder.glob("step-*"), key=lambda path: int(path.name.partition("-")[2]))
     for old in steps[:-KEPT]:
         shutil.rmtree(old)

@@ -88,18 +88,20 @@ class JobLoop(Trainer):
         self._window = _Window()
         self._loop_started = 0.0
         self._best = BestKeeper(recipe, self._trained_parameters)
-        held_out = recipe.validation.rows if recipe.validation else None
+        held_out = recipe.data.validation.rows if recipe.data.validation else None
         given: dict[str, Any] = {
             "model": recipe.model,
             "args": args or loop_arguments(recipe, TrainingArguments),
             "train_dataset": rows,
             "eval_dataset": held_out,
-            "processing_class": recipe.tokenizer,
+            "processing_class": recipe.data.tokenizer,
             "data_collator": collate,
             "callbacks": [FlowCallback(self)],
         }
         super().__init__(**{**given, **kwargs})
+        # `compute_loss` divides by the items of the whole update: the library would divide by the accumulation again.
         self.loss_is_scaled_for_ga = True
+        # Both print to stdout, and a run reports by its events alone.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
 
@@ -126,6 +128,7 @@ class JobLoop(Trainer):
                 resolved.lr_scheduler, step, warmup=resolved.warmup_steps, total=num_training_steps
             ),
         )
+        # The library sets this too: without it, another training of the same trainer would keep this schedule.
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -152,6 +155,7 @@ class JobLoop(Trainer):
         """Return the micro-batch's share of the update's mean loss. Raises TrainerError (`loss_not_finite`)."""
         assert not return_outputs, "evaluation scores rows itself and never asks for outputs"
         scored = self.score_batch(model, inputs)
+        # Before the backward pass: a NaN from here would reach the weights, and with them the next checkpoint.
         require_finite(float(scored.total.detach()), self.state.global_step + 1, self.recipe.job.spec.method.type)
         items = self.count_items(inputs)
         self._window.add_batch(scored, items)
@@ -163,7 +167,9 @@ class JobLoop(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Emit the step's event. The loop calls this once a step, after the optimizer, and once at its end."""
+        # A copy: the library writes into what it is given.
         super().log(dict(logs), start_time)
+        # The call at the end, which has the run's totals.
         if "grad_norm" not in logs:
             return
         step = self.state.global_step
@@ -199,6 +205,7 @@ class JobLoop(Trainer):
         headline = measures[0]
         metrics = {f"eval_{headline.name}": headline.value}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        # Saved as well: a job that is resumed from here sees that the training had ended.
         if self._best.compare_evaluation(self.state.global_step, headline):
             self.control.should_save = True
             self.control.should_training_stop = True
@@ -222,7 +229,8 @@ class JobLoop(Trainer):
         self._best.load(checkpoint)
         self.state.global_step, self.state.max_steps = step, resolved.total_steps
         lacking = self.progress.lacks_evaluation(step, resolved.eval_steps, resolved.total_steps)
-        if self.recipe.validation and lacking:
+        if self.recipe.data.validation and lacking:
+            # The evaluation is of the checkpoint's weights, and the model still has those of the start.
             self._load_from_checkpoint(str(checkpoint))
             self.evaluate()
             ended = self.control.should_training_stop
@@ -253,7 +261,7 @@ def evaluation_event(recipe: Recipe, model: Any, step: int, measures: Sequence[M
         model=model,
         step=step,
         total_steps=recipe.resolved.total_steps,
-        full=len(headline.lines) == len(recipe.measured.rows),
+        full=len(headline.lines) == len(recipe.data.measured.rows),
         valid_loss=loss,
         valid_mean_token_accuracy=accuracy,
         metrics=values,
@@ -282,6 +290,7 @@ def loop_arguments(recipe: Recipe, kind: type[A], **more: Any) -> A:
         "per_device_train_batch_size": resolved.batch_size,
         "gradient_accumulation_steps": resolved.gradient_accumulation_steps,
         "num_train_epochs": resolved.n_epochs,
+        # Decides over the epochs: a budget may end a run within one.
         "max_steps": resolved.total_steps,
         "learning_rate": resolved.learning_rate,
         "weight_decay": resolved.weight_decay,
@@ -296,11 +305,13 @@ def loop_arguments(recipe: Recipe, kind: type[A], **more: Any) -> A:
         "activation_checkpointing": resolved.gradient_checkpointing,
         "logging_strategy": "steps",
         "logging_steps": 1,
+        # The library would put a mean in the place of a loss that is no number.
         "logging_nan_inf_filter": False,
-        "eval_strategy": "steps" if recipe.validation else "no",
+        "eval_strategy": "steps" if recipe.data.validation else "no",
         "eval_steps": resolved.eval_steps,
         "save_strategy": "steps",
         "save_steps": resolved.checkpoint_steps,
+        # Rows are objects here, not columns of which the model takes some.
         "remove_unused_columns": False,
         "dataloader_pin_memory": not on_cpu,
         "report_to": "none",

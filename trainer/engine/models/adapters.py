@@ -29,6 +29,7 @@ def adapter_shape(asked: LoraParameters | str, start: Path | None) -> LoraParame
     there = read_shape(start)
     if wanted is None:
         return there
+    # PEFT writes the names that all-linear came to, never the word.
     names = ["rank", "alpha", "use_dora", "use_rslora"] + ["target_modules"] * (wanted.target_modules != "all-linear")
     differing = [name for name in names if getattr(wanted, name) != getattr(there, name)]
     if differing:
@@ -39,6 +40,7 @@ def adapter_shape(asked: LoraParameters | str, start: Path | None) -> LoraParame
             "Leave lora out.",
             param="lora",
         )
+    # Dropout is no part of the shape: it changes how weights are trained, not what they are.
     return there.model_copy(update={"dropout": wanted.dropout})
 
 
@@ -50,6 +52,7 @@ def read_shape(folder: Path) -> LoraParameters:
         rank=config["r"],
         alpha=float(config["lora_alpha"]),
         dropout=float(config["lora_dropout"]),
+        # PEFT holds them as a set, whose order changes from run to run.
         target_modules=sorted(targets) if isinstance(targets, list) else targets,
         use_dora=bool(config.get("use_dora")),
         use_rslora=bool(config.get("use_rslora")),
@@ -75,6 +78,7 @@ def add_adapter(
     (`invalid_hyperparameters`) if a target module does not exist, naming those that do, and
     (`incompatible_start_model`) if a reward model is to become a language model.
     """
+    # Before PEFT, which draws the A matrices from the global generator.
     set_seed(resolved.seed)
     lora = resolved.lora
     if start is not None and modules_to_save is None:
@@ -125,6 +129,7 @@ def _check_targets(model: PreTrainedModel, targets: list[str]) -> None:
     names = [
         name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D)) and module is not head
     ]
+    # As PEFT looks for them: the end of a name, from a dot on.
     missing = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
     if missing:
         existing = ", ".join(sorted({name.rpartition(".")[2] for name in names}))

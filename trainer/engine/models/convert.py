@@ -29,10 +29,12 @@ def convert_base(source: GgufBaseSource | FolderBaseSource | HubBaseSource, targ
     Raises TrainerError (`base_not_found`, `invalid_base_model`, `unsupported_chat_template`).
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target: a rename is all or nothing only within one file system.
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         info = _fill_folder(source, temporary)
         (temporary / BASE_NAME).write_text(info.model_dump_json(indent=1), encoding="utf-8")
+        # Before the rename, so that a base that has its name is whole after a loss of power.
         _flush_folder(temporary)
         if target.exists():
             shutil.rmtree(target)
@@ -52,6 +54,7 @@ def _fill_folder(source: GgufBaseSource | FolderBaseSource | HubBaseSource, fold
     else:
         fingerprint = _expand_gguf(source.path, folder)
     config = load_config(folder)
+    # For its errors alone: a base without a usable template is refused here and not in every job.
     ChatTemplate(load_tokenizer(folder))
     parameters = _check_weights(folder)
     described = {key: str(value) for key, value in source.model_dump().items() if key != "path"}
@@ -90,6 +93,7 @@ def _copy_base_files(origin: Path, folder: Path) -> str:
         raise _invalid_base("it has no weights in safetensors; pickled weights are not loaded")
     lines: list[str] = []
     for path in files:
+        # What an earlier conversion said is not about this source.
         if path.name != BASE_NAME:
             shutil.copyfile(path, folder / path.name)
             lines.append(f"{sha256_of(path)}  {path.name}\n")

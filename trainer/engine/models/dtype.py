@@ -66,6 +66,7 @@ def layer_seconds(config: PreTrainedConfig, name: str) -> float:
     shape, dtype = config.get_text_config(), DTYPES[name]
     hidden = int(shape.hidden_size)
     intermediate = int(getattr(shape, "intermediate_size", None) or 4 * hidden)
+    # Measuring must not move the generator that the training draws from.
     with torch.random.fork_rng(devices=[]):
         layer = _Layer(hidden, intermediate, dtype)
         x = torch.randn(TOKENS, hidden, dtype=dtype, requires_grad=True)
@@ -74,4 +75,5 @@ def layer_seconds(config: PreTrainedConfig, name: str) -> float:
         start = time.perf_counter()
         layer(x).float().pow(2).mean().backward()
         times.append(time.perf_counter() - start)
+    # The least: whatever else the machine does can only make a layer slower.
     return min(times[1:])

@@ -59,6 +59,7 @@ def load_model(
     if quantization == "4bit":
         return _load_4bit(base, dtype, auto, more)
     try:
+        # A base is data: neither code in its folder nor pickles are run.
         model = auto.from_pretrained(
             base, dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False, use_safetensors=True, **more
         )

@@ -41,6 +41,7 @@ def collate_responses(
     """Lay prompts and responses out as one batch. Masks come from lengths alone."""
     rows = list(zip(prompts, responses, strict=True))
     batch = collate_sequences([[*prompt, *response] for prompt, response in rows], pad_id)
+    # One place to the left: the logits at a token are about the one behind it.
     places = [[0] * (len(prompt) - 1) + [1] * len(response) + [0] for prompt, response in rows]
     targets = torch.tensor([token for response in responses for token in response], dtype=torch.long)
     return Batch(
@@ -78,6 +79,7 @@ def last_token_scores(model: nn.Module, head: nn.Linear, batch: Batch) -> torch.
 
 def hidden_states(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Return the decoder's last hidden states [rows, tokens, width], with whichever adapter is active."""
+    # Without the LM head: the product with the whole vocabulary is the most expensive step, and nothing here needs it.
     causal = cast(Any, model).get_base_model()
     decoder = getattr(causal, causal.base_model_prefix)
     return decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state

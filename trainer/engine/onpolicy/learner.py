@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from trainer.contract.methods.onpolicy import OnPolicyHyperparameters
-from trainer.engine.data.splits import Split
-from trainer.engine.onpolicy.prompts import TokenizedPrompt
+from trainer.engine.onpolicy.prompts import PromptData
 from trainer.engine.onpolicy.roles import Roles
 from trainer.engine.onpolicy.updates import OnPolicy
 from trainer.engine.recipe import Recipe
 
 
-class LearnerRecipe(Recipe):
+class LearnerRecipe(Recipe[PromptData]):
     """A recipe whose `algorithm` learns from answers; `prepare_model` sets it and `roles`."""
 
-    training: Split[TokenizedPrompt]
-    validation: Split[TokenizedPrompt] | None = None
     roles: Roles
     algorithm: OnPolicy[Any, Any]
 
@@ -29,7 +26,7 @@ class LearnerRecipe(Recipe):
     @property
     def prompts_an_iteration(self) -> int:
         """How many prompts an iteration takes."""
-        return self.requested_hyperparameters.prompts_an_iteration(len(self.training.rows))
+        return self.requested_hyperparameters.prompts_an_iteration(len(self.data.training.rows))
 
     def review_iteration(self, facts: Mapping[str, float]) -> None:
         """Look at an iteration's report; nothing by default."""

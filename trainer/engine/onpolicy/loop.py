@@ -55,6 +55,7 @@ class OnPolicyLoop:
         resolved = self.recipe.resolved
         done = self._restore_checkpoint(checkpoint) if checkpoint else 0
         self._first, self._saved, self._started = done, done, time.perf_counter()
+        # A stop leaves the evaluation of its iteration out: the resumed run begins with it.
         ended = self._evaluate_if_due(done) or self._best.ended_early(done)
         while done < resolved.total_steps and not ended and not self._budget_is_spent(done):
             started = time.perf_counter()
@@ -62,6 +63,7 @@ class OnPolicyLoop:
             answers = self.recipe.algorithm.collect_answers(prompts, done, self.recipe.job.stop)
             if answers is None:
                 break
+            # Only now: a policy that had collapsed would have failed while its answers were collected.
             if done % resolved.checkpoint_steps == 0:
                 self._save_checkpoint(done)
             self._update_policy(answers, prompts, done, started)
@@ -82,7 +84,7 @@ class OnPolicyLoop:
 
     def _iteration_prompts(self, iteration: int) -> list[TokenizedPrompt]:
         """Return the iteration's prompts, each as often as it is to be answered."""
-        rows, given = self.recipe.training.rows, self.recipe.requested_hyperparameters
+        rows, given = self.recipe.data.training.rows, self.recipe.requested_hyperparameters
         numbers = prompts_of_iteration(
             len(rows), self.recipe.prompts_an_iteration, self.recipe.resolved.seed, iteration
         )
@@ -108,7 +110,7 @@ class OnPolicyLoop:
         event = StepEvent(
             step=step,
             total_steps=resolved.total_steps,
-            epoch=step * self.recipe.prompts_an_iteration / len(self.recipe.training.rows),
+            epoch=step * self.recipe.prompts_an_iteration / len(self.recipe.data.training.rows),
             train_loss=facts.pop("loss"),
             grad_norm=facts.pop("grad_norm"),
             learning_rate=resolved.learning_rate * factor,
@@ -121,6 +123,7 @@ class OnPolicyLoop:
         self.recipe.job.sink.emit(event)
 
     def _check_ratio(self, error: float, done: int) -> None:
+        # Once a run is enough, and bfloat16 rounds more coarsely than that.
         if done == self._first and self.recipe.dtype.dtype == "float32" and error > RATIO_TOLERANCE:
             self.recipe.job.warn(
                 f"Scoring the same answers twice gave probabilities that differ by {error:.1e} of their size, where "
@@ -132,7 +135,7 @@ class OnPolicyLoop:
         resolved = self.recipe.resolved
         last = step == resolved.total_steps
         lacking = self.progress.lacks_evaluation(step, resolved.eval_steps, resolved.total_steps)
-        if self.recipe.validation is None or not lacking:
+        if self.recipe.data.validation is None or not lacking:
             return False
         measures = self.recipe.measure_model(full=last or self._best.compares_evaluations)
         if last:
@@ -149,8 +152,9 @@ class OnPolicyLoop:
         recipe, job = self.recipe, self.recipe.job
         folder = job.workdir / INCOMING_FOLDER / f"checkpoint-{step}"
         folder.mkdir(parents=True)
+        # Reward and reference never change: a resumed run gets them where this one did.
         recipe.model.save_pretrained(str(folder), selected_adapters=[POLICY], save_embedding_layers=False)
-        recipe.tokenizer.save_pretrained(str(folder))
+        recipe.data.tokenizer.save_pretrained(str(folder))
         values = {name: value.detach() for name, value in recipe.roles.value_parameters.items()}
         if values:
             save_file(values, folder / VALUE_NAME)
@@ -170,6 +174,7 @@ class OnPolicyLoop:
         with torch.no_grad():
             for name, value in values.items():
                 recipe.roles.value_parameters[name].copy_(value)
+        # Tensors and numbers alone: a checkpoint has travelled, and a pickle could run code.
         recipe.algorithm.optimizer.load_state_dict(torch.load(folder / OPTIMIZER_NAME, weights_only=True))
         state = json.loads((folder / self._state_name).read_text(encoding="utf-8"))
         recipe.algorithm.restore_state(state)

@@ -11,36 +11,30 @@ from typing import Any, ClassVar, cast
 
 from peft import PeftModel
 
-from trainer.contract.job import DataFile
 from trainer.contract.methods.base import Resolved
-from trainer.contract.rows import ChatRow, PromptRow
 from trainer.engine.chat_template.end_of_turn import stop_ids
 from trainer.engine.data.order import derived_seed, prompts_of_iteration
-from trainer.engine.data.splits import Split, format_lines
-from trainer.engine.data.tokens import TokenizedRow
-from trainer.engine.models.load import context_length, pick_device
+from trainer.engine.models.load import pick_device
 from trainer.engine.onpolicy.answers import Answers
 from trainer.engine.onpolicy.learner import LearnerRecipe
 from trainer.engine.onpolicy.loop import OnPolicyLoop
-from trainer.engine.onpolicy.prompts import TokenizedPrompt, as_conversation, tokenize_prompts
+from trainer.engine.onpolicy.prompts import PromptData, TokenizedPrompt
 from trainer.engine.onpolicy.roles import RewardModel, Roles
 from trainer.engine.onpolicy.rollout import RolloutSampling
 from trainer.engine.onpolicy.scorers import Scorer
 from trainer.engine.onpolicy.updates import OnPolicy, UpdateSettings
 from trainer.kit.auto import rows_a_pass
-from trainer.kit.errors import TrainerError
 from trainer.kit.plot_spec import PlotSpec
 from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
 
 EVALUATING = 2
-# Enough answers for a curve while training goes on.
-SUBSET_PROMPTS = 64
 
 
 class OnPolicyRecipe(LearnerRecipe):
     """Raise the reward of the model's own answers, and pay for every nat of KL to the model at the start."""
 
+    pipeline = PromptData
     plots: ClassVar[tuple[PlotSpec, ...]] = (
         PlotSpec(title="Reward against KL to the starting model", y=("reward",), x="kl"),
         PlotSpec(title="Reward", y=("reward",)),
@@ -49,7 +43,6 @@ class OnPolicyRecipe(LearnerRecipe):
         PlotSpec(title="Clipped share of tokens", y=("clip_fraction",)),
         PlotSpec(title="Entropy, nats a token", y=("entropy",)),
     )
-    row: ClassVar[type[PromptRow]] = PromptRow
     critic: ClassVar[bool]
     """Whether a value function is trained beside the policy."""
 
@@ -65,25 +58,6 @@ class OnPolicyRecipe(LearnerRecipe):
         """Return the reward model, if there is one; `model` is the policy's."""
         return None
 
-    def check_rows(self, file: DataFile, rows: Sequence[PromptRow], param: str) -> None:
-        """Check that rows have what their answers are judged by. Raises TrainerError (`invalid_training_file`, …)."""
-
-    def read_data(self) -> None:
-        """Render and tokenize the prompts. Raises TrainerError (`prompt_too_long`, `missing_reference`, …)."""
-        self.open_base()
-        self._rows: dict[str, list[PromptRow]] = {}
-        spec = self.job.spec
-        training = self._read_prompts(spec.training, "training_file")
-        held_out = self._read_prompts(spec.validation, "validation_file") if spec.validation else None
-        longest = max(len(prompt.input_ids) for prompt in training) if training else 0
-        limit = self.set_max_length(longest + self.requested_hyperparameters.max_new_tokens)
-        self.training = self._make_split(spec.training, training, limit)
-        if held_out is not None and spec.validation:
-            self.validation = self._make_split(spec.validation, held_out, limit)
-        self.warn_about_dropped_rows(
-            f"prompt that leaves room for {self.requested_hyperparameters.max_new_tokens} new tokens"
-        )
-
     def prepare_model(self) -> None:
         """Load the base once, and put policy, value, reward and reference on it."""
         super().prepare_model()
@@ -92,7 +66,9 @@ class OnPolicyRecipe(LearnerRecipe):
         continued, seed = self.job.start is not None, self.resolved.seed
         self.roles = Roles(model, reward=reward, continued=continued, seed=seed, critic=self.critic)
         if self.resolved.gradient_checkpointing:
+            # The reentrant form needs inputs with a gradient, which frozen embeddings do not give.
             cast(Any, model.get_base_model()).activation_checkpointing_enable({"use_reentrant": False})
+        # Activations are recomputed in training mode alone; `Roles` has switched dropout off for both modes.
         model.train(self.resolved.gradient_checkpointing)
         given = self.requested_hyperparameters
         known = cast(Any, model).generation_config.eos_token_id
@@ -100,8 +76,8 @@ class OnPolicyRecipe(LearnerRecipe):
             max_new_tokens=given.max_new_tokens,
             temperature=given.temperature,
             top_p=given.top_p,
-            stops=stop_ids(self.template, known),
-            pad_id=self.pad_id,
+            stops=stop_ids(self.data.template, known),
+            pad_id=self.data.pad_id,
         )
         settings = UpdateSettings(
             batch_size=self.resolved.batch_size,
@@ -115,7 +91,7 @@ class OnPolicyRecipe(LearnerRecipe):
     def resolve_hyperparameters(self) -> Resolved:
         """Count in iterations: as many as asked for, or as the epochs have prompts for."""
         resolved = super().resolve_hyperparameters()
-        given, rows, prompts = self.requested_hyperparameters, len(self.training.rows), self.prompts_an_iteration
+        given, rows, prompts = self.requested_hyperparameters, len(self.data.training.rows), self.prompts_an_iteration
         total = math.ceil(rows * resolved.n_epochs / prompts) if given.iterations == "auto" else given.iterations
         minibatch = math.ceil(prompts * given.answers_a_prompt / given.minibatches)
         batch = min(minibatch, self.answers_a_pass(minibatch))
@@ -147,36 +123,26 @@ class OnPolicyRecipe(LearnerRecipe):
     @property
     def rows_fitting_pass(self) -> int:
         """How many of the longest answers a forward and backward pass has room for."""
-        return rows_a_pass("cuda" if pick_device().type == "cuda" else "cpu", max(self.row_lengths()))
-
-    def preview_parts(self, row: TokenizedPrompt) -> list[tuple[str, TokenizedRow]]:
-        """Return the prompt: what is trained on is written by the model later."""
-        return [("prompt", TokenizedRow(row.line, row.input_ids, (False,) * len(row.input_ids)))]
+        return rows_a_pass("cuda" if pick_device().type == "cuda" else "cpu", max(self.data.row_lengths()))
 
     def step_tokens(self, resolved: Resolved) -> None:
         """Return None: how long the answers will be is not known."""
 
     def most_tokens(self) -> int:
         """Return the tokens of a run whose answers are all as long as they may be."""
-        lengths, given, resolved = self.row_lengths(), self.requested_hyperparameters, self.resolved
+        lengths, given, resolved = self.data.row_lengths(), self.requested_hyperparameters, self.resolved
         iterations = (
             prompts_of_iteration(len(lengths), self.prompts_an_iteration, resolved.seed, iteration)
             for iteration in range(resolved.total_steps)
         )
         return sum(lengths[number] for numbers in iterations for number in numbers) * given.answers_a_prompt
 
-    def row_lengths(self) -> list[int]:
-        """Return each prompt's tokens with the longest answer."""
-        return [len(prompt.input_ids) + self.requested_hyperparameters.max_new_tokens for prompt in self.training.rows]
-
     def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Draw answers to each prompt, always with the same seed, and return reward, KL, length and ends.
 
         A prompt's measures are means over its answers.
         """
-        rows: Sequence[TokenizedPrompt] = self.measured.rows
-        if not (full and self.validation):
-            rows = rows[:: max(1, math.ceil(len(rows) / SUBSET_PROMPTS))]
+        rows = self.data.rows_to_measure(full=full)
         count = self.requested_hyperparameters.answers_a_check
         asked = [row for row in rows for _ in range(count)]
         answers = self.algorithm.draw_answers(asked, derived_seed(self.resolved.seed, 0, EVALUATING))
@@ -186,12 +152,6 @@ class OnPolicyRecipe(LearnerRecipe):
     def make_loop(self, progress: TrainingProgress) -> OnPolicyLoop:
         """Return the iterations."""
         return OnPolicyLoop(self, progress)
-
-    def sample_rows(self) -> Sequence[ChatRow]:
-        """Return the prompts of the rows that are measured."""
-        lines = {prompt.line for prompt in self.measured.rows}
-        file = self.measured.file
-        return [as_conversation(row) for row in self._rows[file.path] if row.line in lines]
 
     def choose_questions(self) -> None:
         """Choose the questions; answers may be as long as in training."""
@@ -212,43 +172,6 @@ class OnPolicyRecipe(LearnerRecipe):
         """Write the policy's adapter alone."""
         self.roles.drop_other_adapters()
         super().export_result(folder, card)
-
-    def probe_rows(self) -> Sequence[TokenizedRow]:
-        """Return a few prompts to compare logits on."""
-        return [
-            TokenizedRow(prompt.line, prompt.input_ids, (False,) * len(prompt.input_ids))
-            for prompt in self.measured.rows[:4]
-        ]
-
-    def _read_prompts(self, file: DataFile, param: str) -> list[TokenizedPrompt]:
-        rows = self.read_file(file, param, self.row)
-        self._rows[file.path] = rows
-        self.check_rows(file, rows, param)
-        prompts = tokenize_prompts(self.template, rows, param=param)
-        longest_answer = self.requested_hyperparameters.max_new_tokens
-        room = context_length(self.config) - longest_answer
-        over = [prompt.line for prompt in prompts if len(prompt.input_ids) > room]
-        if over:
-            raise TrainerError(
-                "prompt_too_long",
-                f"{file.filename}: with max_new_tokens {longest_answer} the model's context of "
-                f"{context_length(self.config)} tokens is too short for the prompt(s) at {format_lines(over)}. "
-                "Shorten them or lower max_new_tokens.",
-                param=param,
-            )
-        return prompts
-
-    def _make_split(self, file: DataFile, prompts: Sequence[TokenizedPrompt], limit: int) -> Split[TokenizedPrompt]:
-        room = limit - self.requested_hyperparameters.max_new_tokens
-        kept = [prompt for prompt in prompts if len(prompt.input_ids) <= room]
-        return Split(
-            file=file,
-            rows=kept,
-            read=len(prompts),
-            tokens=sum(len(prompt.input_ids) for prompt in kept),
-            trained_tokens=0,
-            dropped=tuple(prompt.line for prompt in prompts if len(prompt.input_ids) > room),
-        )
 
 
 def _answer_measures(rows: Sequence[TokenizedPrompt], answers: Answers, count: int) -> tuple[Measure, ...]:

@@ -12,6 +12,7 @@ from trainer.contract.methods.onpolicy import FunctionReward, ModelReward, Rewar
 from trainer.contract.rows import PromptRow
 from trainer.engine.data.splits import format_lines
 from trainer.engine.models.load import load_model, load_tokenizer
+from trainer.engine.onpolicy.prompts import PromptData
 from trainer.engine.onpolicy.recipe import OnPolicyRecipe
 from trainer.engine.onpolicy.roles import RewardModel, load_reward
 from trainer.engine.onpolicy.scorers import Scorer, function_scorer, model_scorer
@@ -19,17 +20,12 @@ from trainer.kit.errors import TrainerError
 from trainer.kit.workdir import REWARD_BASE_FOLDER, REWARD_FOLDER
 
 
-class RewardedRecipe(OnPolicyRecipe):
-    """Answers are judged by the hyperparameter `reward`."""
-
-    @property
-    def reward(self) -> ModelReward | FunctionReward:
-        """What judges answers."""
-        return cast(RewardedHyperparameters, self.hyperparameters).reward
+class RewardedPromptData(PromptData):
+    """Prompts with the references that a reward function may compare answers with."""
 
     def check_rows(self, file: DataFile, rows: Sequence[PromptRow], param: str) -> None:
         """Check that rows have the reference that the reward compares with."""
-        reward = self.reward
+        reward = cast(RewardedHyperparameters, self.hyperparameters).reward
         if not (isinstance(reward, FunctionReward) and reward.parsed().needs_reference):
             return
         lacking = [row.line for row in rows if row.reference is None]
@@ -40,6 +36,17 @@ class RewardedRecipe(OnPolicyRecipe):
                 f"is missing at {format_lines(lacking)}.",
                 param=param,
             )
+
+
+class RewardedRecipe(OnPolicyRecipe):
+    """Answers are judged by the hyperparameter `reward`."""
+
+    pipeline = RewardedPromptData
+
+    @property
+    def reward(self) -> ModelReward | FunctionReward:
+        """What judges answers."""
+        return cast(RewardedHyperparameters, self.hyperparameters).reward
 
     def load_reward(self, model: PeftModel) -> RewardModel | None:
         """Put the reward job's adapter on the policy's base, or on its own if that is another."""
@@ -52,7 +59,7 @@ class RewardedRecipe(OnPolicyRecipe):
         if named.base == self.job.spec.base:
             return load_reward(folder, model, param=self._reward_place)
         base = self.job.workdir / REWARD_BASE_FOLDER
-        if load_tokenizer(base).get_vocab() != self.tokenizer.get_vocab():
+        if load_tokenizer(base).get_vocab() != self.data.tokenizer.get_vocab():
             raise TrainerError(
                 "incompatible_reward_model",
                 f"The reward model {named.id} is on {named.base.id}, whose tokenizer is not that of "
@@ -69,8 +76,8 @@ class RewardedRecipe(OnPolicyRecipe):
         """Score texts by the function, or by the reward model."""
         reward = self.reward
         if isinstance(reward, FunctionReward):
-            return function_scorer(self.template, reward)
-        return model_scorer(self.template, self.roles)
+            return function_scorer(self.data.template, reward)
+        return model_scorer(self.data.template, self.roles)
 
     @property
     def _reward_place(self) -> str:

@@ -68,6 +68,7 @@ class Roles:
             with self._without_adapters():
                 yield self.model
             return
+        # On a base of its own, whose adapter nobody switches.
         if role == "reward" and not self._shared_reward:
             assert self.reward is not None
             yield self.reward.model
@@ -92,14 +93,19 @@ class Roles:
     def _add_critic(self, seed: int) -> dict[str, nn.Parameter]:
         """Put the value's adapter and head on the model; return its parameters by name."""
         shared = self._shared_reward
+        # PEFT draws from the global generator: a critic must not change what the policy is trained with.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            # The value begins as the reward model, if they share a base: it is to predict that one's scores (N+
+            # details).
             _copy_adapter(self.model, REWARD if shared else POLICY, VALUE, fresh=not shared)
         self.value_head = _value_head(self.model, self.reward if shared else None)
         return {**_adapter_parameters(self.model, VALUE), **_prefix_parameters("value_head", self.value_head)}
 
     @contextmanager
     def _without_adapters(self) -> Iterator[None]:
+        # PEFT switches off every adapter's gradients here, and afterwards switches on those of the active one alone:
+        # without the switch below the critic would train no more.
         with self.model.disable_adapter():
             yield
         self._switch_adapter(POLICY)
@@ -128,6 +134,7 @@ def load_reward(folder: Path, model: PeftModel | PreTrainedModel, *, param: str 
         wrapped = PeftModel(model, plain, adapter_name=REWARD)
     head = nn.Linear(adapter.head.shape[1], 1, bias=False, device=wrapped.device)
     width = cast(Any, wrapped.config).get_text_config().hidden_size
+    # Exactly the same names: a layer that the file has no weights for would stay as PEFT drew it, without an error.
     own = {name.replace(f".{REWARD}", "") for name in _adapter_parameters(wrapped, REWARD)}
     if adapter.head.shape[1] != width or own != set(adapter.weights):
         raise incompatible_reward_model(
@@ -155,6 +162,7 @@ def silence_dropout(model: nn.Module) -> None:
 def _causal_config(config: LoraConfig) -> LoraConfig:
     plain = copy.deepcopy(config)
     plain.task_type = "CAUSAL_LM"
+    # The head is kept beside the model: a causal model has no `score` for PEFT to save.
     plain.modules_to_save = None
     plain.inference_mode = False
     plain.lora_dropout = 0.0
@@ -177,6 +185,7 @@ def _adapter_parameters(model: nn.Module, adapter: str) -> dict[str, nn.Paramete
     return {
         name: parameter
         for name, parameter in model.named_parameters()
+        # Behind `.lora_`, because a layer of the base may have an adapter's name, such as `value`.
         if ".lora_" in name and adapter in name.rpartition(".lora_")[2].split(".")
     }
 

@@ -1,17 +1,16 @@
-"""Sampling responses: batches padded on the left, a key-value cache, a seeded generator, and no logits kept."""
+"""Sampling responses to many prompts: in groups that fit a pass, from one seeded generator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import nn
 
 from trainer.engine.data.batches import batches_within
-from trainer.engine.scoring.generation import draw_tokens
-from trainer.engine.scoring.head import limit_head_input
+from trainer.engine.scoring.generation import SampledResponse, draw_batch, draw_tokens
 from trainer.kit.errors import TrainerError
 
 
@@ -30,14 +29,6 @@ class RolloutSampling:
     pad_id: int
 
 
-@dataclass(frozen=True)
-class SampledResponse:
-    """The tokens that were drawn, and whether the model ended by itself."""
-
-    ids: tuple[int, ...]
-    ended: bool
-
-
 def sample(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
@@ -54,64 +45,28 @@ def sample(
     """
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
+    choose = partial(draw_tokens, temperature=sampling.temperature, top_p=sampling.top_p, generator=generator)
     found: dict[int, SampledResponse] = {}
     lengths = [len(prompt) + sampling.max_new_tokens for prompt in prompts]
-    with torch.no_grad():
-        for numbers in batches_within(lengths, device.type):
-            if should_stop():
-                return None
-            try:
-                drawn = _sample_batch(model, [prompts[number] for number in numbers], sampling, generator)
-            except FloatingPointError as error:
-                raise TrainerError(
-                    "policy_collapsed",
-                    f"The policy collapsed: {error}. Lower learning_rate_multiplier or raise kl_coef; the last "
-                    "checkpoint is good.",
-                    param=param,
-                ) from error
-            found.update(zip(numbers, drawn, strict=True))
+    # One generator through all groups, so the groups' order is a part of what a seed gives: it follows from lengths.
+    for numbers in batches_within(lengths, device.type):
+        if should_stop():
+            return None
+        try:
+            drawn = draw_batch(
+                model,
+                [prompts[number] for number in numbers],
+                choose,
+                limit=sampling.max_new_tokens,
+                stops=sampling.stops,
+                pad_id=sampling.pad_id,
+            )
+        except FloatingPointError as error:
+            raise TrainerError(
+                "policy_collapsed",
+                f"The policy collapsed: {error}. Lower learning_rate_multiplier or raise kl_coef; the last "
+                "checkpoint is good.",
+                param=param,
+            ) from error
+        found.update(zip(numbers, drawn, strict=True))
     return [found[number] for number in range(len(prompts))]
-
-
-def _sample_batch(
-    model: nn.Module, prompts: Sequence[Sequence[int]], sampling: RolloutSampling, generator: torch.Generator
-) -> list[SampledResponse]:
-    device = generator.device
-    longest = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[sampling.pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]).to(device)
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]).to(device)
-    stops = torch.tensor(sampling.stops, device=device, dtype=torch.long)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
-    drawn: list[torch.Tensor] = []
-    cache: Any = None
-    for _ in range(sampling.max_new_tokens):
-        logits, cache = _next_logits(model, ids, mask, positions, cache)
-        tokens = draw_tokens(logits, sampling.temperature, sampling.top_p, generator)
-        lengths += ~ended
-        drawn.append(tokens)
-        ended |= torch.isin(tokens, stops)
-        if bool(ended.all()):
-            break
-        ids, positions = tokens[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, torch.ones_like(ids)], 1)
-    table = torch.stack(drawn, 1).tolist()
-    return [
-        SampledResponse(tuple(row[:length]), end)
-        for row, length, end in zip(table, lengths.tolist(), ended.tolist(), strict=True)
-    ]
-
-
-def _next_logits(
-    model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any
-) -> tuple[torch.Tensor, Any]:
-    """Return the last position's logits [rows, vocabulary] and the grown cache."""
-    with limit_head_input(model, lambda hidden: hidden[:, -1:]):
-        outputs = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-    logits = outputs.logits[:, -1].float()
-    if not bool(torch.isfinite(logits).all()):
-        raise FloatingPointError("its outputs are not finite numbers any more")
-    return logits, outputs.past_key_values

@@ -16,7 +16,7 @@ from trainer.engine.onpolicy.forward import collate_responses, last_token_scores
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
 from trainer.engine.onpolicy.reward_functions import score_texts
 from trainer.engine.onpolicy.roles import Roles
-from trainer.engine.onpolicy.rollout import SampledResponse
+from trainer.engine.scoring.generation import SampledResponse
 from trainer.kit.errors import TrainerError
 
 Scorer = Callable[[Sequence[TokenizedPrompt], Sequence[SampledResponse]], list[float]]
@@ -50,6 +50,7 @@ def model_scorer(template: ChatTemplate, roles: Roles) -> Scorer:
     assert isinstance(pad, int)
 
     def score_by_model(prompts: Sequence[TokenizedPrompt], responses: Sequence[SampledResponse]) -> list[float]:
+        # Without the stop that was drawn: the closing tokens begin with the template's own.
         said = [(*(r.ids[:-1] if r.ended else r.ids), *closing) for r in responses]
         asked = [prompt.input_ids for prompt in prompts]
         scores: list[float] = [math.nan] * len(said)

@@ -17,8 +17,9 @@ from trainer.engine.onpolicy.forward import Batch, collate_responses, response_l
 from trainer.engine.onpolicy.policy_loss import PolicyLoss
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
 from trainer.engine.onpolicy.roles import Roles
-from trainer.engine.onpolicy.rollout import RolloutSampling, SampledResponse, sample
+from trainer.engine.onpolicy.rollout import RolloutSampling, sample
 from trainer.engine.onpolicy.scorers import Scorer, require_finite_scores
+from trainer.engine.scoring.generation import SampledResponse
 from trainer.kit.errors import TrainerError
 
 SAMPLING, SHUFFLING = 0, 1
@@ -132,6 +133,7 @@ class OnPolicy(ABC, Generic[H, E]):
         """Draw one answer a prompt and score it; None if a stop was asked for while drawing."""
         model = self.roles.model
         was_training = model.training
+        # In training mode, layers that are recomputed take no cache: tokens would be drawn without their prompts.
         model.eval()
         try:
             asked = [prompt.input_ids for prompt in prompts]
@@ -151,6 +153,7 @@ class OnPolicy(ABC, Generic[H, E]):
         answers = self.draw_answers(prompts, derived_seed(self.settings.seed, iteration, SAMPLING), should_stop)
         if answers is not None:
             kl = float(answers.kl.mean())
+            # Not `kl >`: NaN is a collapse too, and greater than nothing.
             if not kl <= self.hyperparameters.kl_max:
                 raise self._collapse_error(f"its KL to the reference is {kl:.4g} nats an answer", "kl_max")
         return answers
@@ -161,9 +164,11 @@ class OnPolicy(ABC, Generic[H, E]):
         Raises TrainerError (`policy_collapsed`) before an update that would not be a number.
         """
         experiences = self.make_experiences(answers)
+        # One share for all minibatches: over a pass each item then weighs the same, however uneven they are.
         share = sum(one.items for one in experiences) / self.hyperparameters.minibatches
         sums = UpdateSums()
         for epoch in range(self.hyperparameters.passes):
+            # `all` ends at the first False: kl_stop leaves the rest of the pass out.
             if not all(
                 self._take_optimizer_step(part, share, sums)
                 for part in self._shuffle_minibatches(experiences, iteration, epoch)
@@ -213,6 +218,7 @@ class OnPolicy(ABC, Generic[H, E]):
     ) -> tuple[list[int], list[Batch]]:
         sizes = [len(p.input_ids) + len(r.ids) for p, r in zip(prompts, drawn, strict=True)]
         numbers = sorted(range(len(sizes)), key=lambda number: sizes[number])
+        # Answers of similar length together, for little padding.
         step = self.settings.batch_size
         groups = [numbers[start : start + step] for start in range(0, len(numbers), step)]
         pad, device = self.sampling.pad_id, self.roles.model.device
@@ -236,10 +242,12 @@ class OnPolicy(ABC, Generic[H, E]):
         self.optimizer.zero_grad()
         kl = sum(self._policy_backward(one, share, sums) for one in part) / sum(len(one.log_probs) for one in part)
         stop = self.hyperparameters.kl_stop
+        # The gradients are there and are given up: this pass was the first to show how far the policy has moved.
         if stop is not None and kl > stop:
             return False
         self.other_backward(part, share, sums)
         norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.settings.max_grad_norm))
+        # Before the step, which would put NaN into every weight.
         if not math.isfinite(norm):
             raise self._collapse_error("the gradient is not a finite number", "learning_rate_multiplier")
         self.optimizer.step()
@@ -253,6 +261,7 @@ class OnPolicy(ABC, Generic[H, E]):
             loss = self.policy_loss(new, one)
             (loss.loss / share).backward()
         ratio = (new.detach() - one.log_probs).exp()
+        # Until the first step old and new policy are one: the ratio is 1 but for rounding.
         if not sums.updates:
             sums.first_ratio_error = max(sums.first_ratio_error, float((ratio - 1).abs().max()))
         sums.policy += float(loss.loss.detach())

@@ -12,8 +12,9 @@ from trainer.contract.job import DataFile
 from trainer.contract.rows import ChatRow, Message, PreferenceRow, Prompt
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.data.batches import collate_rows
+from trainer.engine.data.row_pipeline import PROBE_ROWS, RowPipeline
 from trainer.engine.data.splits import Split
-from trainer.engine.data.tokens import TokenizedRow, tokenize_rows
+from trainer.engine.data.tokens import TokenizedRow, cut_row, tokenize_rows
 from trainer.engine.recipe import Recipe
 from trainer.engine.scoring.head import trained_scores
 from trainer.kit.errors import TrainerError
@@ -65,12 +66,8 @@ def prompt_length(row: TokenizedRow) -> int:
     return row.trained.index(True) if True in row.trained else len(row.input_ids)
 
 
-def fit_pairs(file: DataFile, pairs: Sequence[Pair], limit: int, context: int, param: str) -> Split[Pair]:
-    """Cut continuations to `limit` tokens; drop pairs of which one has no trained token left.
-
-    Raises TrainerError (`invalid_training_file`, …) if a prompt alone is longer than the model's context.
-    """
-    refuse_long_prompts(file, [pair.chosen for pair in pairs], context, param)
+def fit_pairs(file: DataFile, pairs: Sequence[Pair], limit: int) -> Split[Pair]:
+    """Cut continuations to `limit` tokens; drop pairs of which one has no trained token left."""
     kept: list[Pair] = []
     cut: list[int] = []
     dropped: list[int] = []
@@ -95,6 +92,7 @@ def fit_pairs(file: DataFile, pairs: Sequence[Pair], limit: int, context: int, p
 
 def refuse_long_prompts(file: DataFile, rows: Sequence[TokenizedRow], context: int, param: str) -> None:
     """Raise TrainerError (`invalid_training_file`, …) if a prompt alone is longer than the model's context."""
+    # A prompt as long as the context is refused too: it leaves no place for an answer's first token.
     too_long = [row.line for row in rows if prompt_length(row) >= context]
     if too_long:
         raise TrainerError(
@@ -103,17 +101,6 @@ def refuse_long_prompts(file: DataFile, rows: Sequence[TokenizedRow], context: i
             f"in the model's context of {context} tokens: shorten it, or leave the row out.",
             param=param,
         )
-
-
-def cut_row(row: TokenizedRow, limit: int) -> TokenizedRow:
-    """Return the row's first `limit` tokens: the row itself if it is not longer."""
-    return row if len(row.input_ids) <= limit else TokenizedRow(row.line, row.input_ids[:limit], row.trained[:limit])
-
-
-def subset_pairs(pairs: Sequence[Pair]) -> list[Pair]:
-    """Return evenly spaced pairs with about 4096 tokens together: enough for a curve while training goes on."""
-    stride = max(1, -(-sum(pair.tokens for pair in pairs) // SUBSET_TOKENS))
-    return list(pairs[::stride])
 
 
 def collate_pairs(pairs: Sequence[Pair], pad_id: int) -> dict[str, torch.Tensor]:
@@ -130,34 +117,34 @@ def sequence_log_probs(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor,
     return sums, sizes
 
 
-class PreferenceRecipe(Recipe):
-    """What methods on preference rows share: reading them, and asking their prompts for the samples."""
+class PairData(RowPipeline[PreferenceRow, list[Pair], Pair]):
+    """Preference rows; the report's samples ask their prompts."""
 
-    training: Split[Pair]
-    validation: Split[Pair] | None = None
-    _rows: Sequence[PreferenceRow] = ()
+    row = PreferenceRow
+    needed = "room for both answers"
 
-    def read_data(self) -> None:
-        """Read and tokenize the pairs."""
-        self.open_base()
-        spec = self.job.spec
-        self._rows = held_out = rows = self.read_file(spec.training, "training_file", PreferenceRow)
-        pairs = tokenize_pairs(self.template, rows, "training_file")
-        limit = self.set_max_length(
-            max((len(row.input_ids) for pair in pairs for row in (pair.chosen, pair.rejected)), default=0)
-        )
-        self.training = fit_pairs(spec.training, pairs, limit, self.context, "training_file")
-        if spec.validation:
-            held_out = self.read_file(spec.validation, "validation_file", PreferenceRow)
-            held_out_pairs = tokenize_pairs(self.template, held_out, "validation_file")
-            self.validation = fit_pairs(spec.validation, held_out_pairs, limit, self.context, "validation_file")
-        self.warn_about_dropped_rows("room for both answers")
-        if spec.validation and self.validation:
-            self._rows = held_out
+    def tokenize_rows(self, file: DataFile, rows: Sequence[PreferenceRow], param: str) -> list[Pair]:
+        """Tokenize both continuations of each row. Raises TrainerError if a prompt leaves no room for one."""
+        pairs = tokenize_pairs(self.template, rows, param)
+        # Of one continuation: both have the same prompt.
+        refuse_long_prompts(file, [pair.chosen for pair in pairs], self.context, param)
+        return pairs
+
+    def sequence_lengths(self, tokens: list[Pair]) -> list[int]:
+        """Return the tokens of each continuation with its prompt."""
+        return [len(row.input_ids) for pair in tokens for row in (pair.chosen, pair.rejected)]
+
+    def fit_rows(self, file: DataFile, rows: Sequence[PreferenceRow], tokens: list[Pair]) -> Split[Pair]:  # noqa: ARG002
+        """Cut continuations, and drop pairs of which one has nothing left."""
+        return fit_pairs(file, tokens, self.max_length)
+
+    def subset_rows(self, rows: Sequence[Pair]) -> Sequence[Pair]:
+        """Return pairs with about 4096 tokens together."""
+        return rows[:: max(1, -(-sum(pair.tokens for pair in rows) // SUBSET_TOKENS))]
 
     def sample_rows(self) -> Sequence[ChatRow]:
         """Return the prompts with the answers that are preferred."""
-        return [join_conversation(row.input, row.chosen, row.line) for row in self._rows]
+        return [join_conversation(row.input, row.chosen, row.line) for row in self.source]
 
     def preview_parts(self, row: Pair) -> list[tuple[str, TokenizedRow]]:
         """Return both continuations."""
@@ -169,4 +156,10 @@ class PreferenceRecipe(Recipe):
 
     def probe_rows(self) -> Sequence[TokenizedRow]:
         """Return the first chosen answers."""
-        return [pair.chosen for pair in self.measured.rows[:4]]
+        return [pair.chosen for pair in self.measured.rows[:PROBE_ROWS]]
+
+
+class PreferenceRecipe(Recipe[PairData]):
+    """What methods on preference rows share."""
+
+    pipeline = PairData

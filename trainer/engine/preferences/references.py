@@ -14,7 +14,7 @@ from trainer.engine.data.batches import batches_within, collate_rows
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.loop.training_loop import JobLoop
 from trainer.engine.preferences.pairs import sequence_log_probs
-from trainer.engine.recipe import Recipe
+from trainer.engine.recipe import DataT_co, Recipe
 from trainer.engine.scoring.evaluate import evaluation_mode
 from trainer.kit.workdir import CHECKPOINT_FOLDER
 
@@ -37,7 +37,7 @@ def win_scores(difference: torch.Tensor) -> torch.Tensor:
     return (difference > 0).float() + 0.5 * (difference == 0).float()
 
 
-class ReferencedRecipe(Recipe):
+class ReferencedRecipe(Recipe[DataT_co]):
     """What methods with a frozen reference share; it stands in front of the class that reads the rows."""
 
     references: dict[str, torch.Tensor]
@@ -50,13 +50,14 @@ class ReferencedRecipe(Recipe):
     def prepare_model(self) -> None:
         """Load the model and compute the reference's log-probabilities, or take them from the checkpoint."""
         super().prepare_model()
+        # Another machine would round differently: taken from the checkpoint, a resumed run has the same losses.
         kept = self.job.workdir / CHECKPOINT_FOLDER / REFERENCE_NAME
         if self.job.spec.resume and kept.is_file():
             self.references = load_file(kept)
             return
-        self.references = {"training": self.log_probs(self.training.rows)}
-        if self.validation:
-            self.references["validation"] = self.log_probs(self.validation.rows)
+        self.references = {"training": self.log_probs(self.data.training.rows)}
+        if self.data.validation:
+            self.references["validation"] = self.log_probs(self.data.validation.rows)
 
 
 class ReferenceLoop(JobLoop):

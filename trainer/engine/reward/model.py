@@ -46,6 +46,7 @@ def new_reward_model(base: PreTrainedModel, resolved: Resolved, start: Path | No
     The head is drawn from the seed, or the start's own if that is a reward model.
     """
     head: torch.nn.Linear = getattr(base, HEAD)
+    # A generator of its own: the head does not depend on what else was drawn before.
     drawn = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(resolved.seed)) * HEAD_STD
     with torch.no_grad():
         head.weight.copy_(drawn)
@@ -78,6 +79,7 @@ def last_scores(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     def catch_scores(_module: torch.nn.Module, _args: Any, output: torch.Tensor) -> None:
         caught.append(output)
 
+    # The classifier would find the last token by the padding's id; the head shows the scores of all places.
     hook = getattr(model.get_base_model(), HEAD).register_forward_hook(catch_scores)
     try:
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
@@ -114,6 +116,7 @@ def separate_padding(tokenizer: PreTrainedTokenizerBase, last_ids: set[int]) -> 
     """
     if tokenizer.pad_token_id not in last_ids:
         return False
+    # A special token if there is one: plain ones may end another text.
     special = [number for number, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
     for number in [*special, *range(len(tokenizer))]:
         token = tokenizer.convert_ids_to_tokens(number)

@@ -30,13 +30,6 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def subset_rows(rows: Sequence[TokenizedRow]) -> list[TokenizedRow]:
-    """Return evenly spaced rows with about 2048 tokens together: enough for a curve while training goes on."""
-    total = sum(len(row.input_ids) for row in rows)
-    stride = max(1, math.ceil(total / SUBSET_TOKENS))
-    return list(rows[::stride])
-
-
 def score_rows(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> tuple[Measure, Measure]:
     """Return loss and token accuracy of the model as it is, row by row in the order given. Losses are in nats.
 
@@ -61,6 +54,7 @@ def _score_batch(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> list[
     sizes = [row.trained_tokens for row in rows]
     scores: list[tuple[float, int]] = []
     for row, probs, right in zip(rows, log_probs.split(sizes), hits.split(sizes), strict=True):
+        # In double: the intervals are about differences that a long sum in float32 would lose.
         nll = -float(probs.double().sum())
         if not math.isfinite(nll):
             raise TrainerError("loss_not_finite", f"The evaluation loss of line {row.line} is not a finite number.")

@@ -1,12 +1,49 @@
-"""Drawing tokens from a model's scores, and answering prompts greedily."""
+"""Drawing answers: the step that every answer is drawn by, and the loop over a batch.
+
+A step is `next_scores`, with a cache of keys and values, and a choice of a token, such as `draw_tokens`. There are two
+loops around it. `draw_batch` draws many answers to their ends: rollouts, graders' replies and the report's samples.
+`trainer.chat.decode` draws one answer and hands out each token as it comes, because somebody reads along: it reads a
+prompt once for several answers, its choice depends on the tokens before, and between two tokens it may let go of the
+model while another base takes its place in memory. A batch has no such moment, and a generator of single tokens would
+cost rollouts their batches.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from torch import nn
+
+from trainer.engine.scoring.head import limit_head_input
+from trainer.kit.errors import TrainerError
+
+TokenChoice = Callable[[torch.Tensor], torch.Tensor]
+"""From scores [rows, vocabulary] to tokens [rows]."""
+
+
+@dataclass(frozen=True)
+class SampledResponse:
+    """The tokens that were drawn, and whether the model ended by itself: then the last one is the stop."""
+
+    ids: tuple[int, ...]
+    ended: bool
+
+
+def next_scores(model: Any, ids: torch.Tensor, cache: Any, **places: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """Return the scores [rows, vocabulary] of the token behind `ids` [rows, tokens], and the grown cache.
+
+    `places` are mask and positions if rows are padded. Raises FloatingPointError if a score is not a finite number.
+    """
+    with limit_head_input(model, lambda hidden: hidden[:, -1:]):
+        outputs = model(input_ids=ids, past_key_values=cache, use_cache=True, **places)
+    scores = outputs.logits[:, -1].float()
+    # NaN would pass for an answer: argmax takes the first one, and on a GPU multinomial fails in a later call.
+    if not bool(torch.isfinite(scores).all()):
+        raise FloatingPointError("its outputs are not finite numbers")
+    return scores, outputs.past_key_values
 
 
 def draw_tokens(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> torch.Tensor:
@@ -27,26 +64,60 @@ def cut_to_nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     return torch.zeros_like(ordered).scatter(-1, order, ordered.masked_fill(outside, 0.0))
 
 
+@torch.no_grad()
+def draw_batch(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    choose: TokenChoice,
+    *,
+    limit: int,
+    stops: Sequence[int],
+    pad_id: int,
+) -> list[SampledResponse]:
+    """Draw up to `limit` tokens behind each prompt, all rows together until the last one has ended.
+
+    Raises FloatingPointError if the model's scores are not finite numbers.
+    """
+    device = next(model.parameters()).device
+    # Padded on the left, so that the last column is every row's newest token.
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]).to(device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]).to(device)
+    endings = torch.tensor(list(stops), device=device, dtype=torch.long)
+    # Counted from the first real token: padding must not move a prompt to positions that it has not alone.
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
+    drawn: list[torch.Tensor] = []
+    cache: Any = None
+    for _ in range(limit):
+        scores, cache = next_scores(model, ids, cache, attention_mask=mask, position_ids=positions)
+        tokens = choose(scores)
+        # Before `ended` is updated: a row's stop belongs to its answer, what it draws behind that does not.
+        lengths += ~ended
+        drawn.append(tokens)
+        ended |= torch.isin(tokens, endings)
+        if bool(ended.all()):
+            break
+        ids, positions = tokens[:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, torch.ones_like(ids)], 1)
+    table = torch.stack(drawn, 1).tolist()
+    return [
+        SampledResponse(tuple(row[:length]), end)
+        for row, length, end in zip(table, lengths.tolist(), ended.tolist(), strict=True)
+    ]
+
+
 def generate_greedily(
     model: Any, prompts: Sequence[Sequence[int]], *, limit: int, stops: Sequence[int], pad_id: int
-) -> list[list[int]]:
-    """Return up to `limit` new tokens for each prompt, padded if an answer ended earlier than the longest.
+) -> list[tuple[int, ...]]:
+    """Return up to `limit` new tokens for each prompt, each the likeliest one.
 
-    Plain greedy decoding: a base's own defaults may sample, and samples would differ between runs.
+    transformers' `generate` would add what the base's own defaults ask for, such as a penalty on repetition. Raises
+    TrainerError (`loss_not_finite`) if the model's scores are not finite numbers.
     """
-    longest = max(len(ids) for ids in prompts)
-    padding = [longest - len(ids) for ids in prompts]
-    ids = [[pad_id] * extra + list(prompt) for extra, prompt in zip(padding, prompts, strict=True)]
-    mask = [[0] * extra + [1] * (longest - extra) for extra in padding]
-    output = model.generate(
-        input_ids=torch.tensor(ids, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-        generation_config=GenerationConfig(
-            max_new_tokens=limit,
-            do_sample=False,
-            use_cache=True,
-            eos_token_id=list(stops) or None,
-            pad_token_id=pad_id,
-        ),
-    )
-    return [row[longest:].tolist() for row in output]
+    try:
+        drawn = draw_batch(model, prompts, lambda scores: scores.argmax(-1), limit=limit, stops=stops, pad_id=pad_id)
+    except FloatingPointError as error:
+        raise TrainerError("loss_not_finite", f"The model cannot answer the report's prompts: {error}.") from error
+    return [response.ids for response in drawn]

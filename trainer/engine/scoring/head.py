@@ -40,6 +40,7 @@ def trained_scores(model: nn.Module, batch: dict[str, Any], *, compact: bool) ->
         outputs = model(**inputs, labels=labels, fused_lm_head=True)
         return outputs.log_probs[mask], outputs.is_top1[mask].bool()
 
+    # The last place predicts what is not in the row.
     with limit_head_input(model, lambda hidden: hidden[:, :-1][mask]):
         logits = model(**inputs).logits.float()
     targets = labels[:, 1:][mask]

@@ -93,6 +93,7 @@ def _make_question(
     if len(ids) + MAX_NEW_TOKENS > context:
         return None
     whole = template.render(messages[: last + 1], tools)
+    # As the model would write it, calls of tools included; the bare content if the rendering differs.
     expected = whole.removeprefix(prompt).rstrip() if whole.startswith(prompt) else messages[last]["content"]
     if template.end_of_turn:
         expected = expected.removesuffix(template.end_of_turn)
@@ -120,6 +121,6 @@ def _generate_texts(model: Any, template: ChatTemplate, prompts: Sequence[list[i
     stops = stop_ids(template, model.generation_config.eos_token_id)
     answers = generate_greedily(model, prompts, limit=limit, stops=stops, pad_id=tokenizer.pad_token_id)
     return [
-        str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+        str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
         for ids in answers
     ]

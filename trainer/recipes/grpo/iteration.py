@@ -32,11 +32,13 @@ class Grpo(OnPolicy[GroupHyperparameters, GroupExperience]):
         """Return each answer's advantage at all of its tokens."""
         given, mask = self.hyperparameters, answers.mask
         groups = group_advantages(self.group_rewards(answers), scale=given.scale_rewards == "group")
+        # Groups are in the order of prompts, rows in that of lengths.
         advantages = groups.flatten()[list(answers.numbers)]
         weights = token_weights(mask, given.loss, given.max_new_tokens)
         spread = advantages[:, None].expand(mask.shape)
         tables = [answers.split_by_batch(table) for table in (answers.log_probs, spread, answers.reference, weights)]
         return [
+            # DAPO's mean is over tokens; the others' is over answers, their weights being shares of one.
             GroupExperience(
                 batch, old, advantage, len(old) if given.loss == "dapo" else len(batch.input_ids), reference, weight
             )

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import torch
 
 from trainer.contract.job import DataFile
-from trainer.contract.rows import LabelledRow
-from trainer.engine.chat_template.render import ChatTemplate
+from trainer.contract.rows import ChatRow, LabelledRow
 from trainer.engine.data.batches import collate_rows
+from trainer.engine.data.row_pipeline import PROBE_ROWS, RowPipeline
 from trainer.engine.data.splits import Split
-from trainer.engine.data.tokens import TokenizedRow, tokenize_rows
+from trainer.engine.data.tokens import TokenizedRow, cut_row, tokenize_rows
 from trainer.engine.preferences.pairs import (
     SUBSET_TOKENS,
-    cut_row,
     join_conversation,
     prompt_length,
     refuse_long_prompts,
@@ -37,19 +36,66 @@ class LabelledAnswer:
     mismatched: TokenizedRow
 
 
-def tokenize_answers(template: ChatTemplate, rows: Sequence[LabelledRow], param: str) -> list[TokenizedRow]:
-    """Render and tokenize each row. Raises TrainerError (`unsupported_conversation`)."""
-    return tokenize_rows(template, [join_conversation(row.input, row.output, row.line) for row in rows], param=param)
+class LabelledData(RowPipeline[LabelledRow, list[TokenizedRow], LabelledAnswer]):
+    """Labelled answers; the report's samples ask their prompts."""
+
+    row = LabelledRow
+    needed = "room for the answer"
+
+    def read_data(self) -> None:
+        """Read and tokenize the answers, and warn if all training rows have one label."""
+        super().read_data()
+        labels = {row.label for row in self.training.rows}
+        if len(labels) == 1:
+            label = labels.pop()
+            self.job.warn(
+                f"{self.training.file.filename}: every row's label is {str(label).lower()}. Nothing tells wanted "
+                f"answers from others: the training can only make these answers "
+                f"{'likelier' if label else 'less likely'}. Add rows with the other label."
+            )
+
+    def tokenize_rows(self, file: DataFile, rows: Sequence[LabelledRow], param: str) -> list[TokenizedRow]:
+        """Render and tokenize each row. Raises TrainerError if a prompt leaves no room for an answer."""
+        conversations = [join_conversation(row.input, row.output, row.line) for row in rows]
+        answers = tokenize_rows(self.template, conversations, param=param)
+        refuse_long_prompts(file, answers, self.context, param)
+        return answers
+
+    def sequence_lengths(self, tokens: list[TokenizedRow]) -> list[int]:
+        """Return the tokens of each answer with its prompt."""
+        return [len(answer.input_ids) for answer in tokens]
+
+    def fit_rows(
+        self, file: DataFile, rows: Sequence[LabelledRow], tokens: list[TokenizedRow]
+    ) -> Split[LabelledAnswer]:
+        """Cut answers, drop those without a trained token, and put another row's behind each prompt."""
+        return fit_answers(file, rows, tokens, self.max_length)
+
+    def subset_rows(self, rows: Sequence[LabelledAnswer]) -> list[LabelledAnswer]:
+        """Return rows of each label with about 4096 tokens together."""
+        return subset_answers(rows)
+
+    def sample_rows(self) -> Sequence[ChatRow]:
+        """Return the prompts with their answers, whatever their labels."""
+        return [join_conversation(row.input, row.output, row.line) for row in self.source]
+
+    def preview_parts(self, row: LabelledAnswer) -> list[tuple[str, TokenizedRow]]:
+        """Return the answer."""
+        return [("wanted" if row.label else "unwanted", row.answer)]
+
+    def row_lengths(self) -> list[int]:
+        """Return the tokens of each training row."""
+        return [len(row.answer.input_ids) for row in self.training.rows]
+
+    def probe_rows(self) -> Sequence[TokenizedRow]:
+        """Return the first answers."""
+        return [row.answer for row in self.measured.rows[:PROBE_ROWS]]
 
 
 def fit_answers(
-    file: DataFile, rows: Sequence[LabelledRow], answers: Sequence[TokenizedRow], limit: int, context: int, param: str
+    file: DataFile, rows: Sequence[LabelledRow], answers: Sequence[TokenizedRow], limit: int
 ) -> Split[LabelledAnswer]:
-    """Cut answers to `limit` tokens, drop those without a trained token, and put another row's behind each prompt.
-
-    Raises TrainerError (`invalid_training_file`, …) if a prompt alone is longer than the model's context.
-    """
-    refuse_long_prompts(file, answers, context, param)
+    """Cut answers to `limit` tokens, drop those without a trained token, and put another row's behind each prompt."""
     short = [cut_row(answer, limit) for answer in answers]
     kept = [number for number, answer in enumerate(short) if answer.trained_tokens]
     others = find_partners([answers[number].input_ids[: prompt_length(answers[number])] for number in kept])
@@ -59,6 +105,7 @@ def fit_answers(
             place,
             rows[number].label,
             short[number],
+            # The two may be longer together than either row was.
             cut_row(_mismatch_answer(short[number], short[kept[other]]), limit),
         )
         for place, (number, other) in enumerate(zip(kept, others, strict=True))
@@ -84,6 +131,7 @@ def find_partners(prompts: Sequence[tuple[int, ...]]) -> list[int]:
     if not count:
         return []
     order = sorted(range(count), key=lambda number: prompts[number])
+    # All rows with one prompt give a shift of 0: then any other row's answer has to do.
     shift = max(Counter(prompts).values()) % count or 1
     found = {number: order[(place + shift) % count] for place, number in enumerate(order)}
     return [found[number] for number in range(count)]

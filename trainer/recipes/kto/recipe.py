@@ -12,20 +12,15 @@ from typing import Any, ClassVar
 
 import torch
 
-from trainer.contract.job import DataFile
 from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.kto import KtoHyperparameters
-from trainer.contract.rows import ChatRow, LabelledRow
-from trainer.engine.data.splits import Split
-from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.loop.training_loop import ScoredBatch
-from trainer.engine.preferences.pairs import join_conversation, sequence_log_probs
+from trainer.engine.preferences.pairs import sequence_log_probs
 from trainer.engine.preferences.references import ReferencedRecipe, ReferenceLoop, answer_log_probs, win_scores
-from trainer.engine.recipe import Recipe
 from trainer.kit.plot_spec import PlotSpec
 from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
-from trainer.recipes.kto.labelled import LabelledAnswer, collate_answers, fit_answers, subset_answers, tokenize_answers
+from trainer.recipes.kto.labelled import LabelledAnswer, LabelledData, collate_answers
 
 AUTO_BETA = 0.1
 
@@ -42,63 +37,13 @@ def kto_loss(
     return scale * torch.sigmoid(-beta * above)
 
 
-class LabelledRecipe(Recipe):
-    """Reading labelled answers, and asking their prompts for the samples."""
-
-    training: Split[LabelledAnswer]
-    validation: Split[LabelledAnswer] | None = None
-    _rows: Sequence[LabelledRow] = ()
-
-    def read_data(self) -> None:
-        """Read and tokenize the answers."""
-        self.open_base()
-        spec = self.job.spec
-        self._rows = held_out = rows = self.read_file(spec.training, "training_file", LabelledRow)
-        answers = tokenize_answers(self.template, rows, "training_file")
-        limit = self.set_max_length(max((len(answer.input_ids) for answer in answers), default=0))
-        self.training = fit_answers(spec.training, rows, answers, limit, self.context, "training_file")
-        if spec.validation:
-            held_out = self.read_file(spec.validation, "validation_file", LabelledRow)
-            answers = tokenize_answers(self.template, held_out, "validation_file")
-            self.validation = fit_answers(spec.validation, held_out, answers, limit, self.context, "validation_file")
-        self.warn_about_dropped_rows("room for the answer")
-        if spec.validation and self.validation:
-            self._rows = held_out
-        self._warn_about_single_label(spec.training)
-
-    def sample_rows(self) -> Sequence[ChatRow]:
-        """Return the prompts with their answers, whatever their labels."""
-        return [join_conversation(row.input, row.output, row.line) for row in self._rows]
-
-    def preview_parts(self, row: LabelledAnswer) -> list[tuple[str, TokenizedRow]]:
-        """Return the answer."""
-        return [("wanted" if row.label else "unwanted", row.answer)]
-
-    def row_lengths(self) -> list[int]:
-        """Return the tokens of each training row."""
-        return [len(row.answer.input_ids) for row in self.training.rows]
-
-    def probe_rows(self) -> Sequence[TokenizedRow]:
-        """Return the first answers."""
-        return [row.answer for row in self.measured.rows[:4]]
-
-    def _warn_about_single_label(self, file: DataFile) -> None:
-        labels = {row.label for row in self.training.rows}
-        if len(labels) == 1:
-            label = labels.pop()
-            self.job.warn(
-                f"{file.filename}: every row's label is {str(label).lower()}. Nothing tells wanted answers from "
-                f"others: the training can only make these answers {'likelier' if label else 'less likely'}. Add "
-                "rows with the other label."
-            )
-
-
-class KtoRecipe(ReferencedRecipe, LabelledRecipe):
+class KtoRecipe(ReferencedRecipe[LabelledData]):
     """Raise the log-ratio of wanted answers above the baseline, and put that of others below it.
 
     `references` [2, rows] have the rows' own answers in front, the mismatched ones behind.
     """
 
+    pipeline = LabelledData
     plots: ClassVar[tuple[PlotSpec, ...]] = (
         PlotSpec(title="right sign of the implicit reward", y=("implicit_accuracy",)),
         PlotSpec(title="implicit reward", y=("desirable_reward", "undesirable_reward")),
@@ -116,8 +61,8 @@ class KtoRecipe(ReferencedRecipe, LabelledRecipe):
     def weights(self) -> tuple[float, float]:
         """The weights of wanted and of other rows; `auto` makes both kinds weigh the same (section 4 of the paper)."""
         asked = self.hyperparameters
-        wanted = sum(row.label for row in self.training.rows)
-        others = len(self.training.rows) - wanted
+        wanted = sum(row.label for row in self.data.training.rows)
+        others = len(self.data.training.rows) - wanted
         return (
             max(1.0, others / max(1, wanted)) if asked.desirable_weight == "auto" else asked.desirable_weight,
             max(1.0, wanted / max(1, others)) if asked.undesirable_weight == "auto" else asked.undesirable_weight,
@@ -137,12 +82,12 @@ class KtoRecipe(ReferencedRecipe, LabelledRecipe):
     def log_probs(self, rows: Sequence[LabelledAnswer]) -> torch.Tensor:
         """Return the log-probabilities [2, rows] of the rows' own and of the mismatched answers."""
         both = [*(row.answer for row in rows), *(row.mismatched for row in rows)]
-        return answer_log_probs(self.model, both, self.pad_id).view(2, -1)
+        return answer_log_probs(self.model, both, self.data.pad_id).view(2, -1)
 
     def estimate_baseline(self, places: Sequence[int]) -> float:
         """Return z0 in nats from these training rows: the mean log-ratio of their mismatched answers, at least 0."""
-        rows = [self.training.rows[place].mismatched for place in places]
-        ratios = answer_log_probs(self.model, rows, self.pad_id) - self.references["training"][1, list(places)]
+        rows = [self.data.training.rows[place].mismatched for place in places]
+        ratios = answer_log_probs(self.model, rows, self.data.pad_id) - self.references["training"][1, list(places)]
         return max(0.0, float(ratios.mean()))
 
     def compute_losses(self, ratios: torch.Tensor, wanted: torch.Tensor, baseline: float) -> torch.Tensor:
@@ -151,10 +96,8 @@ class KtoRecipe(ReferencedRecipe, LabelledRecipe):
 
     def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Measure implicit rewards β log π/π_ref; for the reference itself they are all 0, and a tie counts a half."""
-        rows: Sequence[LabelledAnswer] = (
-            self.measured.rows if full and self.validation else subset_answers(self.measured.rows)
-        )
-        references = self.references["validation" if self.validation else "training"]
+        rows = self.data.rows_to_measure(full=full)
+        references = self.references[self.data.measured_on]
         ratios = (self.log_probs(rows) - references[:, [row.place for row in rows]]).double()
         wanted = torch.tensor([row.label for row in rows])
         losses = self.compute_losses(ratios[0], wanted, max(0.0, float(ratios[1].mean())))
@@ -171,15 +114,16 @@ class KtoLoop(ReferenceLoop):
         super().__init__(
             recipe,
             progress,
-            rows=recipe.training.rows,
-            lengths=recipe.row_lengths(),
-            collate=lambda rows: collate_answers(rows, recipe.pad_id),
+            rows=recipe.data.training.rows,
+            lengths=recipe.data.row_lengths(),
+            collate=lambda rows: collate_answers(rows, recipe.data.pad_id),
         )
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """Return an update's micro-batches, as the library does, and estimate its baseline."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
+            # The only place where all rows of an update are known at once.
             self.baseline = self.recipe.estimate_baseline(
                 [place for batch in batches for place in batch["place"].tolist()]
             )

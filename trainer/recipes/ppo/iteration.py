@@ -47,6 +47,7 @@ class Ppo(OnPolicy[PpoHyperparameters, ValuedExperience]):
     def make_experiences(self, answers: Answers) -> list[ValuedExperience]:
         """Return advantages and returns by generalised advantage estimation."""
         given, mask = self.hyperparameters, answers.mask
+        # Computed once for all passes: the value loss clips the distance from these.
         with torch.no_grad(), self.roles.act_as("value") as model:
             values = fill_mask(
                 [response_values(model, self.roles.value_head, batch) for batch in answers.batches], mask
@@ -86,6 +87,7 @@ class Ppo(OnPolicy[PpoHyperparameters, ValuedExperience]):
         }
         facts["loss"] = facts["policy_loss"] + self.hyperparameters.value_coef * facts["value_loss"]
         facts["objective"] = facts["reward"] - self.controller.coefficient * facts["kl"]
+        # Last: what is reported was trained with the coefficient of before.
         self.controller.update_coefficient(facts["kl"])
         return facts
 

@@ -51,6 +51,7 @@ def gae(
     for step in range(rewards.shape[1] - 1, -1, -1):
         next_value = values[:, step + 1] if step + 1 < rewards.shape[1] else torch.zeros_like(following)
         delta = rewards[:, step] + gamma * next_value - values[:, step]
+        # Back to zero behind an answer's end, so that a short row starts as a long one does.
         following = torch.where(mask[:, step], delta + gamma * lam * following, torch.zeros_like(following))
         advantages[:, step] = following
     return advantages, advantages + values

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from trainer.contract.methods.pretraining import PretrainingMethod
-from trainer.engine.recipe import JobContext, Recipe
+from trainer.engine.recipe import Recipe
+from trainer.kit.job_context import JobContext
 from trainer.recipes.pretraining.full import FullPretrainingRecipe
 from trainer.recipes.pretraining.recipe import PretrainingRecipe
 

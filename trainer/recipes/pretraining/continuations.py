@@ -45,8 +45,10 @@ def continue_openings(
 def _find_opening(
     tokenizer: PreTrainedTokenizerBase, window: Window, size: int, source: Literal["validation", "training"]
 ) -> SampleQuestion | None:
+    # The first document that begins inside the window, or the window's own beginning.
     begin = int(window.position_ids[1:].argmin()) + 1 if 0 in window.position_ids[1:] else 0
     end = begin + size
+    # Positions that run through: the prompt is one document's.
     same = end < len(window) and window.position_ids[end - 1] == size - 1
     if not same:
         return None
@@ -56,5 +58,5 @@ def _find_opening(
     return SampleQuestion(window.line, source, (shown,), ids, _decode_text(tokenizer, rest), len(rest))
 
 
-def _decode_text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+def _decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))

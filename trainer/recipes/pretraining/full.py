@@ -16,11 +16,14 @@ from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.pretraining import TrainedTokenizer
 from trainer.contract.result import Manifest, hash_files, write_manifest
 from trainer.contract.rows import TextRow
-from trainer.engine.adapter_export import TOLERANCE, Verification, logits_difference, require_close
+from trainer.engine.adapter_export import Verification
+from trainer.engine.data.row_pipeline import PROBE_ROWS
 from trainer.engine.models.dtype import DtypeChoice
-from trainer.engine.models.load import context_length, load_model, pick_device
+from trainer.engine.models.load import load_model, pick_device
+from trainer.engine.scoring.compare_outputs import TOLERANCE, compute_logits, require_close
 from trainer.kit.errors import TrainerError
 from trainer.recipes.pretraining.architecture import make_config, make_model
+from trainer.recipes.pretraining.data import WindowData
 from trainer.recipes.pretraining.packing import collate_windows
 from trainer.recipes.pretraining.recipe import PretrainingRecipe
 from trainer.recipes.pretraining.tokenizers import make_tokenizer
@@ -36,17 +39,14 @@ def new_model_rate(width: int) -> float:
     return min(1e-3, 6e-4 * 768 / width)
 
 
-class FullPretrainingRecipe(PretrainingRecipe):
-    """Trains all weights, kept in float32; `bfloat16` is the format of the matrix products (autocast).
+class NewModelData(WindowData):
+    """Windows for a base, or for a new model, of which the tokenizer may be made of the training text."""
 
-    A job that starts from an adapter has it merged into the base first.
-    """
-
-    def open_model(self, texts: Sequence[TextRow]) -> None:
+    def open_base(self, rows: Sequence[TextRow]) -> None:
         """Open the base, or make configuration and tokenizer of a new model."""
         shape = self.hyperparameters.architecture
         if shape is None:
-            super().open_model(texts)
+            super().open_base(rows)
             return
         if self.job.start is not None:
             raise TrainerError(
@@ -56,16 +56,33 @@ class FullPretrainingRecipe(PretrainingRecipe):
             )
         choice = self.hyperparameters.tokenizer
         self._check_tokenizer_base()
-        self.tokenizer = make_tokenizer(choice, [row.text for row in texts], shape.context, self.job.base)
+        self.tokenizer = make_tokenizer(choice, [row.text for row in rows], shape.context, self.job.base)
         if isinstance(choice, TrainedTokenizer) and len(self.tokenizer) < choice.vocabulary:
             self.job.warn(f"The text is too short for {choice.vocabulary} tokens: there are {len(self.tokenizer)}.")
         self.config = make_config(shape, self.tokenizer)
+
+    def _check_tokenizer_base(self) -> None:
+        if self.hyperparameters.tokenizer == "base" and not self.job.base.is_dir():
+            raise TrainerError(
+                "invalid_hyperparameters",
+                "A model from scratch has no base to take the tokenizer of: choose byte, char or bpe, or name a base.",
+                param="method.pretraining.hyperparameters.tokenizer",
+            )
+
+
+class FullPretrainingRecipe(PretrainingRecipe):
+    """Trains all weights, kept in float32; `bfloat16` is the format of the matrix products (autocast).
+
+    A job that starts from an adapter has it merged into the base first.
+    """
+
+    pipeline = NewModelData
 
     def prepare_model(self) -> None:
         """Load the base, or make the new model."""
         self.settle_hyperparameters()
         if self.hyperparameters.architecture is not None:
-            self.model = make_model(cast(Phi3Config, self.config), self.resolved.seed)
+            self.model = make_model(cast(Phi3Config, self.data.config), self.resolved.seed)
         else:
             self.model = self._load_base()
         self.check_separation()
@@ -96,10 +113,12 @@ class FullPretrainingRecipe(PretrainingRecipe):
     def export_result(self, folder: Path, card: str) -> None:
         """Write the model as bases lie in their folders: safetensors, configuration, tokenizer, `base.json`."""
         folder.mkdir(parents=True)
+        # The file's configuration is for generating, with a cache; training goes without one.
         self.model.config.use_cache = True
         self.model.save_pretrained(str(folder))
         self.model.config.use_cache = False
-        self.tokenizer.save_pretrained(str(folder))
+        self.data.tokenizer.save_pretrained(str(folder))
+        # Before the card is written: the fingerprint is of model and tokenizer alone.
         self._write_base_info(folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
         files = hash_files(folder, (path for path in folder.rglob("*") if path.is_file()))
@@ -107,12 +126,16 @@ class FullPretrainingRecipe(PretrainingRecipe):
 
     def verify_result(self, folder: Path) -> Verification:
         """Load the folder and compare logits on a few windows. Raises TrainerError (`export_mismatch`)."""
-        windows = self.measured.rows[:4]
-        batch = {name: values.to(self.model.device) for name, values in collate_windows(windows, self.pad_id).items()}
+        windows = self.data.measured.rows[:PROBE_ROWS]
+        batch = {
+            name: values.to(self.model.device) for name, values in collate_windows(windows, self.data.pad_id).items()
+        }
         del batch["labels"]
-        reloaded = load_model(folder, "float32")
-        difference = logits_difference(self.model, reloaded, batch)
-        return require_close("model", "logits", difference, TOLERANCE["float32"], rows=len(windows))
+        # The weights are float32, whatever format the products of the training had.
+        ours, theirs = (compute_logits(each, batch) for each in (self.model, load_model(folder, "float32")))
+        tolerance = TOLERANCE["float32"]
+        difference = require_close("model", "logits", [ours], [theirs], tolerance)
+        return Verification(rows=len(windows), max_abs_difference=difference, tolerance=tolerance)
 
     def _write_base_info(self, folder: Path) -> None:
         files = hash_files(folder, (path for path in folder.iterdir() if path.is_file()))
@@ -121,7 +144,7 @@ class FullPretrainingRecipe(PretrainingRecipe):
             fingerprint=hashlib.sha256(lines.encode()).hexdigest(),
             source={"kind": "job", "job": self.job.spec.job_id, "model": self.job.spec.model_name},
             parameters=self.count_parameters()[1],
-            context_length=context_length(self.config),
+            context_length=self.data.context,
         )
         (folder / BASE_NAME).write_text(info.model_dump_json(indent=1), encoding="utf-8")
 
@@ -139,12 +162,5 @@ class FullPretrainingRecipe(PretrainingRecipe):
         if self.job.start is None:
             return base
         merged = PeftModel.from_pretrained(base, str(self.job.start)).merge_and_unload()  # pyright: ignore[reportCallIssue]
+        # PEFT has frozen what it merged into.
         return cast(PreTrainedModel, merged).requires_grad_(True)
-
-    def _check_tokenizer_base(self) -> None:
-        if self.hyperparameters.tokenizer == "base" and not self.job.base.is_dir():
-            raise TrainerError(
-                "invalid_hyperparameters",
-                "A model from scratch has no base to take the tokenizer of: choose byte, char or bpe, or name a base.",
-                param="method.pretraining.hyperparameters.tokenizer",
-            )

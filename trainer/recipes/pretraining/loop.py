@@ -25,9 +25,9 @@ class PretrainingLoop(JobLoop):
         super().__init__(
             recipe,
             progress,
-            rows=recipe.training.rows,
-            lengths=recipe.row_lengths(),
-            collate=lambda windows: collate_windows(windows, recipe.pad_id),
+            rows=recipe.data.training.rows,
+            lengths=recipe.data.row_lengths(),
+            collate=lambda windows: collate_windows(windows, recipe.data.pad_id),
             args=loop_arguments(recipe, TrainingArguments, **arguments),
         )
 
@@ -48,6 +48,7 @@ class PretrainingLoop(JobLoop):
         def factor(step: int) -> float:
             warmup = resolved.warmup_steps
             share = learning_rate_factor(resolved.lr_scheduler, step, warmup=warmup, total=num_training_steps)
+            # The floor is where the fall ends; the warm-up may begin below it.
             return share if step < warmup else floor + (1 - floor) * share
 
         self.lr_scheduler = LambdaLR(cast(Any, optimizer or self.optimizer), factor)

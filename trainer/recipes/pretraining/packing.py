@@ -73,6 +73,7 @@ class Windows(Sequence[Window]):
             line=number + 1,
             input_ids=self._inputs[first:last].astype(np.int64),
             targets=self._targets[first:last].astype(np.int64),
+            # A document that began in an earlier window begins anew: nothing of it is in sight.
             position_ids=place - np.maximum(self._began[first:last], first),
         )
 
@@ -99,6 +100,7 @@ def chain_documents(documents: Iterable[Sequence[int]], *, start: int, end: int)
     began: list[NDArray[np.int64]] = []
     place = 0
     for document in documents:
+        # 32 bits hold every vocabulary, at half the memory.
         tokens = np.asarray(document, dtype=np.int32)
         inputs.append(np.concatenate([np.array([start], dtype=np.int32), tokens]))
         targets.append(np.concatenate([tokens, np.array([end], dtype=np.int32)]))

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from trainer.engine.data.tokens import IGNORED
-from trainer.engine.scoring.evaluate import SUBSET_TOKENS, evaluation_mode
+from trainer.engine.scoring.evaluate import evaluation_mode
 from trainer.kit.auto import rows_a_pass
 from trainer.kit.errors import TrainerError
 from trainer.kit.statistics import Measure, token_measures
-from trainer.recipes.pretraining.packing import Window, Windows, collate_windows
+from trainer.recipes.pretraining.packing import Window, collate_windows
 
 
 def token_scores(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,12 +25,6 @@ def token_scores(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torc
     labels = batch["labels"]
     nll = nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
     return nll, (logits.detach().argmax(-1) == labels) & (labels != IGNORED)
-
-
-def subset_windows(windows: Windows) -> list[Window]:
-    """Return evenly spaced windows with about as many tokens as other methods' evaluations on the way."""
-    stride = max(1, windows.tokens // max(SUBSET_TOKENS, 8 * windows.length))
-    return windows[::stride]
 
 
 def score_windows(model: Any, windows: Sequence[Window], pad_id: int) -> tuple[Measure, Measure]:
@@ -56,6 +50,7 @@ def keeps_documents_apart(model: Any) -> bool:
         alone = model(input_ids=ids[1:], position_ids=place[None], use_cache=False).logits.float()
         packed = model(input_ids=ids.view(1, -1), position_ids=place.repeat(2)[None], use_cache=False).logits.float()
     scale = float(alone.abs().max())
+    # `alone` is float32: the wider bound is for models in bfloat16.
     return bool((packed[:, size:] - alone).abs().max() <= (1e-4 if alone.dtype == model.dtype else 0.05) * scale)
 
 

@@ -25,6 +25,7 @@ def read_documents(path: Path, *, filename: str, param: str) -> list[TextRow]:
 
 def _read_text(path: Path, filename: str, param: str) -> str:
     try:
+        # Editors on Windows put a byte order mark in front, which is no text.
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         message = f"The file {filename} is missing from the work folder."

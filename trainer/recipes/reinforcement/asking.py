@@ -40,6 +40,7 @@ class ModelGraders:
         found: dict[int, Reply | Failure] = {}
         alike: dict[str, list[int]] = {}
         for number, question in enumerate(questions):
+            # A batch has one model, one sampling and one seed.
             alike.setdefault(json.dumps([question.model, question.sampling], sort_keys=True), []).append(number)
         for numbers in alike.values():
             found |= zip(numbers, self._answer_alike([questions[number] for number in numbers]), strict=True)
@@ -67,11 +68,11 @@ class ModelGraders:
         with self._recipe.roles.act_as(role) as model:
             drawn = sample(model, asked, sampling, int(given.get("seed") or 0) % _SEEDS)
         assert drawn is not None, "nothing asks it to stop"
-        texts = decode_responses(self._recipe.template, drawn)
+        texts = decode_responses(self._recipe.data.template, drawn)
         return [Reply(text=text, cut=not response.ended) for text, response in zip(texts, drawn, strict=True)]
 
     def _tokenize_question(self, question: GraderQuestion, room: int) -> tuple[int, ...] | Failure:
-        template = self._recipe.template
+        template = self._recipe.data.template
         messages = tuple(Message.model_validate(one) for one in question.messages)
         try:
             # A row ends with an answer; the template's own form of the messages before it is what is asked.
@@ -81,11 +82,11 @@ class ModelGraders:
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             return Failure("model_grader_server_error", f"the model's chat template cannot render the input: {error}")
         ids: list[int] = template.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(ids) + room > self._recipe.context:
+        if len(ids) + room > self._recipe.data.context:
             return Failure(
                 "model_grader_server_error",
                 f"the input has {len(ids)} tokens, which with {room} for the grade do not fit the model's context of "
-                f"{self._recipe.context}",
+                f"{self._recipe.data.context}",
             )
         return tuple(ids)
 

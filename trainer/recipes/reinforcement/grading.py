@@ -10,8 +10,8 @@ from typing import Any
 from trainer.contract.result import ExitCode
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
-from trainer.engine.onpolicy.rollout import SampledResponse
 from trainer.engine.onpolicy.scorers import decode_responses
+from trainer.engine.scoring.generation import SampledResponse
 from trainer.graders import (
     AnyGrader,
     Failure,
@@ -69,6 +69,7 @@ class Grading:
         """Let the grader ask for what it wants, do that, and return tools that have it at hand."""
         if not self._needs_tools:
             return Tools()
+        # Graded twice: the first time every question fails, and is written down for one batch.
         wanted = _RequestRecorder()
         self._grade_all(scenes, Tools(ask=wanted.record_question, run_python=wanted.record_call))
         replies = dict(zip(wanted.questions, self._ask_all(list(wanted.questions.values())), strict=True))
@@ -88,6 +89,7 @@ class Grading:
             return
         line, errors = failures[0]
         said = f"the answer to line {line}: {errors.messages[0]}"
+        # A sandbox that does not start is the machine's fault, even if other answers were graded.
         broken = next((errors for _, errors in failures if errors.python_grader_server_error), None)
         if broken is not None:
             raise TrainerError(

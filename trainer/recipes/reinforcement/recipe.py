@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, cast
 
-from trainer.contract.job import DataFile
+from trainer.contract.job import DataFile, JobSpec
 from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.reinforcement import ReinforcementHyperparameters, ReinforcementMethod
 from trainer.contract.result import ExitCode
 from trainer.contract.rows import ItemRow, PromptRow
 from trainer.engine.data.splits import format_lines
 from trainer.engine.onpolicy.answers import Answers
+from trainer.engine.onpolicy.prompts import PromptData
 from trainer.engine.onpolicy.rollout import RolloutSampling
 from trainer.engine.onpolicy.scorers import Scorer
 from trainer.engine.onpolicy.updates import UpdateSettings, UpdateSums
@@ -24,6 +25,12 @@ from trainer.recipes.grpo.iteration import Grpo
 from trainer.recipes.grpo.recipe import GroupRecipe
 from trainer.recipes.reinforcement.asking import ModelGraders
 from trainer.recipes.reinforcement.grading import PLACE, Grading
+
+
+def grader_of(spec: JobSpec) -> AnyGrader:
+    """Return the job's grader."""
+    assert isinstance(spec.method, ReinforcementMethod)
+    return spec.method.reinforcement.grader
 
 
 class GradedGrpo(Grpo):
@@ -42,28 +49,21 @@ class GradedGrpo(Grpo):
         return {**super().report_iteration(answers, sums), "grader_errors": self.score.failed}
 
 
-class ReinforcementRecipe(GroupRecipe):
-    """Learn from how answers to one prompt compare with each other in a grader's eyes."""
+class GradedPromptData(PromptData):
+    """Prompts with the fields that the grader's templates name."""
 
-    row: ClassVar[type[PromptRow]] = ItemRow
-
-    @property
-    def reinforcement_hyperparameters(self) -> ReinforcementHyperparameters:
-        """The hyperparameters as they were asked for."""
-        return cast(ReinforcementHyperparameters, self.hyperparameters)
+    row = ItemRow
 
     @property
     def grader(self) -> AnyGrader:
         """The judge."""
-        method = self.job.spec.method
-        assert isinstance(method, ReinforcementMethod)
-        return method.reinforcement.grader
+        return grader_of(self.job.spec)
 
     def read_data(self) -> None:
         """Check the grader and read the rows. Raises TrainerError (`invalid_grader`, `python_graders_off`, …)."""
         self._check_sources()
         super().read_data()
-        effort = self.reinforcement_hyperparameters.reasoning_effort
+        effort = cast(ReinforcementHyperparameters, self.hyperparameters).reasoning_effort
         if effort != "default":
             self.job.warn(
                 f"reasoning_effort {effort} changes nothing: {self.job.spec.base.id} has no such setting. How long its "
@@ -82,31 +82,6 @@ class ReinforcementRecipe(GroupRecipe):
                     f"{format_lines(lacking)}.",
                     param=param,
                 )
-
-    def make_algorithm(self, sampling: RolloutSampling, score: Scorer, settings: UpdateSettings) -> GradedGrpo:
-        """Return GRPO."""
-        return GradedGrpo(self.roles, sampling, score, self.reinforcement_hyperparameters, settings)
-
-    def make_scorer(self) -> Grading:
-        """Score answers by the grader."""
-        return Grading(self.template, self.grader, ask_all=ModelGraders(self).ask_all, warn=self.job.warn)
-
-    def answers_a_pass(self, minibatch: int) -> int:
-        """Cut a minibatch into as many passes as `gradient_accumulation_steps`; `auto` is as few as fit."""
-        passes = self.reinforcement_hyperparameters.gradient_accumulation_steps
-        return self.rows_fitting_pass if passes == "auto" else math.ceil(minibatch / passes)
-
-    def plan_hyperparameters(self) -> Resolved:
-        """Turn every `auto` into a number, by the names of the wire: `batch_size` is the prompts of an iteration."""
-        resolved, given = super().plan_hyperparameters(), self.reinforcement_hyperparameters
-        named = {
-            "batch_size": self.prompts_an_iteration,
-            "compute_multiplier": 1.0 if given.compute_multiplier == "auto" else given.compute_multiplier,
-            "eval_interval": resolved.eval_steps,
-            "eval_samples": given.answers_a_check,
-            "answers_a_prompt": given.answers_a_prompt,
-        }
-        return resolved.model_copy(update={"settings": {**resolved.settings, **named}})
 
     def _check_sources(self) -> None:
         written = python_sources(self.grader)
@@ -128,3 +103,41 @@ class ReinforcementRecipe(GroupRecipe):
                     param=PLACE,
                     exit_code=ExitCode.FAULT if machine else ExitCode.BAD_INPUT,
                 ) from failure
+
+
+class ReinforcementRecipe(GroupRecipe):
+    """Learn from how answers to one prompt compare with each other in a grader's eyes."""
+
+    pipeline = GradedPromptData
+
+    @property
+    def reinforcement_hyperparameters(self) -> ReinforcementHyperparameters:
+        """The hyperparameters as they were asked for."""
+        return cast(ReinforcementHyperparameters, self.hyperparameters)
+
+    def make_algorithm(self, sampling: RolloutSampling, score: Scorer, settings: UpdateSettings) -> GradedGrpo:
+        """Return GRPO."""
+        return GradedGrpo(self.roles, sampling, score, self.reinforcement_hyperparameters, settings)
+
+    def make_scorer(self) -> Grading:
+        """Score answers by the grader."""
+        return Grading(
+            self.data.template, grader_of(self.job.spec), ask_all=ModelGraders(self).ask_all, warn=self.job.warn
+        )
+
+    def answers_a_pass(self, minibatch: int) -> int:
+        """Cut a minibatch into as many passes as `gradient_accumulation_steps`; `auto` is as few as fit."""
+        passes = self.reinforcement_hyperparameters.gradient_accumulation_steps
+        return self.rows_fitting_pass if passes == "auto" else math.ceil(minibatch / passes)
+
+    def plan_hyperparameters(self) -> Resolved:
+        """Turn every `auto` into a number, by the names of the wire: `batch_size` is the prompts of an iteration."""
+        resolved, given = super().plan_hyperparameters(), self.reinforcement_hyperparameters
+        named = {
+            "batch_size": self.prompts_an_iteration,
+            "compute_multiplier": 1.0 if given.compute_multiplier == "auto" else given.compute_multiplier,
+            "eval_interval": resolved.eval_steps,
+            "eval_samples": given.answers_a_check,
+            "answers_a_prompt": given.answers_a_prompt,
+        }
+        return resolved.model_copy(update={"settings": {**resolved.settings, **named}})

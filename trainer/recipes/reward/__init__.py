@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trainer.engine.recipe import JobContext, Recipe
+from trainer.engine.recipe import Recipe
+from trainer.kit.job_context import JobContext
 from trainer.recipes.reward.recipe import RewardRecipe
 
 

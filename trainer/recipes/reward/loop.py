@@ -21,9 +21,9 @@ class RewardLoop(JobLoop):
         super().__init__(
             recipe,
             progress,
-            rows=recipe.training.rows,
-            lengths=recipe.row_lengths(),
-            collate=lambda batch: collate_rankings(batch, recipe.pad_id),
+            rows=recipe.data.training.rows,
+            lengths=recipe.data.row_lengths(),
+            collate=lambda batch: collate_rankings(batch, recipe.data.pad_id),
         )
 
     def score_batch(self, model: Any, batch: Any) -> ScoredBatch:

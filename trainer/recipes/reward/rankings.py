@@ -39,6 +39,7 @@ class Ranking:
     def fit_within(self, limit: int) -> Ranking | None:
         """Return the ranking of the responses within `limit` tokens, None if no pair of them is left."""
         kept = [number for number, row in enumerate(self.responses) if len(row.input_ids) <= limit]
+        # Equal ranks make no pair, and there would be nothing to learn.
         if len({self.ranks[number] for number in kept}) < 2:
             return None
         if len(kept) == len(self.responses):

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
-from trainer.contract.job import DataFile
 from trainer.contract.methods.reward import RewardHyperparameters
-from trainer.contract.rows import RankingRow
-from trainer.engine.adapter_export import TOLERANCE, VERIFIED_ROWS, Verification, require_close
+from trainer.engine.adapter_export import Verification
 from trainer.engine.data.batches import collate_sequences
-from trainer.engine.data.splits import Split, format_lines
-from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.models.load import load_tokenizer
 from trainer.engine.recipe import Recipe
 from trainer.engine.reward.model import (
@@ -23,19 +18,18 @@ from trainer.engine.reward.model import (
     load_reward_model,
     new_reward_model,
     score_sequences,
-    separate_padding,
 )
-from trainer.engine.scoring.evaluate import SUBSET_TOKENS, evaluation_mode
-from trainer.kit.errors import TrainerError
+from trainer.engine.scoring.compare_outputs import TOLERANCE, compute_logits, require_close
 from trainer.kit.plot_spec import PlotSpec
 from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
+from trainer.recipes.reward.data import RankingData
 from trainer.recipes.reward.loop import RewardLoop
 from trainer.recipes.reward.losses import pair_losses
-from trainer.recipes.reward.rankings import Ranking, collate_rankings, tokenize_rankings
+from trainer.recipes.reward.rankings import Ranking, collate_rankings
 
 
-class RewardRecipe(Recipe):
+class RewardRecipe(Recipe[RankingData]):
     """Learn a score for whole conversations: the better response of a pair is to have the higher one."""
 
     plots: ClassVar[tuple[PlotSpec, ...]] = (
@@ -43,8 +37,7 @@ class RewardRecipe(Recipe):
         PlotSpec(title="Margin between the better and the worse response", y=("margin",)),
     )
 
-    training: Split[Ranking]
-    validation: Split[Ranking] | None = None
+    pipeline = RankingData
 
     @property
     def requested_hyperparameters(self) -> RewardHyperparameters:
@@ -52,51 +45,16 @@ class RewardRecipe(Recipe):
         assert isinstance(self.hyperparameters, RewardHyperparameters)
         return self.hyperparameters
 
-    def read_data(self) -> None:
-        """Tokenize each response with its prompt. Responses that do not fit are left out, never cut."""
-        self.open_base()
-        spec = self.job.spec
-        read = [(spec.training, self._tokenize_file(spec.training, "training_file"))]
-        if spec.validation:
-            read.append((spec.validation, self._tokenize_file(spec.validation, "validation_file")))
-        limit = self.set_max_length(max((len(r.input_ids) for row in read[0][1] for r in row.responses), default=0))
-        splits = [self._make_split(file, rows, limit) for file, rows in read]
-        self.training, self.validation = splits[0], splits[1] if len(splits) > 1 else None
-        self.warn_about_dropped_rows("pair of responses")
-        ends = {row.input_ids[-1] for split in splits for ranking in split.rows for row in ranking.responses}
-        if separate_padding(self.tokenizer, ends):
-            self.job.warn(
-                f"Rows end with the base's padding token: the reward model pads with {self.tokenizer.pad_token} "
-                "instead. Set pad_token_id of the loaded model to that of the tokenizer in the result."
-            )
-
-    def row_lengths(self) -> list[int]:
-        """Return each ranking's tokens with the padding up to its longest response."""
-        return [len(row.responses) * max(len(r.input_ids) for r in row.responses) for row in self.training.rows]
-
-    def preview_parts(self, row: Ranking) -> list[tuple[str, TokenizedRow]]:
-        """Return the responses; each is scored at its last token, which is all that the loss looks at."""
-        return [
-            (f"response of rank {rank}", replace(response, trained=(*[False] * (len(response.input_ids) - 1), True)))
-            for rank, response in zip(row.ranks, row.responses, strict=True)
-        ]
-
-    def row_tokens(self) -> list[int]:
-        """Return each ranking's tokens, padding left out."""
-        return [row.tokens for row in self.training.rows]
-
     def prepare_model(self) -> None:
         """Load the base with a score head, and with the start adapter's weights if the job starts from one."""
         self.settle_hyperparameters()
-        base = load_classifier(self.job.base, self.dtype.dtype, self.pad_id, self.resolved.quantization)
+        base = load_classifier(self.job.base, self.dtype.dtype, self.data.pad_id, self.resolved.quantization)
         self.model = new_reward_model(base, self.resolved, self.job.start)
 
     def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
         """Return pair accuracy, margin, how often the best response comes first, and loss; prompts are the clusters."""
-        rows = self.measured.rows
-        if not (full and self.validation):
-            rows = rows[:: max(1, sum(row.tokens for row in rows) // SUBSET_TOKENS)]
-        flat = score_sequences(self.model, [response for row in rows for response in row.responses], self.pad_id)
+        rows = self.data.rows_to_measure(full=full)
+        flat = score_sequences(self.model, [response for row in rows for response in row.responses], self.data.pad_id)
         places = iter(flat)
         return ranking_measures(
             rows, [[next(places) for _ in row.responses] for row in rows], self.requested_hyperparameters
@@ -111,7 +69,8 @@ class RewardRecipe(Recipe):
 
         Raises TrainerError (`export_mismatch`).
         """
-        rows = self.probe_rows()
+        rows = self.data.probe_rows()
+        # The result's own: others find a row's last token by it.
         pad_id = load_tokenizer(folder).pad_token_id
         assert isinstance(pad_id, int)
         reloaded = load_reward_model(self.job.base, folder, self.dtype.dtype, pad_id)
@@ -119,60 +78,12 @@ class RewardRecipe(Recipe):
             name: value.to(reloaded.device)
             for name, value in collate_sequences([row.input_ids for row in rows], pad_id).items()
         }
-        ours = torch.tensor(score_sequences(self.model, rows, self.pad_id))
-        with evaluation_mode(reloaded):
-            theirs = reloaded(**batch, use_cache=False).logits[:, 0].float().cpu()
-        difference = float((ours - theirs).abs().max())
+        ours = torch.tensor(score_sequences(self.model, rows, self.data.pad_id))
+        theirs = compute_logits(reloaded, batch)[:, 0].cpu()
+        # Relative above 1: scores have no scale of their own.
         tolerance = TOLERANCE[self.dtype.dtype] * max(1.0, float(ours.abs().max()))
-        return require_close("reward model", "scores", difference, tolerance, rows=len(rows))
-
-    def probe_rows(self) -> Sequence[TokenizedRow]:
-        """Return a few responses of different lengths."""
-        responses = [response for row in self.measured.rows[:VERIFIED_ROWS] for response in row.responses]
-        return responses[: 2 * VERIFIED_ROWS]
-
-    def _tokenize_file(self, file: DataFile, param: str) -> list[Ranking]:
-        rows = self.read_file(file, param, RankingRow)
-        found = tokenize_rankings(self.template, rows, filename=file.filename, context=self.context, param=param)
-        if self.requested_hyperparameters.margin:
-            self._check_scores(file, found, param)
-        return found
-
-    def _check_scores(self, file: DataFile, rows: Sequence[Ranking], param: str) -> None:
-        """Raise TrainerError if a margin is asked for and no ranking has scores; warn if some have none."""
-        without = [row.line for row in rows if None in row.scores]
-        if without and len(without) == len(rows):
-            raise TrainerError(
-                f"invalid_{param}",
-                f"{file.filename}: margin needs each response's own score, and no ranking has one for every response. "
-                "Add score to the responses, or set margin to false.",
-                param=param,
-            )
-        if without:
-            self.job.warn(
-                f"{file.filename}: {len(without)} ranking(s) lack a response's score, at {format_lines(without)}: "
-                "the margin of those pairs is 0."
-            )
-
-    def _make_split(self, file: DataFile, rankings: Sequence[Ranking], limit: int) -> Split[Ranking]:
-        fitting = [(row, row.fit_within(limit)) for row in rankings]
-        kept = [short for _, short in fitting if short]
-        shorter = [(row.line, len(row.responses) - len(short.responses)) for row, short in fitting if short]
-        lines = [line for line, missing in shorter if missing]
-        if lines:
-            self.job.warn(
-                f"{file.filename}: {sum(missing for _, missing in shorter)} response(s) are longer than {limit} tokens "
-                f"with their prompt and were left out of their rankings, at {format_lines(lines)}."
-            )
-        tokens = sum(row.tokens for row in kept)
-        return Split(
-            file=file,
-            rows=kept,
-            read=len(rankings),
-            tokens=tokens,
-            trained_tokens=tokens,
-            dropped=tuple(row.line for row, short in fitting if not short),
-        )
+        difference = require_close("reward model", "scores", [ours], [theirs], tolerance)
+        return Verification(rows=len(rows), max_abs_difference=difference, tolerance=tolerance)
 
 
 def ranking_measures(

@@ -7,8 +7,9 @@ from typing import Any
 
 from tests.trainer.workdirs import jsonl, lay_out
 from trainer.contract.job import JobSpec
-from trainer.engine.recipe import JobContext, Recipe
+from trainer.engine.recipe import Recipe
 from trainer.kit.event_sink import EventSink
+from trainer.kit.job_context import JobContext
 from trainer.kit.stop import StopFlag
 from trainer.recipes import recipe_for
 
@@ -44,6 +45,6 @@ def opened(workdir: Path) -> Recipe:
     """Return the job's recipe after reading and loading."""
     spec = JobSpec.model_validate_json((workdir / "job.json").read_bytes())
     recipe = recipe_for(JobContext(workdir, spec, EventSink(workdir), StopFlag(), warn=lambda _: None))
-    recipe.read_data()
+    recipe.data.read_data()
     recipe.prepare_model()
     return recipe

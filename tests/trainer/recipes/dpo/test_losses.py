@@ -67,10 +67,13 @@ def test_loss_and_gradients_are_trl_s(
         }
     ]
     trainer = DPOTrainer(
-        model=recipe.model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=recipe.tokenizer
+        model=recipe.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=recipe.data.tokenizer,
     )
     move_away(recipe.model)
-    batch = collate_pairs(recipe.training.rows, recipe.pad_id)
+    batch = collate_pairs(recipe.data.training.rows, recipe.data.pad_id)
     loss = loop.score_batch(recipe.model, batch).total / loop.count_items(batch)
     loss.backward()
     ours = gradients(recipe.model)
@@ -104,10 +107,10 @@ def test_only_the_assistant_s_turns_behind_the_prompt_are_trained(tiny_base: Pat
     row["input"]["messages"] = [message("user", "Hi"), message("assistant", "old"), message("user", "go on")]
     row["preferred_output"] = [message("assistant", "第一"), message("user", "and?"), message("assistant", "second")]
     recipe = opened(job(tmp_path, tiny_base, "dpo", [row, *preferences(3)]))
-    pair = recipe.training.rows[0]
+    pair = recipe.data.training.rows[0]
     trained = [token for token, keep in zip(pair.chosen.input_ids, pair.chosen.trained, strict=True) if keep]
-    assert recipe.tokenizer.decode(trained) == "第一<|im_end|>second<|im_end|>"
-    assert recipe.tokenizer.decode(
+    assert recipe.data.tokenizer.decode(trained) == "第一<|im_end|>second<|im_end|>"
+    assert recipe.data.tokenizer.decode(
         [t for t, k in zip(pair.rejected.input_ids, pair.rejected.trained, strict=True) if k]
     ) == ("y<|im_end|>")
 

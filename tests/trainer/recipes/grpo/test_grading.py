@@ -11,7 +11,7 @@ import pytest
 from tests.trainer.recipes.reinforcement.graded import PYTHON, SIMILAR
 from trainer.contract.result import ExitCode
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
-from trainer.engine.onpolicy.rollout import SampledResponse
+from trainer.engine.scoring.generation import SampledResponse
 from trainer.graders import GRADER
 from trainer.graders.base import MOST_CELLS
 from trainer.kit.errors import TrainerError

@@ -15,8 +15,8 @@ import torch
 from tests.trainer.recipes.ppo.worlds import PROMPT, VOCABULARY, completions, log_probabilities, sampling, tiny_policy
 from trainer.contract.methods.grpo import GrpoHyperparameters
 from trainer.engine.onpolicy.roles import Roles
-from trainer.engine.onpolicy.rollout import SampledResponse
 from trainer.engine.onpolicy.updates import UpdateSettings
+from trainer.engine.scoring.generation import SampledResponse
 from trainer.recipes.grpo.iteration import Grpo
 
 Answer = tuple[int, ...]

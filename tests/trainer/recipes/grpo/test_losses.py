@@ -43,7 +43,7 @@ def opened_grpo(workdir: Path, base: Path, **more: Any) -> GrpoRecipe:
 
 def drawn(recipe: GrpoRecipe) -> Answers:
     """Draw groups of answers, then move the policy away from both the reference and the sampling policy."""
-    prompts = [row for row in recipe.training.rows for _ in range(GROUP)]
+    prompts = [row for row in recipe.data.training.rows for _ in range(GROUP)]
     answers = recipe.algorithm.collect_answers(prompts, 0)
     assert answers is not None
     noise = torch.randn(answers.mask.shape, generator=torch.Generator().manual_seed(8))
@@ -58,12 +58,12 @@ def their_inputs(recipe: GrpoRecipe, answers: Answers, experience: GroupExperien
     prompts = [ids[: end - size] for ids, end, size in zip(batch.input_ids, ends, mask.sum(1), strict=True)]
     longest = max(len(ids) for ids in prompts)
     pad = [longest - len(ids) for ids in prompts]
-    completions = torch.full(mask.shape, recipe.pad_id)
+    completions = torch.full(mask.shape, recipe.data.pad_id)
     completions[mask] = batch.targets
     firsts = mask.cumsum(1) == 1
     advantages = torch.zeros(mask.shape)
     advantages[mask] = experience.advantages
-    filled = [[recipe.pad_id] * n + ids.tolist() for ids, n in zip(prompts, pad, strict=True)]
+    filled = [[recipe.data.pad_id] * n + ids.tolist() for ids, n in zip(prompts, pad, strict=True)]
     return {
         "prompt_ids": torch.tensor(filled),
         "prompt_mask": torch.tensor([[0] * n + [1] * (longest - n) for n in pad]),
@@ -111,7 +111,7 @@ def test_loss_and_gradients_are_trl_s(
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=arguments,
         train_dataset=Dataset.from_list([{"prompt": "a"}] * 12),
-        processing_class=recipe.tokenizer,
+        processing_class=recipe.data.tokenizer,
     )
     trainer.current_gradient_accumulation_steps = 1
     answers = drawn(recipe)

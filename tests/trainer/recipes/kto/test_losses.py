@@ -34,12 +34,12 @@ def kto(workdir: Path, base: Path, rows: list[dict[str, Any]], **more: Any) -> K
 
 def their_inputs(recipe: KtoRecipe) -> dict[str, torch.Tensor]:
     """Lay the training rows out as TRL's collator does: one batch, with the mismatched answers beside the rows' own."""
-    inputs: dict[str, torch.Tensor] = {"label": torch.tensor([row.label for row in recipe.training.rows])}
+    inputs: dict[str, torch.Tensor] = {"label": torch.tensor([row.label for row in recipe.data.training.rows])}
     for prefix, rows in (
-        ("", [row.answer for row in recipe.training.rows]),
-        ("KL_", [row.mismatched for row in recipe.training.rows]),
+        ("", [row.answer for row in recipe.data.training.rows]),
+        ("KL_", [row.mismatched for row in recipe.data.training.rows]),
     ):
-        batch = collate_rows(rows, recipe.pad_id)
+        batch = collate_rows(rows, recipe.data.pad_id)
         inputs[f"{prefix}input_ids"] = batch["input_ids"]
         inputs[f"{prefix}attention_mask"] = batch["attention_mask"]
         inputs[f"{prefix}completion_mask"] = (batch["labels"] != IGNORED).long()
@@ -64,14 +64,17 @@ def test_loss_and_gradients_are_trl_s(
     )
     given = [{"prompt": "a", "completion": "b", "label": True}, {"prompt": "c", "completion": "d", "label": False}]
     trainer = KTOTrainer(
-        model=recipe.model, args=arguments, train_dataset=Dataset.from_list(given), processing_class=recipe.tokenizer
+        model=recipe.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(given),
+        processing_class=recipe.data.tokenizer,
     )
     move_away(recipe.model)
     with torch.no_grad():
         for name, parameter in recipe.model.named_parameters():
             if "lora_B.default" in name:
                 parameter.mul_(scale)
-    batch = collate_answers(recipe.training.rows, recipe.pad_id)
+    batch = collate_answers(recipe.data.training.rows, recipe.data.pad_id)
     batches, _ = loop.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
     loss = loop.score_batch(recipe.model, batches[0]).total / loop.count_items(batch)
     loss.backward()
@@ -105,11 +108,11 @@ def test_answers_of_the_baseline_belong_to_other_prompts(tiny_base: Path, tmp_pa
     assert find_partners([(1,)]) == [0]
     assert find_partners([]) == []
     recipe = kto(tmp_path, tiny_base, answers(6))
-    decode = recipe.tokenizer.decode
-    texts = [str(decode(row.mismatched.input_ids)) for row in recipe.training.rows]
+    decode = recipe.data.tokenizer.decode
+    texts = [str(decode(row.mismatched.input_ids)) for row in recipe.data.training.rows]
     said = [str(decode([t for t, k in zip(row.mismatched.input_ids, row.mismatched.trained, strict=True) if k]))
-            for row in recipe.training.rows]  # fmt: skip
-    for row, text, answer in zip(recipe.training.rows, texts, said, strict=True):
+            for row in recipe.data.training.rows]  # fmt: skip
+    for row, text, answer in zip(recipe.data.training.rows, texts, said, strict=True):
         own = str(decode(row.answer.input_ids))
         assert text.partition("<|im_start|>assistant")[0] == own.partition("<|im_start|>assistant")[0]
         assert text.rstrip().endswith(answer)
@@ -120,9 +123,9 @@ def test_the_baseline_is_over_all_micro_batches_of_an_update(tiny_base: Path, tm
     recipe = kto(tmp_path, tiny_base, answers(6))
     loop = recipe.make_loop(TrainingProgress())
     move_away(recipe.model)
-    rows = recipe.training.rows
-    batches = [collate_answers(part, recipe.pad_id) for part in (rows[:3], rows[3:7], rows[7:])]
-    loop.get_batch_samples(iter([collate_answers(rows, recipe.pad_id)]), 1, torch.device("cpu"))
+    rows = recipe.data.training.rows
+    batches = [collate_answers(part, recipe.data.pad_id) for part in (rows[:3], rows[3:7], rows[7:])]
+    loop.get_batch_samples(iter([collate_answers(rows, recipe.data.pad_id)]), 1, torch.device("cpu"))
     whole = loop.baseline
     loop.get_batch_samples(iter(batches), 3, torch.device("cpu"))
     assert loop.baseline == pytest.approx(whole, abs=1e-5)
@@ -143,7 +146,9 @@ def test_measures_before_training_and_the_margin_after(tiny_base: Path, tmp_path
     values = {measure.name: measure.value for measure in recipe.measure_model()}
     assert values["implicit_accuracy"] == 0.5
     assert values["margin"] == 0
-    assert values["loss"] == pytest.approx(sum(recipe.weights[not row.label] for row in recipe.measured.rows) / 15 / 2)
+    assert values["loss"] == pytest.approx(
+        sum(recipe.weights[not row.label] for row in recipe.data.measured.rows) / 15 / 2
+    )
     move_away(recipe.model)
     measures = {measure.name: measure for measure in recipe.measure_model()}
     difference = measures["desirable_reward"].value - measures["undesirable_reward"].value

@@ -19,7 +19,7 @@ from tests.trainer.recipes.ppo.worlds import (
     rewards_of,
     tiny_policy,
 )
-from trainer.engine.onpolicy.rollout import SampledResponse
+from trainer.engine.scoring.generation import SampledResponse
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 

@@ -86,10 +86,10 @@ def test_loss_and_gradients_are_trl_s_on_pairs(
         model=recipe.model,
         args=arguments,
         train_dataset=Dataset.from_list(given),
-        processing_class=recipe.tokenizer,
+        processing_class=recipe.data.tokenizer,
     )
     shaken(recipe)
-    batch = collate_rankings(recipe.training.rows, recipe.pad_id)
+    batch = collate_rankings(recipe.data.training.rows, recipe.data.pad_id)
     loss = loop.score_batch(recipe.model, batch).total / loop.count_items(batch)
     loss.backward()
     ours = gradients(recipe)
@@ -114,7 +114,7 @@ def uneven() -> list[dict[str, Any]]:
 def naive_loss(recipe: RewardRecipe, rows: list[dict[str, Any]], *, margin: bool, centering: float) -> torch.Tensor:
     """The definition: each pair's two responses go through the model by themselves, unpadded."""
     prompts: list[torch.Tensor] = []
-    for row, tokenized in zip(rows, recipe.training.rows, strict=True):
+    for row, tokenized in zip(rows, recipe.data.training.rows, strict=True):
         losses: list[torch.Tensor] = []
         numbered = list(zip(row["responses"], tokenized.responses, strict=True))
         for (one, better), (other, worse) in itertools.permutations(numbered, 2):
@@ -141,8 +141,8 @@ def test_the_loss_of_rankings_against_a_naive_loop(
     expected = naive_loss(recipe, rows, margin=margin, centering=centering)
     expected.backward()
     reference = gradients(recipe)
-    split = [recipe.training.rows[start : start + prompts] for start in range(0, len(rows), prompts)]
-    batches = [collate_rankings(part, recipe.pad_id) for part in split]
+    split = [recipe.data.training.rows[start : start + prompts] for start in range(0, len(rows), prompts)]
+    batches = [collate_rankings(part, recipe.data.pad_id) for part in split]
     items = sum(loop.count_items(batch) for batch in batches)
     losses = [loop.score_batch(recipe.model, batch).total / items for batch in batches]
     for loss in losses:
@@ -160,8 +160,8 @@ def test_each_response_goes_through_the_model_once(tiny_base: Path, tmp_path: Pa
             seen.append(tuple(ids[:real]))
 
     recipe.model.get_base_model().register_forward_pre_hook(count, with_kwargs=True)
-    loop.score_batch(recipe.model, collate_rankings(recipe.training.rows, recipe.pad_id))
-    assert Counter(seen) == Counter(r.input_ids for row in recipe.training.rows for r in row.responses)
+    loop.score_batch(recipe.model, collate_rankings(recipe.data.training.rows, recipe.data.pad_id))
+    assert Counter(seen) == Counter(r.input_ids for row in recipe.data.training.rows for r in row.responses)
 
 
 def test_an_update_is_the_mean_over_its_prompts_however_they_are_split(tiny_base: Path, tmp_path: Path) -> None:
@@ -178,6 +178,6 @@ def test_an_update_is_the_mean_over_its_prompts_however_they_are_split(tiny_base
 
 
 def test_pairs_of_preference_rows_are_rankings_of_two(tiny_base: Path, tmp_path: Path) -> None:
-    pair = reward_recipe(tmp_path / "pair", tiny_base, [preference("你好?", "好!", "No.")]).training.rows
-    two = reward_recipe(tmp_path / "ranking", tiny_base, [ranking("你好?", [("好!", 1), ("No.", 2)])]).training.rows
-    assert pair == two
+    pair = reward_recipe(tmp_path / "pair", tiny_base, [preference("你好?", "好!", "No.")])
+    two = reward_recipe(tmp_path / "ranking", tiny_base, [ranking("你好?", [("好!", 1), ("No.", 2)])])
+    assert pair.data.training.rows == two.data.training.rows
