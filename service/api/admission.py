@@ -41,22 +41,22 @@ class Admission:
     def __init__(self, settings: Settings | None) -> None:
         waiting = settings.requests_waiting if settings is not None else 1
         self._lookups = FairTurns(
-            _KNOWN_LOOKUPS, what="requests", per_project=_KNOWN_LOOKUPS - 1, waiting_per_project=waiting, retry_after=1
+            _KNOWN_LOOKUPS, noun="requests", per_project=_KNOWN_LOOKUPS - 1, waiting_per_project=waiting, retry_after=1
         )
         self._new_lookups = FairTurns(
-            _NEW_LOOKUPS, what="keys", per_project=1, waiting_per_project=waiting, retry_after=1, of="of this address"
+            _NEW_LOOKUPS, noun="keys", per_project=1, waiting_per_project=waiting, retry_after=1, of="of this address"
         )
         self._projects_of_keys: OrderedDict[bytes, str] = OrderedDict()
         self._reading = FairTurns(
-            READING, what="readings", per_project=READING - 1, waiting_per_project=waiting, retry_after=1
+            READING, noun="readings", per_project=READING - 1, waiting_per_project=waiting, retry_after=1
         )
         self._writing = FairTurns(
-            WRITING, what="changes", per_project=WRITING - 1, waiting_per_project=waiting, retry_after=1
+            WRITING, noun="changes", per_project=WRITING - 1, waiting_per_project=waiting, retry_after=1
         )
         self._bodies = FairTurns(
-            _LARGE_BODIES, what="large bodies", per_project=_LARGE_BODIES // 4, waiting_per_project=waiting
+            _LARGE_BODIES, noun="large bodies", per_project=_LARGE_BODIES // 4, waiting_per_project=waiting
         )
-        self._parsing = FairTurns(1, what="large bodies", waiting_per_project=_LARGE_BODIES)
+        self._parsing = FairTurns(1, noun="large bodies", waiting_per_project=_LARGE_BODIES)
 
     async def admit_request(self, request: Request, dependencies: Collection[Callable[..., Any]]) -> None:
         """Check the URL, the key, its scope and the project's rate; the key's owner goes to `request.state`.

@@ -42,18 +42,20 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", given) else ids.new_request_id()
+        response_started = False
+        client_request_id = Headers(scope=scope).get("x-request-id", "")
+        request_id = (
+            client_request_id if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", client_request_id) else ids.new_request_id()
+        )
         began = time.perf_counter()
         REQUEST_ID.set(request_id)
         call = ApiCall(request_id, scope["method"], address=client_address(scope, self._proxies))
         CALL.set(call)
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal response_started
             if message["type"] == "http.response.start":
-                started = True
+                response_started = True
                 if message["status"] >= 400:
                     await _record_refusal(scope, call, message["status"])
                 headers = MutableHeaders(scope=message)
@@ -69,7 +71,7 @@ class RequestId:
             _log.info("%s %s was broken off by its client", scope["method"], scope["path"])
         except Exception:
             _log.exception("%s %s failed", scope["method"], scope["path"])
-            if started:
+            if response_started:
                 raise
             await unforeseen_error(request_id)(scope, receive, send_with_id)
 
@@ -96,13 +98,13 @@ class JsonBodyLimit:
         if scope["type"] != "http" or _STREAMED_PATHS.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
-        seen = 0
+        body_bytes = 0
 
         async def receive_and_count() -> Message:
-            nonlocal seen
+            nonlocal body_bytes
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > MAX_JSON_BYTES:
+            body_bytes += len(message.get("body", b""))
+            if body_bytes > MAX_JSON_BYTES:
                 raise HTTPException(413, BodyTooLarge().message)
             return message
 

@@ -48,11 +48,11 @@ class BoundedHttp(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        admitted: tuple[OpenConnections, str] | None = None,
+        admission: tuple[OpenConnections, str] | None = None,
     ) -> None:
         """`admitted` is where the connection has its place, and the client's address under which it has it."""
         super().__init__(config, server_state, app_state, _loop)
-        self._open, self._host = admitted or (None, "")
+        self._open, self._host = admission or (None, "")
         self._timer: asyncio.TimerHandle | None = None
         self._received = self._head = self._passed = self._header_bytes = 0
         self._in_head = True
@@ -82,13 +82,13 @@ class BoundedHttp(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         self._received += len(data)
-        passed = self._passed
+        heads_before = self._passed
         try:
             self._feed_parser(data)
         except httptools.HttpParserError as error:
             self._refuse_request(self._refusal or _as_refusal(error))
             return
-        if self._passed != passed or self.transport.is_closing():
+        if self._passed != heads_before or self.transport.is_closing():
             self._head = 0
             return
         self._head += len(data)
@@ -96,8 +96,8 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse_request(self._too_large())
 
     def _too_large(self) -> UnreadableRequest:
-        what = "headers of the request" if self._in_head else "chunks' extensions or the trailers"
-        return UnreadableRequest(400, f"The {what} are larger than {self.head_bytes} bytes.")
+        part = "headers of the request" if self._in_head else "chunks' extensions or the trailers"
+        return UnreadableRequest(400, f"The {part} are larger than {self.head_bytes} bytes.")
 
     def _feed_parser(self, data: bytes) -> None:
         """Feed the parser. It stops at a request for another protocol, which is answered as if it asked for none."""

@@ -125,13 +125,13 @@ def _add_methods(components: Json) -> None:
         schema["properties"] = {"type": {"const": kind, "type": "string"}, kind: block}
         _add_schema(components, method.__name__, schema)
         types.append(method.__name__)
-    asked = components["JobCreate"]["properties"]
+    job_properties = components["JobCreate"]["properties"]
     refs = [{"$ref": _REF.format(model=name)} for name in types]
     mapping = {kind: ref["$ref"] for kind, ref in zip(METHODS_BY_TYPE, refs, strict=True)}
     components["Method"] = {"oneOf": refs, "discriminator": {"propertyName": "type", "mapping": mapping}}
-    asked["method"]["anyOf"] = [{"$ref": _REF.format(model="Method")}, {"type": "null"}]
-    supervised = {"$ref": _REF.format(model="SupervisedHyperparameters")}
-    asked["hyperparameters"]["anyOf"] = [supervised, {"type": "null"}]
+    job_properties["method"]["anyOf"] = [{"$ref": _REF.format(model="Method")}, {"type": "null"}]
+    default_method = {"$ref": _REF.format(model="SupervisedHyperparameters")}
+    job_properties["hyperparameters"]["anyOf"] = [default_method, {"type": "null"}]
 
 
 def _add_errors(path: str, operation: Json) -> None:
@@ -144,8 +144,8 @@ def _add_errors(path: str, operation: Json) -> None:
             answers[str(status)] = answer
         else:
             own["description"] = f"{own['description']}; or: {answer['description']}"
-            shown = own["content"]["application/json"]["examples"]
-            shown.update(answer["content"]["application/json"]["examples"])
+            examples = own["content"]["application/json"]["examples"]
+            examples.update(answer["content"]["application/json"]["examples"])
     answers["500"] = {
         "description": "The service made an error",
         "content": {"application/json": {"examples": {"unforeseen": {"value": unforeseen_body("req_abc123")}}}},

@@ -38,20 +38,20 @@ def open_listeners(host: str, port: int, *, shared: bool = False) -> list[socket
     """Listen on all addresses of a host, beside others that do the same if `shared`: the kernel gives each new
     connection to one of them. Raises OSError.
     """
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     refusal: OSError | None = None
-    for family, _, _, _, address in dict.fromkeys(found):
+    for family, _, _, _, address in dict.fromkeys(addresses):
         try:
-            made = socket.create_server(address[:2], family=family, backlog=_BACKLOG, reuse_port=shared)  # pyright: ignore[reportArgumentType]
+            listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG, reuse_port=shared)  # pyright: ignore[reportArgumentType]
         except OSError as error:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                for one in sockets:
-                    one.close()
+                for listener_socket in sockets:
+                    listener_socket.close()
                 raise
             refusal = error  # `localhost` names an address of IPv6 on machines that have none
         else:
-            sockets.append(made)
+            sockets.append(listener)
     if not sockets:
         raise refusal or OSError(errno.EADDRNOTAVAIL, f"{host} is no address of this machine")
     return sockets
@@ -84,7 +84,7 @@ class BoundedServer(uvicorn.Server):
                 self.server_state,
                 self.lifespan.state,
                 asyncio.get_running_loop(),
-                admitted=(self.connections, host),
+                admission=(self.connections, host),
             )
 
         self._acceptor = Acceptor(sockets or [], make_protocol, self.connections)

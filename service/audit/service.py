@@ -17,9 +17,9 @@ def record_call(session: Session, call: ApiCall) -> None:
     action = action_of(call)
     if action is None or call.recorded:
         return
-    made = [made_id for made_id in made_ids(session) if action.makes and made_id.startswith(action.makes)]
+    new_ids = [made_id for made_id in made_ids(session) if action.makes and made_id.startswith(action.makes)]
     outcome = "replayed" if call.replayed else "succeeded"
-    object_id = made[0] if made else call.object_id
+    object_id = new_ids[0] if new_ids else call.object_id
     if object_id is None and not action.makes:
         object_id = repository.last_param(call)
     project_id = call.params.get("project_id") or call.project_id

@@ -46,8 +46,8 @@ class _BackupHeader(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _BackupHeader:
         """Read one header. Raises BackupCorrupt."""
         header = super().frombuf(buf, encoding, errors)
-        extended = header.type == tarfile.XHDTYPE and 0 <= header.size <= _MAX_EXTENSION
-        if not extended and (header.type != tarfile.REGTYPE or header.size < 0):
+        is_small_extension = header.type == tarfile.XHDTYPE and 0 <= header.size <= _MAX_EXTENSION
+        if not is_small_extension and (header.type != tarfile.REGTYPE or header.size < 0):
             raise BackupCorrupt(_describe_foreign(header.name))
         return header
 
@@ -75,10 +75,10 @@ class ArchiveReader:
             if member.name == MANIFEST:
                 continue
             try:
-                found = _place_file(member.name, source, place, advance)
+                entry = _place_file(member.name, source, place, advance)
             except tarfile.ReadError as error:  # the file became shorter since its headers were read
                 raise self._make_damage_error(member.name) from error
-            if found != self.manifest.files.get(member.name):
+            if entry != self.manifest.files.get(member.name):
                 raise self._make_damage_error(member.name)
 
     def _check_headers(self) -> BackupManifest:
@@ -140,8 +140,8 @@ class ArchiveReader:
             raise BackupCorrupt(
                 f"{self._path} has the form {manifest.form}; this release reads {FORM}. Use release {manifest.version}."
             )
-        listed = {name: entry.bytes for name, entry in manifest.files.items()}
-        wrong = sorted(name for name in listed.keys() | sizes.keys() if listed.get(name) != sizes.get(name))
+        listed_sizes = {name: entry.bytes for name, entry in manifest.files.items()}
+        wrong = sorted(name for name in listed_sizes.keys() | sizes.keys() if listed_sizes.get(name) != sizes.get(name))
         if wrong:
             raise self._make_damage_error(wrong[0], count=len(wrong))
         if DATABASE not in sizes:

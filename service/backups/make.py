@@ -69,14 +69,14 @@ def make_backup(settings: Settings, path: Path, advance: Advance = lambda _bytes
     migrations.check_schema(settings)
     storage = open_storage(settings.storage)
     with _snapshot_folder(path.parent) as folder, new_archive(path, advance) as archive:
-        missing = _add_consistent_snapshot(archive, storage, settings.data / DATABASE, folder / DATABASE)
+        absent_blobs = _add_consistent_snapshot(archive, storage, settings.data / DATABASE, folder / DATABASE)
         archive.add_file(DATABASE, folder / DATABASE)
         for name in (SECRET, CLIENT):
             if (settings.data / name).exists():
                 archive.add_file(name, settings.data / name)
         archive.add_manifest(_make_manifest(archive))
     blobs = sum(name.startswith(BLOBS) for name in archive.files)
-    return BackupSummary(blobs, path.stat().st_size, missing)
+    return BackupSummary(blobs, path.stat().st_size, absent_blobs)
 
 
 def _make_manifest(archive: ArchiveWriter) -> BackupManifest:
@@ -97,16 +97,16 @@ def _add_consistent_snapshot(
     archive: ArchiveWriter, storage: Storage, database: Path, snapshot: Path
 ) -> tuple[str, ...]:
     """Make a snapshot whose blobs are all in the archive; return what none of `_TRIES` could find."""
-    missing: tuple[str, ...] = ()
+    absent_blobs: tuple[str, ...] = ()
     _copy_new(archive, storage)
     for _ in range(_TRIES):
         snapshot.unlink(missing_ok=True)
         _take_snapshot(database, snapshot)
         _copy_new(archive, storage)
-        missing = tuple(sorted(_find_absent_blobs(snapshot, archive.files)))
-        if not missing:
+        absent_blobs = tuple(sorted(_find_absent_blobs(snapshot, archive.files)))
+        if not absent_blobs:
             break
-    return missing
+    return absent_blobs
 
 
 def _take_snapshot(source: Path, snapshot: Path) -> None:
@@ -134,10 +134,10 @@ def _find_absent_blobs(snapshot: Path, files: Iterable[str]) -> set[str]:
     database = Database(f"sqlite:///{snapshot}")
     try:
         with database.read() as session:
-            named, prefixes = _find_named_blobs(session, "blob_key"), _find_named_blobs(session, "blob_prefix")
+            blob_keys, prefixes = _find_named_blobs(session, "blob_key"), _find_named_blobs(session, "blob_prefix")
     finally:
         database.close()
-    return (named - keys) | {prefix for prefix in prefixes if prefix.rstrip("/") not in folders}
+    return (blob_keys - keys) | {prefix for prefix in prefixes if prefix.rstrip("/") not in folders}
 
 
 def _find_named_blobs(session: Session, column: str) -> set[str]:

@@ -52,9 +52,9 @@ def require_bounded(request: ChatCompletionRequest, settings: Settings) -> None:
 
     A limit of tokens beyond the model's context is not an error by itself: the answer ends where the context is full.
     """
-    each = request.most_tokens or settings.engine_max_tokens
-    if each * (request.n or 1) > settings.engine_most_tokens:
-        raise TooManyTokens(request, each, settings.engine_most_tokens)
+    tokens_per_answer = request.most_tokens or settings.engine_max_tokens
+    if tokens_per_answer * (request.n or 1) > settings.engine_most_tokens:
+        raise TooManyTokens(request, tokens_per_answer, settings.engine_most_tokens)
 
 
 def open_engine(context: Context) -> Engine:

@@ -16,8 +16,8 @@ class CommandFailed(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the sentence."""
-        said = "\n".join(map(replace_unprintable, self.message.split("\n")))
-        click.echo(f"burnish-server: {said}", file=file, err=True)
+        printable = "\n".join(map(replace_unprintable, self.message.split("\n")))
+        click.echo(f"burnish-server: {printable}", file=file, err=True)
 
 
 class Commands(click.Group):

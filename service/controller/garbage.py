@@ -30,7 +30,7 @@ _JOBS_A_PASS = 20
 def delete_blobs(context: Context, _queue: JobIdQueue) -> int:
     """Delete what the outbox asks for; return how many rows. Raises Unavailable or StorageUnavailable."""
     with context.db.read() as session:
-        rows = outbox.due_effects(session, outbox.Topic.DELETE_BLOBS)
+        rows = outbox.fetch_due_effects(session, outbox.Topic.DELETE_BLOBS)
     for row in rows:
         error = None
         try:
@@ -38,8 +38,8 @@ def delete_blobs(context: Context, _queue: JobIdQueue) -> int:
                 context.storage.delete_prefix(row.payload["prefix"])
             else:
                 context.storage.delete(row.payload["key"])
-        except InvalidKey as refused:
-            error = str(refused)
+        except InvalidKey as invalid_key:
+            error = str(invalid_key)
             _log.error("a deletion is given up: %s", error)
         with context.db.write() as session:
             if error is None:
@@ -90,31 +90,35 @@ class AttemptSweeper:
         settings = context.settings
         age = settings.lease_seconds + settings.stop_seconds
         with context.db.read() as session:
-            jobs = queries.ended_after(session, self._cursor, age=age, limit=_JOBS_A_PASS)
-        deleted = 0
+            jobs = queries.fetch_jobs_ended_after(session, self._cursor, age=age, limit=_JOBS_A_PASS)
+        deleted_blobs = 0
         for job in jobs:
-            deleted += _sweep_job(context, job)
+            deleted_blobs += _sweep_job(context, job)
             self._cursor = (job.finished_at or 0.0, job.seq)
-        return deleted
+        return deleted_blobs
 
 
 def _sweep_job(context: Context, job: JobRow) -> int:
     with context.db.read() as session:
-        keys, prefixes = queries.published_blobs(session, job)
-    kept = _published_attempts(job, keys)
+        keys, prefixes = queries.fetch_published_blobs(session, job)
+    published_attempts = _find_published_attempts(job, keys)
     folders = tuple(f"{prefix.rstrip('/')}/" for prefix in prefixes)
-    deleted = 0
+    deleted_blobs = 0
     for blob in list(context.storage.list(f"jobs/{job.id}")):
-        if blob.key.split("/")[2] in (*kept, "exports") or blob.key in keys or blob.key.startswith(folders):
+        if (
+            blob.key.split("/")[2] in (*published_attempts, "exports")
+            or blob.key in keys
+            or blob.key.startswith(folders)
+        ):
             continue
         context.storage.delete(blob.key)
-        deleted += 1
-    if deleted:
-        _log.info("%d blobs that attempts of %s had left were deleted", deleted, job.id)
-    return deleted
+        deleted_blobs += 1
+    if deleted_blobs:
+        _log.info("%d blobs that attempts of %s had left were deleted", deleted_blobs, job.id)
+    return deleted_blobs
 
 
-def _published_attempts(job: JobRow, keys: frozenset[str]) -> frozenset[str]:
+def _find_published_attempts(job: JobRow, keys: frozenset[str]) -> frozenset[str]:
     """Return the names of the folders `attempt-N` that hold published blobs: they stay whole."""
     home = f"jobs/{job.id}/"
     return frozenset(key.split("/")[2] for key in keys if key.startswith(home) and key.count("/") > 2)

@@ -19,8 +19,8 @@ _LOST = JobFailureReason("worker_lost", "the worker stopped answering")
 def end_expired_leases(context: Context, _queue: JobIdQueue) -> int:
     """Take jobs from workers that did not renew in time; return how many. Raises Unavailable."""
     with context.db.read() as session:
-        expired = [job.id for job in repository.with_expired_lease(session)]
-    return sum(_end_lease(context, job_id) for job_id in expired)
+        job_ids = [job.id for job in repository.with_expired_lease(session)]
+    return sum(_end_lease(context, job_id) for job_id in job_ids)
 
 
 def _end_lease(context: Context, job_id: str) -> bool:

@@ -14,9 +14,14 @@ class WebhookStep:
     """Starts the deliveries that are due, then lets those in flight go on for `seconds`."""
 
     def __init__(
-        self, context: Context, configured: DeliveryTarget | None, *, seconds: float, pace: DeliveryPace | None = None
+        self,
+        context: Context,
+        server_target: DeliveryTarget | None,
+        *,
+        seconds: float,
+        pace: DeliveryPace | None = None,
     ) -> None:
-        self._sender = WebhookSender(context, configured, pace)
+        self._sender = WebhookSender(context, server_target, pace)
         self._seconds = seconds
         self._runner = asyncio.Runner()
 

@@ -87,12 +87,12 @@ class InferenceServer:
         await self._client.aclose()
 
     async def _answer_with_adapter(self, question: EngineQuestion, adapter: AdapterRef | None) -> AsyncGenerator[Chunk]:
-        served = question.source.base if adapter is None else adapter.name
+        model_name = question.source.base if adapter is None else adapter.name
         for last_try in (False, True):
             if adapter is not None:
                 await self._load_adapter(adapter, again=last_try)
             try:
-                async with aclosing(self._stream_server(question, served)) as chunks:
+                async with aclosing(self._stream_server(question, model_name)) as chunks:
                     async for chunk in chunks:
                         yield chunk.model_copy(update={"model": question.request.model})
                 return
@@ -125,9 +125,9 @@ class InferenceServer:
                 )
             self._loaded.add(adapter.name)
 
-    async def _stream_server(self, question: EngineQuestion, served: str) -> AsyncGenerator[Chunk]:
+    async def _stream_server(self, question: EngineQuestion, model_name: str) -> AsyncGenerator[Chunk]:
         async with self._client.stream(
-            "POST", "/chat/completions", json=self._make_request_body(question, served)
+            "POST", "/chat/completions", json=self._make_request_body(question, model_name)
         ) as response:
             if response.is_error:
                 raise _translate_refusal(response.status_code, await response.aread())
@@ -136,12 +136,12 @@ class InferenceServer:
                 if line.startswith("data:") and data != "[DONE]":
                     yield _parse_chunk(data)
 
-    def _make_request_body(self, question: EngineQuestion, served: str) -> dict[str, Any]:
+    def _make_request_body(self, question: EngineQuestion, model_name: str) -> dict[str, Any]:
         body = question.request.model_dump(mode="json", exclude_none=True, exclude=_NOT_PASSED_ON)
         limit = question.request.most_tokens or self._most_tokens
         body.pop("max_completion_tokens", None)
         return body | {
-            "model": served,
+            "model": model_name,
             "max_tokens": limit,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -174,16 +174,16 @@ def _parse_chunk(data: str) -> Chunk:
 
 
 def _translate_refusal(status: int, body: bytes) -> Exception:
-    said = _error_message(body)
+    message = _error_message(body)
     if status == HTTPStatus.NOT_FOUND:
-        return _UnknownModel(said)
+        return _UnknownModel(message)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return EngineBusy("The inference server has too much to do. Try again in a few seconds.")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return ChatUnavailable("The inference server refuses this service's key (BURNISH_INFERENCE_KEY).", retry=False)
     if 400 <= status < 500:
-        return InvalidRequest(f"The inference server refuses the request: {said}")
-    return AnswerFailed(f"The inference server failed with status {status}: {said}")
+        return InvalidRequest(f"The inference server refuses the request: {message}")
+    return AnswerFailed(f"The inference server failed with status {status}: {message}")
 
 
 def _error_message(body: bytes) -> str:

@@ -94,10 +94,10 @@ class Speaker:
         await self._wait_for_last_cancel()
         process = await self._ensure_started()
         timer: asyncio.Task[None] | None = None
-        aside = ended = False
+        aside = is_last = False
         try:
             await self._send_order(process, ask)
-            while not ended:
+            while not is_last:
                 event = await self._read_event(process, ask.id)
                 if isinstance(event, Began | Resumed):
                     timer = asyncio.create_task(self._pause_after_slice(process, ask.id, slices))
@@ -108,14 +108,14 @@ class Speaker:
                     aside = False
                     await self._send_order(process, Resume(id=ask.id))
                 elif not isinstance(event, Resumed):
-                    ended = isinstance(event, Done | AnswerRefused)
+                    is_last = isinstance(event, Done | AnswerRefused)
                     yield event
         finally:
             if timer is not None:
                 timer.cancel()
             if aside:  # another is being asked: the program forgets this one without an event
                 _write_order(process, Cancel(id=ask.id))
-            elif not ended:  # a task of its own, because this one may be cancelled itself
+            elif not is_last:  # a task of its own, because this one may be cancelled itself
                 self._ending = asyncio.create_task(self._cancel_answer(process, ask.id))
 
     async def stop(self) -> None:

@@ -123,9 +123,9 @@ class UploadCheck:
 
     def start_process(self) -> None:
         """Go on in a process."""
-        held, self._held = self._held, None
+        held_turn, self._held = self._held, None
         self._process = CheckProcess(self._make_request(), lambda: True)
-        self._process.send(held or b"")
+        self._process.send(held_turn or b"")
 
     def finish(self) -> DatasetSummary:
         """Return the outcome; call it once."""
@@ -167,18 +167,18 @@ class CheckProcess:
         self._asked, self._needed = request, needed
         self._pipe: int | None = None
         with ExitStack() as files:
-            written, self._outcome, self._errors = (
+            output_pipe, self._outcome, self._errors = (
                 cast("BinaryIO", files.enter_context(tempfile.TemporaryFile())) for _ in range(3)
             )
-            written.write(request.dump())
-            written.seek(0)
+            output_pipe.write(request.dump())
+            output_pipe.seek(0)
             self._process = start_reader(
                 "service.files.check_process",
-                str(written.fileno()),
+                str(output_pipe.fileno()),
                 stdin=source or subprocess.PIPE,
                 stdout=self._outcome,
                 stderr=self._errors,
-                inherited=(written.fileno(),),
+                inherited_descriptors=(output_pipe.fileno(),),
                 niceness=request.niceness,
             )
             self._files = files.pop_all()
@@ -200,12 +200,12 @@ class CheckProcess:
         Raises CheckAbandoned.
         """
         self._require_need()
-        rest = memoryview(chunk)
-        while rest:
+        unsent = memoryview(chunk)
+        while unsent:
             if self._pipe is None:
                 return False
             try:
-                rest = rest[os.write(self._pipe, rest) :]
+                unsent = unsent[os.write(self._pipe, unsent) :]
             except BlockingIOError:
                 self._wait_for_pipe(self._pipe)
             except BrokenPipeError:

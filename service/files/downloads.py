@@ -49,13 +49,13 @@ def download_responses(media_types: Mapping[str, str | None]) -> Responses:
         | ({"example": text} if text else {})
         for media_type, text in media_types.items()
     }
-    refused = declare_errors(RangeNotSatisfiable(52428))
-    refused[416]["headers"] = {"Content-Range": _describe_header("How many bytes there are.", "bytes */52428")}
+    responses = declare_errors(RangeNotSatisfiable(52428))
+    responses[416]["headers"] = {"Content-Range": _describe_header("How many bytes there are.", "bytes */52428")}
     return {
         200: {"description": "All bytes", "content": content, "headers": whole},
         206: {"description": "The range asked for", "content": content, "headers": _FACTS | _RANGE},
         304: {"description": "The ETag in If-None-Match is still right", "headers": _FACTS},
-        **refused,
+        **responses,
     }
 
 
@@ -108,7 +108,7 @@ def answer_download(context: Context, request: Request, attachment: Attachment) 
     }
     if attachment.etag in _parse_tags(request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
-    part = _asked_range(request, attachment)
+    part = _parse_range(request, attachment)
     start, end = part or (0, attachment.bytes)
     with storage_errors():
         chunks = context.storage.read(attachment.blob_key, start=start, end=end)
@@ -136,7 +136,7 @@ def _parse_tags(value: str) -> list[str]:
     return [tag.strip().removeprefix("W/") for tag in value.split(",")]
 
 
-def _asked_range(request: Request, attachment: Attachment) -> tuple[int, int] | None:
+def _parse_range(request: Request, attachment: Attachment) -> tuple[int, int] | None:
     """Return the first and the one-past-last byte asked for; None for all of them."""
     match = re.fullmatch(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", request.headers.get("range", ""), re.ASCII)
     condition = request.headers.get("if-range")

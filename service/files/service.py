@@ -73,10 +73,10 @@ class FileUpload:
         assert self._intake is not None
         with storage_errors():
             file = self._intake.commit(project_id=self._principal.project_id, purpose=purpose, expiry=expiry)
-        sent = {"filename": file.filename, "purpose": purpose, "sha256": file.sha256, "expiry": expiry}
+        upload_fields = {"filename": file.filename, "purpose": purpose, "sha256": file.sha256, "expiry": expiry}
         with kept_if_used(self._context, file.blob_key, file), self._context.db.write() as session:
             return self._idempotency.run_once(
-                session, sent, FileObject, lambda: add_file(session, file, self._defaults)
+                session, upload_fields, FileObject, lambda: add_file(session, file, self._defaults)
             )
 
     def _open_intake(self, filename: str) -> Intake:
@@ -155,7 +155,7 @@ def remove_file(session: Session, file: FileRow) -> None:
 
 def delete_expired(session: Session) -> int:
     """Delete the files whose time is over and return how many."""
-    files = repository.expired_files(session)
+    files = repository.fetch_expired_files(session)
     for file in files:
         remove_file(session, file)
     return len(files)

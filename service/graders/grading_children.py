@@ -123,7 +123,7 @@ class GradingChildren:
     def __init__(self, children: int = CHILDREN, *, wall_seconds: float = WALL_SECONDS) -> None:
         # A child is left for others while one project grades without end. How many wait is bounded by the requests.
         self._turns = FairTurns(
-            children, what="gradings", per_project=max(1, children - 1), waiting_per_project=sys.maxsize
+            children, noun="gradings", per_project=max(1, children - 1), waiting_per_project=sys.maxsize
         )
         self._wall_seconds = wall_seconds
         self._idle: list[GradingChild] = []
@@ -137,10 +137,10 @@ class GradingChildren:
             try:
                 async with asyncio.timeout(self._wall_seconds):
                     await child.send((body, json.dumps(answers).encode()))
-                    said, call = await child.read()
-            except ChildGone as gone:
+                    reply_bytes, call = await child.read()
+            except ChildGone as child_gone:
                 await child.kill_and_reap()
-                raise _explain_end(gone.status) from gone
+                raise _explain_end(child_gone.status) from child_gone
             except TimeoutError as error:
                 await child.kill_and_reap()
                 raise Failure(
@@ -150,7 +150,7 @@ class GradingChildren:
                 await asyncio.shield(child.kill_and_reap())
                 raise
             self._idle.append(child)
-        return _parse_outcome(said, call)
+        return _parse_outcome(reply_bytes, call)
 
     async def close(self) -> None:
         """End the children."""
@@ -168,8 +168,8 @@ class GradingChildren:
         return child
 
 
-def _parse_outcome(said: bytes, call: bytes) -> GradingOutcome:
-    reply: dict[str, Any] = json.loads(said)
+def _parse_outcome(reply_bytes: bytes, call: bytes) -> GradingOutcome:
+    reply: dict[str, Any] = json.loads(reply_bytes)
     if "grade" in reply:
         return GradingOutcome(grade=Grade.model_validate(reply["grade"]))
     questions = tuple(GraderQuestion.model_validate(question) for question in reply["questions"])
@@ -187,6 +187,6 @@ def _explain_end(status: int) -> Failure:
 
 def _child_environment() -> dict[str, str]:
     """Return a child's whole environment: no secret of the service is in it."""
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     home = Path(service.__file__).resolve().parents[1]
-    return passed | {"PYTHONPATH": str(home), "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
+    return variables | {"PYTHONPATH": str(home), "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}

@@ -34,12 +34,12 @@ class PythonSlots:
     @asynccontextmanager
     async def hold_slot(self, project_id: str) -> AsyncGenerator[None]:
         """Hold a slot for the length of the block, and wait for one. Raises OSError if files cannot be locked."""
-        while (held := self.take_slot(project_id)) is None:
+        while (slot := self.take_slot(project_id)) is None:
             await asyncio.sleep(_LOOK_SECONDS)
         try:
             yield
         finally:
-            os.close(held)
+            os.close(slot)
 
     def take_slot(self, project_id: str) -> int | None:
         """Return the descriptor that holds a slot until it is closed, None if there is none now. Raises OSError."""
@@ -50,13 +50,13 @@ class PythonSlots:
         free: int | None = None
         own = 0
         for place in range(self._count):
-            found = _lock_file(self._lock_folder() / f"slot-{place}")
-            if found is None:
+            descriptor = _lock_file(self._lock_folder() / f"slot-{place}")
+            if descriptor is None:
                 own += _read_holder(self._lock_folder() / f"slot-{place}") == project_id
             elif free is None:
-                free = found
+                free = descriptor
             else:
-                os.close(found)
+                os.close(descriptor)
         if free is not None and own >= self._per_project:
             os.close(free)
             return None

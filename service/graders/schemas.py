@@ -78,17 +78,17 @@ class GraderRunAnswer(BaseModel):
     @classmethod
     def from_grade(cls, grade: Grade, *, name: str, kind: str, seconds: float) -> GraderRunAnswer:
         """Return the answer for a grade that took so long."""
-        used = grade.usage
+        token_usage = grade.usage
         metadata = GradeMetadata(
             name=name,
             type=kind,
             errors=grade.errors,
             execution_time=round(seconds, 6),
             scores=dict(grade.sub_rewards),
-            token_usage=sum(usage.total_tokens for usage in used.values()) if used else None,
-            sampled_model_name=next(iter(used)) if len(used) == 1 else None,
+            token_usage=sum(usage.total_tokens for usage in token_usage.values()) if token_usage else None,
+            sampled_model_name=next(iter(token_usage)) if len(token_usage) == 1 else None,
         )
-        per_model = {model: UsageObject(**usage.model_dump()) for model, usage in used.items()}
+        per_model = {model: UsageObject(**usage.model_dump()) for model, usage in token_usage.items()}
         return cls(
             reward=grade.reward,
             metadata=metadata,

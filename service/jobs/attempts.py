@@ -30,5 +30,5 @@ def reason_of(code: str, values: Mapping[str, Any]) -> str:
 
     Only what is ours counts in `failures` or `crashes`, columns that are written with it.
     """
-    ours = not {"failures", "crashes"}.isdisjoint(values)
-    return _REASONS.get(code, "failed" if ours else "bad_input")
+    is_crash = not {"failures", "crashes"}.isdisjoint(values)
+    return _REASONS.get(code, "failed" if is_crash else "bad_input")

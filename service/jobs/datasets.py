@@ -105,10 +105,10 @@ class DatasetChecks:
     def _begin_check(self, key: _Key) -> threading.Event | None:
         """Note that this thread checks; instead, return the event of another's end if one does already."""
         with self._lock:
-            other = self._under_way.get(key)
-            if other is None:
+            running_check = self._under_way.get(key)
+            if running_check is None:
                 self._under_way[key] = threading.Event()
-            return other
+            return running_check
 
 
 def needs_of(job: JobRow) -> Paths:

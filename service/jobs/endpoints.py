@@ -56,8 +56,8 @@ async def get_answer_stack() -> AsyncGenerator[ExitStack]:
         yield stack
 
 
-def _not_ready(what: str) -> ArtifactNotReady:
-    return ArtifactNotReady(SAMPLE_JOB, what, "running")
+def _not_ready(result_kind: str) -> ArtifactNotReady:
+    return ArtifactNotReady(SAMPLE_JOB, result_kind, "running")
 
 
 @router.post("", responses=declare_errors(FileNotFound("file-abc123", param="training_file"), _NO_MODEL, _FAILED))
@@ -161,11 +161,11 @@ def list_events(
         position = 0
         start_after = last_event_id or after
         if start_after is not None:
-            found = repository.event_position(session, job.id, start_after)
-            if found is None:
+            after_position = repository.event_position(session, job.id, start_after)
+            if after_position is None:
                 source = "Last-Event-ID" if last_event_id else "after"
                 raise InvalidRequest(f"Job {job_id} has no event '{start_after[:64]}'.", param=source)
-            position = found
+            position = after_position
         streams: EventStreams = request.app.state.event_streams
         open_until_sent.enter_context(streams.places.hold_place(principal.project_id))
         return BoundedStream(

@@ -61,4 +61,4 @@ def _grader_places(grader: AnyGrader) -> Mapping[str, Leaf]:
         return {_PLACE: grader}
     if isinstance(grader.graders, Leaf):
         return {f"{_PLACE}.graders": grader.graders}
-    return {f"{_PLACE}.graders.{name}": leaf for name, leaf in grader.named_graders().items()}
+    return {f"{_PLACE}.graders.{name}": leaf for name, leaf in grader.list_named_graders().items()}

@@ -88,12 +88,12 @@ class WandbIntegration(BaseModel):
 
 
 def _one_run_each(value: Sequence[WandbIntegration]) -> Sequence[WandbIntegration]:
-    seen: set[tuple[str | None, str]] = set()
+    runs: set[tuple[str | None, str]] = set()
     for integration in value:
         place = (integration.wandb.entity, integration.wandb.project)
-        if place in seen:
+        if place in runs:
             raise ValueError(f"name the project {integration.wandb.project!r} twice; a job has one run in a project")
-        seen.add(place)
+        runs.add(place)
     return value
 
 

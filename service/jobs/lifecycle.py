@@ -202,8 +202,12 @@ def time_out_job(session: Session, job_id: str, *, token: int) -> None:
     job = repository.by_id(session, job_id)
     checkpoint = results_repository.latest_checkpoint(session, job_id)
     limit = job.timeout_seconds if job else None
-    kept = f"its checkpoint at step {checkpoint.step} is kept" if checkpoint else "it had kept no checkpoint yet"
-    error = JobFailureReason("timeout", f"The job ran for its timeout of {limit} seconds; {kept}.", "timeout")
+    checkpoint_note = (
+        f"its checkpoint at step {checkpoint.step} is kept" if checkpoint else "it had kept no checkpoint yet"
+    )
+    error = JobFailureReason(
+        "timeout", f"The job ran for its timeout of {limit} seconds; {checkpoint_note}.", "timeout"
+    )
     fail_job(session, job_id, error, token=token)
 
 
@@ -233,7 +237,7 @@ def cancel_job(session: Session, job_id: str) -> bool:
     """Cancel a job in any state but an ended one; its worker notices at its next look. False if it had ended."""
     before = repository.lock_job(session, job_id)
     running = before is not None and before.state == JobState.RUNNING
-    moved = repository.move_job(
+    was_moved = repository.move_job(
         session,
         job_id,
         JobState.CANCELLED,
@@ -241,12 +245,12 @@ def cancel_job(session: Session, job_id: str) -> bool:
         lease_expires_at=None,
         estimated_finish=None,
     )
-    if moved:
+    if was_moved:
         if running:
             count_end(session, "cancelled")
         repository.add_event(session, job_id, "The job was cancelled")
         _notify_webhooks(session, job_id, "cancelled")
-    return moved
+    return was_moved
 
 
 def complete_job(
@@ -347,10 +351,10 @@ def _let_go(
         return
     pausing = job is not None and job.pause_requested
     target = JobState.PAUSED if pausing else JobState.QUEUED
-    cleared: dict[str, Any] = {"lease_expires_at": None, "estimated_finish": None, "pause_requested": False}
+    cleared_columns: dict[str, Any] = {"lease_expires_at": None, "estimated_finish": None, "pause_requested": False}
     if pause and not pausing:
-        cleared["retry_at"] = db_now() + pause
-    if not repository.move_job(session, job_id, target, token=token, **cleared, **values):
+        cleared_columns["retry_at"] = db_now() + pause
+    if not repository.move_job(session, job_id, target, token=token, **cleared_columns, **values):
         raise StaleLease(job_id)
     count_end(session, "paused" if pausing else reason)
     if pausing:
@@ -361,10 +365,10 @@ def _let_go(
 
 
 def _pause_now(session: Session, job_id: str) -> bool:
-    moved = repository.move_job(session, job_id, JobState.PAUSED, pause_requested=False)
-    if moved:
+    was_moved = repository.move_job(session, job_id, JobState.PAUSED, pause_requested=False)
+    if was_moved:
         _add_paused_event(session, job_id)
-    return moved
+    return was_moved
 
 
 def _add_paused_event(session: Session, job_id: str) -> None:

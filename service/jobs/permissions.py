@@ -89,14 +89,14 @@ def grant_permissions(
                 param="adapter_download",
             )
         download = "blocked"
-    granted: list[CheckpointPermissionRow] = []
+    permissions: list[CheckpointPermissionRow] = []
     for place, project_id in enumerate(dict.fromkeys(body.project_ids)):
         if keys.find_project(session, project_id) is None:
             raise ProjectNotFound(project_id)
         if project_id == principal.project_id:
             raise InvalidRequest(f"{project_id} owns {name} and needs no permission.", param=f"project_ids.{place}")
-        granted.append(repository.share_model(session, job.id, name, project_id, adapter_download=download))
-    return [PermissionObject.from_row(permission) for permission in granted]
+        permissions.append(repository.share_model(session, job.id, name, project_id, adapter_download=download))
+    return [PermissionObject.from_row(permission) for permission in permissions]
 
 
 def list_permission_page(
@@ -129,7 +129,7 @@ def withdraw_permission(
 
 def _find_own_job(session: Session, principal: Principal, context: Context, name: str) -> JobRow:
     """Return the job of a model of the caller's own."""
-    found = references.find_own(
+    checkpoint = references.find_own(
         session,
         principal.project_id,
         name,
@@ -137,6 +137,8 @@ def _find_own_job(session: Session, principal: Principal, context: Context, name
         param="fine_tuned_model_checkpoint",
         bases=[entry.id for entry in context.catalog.models],
     )
-    if found.name != name:
-        raise InvalidRequest(f"A job is shared by its model's name: {found.name}.", param="fine_tuned_model_checkpoint")
-    return found.job
+    if checkpoint.name != name:
+        raise InvalidRequest(
+            f"A job is shared by its model's name: {checkpoint.name}.", param="fine_tuned_model_checkpoint"
+        )
+    return checkpoint.job

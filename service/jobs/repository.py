@@ -68,20 +68,20 @@ def fetch_job_page(
 
     Those whose metadata has all the given pairs (all jobs, for an empty mapping), or those without any, for None.
     """
-    wanted = _BARE if metadata is None else metadata
+    metadata_pairs = _BARE if metadata is None else metadata
     query = select(JobRow)
-    if not wanted:
+    if not metadata_pairs:
         scope: Scope = [(JobRow.project_id, project_id)]
         return fetch_page(
             session, query, scope=scope, seq=JobRow.seq, public_id=JobRow.id, after=after, limit=limit, order="desc"
         )
     # The first pair's index leads: its order is the page's. Further pairs are looked up job by job.
-    (first, *others) = wanted.items()
+    (first, *other_pairs) = metadata_pairs.items()
     query = query.join(JobMetadataRow, JobMetadataRow.job_seq == JobRow.seq)
-    for key, value in others:
+    for key, value in other_pairs:
         pair = aliased(JobMetadataRow)
-        same = (pair.project_id == project_id, pair.key == key, pair.value == value)
-        query = query.where(exists().where(pair.job_seq == JobMetadataRow.job_seq, *same))
+        matches_pair = (pair.project_id == project_id, pair.key == key, pair.value == value)
+        query = query.where(exists().where(pair.job_seq == JobMetadataRow.job_seq, *matches_pair))
     columns = (JobMetadataRow.project_id, JobMetadataRow.key, JobMetadataRow.value)
     scope = list(zip(columns, (project_id, *first), strict=True))
     seq = JobMetadataRow.job_seq
@@ -120,7 +120,7 @@ def count_ready(session: Session, project_id: str) -> int:
     return session.scalar(query) or 0
 
 
-def held_jobs(session: Session) -> Sequence[JobRow]:
+def fetch_held_jobs(session: Session) -> Sequence[JobRow]:
     """Return queued jobs that a limit of their project keeps from starting, the first in turn first."""
     query = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.held_by.is_not(None))
     return session.scalars(query.order_by(*IN_TURN)).all()
@@ -147,9 +147,9 @@ def users_of(session: Session, job: JobRow) -> Sequence[Row[str, str]]:
     """Return id and project of jobs that need this one: unfinished ones that start from it, and adapters on its whole
     model; its own project's first.
     """
-    unfinished = JobRow.state.not_in(TERMINAL) & or_(JobRow.start_job == job.id, JobRow.reward_job == job.id)
+    unfinished_users = JobRow.state.not_in(TERMINAL) & or_(JobRow.start_job == job.id, JobRow.reward_job == job.id)
     on_it = JobRow.base == job.fine_tuned_model
-    needs = or_(unfinished, on_it) if job.fine_tuned_model else unfinished
+    needs = or_(unfinished_users, on_it) if job.fine_tuned_model else unfinished_users
     query = select(JobRow.id, JobRow.project_id).where(JobRow.id != job.id, needs)
     return session.execute(query.order_by(JobRow.project_id != job.project_id, JobRow.seq).limit(6)).all()
 
@@ -186,25 +186,25 @@ def move_job(session: Session, job_id: str, target: JobState, *, token: int | No
     query = update(JobRow).where(JobRow.id == job_id, JobRow.state.in_(sources_of(target)))
     if token is not None:  # one that was given back is nobody's, until the next claim raises it
         query = query.where(JobRow.lease_token == token, JobRow.state == JobState.RUNNING)
-    changed: dict[str, Any] = {"state": target, "running_seconds": seconds_run(), "held_by": None, "retry_at": None}
+    new_values: dict[str, Any] = {"state": target, "running_seconds": seconds_run(), "held_by": None, "retry_at": None}
     if target in TERMINAL:
-        changed["pause_requested"] = False
-    result = session.execute(query.values(**changed | _queued_since(target) | values).returning(JobRow.id))
-    moved = result.first() is not None
-    if moved and ran_until is not None:
+        new_values["pause_requested"] = False
+    result = session.execute(query.values(**new_values | _queue_time_values(target) | values).returning(JobRow.id))
+    was_moved = result.first() is not None
+    if was_moved and ran_until is not None:
         limits.end_span(session, job_id, at=ran_until)
-    return moved
+    return was_moved
 
 
-def _queued_since(target: JobState) -> dict[str, Any]:
+def _queue_time_values(target: JobState) -> dict[str, Any]:
     """Return since when a job that is queued now waits."""
     return {"queued_at": db_now()} if target == JobState.QUEUED else {}
 
 
 def _ran_until(session: Session, job_id: str) -> float | None:
     """Return until when an attempt that runs has run: a worker that stopped responding, until its lease was over."""
-    expired = JobRow.lease_expires_at < db_now()
-    query = select(case((expired, JobRow.lease_expires_at), else_=db_now()))
+    lease_is_over = JobRow.lease_expires_at < db_now()
+    query = select(case((lease_is_over, JobRow.lease_expires_at), else_=db_now()))
     return session.scalar(query.where(JobRow.id == job_id, JobRow.state == JobState.RUNNING).with_for_update())
 
 

@@ -19,10 +19,10 @@ from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.result import OUTPUT_FOLDER
 
 
-def seconds_to_keep(job: JobRow, what: Literal["checkpoints", "artifacts"]) -> int | None:
+def seconds_to_keep(job: JobRow, kept_kind: Literal["checkpoints", "artifacts"]) -> int | None:
     """Return how long a job's checkpoints or results are kept; None for good."""
-    asked: dict[str, Any] | None = (job.expires_after or {}).get(what)
-    return asked["seconds"] if asked else None
+    expiry: dict[str, Any] | None = (job.expires_after or {}).get(kept_kind)
+    return expiry["seconds"] if expiry else None
 
 
 def drop_expired_checkpoint(session: Session, checkpoint: JobCheckpointRow, *, organization: str) -> bool:
@@ -36,23 +36,23 @@ def prune_checkpoints(session: Session, job_id: str, *, organization: str) -> in
     job = repository.lock_job(session, job_id)
     if job is None or job.keep_checkpoints is None:
         return 0
-    found = results_repository.all_checkpoints(session, job_id)
-    best = best_of(found, str(job.method["type"]))
-    kept = {checkpoint.step for checkpoint in [*found[-job.keep_checkpoints :], *([best] if best else [])]}
-    old = [checkpoint for checkpoint in found if checkpoint.step not in kept]
+    checkpoints = results_repository.all_checkpoints(session, job_id)
+    best = best_of(checkpoints, str(job.method["type"]))
+    kept_steps = {checkpoint.step for checkpoint in [*checkpoints[-job.keep_checkpoints :], *([best] if best else [])]}
+    old = [checkpoint for checkpoint in checkpoints if checkpoint.step not in kept_steps]
     return sum(_drop_checkpoint(session, job, checkpoint, organization) for checkpoint in old)
 
 
 def best_of(checkpoints: Sequence[JobCheckpointRow], method: str) -> JobCheckpointRow | None:
     """Return the first checkpoint with the best validation; None if none was validated."""
     name = METHODS_BY_TYPE[method].headline
-    scored: list[tuple[float, int, JobCheckpointRow]] = []
+    candidates: list[tuple[float, int, JobCheckpointRow]] = []
     for checkpoint in checkpoints:
         metrics = checkpoint.metrics
         value = metrics.get(f"valid_{name or 'loss'}", metrics.get(f"full_valid_{name or 'loss'}"))
         if value is not None:
-            scored.append((-value if name else value, checkpoint.step, checkpoint))
-    return min(scored)[2] if scored else None
+            candidates.append((-value if name else value, checkpoint.step, checkpoint))
+    return min(candidates)[2] if candidates else None
 
 
 def drop_expired_results(session: Session, job_id: str) -> bool:

@@ -98,9 +98,9 @@ def find_job(session: Session, principal: Principal, job_id: str) -> JobRow:
 def cancel_own_job(session: Session, principal: Principal, job_id: str) -> JobRow:
     """Cancel a job at once, whatever it is doing. Raises JobNotFound or JobHasEnded."""
     job = find_job(session, principal, job_id)
-    moved = lifecycle.cancel_job(session, job_id)
+    was_moved = lifecycle.cancel_job(session, job_id)
     session.refresh(job)
-    if not moved:
+    if not was_moved:
         raise JobHasEnded(job_id, job.state, "cancelled")
     return job
 
@@ -111,9 +111,9 @@ def pause_own_job(session: Session, principal: Principal, job_id: str) -> JobRow
     Raises JobNotFound or JobHasEnded.
     """
     job = find_job(session, principal, job_id)
-    paused = lifecycle.pause_job(session, job_id)
+    was_moved = lifecycle.pause_job(session, job_id)
     session.refresh(job)
-    if not paused:
+    if not was_moved:
         raise JobHasEnded(job_id, job.state, "paused")
     return job
 
@@ -121,11 +121,11 @@ def pause_own_job(session: Session, principal: Principal, job_id: str) -> JobRow
 def resume_own_job(session: Session, principal: Principal, job_id: str) -> JobRow:
     """Let a paused job go on from where it was. Raises JobNotFound, JobHasEnded or JobNotPaused."""
     job = find_job(session, principal, job_id)
-    resumed = lifecycle.resume_job(session, job_id)
+    was_moved = lifecycle.resume_job(session, job_id)
     session.refresh(job)
-    if not resumed and job.state in TERMINAL:
+    if not was_moved and job.state in TERMINAL:
         raise JobHasEnded(job_id, job.state, "resumed")
-    if not resumed:
+    if not was_moved:
         raise JobNotPaused(job_id, job.state)
     return job
 
@@ -162,12 +162,12 @@ def require_artifact(session: Session, principal: Principal, job_id: str, name: 
     job = find_job(session, principal, job_id)
     if name in _WEIGHTS and job.adapter_download == "blocked":
         raise DownloadBlocked(job.fine_tuned_model or job_id)
-    found = results_repository.find_artifact(session, job_id, name)
-    if found is not None:
-        return found
-    made = "model" if methods.load_method(job.method).hyperparameters.result_kind == "model" else "adapter"
-    if name in _WEIGHTS and name != made:
-        raise OtherResult(job_id, name, made)
+    artifact = results_repository.find_artifact(session, job_id, name)
+    if artifact is not None:
+        return artifact
+    actual_kind = "model" if methods.load_method(job.method).hyperparameters.result_kind == "model" else "adapter"
+    if name in _WEIGHTS and name != actual_kind:
+        raise OtherResult(job_id, name, actual_kind)
     if job.state == JobState.SUCCEEDED:
         raise ResultsExpired(job_id)
     raise ArtifactNotReady(job_id, name.partition(".")[0], WIRE_STATUS[JobState(job.state)])

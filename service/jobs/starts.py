@@ -64,16 +64,16 @@ def resolve_start(session: Session, principal: Principal, context: Context, name
             f"'{reward.model[:256]}' is no reward model: name the result of a reward job, ft:… or ftjob-….",
             param=param,
         )
-    found = _find_named_result(session, principal, context, reward.model, param)
-    if found.kind != "reward":
+    reward_result = _find_named_result(session, principal, context, reward.model, param)
+    if reward_result.kind != "reward":
         raise InvalidRequest(
-            f"{reward.model} comes from a job of the method {found.job.method['type']}: it has no score head. Name the "
-            "result of a reward job.",
+            f"{reward.model} comes from a job of the method {reward_result.job.method['type']}: it has no score head. "
+            "Name the result of a reward job.",
             param=param,
         )
-    _find_base(session, principal, context, found, param)
+    _find_base(session, principal, context, reward_result, param)
     # What a reward model says goes into the result, its weights do not: they block no download.
-    return replace(start, reward=found)
+    return replace(start, reward=reward_result)
 
 
 def _find_start(session: Session, principal: Principal, context: Context, name: str, method: Method) -> JobStart:
@@ -87,9 +87,12 @@ def _find_start(session: Session, principal: Principal, context: Context, name: 
     base = result.name if result.kind == "model" else result.job.base
     _check_fits(result, method)
     links = [result, *_find_base(session, principal, context, result, "model")]
-    blocked = any(link.adapter_download == "blocked" for link in links)
+    download_blocked = any(link.adapter_download == "blocked" for link in links)
     return JobStart(
-        base, start=result, lineage=result.trace_lineage(), adapter_download="blocked" if blocked else "allowed"
+        base,
+        start=result,
+        lineage=result.trace_lineage(),
+        adapter_download="blocked" if download_blocked else "allowed",
     )
 
 

@@ -201,7 +201,7 @@ class _JobReader:
     def _take_news(self, news: _JobNews) -> None:
         for event in news.events:
             self._append_message(_make_message(event))
-        changed = bool(news.events) or news.keys != self._refused
+        has_news = bool(news.events) or news.keys != self._refused
         self._refused = news.keys
         if news.job is None:
             self.over = True
@@ -209,7 +209,7 @@ class _JobReader:
             shown = JobObject.from_row(news.job, self._context.settings.organization)
             self.done = _format_message("done", shown.model_dump_json(), None)
             self.over = True
-        if changed or self.over:
+        if has_news or self.over:
             self._wake_streams()
 
     def _append_message(self, message: StreamMessage) -> None:

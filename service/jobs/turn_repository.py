@@ -53,9 +53,9 @@ class ProjectStanding(NamedTuple):
 
 def projects_in_turn(session: Session) -> Sequence[str]:
     """Return the projects that have a job to start, in the order in which they take turns."""
-    standing = _standing_query(count=False)
+    standings = _standing_query(count=False)
     return session.scalars(
-        select(standing.c.project_id).order_by(standing.c.running, standing.c.last_turn, standing.c.head)
+        select(standings.c.project_id).order_by(standings.c.running, standings.c.last_turn, standings.c.head)
     ).all()
 
 
@@ -118,7 +118,7 @@ def _standing_query(*, count: bool) -> Subquery:
     head = select(JobRow.seq).where(*ready).order_by(*IN_TURN).limit(1).scalar_subquery()
     total = select(func.count()).where(*ready).select_from(JobRow).scalar_subquery() if count else literal(0)
     # Materialized, so that a project's head is looked for once and not for each use of it.
-    found = (
+    ready_jobs = (
         select(
             waiting.c.project_id,
             func.coalesce(running.c.count, 0).label("running"),
@@ -131,4 +131,4 @@ def _standing_query(*, count: bool) -> Subquery:
         .cte("found")
         .prefix_with("MATERIALIZED")
     )
-    return select(found).where(found.c.head.is_not(None)).subquery("standing")
+    return select(ready_jobs).where(ready_jobs.c.head.is_not(None)).subquery("standing")

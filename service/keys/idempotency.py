@@ -72,10 +72,10 @@ class Idempotency:
             answer = make()
             repository.keep_answer(session, self.project_id, digest, sealer.seal(answer.model_dump_json(), owner))
             return answer
-        kept = repository.kept_answer(session, self.project_id, digest)
-        if kept is None or kept.answer is None or kept.fingerprint != fingerprint:
+        kept_answer = repository.find_kept_answer(session, self.project_id, digest)
+        if kept_answer is None or kept_answer.answer is None or kept_answer.fingerprint != fingerprint:
             raise IdempotencyKeyReused(self.key)
-        answer = model.model_validate_json(sealer.open(kept.answer, owner))
+        answer = model.model_validate_json(sealer.open(kept_answer.answer, owner))
         self.replayed(getattr(answer, "id", None))
         return answer
 
@@ -83,7 +83,7 @@ class Idempotency:
         """Tell whether the key stands for an earlier request, the same or another."""
         return (
             self.key is not None
-            and repository.kept_answer(session, self.project_id, self._hash_text(self.key)) is not None
+            and repository.find_kept_answer(session, self.project_id, self._hash_text(self.key)) is not None
         )
 
     def _hash_text(self, text: str) -> str:

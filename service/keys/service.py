@@ -147,8 +147,8 @@ def require_live(session: Session, project_id: str) -> None:
 
 def rename_project(session: Session, project: ProjectRow, name: str) -> None:
     """Give a project another name. Raises Conflict if it is taken."""
-    other = repository.project_by_name(session, name)
-    if other is not None and other.id != project.id:
+    namesake = repository.project_by_name(session, name)
+    if namesake is not None and namesake.id != project.id:
         raise NameTaken(name)
     with _one_of_the_name(session, name):
         project.name = name

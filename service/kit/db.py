@@ -125,8 +125,8 @@ def made_ids(session: Session) -> Sequence[str]:
 
 
 def _note_made(session: Session, _flush: object) -> None:
-    made = cast("list[str]", session.info.setdefault(_MADE, []))
-    made.extend(item.id for item in session.new if isinstance(getattr(item, "id", None), str))
+    new_ids = cast("list[str]", session.info.setdefault(_MADE, []))
+    new_ids.extend(item.id for item in session.new if isinstance(getattr(item, "id", None), str))
 
 
 @contextmanager
@@ -163,20 +163,20 @@ def _lacks_room(engine: Engine, problem: str) -> bool:
 
 
 def _make_engine(url: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
+    url_parts = make_url(url)
+    if url_parts.get_backend_name() == "sqlite":
         # A connection for every thread that serves requests: one here costs little.
-        engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=40)
+        engine = create_engine(url_parts, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=40)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    if parsed.drivername in ("postgresql", "postgres"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
+    if url_parts.drivername in ("postgresql", "postgres"):
+        url_parts = url_parts.set(drivername="postgresql+psycopg")
     # A link that died without a word must not hold a thread for longer than a lease lasts.
     patience = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
     patience["tcp_user_timeout"] = 15_000
     # No overflow: its connections would be opened and closed again and again under load.
-    engine = create_engine(parsed, pool_pre_ping=True, pool_size=20, max_overflow=0, connect_args=patience)
+    engine = create_engine(url_parts, pool_pre_ping=True, pool_size=20, max_overflow=0, connect_args=patience)
     event.listen(engine, "connect", _set_up_postgresql)
     return engine
 

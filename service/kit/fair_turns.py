@@ -22,9 +22,9 @@ class TurnsExhausted(ServiceError):
     code = "too_many_at_once"
     retry = True
 
-    def __init__(self, what: str, waiting: int, *, retry_after: float, of: str = "of this project") -> None:
+    def __init__(self, noun: str, waiting: int, *, retry_after: float, of: str = "of this project") -> None:
         super().__init__(
-            f"{waiting} {what} {of} are waiting already, the most that may. Wait for some of them to end, "
+            f"{waiting} {noun} {of} are waiting already, the most that may. Wait for some of them to end, "
             f"or try again in {retry_after:g} seconds."
         )
         self.headers = {"retry-after": f"{max(1, round(retry_after))}"}
@@ -60,7 +60,7 @@ class FairTurns:
 
     `per_project` bounds how many places one project holds at once, `waiting_per_project` how many of its requests
     wait and `waiting` how many of all projects; one more is refused by TurnsExhausted before any work is done for it.
-    One project never fills `waiting`, unless that is one. `what` names the requests in that sentence, in the plural,
+    One project never fills `waiting`, unless that is one. `noun` names the requests in that sentence, in the plural,
     and `of` whose they are: places may be shared out by something else than the project, such as an address.
     """
 
@@ -68,7 +68,7 @@ class FairTurns:
         self,
         places: int,
         *,
-        what: str,
+        noun: str,
         per_project: int | None = None,
         waiting_per_project: int = 64,
         waiting: int | None = None,
@@ -76,7 +76,7 @@ class FairTurns:
         of: str = "of this project",
     ) -> None:
         self._free = places
-        self._what = what
+        self._noun = noun
         self._of = of
         self._per_project = places if per_project is None else min(per_project, places)
         self._waiting = waiting
@@ -122,9 +122,9 @@ class FairTurns:
             self._occupy_place(project_id)
             return
         if queue is not None and len(queue) >= self._waiting_per_project:
-            raise TurnsExhausted(self._what, self._waiting_per_project, retry_after=self._retry_after, of=self._of)
+            raise TurnsExhausted(self._noun, self._waiting_per_project, retry_after=self._retry_after, of=self._of)
         if self._waiting is not None and self.count_waiting() >= self._waiting:
-            raise TurnsExhausted(self._what, self._waiting, retry_after=self._retry_after, of="of all projects")
+            raise TurnsExhausted(self._noun, self._waiting, retry_after=self._retry_after, of="of all projects")
         place = asyncio.get_running_loop().create_future()
         self._queues.setdefault(project_id, deque()).append(place)
         await self._wait_for_place(project_id, place)

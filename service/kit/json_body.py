@@ -43,9 +43,9 @@ def parse_body(body: bytes) -> tuple[Any, int]:
     elements = count_elements(body)
     if elements > MAX_ELEMENTS:
         raise TooManyElements
-    parsed = json.loads(body, object_pairs_hook=_make_object)
-    refuse_unusable(parsed)
-    return parsed, elements
+    value = json.loads(body, object_pairs_hook=_make_object)
+    refuse_unusable(value)
+    return value, elements
 
 
 def count_elements(body: bytes) -> int:
@@ -127,10 +127,10 @@ def _is_encodable(text: str) -> bool:
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         refuse_unusable(twice)  # what names a place must be text that an answer can have
         name = twice[:64]
         raise InvalidRequest(f"The body has the key '{name}' twice in one object: send it once.", param=name)
-    return made
+    return value

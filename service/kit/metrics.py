@@ -173,9 +173,9 @@ def registry_of(role: str) -> CollectorRegistry:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    for declared in DECLARED:
-        if role in declared.roles:
-            registry.register(declared.metric)
+    for metric in DECLARED:
+        if role in metric.roles:
+            registry.register(metric.metric)
     BUILD.labels(VERSION, role).set(1)
     return registry
 

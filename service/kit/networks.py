@@ -81,16 +81,16 @@ def _address_forms(address: Address) -> Iterator[Address]:
     if address.scope_id is not None:
         yield ipaddress.IPv6Address(int(address))
     number = int(address)
-    found = {address.ipv4_mapped, address.sixtofour, *(address.teredo or ())} - {None}
+    embedded_addresses = {address.ipv4_mapped, address.sixtofour, *(address.teredo or ())} - {None}
     if address in _NAT64 or address in _NAT64_LOCAL or address in _COMPATIBLE:
-        found.add(ipaddress.IPv4Address(number & 0xFFFFFFFF))
+        embedded_addresses.add(ipaddress.IPv4Address(number & 0xFFFFFFFF))
     if address in _NAT64_LOCAL:  # RFC 6052: with a prefix of 48, 56 or 64 bits, around eight bits that are zero
         for prefix in (48, 56, 64):
             around = (number >> (88 - prefix)) & 0xFF_FFFF_FFFF
             before = 64 - prefix
             high, low = around >> (40 - before), around & ((1 << (32 - before)) - 1)
-            found.add(ipaddress.IPv4Address((high << (32 - before)) | low))
-    yield from (form for form in found if form is not None)
+            embedded_addresses.add(ipaddress.IPv4Address((high << (32 - before)) | low))
+    yield from (form for form in embedded_addresses if form is not None)
 
 
 def _unwrap_address(address: Address) -> Address:
@@ -110,8 +110,8 @@ def parse_address(text: str) -> Address | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    ipv4_address = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return ipv4_address or address
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
@@ -144,7 +144,7 @@ class AllowedNetworks:
     denied: tuple[Network, ...] = ()
 
     @classmethod
-    def parse(cls, text: str, denied: str = "") -> Self:
+    def parse(cls, text: str, denied_text: str = "") -> Self:
         """Read `10.0.0.0/8, fd00::/8, hooks.internal`, and `denied` as `parse_networks` does.
 
         Raises ValueError naming the entry that is neither.
@@ -162,7 +162,7 @@ class AllowedNetworks:
                         "hooks.internal; separate several by commas"
                     ) from None
                 hosts.add(name)
-        return cls(tuple(networks), frozenset(hosts), parse_networks(denied))
+        return cls(tuple(networks), frozenset(hosts), parse_networks(denied_text))
 
     def has_host(self, host: str) -> bool:
         """Tell whether a host is allowed by its name."""

@@ -56,7 +56,7 @@ def add_effect(session: Session, topic: Topic, *, lane: str | None = None, delay
     session.add(OutboxRow(topic=topic, lane=lane, payload=payload, due_at=db_now() + delay))
 
 
-def due_effects(session: Session, topic: Topic, *, limit: int = 100) -> Sequence[OutboxRow]:
+def fetch_due_effects(session: Session, topic: Topic, *, limit: int = 100) -> Sequence[OutboxRow]:
     """Return the rows of a topic whose time has come, oldest first."""
     query = (
         select(OutboxRow)

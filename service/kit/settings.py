@@ -216,7 +216,7 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _known_database(cls, value: str | None) -> str | None:
+    def _check_database_scheme(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(
             ("postgresql://", "postgres://", "postgresql+psycopg://", "sqlite:///")
         ):

@@ -36,11 +36,11 @@ class WriteTurns:
         if self._owner == threading.get_ident():
             yield
             return
-        held = self._acquire()
+        turn = self._acquire()
         try:
             yield
         finally:
-            if held:
+            if turn:
                 self._release()
 
     def _acquire(self) -> bool:
@@ -48,12 +48,12 @@ class WriteTurns:
             if self._owner is None:
                 self._owner = threading.get_ident()
                 return True
-            called = threading.Event()
-            self._waiting.append(called)
-        if not called.wait(WAIT_SECONDS):
+            wake_event = threading.Event()
+            self._waiting.append(wake_event)
+        if not wake_event.wait(WAIT_SECONDS):
             with self._lock:
-                if not called.is_set():
-                    self._waiting.remove(called)
+                if not wake_event.is_set():
+                    self._waiting.remove(wake_event)
                     return False
         self._owner = threading.get_ident()
         return True

@@ -37,23 +37,23 @@ def claim_preview(session: Session, *, worker_id: str, within: float) -> Preview
     since its last turn, of those without one the one with the oldest preview. Within a project the oldest is first.
     """
     project_turns.wait_in_line(session, TurnKind.PREVIEW)
-    counted, oldest = aliased(PreviewRow), func.min(PreviewRow.seq)
+    running_preview, oldest = aliased(PreviewRow), func.min(PreviewRow.seq)
     busy = select(func.count()).where(
-        counted.project_id == PreviewRow.project_id,
-        counted.taken_by.is_not(None),
-        counted.result.is_(None),
-        counted.created_at >= db_now() - within,
+        running_preview.project_id == PreviewRow.project_id,
+        running_preview.taken_by.is_not(None),
+        running_preview.result.is_(None),
+        running_preview.created_at >= db_now() - within,
     )
     turn = last_turn(TurnKind.PREVIEW, PreviewRow.project_id)
     waiting = select(oldest).where(*_waiting_conditions(within)).group_by(PreviewRow.project_id)
     for seq in session.scalars(waiting.order_by(busy.scalar_subquery(), turn, oldest).limit(10)).all():
-        taken = session.execute(
+        claimed_rows = session.execute(
             update(PreviewRow)
             .where(PreviewRow.seq == seq, PreviewRow.taken_by.is_(None))
             .values(taken_by=worker_id)
             .returning(PreviewRow.id)
         ).first()
-        preview = by_id(session, taken.id) if taken is not None else None
+        preview = by_id(session, claimed_rows.id) if claimed_rows is not None else None
         if preview is not None:  # else whoever asked has just gone away
             project_turns.note_turn(session, TurnKind.PREVIEW, preview.project_id)
             return preview
@@ -81,5 +81,7 @@ def delete_preview(session: Session, preview_id: str) -> None:
 
 def forget_old(session: Session, *, age: float) -> int:
     """Forget what was asked for more than `age` seconds ago; return how many."""
-    gone = session.execute(delete(PreviewRow).where(PreviewRow.created_at < db_now() - age).returning(PreviewRow.id))
-    return len(gone.all())
+    deleted_rows = session.execute(
+        delete(PreviewRow).where(PreviewRow.created_at < db_now() - age).returning(PreviewRow.id)
+    )
+    return len(deleted_rows.all())

@@ -90,11 +90,11 @@ class JobConsumer:
             log.warning("Dropped an entry of the queue that is no job id: %.80r", entry)
             self._forget_entry(entry)
             return None
-        asked = self._has_honest_record(job_id)
+        is_own_entry = self._has_honest_record(job_id)
         # Lost from here on if this process dies: the controller finds the job queued in SQL and sends it again.
         self._redis.delete(Job.key_for(job_id))
         self._forget_entry(entry)
-        return job_id if asked else None
+        return job_id if is_own_entry else None
 
     def _has_honest_record(self, job_id: str) -> bool:
         """Tell whether the record of an id asks for `run_job` with that id, and nothing else."""

@@ -64,8 +64,8 @@ class RedisRates:
             self._note_outage(error)
             return None
         self._note_recovery()
-        allowed, remaining, full, wait = cast("list[int]", answer)
-        return BucketState(bool(allowed), remaining, full / 1000, wait / 1000)
+        is_allowed, remaining, full, wait = cast("list[int]", answer)
+        return BucketState(bool(is_allowed), remaining, full / 1000, wait / 1000)
 
     def _note_outage(self, error: RedisError) -> None:
         with self._lock:

@@ -64,11 +64,11 @@ def prepared_base(
 
 
 def _fetch_base(context: Context, project_id: str, hold: WorkHold, name: str) -> tuple[BaseModelRef, Path]:
-    result, stored = inputs.find_base(context, project_id, name, hold)
-    fingerprint = stored.manifest_sha256 or hashlib.sha256(stored.prefix.encode()).hexdigest()
+    result, stored_result = inputs.find_base(context, project_id, name, hold)
+    fingerprint = stored_result.manifest_sha256 or hashlib.sha256(stored_result.prefix.encode()).hexdigest()
     target = context.settings.bases / f"{result.job.id}-{fingerprint[:12]}"
     _prepare_once(
-        context, target, hold, name, lambda partial: inputs.fetch_base(context, result, stored, partial, hold)
+        context, target, hold, name, lambda partial: inputs.fetch_base(context, result, stored_result, partial, hold)
     )
     return BaseModelRef(id=name, fingerprint=fingerprint), target
 
@@ -84,8 +84,8 @@ def _prepare_once(context: Context, target: Path, hold: WorkHold, name: str, mak
         if target.is_dir():
             return
         hold.report_progress(f"Preparing the base model {name} on this worker (first use)", f"prepare:{name[-40:]}")
-        for left in target.parent.glob(f".{glob.escape(target.name)}.*{_PARTIAL}"):
-            shutil.rmtree(left, ignore_errors=True)
+        for partial_folder in target.parent.glob(f".{glob.escape(target.name)}.*{_PARTIAL}"):
+            shutil.rmtree(partial_folder, ignore_errors=True)
         # A name of its own: a worker that was frozen over this may wake up and write on.
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_PARTIAL}")
         try:

@@ -34,10 +34,10 @@ def trainer_environment(settings: Settings, scratch: Path, *, hub: bool = False,
     """
     names = _PASSED_ON + (_HUB if hub else ())
     threads = settings.trainer_threads or os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1
-    passed = {name: os.environ[name] for name in names if name in os.environ}
+    variables = {name: os.environ[name] for name in names if name in os.environ}
     hidden = {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
     return (
-        passed
+        variables
         | hidden
         | {
             "PYTHONPATH": str(Path(trainer.__file__).resolve().parents[1]),
@@ -120,15 +120,15 @@ class WorkerChild:
 
 def _copy_output(source: BinaryIO, target: Path) -> None:
     """Drain the pipe whatever happens: a child that nobody reads from would stand still."""
-    written = 0
+    copied_bytes = 0
     with source:
         while chunk := os.read(source.fileno(), 1 << 16):
             try:
-                if written + len(chunk) > _LOG_BYTES:
+                if copied_bytes + len(chunk) > _LOG_BYTES:
                     target.replace(target.with_suffix(".1"))
-                    written = 0
+                    copied_bytes = 0
                 with target.open("ab") as file:
-                    written += file.write(chunk)
+                    copied_bytes += file.write(chunk)
             except OSError as error:
                 log.warning("The trainer's log cannot be written: %s", error.strerror)
-                written = 0
+                copied_bytes = 0

@@ -51,8 +51,8 @@ def fetch_reward(context: Context, job: JobRow, hold: WorkHold, target: Path, ba
     if job.reward_job is None:
         return None
     result = _parent_of(context, job, job.reward_job, job.reward_step, hold, param)
-    stored = find_stored(context, result, hold, param)
-    manifest = _fetch_stored(context, result.name, stored, target, hold, param=param, wanted=_of_reward)
+    stored_result = find_stored(context, result, hold, param)
+    manifest = _fetch_stored(context, result.name, stored_result, target, hold, param=param, is_needed=_of_reward)
     base, folder = bases(result.job.base)
     if result.job.base != job.base and folder is not None:
         target.with_name("reward_base").symlink_to(folder, target_is_directory=True)
@@ -70,40 +70,44 @@ def find_base(context: Context, project_id: str, name: str, hold: WorkHold) -> t
             return result, references.locate_result(session, result.job.id, result.step)
 
     try:
-        result, stored = hold.retry_while_database_is_down(look_up_base)
+        result, stored_result = hold.retry_while_database_is_down(look_up_base)
     except Unavailable:
         raise
     except ServiceError as error:
         raise _model_deleted(name, _MODEL) from error
-    if stored is None:
+    if stored_result is None:
         raise _model_deleted(name, _MODEL)
-    return result, stored
+    return result, stored_result
 
 
-def fetch_base(context: Context, result: EarlierResult, stored: StoredResult, target: Path, hold: WorkHold) -> None:
+def fetch_base(
+    context: Context, result: EarlierResult, stored_result: StoredResult, target: Path, hold: WorkHold
+) -> None:
     """Fetch a whole model into a new folder. Raises like `fetch_start`."""
-    _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=_of_model)
+    _fetch_stored(context, result.name, stored_result, target, hold, param=_MODEL, is_needed=_of_model)
 
 
 def fetch_adapter(
-    context: Context, result: EarlierResult, stored: StoredResult, target: Path, hold: WorkHold
+    context: Context, result: EarlierResult, stored_result: StoredResult, target: Path, hold: WorkHold
 ) -> Manifest:
     """Fetch an adapter into a new folder. Raises like `fetch_start`."""
-    return _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=_ADAPTER_FILES.__contains__)
+    return _fetch_stored(
+        context, result.name, stored_result, target, hold, param=_MODEL, is_needed=_ADAPTER_FILES.__contains__
+    )
 
 
 def fetch_result(
-    context: Context, result: EarlierResult, stored: StoredResult, target: Path, hold: WorkHold
+    context: Context, result: EarlierResult, stored_result: StoredResult, target: Path, hold: WorkHold
 ) -> Manifest:
     """Fetch what a job left, or its checkpoint, without what only training needs. Raises like `fetch_start`."""
-    wanted = _of_model if result.kind == "model" else _of_adapter
-    return _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=wanted)
+    is_needed = _of_model if result.kind == "model" else _of_adapter
+    return _fetch_stored(context, result.name, stored_result, target, hold, param=_MODEL, is_needed=is_needed)
 
 
 def _parent_of(
     context: Context, job: JobRow, parent_id: str, step: int | None, hold: WorkHold, param: str
 ) -> EarlierResult:
-    return result_of(context, parent_id, step, hold, param, shown=shown_parent(job, parent_id))
+    return result_of(context, parent_id, step, hold, param, shown_name=shown_parent(job, parent_id))
 
 
 def _own_id(job: JobRow, result: EarlierResult) -> str | None:
@@ -112,7 +116,7 @@ def _own_id(job: JobRow, result: EarlierResult) -> str | None:
 
 
 def result_of(
-    context: Context, job_id: str, step: int | None, hold: WorkHold, param: str, *, shown: str | None = None
+    context: Context, job_id: str, step: int | None, hold: WorkHold, param: str, *, shown_name: str | None = None
 ) -> EarlierResult:
     """Return what a job leaves at its end, or at a checkpoint.
 
@@ -125,7 +129,7 @@ def result_of(
 
     parent = hold.retry_while_database_is_down(look_up_job)
     if parent is None:
-        raise _model_deleted(shown or job_id, param)
+        raise _model_deleted(shown_name or job_id, param)
     name = parent.fine_tuned_model or references.model_name(parent, context.settings.organization)
     return EarlierResult(parent, step, name if step is None else f"{name}:ckpt-step-{step}")
 
@@ -137,25 +141,27 @@ def find_stored(context: Context, result: EarlierResult, hold: WorkHold, param: 
         with context.db.read() as session:
             return references.locate_result(session, result.job.id, result.step)
 
-    stored = hold.retry_while_database_is_down(look_up_stored)
-    if stored is None:
+    stored_result = hold.retry_while_database_is_down(look_up_stored)
+    if stored_result is None:
         raise _model_deleted(result.name, param)
-    return stored
+    return stored_result
 
 
 def _fetch_stored(
     context: Context,
     name: str,
-    stored: StoredResult,
+    stored_result: StoredResult,
     target: Path,
     hold: WorkHold,
     *,
     param: str,
-    wanted: Callable[[str], bool],
+    is_needed: Callable[[str], bool],
 ) -> Manifest:
     shutil.rmtree(target, ignore_errors=True)
     try:
-        return fetch_folder(context.storage, stored.prefix, stored.manifest_sha256, target, hold, wanted=wanted)
+        return fetch_folder(
+            context.storage, stored_result.prefix, stored_result.manifest_sha256, target, hold, is_needed=is_needed
+        )
     except BlobNotFound as error:
         raise _model_deleted(name, param) from error
     except DamagedFiles as error:

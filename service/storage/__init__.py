@@ -59,8 +59,8 @@ def open_storage(url: str, *, access_key: str | None = None, secret_key: str | N
     except ValueError as error:
         raise InvalidStorageUrl(f"The storage URL is not a URL. {forms}") from error
     if parts.scheme not in SCHEMES:
-        known = " nor ".join(f"{name}://" for name in SCHEMES)
-        raise InvalidStorageUrl(f"The storage URL begins with neither {known}. {forms}")
-    named = StorageUrl(parts.netloc, parts.path, parts.query, parts.fragment, access_key, secret_key, forms)
-    storage: Storage = import_module(SCHEMES[parts.scheme].module).open_from_url(named)
+        known_schemes = " nor ".join(f"{name}://" for name in SCHEMES)
+        raise InvalidStorageUrl(f"The storage URL begins with neither {known_schemes}. {forms}")
+    storage_url = StorageUrl(parts.netloc, parts.path, parts.query, parts.fragment, access_key, secret_key, forms)
+    storage: Storage = import_module(SCHEMES[parts.scheme].module).open_from_url(storage_url)
     return storage

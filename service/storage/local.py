@@ -153,9 +153,9 @@ class LocalStorage:
             with file:
                 yield b""
                 file.seek(start)
-                left = os.fstat(file.fileno()).st_size - start if end is None else end - start
-                while left > 0 and (chunk := file.read(min(chunk_size, left))):
-                    left -= len(chunk)
+                bytes_left = os.fstat(file.fileno()).st_size - start if end is None else end - start
+                while bytes_left > 0 and (chunk := file.read(min(chunk_size, bytes_left))):
+                    bytes_left -= len(chunk)
                     yield chunk
 
     def _walk_folder(self, folder: Path) -> Iterator[BlobStat]:
@@ -242,16 +242,16 @@ class _LocalWriter(HashingWriter):
             raise InvalidKey(self._key, _BLOB_INSIDE) from None
 
     def _make_parents(self) -> None:
-        missing = [p for p in self._path.parents if p.is_relative_to(self._root) and not p.exists()]
+        missing_parents = [p for p in self._path.parents if p.is_relative_to(self._root) and not p.exists()]
         try:
-            for folder in reversed(missing):
+            for folder in reversed(missing_parents):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 _sync_folder(folder.parent)
         except FileNotFoundError:
             return  # pruned meanwhile; the move fails and it is tried again
         except (FileExistsError, NotADirectoryError):
             # `mkdir` says that a folder exists which was pruned before it looked whether that is a folder: try again.
-            if any(parent.exists() and not parent.is_dir() for parent in missing):
+            if any(parent.exists() and not parent.is_dir() for parent in missing_parents):
                 raise InvalidKey(self._key, _BLOB_INSIDE) from None
 
 

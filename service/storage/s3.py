@@ -249,15 +249,15 @@ class _S3Writer(HashingWriter):
         self._parts: list[dict[str, Any]] = []
 
     def _write_chunk(self, chunk: bytes) -> None:
-        rest = memoryview(chunk)
-        while rest:
+        unbuffered = memoryview(chunk)
+        while unbuffered:
             # Parts grow by and by, because an upload has at most 10 000 of them.
             room = PART_SIZE * (1 + len(self._parts) // _PARTS_OF_ONE_SIZE) - len(self._buffer)
             if not room:
                 self._send_part()
                 continue
-            self._buffer += rest[:room]
-            rest = rest[room:]
+            self._buffer += unbuffered[:room]
+            unbuffered = unbuffered[room:]
 
     def _commit_blob(self) -> None:
         with self._failures.translate_errors():

@@ -53,7 +53,7 @@ def create_upload(
 def get_upload(upload_id: str, session: ReadSession, principal: PrincipalDep) -> UploadWithParts:
     """Return an upload with the parts that have come: what is needed to go on with it."""
     upload = UploadObject.from_row(service.find_upload(session, principal, upload_id))
-    parts = [PartObject.from_row(part) for part in repository.received_parts(session, upload_id)]
+    parts = [PartObject.from_row(part) for part in repository.fetch_received_parts(session, upload_id)]
     return UploadWithParts(**upload.model_dump(), parts=parts)
 
 

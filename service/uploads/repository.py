@@ -41,7 +41,7 @@ def overdue_uploads(session: Session, *, limit: int = 100) -> Sequence[str]:
     return session.scalars(query.limit(limit)).all()
 
 
-def received_parts(session: Session, upload_id: str) -> Sequence[UploadPartRow]:
+def fetch_received_parts(session: Session, upload_id: str) -> Sequence[UploadPartRow]:
     """Return the parts that have come, the first first."""
     return session.scalars(
         select(UploadPartRow).where(UploadPartRow.upload_id == upload_id).order_by(UploadPartRow.seq)

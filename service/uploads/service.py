@@ -180,7 +180,7 @@ def join_upload(
     """
     with context.db.read() as session:
         upload = find_upload(session, principal, upload_id)
-        parts = repository.received_parts(session, upload_id)
+        parts = repository.fetch_received_parts(session, upload_id)
     if upload.status != "pending":
         return _answer_again(context, idempotency, upload, body)
     file = _join_parts(context, upload, _choose_parts(upload, parts, body.part_ids), body.md5)
@@ -188,8 +188,8 @@ def join_upload(
     def finish_upload() -> UploadObject:
         if not _end_upload(session, upload_id, "completed", file_id=file.id):
             raise UploadNotPending(upload_id, "no longer pending", None)
-        shown = files.add_file(session, file, QuotaLimits.from_settings(context.settings))
-        return UploadObject.from_row(find_upload(session, principal, upload_id), shown)
+        file_object = files.add_file(session, file, QuotaLimits.from_settings(context.settings))
+        return UploadObject.from_row(find_upload(session, principal, upload_id), file_object)
 
     with kept_if_used(context, file.blob_key, file), context.db.write() as session:
         return idempotency.run_once(session, body.model_dump(), UploadObject, finish_upload)
@@ -206,22 +206,22 @@ def _answer_again(context: Context, idempotency: Idempotency, upload: UploadRow,
 
 
 def _choose_parts(upload: UploadRow, parts: Sequence[UploadPartRow], part_ids: Sequence[str]) -> list[UploadPartRow]:
-    known = {part.id: part for part in parts}
+    part_by_id = {part.id: part for part in parts}
     for place, part_id in enumerate(part_ids):
-        if part_id not in known:
+        if part_id not in part_by_id:
             raise InvalidRequest(f"Upload {upload.id} has no part '{part_id}'.", param=f"part_ids.{place}")
     if len(set(part_ids)) != len(part_ids):
         twice = next(part_id for part_id in part_ids if part_ids.count(part_id) > 1)
         raise InvalidRequest(f"The part {twice} is named twice.", param="part_ids")
-    chosen = [known[part_id] for part_id in part_ids]
-    total = sum(part.bytes for part in chosen)
+    chosen_parts = [part_by_id[part_id] for part_id in part_ids]
+    total = sum(part.bytes for part in chosen_parts)
     if total != upload.bytes:
         raise InvalidRequest(
             f"The parts have {total} bytes together, but the upload was announced with {upload.bytes}: a part is "
             "missing, or one is named that does not belong.",
             param="part_ids",
         )
-    return chosen
+    return chosen_parts
 
 
 def _join_parts(context: Context, upload: UploadRow, parts: Sequence[UploadPartRow], md5: str | None) -> FileRow:
@@ -247,7 +247,7 @@ def _join_parts(context: Context, upload: UploadRow, parts: Sequence[UploadPartR
 
 
 def _end_upload(session: Session, upload_id: str, status: str, *, file_id: str | None = None) -> bool:
-    ended = repository.mark_ended(session, upload_id, status, file_id=file_id)
-    if ended:
+    was_ended = repository.mark_ended(session, upload_id, status, file_id=file_id)
+    if was_ended:
         outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=f"uploads/{upload_id}")
-    return ended
+    return was_ended

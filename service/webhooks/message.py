@@ -19,7 +19,7 @@ def body_of(event_id: str, kind: str, created_at: int, object_id: str) -> bytes:
     )
 
 
-def signed_headers(secrets: Sequence[str], event_id: str, body: bytes) -> dict[str, str]:
+def sign_headers(secrets: Sequence[str], event_id: str, body: bytes) -> dict[str, str]:
     """Return the headers of a try made now: HMAC-SHA256 over `{id}.{timestamp}.{body}` with each of the secrets."""
     at = datetime.now(UTC)
     text = body.decode()

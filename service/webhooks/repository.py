@@ -48,7 +48,7 @@ def fetch_endpoint_page(
     )
 
 
-def enabled_endpoints(session: Session, project_id: str) -> Sequence[WebhookEndpointRow]:
+def fetch_enabled_endpoints(session: Session, project_id: str) -> Sequence[WebhookEndpointRow]:
     """Return a project's endpoints that want to be told, oldest first."""
     query = select(WebhookEndpointRow).where(
         WebhookEndpointRow.project_id == project_id, WebhookEndpointRow.disabled_at.is_(None)
@@ -116,13 +116,13 @@ def events_between(
 
 def take_delivery(session: Session, row: OutboxRow) -> bool:
     """Mark a row as done unless another process was faster."""
-    taken = session.execute(
+    claimed_rows = session.execute(
         update(OutboxRow)
         .where(OutboxRow.seq == row.seq, OutboxRow.done_at.is_(None))
         .values(done_at=db_now())
         .returning(OutboxRow.seq)
     )
-    return taken.first() is not None
+    return claimed_rows.first() is not None
 
 
 def claim_due(session: Session, lane: str, *, seconds: float) -> OutboxRow | None:
@@ -130,7 +130,7 @@ def claim_due(session: Session, lane: str, *, seconds: float) -> OutboxRow | Non
 
     One whose sender dies before it notes the outcome is due again after that.
     """
-    due = (
+    due_rows = (
         select(OutboxRow.seq)
         .where(
             OutboxRow.topic == Topic.SEND_WEBHOOK,
@@ -142,20 +142,20 @@ def claim_due(session: Session, lane: str, *, seconds: float) -> OutboxRow | Non
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    seq = session.scalar(due)
+    seq = session.scalar(due_rows)
     if seq is None:
         return None
     session.execute(update(OutboxRow).where(OutboxRow.seq == seq).values(due_at=db_now() + seconds))
     return session.scalars(select(OutboxRow).where(OutboxRow.seq == seq)).one()
 
 
-def due_in_turns(session: Session, *, limit: int) -> Sequence[OutboxRow]:
+def fetch_due_in_turns(session: Session, *, limit: int) -> Sequence[OutboxRow]:
     """Return events to hand out, one of each project before a second of any; of one project the oldest first."""
     pending = (OutboxRow.topic == Topic.TELL_WEBHOOKS, OutboxRow.done_at.is_(None), OutboxRow.due_at <= db_now())
     rank = func.row_number().over(partition_by=OutboxRow.lane, order_by=OutboxRow.seq)
-    ranked = select(OutboxRow.seq, rank.label("rank")).where(*pending).subquery()
-    query = select(OutboxRow).join(ranked, ranked.c.seq == OutboxRow.seq)
-    return session.scalars(query.order_by(ranked.c.rank, OutboxRow.seq).limit(limit)).all()
+    ranked_rows = select(OutboxRow.seq, rank.label("rank")).where(*pending).subquery()
+    query = select(OutboxRow).join(ranked_rows, ranked_rows.c.seq == OutboxRow.seq)
+    return session.scalars(query.order_by(ranked_rows.c.rank, OutboxRow.seq).limit(limit)).all()
 
 
 def add_attempt(

@@ -53,7 +53,7 @@ class NameResolver:
         self._lookup = lookup
         self._seconds = seconds
         self._turns = FairTurns(
-            places, what="lookups of host names", per_project=per_project, waiting_per_project=_WAITING
+            places, noun="lookups of host names", per_project=per_project, waiting_per_project=_WAITING
         )
         self._failed: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._ending: set[asyncio.Task[None]] = set()
@@ -82,21 +82,21 @@ class NameResolver:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Sequence[str]] = loop.create_future()
 
-        def settle_answer(found: Sequence[str] | Exception) -> None:
+        def settle_answer(outcome: Sequence[str] | Exception) -> None:
             if answer.done():
                 return
-            if isinstance(found, Exception):
-                answer.set_exception(found)
+            if isinstance(outcome, Exception):
+                answer.set_exception(outcome)
             else:
-                answer.set_result(found)
+                answer.set_result(outcome)
 
         def run_lookup() -> None:
             try:
-                found: Sequence[str] | Exception = self._lookup(host, port)
+                outcome: Sequence[str] | Exception = self._lookup(host, port)
             except Exception as error:  # noqa: BLE001 - raised where the answer is waited for
-                found = error
+                outcome = error
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-                loop.call_soon_threadsafe(settle_answer, found)
+                loop.call_soon_threadsafe(settle_answer, outcome)
 
         threading.Thread(target=run_lookup, name="resolver", daemon=True).start()
         return answer

@@ -129,17 +129,17 @@ class CheckpointUploads:
     def _store_checkpoint(self, event: events.CheckpointEvent) -> None:
         prefix = f"{job_prefix(self._lease.job_id, self._lease.token)}/checkpoints/step-{event.step}"
         try:
-            stored = store_folder(self._storage, self._waiting_folder(event.step), prefix, self._lease)
+            stored_folder = store_folder(self._storage, self._waiting_folder(event.step), prefix, self._lease)
         except (DamagedFiles, StorageError, OSError) as error:
             # A run does not end for a checkpoint: a later one may be kept.
             log.warning("%s: the checkpoint at step %d was not kept: %s", self._lease.job_id, event.step, error)
             self._add_lost_event(event.step)
         else:
-            self._lease.retry_while_database_is_down(lambda: self._record_checkpoint(event, prefix, stored))
+            self._lease.retry_while_database_is_down(lambda: self._record_checkpoint(event, prefix, stored_folder))
         finally:
             shutil.rmtree(self._waiting_folder(event.step), ignore_errors=True)
 
-    def _record_checkpoint(self, event: events.CheckpointEvent, prefix: str, stored: StoredFolder) -> None:
+    def _record_checkpoint(self, event: events.CheckpointEvent, prefix: str, stored_folder: StoredFolder) -> None:
         with self._lease.open_transaction() as session:
             job = repository.by_id(session, self._lease.job_id)
             results_repository.add_checkpoint(
@@ -148,8 +148,8 @@ class CheckpointUploads:
                 step=event.step,
                 metrics=replace_nonfinite(event.metrics),
                 blob_prefix=prefix,
-                manifest_sha256=stored.manifest_sha256,
-                size=stored.bytes,
+                manifest_sha256=stored_folder.manifest_sha256,
+                size=stored_folder.bytes,
                 expires_in=retention.seconds_to_keep(job, "checkpoints") if job else None,
             )
             row = EventRow(message=f"Checkpoint created at step {event.step}", once_key=f"checkpoint:{event.step}")

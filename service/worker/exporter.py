@@ -157,8 +157,8 @@ class Exporter:
 
         try:
             lease.retry_while_database_is_down(write_end)
-        except (LeaseLost, StaleLease) as lost:
-            log.warning("Stopped: %s", lost)
+        except (LeaseLost, StaleLease) as lost_lease:
+            log.warning("Stopped: %s", lost_lease)
 
     def _change_of(self, export: ModelExportRow, token: int, error: Exception) -> Callable[[Session], None]:
         settings = self._context.settings

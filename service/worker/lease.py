@@ -168,7 +168,7 @@ class Lease(WorkHold):
             with self.open_transaction():
                 return
         with self._db.read() as session:
-            wanted = self._rows.pause_wanted(session, self.job_id, self.token)
-        if wanted is None:
+            pause_wanted = self._rows.pause_wanted(session, self.job_id, self.token)
+        if pause_wanted is None:
             raise StaleLease(self.job_id)
-        (self._pause.set if wanted else self._pause.clear)()
+        (self._pause.set if pause_wanted else self._pause.clear)()

@@ -42,8 +42,8 @@ def run_worker(
     telemetry.set_up_telemetry(settings, "worker", name)
     context = open_context(settings)
     stop = threading.Event()
-    if left := sweep_folders(settings.work):
-        log.warning("Removed %d work folder(s) that killed workers had left", left)
+    if folders := sweep_folders(settings.work):
+        log.warning("Removed %d work folder(s) that killed workers had left", folders)
     runtime = WorkerRuntime(
         context=context,
         owner=name,

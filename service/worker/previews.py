@@ -176,9 +176,9 @@ class PreviewHold(UnleasedHold):
 
 
 class _PreviewFailed(Exception):
-    def __init__(self, failed: PreviewFailure) -> None:
-        super().__init__(failed.message)
-        self.failed = failed
+    def __init__(self, failure: PreviewFailure) -> None:
+        super().__init__(failure.message)
+        self.failed = failure
 
 
 def _describe_failure(

@@ -74,10 +74,10 @@ def publish_result(context: Context, job: JobRow, lease: Lease, *, folder: Path)
         files = _store_files(context, lease, folder, manifest, prefix, _KINDS[kind], f"{name.replace(':', '-')}.zip")
         lease.retry_while_database_is_down(lambda: _record_success(context, job, lease, manifest, prefix, files))
     except BaseException as error:
-        succeeded = _has_succeeded(context, lease)
-        if succeeded:
+        has_succeeded = _has_succeeded(context, lease)
+        if has_succeeded:
             return
-        if succeeded is False:
+        if has_succeeded is False:
             _discard_files(context, prefix)
         if isinstance(error, DamagedFiles | StorageError):
             raise _explain_failure(error) from error
@@ -90,8 +90,8 @@ def write_zip(target: Path, files: Iterable[tuple[str, Path]], hold: WorkHold) -
         for name, path in sorted(files):
             info = zipfile.ZipInfo(name, date_time=_ZIP_DATE)
             # Trained weights do not get smaller; deflating them would only take time.
-            packed = path.suffix != ".safetensors"
-            info.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+            compress = path.suffix != ".safetensors"
+            info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
             info.external_attr = _MODE
             info.create_system = 3
             info.file_size = path.stat().st_size
@@ -106,8 +106,8 @@ def _verify_manifest(folder: Path, kind: Kinds) -> Manifest:
     except (FileNotFoundError, ValueError) as error:
         raise DamagedFiles("the trainer left no manifest that can be read") from error
     present = {entry.path for entry in checked_entries(manifest, under=f"{OUTPUT_FOLDER}/")}
-    required = (*_REQUIRED, *(f"{_KINDS[kind].folder}/{name}" for name in _KINDS[kind].files))
-    problems = [f"{path} is not in the manifest" for path in required if path not in present]
+    required_paths = (*_REQUIRED, *(f"{_KINDS[kind].folder}/{name}" for name in _KINDS[kind].files))
+    problems = [f"{path} is not in the manifest" for path in required_paths if path not in present]
     problems += manifest.verify_files(folder)
     if problems:
         raise DamagedFiles("; ".join(problems[:5]))
@@ -129,14 +129,14 @@ def _store_files(
         upload_entry(context.storage, f"{root}{entry.path}", folder / entry.path, entry, lease)
     data = (folder / MANIFEST_NAME).read_bytes()
     key = f"{prefix}/{MANIFEST_NAME}"
-    created = lease.retry_while_storage_is_down(lambda: context.storage.put_if_absent(key, data))
+    was_created = lease.retry_while_storage_is_down(lambda: context.storage.put_if_absent(key, data))
     # Ours already, where the answer to an earlier try got lost; nobody else has this token.
-    if not created and b"".join(context.storage.read(key)) != data:
+    if not was_created and b"".join(context.storage.read(key)) != data:
         raise DamagedFiles("another result was stored under this attempt's name")
     by_path = {entry.path: entry for entry in entries}
-    zipped = by_path[f"{OUTPUT_FOLDER}/{archive.name}"]
+    archive_entry = by_path[f"{OUTPUT_FOLDER}/{archive.name}"]
     return {
-        kind.artifact: _make_published_file(zipped, root, kind.artifact, zip_name, "application/zip"),
+        kind.artifact: _make_published_file(archive_entry, root, kind.artifact, zip_name, "application/zip"),
         "report.json": _make_published_file(
             by_path[REPORT_JSON], root, "report.json", "report.json", "application/json"
         ),

@@ -57,12 +57,12 @@ def report_metrics(context: Context, job: JobRow) -> Generator[None]:
     """Send what the job's events say for as long as the block runs, and a little longer. Raises nothing of its own."""
     with ExitStack() as stack:
         for number, item in enumerate(job.integrations or ()):
-            asked = WandbIntegration.model_validate(item).wandb
+            wandb_settings = WandbIntegration.model_validate(item).wandb
             teller = _IntegrationEvents(context, job.id, number)
             if (reason := _explain_unusable(context)) is not None:
                 teller.add_warning("missing", reason)
                 continue
-            stack.enter_context(_Reporter(context, job, teller, asked))
+            stack.enter_context(_Reporter(context, job, teller, wandb_settings))
         yield
 
 
@@ -101,16 +101,16 @@ class _IntegrationEvents:
         """Tell where the run is."""
         self._add_event("link", f"Weights & Biases run: {url}", "info", {"url": url})
 
-    def add_warning(self, what: str, reason: str) -> None:
+    def add_warning(self, event_name: str, reason: str) -> None:
         """Tell why metrics are not sent."""
-        self._add_event(what, f"Metrics are not sent to Weights & Biases: {reason.rstrip('.')}.", "warn", None)
+        self._add_event(event_name, f"Metrics are not sent to Weights & Biases: {reason.rstrip('.')}.", "warn", None)
 
-    def _add_event(self, what: str, message: str, level: str, data: Mapping[str, Any] | None) -> None:
+    def _add_event(self, event_name: str, message: str, level: str, data: Mapping[str, Any] | None) -> None:
         log.log(logging.WARNING if level == "warn" else logging.INFO, "%s: %s", self._job_id, message)
         try:
             with self._context.db.write() as session:
                 if repository.lock_job(session, self._job_id) is not None:  # else it was deleted meanwhile
-                    once_key = f"integration:{self.number}:{what}"
+                    once_key = f"integration:{self.number}:{event_name}"
                     repository.add_event(session, self._job_id, message, level=level, data=data, once_key=once_key)
         except Unavailable as error:
             log.warning("%s: an event of an integration was not written: %s", self._job_id, error.message)
@@ -119,11 +119,13 @@ class _IntegrationEvents:
 class _Reporter:
     """A context manager: one run of Weights & Biases, fed in a thread."""
 
-    def __init__(self, context: Context, job: JobRow, teller: _IntegrationEvents, asked: WandbSettings) -> None:
+    def __init__(
+        self, context: Context, job: JobRow, teller: _IntegrationEvents, wandb_settings: WandbSettings
+    ) -> None:
         self._context = context
         self._job = job
         self._teller = teller
-        self._asked = asked
+        self._asked = wandb_settings
         self._ending = threading.Event()
         self._given_up = threading.Event()
         self._child: _WandbChild | None = None
@@ -172,34 +174,34 @@ class _Reporter:
         with work_folder(self._context.settings.work, name, job.lease_token) as folder, _WandbChild(folder) as child:
             self._child = child
             child.send(self._make_opening(folder))
-            opened = child.read_answer(OPENING_SECONDS)
-            self._teller.add_link(opened["url"])
-            self._follow_events(child, _RunRows(first=opened["step"]))
+            reply = child.read_answer(OPENING_SECONDS)
+            self._teller.add_link(reply["url"])
+            self._follow_events(child, _RunRows(first=reply["step"]))
 
     def _follow_events(self, child: _WandbChild, rows: _RunRows) -> None:
-        seen, configured = 0, False
+        last_seq, is_configured = 0, False
         while True:
             ending = self._ending.is_set()  # asked first: what is written afterwards belongs to another attempt
             try:
-                job, events = self._read_events(seen)
+                job, events = self._read_events(last_seq)
             except Unavailable as error:
                 log.info("%s: its metrics wait: %s", self._job.id, error.message)
                 job, events = None, ()
-            if job is not None and job.resolved is not None and not configured:
+            if job is not None and job.resolved is not None and not is_configured:
                 child.send({"kind": "config", "values": {"hyperparameters": job.resolved}})
-                configured = True
+                is_configured = True
             for step, values in rows.add_values(rows_of(events)):
                 child.send({"kind": "row", "step": step, "values": values})
-            seen = events[-1].seq if events else seen
+            last_seq = events[-1].seq if events else last_seq
             if ending and not events:
                 self._end_run(child, rows, job)
                 return
             if not events:
                 self._ending.wait(self._context.settings.poll_seconds)
 
-    def _read_events(self, seen: int) -> tuple[JobRow | None, Sequence[JobEventRow]]:
+    def _read_events(self, last_seq: int) -> tuple[JobRow | None, Sequence[JobEventRow]]:
         with self._context.db.read() as session:
-            return repository.by_id(session, self._job.id), repository.events_since(session, self._job.id, seen)
+            return repository.by_id(session, self._job.id), repository.events_since(session, self._job.id, last_seq)
 
     def _end_run(self, child: _WandbChild, rows: _RunRows, job: JobRow | None) -> None:
         """Let the run end as the job did; where the job goes on later, its next attempt has the last row's rest."""
@@ -345,8 +347,8 @@ def _process_family(pid: int) -> Iterator[int]:
 
 def _wandb_environment(folder: Path) -> dict[str, str]:
     """Return the child's whole environment: neither the service's secrets nor settings of another user of wandb."""
-    passed = {name: os.environ[name] for name in _PASSED_ON + _PROXIES if name in os.environ}
-    return passed | {
+    variables = {name: os.environ[name] for name in _PASSED_ON + _PROXIES if name in os.environ}
+    return variables | {
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "PYTHONPATH": str(Path(service.__file__).resolve().parents[1]),

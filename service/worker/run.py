@@ -123,8 +123,8 @@ def _end_attempt(runtime: WorkerRuntime, job: JobRow, lease: Lease, error: Excep
 
     try:
         lease.retry_while_database_is_down(write_end)
-    except (LeaseLost, StaleLease) as lost:
-        log.warning("Stopped: %s", lost)
+    except (LeaseLost, StaleLease) as lost_lease:
+        log.warning("Stopped: %s", lost_lease)
 
 
 def _change_of(runtime: WorkerRuntime, job: JobRow, token: int, error: Exception) -> Callable[[Session], None]:

@@ -136,9 +136,9 @@ def _fetch_file(
     if file is None:
         raise _file_deleted(file_id, param)
     path = stem + (".txt" if is_text(file.filename, packing_of_row(file)) else ".jsonl")
-    uploaded = folder / (path if file.packing == "none" else f"{stem}.{file.packing}")
+    upload_path = folder / (path if file.packing == "none" else f"{stem}.{file.packing}")
     try:
-        sha256 = download_blob(context.storage, file.blob_key, uploaded, hold)
+        sha256 = download_blob(context.storage, file.blob_key, upload_path, hold)
     except BlobNotFound as error:
         raise _file_deleted(file_id, param) from error
     except StorageError as error:
@@ -150,17 +150,17 @@ def _fetch_file(
             "Upload the file again and create a new job.",
             param,
         )
-    if uploaded != folder / path:
-        _unpack_file(context, file, param, uploaded, folder / path, hold)
+    if upload_path != folder / path:
+        _unpack_file(context, file, param, upload_path, folder / path, hold)
     return DataFile(path=path, filename=file.filename, sha256=file.sha256)
 
 
 def _unpack_file(context: Context, file: FileRow, param: str, source: Path, target: Path, hold: WorkHold) -> None:
     """Write what a file holds, as the trainer reads it, in place of the file."""
     try:
-        with source.open("rb") as packed, target.open("wb") as plain:
+        with source.open("rb") as packed_file, target.open("wb") as plain:
             for piece in hold.check_between_chunks(
-                read_local(packed, packing_of_row(file), limits_of(context.settings))
+                read_local(packed_file, packing_of_row(file), limits_of(context.settings))
             ):
                 plain.write(piece)
     except UnreadableError as error:

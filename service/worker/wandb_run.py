@@ -62,7 +62,7 @@ def main() -> int:
     write_answer(url=run.url, step=run.starting_step)
     for line in sys.stdin:
         order: RunOrder = json.loads(line)
-        if _carried_out(run, order):
+        if _execute_order(run, order):
             write_answer(finished=True)
             return 0
     return 1
@@ -105,7 +105,7 @@ def _open_run(opening: RunOpening) -> wandb.Run:
     )
 
 
-def _carried_out(run: wandb.Run, order: RunOrder) -> bool:
+def _execute_order(run: wandb.Run, order: RunOrder) -> bool:
     """Do what an order says; say whether it was the last one."""
     values = order.get("values", {})
     match order.get("kind"):

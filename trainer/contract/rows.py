@@ -152,10 +152,10 @@ class RankedResponse(BaseModel):
     def _wrap_message(cls, value: Any) -> Any:
         if not isinstance(value, dict) or "message" not in value:
             return cast(Any, value)
-        given = cast("dict[str, Any]", value)
-        if "messages" in given:
+        message = cast("dict[str, Any]", value)
+        if "messages" in message:
             raise ValueError("a response has message or messages, not both")
-        return {**{key: given[key] for key in given if key != "message"}, "messages": [given["message"]]}
+        return {**{key: message[key] for key in message if key != "message"}, "messages": [message["message"]]}
 
     @model_validator(mode="after")
     def _ends_with_assistant(self) -> RankedResponse:

@@ -84,7 +84,7 @@ def main() -> NoReturn:
     """Read the request, shut this process in, grade, answer, and end without looking back."""
     os.write(1, UP)
     request = json.loads(sys.stdin.buffer.readline())
-    given = sys.stdin.buffer.read()
+    input_bytes = sys.stdin.buffer.read()
     answer_to = _own_pipe()
     try:
         _confine_process(request)
@@ -92,7 +92,7 @@ def main() -> NoReturn:
         _write_answer(answer_to, {"error": f"this machine cannot shut a grader in: {error}", "kind": "sandbox"})
     os.write(answer_to, RUNNING)
     try:
-        answer = _answer_request(request | json.loads(given))
+        answer = _answer_request(request | json.loads(input_bytes))
     except BaseException as error:  # noqa: BLE001 - whatever a grader raises is its answer
         answer = {"error": _describe_error(error), "kind": "runtime"}
     _write_answer(answer_to, answer)
@@ -171,12 +171,12 @@ def _load_modules(source: str) -> None:
     for name in _ALWAYS:
         importlib.import_module(name)
     with suppress(SyntaxError, ValueError, MemoryError, RecursionError):  # reported when it is compiled
-        for name in sorted(_imported_modules(ast.parse(source))):
+        for name in sorted(_find_imported_modules(ast.parse(source))):
             with suppress(ImportError):
                 importlib.import_module(name)
 
 
-def _imported_modules(tree: ast.Module) -> Iterator[str]:
+def _find_imported_modules(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -204,8 +204,14 @@ def _filter_calls(libc: ctypes.CDLL) -> None:
 
 
 def _call_prctl(libc: ctypes.CDLL, option: int, *arguments: Any) -> None:
-    rest = [*arguments, *[0] * (4 - len(arguments))]
-    if libc.prctl(option, *(ctypes.c_ulong(one) if isinstance(one, int) else one for one in rest)) != 0:
+    padded_arguments = [*arguments, *[0] * (4 - len(arguments))]
+    if (
+        libc.prctl(
+            option,
+            *(ctypes.c_ulong(argument) if isinstance(argument, int) else argument for argument in padded_arguments),
+        )
+        != 0
+    ):
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
@@ -251,9 +257,9 @@ def _describe_error(error: BaseException) -> str:
         if isinstance(error, UnusableSource):
             return str(error)
         line = error.lineno if isinstance(error, SyntaxError) else _line_of(error)
-        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
         where = "" if line is None else f"line {line}: "
-        sentence = f"{where}{type(error).__name__}{': ' if said else ''}{said}"[:_SHOWN]
+        sentence = f"{where}{type(error).__name__}{': ' if message else ''}{message}"[:_SHOWN]
         if isinstance(error, ModuleNotFoundError):
             sentence += f". These modules can be imported: {', '.join(sorted(MODULES))}"
         return sentence

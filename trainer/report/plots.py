@@ -120,8 +120,8 @@ def _render_svg(draw: Any, label: str, x_label: str = "step") -> str:
     from matplotlib.ticker import MaxNLocator
 
     style = {"svg.fonttype": "none", "svg.hashsalt": "burnish", "font.size": 10, "font.family": "sans-serif"}
-    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    with _plot_style({**style, **dict.fromkeys(inked, _INK)}):
+    ink_settings = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    with _plot_style({**style, **dict.fromkeys(ink_settings, _INK)}):
         figure: Any = Figure(figsize=(5.6, 3.3), layout="constrained")
         axes: Any = figure.add_subplot()
         draw(axes)

@@ -87,8 +87,8 @@ class RetryableCall:
                 raise errors.from_response(failure)
             raise errors.from_exception(failure, self.base_url) from failure
         self.attempt += 1
-        left = self.seconds_left() if self.seconds_left else None
-        return delay if left is None else min(delay, left)
+        seconds_left = self.seconds_left() if self.seconds_left else None
+        return delay if seconds_left is None else min(delay, seconds_left)
 
 
 def path_segment(identifier: str) -> str:

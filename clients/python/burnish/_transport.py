@@ -40,7 +40,7 @@ class Transport(CommonTransport, Protocol):
         """Carry out a download. Raises APIError, DownloadBusy, DownloadCorrupt."""
         ...
 
-    def opened(self, call: RetryableCall) -> AbstractContextManager[httpx.Response]:
+    def open_response(self, call: RetryableCall) -> AbstractContextManager[httpx.Response]:
         """Open a good answer. Raises APIError."""
         ...
 
@@ -60,7 +60,7 @@ class AsyncTransport(CommonTransport, Protocol):
         """Carry out a download. Raises APIError, DownloadBusy, DownloadCorrupt."""
         ...
 
-    def opened(self, call: RetryableCall) -> AbstractAsyncContextManager[httpx.Response]:
+    def open_response(self, call: RetryableCall) -> AbstractAsyncContextManager[httpx.Response]:
         """Open a good answer. Raises APIError."""
         ...
 

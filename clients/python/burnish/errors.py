@@ -213,10 +213,10 @@ def _error_object(response: httpx.Response) -> dict[str, Any]:
 
 
 def _describe_response(response: httpx.Response) -> str:
-    said = f"{response.request.url.copy_with(query=None)} answered {response.status_code}"
+    sentence = f"{response.request.url.copy_with(query=None)} answered {response.status_code}"
     if response.is_redirect:
-        return f"{said}: moved to {response.headers.get('location')}; use that address as base_url."
-    return f"{said} {response.reason_phrase} without an error object; is this Burnish's address?"
+        return f"{sentence}: moved to {response.headers.get('location')}; use that address as base_url."
+    return f"{sentence} {response.reason_phrase} without an error object; is this Burnish's address?"
 
 
 def _parse_problems(value: object) -> tuple[Problem, ...]:

@@ -75,8 +75,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Undo. Raises where jobs are paused: the earlier schema's processes would never let them go on."""
-    paused = op.get_bind().execute(sa.text("SELECT count(*) FROM jobs WHERE state = 'paused'"))
-    if paused.scalar_one():
+    paused_jobs = op.get_bind().execute(sa.text("SELECT count(*) FROM jobs WHERE state = 'paused'"))
+    if paused_jobs.scalar_one():
         raise RuntimeError("Some jobs are paused; resume or cancel them first.")
     op.drop_table("upload_parts")
     op.drop_table("uploads")

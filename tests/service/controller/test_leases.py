@@ -34,7 +34,7 @@ def test_a_silent_worker_loses_its_job_until_the_third_failure(
         job = job_of(job_id)
         assert (job.state, job.crashes, job.failures, job.lease_expires_at) == (JobState.QUEUED, failures, 0, None)
         with context.db.read() as session:
-            assert len(outbox.due_effects(session, outbox.Topic.ENQUEUE_JOB)) == failures
+            assert len(outbox.fetch_due_effects(session, outbox.Topic.ENQUEUE_JOB)) == failures
     claim(context, job_id, -1)
     end_expired_leases(context, queue)
     job = job_of(job_id)
@@ -42,7 +42,7 @@ def test_a_silent_worker_loses_its_job_until_the_third_failure(
     message = "the worker stopped answering, 3 times in a row without the job getting any further."
     assert job.error == {"code": "worker_lost", "message": message, "param": None}
     with context.db.read() as session:
-        (webhook,) = outbox.due_effects(session, outbox.Topic.TELL_WEBHOOKS)
+        (webhook,) = outbox.fetch_due_effects(session, outbox.Topic.TELL_WEBHOOKS)
     assert webhook.payload["type"] == "fine_tuning.job.failed"
     assert end_expired_leases(context, queue) == 0
 

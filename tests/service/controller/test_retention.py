@@ -221,4 +221,4 @@ def test_checkpoints_expire_as_long_after_as_their_job_asked(context: Context, m
         first, second = results_repository.all_checkpoints(session, job_id)
         assert first.expires_at == pytest.approx(first.created_at + 3600, abs=5)
         assert second.expires_at is None
-        assert queries.expired_checkpoints(session, after=0, limit=10) == []
+        assert queries.fetch_expired_checkpoints(session, after=0, limit=10) == []

@@ -37,7 +37,7 @@ def test_good_files_put_the_job_into_the_queue(
     assert validate_jobs(context, queue) == 1
     assert job_of(job_id).state == JobState.QUEUED
     with context.db.read() as session:
-        rows = outbox.due_effects(session, outbox.Topic.ENQUEUE_JOB)
+        rows = outbox.fetch_due_effects(session, outbox.Topic.ENQUEUE_JOB)
     assert [row.payload for row in rows] == [{"job_id": job_id}]
 
 
@@ -235,7 +235,7 @@ def test_a_job_cancelled_meanwhile_stays_cancelled(
     validate_jobs(context, queue)
     assert [job_of(job_id).state for job_id in jobs] == [JobState.CANCELLED] * 2
     with context.db.read() as session:
-        assert not outbox.due_effects(session, outbox.Topic.ENQUEUE_JOB)
+        assert not outbox.fetch_due_effects(session, outbox.Topic.ENQUEUE_JOB)
 
 
 def test_a_store_that_is_away_leaves_the_job_as_it_is(

@@ -126,7 +126,7 @@ def fill(api: RunningApi, client: httpx.Client, queue: RqJobQueue, other: str) -
             )
         )
         session.flush()
-        hand_out(session, configured=True)
+        hand_out(session, has_server_target=True)
         event = session.scalars(select(WebhookEventRow).where(WebhookEventRow.project_id == project)).one()
         session.add(
             WebhookAttemptRow(event_id=event.id, event_type=event.type, url="https://x", duration_ms=1, status_code=500)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from service.kit.networks import AllowedNetworks
-from service.webhooks.guard import AddressRefused, Unresolvable, WebhookGuard, guarded_client
+from service.webhooks.guard import AddressRefused, Unresolvable, WebhookGuard, make_guarded_client
 from service.webhooks.post import DeliveryOutcome, post_event
 from service.webhooks.target import DeliveryTarget
 from tests.service.webhooks.conftest import SECRET, Receiver
@@ -45,7 +45,7 @@ class Names:
 
 def send(guard: WebhookGuard, url: str, times: int = 1, **options: object) -> list[DeliveryOutcome]:
     async def run() -> list[DeliveryOutcome]:
-        async with guarded_client(guard, 10, **options) as client:
+        async with make_guarded_client(guard, 10, **options) as client:
             return [
                 await post_event(client, DeliveryTarget(url, (SECRET,), "whe_a"), "evt_a", b"{}", timeout=10)
                 for _ in range(times)
@@ -98,7 +98,7 @@ def test_a_name_that_leads_inside_is_refused(receiver: Receiver, address: str) -
     ],
 )
 def test_no_allowance_opens_what_is_denied(receiver: Receiver, address: str, reason: str) -> None:
-    allowed = AllowedNetworks.parse("0.0.0.0/0, ::/0, hooks.example", denied="203.0.113.0/24")
+    allowed = AllowedNetworks.parse("0.0.0.0/0, ::/0, hooks.example", denied_text="203.0.113.0/24")
     (outcome,) = send(WebhookGuard(allowed, Names([address])), named(receiver, "hooks.example"))
     assert outcome.error is not None
     assert reason in outcome.error

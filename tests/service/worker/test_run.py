@@ -286,7 +286,7 @@ def test_a_failed_attempt_is_tried_again_after_a_growing_pause(tmp_path: Path) -
             assert why is not None
             assert (why.reason, why.position) == ("retrying", None)
             assert "the next one may start in" in why.message
-            assert [row.payload for row in outbox.due_effects(session, Topic.ENQUEUE_JOB)] == [
+            assert [row.payload for row in outbox.fetch_due_effects(session, Topic.ENQUEUE_JOB)] == [
                 {"job_id": job_id}
             ]  # the first
             session.execute(update(JobRow).values(retry_at=db_now() - 1))

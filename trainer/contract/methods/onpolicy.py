@@ -25,7 +25,7 @@ class FunctionReward(Exact):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _known_parameters(self) -> FunctionReward:
+    def _check_parameters(self) -> FunctionReward:
         try:
             self.parsed()
         except ValidationError as error:
@@ -43,9 +43,9 @@ def _kind_of_reward(value: Any) -> str | None:
     """Return the member of `Reward` that is meant, so that only its own mistakes are told."""
     if isinstance(value, Exact):
         return type(value).__name__
-    given = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    reward_block = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     names = {"function": FunctionReward.__name__, "model": ModelReward.__name__}
-    return next((name for key, name in names.items() if key in given), None)
+    return next((name for key, name in names.items() if key in reward_block), None)
 
 
 Reward = Annotated[

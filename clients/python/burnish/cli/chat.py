@@ -84,24 +84,24 @@ class _Conversation:
 
     def print_answer(self) -> None:
         """Print the answer as it comes, and keep it, also if Ctrl-C ended it. Raises APIError."""
-        said: list[str] = []
+        pieces: list[str] = []
         try:
-            self._stream_answer(said)
+            self._stream_answer(pieces)
         finally:
-            if said:
-                self._messages.append({"role": "assistant", "content": "".join(said)})
+            if pieces:
+                self._messages.append({"role": "assistant", "content": "".join(pieces)})
                 click.echo()
 
-    def _stream_answer(self, said: list[str]) -> None:
-        finished = None
+    def _stream_answer(self, pieces: list[str]) -> None:
+        finish_reason = None
         with self._client.chat.completions.create(stream=True, **self.completion_arguments()) as stream:
             for choice in (choice for chunk in stream for choice in chunk.choices):
-                finished = choice.finish_reason or finished
+                finish_reason = choice.finish_reason or finish_reason
                 if choice.delta.content:
-                    said.append(choice.delta.content)
+                    pieces.append(choice.delta.content)
                     print_line(choice.delta.content, nl=False)
                     sys.stdout.flush()
-        if finished == "length":
+        if finish_reason == "length":
             print_line("\n(The answer was cut off: it has as many tokens as it may have.)", nl=False, err=True)
 
 

@@ -108,13 +108,13 @@ def _guess_row_format(path: Path, name: str) -> RowFormat:
         except (InvalidLineError, UnreadableError):
             row = None
     # Without a good first row the file is in no format, and any check will say so.
-    found = guess_format(row) if row is not None else ROW_FORMATS["supervised"]
-    if found is None:
+    row_format = guess_format(row) if row is not None else ROW_FORMATS["supervised"]
+    if row_format is None:
         keys = ", ".join(list(row or ())[:12]) or "none"
         raise ValueError(
             f"{name}: no method has rows with the keys {keys}. Name one with --method, or see burnish data convert."
         )
-    return found
+    return row_format
 
 
 @contextmanager
@@ -195,9 +195,9 @@ def _conversion_sentence(conversion: Conversion, name: str, output: Path | None)
     left_out = f"{conversion.refused_count:,} could not be converted"
     if output is None:
         return f"Wrote nothing: {read}, {left_out}."
-    made = f"{_count_noun(conversion.written, 'row')} for {conversion.method}"
+    row_count = f"{_count_noun(conversion.written, 'row')} for {conversion.method}"
     where = "" if str(output) == "-" else f" to {output}"
-    return f"Wrote {made}{where}: {read}" + (f", {left_out}." if conversion.refused_count else ".")
+    return f"Wrote {row_count}{where}: {read}" + (f", {left_out}." if conversion.refused_count else ".")
 
 
 def _count_noun(number: int, noun: str) -> str:

@@ -62,11 +62,11 @@ def upload_with_progress(client: Burnish, path: Path, purpose: str = "fine-tune"
 def list_(purpose: str | None, limit: int, as_json: bool) -> None:
     """List files, newest first."""
     with connect_client() as client:
-        found = list(islice(client.files.list(purpose=purpose, limit=min(limit, 1000)), limit))
+        page = list(islice(client.files.list(purpose=purpose, limit=min(limit, 1000)), limit))
     if as_json:
-        print_json(found)
+        print_json(page)
     else:
-        rows = [(f.id, f.filename, format_bytes(f.bytes), f.purpose, format_time(f.created_at)) for f in found]
+        rows = [(f.id, f.filename, format_bytes(f.bytes), f.purpose, format_time(f.created_at)) for f in page]
         print_table(("id", "name", "size", "purpose", "created"), rows)
 
 
@@ -99,5 +99,5 @@ def content(file_id: str, output: Path | None) -> None:
 def delete(file_id: str, as_json: bool) -> None:
     """Delete a file."""
     with connect_client() as client:
-        gone = client.files.delete(file_id)
-    print_json(gone) if as_json else print_line(f"Deleted {gone.id}.")
+        deletion = client.files.delete(file_id)
+    print_json(deletion) if as_json else print_line(f"Deleted {deletion.id}.")

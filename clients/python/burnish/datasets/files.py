@@ -102,13 +102,13 @@ class PackedChecker:
             self._begin_unpacking(self._start)
         if self.packing == "parquet":
             self._problem = parquet.check_ends(self._size, self._tail)
-            return self._failed_summary() if self._problem else DatasetSummary(0)
+            return self._make_failed_summary() if self._problem else DatasetSummary(0)
         if not self.done:
             try:
                 self._unpacker.finish()
             except UnreadableError as error:
                 self._problem = str(error)
-        return self._failed_summary() if self._problem else self._inner.finish()
+        return self._make_failed_summary() if self._problem else self._inner.finish()
 
     def _begin_unpacking(self, start: bytes) -> None:
         self._start = None
@@ -129,7 +129,7 @@ class PackedChecker:
             except UnreadableError as error:
                 self._problem = str(error)
 
-    def _failed_summary(self) -> DatasetSummary:
+    def _make_failed_summary(self) -> DatasetSummary:
         return DatasetSummary(0, (Problem(0, self._problem or ""),))
 
 

@@ -33,7 +33,7 @@ class ItemRows:
     def check_row(self, row: Row) -> list[str]:
         """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
-        check_prompt("", row, problems, missing="is missing; a row needs a list of the prompt's messages")
+        check_prompt("", row, problems, missing_message="is missing; a row needs a list of the prompt's messages")
         check_options("", row, problems)
         for path in self._needs:
             if problem := _missing_path_problem(row, path):

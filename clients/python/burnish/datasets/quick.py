@@ -42,10 +42,10 @@ def _all_plain(rows: list[Row], data: bytes, row_format: RowFormat) -> bool:
     texts: list[str] = []
     strings = 0
     for row in rows:
-        found = row_format.count_plain_strings(row, texts)
-        if not found:
+        plain_count = row_format.count_plain_strings(row, texts)
+        if not plain_count:
             return False
-        strings += found
+        strings += plain_count
     return _adds_up("".join(texts), strings, data)
 
 

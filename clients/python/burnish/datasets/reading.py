@@ -63,14 +63,14 @@ def read_documents(chunks: Iterable[bytes]) -> Iterator[Item]:
 
 def _strip_byte_order_mark(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the bytes without a byte order mark of UTF-8, the first of them together, so that kinds show."""
-    rest = iter(chunks)
+    remaining_chunks = iter(chunks)
     start = b""
-    for chunk in rest:
+    for chunk in remaining_chunks:
         start += chunk
         if len(start) >= OTHER_FILE_BYTES:
             break
     yield start.removeprefix(_BOM)
-    yield from rest
+    yield from remaining_chunks
 
 
 def _read_array(chunks: Iterable[bytes]) -> Iterator[Item]:

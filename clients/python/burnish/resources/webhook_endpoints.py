@@ -35,8 +35,8 @@ def _retrieve_endpoint_request(endpoint_id: str) -> Request[WebhookEndpoint]:
 def _update_endpoint_request(
     endpoint_id: str, name: str | None, url: str | None, event_types: Sequence[str] | None
 ) -> Request[WebhookEndpoint]:
-    given = {"name": name, "url": url, "event_types": None if event_types is None else list(event_types)}
-    body = {key: value for key, value in given.items() if value is not None}
+    changes = {"name": name, "url": url, "event_types": None if event_types is None else list(event_types)}
+    body = {key: value for key, value in changes.items() if value is not None}
     return Request("POST", f"{_PATH}/{path_segment(endpoint_id)}", parser_of(WebhookEndpoint), json=body)
 
 
@@ -72,12 +72,12 @@ def _list_deliveries_request(
 def _replay_events_request(
     endpoint_id: str, event_ids: Sequence[str] | None, begin: Moment | None, end: Moment | None
 ) -> Request[WebhookReplay]:
-    given = {
+    arguments = {
         "event_ids": None if event_ids is None else list(event_ids),
         "from": _unix_seconds(begin),
         "to": _unix_seconds(end),
     }
-    body = {key: value for key, value in given.items() if value is not None}
+    body = {key: value for key, value in arguments.items() if value is not None}
     return Request(
         "POST",
         f"{_PATH}/{path_segment(endpoint_id)}/replay",
