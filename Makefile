@@ -46,7 +46,7 @@ test: install ## run the whole test suite, the matrices of faults and attacks in
 test-fast: install ## run the unit tests alone, for the daily loop: no servers, no child processes, no training
 	$(PYTEST) -m 'not integration and not acceptance and not faults and not abuse and not slow'
 
-test-all: install ## run everything at full length: faults and attacks too; wants an idle machine, and more than an hour
+test-all: install ## run everything at full length: faults and attacks too; needs an idle machine, and more than an hour
 	$(PYTEST) -m 'not faults and not abuse'
 	BURNISH_FAULTS=full $(PYTEST) -m faults
 	OMP_NUM_THREADS=1 BURNISH_ABUSE=full $(BIN)/pytest -m abuse
@@ -65,7 +65,7 @@ check: install $(TYPESCRIPT)/node_modules/.package-lock.json ## lint, types, lay
 	$(NPM) run check
 	$(NPM) run current || { echo "clients/typescript/src/openapi.ts is not what openapi/openapi.json says: run make openapi"; exit 1; }
 
-format: install ## format the code and mend what ruff can
+format: install ## format the code and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -77,7 +77,7 @@ openapi: install $(TYPESCRIPT)/node_modules/.package-lock.json ## write openapi/
 faults: install ## kill, freeze, starve and cut off processes, at full length
 	BURNISH_FAULTS=full $(PYTEST) -m faults
 
-abuse: install ## attack a running cluster as a stranger and as a hostile tenant, at full length; wants an idle machine
+abuse: install ## attack a running cluster as a stranger and as a hostile tenant, at full length; needs an idle machine
 	OMP_NUM_THREADS=1 BURNISH_ABUSE=full $(BIN)/pytest -m abuse
 
 bench: install ## measure the trainer against plain TRL, the dataset check against plain json, uploads, chats, load, lists, the command line's start

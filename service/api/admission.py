@@ -88,7 +88,7 @@ class Admission:
 
     @asynccontextmanager
     async def parse_alone(self, request: Request, size: int) -> AsyncGenerator[None]:
-        """Let large bodies be parsed one by one, for the projects in turns: others' requests go on in between."""
+        """Let large bodies be parsed one by one, with the projects in turns: other requests are served in between."""
         if size <= SMALL_BODY:
             yield
             return

@@ -1,6 +1,6 @@
 """The description of the API: the document itself, and its rendering at `/docs`.
 
-The page is Swagger UI, whose files come from a package, not from another site.
+The page is Swagger UI; its files come from a package, not from another site.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The only place that renders errors, in OpenAI's shape: ours, the framework's, and what nobody foresaw."""
+"""The only place that renders errors, in OpenAI's shape: ours, the framework's, and unexpected ones."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _make_error_response(
 def _render_error(
     status: int, body: dict[str, Any], *, retry: bool, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    # The official client retries 409 and 5xx by itself unless it is told not to.
+    # The official client retries 409 and 5xx by itself unless a header says not to.
     response_headers = {"x-should-retry": "true" if retry else "false", **(headers or {})}
     if status == 401:
         response_headers["WWW-Authenticate"] = "Bearer"
@@ -165,7 +165,7 @@ def _methods_of(request: Request) -> list[str]:
 
 
 def unreadable_request(status: int, problem: str) -> JSONResponse:
-    """Answer what is no proper HTTP request."""
+    """Answer bytes that are not a valid HTTP request."""
     return _make_error_response(status, problem)
 
 

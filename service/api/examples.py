@@ -86,7 +86,7 @@ _NAMED: dict[str, Any] = {
     "value": "burnish-h2JpQxVbT0m5s8yCzWk3rLd7fNaG1eUiOjP4qXv9wBt",
     "webhook_endpoint_id": "whe_abc123",
 }
-"""What a field of this name holds, where its schema gives no example of its own."""
+"""What a field of this name holds if its schema has no example."""
 _UNFINISHED: dict[str, Any] = {
     "fine_tuned_model": None,
     "finished_at": None,

@@ -1,4 +1,4 @@
-"""What happens to every request: its id, its place in the audit log, a limit on JSON bodies, unforeseen errors."""
+"""What happens to every request: its id, its place in the audit log, a limit on JSON bodies, unexpected errors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class RequestId:
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            _log.info("%s %s was broken off by its client", scope["method"], scope["path"])
+            _log.info("%s %s was interrupted by its client", scope["method"], scope["path"])
         except Exception:
             _log.exception("%s %s failed", scope["method"], scope["path"])
             if response_started:

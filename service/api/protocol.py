@@ -24,10 +24,10 @@ _MOST_PIPELINED = 8
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Ends the connection of a client whose request's head is endless, or that leaves its request unfinished.
+    """Ends the connection of a client with an endless head, or that leaves its request unfinished.
 
     Neither needs a key, so that nothing else stops a stranger who opens many such connections. What an unfinished
-    upload has written is dropped, as that of one which was broken off.
+    upload has written is dropped, as for an interrupted one.
     """
 
     head_bytes: ClassVar[int] = 64 << 10
@@ -126,7 +126,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.close()
 
     def _awaits_answers(self) -> bool:
-        """Tell whether a request that came whole is unanswered; one that broke off behind it is dropped."""
+        """Return whether a complete request is unanswered; an interrupted one behind it is dropped."""
         if not self.cycle or self.cycle.response_complete:
             return False
         if self.cycle.more_body and self.pipeline:

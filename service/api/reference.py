@@ -23,12 +23,12 @@ _REF = "#/components/schemas/{model}"
 
 TAGS: list[Json] = [
     {"name": "Files", "description": "Datasets, uploaded as one stream and checked on the way; results of jobs."},
-    {"name": "Uploads", "description": "Large files that come in parts, in parallel, and can be gone on with."},
+    {"name": "Uploads", "description": "Large files in parts, sent in parallel; uploads can be resumed."},
     {"name": "Fine-tuning", "description": "Jobs with their events, checkpoints and results; sharing of models."},
     {"name": "Models", "description": "The base models of the catalog, and what jobs made of them."},
     {"name": "Chat", "description": "Conversations with bases, and with what jobs made of them."},
     {"name": "Graders", "description": "Rules that give an answer a reward, tried out before a job trains on them."},
-    {"name": "Webhooks", "description": "Receivers that are told how jobs end, and the log of what was delivered."},
+    {"name": "Webhooks", "description": "Receivers of events about jobs, and the log of what was delivered."},
     {"name": "Administration", "description": "Projects and keys, for keys with the scope `admin`."},
     {"name": "Health", "description": "Whether the process lives, and whether it can work. They need no key."},
 ]
@@ -36,7 +36,7 @@ _KEEP_NOTHING = frozenset({"create_chat_completion", "run_grader", "validate_gra
 """Operations that do not only read, but write nothing either."""
 _HEADERS: Json = {
     "RequestId": {
-        "description": "The request's id, which the service's log has too: the caller's own where it sent one.",
+        "description": "The request's id, which the service's log has too: the caller's own if it sent one.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"},
         "example": "req_5f0d1c2b3a49586778695a4b3c2d1e0f",
@@ -60,7 +60,7 @@ _HEADERS: Json = {
         "example": "Bearer",
     },
     "Replayed": {
-        "description": "`true` where this is the earlier answer to the same `Idempotency-Key`.",
+        "description": "`true` if this is the earlier answer to the same `Idempotency-Key`.",
         "schema": {"type": "string", "const": "true"},
         "example": "true",
     },

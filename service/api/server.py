@@ -1,7 +1,7 @@
 """uvicorn with an accept loop of its own: it bounds the open connections, and lives on when the process has no more
 descriptors.
 
-uvloop's loop keeps the next connection in silence when there is no descriptor, and logs nothing.
+uvloop keeps the next connection waiting when no descriptor is free, and logs nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def open_listeners(host: str, port: int, *, shared: bool = False) -> list[socket
         else:
             sockets.append(listener)
     if not sockets:
-        raise refusal or OSError(errno.EADDRNOTAVAIL, f"{host} is no address of this machine")
+        raise refusal or OSError(errno.EADDRNOTAVAIL, f"{host} is not an address of this machine")
     return sockets
 
 
@@ -89,7 +89,7 @@ class BoundedServer(uvicorn.Server):
 
         self._acceptor = Acceptor(sockets or [], make_protocol, self.connections)
         self._acceptor.start()
-        self.servers.append(self._acceptor)  # pyright: ignore[reportArgumentType] - of a server, uvicorn wants these
+        self.servers.append(self._acceptor)  # pyright: ignore[reportArgumentType] - uvicorn needs only these methods of a server
 
     async def on_tick(self, counter: int) -> bool:
         """Do what is due ten times a second."""

@@ -78,7 +78,7 @@ class RefusalLog:
             return series.due_at <= now
 
     def write_due(self, *, everything: bool = False) -> None:
-        """Write an entry of each kind whose time has come. A failure to do so is logged alone, and tried again."""
+        """Write an entry of each kind that is due. A failure is only logged, and tried again."""
         due_refusals = self._take_due(everything=everything)
         if not due_refusals:
             return

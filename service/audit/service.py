@@ -13,7 +13,7 @@ from service.kit.db import made_ids
 
 
 def record_call(session: Session, call: ApiCall) -> None:
-    """Tell of a call in the transaction that changes what it changes. Once a call; one that only reads is not told."""
+    """Record a call in the transaction that makes its changes. Once a call; one that only reads is not recorded."""
     action = action_of(call)
     if action is None or call.recorded:
         return

@@ -30,7 +30,7 @@ _EXTENSIONS = {"path", "size"}
 """The extended headers that a backup has: long names, and sizes from 8 GiB."""
 _MAX_EXTENSION = 4096
 _MAX_ENTRY = 2048
-"""Bytes of the manifest for one file, whose name has up to 900 letters."""
+"""Bytes of the manifest for one file, with a name of up to 900 letters."""
 
 Place = Callable[[str, Iterable[bytes]], None]
 """Called with the name and the bytes of each file."""
@@ -39,7 +39,7 @@ Place = Callable[[str, Iterable[bytes]], None]
 class _BackupHeader(tarfile.TarInfo):
     """A header of one of the two kinds that a backup is written with: a plain file, or extended names and sizes.
 
-    Whatever else tar knows (sparse files, links, devices, GNU's long names) is refused before tarfile acts on it.
+    Every other feature of tar (sparse files, links, devices, GNU's long names) is refused before tarfile acts on it.
     """
 
     @classmethod
@@ -109,7 +109,7 @@ class ArchiveReader:
         except (tarfile.TarError, ValueError, RecursionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BackupCorrupt(
-                f"{self._path} is no whole backup of Burnish: {reason}. Take another copy of it."
+                f"{self._path} is not a complete backup of Burnish: {reason}. Take another copy of it."
             ) from error
 
     def _require_plain(self, member: tarfile.TarInfo) -> None:
@@ -122,13 +122,13 @@ class ArchiveReader:
     def _read_manifest(self, source: IO[bytes], *, most: int) -> BackupManifest:
         text = source.read(most + 1)
         if len(text) > most:
-            raise BackupCorrupt(f"{self._path} is no backup of Burnish: its {MANIFEST} lists more than is in it.")
+            raise BackupCorrupt(f"{self._path} is not a backup of Burnish: its {MANIFEST} lists more than is in it.")
         try:
             return BackupManifest.model_validate_json(text)
         except ValidationError as error:
             reason = str(error).splitlines()[0]
             raise BackupCorrupt(
-                f"{self._path} is no whole backup of Burnish: {reason}. Take another copy of it."
+                f"{self._path} is not a complete backup of Burnish: {reason}. Take another copy of it."
             ) from error
 
     def _require_agreement(self, manifest: BackupManifest | None, sizes: dict[str, int]) -> BackupManifest:
@@ -145,10 +145,12 @@ class ArchiveReader:
         if wrong:
             raise self._make_damage_error(wrong[0], count=len(wrong))
         if DATABASE not in sizes:
-            raise BackupCorrupt(f"{self._path} holds no database: it is no backup of a service.")
+            raise BackupCorrupt(f"{self._path} holds no database: it is not a backup of a service.")
         folders = {name[:end] for name in sizes for end, letter in enumerate(name) if letter == "/"}
         for name in sizes.keys() & folders:
-            raise BackupCorrupt(f"{self._path} is no backup of Burnish: {name[:200]!r} is a file and a folder in it.")
+            raise BackupCorrupt(
+                f"{self._path} is not a backup of Burnish: {name[:200]!r} is file and folder in it."
+            )
         return manifest
 
     def _make_damage_error(self, name: str, *, count: int = 1) -> BackupCorrupt:
@@ -183,7 +185,7 @@ def _place_file(name: str, source: IO[bytes], place: Place, advance: Advance) ->
 
 
 def _describe_foreign(name: str) -> str:
-    return f"is no backup of Burnish: it holds {name[:200]!r}."
+    return f"is not a backup of Burnish: it holds {name[:200]!r}."
 
 
 def _is_name(name: str) -> bool:

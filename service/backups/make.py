@@ -45,7 +45,7 @@ def require_embedded(settings: Settings) -> None:
     for name, value in (("BURNISH_DATABASE_URL", settings.database_url), ("BURNISH_STORAGE_URL", settings.storage_url)):
         if value is not None:
             raise BackupRefused(
-                f"{name} is set: this command is for the embedded set-up, whose database and blobs are in the data "
+                f"{name} is set: this command is for the embedded set-up, with its database and blobs in the data "
                 "folder. Back up the database by its own tools (pg_dump) first, then the bucket."
             )
 
@@ -63,7 +63,7 @@ def make_backup(settings: Settings, path: Path, advance: Advance = lambda _bytes
     """
     require_embedded(settings)
     if not (settings.data / DATABASE).exists():
-        raise BackupRefused(f"There is no database in {settings.data}: name the data folder by --data.")
+        raise BackupRefused(f"There is not a database in {settings.data}: name the data folder with --data.")
     if path.exists():
         raise BackupRefused(f"{path} exists already: name another file.")
     migrations.check_schema(settings)
@@ -88,7 +88,7 @@ def _make_manifest(archive: ArchiveWriter) -> BackupManifest:
 
 @contextmanager
 def _snapshot_folder(beside: Path) -> Generator[Path]:
-    """Give a folder for the snapshot, where the backup has room too."""
+    """Make a folder for the snapshot on the disk that has room for the backup."""
     with tempfile.TemporaryDirectory(dir=beside, prefix=".backup-") as name:
         yield Path(name)
 
@@ -96,7 +96,7 @@ def _snapshot_folder(beside: Path) -> Generator[Path]:
 def _add_consistent_snapshot(
     archive: ArchiveWriter, storage: Storage, database: Path, snapshot: Path
 ) -> tuple[str, ...]:
-    """Make a snapshot whose blobs are all in the archive; return what none of `_TRIES` could find."""
+    """Make a snapshot with all its blobs in the archive; return the keys that none of `_TRIES` could find."""
     absent_blobs: tuple[str, ...] = ()
     _copy_new(archive, storage)
     for _ in range(_TRIES):

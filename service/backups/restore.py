@@ -42,7 +42,7 @@ def restore_backup(path: Path, data: Path, advance: Advance = lambda _bytes: Non
 def _require_known(path: Path, manifest: BackupManifest) -> None:
     if not migrations.knows_revision(manifest.schema_revision):
         raise BackupRefused(
-            f"{path} was made by release {manifest.version}, whose schema {manifest.schema_revision} is newer than "
+            f"{path} was made by release {manifest.version}, with the schema {manifest.schema_revision}, newer than "
             "this release's: restore it by that release or a later one."
         )
 

@@ -26,13 +26,13 @@ def check_snapshot(path: Path, revision: str, *, source: Path) -> None:
             actual_schema = _schema_of(connection)
             revision_row = _revision_of(connection) if ("table", "alembic_version") in actual_schema else None
     except (sqlite3.DatabaseError, UnicodeError) as error:
-        raise BackupCorrupt(f"The database in {source} is no database: {error}. Take another copy of it.") from error
+        raise BackupCorrupt(f"The database in {source} is not a database: {error}. Take another copy of it.") from error
     if problem != "ok":
         raise BackupCorrupt(f"The database in {source} is damaged: {problem}. Take another copy of it.")
     if revision_row != revision:
         schema = f"the schema {revision_row[:32]}" if revision_row else "no schema"
         raise BackupCorrupt(
-            f"The database in {source} has {schema}, its manifest says {revision}: it is no backup of a service."
+            f"The database in {source} has {schema}, its manifest says {revision}: it is not a backup of a service."
         )
     expected_schema = _make_expected_schema(revision)
     wrong = [

@@ -53,7 +53,7 @@ _STREAM: Responses = {
         ModelNotFound("gpt-9", ["smollm2-135m-instruct"]),
         ModelNotReady("The job ftjob-abc123 is running: its model can be asked once it has succeeded.", param="model"),
         EngineBusy("32 conversations wait already. Try again in a few seconds."),
-        AnswerFailed("The answer broke off before its end. Ask again."),
+        AnswerFailed("The answer was cut off before its end. Send the request again."),
         ChatUnavailable("The engine for chat does not answer at the moment. Try again in a few seconds."),
     ),
 }

@@ -26,7 +26,7 @@ class EngineBusy(ServiceError):
 
 
 class AnswerFailed(ServiceError):
-    """The engine broke off: its machine's fault, or the model's."""
+    """The engine failed: its machine's fault, or the model's."""
 
     status = 502
     code = "answer_failed"

@@ -45,7 +45,7 @@ class TokenMeter:
                         metrics.CHAT_TOKENS.labels("completion").inc(chunk.usage.completion_tokens)
                     yield chunk
         finally:
-            # What an answer that broke off used is not known: the estimate stands.
+            # How many tokens an interrupted answer used is unknown: the estimate stands.
             await run_in_threadpool(
                 self._settle_use, reserved_tokens, reserved_tokens if used_tokens is None else used_tokens
             )

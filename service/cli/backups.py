@@ -56,9 +56,7 @@ def restore(file: Path, data: Path | None) -> None:
         manifest = restore_backup(file, folder, advance)
     backup_time = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     click.echo(f"{folder} is as it was at {backup_time}. Start it by: burnish-server up --data {folder}")
-    click.echo(
-        "Jobs that ran then go on from their last checkpoints. The service it was made of must not run any more."
-    )
+    click.echo("Jobs that ran then resume from their last checkpoints. The original service must no longer run.")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ class CommandFailed(click.ClickException):
 
 
 class Commands(click.Group):
-    """A group of commands whose foreseen errors become sentences."""
+    """A group of commands that turns expected errors into sentences."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command. Raises CommandFailed for an error that has a sentence."""
@@ -37,7 +37,7 @@ class Commands(click.Group):
 
 
 def sentence_of(error: Exception) -> str | None:
-    """Return what to tell of an error, None for an unexpected one."""
+    """Return the sentence for an error, None for an unexpected one."""
     if isinstance(error, ModuleNotFoundError):
         return (
             f"The Python package '{error.name}' is not installed. Install this service again with all it needs: "

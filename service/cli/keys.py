@@ -17,7 +17,7 @@ MAX_NAME = 64
 
 
 def parse_name(_ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Return a name of a project or a key. Raises BadParameter where it is empty, too long or not printable."""
+    """Return a name of a project or a key. Raises BadParameter if it is empty, too long or not printable."""
     name = value.strip()
     if not name or len(name) > MAX_NAME or not name.isprintable():
         raise click.BadParameter(f"use 1 to {MAX_NAME} printable characters", param=param)
@@ -25,7 +25,7 @@ def parse_name(_ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 
 def parse_days(_ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Return days as seconds. Raises BadParameter where they are no number above 0 and up to 3660."""
+    """Return days as seconds. Raises BadParameter unless they are a number above 0 and up to 3660."""
     if value is None:
         return None
     try:

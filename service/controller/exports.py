@@ -1,4 +1,4 @@
-"""Steps: exports whose worker stopped responding are made again; those whose time or model is over are deleted."""
+"""Steps: exports of workers that stopped responding are made again; exports without time or model left are deleted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def end_expired_leases(context: Context, _queue: JobIdQueue) -> int:
 
 
 def remove_superfluous(context: Context, _queue: JobIdQueue) -> int:
-    """Delete exports that expired, or whose model or checkpoint is gone; return how many. Raises Unavailable."""
+    """Delete exports that expired or lost their model or checkpoint; return how many. Raises Unavailable."""
     with context.db.read() as session:
         if not repository.superfluous_exports(session, limit=1):
             return 0

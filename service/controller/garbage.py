@@ -50,13 +50,13 @@ def delete_blobs(context: Context, _queue: JobIdQueue) -> int:
 
 
 def delete_expired_files(context: Context, _queue: JobIdQueue) -> int:
-    """Delete the files whose time is over; return how many. Raises Unavailable."""
+    """Delete the expired files; return how many. Raises Unavailable."""
     with context.db.write() as session:
         return files.delete_expired(session)
 
 
 def end_expired_uploads(context: Context, _queue: JobIdQueue) -> int:
-    """End the uploads whose hour is over; return how many. Raises Unavailable."""
+    """End the expired uploads; return how many. Raises Unavailable."""
     with context.db.write() as session:
         return uploads.end_expired(session)
 
@@ -71,7 +71,7 @@ def remove_abandoned(context: Context, _queue: JobIdQueue) -> int:
         queries.forget_done(session, age=_NOTICES_KEPT.total_seconds())
         webhooks.forget_events(session, age=_NOTICES_KEPT.total_seconds())
         previews.forget_old(session, age=_PREVIEWS_KEPT.total_seconds())
-        workers.forget_silent(session, age=_PREVIEWS_KEPT.total_seconds())
+        workers.delete_stopped_workers(session, age=_PREVIEWS_KEPT.total_seconds())
     return context.storage.remove_abandoned(_ABANDONED_AFTER)
 
 

@@ -17,7 +17,7 @@ from service.queue.base import JobIdQueue
 def hold_jobs(context: Context, _queue: JobIdQueue) -> int:
     """Hold and release what has to be; return how many jobs changed. Raises Unavailable.
 
-    A claim looks at the limits itself: this step is what tells the owners, and what sends the jobs again.
+    A claim looks at the limits itself: this step informs the owners and sends the jobs to the queue again.
     """
     defaults = QuotaLimits.from_settings(context.settings)
     with context.db.read() as session:

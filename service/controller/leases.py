@@ -1,4 +1,4 @@
-"""Step: jobs whose worker stopped responding go back to the queue, or fail when their budget is spent."""
+"""Step: jobs of workers that stopped responding return to the queue, or fail once their attempts are used up."""
 
 from __future__ import annotations
 

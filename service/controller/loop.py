@@ -95,7 +95,7 @@ def run_until_it_works(step: ControllerStep, stop: threading.Event, outages: Out
             step.run()
         except SettingsError:
             raise
-        except Exception as error:  # noqa: BLE001 - `outages` tells it; the controller outlives every failure
+        except Exception as error:  # noqa: BLE001 - `outages` logs it; the controller outlives every failure
             outages.note_failure(step.name, error)
             stop.wait(wait)
             wait = min(wait * 2, _LONGEST_WAIT)

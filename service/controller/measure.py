@@ -17,7 +17,7 @@ from service.queue.base import JobIdQueue
 
 
 def set_gauges(context: Context, _queue: JobIdQueue) -> None:
-    """Set the gauges. Raises Unavailable: then they keep what they had, and their time tells."""
+    """Set the gauges. Raises Unavailable: then they keep their old values, and the time of the last update shows it."""
     lease = context.settings.lease_seconds
     with context.db.read() as session:
         jobs, queue = statistics.count_jobs(session), statistics.count_queued_jobs(session)

@@ -18,9 +18,9 @@ Cursor = tuple[float, int]
 
 
 def lock_expired(session: Session, job_id: str) -> JobRow | None:
-    """Return a running job whose lease has expired, locked so that its worker cannot renew meanwhile.
+    """Return a running job with an expired lease, locked so that its worker cannot renew it meanwhile.
 
-    None if another transaction has it: that of its worker, which may have fallen silent in it.
+    None if another transaction has it: that of its worker, which may have stopped in the middle of one.
     """
     query = select(JobRow).where(
         JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_expires_at < db_now()
@@ -74,13 +74,13 @@ def forget_done(session: Session, *, age: float) -> None:
 
 
 def fetch_expired_checkpoints(session: Session, *, after: int, limit: int) -> Sequence[JobCheckpointRow]:
-    """Return checkpoints whose time is over, from a place in their order on."""
+    """Return expired checkpoints, from a place in their order on."""
     query = select(JobCheckpointRow).where(JobCheckpointRow.expires_at <= db_now(), JobCheckpointRow.seq > after)
     return session.scalars(query.order_by(JobCheckpointRow.seq).limit(limit)).all()
 
 
 def fetch_expired_results(session: Session, *, after: int, limit: int) -> Sequence[tuple[int, str]]:
-    """Return places and ids of jobs whose results' time is over, from a place on."""
+    """Return places and ids of jobs with expired results, from a place on."""
     artifacts = select(JobArtifactRow.job_id).where(JobArtifactRow.expires_at <= db_now())
     job_ids = artifacts.union(select(FineTunedModelRow.job_id).where(FineTunedModelRow.expires_at <= db_now()))
     query = (

@@ -1,4 +1,4 @@
-"""Step: checkpoints and results whose time is over, and checkpoints beyond those to keep, are deleted."""
+"""Step: expired checkpoints and results, and checkpoints beyond those to keep, are deleted."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def _check_job(checks: DatasetChecks, job: JobRow, needed: Needed) -> list[BadFi
         return [bad for bad in outcomes if bad is not None]
     except (CheckAbandoned, Unavailable, StorageUnavailable, StorageFull):
         raise
-    except Exception:  # noqa: BLE001 - told, and the job ends with it
+    except Exception:  # noqa: BLE001 - logged, and the job ends with it
         # One file that our own code stumbles over must not hold up every other job.
         _log.exception("checking the files of %s ended with an unexpected error", job.id)
         return [

@@ -1,4 +1,4 @@
-"""Step: jobs that go on from other jobs are sent to the queue once those have succeeded, or end as those did."""
+"""Step: jobs that start from other jobs are sent to the queue once those have succeeded, or end as those did."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ def _parent_failed(session: Session, job: JobRow, parent_id: str) -> JobFailureR
         outcome = f"failed ({reason})" if reason else "failed"
     is_reward_model = parent_id == job.reward_job and parent_id != job.start_job
     param = f"method.{job.method['type']}.hyperparameters.reward.model" if is_reward_model else "model"
-    role = "whose reward model this one asks" if is_reward_model else "that this one goes on from"
-    return JobFailureReason("parent_failed", f"{job_name}, {role}, {outcome}, so this one cannot run.", param)
+    role = "which trains the reward model of this job" if is_reward_model else "which this job starts from"
+    return JobFailureReason("parent_failed", f"{job_name}, {role}, {outcome}, so this job cannot run.", param)

@@ -11,7 +11,7 @@ from service.webhooks.target import DeliveryTarget
 
 
 class WebhookStep:
-    """Starts the deliveries that are due, then lets those in flight go on for `seconds`."""
+    """Starts the deliveries that are due, then lets those in flight run for `seconds`."""
 
     def __init__(
         self,

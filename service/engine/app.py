@@ -1,4 +1,4 @@
-"""The engine's HTTP: the API asks, and reads chunks line by line."""
+"""The engine's HTTP: the API sends questions, and reads chunks line by line."""
 
 from __future__ import annotations
 

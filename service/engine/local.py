@@ -31,7 +31,7 @@ _MOST_ASIDE = 8
 _BLOCKED_SECONDS = 0.05
 """A piece that is taken later than this was waited for."""
 _HOUSEKEEPING = ""
-"""The project in whose name the engine takes a turn for itself."""
+"""The project under which the engine takes a turn for itself."""
 
 
 class LocalEngine:
@@ -166,7 +166,7 @@ class _AnswerReader:
             self._blocked += took
         if self._blocked > self._seconds and self._turns.count_waiting():
             raise AnswerFailed(
-                f"The answer was broken off: reading it kept other conversations waiting for {self._blocked:.0f} "
+                f"The answer was cut off: reading it kept other conversations waiting for {self._blocked:.0f} "
                 "seconds. Read it faster, or ask for fewer tokens."
             )
 
@@ -186,7 +186,7 @@ def refuse_unsupported(request: ChatCompletionRequest) -> None:
 
 
 def make_sampling(request: ChatCompletionRequest, *, most_tokens: int) -> Sampling:
-    """Return how to draw, with OpenAI's defaults; `most_tokens` is the limit where the request has none."""
+    """Return how to draw, with OpenAI's defaults; `most_tokens` is the limit if the request has none."""
     return Sampling(
         max_tokens=request.most_tokens or most_tokens,
         temperature=1.0 if request.temperature is None else request.temperature,

@@ -49,7 +49,7 @@ class ConversationSlices(Protocol):
         ...
 
     async def wait_to_resume(self) -> None:
-        """Wait until a conversation that has paused is to go on."""
+        """Wait until a paused conversation is resumed."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Calls of tools in an answer's text, in the Hermes form: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
 
-It is the form in which training data's calls are written for models whose template knows none, and which open
+It is the form in which training data's calls are written for models without tools in their template, and which open
 models share (see `trainer/engine/chat_template/render.py`).
 """
 

@@ -181,7 +181,7 @@ def pause_wanted(session: Session, export_id: str, token: int, /) -> bool | None
 
 
 def with_expired_lease(session: Session) -> Sequence[ModelExportRow]:
-    """Return running exports whose worker has not been heard of in time, locked until the transaction ends."""
+    """Return running exports with a worker that has not reported in time, locked until the transaction ends."""
     query = select(ModelExportRow).where(
         ModelExportRow.status == ExportStatus.RUNNING, ModelExportRow.lease_expires_at < db_now()
     )
@@ -189,7 +189,7 @@ def with_expired_lease(session: Session) -> Sequence[ModelExportRow]:
 
 
 def superfluous_exports(session: Session, *, limit: int = 100) -> Sequence[ModelExportRow]:
-    """Return exports whose time is over, and those whose model or checkpoint is gone."""
+    """Return exports that have expired, and those without their model or checkpoint."""
     has_ended = ModelExportRow.status.in_((ExportStatus.READY, ExportStatus.FAILED))
     model = exists(select(1).where(FineTunedModelRow.job_id == ModelExportRow.job_id))
     checkpoint = exists(

@@ -37,7 +37,7 @@ class CheckAbandoned(Exception):
 
 
 def check_stored(context: Context, file: FileRow, request: CheckRequest, needed: Needed) -> DatasetSummary:
-    """Check a stored file. `needed` is asked at least every half second whether to go on.
+    """Check a stored file. `needed` is called at least every half second: it returns whether to continue.
 
     Raises CheckAbandoned, and the blob store's errors; StorageFull if there is no room for a copy of Parquet.
     """
@@ -112,7 +112,7 @@ class UploadCheck:
             self._recognize_packing(self._held)
 
     def needs_process(self, *, at_end: bool = False) -> bool:
-        """Tell whether the check goes on in a process; at the end, a small file is checked to find out."""
+        """Return whether the check continues in a process; at the end, a small file is checked to find out."""
         if self._held is None:
             return False
         if len(self._held) > SMALL_BYTES:
@@ -160,7 +160,7 @@ class UploadCheck:
 class CheckProcess:
     """One process that checks; leaving the block ends it. `source` is a file for Parquet, else `send` the bytes.
 
-    `needed` is asked often, and should be cheap; see `NeededUntil`.
+    `needed` is called often, and should be cheap; see `NeededUntil`.
     """
 
     def __init__(self, request: CheckRequest, needed: Needed, *, source: BinaryIO | None = None) -> None:
@@ -260,7 +260,7 @@ class CheckProcess:
 
 
 class NeededUntil:
-    """Asks `look` at most once a second, and remembers a no; after `seconds` the answer is no."""
+    """Calls `look` at most once a second, and remembers a False; after `seconds` the answer is False."""
 
     def __init__(self, look: Needed, *, seconds: float | None = None) -> None:
         self._look = look

@@ -58,7 +58,7 @@ def share_content(session: Session, file: FileRow) -> str:
 
 
 def release_content(session: Session, blob_key: str) -> bool:
-    """Count one file less and tell whether no file has these bytes any more."""
+    """Count one file less and return whether no file has these bytes any more."""
     query = update(FileContentRow).where(FileContentRow.blob_key == blob_key).values(files=FileContentRow.files - 1)
     remaining_files = session.scalar(query.returning(FileContentRow.files))
     if remaining_files == 0:
@@ -67,5 +67,5 @@ def release_content(session: Session, blob_key: str) -> bool:
 
 
 def fetch_expired_files(session: Session, *, limit: int = 100) -> Sequence[FileRow]:
-    """Return files whose time is over."""
+    """Return expired files."""
     return session.scalars(select(FileRow).where(FileRow.expires_at <= db_now()).limit(limit)).all()

@@ -154,7 +154,7 @@ def remove_file(session: Session, file: FileRow) -> None:
 
 
 def delete_expired(session: Session) -> int:
-    """Delete the files whose time is over and return how many."""
+    """Delete the expired files and return how many."""
     files = repository.fetch_expired_files(session)
     for file in files:
         remove_file(session, file)

@@ -65,7 +65,7 @@ TurnsDep = Annotated[GradingTurns, Depends(get_turns)]
 async def run_grader(
     body: GraderRun, request: Request, context: ContextDep, principal: PrincipalDep, book: RateBookDep, turns: TurnsDep
 ) -> GraderRunAnswer:
-    """Grade one answer and keep nothing. What goes wrong in grading is told by `metadata.errors`, not by a status."""
+    """Grade one answer and keep nothing. Errors in grading are in `metadata.errors`, not in the status."""
     sources = await _find_models(context, principal, body)
     meter = TokenMeter(context, principal, book)
     ask = service.make_asker(context, meter, sources)

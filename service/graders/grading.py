@@ -27,7 +27,7 @@ AskModel = Callable[[GraderQuestion], Awaitable[Reply]]
 
 
 async def grade_answer(grader: AnyGrader, body: bytes, *, ask: AskModel, turns: GradingTurns, project_id: str) -> Grade:
-    """Return the grade for the body of a request, whose grader is `grader`.
+    """Return the grade for the body of a request with the grader `grader`.
 
     Raises Unavailable, and what `ask` raises for the whole request.
     """

@@ -75,7 +75,7 @@ class PythonSlots:
                 os.close(door)
 
     def _lock_folder(self) -> Path:
-        """Return the folder of the locks: in the data folder, or beside it where that cannot be written to.
+        """Return the folder of the locks: in the data folder, or next to it if that is not writable.
 
         In a container with a root that is read only, all API processes have the folder for temporary files in common.
         """
@@ -96,7 +96,7 @@ def _make_private_folder(folder: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise OSError(errno.ENOTDIR, "it is no folder of this user", str(folder))
+        raise OSError(errno.ENOTDIR, "it is not a folder of this user", str(folder))
     if not os.access(folder, os.W_OK):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     return folder

@@ -35,9 +35,7 @@ class GraderRun(GraderCheck):
         },
     )
 
-    model_sample: Annotated[
-        str, Field(description="The answer; where it is JSON, `{{sample.output_json}}` is its value.")
-    ]
+    model_sample: Annotated[str, Field(description="The answer; if it is JSON, `{{sample.output_json}}` is its value.")]
     item: dict[str, Any] | None = Field(None, description="The row that was answered: what `{{item.…}}` stands for.")
 
 
@@ -55,8 +53,8 @@ class GradeMetadata(BaseModel):
     errors: GradeErrors
     execution_time: float = Field(description="In seconds.")
     scores: dict[str, Any] = Field(description="Of a `multi`: its graders' rewards by name.", examples=[{}])
-    token_usage: int | None = Field(description="All tokens of models that graded; null where none did.")
-    sampled_model_name: str | None = Field(description="The model that graded, where it was one.")
+    token_usage: int | None = Field(description="All tokens of models that graded; null if none did.")
+    sampled_model_name: str | None = Field(description="The model that graded, if there was one.")
 
 
 class UsageObject(BaseModel):

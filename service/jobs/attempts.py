@@ -26,7 +26,7 @@ def count_end(session: Session, reason: str) -> None:
 
 
 def reason_of(code: str, values: Mapping[str, Any]) -> str:
-    """Return the class of a failure: by its code, else whose to mend it is.
+    """Return the class of a failure: by its code, else by who has to fix it.
 
     Only what is ours counts in `failures` or `crashes`, columns that are written with it.
     """

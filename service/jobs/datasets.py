@@ -41,7 +41,7 @@ class DatasetChecks:
     """Checks the files of jobs, and keeps the last outcomes: a file that is used again is not read again.
 
     They are kept in memory, by the bytes' SHA-256 and all that the outcome depends on, apart for each project: how
-    fast an answer comes tells no project what another has. Safe to share between threads.
+    fast an answer comes gives away nothing about other projects. Safe to share between threads.
     """
 
     def __init__(self, context: Context) -> None:
@@ -51,7 +51,7 @@ class DatasetChecks:
         self._under_way: dict[_Key, threading.Event] = {}
 
     def check_file(self, job: JobRow, param: str, file_id: str, needed: Needed) -> BadFile | None:
-        """Check the rows of one of a job's files. `needed` is asked now and then whether to go on.
+        """Check the rows of one of a job's files. `needed` is called now and then: it returns whether to continue.
 
         Raises CheckAbandoned, Unavailable, StorageUnavailable.
         """

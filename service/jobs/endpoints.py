@@ -129,7 +129,7 @@ def pause_job(job_id: str, session: WriteSession, context: ContextDep, principal
     ),
 )
 def resume_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
-    """Let a paused job go on, from the step of its last checkpoint."""
+    """Resume a paused job from the step of its last checkpoint."""
     return _show_job(session, context, service.resume_own_job(session, principal, job_id))
 
 
@@ -286,7 +286,7 @@ def _metadata_filter(request: Request) -> dict[str, str] | None:
             bare = True
         elif name.startswith("metadata"):
             raise InvalidRequest(
-                f"'{name[:80]}={value[:80]}' is no filter; it looks like metadata[key]=value, the key with 1 to 64 "
+                f"'{name[:80]}={value[:80]}' is not a filter; write metadata[key]=value, the key with 1 to 64 "
                 "characters, the value with 512 at most; or metadata=null for jobs without any.",
                 param="metadata",
             )

@@ -54,11 +54,11 @@ class ParentFailed(Conflict):
     """The job that the model would have come from ended without one."""
 
     def __init__(self, job_id: str, state: str, *, param: str, shared_as: str | None = None) -> None:
-        """`shared_as` is how another project that was given the model knows it."""
+        """`shared_as` is the model's name in another project that it is shared with."""
         job = f"Job {job_id}" if shared_as is None else f"The job of {shared_as}"
         outcome = "was cancelled" if state == "cancelled" else "failed"
         super().__init__(
-            f"{job} {outcome}, so there is no model of it: name another, or one of its checkpoints.",
+            f"{job} {outcome}, so it has no model: name another, or one of its checkpoints.",
             param=param,
             code="parent_failed",
         )
@@ -86,7 +86,7 @@ class ResultsExpired(NotFound):
 
 
 class OtherResult(Conflict):
-    """The job leaves a whole model where an adapter is asked for, or the other way round."""
+    """The job produced a whole model but an adapter was requested, or the other way round."""
 
     def __init__(self, job_id: str, requested_kind: str, actual_kind: str) -> None:
         why = "trains all weights" if actual_kind == "model" else "trains an adapter"

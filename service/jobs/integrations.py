@@ -68,7 +68,7 @@ class WandbSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    project: _Part = Field(description="The project of the run; it is made where there is none of that name.")
+    project: _Part = Field(description="The project of the run; it is created if there is none of that name.")
     name: _Name | None = Field(None, description="The run's name; the job's id without one.")
     entity: _Part | None = Field(
         None, description="The team or user of the project; without one, the default of the worker's API key."

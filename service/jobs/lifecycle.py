@@ -58,7 +58,7 @@ class PublishedFile:
 def queue_up(session: Session, job_id: str) -> bool:
     """The dataset is good: validating → queued, with the outbox row that sends the id to the queue.
 
-    A job that goes on from one that has not ended is sent there by `release_job` instead; one that its owner asked to
+    A job that starts from one that has not ended is sent there by `release_job` instead; one that its owner asked to
     pause becomes `paused`.
     """
     job = repository.lock_job(session, job_id)
@@ -150,7 +150,7 @@ def pause_job(session: Session, job_id: str) -> bool:
 
 
 def resume_job(session: Session, job_id: str) -> bool:
-    """Let a paused job go on, or take back a pause that is still to come. False if there is neither."""
+    """Resume a paused job, or cancel a pause that has not happened yet. False if there is neither."""
     job = repository.lock_job(session, job_id)
     if job is None or job.state in TERMINAL or not (job.state == JobState.PAUSED or job.pause_requested):
         return False
@@ -178,7 +178,7 @@ def retry_or_fail_job(
 ) -> None:
     """An attempt died: running → queued (or paused) while the budget lasts, then → failed. Raises StaleLease.
 
-    Failures with a reason count all together. Crashes, where an attempt just ended, count in a row: one that came after
+    Failures with a reason are counted together. Crashes, without a reason, count in a row: one that came after
     a newer checkpoint than the last is the first again. Each time the job waits longer, `first_pause` seconds at first.
     """
     if crash:
@@ -341,7 +341,7 @@ def _explain_repeated_crash(error: JobFailureReason, count: int) -> JobFailureRe
 def _let_go(
     session: Session, job_id: str, token: int, *, message: str, reason: str, pause: float | None = None, **values: Any
 ) -> None:
-    """An attempt is over and the job is not: running → paused where its owner asked for that, else → queued.
+    """An attempt is over and the job is not: running → paused if its owner requested a pause, else → queued.
 
     A job that has used up its timeout meanwhile → failed. With `pause`, a queued job waits so many seconds.
     """
@@ -374,7 +374,7 @@ def _pause_now(session: Session, job_id: str) -> bool:
 def _add_paused_event(session: Session, job_id: str) -> None:
     checkpoint = results_repository.latest_checkpoint(session, job_id)
     where = f" at the checkpoint of step {checkpoint.step}" if checkpoint else ""
-    repository.add_event(session, job_id, f"The job is paused{where}; resume it to go on")
+    repository.add_event(session, job_id, f"The job is paused{where}; resume it to continue")
 
 
 def _notify_webhooks(session: Session, job_id: str, outcome: str) -> None:

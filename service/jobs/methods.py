@@ -43,7 +43,7 @@ def parse_method(body: JobCreate) -> Method:
 def _with_lora(block: Any, lora: LoraParameters, place: str) -> Any:
     """Put the top-level `lora` among the hyperparameters. Raises InvalidRequest if one is there already."""
     if not isinstance(block, dict):
-        return block  # the method's own check tells what is wrong with it
+        return block  # the method's own check reports what is wrong with it
     method_block = cast("dict[str, Any]", block)
     hyperparameters = method_block.get("hyperparameters")
     if hyperparameters is not None and not isinstance(hyperparameters, dict):

@@ -121,7 +121,7 @@ def list_permission_page(
 def withdraw_permission(
     session: Session, principal: Principal, context: Context, name: str, permission_id: str
 ) -> None:
-    """End a permission; jobs that have started from the model go on. Raises ModelNotFound or PermissionNotFound."""
+    """End a permission; jobs that have started from the model continue. Raises ModelNotFound or PermissionNotFound."""
     _find_own_job(session, principal, context, name)
     if not repository.delete_permission_row(session, name, permission_id):
         raise PermissionNotFound(permission_id)

@@ -1,4 +1,4 @@
-"""Why jobs do not run yet: whose turn it is, and which of the living workers could run them."""
+"""Why jobs do not run yet: which project is next, and which of the living workers could run them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class QueueSnapshot:
             case JobState.VALIDATING:
                 return JobQueueObject(position=None, reason="validating", message="Its files are being checked.")
             case JobState.PAUSED:
-                return JobQueueObject(position=None, reason="paused", message="It is paused; resume it to go on.")
+                return JobQueueObject(position=None, reason="paused", message="It is paused; resume it to continue.")
             case JobState.QUEUED if job.waits_for:
                 message = f"It waits for {' and '.join(shown_waits(job))} to succeed."
                 return JobQueueObject(position=None, reason="waits_for_jobs", message=message)
@@ -83,7 +83,7 @@ class QueueSnapshot:
         return self._explain_wait(job, self._overall_position(rank if rank < COUNTED else None, new=True))
 
     def _overall_position(self, rank: int | None, *, new: bool = False) -> int | None:
-        """Return the place of the project's job number `rank` among all; None if it is beyond those that are told."""
+        """Return the place of the project's job number `rank` among all; None if it is too far back to be shown."""
         if rank is None or self.own is None:
             return None
         own = self.own._replace(head=math.inf) if new and not rank else self.own

@@ -44,7 +44,7 @@ def by_id(session: Session, job_id: str) -> JobRow | None:
 
 
 def by_id_end(session: Session, project_id: str, end: str) -> Sequence[JobRow]:
-    """Return a project's jobs whose ids end so."""
+    """Return a project's jobs with ids that end so."""
     query = select(JobRow).where(JobRow.project_id == project_id, JobRow.id.endswith(end, autoescape=True))
     return session.scalars(query.limit(10)).all()
 
@@ -66,7 +66,7 @@ def fetch_job_page(
 ) -> tuple[Sequence[JobRow], bool]:
     """Return one page of a project's jobs, newest first.
 
-    Those whose metadata has all the given pairs (all jobs, for an empty mapping), or those without any, for None.
+    Those with all the given metadata pairs (all jobs, for an empty mapping), or those without any, for None.
     """
     metadata_pairs = _BARE if metadata is None else metadata
     query = select(JobRow)
@@ -177,14 +177,14 @@ def wait_for(session: Session, job_id: str, job_ids: Sequence[str]) -> bool:
 
 
 def move_job(session: Session, job_id: str, target: JobState, *, token: int | None = None, **values: Any) -> bool:
-    """Bring a job to `target` where the state machine allows it. False, an answer, where it does not.
+    """Move a job to `target` if the state machine allows it. Return False, and change nothing, if it does not.
 
     With `token`, only the holder of that lease succeeds. A pause after a failure is over, unless `values` begin one;
     an end leaves no pause to come.
     """
     ran_until = _ran_until(session, job_id)
     query = update(JobRow).where(JobRow.id == job_id, JobRow.state.in_(sources_of(target)))
-    if token is not None:  # one that was given back is nobody's, until the next claim raises it
+    if token is not None:  # after a release no attempt owns it, until the next claim raises it
         query = query.where(JobRow.lease_token == token, JobRow.state == JobState.RUNNING)
     new_values: dict[str, Any] = {"state": target, "running_seconds": seconds_run(), "held_by": None, "retry_at": None}
     if target in TERMINAL:
@@ -273,7 +273,7 @@ def pause_wanted(session: Session, job_id: str, token: int) -> bool | None:
 
 
 def with_expired_lease(session: Session) -> Sequence[JobRow]:
-    """Return running jobs whose worker has not been heard of in time."""
+    """Return running jobs with a worker that has not reported in time."""
     return session.scalars(
         select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_expires_at < db_now()).order_by(JobRow.seq)
     ).all()

@@ -92,5 +92,5 @@ def _is_needed(session: Session, job: JobRow, checkpoint: JobCheckpointRow, name
     if job.state not in TERMINAL:
         latest = results_repository.latest_checkpoint(session, job.id)
         if latest is not None and latest.step == checkpoint.step:
-            return True  # an attempt that follows goes on from it
+            return True  # the next attempt resumes from it
     return results_repository.uses_checkpoint(session, job.id, checkpoint.step, name)

@@ -106,7 +106,7 @@ def cancel_own_job(session: Session, principal: Principal, job_id: str) -> JobRo
 
 
 def pause_own_job(session: Session, principal: Principal, job_id: str) -> JobRow:
-    """Pause a job: at once where it waits, else once its worker has kept a checkpoint. A paused one stays as it is.
+    """Pause a job: at once if it waits, else once its worker has kept a checkpoint. A paused one stays as it is.
 
     Raises JobNotFound or JobHasEnded.
     """
@@ -119,7 +119,7 @@ def pause_own_job(session: Session, principal: Principal, job_id: str) -> JobRow
 
 
 def resume_own_job(session: Session, principal: Principal, job_id: str) -> JobRow:
-    """Let a paused job go on from where it was. Raises JobNotFound, JobHasEnded or JobNotPaused."""
+    """Resume a paused job. Raises JobNotFound, JobHasEnded or JobNotPaused."""
     job = find_job(session, principal, job_id)
     was_moved = lifecycle.resume_job(session, job_id)
     session.refresh(job)

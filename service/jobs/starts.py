@@ -61,7 +61,7 @@ def resolve_start(session: Session, principal: Principal, context: Context, name
     param = f"method.{method.type}.hyperparameters.reward.model"
     if not reward.model.startswith(_EARLIER):
         raise InvalidRequest(
-            f"'{reward.model[:256]}' is no reward model: name the result of a reward job, ft:… or ftjob-….",
+            f"'{reward.model[:256]}' is not a reward model: name the result of a reward job, ft:… or ftjob-….",
             param=param,
         )
     reward_result = _find_named_result(session, principal, context, reward.model, param)
@@ -145,13 +145,13 @@ def _check_fits(result: EarlierResult, method: Method) -> None:
     if result.kind == "reward" and method.hyperparameters.result_kind != "reward":
         raise InvalidRequest(
             f"{result.name} is a reward model: it scores answers and writes none. A job of the method {method.type} "
-            "starts from a model that writes; a reward job may go on from it.",
+            "starts from a model that writes; a reward job may continue it.",
             param="model",
         )
     makes_new = isinstance(method, PretrainingMethod) and method.hyperparameters.architecture is not None
     if makes_new and result.kind != "model":
         raise InvalidRequest(
             f"An architecture makes a new model, which starts from no adapter such as {result.name}: leave it out to "
-            f"go on from that, or name {FROM_SCRATCH} or a base.",
+            f"continue from that, or name {FROM_SCRATCH} or a base.",
             param="method.pretraining.hyperparameters.architecture",
         )

@@ -138,7 +138,7 @@ class _JobReader:
         self._bytes = 0
         self._refused: set[str] = set()
         self._changed = asyncio.Event()
-        # In a context of its own: it is not part of the request whose stream came first.
+        # In a context of its own: it is not part of the request that opened the first stream.
         self._task = asyncio.get_running_loop().create_task(self._read_until_over(), context=contextvars.Context())
 
     def may_read(self, key_id: str) -> bool:

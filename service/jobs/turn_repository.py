@@ -38,7 +38,7 @@ class ProjectStanding(NamedTuple):
         """Return what sorts its job number `rank` (from 0) among all: as workers take them if no running job ends.
 
         When that job starts, `rank` others of the project have started before it, so `running + rank` jobs run.
-        Among projects with as many, those that start their first job come before those whose turn has just been,
+        Among projects with as many, those that start their first job come before those that have just had a turn,
         and these keep the order of their turns.
         """
         return self.running + rank, rank, self.last_turn, self.head

@@ -41,7 +41,7 @@ ReadSession = Annotated[Session, Depends(get_read_session, scope="function")]
 def find_principal(request: Request, context: Context) -> Principal:
     """Look a request's key up: call it from a thread. Raises Unauthenticated.
 
-    The connection is given back here: a request that held one while it waits for its next turn among the threads
+    The connection returns to the pool here: a request that held one while it waits for its next turn among the threads
     could wait for threads that all wait for a connection.
     """
     with context.db.read() as session:

@@ -47,7 +47,7 @@ class Idempotency:
     path: str
     service_secret: bytes = field(repr=False)
     replayed: Callable[[str | None], None]
-    """Called, with the object's id, where the answer is an earlier one."""
+    """Called, with the object's id, if the answer is an earlier one."""
 
     def __post_init__(self) -> None:
         key = self.key

@@ -14,7 +14,7 @@ class ApiCall:
     request_id: str
     method: str
     address: str | None = None
-    """The caller's network address, as far as the server can tell."""
+    """The caller's network address, as far as the server can see it."""
     route: str = ""
     """The path as it is declared, with the names of its parameters: `/v1/files/{file_id}`."""
     params: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -22,7 +22,7 @@ class ApiCall:
     project_id: str | None = None
     """The key's project."""
     object_id: str | None = None
-    """What the call was about, where neither the path nor a new row tells."""
+    """What the call was about, if neither the path nor a new row says so."""
     replayed: bool = False
     """Whether an earlier answer is given again."""
     recorded: bool = False

@@ -27,7 +27,7 @@ _MADE = "burnish_made"
 _THEN = "burnish_then"
 _LEAST_FREE_BYTES = 1 << 16
 IDLE_SECONDS = 15
-"""After how long PostgreSQL ends a transaction whose process says nothing, frozen or gone: it may hold a job's row."""
+"""After how long PostgreSQL ends a transaction of a frozen or dead process: it may hold a lock on a job's row."""
 
 Json = JSON().with_variant(JSONB(), "postgresql")
 
@@ -108,7 +108,7 @@ class Database:
 
 
 def after_commit(session: Session, action: Callable[[], object]) -> None:
-    """Do something quick once the `write` transaction is committed; never where it is rolled back."""
+    """Do something quick once the `write` transaction is committed; never if it is rolled back."""
     cast("list[Callable[[], object]]", session.info.setdefault(_THEN, [])).append(action)
 
 
@@ -148,7 +148,7 @@ def _translate_errors(engine: Engine) -> Generator[None]:
 
 
 def _lacks_room(engine: Engine, problem: str) -> bool:
-    """Tell whether SQLite fails for want of room where it says less: for the files beside the database."""
+    """Return whether the disk is full: SQLite's error does not say so if it fails on the files next to the database."""
     path = engine.url.database
     if (
         engine.dialect.name != "sqlite"

@@ -50,7 +50,7 @@ class Turn:
         """
         if not self.others_wait:
             return
-        self.held = False  # a request that is cancelled while it waits has no place to give back
+        self.held = False  # a request that is cancelled while it waits has no place to release
         await self._turns.take_again(self._project_id)
         self.held = True
 
@@ -61,7 +61,7 @@ class FairTurns:
     `per_project` bounds how many places one project holds at once, `waiting_per_project` how many of its requests
     wait and `waiting` how many of all projects; one more is refused by TurnsExhausted before any work is done for it.
     One project never fills `waiting`, unless that is one. `noun` names the requests in that sentence, in the plural,
-    and `of` whose they are: places may be shared out by something else than the project, such as an address.
+    and `of` the owner: places may be shared out by something else than the project, such as an address.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ def new_id(prefix: str) -> str:
 
 
 def new_request_id() -> str:
-    """Return an id for a request whose caller gave none."""
+    """Return an id for a request without one from its caller."""
     return f"req_{secrets.token_hex(16)}"
 
 

@@ -104,7 +104,7 @@ def _raise_with_place(value: object) -> None:
 def _find_fault(item: object) -> str | None:
     """Return what is wrong with a text, a number, or a key of an object; None if nothing is."""
     if isinstance(item, float):
-        return None if math.isfinite(item) else "is no number that can be reckoned with; give a finite one"
+        return None if math.isfinite(item) else "is not a finite number"
     if isinstance(item, dict):
         return next(filter(None, map(_find_fault_of_text, cast("dict[str, Any]", item))), None)
     return _find_fault_of_text(item) if isinstance(item, str) else None

@@ -60,7 +60,7 @@ def set_subject(job_id: str, attempt: int | None) -> None:
 
 
 def in_own_context(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function whose subjects, and spans, end with it."""
+    """Call a function; its subjects and spans end with it."""
     return copy_context().run(function, *args, **kwargs)
 
 

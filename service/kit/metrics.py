@@ -181,7 +181,7 @@ def registry_of(role: str) -> CollectorRegistry:
 
 
 def serve_metrics(settings: Settings, role: str, name: str) -> None:
-    """Answer Prometheus in a thread, where the settings name an address. Raises SettingsError.
+    """Serve Prometheus from a thread if the settings name an address. Raises SettingsError.
 
     A port of 0 is any free one; it is noted in the data folder's `metrics/` for Prometheus's discovery by files.
     """

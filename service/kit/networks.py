@@ -55,7 +55,7 @@ _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_-]
 def is_public(address: Address) -> bool:
     """Tell whether an address is one of the public internet.
 
-    An IPv4 address in IPv6 clothes counts as the IPv4 address where the clothes are IPv4-mapped or NAT64's; the
+    An IPv4 address in IPv6 clothes counts as the IPv4 address if it is IPv4-mapped or NAT64's; the
     tunnels of 6to4 and Teredo are never public, whatever they lead to.
     """
     if is_platform(address):

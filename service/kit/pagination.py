@@ -90,7 +90,7 @@ def _index_bounds(
     """Return where the list begins and ends, as bounds of the index instead of as equalities.
 
     Told `project_id = …`, PostgreSQL may walk the primary key backwards through all other projects' rows, trusting
-    that one in a few will fit; told a range, it can have the order from the right index alone.
+    that one in a few will fit; given a range, only the right index can supply the order.
     """
     columns, values = [column for column, _ in scope], [value for _, value in scope]
     bounds: list[ColumnElement[bool]] = []

@@ -30,7 +30,7 @@ class DiskReserve:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> DiskReserve:
-        """Return the reserve of the settings: none where the database is not a file of the data folder."""
+        """Return the reserve of the settings: none if the database is not a file in the data folder."""
         return cls(settings.data, settings.disk_reserve_bytes if settings.database_url is None else 0)
 
     def fill(self) -> None:
@@ -59,7 +59,7 @@ class DiskReserve:
                 self.release()
 
     def is_used_up(self) -> bool:
-        """Tell whether the room was given back, and not taken again."""
+        """Return whether the reserve was released, and not allocated again."""
         return self._armed and not self._path.exists()
 
     def _is_whole(self) -> bool:

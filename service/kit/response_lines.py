@@ -1,4 +1,4 @@
-"""Lines of a streamed HTTP answer whose every line is JSON, or an event of a stream."""
+"""Lines of a streamed HTTP answer: each is JSON, or an event of a stream."""
 
 from __future__ import annotations
 

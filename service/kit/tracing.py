@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, where the environment names a collector. Else nothing of it is imported and all is free.
+"""Traces by OpenTelemetry, if the environment names a collector. Otherwise nothing is imported and it costs nothing.
 
 `OTEL_EXPORTER_OTLP_ENDPOINT` and the other variables are OpenTelemetry's own. A span never holds a message of an
 error, a header or a body: only names, ids and numbers.

@@ -31,7 +31,7 @@ class WriteTurns:
     def hold(self) -> Generator[None]:
         """Hold the lock for the block. After `WAIT_SECONDS` the block begins without: SQLite says then what is wrong.
 
-        A thread that holds it already goes on at once.
+        A thread that holds it already continues at once.
         """
         if self._owner == threading.get_ident():
             yield

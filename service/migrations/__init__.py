@@ -35,7 +35,7 @@ def move_schema(settings: Settings, revision: str) -> None:
     """
     if not knows_revision(revision):
         known_revisions = ", ".join(sorted(_list_revisions()))
-        raise MigrationRefused(f"There is no schema {revision}; this release knows {known_revisions}.")
+        raise MigrationRefused(f"There is no schema {revision}; this release has {known_revisions}.")
     back = revision in {
         entry.revision for entry in _script_directory().iterate_revisions(_current_revision(settings), "base")
     }

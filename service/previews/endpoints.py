@@ -54,5 +54,5 @@ async def preview_job(
             await asyncio.sleep(context.settings.poll_seconds)
         return outcome
     finally:
-        with CancelScope(shield=True):  # where the caller has gone away, too
+        with CancelScope(shield=True):  # also if the caller has disconnected
             await to_thread.run_sync(service.forget_preview, context, preview_id)

@@ -70,7 +70,7 @@ def set_note(session: Session, preview_id: str, message: str) -> None:
 
 
 def finish_preview(session: Session, preview_id: str, result: dict[str, Any]) -> None:
-    """Keep the answer; nothing happens where nobody waits for it any more."""
+    """Store the answer; do nothing if no request waits for it any more."""
     session.execute(update(PreviewRow).where(PreviewRow.id == preview_id).values(result=result))
 
 

@@ -87,7 +87,7 @@ class JobConsumer:
             return None
         job_id = entry.decode("utf-8", "replace")
         if not ids.is_id(job_id, ids.JOB):
-            log.warning("Dropped an entry of the queue that is no job id: %.80r", entry)
+            log.warning("Dropped an entry of the queue that is not a job id: %.80r", entry)
             self._forget_entry(entry)
             return None
         is_own_entry = self._has_honest_record(job_id)
@@ -129,7 +129,7 @@ class JobConsumer:
             drop_foreign(self._redis, self._aside)
 
     def _request_stop(self, number: int, _frame: FrameType | None) -> None:
-        """Stop at once if idle; a running job is given back to the queue first."""
+        """Stop at once if idle; a running job returns to the queue first."""
         if self._stop.is_set():
             return
         log.info("Got %s", signal.Signals(number).name)

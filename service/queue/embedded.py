@@ -36,7 +36,7 @@ class EmbeddedValkey:
     """Valkey in a folder that only its owner may enter; it ends with this process.
 
     Start it from the main thread (see `kit/tether.py`). `url` is for `Settings.redis_url`: the socket lies in
-    `folder`, or in a private temporary folder where the path would be too long for a socket.
+    `folder`, or in a private temporary folder if the path would be too long for a socket.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -52,7 +52,7 @@ class RedisRates:
         client: Any = connect_redis(redis_url, retries=0, timeout=_PATIENCE)
         self._script: Any = client.register_script(_TAKE)
         self._away_until = 0.0
-        self._told = False
+        self._outage_logged = False
 
     def take(self, key: str, *, limit: int, cost: int = 1, force: bool = False) -> BucketState | None:
         """Take from a bucket; see `RateLimiter.take`."""
@@ -70,8 +70,8 @@ class RedisRates:
     def _note_outage(self, error: RedisError) -> None:
         with self._lock:
             self._away_until = time.monotonic() + _PAUSE
-            tell, self._told = not self._told, True
-        if tell:
+            is_first, self._outage_logged = not self._outage_logged, True
+        if is_first:
             _log.warning(
                 "The server at %s does not answer (%s): until it does, no rate limit holds",
                 address_of(self._url),
@@ -79,8 +79,8 @@ class RedisRates:
             )
 
     def _note_recovery(self) -> None:
-        if self._told:
+        if self._outage_logged:
             with self._lock:
-                tell, self._told = self._told, False
-            if tell:
+                is_first, self._outage_logged = self._outage_logged, False
+            if is_first:
                 _log.info("The server at %s answers again: rate limits hold", address_of(self._url))

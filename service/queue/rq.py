@@ -62,13 +62,13 @@ def address_of(url: str) -> str:
 
 
 def drop_foreign(redis: Any, *keys: str) -> bool:
-    """Delete those of the queue's keys that somebody has made something else than a list; tell whether there were any.
+    """Delete those of the queue's keys that are not lists; return whether there were any.
 
     Nothing of ours is lost: the queue is filled again from SQL.
     """
     foreign = [key for key in keys if redis.type(key) not in (b"list", b"none")]
     for key in foreign:
-        log.warning("Dropped the key %s, which is no list", key)
+        log.warning("Dropped the key %s, which is not a list", key)
         redis.delete(key)
     return bool(foreign)
 

@@ -46,7 +46,7 @@ def prepared_base(
     """Return a base model and the folder that it is ready in; the first use on a machine prepares it.
 
     There is no folder for a model from scratch.
-    Raises JobFailedForGood if this machine cannot have it, AttemptFailed if its preparation broke off,
+    Raises JobFailedForGood if this machine cannot have it, AttemptFailed if its preparation failed,
     JobPaused, WorkerStopping and LeaseLost.
     """
     if model_id == FROM_SCRATCH:
@@ -74,7 +74,7 @@ def _fetch_base(context: Context, project_id: str, hold: WorkHold, name: str) ->
 
 
 def _prepare_once(context: Context, target: Path, hold: WorkHold, name: str, make: Callable[[Path], None]) -> None:
-    """Let `make` fill the folder unless this machine has it; another worker that wants it too waits."""
+    """Let `make` fill the folder unless this machine has it; another worker that needs it too waits."""
     if target.is_dir():
         return
     settings = context.settings

@@ -119,7 +119,7 @@ class WorkerChild:
 
 
 def _copy_output(source: BinaryIO, target: Path) -> None:
-    """Drain the pipe whatever happens: a child that nobody reads from would stand still."""
+    """Drain the pipe whatever happens: a child blocks once the pipe is full."""
     copied_bytes = 0
     with source:
         while chunk := os.read(source.fileno(), 1 << 16):

@@ -26,7 +26,7 @@ class _WithReason(AttemptEnd):
 
 
 class JobFailedForGood(_WithReason):
-    """The job can never succeed as it is; `error` tells its owner why."""
+    """The job can never succeed as it is; `error` is the reason for its owner."""
 
 
 class AttemptFailed(_WithReason):

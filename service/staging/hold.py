@@ -1,4 +1,4 @@
-"""The right to go on working: what long work on models and blobs asks on its way, and how it waits."""
+"""The right to continue: what long work on models and blobs checks on its way, and how it waits."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class WorkHold(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise where nothing more may be done."""
+        """Raise if the work must stop."""
 
     @abstractmethod
     def check_all(self) -> None:
-        """Raise as `check`, or where the work should rather stop here."""
+        """Raise as `check` does, or if this is a good place to stop."""
 
     @abstractmethod
     def report_progress(self, message: str, once_key: str, *, level: str = "info") -> None:
         """Let the owner know what takes long, once a key."""
 
     def pause(self, seconds: float) -> None:
-        """Wait a moment, less where the process is asked to stop meanwhile."""
+        """Wait a moment; return early if the process is told to stop meanwhile."""
         self._stop.wait(seconds)
 
     def retry_while_database_is_down(self, action: Callable[[], T]) -> T:
@@ -75,7 +75,7 @@ class WorkHold(ABC):
 
 
 class UnleasedHold(WorkHold):
-    """Work that belongs to no job: it goes on until the process is asked to stop."""
+    """Work that belongs to no job: it continues until the process is told to stop."""
 
     def check(self) -> None:
         """Raise WorkerStopping if the process is being stopped."""

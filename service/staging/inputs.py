@@ -1,4 +1,4 @@
-"""What earlier jobs left, fetched for a job that goes on from it: adapters, reward models, whole models as bases."""
+"""Results of earlier jobs, fetched for a job that starts from them: adapters, reward models, whole models as bases."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Bases = Callable[[str], tuple[BaseModelRef, Path | None]]
 
 
 def fetch_start(context: Context, job: JobRow, hold: WorkHold, target: Path) -> ParentModel | None:
-    """Fetch the adapter that a job goes on from. None if it starts from its base alone.
+    """Fetch the adapter that a job starts from. None if it starts from its base alone.
 
     Raises JobFailedForGood if it was deleted, AttemptFailed, LeaseLost, and OSError if the disk is full.
     """
@@ -43,7 +43,7 @@ def fetch_start(context: Context, job: JobRow, hold: WorkHold, target: Path) -> 
 
 
 def fetch_reward(context: Context, job: JobRow, hold: WorkHold, target: Path, bases: Bases) -> RewardModelRef | None:
-    """Fetch the reward model that a job asks, and link its base beside it where that is another than the job's.
+    """Fetch the reward model that a job asks, and link its base next to it if that differs from the job's.
 
     Raises JobFailedForGood if it was deleted, AttemptFailed, LeaseLost, and OSError if the disk is full.
     """

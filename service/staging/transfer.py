@@ -44,7 +44,7 @@ def checked_entries(manifest: Manifest, *, under: str = "") -> tuple[FileEntry, 
     for entry in manifest.files:
         path = PurePosixPath(entry.path)
         if not is_key(entry.path) or str(path) != entry.path or not entry.path.startswith(under):
-            raise DamagedFiles(f"the manifest names {entry.path[:200]!r}, which is no file of a result")
+            raise DamagedFiles(f"the manifest names {entry.path[:200]!r}, which is not a file of a result")
     return manifest.files
 
 

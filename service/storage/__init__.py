@@ -33,7 +33,7 @@ __all__ = [
 
 
 class StorageScheme(NamedTuple):
-    """A kind of storage: how its URL looks, and the module whose `open_from_url` opens it."""
+    """A kind of storage: how its URL looks, and the module with the `open_from_url` that opens it."""
 
     form: str
     module: str
@@ -51,7 +51,7 @@ def open_storage(url: str, *, access_key: str | None = None, secret_key: str | N
     """Open the storage that `url` names: `file:///folder` or `s3://bucket/prefix?endpoint_url=…&region=…`.
 
     The two keys are for S3; without them boto3 looks where it always does (`AWS_ACCESS_KEY_ID` and so on).
-    Nothing is sent yet: `Storage.check` tells whether a bucket can be used. Raises InvalidStorageUrl.
+    Nothing is sent yet: `Storage.check` finds out whether a bucket can be used. Raises InvalidStorageUrl.
     """
     forms = f"Use {' or '.join(scheme.form for scheme in SCHEMES.values())}."
     try:

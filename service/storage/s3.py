@@ -147,7 +147,7 @@ class S3Storage:
             except ClientError as error:
                 if _error_code(error) not in _MISSING:
                     raise
-            # The answer to HEAD has no body: it is the same where the whole bucket is missing.
+            # The answer to HEAD has no body: it is the same if the whole bucket is missing.
             self._probe_bucket()
             return None
 
@@ -204,7 +204,7 @@ class S3Storage:
         return _S3Writer(key, self._object_target(key), self._client, self._failures)
 
     def _was_ours(self, key: str, data: bytes, error: ClientError) -> bool:
-        """Tell whether a create that was refused after a retry is the one whose first answer got lost."""
+        """Return whether a create that was refused after a retry had succeeded at first, and its answer got lost."""
         response: Any = error.response
         return response["ResponseMetadata"].get("RetryAttempts", 0) > 0 and b"".join(self.read(key)) == data
 
@@ -314,7 +314,7 @@ class _S3Failures:
             ) from error
         except BotoCoreError as error:
             raise StorageUnavailable(
-                f"The S3 server {self._server} cannot be reached or broke off ({type(error).__name__}): "
+                f"The S3 server {self._server} cannot be reached or closed the connection ({type(error).__name__}): "
                 "check its address and the network."
             ) from error
 

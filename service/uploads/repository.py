@@ -36,7 +36,7 @@ def lock_pending(session: Session, upload_id: str) -> bool:
 
 
 def overdue_uploads(session: Session, *, limit: int = 100) -> Sequence[str]:
-    """Return pending uploads whose time is over."""
+    """Return expired uploads that are still pending."""
     query = select(UploadRow.id).where(UploadRow.status == "pending", UploadRow.expires_at <= db_now())
     return session.scalars(query.limit(limit)).all()
 

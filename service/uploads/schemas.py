@@ -33,7 +33,7 @@ class UploadComplete(BaseModel):
 
     part_ids: Annotated[list[PartId], Field(min_length=1, max_length=MAX_PARTS)]
     md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$")] | None = Field(
-        None, description="The file's MD5 in hexadecimal, checked where it is given."
+        None, description="The file's MD5 in hexadecimal, checked if it is given."
     )
 
 
@@ -90,6 +90,6 @@ class UploadObject(BaseModel):
 
 
 class UploadWithParts(UploadObject):
-    """An upload and what has come of it so far, the first part first: what a client needs to go on."""
+    """An upload and what has come of it so far, the first part first: what a client needs to resume."""
 
     parts: list[PartObject]

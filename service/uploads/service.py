@@ -29,7 +29,7 @@ from service.uploads.tables import UploadPartRow, UploadRow
 
 MAX_PART_BYTES = 64 << 20
 _SPARE = 2
-"""How many times the announced bytes the parts may have: a part whose answer was lost comes twice."""
+"""How many times the announced bytes the parts may have: if an answer is lost, its part comes twice."""
 
 
 def announce_upload(session: Session, principal: Principal, context: Context, body: UploadCreate) -> UploadObject:
@@ -57,7 +57,7 @@ def announce_upload(session: Session, principal: Principal, context: Context, bo
 
 
 def find_upload(session: Session, principal: Principal, upload_id: str) -> UploadRow:
-    """Return an upload that the caller may see; one whose time is over says so. Raises UploadNotFound."""
+    """Return an upload that the caller may see, expired ones included. Raises UploadNotFound."""
     upload = repository.get_project_upload(session, principal.project_id, upload_id)
     if upload is None:
         raise UploadNotFound(upload_id)
@@ -86,7 +86,7 @@ def abandon_upload(session: Session, principal: Principal, upload_id: str) -> Up
 
 
 def end_expired(session: Session) -> int:
-    """End the uploads whose time is over and return how many; their parts are deleted after the transaction."""
+    """End the expired uploads and return how many; their parts are deleted after the transaction."""
     return sum(_end_upload(session, upload_id, "expired") for upload_id in repository.overdue_uploads(session))
 
 
@@ -196,7 +196,7 @@ def join_upload(
 
 
 def _answer_again(context: Context, idempotency: Idempotency, upload: UploadRow, body: UploadComplete) -> UploadObject:
-    """Answer a completion of an upload that has ended: as before, where it is the same request."""
+    """Answer a completion of an upload that has ended: as before, if it is the same request."""
 
     def refuse_ended() -> UploadObject:
         raise UploadNotPending(upload.id, upload.status, upload.file_id)

@@ -106,7 +106,7 @@ def get_webhook_endpoint(webhook_endpoint_id: str, session: ReadSession, princip
 async def update_webhook_endpoint(
     webhook_endpoint_id: str, body: EndpointUpdate, context: ContextDep, guard: GuardDep, principal: PrincipalDep
 ) -> EndpointObject:
-    """Change an endpoint, and enable it where it was disabled."""
+    """Change an endpoint, and enable it if it was disabled."""
     refusal = None if body.url is None else await service.refusal_of(guard, principal, body.url)
     if refusal is not None:
         raise refusal

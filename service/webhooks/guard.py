@@ -34,7 +34,7 @@ class AddressRefused(httpx.RequestError):
 
 
 class Unresolvable(httpx.ConnectError):
-    """The name service knows no such host."""
+    """The name service has no such host."""
 
 
 class WebhookGuard:
@@ -100,7 +100,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         self._inner = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_keepalive_connections=0), **options)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request whose body is in memory. Raises as `addresses_of`, and httpx.TransportError."""
+        """Send a request with a body that is in memory. Raises as `addresses_of`, and httpx.TransportError."""
         addresses = await self._guard.addresses_of(request.url, request.extensions.get(_PROJECT, ""))
         for address in addresses[:-1]:
             try:

@@ -9,7 +9,7 @@ import orjson
 from standardwebhooks.webhooks import Webhook
 
 EVENT_TYPES = ("fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled")
-"""What receivers can be told of."""
+"""The types of events that receivers can get."""
 
 
 def body_of(event_id: str, kind: str, created_at: int, object_id: str) -> bytes:

@@ -31,7 +31,7 @@ class DeliveryOutcome:
 
     @property
     def gone(self) -> bool:
-        """Whether the receiver wants no more of it (410)."""
+        """Whether the receiver has unsubscribed (410)."""
         return self.status_code == 410
 
 

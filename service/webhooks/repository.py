@@ -49,7 +49,7 @@ def fetch_endpoint_page(
 
 
 def fetch_enabled_endpoints(session: Session, project_id: str) -> Sequence[WebhookEndpointRow]:
-    """Return a project's endpoints that want to be told, oldest first."""
+    """Return a project's enabled endpoints, oldest first."""
     query = select(WebhookEndpointRow).where(
         WebhookEndpointRow.project_id == project_id, WebhookEndpointRow.disabled_at.is_(None)
     )
@@ -126,9 +126,9 @@ def take_delivery(session: Session, row: OutboxRow) -> bool:
 
 
 def claim_due(session: Session, lane: str, *, seconds: float) -> OutboxRow | None:
-    """Return a lane's oldest delivery whose time has come, taken from other senders for `seconds`; None without one.
+    """Return a lane's oldest due delivery, reserved from other senders for `seconds`; None if there is none.
 
-    One whose sender dies before it notes the outcome is due again after that.
+    If the sender dies before it records the outcome, the delivery is due again after that.
     """
     due_rows = (
         select(OutboxRow.seq)

@@ -102,7 +102,7 @@ class NameResolver:
         return answer
 
     def _end_lookup(self, host: str, answer: asyncio.Future[Sequence[str]], place: contextlib.AsyncExitStack) -> None:
-        """Free the place of a lookup whose thread has ended, and learn from its answer, however late it came."""
+        """Free the place of a finished lookup, and keep its answer, however late it came."""
         error = None if answer.cancelled() else answer.exception()
         if error is None:
             self._failed.pop(host, None)

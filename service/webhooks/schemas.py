@@ -149,7 +149,7 @@ class EndpointDeleted(BaseModel):
 
 
 class EndpointTested(BaseModel):
-    """The answer to a test. `success` tells that there was an answer; `status_code` is what it was."""
+    """The answer to a test. `success` is whether there was an answer; `status_code` is its status."""
 
     object: Literal["webhook_endpoint.test"] = "webhook_endpoint.test"
     webhook_endpoint_id: str

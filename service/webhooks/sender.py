@@ -117,14 +117,14 @@ class WebhookSender:
         return [delivery for delivery in deliveries if delivery is not None]
 
     def _delivery_in(self, session: Session, lane: DeliveryLane) -> Delivery | None:
-        """Claim what to post to a lane; None if there is nothing, or, with a note in the row, nobody to tell."""
+        """Claim what to post to a lane; None if there is nothing, or, with a note in the row, no receiver."""
         row = repository.claim_due(session, lane.name, seconds=self._pace.claim)
         if row is None:
             return None
         target, fault = self._target_of(session, lane.name)
         event = repository.event_of(session, row.payload["event_id"])
         if target is None or event is None:
-            outbox.mark_done(session, row.seq, error=fault or "there is no such event any more")
+            outbox.mark_done(session, row.seq, error=fault or "the event no longer exists")
             return None
         body = body_of(event.id, event.type, int(event.created_at), event.object_id)
         job = jobs.by_id(session, event.object_id)

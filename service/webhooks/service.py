@@ -35,7 +35,7 @@ class NewEndpoint:
 
 
 async def refusal_of(guard: WebhookGuard, principal: Principal, url: str) -> InvalidRequest | None:
-    """Return what to say to a URL that is not a receiver's, or whose host now leads to where webhooks may not go.
+    """Return why a URL cannot be a receiver's, or why its host now leads to a forbidden address.
 
     Raises TurnsExhausted if too many lookups of the project wait.
     """

@@ -74,7 +74,7 @@ def target_of(endpoint: WebhookEndpointRow, vault: Vault, now: float) -> Deliver
 
 
 class BadAddress(ValueError):
-    """A URL cannot be a receiver's; the message goes on from its name: `is not …`."""
+    """A URL cannot be a receiver's; the message follows the field's name: `is not …`."""
 
 
 def configured_target(settings: Settings) -> DeliveryTarget | None:

@@ -168,7 +168,7 @@ class CheckpointUploads:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Give a file another name, or a copy where the file system has no such thing. Raises OSError."""
+    """Give a file another name, or copy it if the file system has no hard links. Raises OSError."""
     try:
         os.link(source, target)
     except OSError as error:

@@ -113,7 +113,7 @@ def store_export(
     except BaseException as error:
         is_published = _is_published(context, export, lease.token)
         if is_published:
-            return  # an earlier try succeeded, whose answer got lost
+            return  # an earlier try succeeded, and its answer got lost
         if is_published is False:
             _discard_blob(context, key)
         if isinstance(error, DamagedFiles | StorageError):

@@ -1,4 +1,4 @@
-"""The hold on a running job: renewed by a thread of its own, and lost early where the database does not answer."""
+"""The hold on a running job: renewed by a thread of its own, and lost early if the database does not answer."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class Lease(WorkHold):
                 return
             except Unavailable as error:
                 log.warning("%s: the lease could not be renewed: %s", self.job_id, error.message)
-            except Exception:  # whatever it is, the next look may succeed, and the clock goes on
+            except Exception:  # whatever it is, the next look may succeed, and the lease's clock runs on
                 log.exception("%s: the lease could not be renewed", self.job_id)
 
     def _look_once(self) -> None:

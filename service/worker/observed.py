@@ -57,7 +57,7 @@ class AttemptProgress:
                 self._phase = event
 
     def end_phase(self, *, at: float | None = None) -> None:
-        """End the phase, at its last event where it is not said when."""
+        """End the phase, at its last event if no time is given."""
         phase, self._phase = self._phase, None
         if phase is not None:
             tracing.record_span(phase.phase, phase.time, at or self._last)

@@ -85,7 +85,7 @@ def publish_result(context: Context, job: JobRow, lease: Lease, *, folder: Path)
 
 
 def write_zip(target: Path, files: Iterable[tuple[str, Path]], hold: WorkHold) -> None:
-    """Write a zip whose bytes depend on names and contents alone: sorted, one date, no owner. Raises LeaseLost."""
+    """Write a zip that depends on names and contents alone: sorted, one date, no owner. Raises LeaseLost."""
     with zipfile.ZipFile(target, "w") as archive:
         for name, path in sorted(files):
             info = zipfile.ZipInfo(name, date_time=_ZIP_DATE)
@@ -130,7 +130,7 @@ def _store_files(
     data = (folder / MANIFEST_NAME).read_bytes()
     key = f"{prefix}/{MANIFEST_NAME}"
     was_created = lease.retry_while_storage_is_down(lambda: context.storage.put_if_absent(key, data))
-    # Ours already, where the answer to an earlier try got lost; nobody else has this token.
+    # It may exist already: an earlier try stored it and its answer got lost. No other attempt has this token.
     if not was_created and b"".join(context.storage.read(key)) != data:
         raise DamagedFiles("another result was stored under this attempt's name")
     by_path = {entry.path: entry for entry in entries}
@@ -187,7 +187,7 @@ def _record_success(
 
 
 def _has_succeeded(context: Context, lease: Lease) -> bool | None:
-    """Tell whether an earlier try succeeded whose answer got lost. None if the database does not say."""
+    """Return whether an earlier try succeeded although its answer got lost. None if the database does not answer."""
     try:
         with context.db.read() as session:
             job = repository.by_id(session, lease.job_id)

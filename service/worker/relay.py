@@ -134,7 +134,7 @@ class EventRelay:
             event = events.EVENT.validate_json(line)
         except ValidationError as error:
             reason = error.errors(include_url=False, include_input=False)[0]["msg"]
-            log.warning("%s: a line of the trainer is no event (%s)", self._lease.job_id, reason)
+            log.warning("%s: a line of the trainer is not an event (%s)", self._lease.job_id, reason)
             return None
         if isinstance(event, events.ErrorEvent):
             self.error = event

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 END_SECONDS = 20.0
 """How long a worker waits at an attempt's end until everything has arrived."""
 RETRY_SECONDS = 30.0
-"""After so long a run that broke off is taken up again, twice as long the next time, and once at the attempt's end."""
+"""After so long a run that failed is resumed, twice as long the next time, and once at the attempt's end."""
 OPENING_SECONDS = 90.0
 COMMAND = (sys.executable, "-m", "service.worker.wandb_run")
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -98,7 +98,7 @@ class _IntegrationEvents:
         self._job_id = job_id
 
     def add_link(self, url: str) -> None:
-        """Tell where the run is."""
+        """Add an event with the run's address."""
         self._add_event("link", f"Weights & Biases run: {url}", "info", {"url": url})
 
     def add_warning(self, event_name: str, reason: str) -> None:
@@ -204,7 +204,7 @@ class _Reporter:
             return repository.by_id(session, self._job.id), repository.events_since(session, self._job.id, last_seq)
 
     def _end_run(self, child: _WandbChild, rows: _RunRows, job: JobRow | None) -> None:
-        """Let the run end as the job did; where the job goes on later, its next attempt has the last row's rest."""
+        """End the run as the job ended; if the job resumes later, its next attempt sends the rest of the last row."""
         if job is None or job.state not in TERMINAL:
             child.send({"kind": "end", "exit_code": 1, "preempted": True})
         else:

@@ -26,7 +26,7 @@ class Capacity:
 
 
 def own_capacity(settings: Settings) -> Capacity:
-    """Return what this machine's workers have: the settings decide, and where they say nothing, what is found."""
+    """Return what this machine's workers have: the settings decide, and if they do not, what is detected."""
     memories = visible_memories() if settings.worker_gpus is None else []
     gpus = len(memories) if settings.worker_gpus is None else settings.worker_gpus
     memory = memories[0] if memories else None

@@ -34,7 +34,7 @@ def remove_worker(session: Session, worker_id: str) -> None:
     session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
 
 
-def forget_silent(session: Session, *, age: float) -> int:
+def delete_stopped_workers(session: Session, *, age: float) -> int:
     """Forget the workers that have not been seen for `age` seconds; return how many."""
     deleted_rows = session.execute(delete(WorkerRow).where(WorkerRow.seen_at < db_now() - age).returning(WorkerRow.id))
     return len(deleted_rows.all())

@@ -80,7 +80,7 @@ class _Row(BaseModel):
 
 
 class ChatRow(_Row):
-    """A conversation whose assistant's messages are to be imitated."""
+    """A conversation with assistant messages to imitate."""
 
     row_format: ClassVar[str] = "supervised"
     messages: tuple[Message, ...] = Field(min_length=1)

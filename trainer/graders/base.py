@@ -108,7 +108,7 @@ class GradeErrors(Frozen):
     @classmethod
     def from_failure(cls, failure: Failure, *, grader: str) -> GradeErrors:
         """Return the flags of one failure."""
-        message = failure.message.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no text
+        message = failure.message.encode("utf-8", "replace").decode()  # halves of surrogate pairs are not text
         flags: dict[str, Any] = {failure.flag: True, "messages": [f"{grader}: {message}"]}
         if failure.flag == "python_grader_runtime_error":
             flags["python_grader_runtime_error_details"] = message

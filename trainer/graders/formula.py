@@ -60,7 +60,7 @@ class Formula:
         except (ArithmeticError, ValueError) as error:
             raise ValueError(f"the formula has no value for these rewards: {error}") from error
         if not math.isfinite(result):
-            raise ValueError(f"the formula comes to {result}, which is no finite number")
+            raise ValueError(f"the formula comes to {result}, which is not a finite number")
         return result
 
 

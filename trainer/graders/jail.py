@@ -142,7 +142,7 @@ def _confine_process(request: dict[str, Any]) -> None:
     os.nice(5)
     processor = request["cpu_seconds"]
     limits = {
-        resource.RLIMIT_CPU: (processor, processor + 1),  # SIGXCPU at the first, which tells it from other ends
+        resource.RLIMIT_CPU: (processor, processor + 1),  # SIGXCPU at the first, which distinguishes it from other ends
         resource.RLIMIT_AS: (request["memory_bytes"],) * 2,
         **dict.fromkeys((resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NPROC), (0, 0)),
         resource.RLIMIT_NOFILE: (8, 8),
@@ -151,7 +151,7 @@ def _confine_process(request: dict[str, Any]) -> None:
         highest = resource.getrlimit(kind)[1]
         most = hard if highest == resource.RLIM_INFINITY else min(hard, highest)
         resource.setrlimit(kind, (min(soft, most), most))
-    with suppress(Exception):  # what a source makes of the parser or of its memory is no fault of the machine
+    with suppress(Exception):  # a source that breaks the parser or fills its memory is not a fault of the machine
         _load_modules(request["source"])
     if os.geteuid() == 0:
         with suppress(OSError):  # a container may have no such user; the filter below needs none
@@ -190,7 +190,7 @@ def _filter_calls(libc: ctypes.CDLL) -> None:
     """Let the kernel answer EPERM to every call that is not in the list, from now on and for ever."""
     machine = platform.machine()
     if sys.platform != "linux" or machine not in _CALLS:
-        raise OSError(f"it is no Linux on {' or '.join(_CALLS)}, but {sys.platform} on {machine}")
+        raise OSError(f"it needs Linux on {' or '.join(_CALLS)}, and this is {sys.platform} on {machine}")
     architecture, numbers = _CALLS[machine]
     calls = [int(number) for number in numbers.split()]
     steps = [(_LOAD, 0, 0, _ARCHITECTURE_AT), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL)]
@@ -263,8 +263,8 @@ def _describe_error(error: BaseException) -> str:
         if isinstance(error, ModuleNotFoundError):
             sentence += f". These modules can be imported: {', '.join(sorted(MODULES))}"
         return sentence
-    except BaseException:  # noqa: BLE001 - an error whose own text raises one
-        return "an error that cannot be told in words"
+    except BaseException:  # noqa: BLE001 - the error's own text may raise one
+        return "an error whose text cannot be read"
 
 
 def _line_of(error: BaseException) -> int | None:

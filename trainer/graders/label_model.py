@@ -16,7 +16,7 @@ Label = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class LabelModelGrader(Leaf):
-    """1 where the model's label is one of `passing_labels`, else 0."""
+    """1 if the model's label is one of `passing_labels`, else 0."""
 
     type: Literal["label_model"] = "label_model"
     model: str = Field(min_length=1, max_length=256)

@@ -59,7 +59,7 @@ class MultiGrader(Exact):
         for name in sorted(formula.names):
             if name not in known_names:
                 raise ValueError(
-                    f"calculate_output names {name!r}, which is no grader: {', '.join(sorted(known_names))} are"
+                    f"calculate_output names {name!r}, which is not a grader: {', '.join(sorted(known_names))} are"
                 )
         return self
 

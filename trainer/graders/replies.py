@@ -19,7 +19,7 @@ _ATTEMPT = 64
 def parse_reply(reply: Reply, *, expected_result: str, text_counts: bool = False) -> Any:
     """Return the result in a model's answer: the whole text as JSON, or the last JSON object in it with `result`.
 
-    With `text_counts` a text that is no JSON is the result itself. Raises Failure.
+    With `text_counts` a text that is not JSON is the result itself. Raises Failure.
     """
     text = reply.text.strip()
     is_json, value = parse_json(text)

@@ -66,7 +66,7 @@ class ScoreModelGrader(Leaf):
         )
         score = parse_reply(scene.ask_model(question), expected_result='a number, or JSON such as {"result": 0.5}')
         if isinstance(score, bool) or not isinstance(score, (int, float)):
-            raise Failure("model_grader_parse_error", f"the model's result is {str(score)[:80]!r}, which is no number")
+            raise Failure("model_grader_parse_error", f"the model's result {str(score)[:80]!r} is not a number")
         if not low <= score <= high:
             raise Failure(
                 "model_grader_parse_error",

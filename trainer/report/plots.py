@@ -15,7 +15,7 @@ from trainer.report.model import Report
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Matplotlib knows no `currentColor`: this colour stands for it and is replaced in the finished SVG.
+# Matplotlib has no `currentColor`: this colour stands in for it and is replaced in the finished SVG.
 _INK = "#010203"
 _TRAIN, _VALID, _BASE = "#8b93a7", "#2f6fed", "#d9822b"
 

@@ -1,4 +1,4 @@
-"""A streamed answer: its chunks as they come. One that breaks off is an error, for it cannot be resumed."""
+"""A streamed answer: its chunks as they come. An interrupted one is an error, because it cannot be resumed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _ChunkReader:
         self._decoder = Decoder()
 
     def read_chunks(self, data: bytes) -> Generator[ChatCompletionChunk, None, None]:
-        """Yield the chunks in `data`. Raises APIError if the server broke off, APIResponseError for others."""
+        """Yield the chunks in `data`. Raises APIError if the answer was cut off, APIResponseError for others."""
         for frame in self._decoder.feed(data):
             if frame.data == _DONE:
                 self.done = True

@@ -38,7 +38,7 @@ class Download:
     """One download to the file `path`, or, by `finish_extracted`, to the folder of that name.
 
     A context manager. What has arrived stays beside the target if a later download can resume it: after a
-    broken connection, an interrupt, a killed process. Bytes that were proved wrong, or whose source is gone, do not.
+    broken connection, an interrupt, a killed process. Wrong bytes, or ones that lost their source, do not.
     """
 
     def __init__(self, path: Path, *, digest_required: bool, on_progress: Progress | None) -> None:

@@ -12,7 +12,7 @@ from burnish.schemas import PageData
 
 
 class Identified(Protocol):
-    """Whatever has an id that a list can go on from."""
+    """Anything with an id that a list can continue after."""
 
     @property
     def id(self) -> str:

@@ -61,7 +61,7 @@ class PartialFile:
             return
         self.origin = origin
         self._file.seek(0)
-        # One byte is asked for again if all are there: the answer tells whether they are still the right ones.
+        # One byte is asked for again if all are there: the answer shows whether they are still the right ones.
         self._count_earlier(origin.total - 1)
 
     def _count_earlier(self, most: int) -> None:

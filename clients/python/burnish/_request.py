@@ -42,7 +42,7 @@ class Request(Generic[T]):
 
 @dataclass
 class RetryableCall:
-    """A request on its way: counts its attempts and knows what follows a failed one."""
+    """A request on its way: counts its attempts and decides what follows a failed one."""
 
     request: Request[Any]
     policy: RetryPolicy

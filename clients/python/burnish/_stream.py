@@ -24,7 +24,7 @@ QUIET = 60.0
 
 
 class Feed:
-    """What the stream knows between connections: the last id, the ids given out, the final job."""
+    """What the stream keeps between connections: the last id, the ids given out, the final job."""
 
     def __init__(self, *, job_id: str, path: str, base_url: str, timeout: float | None) -> None:
         self.job: Job | None = None
@@ -89,7 +89,7 @@ class Feed:
             return None
         seconds_left = self._deadline - time.monotonic()
         if seconds_left <= 0:
-            raise WaitTimeoutError(f"Job {self._job_id} had not ended after {self._timeout:g} s; it goes on.")
+            raise WaitTimeoutError(f"Job {self._job_id} had not ended after {self._timeout:g} s; it still runs.")
         return max(seconds_left, 0.01)
 
 
@@ -112,7 +112,7 @@ class JobStream:
         return next(self._events)
 
     def close(self) -> None:
-        """Close the connection; the job goes on."""
+        """Close the connection; the job keeps running."""
         self._events.close()
 
     def __enter__(self) -> Self:
@@ -141,7 +141,7 @@ class AsyncJobStream:
         return await self._events.__anext__()
 
     async def close(self) -> None:
-        """Close the connection; the job goes on."""
+        """Close the connection; the job keeps running."""
         await self._events.aclose()
 
     async def __aenter__(self) -> Self:

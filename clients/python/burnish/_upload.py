@@ -48,7 +48,7 @@ class UploadReader:
 
     @property
     def size(self) -> int | None:
-        """How many bytes will be sent; None if only reading tells."""
+        """How many bytes will be sent; None if only reading it shows."""
         return self._size
 
     def multipart_field(self) -> tuple[str, IO[bytes], str]:

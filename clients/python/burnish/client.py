@@ -133,7 +133,7 @@ class Burnish(_BaseClient):
             return request.parse(response)
 
     def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download, resuming one that broke off, earlier or now.
+        """Carry out a download, resuming one that was interrupted, earlier or now.
 
         Raises APIError, DownloadBusy, DownloadCorrupt.
         """
@@ -243,7 +243,7 @@ class AsyncBurnish(_BaseClient):
             return request.parse(response)
 
     async def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download, resuming one that broke off, earlier or now.
+        """Carry out a download, resuming one that was interrupted, earlier or now.
 
         Raises APIError, DownloadBusy, DownloadCorrupt.
         """

@@ -74,7 +74,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo. Raises where jobs are paused: the earlier schema's processes would never let them go on."""
+    """Undo. Raises if jobs are paused: the earlier schema's processes would never resume them."""
     paused_jobs = op.get_bind().execute(sa.text("SELECT count(*) FROM jobs WHERE state = 'paused'"))
     if paused_jobs.scalar_one():
         raise RuntimeError("Some jobs are paused; resume or cancel them first.")

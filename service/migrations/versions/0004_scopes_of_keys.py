@@ -1,4 +1,4 @@
-"""Keys have scopes, may expire, and tell when they were last used."""
+"""Keys have scopes, may expire, and record when they were last used."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
         table_bytes(pa.table({"text": pa.array([2**63], pa.uint64())})),
         "row 1: has the number 9223",
     ),
-    "parquet without rows": (table_bytes(pa.table({"text": pa.array([], pa.string())})), "no row in it"),
+    "parquet without rows": (table_bytes(pa.table({"text": pa.array([], pa.string())})), "it has no rows"),
 }
 
 

@@ -296,7 +296,7 @@ def test_what_is_waited_for_is_called_by_the_shared_name(
     end(api, start["id"])  # with a message of the owner's
     release_waiting(api.context, MemoryJobQueue())
     failed = guest.client.get(f"/fine_tuning/jobs/{job['id']}").json()
-    assert failed["error"]["message"].startswith(f"The job of {names[0]}, that this one goes on from, failed, so")
+    assert failed["error"]["message"].startswith(f"The job of {names[0]}, which this job starts from, failed, so")
     late = create(guest.client, guest.file, names[0])
     assert (late.status_code, late.json()["error"]["code"]) == (409, "parent_failed")
     assert f"The job of {names[0]} failed" in late.text

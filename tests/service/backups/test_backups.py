@@ -189,7 +189,7 @@ def test_a_foreign_archive_writes_nothing(tmp_path: Path, name: str, kind: bytes
         member = tarfile.TarInfo(name)
         member.type, member.linkname = kind, "/etc/passwd"
         tar.addfile(member, io.BytesIO(b""))
-    with pytest.raises(BackupCorrupt, match=r"is no backup of Burnish|cut off"):
+    with pytest.raises(BackupCorrupt, match=r"is not a backup of Burnish|cut off"):
         restore_backup(path, tmp_path / "inside" / "restored")
     assert [entry.name for entry in tmp_path.rglob("*")] == ["x.tar"]
 
@@ -245,7 +245,7 @@ def test_the_commands_and_their_sentences(context: Context, tmp_path: Path) -> N
     assert "BURNISH_STORAGE_URL is set: this command is for the embedded set-up" in said
     code, said = run("backup", str(tmp_path / "c.tar"), "--data", str(tmp_path / "nothing"))
     assert code == 1
-    assert f"There is no database in {tmp_path / 'nothing'}" in said
+    assert f"There is not a database in {tmp_path / 'nothing'}" in said
     assert run("backup", str(tmp_path / "no" / "c.tar"))[1].startswith("burnish-server: No such file or directory")
     assert run("restore", file) == (
         1,
@@ -257,7 +257,7 @@ def test_the_commands_and_their_sentences(context: Context, tmp_path: Path) -> N
     (tmp_path / "text").write_text("你好")
     code, said = run("restore", str(tmp_path / "text"), "--data", str(tmp_path / "other"))
     assert code == 1
-    assert "is no whole backup of Burnish" in said
+    assert "is not a complete backup of Burnish" in said
 
 
 def test_a_full_disk_leaves_nothing(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

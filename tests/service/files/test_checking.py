@@ -93,7 +93,7 @@ def test_small_content_takes_no_process() -> None:
     assert sent(gzip.compress(GOOD * 100)) == (DatasetSummary(100), False)
     assert sent(zstd.compress("从前".encode()), "a.txt.zst") == (DatasetSummary(1), False)
     summary, in_process = sent(b"")
-    assert (in_process, summary.problems[0].reason) == (False, "there is no row in it: write one JSON object a line")
+    assert (in_process, summary.problems[0].reason) == (False, "it has no rows: write one JSON object a line")
     assert sent(parquet([{"text": "a" * 300_000}]))[1] is False
 
 

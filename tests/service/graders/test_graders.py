@@ -185,7 +185,7 @@ def test_a_fine_tuned_model_judges(world: GradersWorld, client: httpx.Client) ->
         ("我不知道", "stop", "model_grader_parse_error", "it has to say a number"),
         ("Let me think", "length", "model_grader_parse_error", "its tokens ran out"),
         ("11", "stop", "model_grader_parse_error", "lies outside its range, 0 to 10"),
-        ('"\\ud800"', "stop", "model_grader_parse_error", "which is no number"),
+        ('"\\ud800"', "stop", "model_grader_parse_error", "which is not a number"),
         ("", "content_filter", "model_grader_refusal_error", "the model refused to grade"),
     ],
 )
@@ -274,7 +274,7 @@ def test_python_cannot_reach_the_service(world: GradersWorld, client: httpx.Clie
         ({**JUDGE, "range": [1, 1]}, "grader.range", "the lower first"),
         ({**JUDGE, "model": "gpt-4o"}, "grader.model", "The model 'gpt-4o' does not exist here"),
         ({**MULTI, "calculate_output": "check +"}, "grader", "the formula cannot be read"),
-        ({**MULTI, "calculate_output": "check + other"}, "grader", "names 'other', which is no grader"),
+        ({**MULTI, "calculate_output": "check + other"}, "grader", "names 'other', which is not a grader"),
         ({**MULTI, "graders": {"a": {**CHECK, "operation": 1}}}, "grader.graders.a.operation", "'eq'"),
         ({**MULTI, "graders": {"python": {**PYTHON, "source": 1}}}, "grader.graders.python.source", "valid string"),
         (

@@ -195,7 +195,7 @@ def test_however_an_attempt_ends_a_wanted_pause_comes(context: Context, job_id: 
     with context.db.read() as session:
         messages = [event.message for event in repository.events_since(session, job_id, 0)]
     assert messages.count("Pausing the job") == 1
-    assert messages[-1] == "The job is paused; resume it to go on"
+    assert messages[-1] == "The job is paused; resume it to continue"
 
 
 def test_a_pause_taken_back_in_time_changes_nothing(context: Context, job_id: str) -> None:

@@ -185,7 +185,7 @@ def test_what_an_earlier_schema_cannot_hold_is_refused_and_nothing_changes(
     migrations.check_schema(settings)
     assert schema(database) == here
     assert states(database)["queued"] == "paused"
-    with pytest.raises(MigrationRefused, match="There is no schema 1234; this release knows 0001, 0002"):
+    with pytest.raises(MigrationRefused, match="There is no schema 1234; this release has 0001, 0002"):
         migrations.move_schema(settings, "1234")
 
 
@@ -199,4 +199,4 @@ def test_the_command(tmp_path: Path) -> None:
     assert run("--to", "0007") == (0, "The database's schema is 0007.\n")
     code, said = run("--to", "head")
     assert code == 1
-    assert said.startswith("burnish-server: There is no schema head; this release knows 0001,")
+    assert said.startswith("burnish-server: There is no schema head; this release has 0001,")

@@ -62,7 +62,7 @@ def test_an_unreachable_server_is_told() -> None:
         port = listener.getsockname()[1]
         url = f"s3://bucket?endpoint_url=http://127.0.0.1:{port}"
         storage = open_storage(url, access_key="a", secret_key="b")
-        with pytest.raises(StorageUnavailable, match="cannot be reached or broke off"):
+        with pytest.raises(StorageUnavailable, match="cannot be reached or closed the connection"):
             storage.check()
 
 

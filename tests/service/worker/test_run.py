@@ -148,7 +148,7 @@ def test_a_paused_job_keeps_a_checkpoint_and_goes_on_there(world: World) -> None
     watcher.join()
     job = world.row(job_id)
     assert (job.state, job.pause_requested, job.failures, job.preemptions) == (JobState.PAUSED, False, 0, 0)
-    assert world.messages(job_id)[-1] == "The job is paused at the checkpoint of step 3; resume it to go on"
+    assert world.messages(job_id)[-1] == "The job is paused at the checkpoint of step 3; resume it to continue"
     world.run(job_id)  # nobody may take it
     assert world.row(job_id).lease_token == 1
 

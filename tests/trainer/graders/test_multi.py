@@ -48,7 +48,7 @@ def test_a_formula_without_a_finite_value_is_told(formula: str) -> None:
 @pytest.mark.parametrize(
     ("formula", "why"),
     [
-        ("a + c", "names 'c', which is no grader: a, b are"),
+        ("a + c", "names 'c', which is not a grader: a, b are"),
         ("a.real", "'a.real' has no place in a formula"),
         ("__import__('os').system('true')", "has no place in a formula"),
         ("(lambda: a)()", "has no place in a formula"),

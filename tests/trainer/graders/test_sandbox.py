@@ -188,7 +188,7 @@ def test_an_error_without_words_and_a_number_that_lies() -> None:
     lie = "class Lie(float):\n    def __float__(self): raise ValueError('no')"
     assert "ValueError: no" in told("return Lie(1)", before=lie)
     mute = "class Mute(Exception):\n    def __str__(self): raise KeyError(1)"
-    assert told("raise Mute", before=mute) == "an error that cannot be told in words"
+    assert told("raise Mute", before=mute) == "an error whose text cannot be read"
     assert len(told("raise ValueError('长' * 10**6)")) == 500
 
 

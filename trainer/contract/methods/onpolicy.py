@@ -40,7 +40,7 @@ class FunctionReward(Exact):
 
 
 def _kind_of_reward(value: Any) -> str | None:
-    """Return the member of `Reward` that is meant, so that only its own mistakes are told."""
+    """Return the member of `Reward` that is meant, so that only its own mistakes are reported."""
     if isinstance(value, Exact):
         return type(value).__name__
     reward_block = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
@@ -63,9 +63,9 @@ class OnPolicyHyperparameters(CommonHyperparameters):
 
     learning_rate_scale: ClassVar[float] = 0.2
     kl_max: float = Field(default=50.0, gt=0, le=10000)
-    """Stop the job where the mean KL a response passes this many nats."""
+    """Stop the job if the mean KL a response passes this many nats."""
     kl_stop: Annotated[float, Field(gt=0, le=100)] | None = None
-    """End an iteration's updates early where the approximate KL a token to the sampling policy passes this."""
+    """End an iteration's updates early if the approximate KL a token to the sampling policy passes this."""
     clip_range: float = Field(default=0.2, gt=0, lt=1)
     minibatches: int = Field(default=1, ge=1, le=256)
     """Optimizer steps of one pass over an iteration's answers."""

@@ -49,7 +49,7 @@ def limits(project_id: str | None, as_json: bool, **options: int | str | None) -
     """
     changes = {name: None if value == "none" else value for name, value in options.items() if value is not None}
     if changes and project_id is None:
-        raise click.UsageError("Name the project whose limits are to be set: `burnish projects list` shows all.")
+        raise click.UsageError("Name the project to set limits for: `burnish projects list` shows all.")
     with connect_client() as client:
         if project_id is None:
             project_limits = client.limits()

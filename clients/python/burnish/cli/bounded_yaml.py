@@ -44,7 +44,7 @@ def loader_class() -> Any:
     yaml = import_yaml()
 
     class Loader(yaml.SafeLoader):
-        """Safe; 1e-4 is a number, as in JSON, and a date is text, for the wire knows none."""
+        """Safe; 1e-4 is a number, as in JSON, and a date is text, because JSON has no dates."""
 
         def __init__(self, stream: Any) -> None:
             yaml.SafeLoader.__init__(self, stream)

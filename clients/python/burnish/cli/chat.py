@@ -54,7 +54,7 @@ def chat(model: str, prompt: str | None, system: str | None, as_json: bool, **op
 
 
 class _Conversation:
-    """What has been said, and how to go on."""
+    """The conversation so far, and the settings for the next answer."""
 
     def __init__(self, client: Burnish, model: str, system: str | None, settings: dict[str, Any]) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""`burnish completion`, and what is completed: ids and names that the server knows."""
+"""`burnish completion`, and what is completed: ids and names from the server."""
 
 from __future__ import annotations
 

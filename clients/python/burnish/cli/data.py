@@ -44,7 +44,7 @@ def data() -> None:
 
 @data.command()
 @_source
-@click.option("--method", type=click.Choice(list(ROW_FORMATS)), help="What to train with; else the first row tells.")
+@click.option("--method", type=click.Choice(list(ROW_FORMATS)), help="What to train with; default: by the first row.")
 @json_option
 @click.pass_context
 def check(context: click.Context, path: Path, method: str | None, as_json: bool) -> None:
@@ -69,7 +69,9 @@ def check(context: click.Context, path: Path, method: str | None, as_json: bool)
 @data.command()
 @_source
 @click.option("--to", "method", type=click.Choice(list(ROW_FORMATS)), required=True, help="The method to train with.")
-@click.option("--from", "source", type=click.Choice(list(CONVERTERS)), help="FILE's format; else the first row tells.")
+@click.option(
+    "--from", "source", type=click.Choice(list(CONVERTERS)), help="FILE's format; default: by the first row."
+)
 @click.option("-o", "--output", type=_new, required=True, help="The .jsonl file to write; - for a pipe.")
 @click.option("--strict", is_flag=True, help="Write nothing unless every row can be converted.")
 def convert(path: Path, method: str, source: str | None, output: Path, strict: bool) -> None:
@@ -119,7 +121,7 @@ def _guess_row_format(path: Path, name: str) -> RowFormat:
 
 @contextmanager
 def _open_with_progress(path: Path, name: str) -> Generator[tuple[Packing, Iterator[bytes]], None, None]:
-    """Open a file or a pipe and tell its packing and what it holds, with a bar if reading takes long."""
+    """Open a file or a pipe and return its packing and what it holds, with a bar if reading takes long."""
     if str(path) == "-":
         yield open_dataset(sys.stdin.buffer)
         return

@@ -36,7 +36,7 @@ def files() -> None:
 @files.command()
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--purpose", default="fine-tune", show_default=True, help="What the file is for.")
-@click.option("--resume", metavar="ID", help="The upload that broke off: only what is missing is sent.")
+@click.option("--resume", metavar="ID", help="The interrupted upload: only what is missing is sent.")
 @json_option
 def upload(path: Path, purpose: str, resume: str | None, as_json: bool) -> None:
     """Upload the file PATH. One of 64 MiB or more goes in parts."""

@@ -133,7 +133,7 @@ def _find_faults(arguments: dict[str, Any], lines: dict[tuple[str, ...], int]) -
         messages_by_place: dict[tuple[str, ...], list[str]] = {}
         for detail in error.errors():
             messages_by_place.setdefault(_place_in_file(detail["loc"], lines), []).append(_fault_reason(detail))
-        # Of a value with several forms, what is wrong inside the likeliest says more than that it is no other.
+        # For a value with several forms, the error inside the likeliest form says more than the other mismatches.
         innermost_places = [
             place
             for place in messages_by_place

@@ -98,7 +98,7 @@ def format_bytes(count: int) -> str:
 
 @contextmanager
 def transfer_bar(label: str) -> Generator[Callable[[int, int | None], None], None, None]:
-    """Show a bar on stderr, on a terminal only; yields the function to tell it (done, total) bytes."""
+    """Show a bar on stderr, on a terminal only; yields the function that updates it with (done, total) bytes."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 

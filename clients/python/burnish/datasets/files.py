@@ -145,7 +145,7 @@ def check_file(
     """Check what a file holds, unpacked, for a method; one that the method cannot read at all is not looked into.
 
     Without a row format, a row may be any object. The chunks are read only as far as they can change the outcome. Of
-    Parquet, the problems have the numbers of rows. Where reading breaks off, that is a problem of the file.
+    Parquet, the problems have the numbers of rows. If reading fails, that is a problem of the file.
     """
     if row_format and is_text(filename, packing) and not row_format.plain_text:
         reason = f"it is plain text, which only pretraining reads; {row_format.name} needs {ROWS_SUFFIX} rows"

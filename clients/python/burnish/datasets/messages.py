@@ -149,7 +149,7 @@ def _role_problem(place: str, message: dict[str, Any]) -> str:
 
 
 def _check_keys(place: str, message: dict[str, Any], role: str, problems: list[str]) -> None:
-    # Messages saved from a chat API's answer carry keys that say nothing; they are no mistake.
+    # Messages saved from a chat API's answer carry keys without a meaning here; they are not mistakes.
     own_keys = {key: value for key, value in message.items() if not (key in _NULL_IN_EXPORTS and value in (None, []))}
     problems.extend(unknown_keys(place, own_keys, _KEYS[role]))
 

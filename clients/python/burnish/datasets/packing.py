@@ -21,7 +21,7 @@ _SKIPPABLE = range(0x184D2A50, 0x184D2A60)
 """Frames that may precede those of zstd (RFC 8878, 3.1.2), as `pzstd` writes them."""
 _ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 MAGIC_BYTES = 4
-"""How many first bytes tell the packing."""
+"""How many first bytes identify the packing."""
 _PIECE = 1 << 18
 _BITE = 1 << 14
 """Bytes taken at once: the decoders copy what they leave, once for each of perhaps very many tiny frames."""

@@ -36,7 +36,7 @@ class PairRows:
         return problems
 
     def count_plain_strings(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain row, whose two outputs differ; see `RowFormat.count_plain_strings`."""
+        """Count the strings of a plain row with two different outputs; see `RowFormat.count_plain_strings`."""
         prompt = plain_input(row, texts)
         better = plain_output(row.get(PREFERRED), texts)
         worse = plain_output(row.get(NON_PREFERRED), texts)

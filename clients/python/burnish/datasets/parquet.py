@@ -77,7 +77,7 @@ def _check_footer(file: BinaryIO) -> None:
     file.seek(max(0, size - _TAIL_BYTES))
     tail = file.read(_TAIL_BYTES)
     file.seek(0)
-    if tail[-4:] == _END and (reason := check_ends(size, tail)):  # of any other end, the library knows more
+    if tail[-4:] == _END and (reason := check_ends(size, tail)):  # for any other end, the library's message says more
         raise UnreadableError(reason)
 
 

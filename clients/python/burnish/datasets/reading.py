@@ -32,7 +32,7 @@ class Item:
 def read_items(chunks: Iterable[bytes]) -> Iterator[Item]:
     """Yield the rows of JSON lines, or of a JSON array if the first character is its bracket.
 
-    Raises UnreadableError if reading cannot go on.
+    Raises UnreadableError if reading cannot continue.
     """
     pieces = _strip_byte_order_mark(chunks)
     start = b""
@@ -107,7 +107,7 @@ def _decode_text(chunks: Iterable[bytes]) -> Iterator[str]:
             yield decoder.decode(chunk)
         yield decoder.decode(b"", True)
     except UnicodeDecodeError:
-        pass  # the checker has found it, too, and knows the line
+        pass  # the checker has found it, too, and has its line
     if problems := checker.finish().problems:
         raise UnreadableError(str(problems[0]))
 

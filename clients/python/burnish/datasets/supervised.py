@@ -1,4 +1,4 @@
-"""Rows of supervised fine-tuning: a conversation whose assistant messages are to be imitated.
+"""Rows of supervised fine-tuning: a conversation with assistant messages to imitate.
 
 `{"messages": [{role, content, name?, weight?, …}], "tools"?, "parallel_tool_calls"?}`
 """

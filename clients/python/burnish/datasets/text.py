@@ -40,7 +40,7 @@ class TextChecker:
         if self._problem is None:
             self._check_chunk(b"", final=True)
         if self._problem is None and self._blank:
-            self._problem = Problem(0, "there is no text in it")
+            self._problem = Problem(0, "it has no text")
         # What the start gives away says more than the first byte that is out of place.
         if reason := other_file(self._start):
             self._problem = Problem(0, reason)

@@ -16,7 +16,7 @@ from burnish.chat_schemas import ChatCompletion, CreateChatCompletion
 
 _PATH = "/chat/completions"
 _ANSWER_SECONDS = 600.0
-"""How long the server may be silent: it may load the model first, and without `stream` says nothing till the end."""
+"""How long the server may send nothing: it may load the model first, and without `stream` answers at the end."""
 
 
 def _completion_body(arguments: CreateChatCompletion) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class _ExportWait:
         if export.status == "ready":
             return True
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            raise WaitTimeoutError(f"The export {export.id} is still {export.status}; it goes on.")
+            raise WaitTimeoutError(f"The export {export.id} is still {export.status}; it continues.")
         return False
 
     def next_pause(self) -> float:

@@ -79,7 +79,7 @@ class Files:
         """Upload a path, bytes or a binary file object in chunks; `on_progress(sent, total)` counts bytes.
 
         A file of 64 MiB or more goes in parts, each tried again by itself. Raises UploadError, APIError, and
-        UploadInterrupted with what is needed to go on.
+        UploadInterrupted with what is needed to resume.
         """
         with UploadReader(file=file, filename=filename, on_progress=on_progress) as upload:
             if (upload.size or 0) >= IN_PARTS_FROM:

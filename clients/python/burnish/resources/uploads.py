@@ -98,7 +98,7 @@ class Uploads:
         return self._client.send(_cancel_upload_request(upload_id))
 
     def send(self, upload_id: str, *, file: FileContent, on_progress: Progress | None = None) -> File:
-        """Send what the server lacks of a file, and complete its upload; a second call resumes one that broke off.
+        """Send what the server lacks of a file, and complete its upload; a second call resumes an interrupted one.
 
         Each part is checked by its SHA-256. Raises UploadError, UploadInterrupted, APIError.
         """

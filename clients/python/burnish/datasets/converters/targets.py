@@ -99,7 +99,7 @@ _WRITERS: dict[type[RowFormat], Callable[[Example], list[Row]]] = {
     LabelledRows: _make_labelled_rows,
     ItemRows: _item_rows,
 }
-"""How each kind of row is written: a method whose rows are of a known kind needs nothing here."""
+"""How each kind of row is written: a method with rows of a known kind needs nothing here."""
 
 
 def _require_chat(example: Example) -> ChatExample:

@@ -96,7 +96,7 @@ def output_of(value: object, place: str) -> list[Row]:
 
 
 def split_common_prompt(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], list[Row], list[Row]]:
-    """Return what two conversations begin with, and how each goes on from there, the assistant first."""
+    """Return the common beginning of two conversations and the rest of each, the assistant first."""
     common_length = 0
     for chosen_turn, rejected_turn in zip(chosen, rejected, strict=False):
         if chosen_turn != rejected_turn:
