@@ -18,9 +18,7 @@ class ErrorCode(NamedTuple):
 
 
 REQUEST_CODES: Mapping[str, ErrorCode] = {
-    "answer_failed": ErrorCode(
-        "502", "The chat engine failed while it wrote the answer.", "Send the request again."
-    ),
+    "answer_failed": ErrorCode("502", "The chat engine failed while it wrote the answer.", "Send the request again."),
     "chat_unavailable": ErrorCode(
         "503", "No chat engine is configured, or it does not answer.", "Start one (`burnish-server engine`), or wait."
     ),

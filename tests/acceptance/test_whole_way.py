@@ -230,7 +230,7 @@ def test_a_bad_dataset_fails_with_its_lines(
     )
 
 
-def test_an_endpoint_of_the_project_is_told_too(
+def test_an_endpoint_of_the_project_gets_the_event_too(
     client: Burnish, training_file: str, received: tuple[str, Received]
 ) -> None:
     hooks = client.webhooks.endpoints

@@ -89,7 +89,7 @@ def _texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def test_what_is_wrong_with_an_argument_is_no_way_in(run: Run, server: Server, tmp_path: Path) -> None:
+def test_an_arguments_error_message_is_escaped(run: Run, server: Server, tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text('model: tiny\ntraining_file: file-1\nmethod: {type: "\\e[31m"}\n', encoding="utf-8")
     for arguments in (["jobs", "create", "-f", str(path), "--method", "dpo"], ["jobs", "get", "x", HOSTILE], [HOSTILE]):

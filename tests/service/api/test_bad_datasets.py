@@ -237,9 +237,7 @@ GOOD |= {"orpo": GOOD["dpo"], "reward": GOOD["dpo"], "grpo": GOOD["ppo"]}
 
 
 @pytest.mark.parametrize("name", FAILED)
-def test_a_row_that_is_no_row_of_its_method_fails_the_job_with_its_place(
-    api: RunningApi, client: httpx.Client, name: str
-) -> None:
+def test_a_row_of_another_method_fails_the_job_with_its_place(api: RunningApi, client: httpx.Client, name: str) -> None:
     method, row, place = FAILED[name]
     rows = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in (GOOD[method], row, GOOD[method]))
     file_id = upload(client, rows.encode(), "数据.jsonl").json()["id"]

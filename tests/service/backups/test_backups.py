@@ -152,7 +152,7 @@ def test_what_is_written_and_deleted_meanwhile_leaves_no_gap(
     assert sorted(contents(restored).values()) == [b"always there", b"came last"]
 
 
-def test_what_the_store_had_lost_is_told(context: Context, tmp_path: Path) -> None:
+def test_blobs_that_the_store_had_lost_are_reported(context: Context, tmp_path: Path) -> None:
     lost = add_file(context, b"x")
     context.storage.delete(f"files/{lost}")
     assert make_backup(context.settings, tmp_path / "b.tar").missing == (f"files/{lost}",)

@@ -208,7 +208,7 @@ def test_a_great_number_of_members_costs_no_memory_for_each(tmp_path: Path, data
     assert "is not a backup of Burnish: it holds 'blobs/x'" in refused(path)
 
 
-def test_a_disk_without_room_is_told_before_a_byte_is_written(
+def test_a_full_disk_is_reported_before_a_byte_is_written(
     tmp_path: Path, database: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = manifest_of({"burnish.db": entry(database)})
@@ -307,7 +307,7 @@ def test_a_long_name_of_our_own_comes_back(tmp_path: Path, database: bytes) -> N
     assert (tmp_path / "restored" / "blobs" / key).read_bytes() == b"x"
 
 
-def test_what_is_no_file_on_a_disk_is_refused(tmp_path: Path) -> None:
+def test_anything_but_a_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
         with pytest.raises(BackupRefused, match="is not a file on a disk"):

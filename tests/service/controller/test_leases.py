@@ -24,7 +24,7 @@ def claim(context: Context, job_id: str, lease_seconds: float) -> int:
         return job.lease_token
 
 
-def test_a_silent_worker_loses_its_job_until_the_third_failure(
+def test_a_stopped_worker_loses_its_job_until_the_third_failure(
     context: Context, queue: MemoryJobQueue, make_job: MakeJob, job_of: ReadJob
 ) -> None:
     job_id = make_job(state=JobState.QUEUED)

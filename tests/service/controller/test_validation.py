@@ -78,7 +78,7 @@ def test_the_first_twenty_problems_are_listed_and_the_others_counted(
     assert (len(event.data["problems"]), event.data["more_problems"]) == (20, 13)
 
 
-def test_a_bad_validation_file_is_told_apart_and_both_are_reported(
+def test_bad_training_and_validation_files_are_reported_separately(
     context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob
 ) -> None:
     only_validation = make_job(make_file(), validation_file=make_file(NO_ANSWER, "held-out.jsonl"))

@@ -265,7 +265,7 @@ def test_what_is_under_way_is_refused_or_erased(
             assert found == 0, table.name
 
 
-def test_an_erasure_that_broke_off_goes_on(
+def test_an_interrupted_erasure_continues(
     api: RunningApi, queue: RqJobQueue, admin: httpx.Client, victim: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file_id = upload(victim).json()["id"]

@@ -130,7 +130,7 @@ def test_the_third_failure_is_the_last(context: Context, job_id: str) -> None:
         assert failed.error == {"code": "c", "message": "坏了", "param": None}
 
 
-def test_a_preemption_is_no_failure(context: Context, job_id: str) -> None:
+def test_a_preemption_is_not_a_failure(context: Context, job_id: str) -> None:
     for attempt in range(1, 6):
         claimed(context, job_id)
         with context.db.write() as session:
@@ -141,7 +141,7 @@ def test_a_preemption_is_no_failure(context: Context, job_id: str) -> None:
         assert (job.state, job.failures, job.preemptions) == (JobState.QUEUED, 0, 5)
 
 
-def test_each_end_asks_for_one_webhook(context: Context, job_id: str) -> None:
+def test_each_end_queues_one_webhook(context: Context, job_id: str) -> None:
     succeed(context, claimed(context, job_id), 1)
     with context.db.read() as session:
         rows = session.scalars(select(OutboxRow).where(OutboxRow.topic == outbox.Topic.TELL_WEBHOOKS)).all()

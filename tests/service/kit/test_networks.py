@@ -167,7 +167,7 @@ def test_an_operator_denies_networks_that_are_public_or_allowed() -> None:
         assert allowed.permits(ip_address(address))
 
 
-def test_a_denial_that_is_no_network_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_denial_that_is_not_a_network_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BURNISH_WEBHOOK_DENIED_NETWORKS", "10.0.0.0/8,内网.example")
     with pytest.raises(SettingsError, match=r"BURNISH_WEBHOOK_DENIED_NETWORKS: '内网.example' is not a network"):
         load_settings()

@@ -83,7 +83,7 @@ def schema(database: Database) -> dict[str, list[str]]:
         return {name: sorted(column["name"] for column in seen.get_columns(name)) for name in seen.get_table_names()}
 
 
-def test_jobs_that_wait_and_run_go_on_and_come_back(settings: Settings, database: Database) -> None:
+def test_jobs_survive_a_migration_and_its_way_back(settings: Settings, database: Database) -> None:
     before, earlier = states(database), schema(database)
     migrations.upgrade_schema(settings)
     migrations.check_schema(settings)

@@ -185,7 +185,7 @@ def test_one_projects_flood_of_events_is_handed_out_in_turns(
         assert [row.topic for row in left].count(Topic.TELL_WEBHOOKS) == 201
 
 
-def test_lanes_are_told_with_their_project_and_health_if_something_is_due(context: Context, receiver: Receiver) -> None:
+def test_due_lanes_have_their_project_and_health(context: Context, receiver: Receiver) -> None:
     first, second, later = make(context, receiver.url), make(context, receiver.url, OTHER), make(context, receiver.url)
     set_endpoint(context, second, failing_since=5.0)
     for made in (first, second, later):

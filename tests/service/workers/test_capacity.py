@@ -35,7 +35,7 @@ def test_gpus_are_those_that_cuda_sees(visible: str | None, expected: list[int])
     assert memories_of(LISTING, visible) == [size * MIB for size in expected]
 
 
-def test_no_driver_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_there_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert own_capacity(Settings(data=tmp_path)) == Capacity()
 

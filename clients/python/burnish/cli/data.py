@@ -69,9 +69,7 @@ def check(context: click.Context, path: Path, method: str | None, as_json: bool)
 @data.command()
 @_source
 @click.option("--to", "method", type=click.Choice(list(ROW_FORMATS)), required=True, help="The method to train with.")
-@click.option(
-    "--from", "source", type=click.Choice(list(CONVERTERS)), help="FILE's format; default: by the first row."
-)
+@click.option("--from", "source", type=click.Choice(list(CONVERTERS)), help="FILE's format; default: by the first row.")
 @click.option("-o", "--output", type=_new, required=True, help="The .jsonl file to write; - for a pipe.")
 @click.option("--strict", is_flag=True, help="Write nothing unless every row can be converted.")
 def convert(path: Path, method: str, source: str | None, output: Path, strict: bool) -> None:
