@@ -22,10 +22,10 @@ _GRACE_SECONDS = 1.0
 
 
 class EvictableConnection(Protocol):
-    """What `OpenConnections` counts."""
+    """A connection that `OpenConnections` counts and may end to make room."""
 
     def make_room(self) -> None:
-        """End the connection."""
+        """End the connection because a new one needs its place."""
         ...
 
 

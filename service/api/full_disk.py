@@ -43,7 +43,6 @@ class FullDisk:
         self._reserve = reserve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif _frees_room(scope["method"], scope["path"]):

@@ -38,7 +38,6 @@ class RequestId:
         self._proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -94,7 +93,6 @@ class JsonBodyLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http" or _STREAMED_PATHS.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return

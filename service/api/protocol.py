@@ -66,7 +66,6 @@ class BoundedHttp(HttpToolsProtocol):
         self._await_more()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
         self._stop_waiting()
         if self._open is not None:
             self._open.unregister_connection(self)
@@ -135,7 +134,6 @@ class BoundedHttp(HttpToolsProtocol):
         return not self.cycle.more_body
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
         self._await_more()
         self._header_bytes = 0
         super().on_message_begin()

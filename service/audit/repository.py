@@ -54,7 +54,7 @@ class AuditRowFilter:
 
 
 def add_audit_row(session: Session, **values: Any) -> None:
-    """Append a row."""
+    """Append a row to the log, in the caller's transaction."""
     session.add(AuditRow(id=ids.new_id(ids.AUDIT), **values))
     session.flush()
 

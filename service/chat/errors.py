@@ -1,4 +1,4 @@
-"""Errors of chat."""
+"""Errors of chats: no engine, no turn, no model, limits, and what the engine refuses."""
 
 from __future__ import annotations
 

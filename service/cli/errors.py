@@ -15,7 +15,6 @@ class CommandFailed(click.ClickException):
     exit_code = 1
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the sentence."""
         printable = "\n".join(map(replace_unprintable, self.message.split("\n")))
         click.echo(f"burnish-server: {printable}", file=file, err=True)
 

@@ -45,7 +45,6 @@ class StopSignals:
             signal.signal(number, self._count_signal)
 
     def should_stop(self) -> bool:
-        """Whether to stop."""
         return self.count > 0
 
     def should_hurry(self) -> bool:

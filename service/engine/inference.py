@@ -39,7 +39,7 @@ class _UnknownModel(Exception):
 
 
 class InferenceServer:
-    """A `Backend`."""
+    """A `Backend` that passes questions on to an inference server, such as vLLM."""
 
     def __init__(
         self, settings: Settings, weights: EngineWeights, transport: httpx.AsyncBaseTransport | None = None
@@ -83,7 +83,6 @@ class InferenceServer:
         """Nothing to do: the server keeps its own memory."""
 
     async def stop(self) -> None:
-        """Close the connections."""
         await self._client.aclose()
 
     async def _answer_with_adapter(self, question: EngineQuestion, adapter: AdapterRef | None) -> AsyncGenerator[Chunk]:

@@ -87,7 +87,6 @@ class LocalEngine:
                     await self._speaker.stop()
 
     async def stop(self) -> None:
-        """End the program."""
         await self._speaker.stop()
         self._thread.shutdown(wait=False, cancel_futures=True)
 

@@ -57,7 +57,6 @@ class EndlessSlice:
     """The `ConversationSlices` of a conversation that never pauses."""
 
     async def wait_for_pause(self) -> None:
-        """Wait for ever."""
         await asyncio.Event().wait()
 
     async def wait_to_resume(self) -> None:

@@ -1,4 +1,4 @@
-"""Errors of exports."""
+"""Errors of exports: unknown ones, and exports or models that are not ready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of files."""
+"""Errors of files: unknown ones, and uploads that are not datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQL of files."""
+"""SQL of files, and of the contents that several files share."""
 
 from __future__ import annotations
 
@@ -67,5 +67,5 @@ def release_content(session: Session, blob_key: str) -> bool:
 
 
 def fetch_expired_files(session: Session, *, limit: int = 100) -> Sequence[FileRow]:
-    """Return expired files."""
+    """Return some files that are past their `expires_after`."""
     return session.scalars(select(FileRow).where(FileRow.expires_at <= db_now()).limit(limit)).all()

@@ -1,4 +1,4 @@
-"""Errors of graders."""
+"""Errors of graders: refused sources, too many at once, and Python that cannot run here."""
 
 from __future__ import annotations
 

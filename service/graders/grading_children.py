@@ -85,7 +85,6 @@ class GradingChild:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
         return self._process.pid
 
     @property
@@ -153,7 +152,6 @@ class GradingChildren:
         return _parse_outcome(reply_bytes, call)
 
     async def close(self) -> None:
-        """End the children."""
         while self._idle:
             await self._idle.pop().kill_and_reap()
 

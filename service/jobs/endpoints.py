@@ -96,7 +96,7 @@ def list_jobs(
 
 @router.get("/{job_id}", responses=declare_errors(_UNKNOWN))
 def get_job(job_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
-    """Return a job."""
+    """Return a job with its state, progress and errors."""
     return _show_job(session, context, service.find_job(session, principal, job_id))
 
 

@@ -1,4 +1,4 @@
-"""Errors of jobs."""
+"""Errors of jobs: unknown ones, wrong states, and results that do not exist."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class PermissionCreate(BaseModel):
 
 
 class PermissionObject(BaseModel):
-    """OpenAI's checkpoint permission."""
+    """A project's permission to use a checkpoint, in OpenAI's form."""
 
     id: str
     object: Literal["checkpoint.permission"] = "checkpoint.permission"
@@ -55,7 +55,6 @@ class PermissionObject(BaseModel):
 
     @classmethod
     def from_row(cls, permission: CheckpointPermissionRow) -> PermissionObject:
-        """Show a row."""
         return cls(
             id=permission.id,
             created_at=int(permission.created_at),

@@ -252,7 +252,7 @@ class JobObject(BaseModel):
 
 
 class JobEventObject(BaseModel):
-    """OpenAI's job event."""
+    """One event of a job, in OpenAI's form."""
 
     id: str
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
@@ -264,7 +264,6 @@ class JobEventObject(BaseModel):
 
     @classmethod
     def from_row(cls, event: JobEventRow) -> JobEventObject:
-        """Show a row."""
         return cls.model_validate(
             {
                 "id": event.id,
@@ -278,7 +277,7 @@ class JobEventObject(BaseModel):
 
 
 class CheckpointObject(BaseModel):
-    """OpenAI's checkpoint."""
+    """One checkpoint of a job, in OpenAI's form."""
 
     id: str
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"

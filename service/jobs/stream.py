@@ -160,7 +160,6 @@ class _JobReader:
                 await self._changed.wait()
 
     def stop(self) -> None:
-        """End the reading."""
         self._task.cancel()
 
     async def _read_until_over(self) -> None:

@@ -18,7 +18,7 @@ Scope = list[tuple[InstrumentedAttribute[Any], str]]
 
 
 class ListPage(BaseModel, Generic[T]):
-    """OpenAI's list object."""
+    """One page of a list, in OpenAI's form."""
 
     object: Literal["list"] = "list"
     data: list[T]

@@ -234,7 +234,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def database(self) -> str:
-        """The SQLAlchemy URL."""
+        """The SQLAlchemy URL: the setting, or SQLite in the data folder."""
         return self.database_url or f"sqlite:///{self.data / 'burnish.db'}"
 
     @cached_property

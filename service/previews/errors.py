@@ -1,4 +1,4 @@
-"""Errors of previews."""
+"""Errors of previews: too many, no worker, no time, and jobs that would fail."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StartNotReady(Conflict):
 
 
 class NoWorker(Conflict):
-    """Nobody can count."""
+    """No living worker could count the tokens."""
 
     code = "no_worker"
 

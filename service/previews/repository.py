@@ -1,4 +1,4 @@
-"""SQL of previews."""
+"""SQL of previews: requests that workers claim and answer."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def finish_preview(session: Session, preview_id: str, result: dict[str, Any]) ->
 
 
 def delete_preview(session: Session, preview_id: str) -> None:
-    """Forget a preview."""
+    """Delete a request, whether it was answered or not."""
     session.execute(delete(PreviewRow).where(PreviewRow.id == preview_id))
 
 

@@ -71,7 +71,6 @@ class JobConsumer:
                 self._run_guarded(run, job_id)
 
     def close(self) -> None:
-        """Close all connections."""
         with suppress(RedisError):
             self._redis.close()
 

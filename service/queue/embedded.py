@@ -47,7 +47,6 @@ class EmbeddedValkey:
 
     @property
     def url(self) -> str:
-        """The server's URL."""
         return f"unix://{self.socket}"
 
     def start(self) -> Self:

@@ -122,7 +122,6 @@ class RqJobQueue:
             self._redis.ping()
 
     def close(self) -> None:
-        """Close all connections."""
         self._redis.close()
 
     @contextmanager

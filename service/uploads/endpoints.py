@@ -1,4 +1,4 @@
-"""Routes of uploads."""
+"""Routes of uploads: OpenAI's large files in parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of uploads."""
+"""Errors of uploads: unknown ones, ones that have ended, and parts that do not fit."""
 
 from __future__ import annotations
 

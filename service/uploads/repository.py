@@ -1,4 +1,4 @@
-"""SQL of uploads."""
+"""SQL of uploads and their parts."""
 
 from __future__ import annotations
 

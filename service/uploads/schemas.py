@@ -49,7 +49,6 @@ class PartObject(BaseModel):
 
     @classmethod
     def from_row(cls, part: UploadPartRow) -> PartObject:
-        """Show a row."""
         return cls(
             id=part.id,
             created_at=int(part.created_at),
@@ -60,7 +59,7 @@ class PartObject(BaseModel):
 
 
 class UploadObject(BaseModel):
-    """OpenAI's upload."""
+    """An upload and its file, in OpenAI's form."""
 
     id: str
     object: Literal["upload"] = "upload"
@@ -74,7 +73,6 @@ class UploadObject(BaseModel):
 
     @classmethod
     def from_row(cls, upload: UploadRow, file: FileObject | None = None) -> UploadObject:
-        """Show a row."""
         return cls.model_validate(
             {
                 "id": upload.id,

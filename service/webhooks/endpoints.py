@@ -98,7 +98,7 @@ def list_webhook_endpoints(
 
 @router.get("/webhook_endpoints/{webhook_endpoint_id}", responses=declare_errors(_UNKNOWN))
 def get_webhook_endpoint(webhook_endpoint_id: str, session: ReadSession, principal: PrincipalDep) -> EndpointObject:
-    """Return an endpoint."""
+    """Return an endpoint without its secret."""
     return EndpointObject.from_row(service.find_endpoint(session, principal, webhook_endpoint_id))
 
 

@@ -105,7 +105,6 @@ class EndpointObject(BaseModel):
 
     @classmethod
     def from_row(cls, row: WebhookEndpointRow) -> EndpointObject:
-        """Show an endpoint."""
         return cls(**_endpoint_facts(row))
 
 
@@ -182,7 +181,6 @@ class DeliveryObject(BaseModel):
 
     @classmethod
     def from_attempt(cls, endpoint_id: str, row: WebhookAttemptRow) -> DeliveryObject:
-        """Show a try."""
         return cls(
             id=row.id,
             webhook_endpoint_id=endpoint_id,

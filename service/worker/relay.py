@@ -56,7 +56,6 @@ class EventRelay:
         return self._failure or self._uploads.failure
 
     def start(self) -> None:
-        """Begin to follow."""
         self._thread.start()
 
     def abandon(self) -> None:

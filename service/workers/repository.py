@@ -1,4 +1,4 @@
-"""SQL of workers."""
+"""SQL of the workers that are alive."""
 
 from __future__ import annotations
 

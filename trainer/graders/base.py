@@ -183,9 +183,7 @@ class Reply(Frozen):
 class AskGraderModel(Protocol):
     """Asks a model. Raises Failure (`model_grader_server_error`, `model_grader_refusal_error`)."""
 
-    def __call__(self, question: GraderQuestion) -> Reply:
-        """Return its answer."""
-        ...
+    def __call__(self, question: GraderQuestion) -> Reply: ...
 
 
 class RunPython(Protocol):

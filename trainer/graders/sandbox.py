@@ -65,7 +65,6 @@ class Leash:
                 process.kill()
 
     def cut_off(self) -> None:
-        """End it."""
         with self._lock:
             self._is_cut = True
             if self._process is not None:

@@ -56,7 +56,6 @@ class TextSimilarityGrader(Leaf):
         return value
 
     def list_templates(self) -> Sequence[str]:
-        """Return both texts."""
         return self.input, self.reference
 
     def compute_reward(self, scene: Scene) -> float:

@@ -55,7 +55,6 @@ class Orders:
             self._pausing.discard(ask_id)
 
     def forget_order(self, ask_id: str) -> None:
-        """Forget an order."""
         with self._lock:
             self._waiting.discard(ask_id)
             self._cancelled.discard(ask_id)

@@ -88,7 +88,7 @@ def _parse_response(response: Any) -> Message:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Score a file."""
+    """Score a file of rows with a reward model; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m trainer.programs.score", description="Score answers with a reward model."
     )

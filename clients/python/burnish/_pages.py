@@ -16,7 +16,7 @@ class Identified(Protocol):
 
     @property
     def id(self) -> str:
-        """The id."""
+        """The id that the next page starts after."""
         ...
 
 
@@ -63,7 +63,7 @@ class AsyncPage(_Listing[T]):
 
     @classmethod
     async def fetch(cls, client: AsyncTransport, request: Request[PageData[T]]) -> AsyncPage[T]:
-        """Fetch one page."""
+        """Fetch the page that a request describes."""
         return cls(client, await client.send(request), request)
 
     async def next_page(self) -> AsyncPage[T] | None:

@@ -1,4 +1,4 @@
-"""Text for people."""
+"""Text of servers, made safe to print on a terminal."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Transport(CommonTransport, Protocol):
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait so many seconds before the next attempt."""
         ...
 
 
@@ -65,5 +65,5 @@ class AsyncTransport(CommonTransport, Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait so many seconds before the next attempt."""
         ...

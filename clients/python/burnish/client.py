@@ -112,7 +112,7 @@ class Burnish(_BaseClient):
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; the client cannot be used afterwards."""
         self._http.close()
 
     def healthz(self) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class Burnish(_BaseClient):
 
     @staticmethod
     def sleep(seconds: float) -> None:
-        """Wait between attempts."""
+        """Wait so many seconds between attempts."""
         time.sleep(seconds)
 
 
@@ -210,7 +210,7 @@ class AsyncBurnish(_BaseClient):
 
     @cached_property
     def chat(self) -> AsyncChat:
-        """Chat completions."""
+        """Chat completions of bases and fine-tuned models."""
         from burnish.resources.chat import AsyncChat
 
         return AsyncChat(self)
@@ -222,7 +222,7 @@ class AsyncBurnish(_BaseClient):
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; the client cannot be used afterwards."""
         await self._http.aclose()
 
     async def healthz(self) -> dict[str, Any]:
@@ -290,5 +290,5 @@ class AsyncBurnish(_BaseClient):
 
     @staticmethod
     async def sleep(seconds: float) -> None:
-        """Wait between attempts."""
+        """Wait so many seconds between attempts."""
         await anyio.sleep(seconds)

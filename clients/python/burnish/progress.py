@@ -53,7 +53,7 @@ class JobProgress:
             self._display.stop()
 
     def __call__(self, event: JobEvent) -> None:
-        """Show one event."""
+        """Update the display with the next event of the job."""
         data = event.data or {}
         if event.type == "metrics" and _number_field(data, "train_loss") is not None and "step" in data:
             self._show_step(data)

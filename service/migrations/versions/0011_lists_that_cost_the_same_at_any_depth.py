@@ -56,7 +56,6 @@ def _after(seq: int) -> sa.Select[tuple[int, str, dict[str, str]]]:
 
 
 def downgrade() -> None:
-    """Take back."""
     op.create_index("ix_webhook_attempts_endpoint_id", "webhook_attempts", ["endpoint_id"])
     op.drop_index("ix_webhook_attempts_endpoint_seq", table_name="webhook_attempts")
     op.create_index("ix_files_project_id", "files", ["project_id"])

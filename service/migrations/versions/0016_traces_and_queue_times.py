@@ -19,6 +19,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
     op.drop_column("jobs", "traceparent")
     op.drop_column("jobs", "queued_at")

@@ -102,7 +102,6 @@ class RewardedHyperparameters(OnPolicyHyperparameters):
     rollout_prompts: int = Field(default=16, ge=1, le=4096)
 
     def prompts_an_iteration(self, rows: int) -> int:  # noqa: ARG002
-        """Return `rollout_prompts`."""
         return self.rollout_prompts
 
     @model_validator(mode="after")

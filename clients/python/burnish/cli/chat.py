@@ -1,4 +1,4 @@
-"""`burnish chat`."""
+"""`burnish chat`: one answer, or a conversation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`burnish files`."""
+"""`burnish files`: upload, list, download and delete."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def content(file_id: str, output: Path | None) -> None:
 @click.argument("file_id", shell_complete=complete_files)
 @json_option
 def delete(file_id: str, as_json: bool) -> None:
-    """Delete a file."""
+    """Delete a file from the server."""
     with connect_client() as client:
         deletion = client.files.delete(file_id)
     print_json(deletion) if as_json else print_line(f"Deleted {deletion.id}.")

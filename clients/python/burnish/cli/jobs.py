@@ -1,4 +1,4 @@
-"""`burnish jobs`."""
+"""`burnish jobs`: create, watch, stop and download."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def watch(job_id: str, as_json: bool) -> None:
 @job_argument
 @json_option
 def cancel(job_id: str, as_json: bool) -> None:
-    """Stop a job."""
+    """Stop a job for good."""
     with connect_client() as client:
         job = client.jobs.cancel(job_id)
     print_json(job) if as_json else print_line(f"{job.id}: {job.phase or job.status}")

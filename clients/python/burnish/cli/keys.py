@@ -34,7 +34,7 @@ def list_projects(limit: int, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def create_project(name: str, as_json: bool) -> None:
-    """Make a project."""
+    """Create a project; it has no keys yet."""
     with connect_client() as client:
         project = client.projects.create(name=name)
     print_json(project) if as_json else print_line(project.id)

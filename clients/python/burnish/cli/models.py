@@ -1,4 +1,4 @@
-"""`burnish models`."""
+"""`burnish models`: list, delete, export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`burnish webhooks`."""
+"""`burnish webhooks`: the project's endpoints and their deliveries."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def create(url: str, name: str | None, event_types: tuple[str, ...], as_json: bo
 @click.argument("endpoint_id")
 @json_option
 def delete(endpoint_id: str, as_json: bool) -> None:
-    """Delete an endpoint."""
+    """Delete an endpoint; it gets no further events."""
     with connect_client() as client:
         deletion = client.webhooks.endpoints.delete(endpoint_id)
     print_json(deletion) if as_json else print_line(f"Deleted {deletion.id}.")

@@ -38,7 +38,7 @@ def _list_audit_logs_request(filters: AuditFilter) -> Request[PageData[AuditLog]
 
 
 class AuditLogs:
-    """`client.audit_logs`."""
+    """`client.audit_logs`: who changed what, and when."""
 
     def __init__(self, client: Transport) -> None:
         self._client = client
@@ -49,7 +49,7 @@ class AuditLogs:
 
 
 class AsyncAuditLogs:
-    """`client.audit_logs`, awaited."""
+    """`client.audit_logs`, to be awaited."""
 
     def __init__(self, client: AsyncTransport) -> None:
         self._client = client

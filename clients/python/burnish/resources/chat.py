@@ -43,7 +43,7 @@ def _stream_completion_request(arguments: CreateChatCompletion) -> Request[httpx
 
 
 class Completions:
-    """`client.chat.completions`."""
+    """`client.chat.completions`: answers of models, whole or streamed."""
 
     def __init__(self, client: Transport) -> None:
         self._client = client
@@ -99,14 +99,14 @@ class AsyncCompletions:
 
 
 class Chat:
-    """`client.chat`."""
+    """`client.chat`, which holds `completions`."""
 
     def __init__(self, client: Transport) -> None:
         self.completions = Completions(client)
 
 
 class AsyncChat:
-    """`client.chat`, awaited."""
+    """`client.chat`, to be awaited."""
 
     def __init__(self, client: AsyncTransport) -> None:
         self.completions = AsyncCompletions(client)

@@ -29,7 +29,7 @@ def _validate_grader_request(grader: Grader | Mapping[str, Any]) -> Request[Grad
 
 
 class Graders:
-    """`client.graders`."""
+    """`client.graders`: try a grader on one answer."""
 
     def __init__(self, client: Transport) -> None:
         self._client = client

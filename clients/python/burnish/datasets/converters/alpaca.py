@@ -17,7 +17,7 @@ class AlpacaConverter:
         return "instruction" in row and "output" in row
 
     def convert_row(self, row: Row) -> ChatExample:
-        """Return the conversation."""
+        """Return `instruction`, `input`, `output` and `history` as a conversation."""
         label = row.get("kto_tag")
         if label is not None and not isinstance(label, bool):
             raise NotConvertibleError("kto_tag: must be true or false")
