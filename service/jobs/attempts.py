@@ -22,6 +22,8 @@ _REASONS = {
 
 def count_end(session: Session, reason: str) -> None:
     """Count an attempt that is over."""
+    # Counted only after the commit: a transaction that is rolled back and tried again would otherwise count the
+    # attempt twice.
     after_commit(session, metrics.ATTEMPTS.labels(reason).inc)
 
 
@@ -30,5 +32,6 @@ def reason_of(code: str, values: Mapping[str, Any]) -> str:
 
     Only what is ours counts in `failures` or `crashes`, columns that are written with it.
     """
+    # Errors that the owner has to fix end the job without touching these columns.
     is_crash = not {"failures", "crashes"}.isdisjoint(values)
     return _REASONS.get(code, "failed" if is_crash else "bad_input")

@@ -82,7 +82,10 @@ class DatasetChecks:
         return _make_bad_file(param, describe(file.filename, summary), problems)
 
     def _check_once(self, file: FileRow, request: CheckRequest, needed: Needed) -> DatasetSummary:
+        # By content and not by id, so that the same bytes uploaded again are not checked again. The name counts only
+        # for whether it is text.
         key = (file.project_id, file.sha256, is_text(file.filename), replace(request, filename=""))
+        # Many jobs of a sweep name the same file: one of them checks it, the others wait and read the kept outcome.
         while (under_way := self._begin_check(key)) is not None:
             if not under_way.wait(_LOOK_SECONDS) and not needed():
                 raise CheckAbandoned
@@ -90,6 +93,7 @@ class DatasetChecks:
             summary = self._outcomes.get(key)
             if summary is None:
                 summary = check_stored(self._context, file, request, needed)
+            # The kept outcome says nothing about whether the bytes are still there.
             elif self._context.storage.stat(file.blob_key) is None:
                 raise BlobNotFound(file.blob_key)
             with self._lock:

@@ -72,12 +72,14 @@ def queue_up(session: Session, job_id: str) -> bool:
     if job.waits_for:
         repository.add_event(session, job_id, f"Waiting for {' and '.join(shown_waits(job))} to succeed")
     else:
+        # Not pushed here: before the commit a worker would not see the row, after it a crash could lose the push.
         outbox.add_effect(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
     return True
 
 
 def release_job(session: Session, job_id: str) -> bool:
     """All that a queued job waited for is there: send it to the queue. False if it is not queued any more."""
+    # The update is conditional on the state, so a job that was cancelled or paused since the look gets no queue entry.
     if not repository.wait_for(session, job_id, ()):
         return False
     repository.add_event(session, job_id, "The parent model is ready")
@@ -92,6 +94,7 @@ def start_job(
 
     `defaults` are the limits of projects that have none of their own.
     """
+    # Locked, so that no cancel slips in between the check of the limits and the claim.
     waiting = repository.lock_job(session, job_id)
     if waiting is None or waiting.state != JobState.QUEUED:
         return None
@@ -101,6 +104,7 @@ def start_job(
         return None
     job = repository.claim_job(session, job_id, owner=owner, lease_seconds=lease_seconds)
     if job is not None:
+        # In the claim's transaction: one that is rolled back costs the project no turn.
         project_turns.note_turn(session, TurnKind.JOB, job.project_id)
         verb = "started" if job.lease_token == 1 else f"started again (attempt {job.lease_token})"
         repository.add_event(session, job_id, f"Fine-tuning job {verb}")
@@ -109,6 +113,7 @@ def start_job(
 
 def hold_job(session: Session, job: JobRow, why: LimitHold) -> None:
     """Keep a queued job from starting for a limit of its project; recorded once for each reason."""
+    # Held jobs are looked at again and again: only a new reason is an event.
     if job.held_by != why.reason:
         repository.set_hold(session, job.id, why.reason)
         repository.add_event(session, job.id, f"{why.message}.", level="warn", data={"held_by": why.reason})
@@ -142,6 +147,7 @@ def pause_job(session: Session, job_id: str) -> bool:
         return False
     if job.state == JobState.QUEUED:
         return _pause_now(session, job_id)
+    # A running job is only marked: its worker sees that within its poll interval, and moves the job with its token.
     if job.state != JobState.PAUSED and not job.pause_requested:
         job.pause_requested = True
         session.flush()
@@ -154,6 +160,7 @@ def resume_job(session: Session, job_id: str) -> bool:
     job = repository.lock_job(session, job_id)
     if job is None or job.state in TERMINAL or not (job.state == JobState.PAUSED or job.pause_requested):
         return False
+    # Its worker may be stopping the trainer already: `_let_go` reads the mark again.
     if job.state != JobState.PAUSED:
         job.pause_requested = False
         session.flush()
@@ -190,6 +197,7 @@ def retry_or_fail_job(
     if count >= max_failures:
         fail_job(session, job.id, _explain_repeated_crash(error, count) if crash else error, token=token, **values)
         return
+    # A fault of the machine or the store often lasts minutes: attempts at once would use up the budget within seconds.
     pause = min(first_pause * PAUSE_FACTOR ** (count - 1), LONGEST_PAUSE)
     when = f" in {pause:.0f} s" if pause >= 1 else ""
     message = f"Attempt {job.lease_token} failed ({error.message}); trying again{when}, {attempt_count}"
@@ -215,6 +223,7 @@ def fail_job(
     session: Session, job_id: str, error: JobFailureReason, *, token: int | None = None, **values: Any
 ) -> None:
     """End a job with an error that its owner can act on. Raises StaleLease."""
+    # The move comes first: a worker with a stale token must leave neither an event nor a webhook.
     if not repository.move_job(
         session,
         job_id,
@@ -235,6 +244,7 @@ def fail_job(
 
 def cancel_job(session: Session, job_id: str) -> bool:
     """Cancel a job in any state but an ended one; its worker notices at its next look. False if it had ended."""
+    # Whether an attempt ends with it; the lock keeps the answer true until the commit.
     before = repository.lock_job(session, job_id)
     running = before is not None and before.state == JobState.RUNNING
     was_moved = repository.move_job(
@@ -273,6 +283,7 @@ def complete_job(
 
     `size` is the bytes of the model's own files.
     """
+    # The name depends on the job alone, so jobs that start from this one could be created before it ended.
     name = model_name(job, organization)
     lasting = retention.seconds_to_keep(job, "artifacts")
     expires_at = None if lasting is None else db_now() + lasting
@@ -286,6 +297,7 @@ def complete_job(
         blob_key=result_csv.blob_key,
         expires_at=expires_at,
     )
+    # The first write: with a stale token nothing may follow, and another attempt may own the result's name.
     if not repository.move_job(
         session,
         job.id,
@@ -302,6 +314,7 @@ def complete_job(
     ):
         raise StaleLease(job.id)
     count_end(session, "succeeded")
+    # The blobs were stored before: a model that can be listed can always be downloaded.
     session.add(result)
     session.add(
         FineTunedModelRow(
@@ -327,6 +340,7 @@ def _count_crash(session: Session, job: JobRow) -> tuple[int, dict[str, int]]:
     """Return the number of this crash in its row, and the columns that keep it."""
     checkpoint = results_repository.latest_checkpoint(session, job.id)
     step = checkpoint.step if checkpoint else 0
+    # A job that gets further each time is not stuck, however often its machine dies.
     crashes = 1 if step > job.crash_step else job.crashes + 1
     return crashes, {"crashes": crashes, "crash_step": step}
 
@@ -346,12 +360,14 @@ def _let_go(
     A job that has used up its timeout meanwhile → failed. With `pause`, a queued job waits so many seconds.
     """
     job = repository.lock_job(session, job_id)
+    # Otherwise a job that is always preempted shortly before its timeout would never reach it.
     if repository.is_out_of_time(session, job_id):
         time_out_job(session, job_id, token=token)
         return
     pausing = job is not None and job.pause_requested
     target = JobState.PAUSED if pausing else JobState.QUEUED
     cleared_columns: dict[str, Any] = {"lease_expires_at": None, "estimated_finish": None, "pause_requested": False}
+    # `retry_at` keeps every claim away until then, even if a stale queue entry brings the id earlier.
     if pause and not pausing:
         cleared_columns["retry_at"] = db_now() + pause
     if not repository.move_job(session, job_id, target, token=token, **cleared_columns, **values):
@@ -361,6 +377,7 @@ def _let_go(
         _add_paused_event(session, job_id)
         return
     repository.add_event(session, job_id, message, level="warn")
+    # Due no earlier than `retry_at`: an earlier entry would be passed over, and the job wait for a refill.
     outbox.add_effect(session, outbox.Topic.ENQUEUE_JOB, delay=pause or 0.0, job_id=job_id)
 
 

@@ -80,6 +80,7 @@ def grant_permissions(
     """
     job = _find_own_job(session, principal, context, name)
     download = body.adapter_download
+    # A block is inherited: otherwise a project could pass on what it may not download itself.
     if job.adapter_download == "blocked":
         if download == "allowed":
             raise InvalidRequest(
@@ -89,6 +90,7 @@ def grant_permissions(
             )
         download = "blocked"
     permissions: list[CheckpointPermissionRow] = []
+    # In one transaction: a bad id in the middle raises, and the permissions before it are rolled back.
     for place, project_id in enumerate(dict.fromkeys(body.project_ids)):
         if keys.find_project(session, project_id) is None:
             raise ProjectNotFound(project_id)

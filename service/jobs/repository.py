@@ -140,6 +140,7 @@ def waiting_jobs(session: Session) -> Sequence[JobRow]:
 def lock_job(session: Session, job_id: str) -> JobRow | None:
     """Return a job as it is now, and keep others from changing it until the transaction ends."""
     query = select(JobRow).where(JobRow.id == job_id).with_for_update()
+    # Without `populate_existing` the session would return the row as it was first read, from before the lock.
     return session.scalar(query.execution_options(populate_existing=True))
 
 
@@ -169,6 +170,7 @@ def wait_for(session: Session, job_id: str, job_ids: Sequence[str]) -> bool:
     """Write what a queued job still waits for. False if it is not queued any more."""
     result = session.execute(
         update(JobRow)
+        # The state is part of the update, because the list of parents was read in an earlier transaction.
         .where(JobRow.id == job_id, JobRow.state == JobState.QUEUED)
         .values(waits_for=" ".join(job_ids) or None)
         .returning(JobRow.id)
@@ -182,7 +184,10 @@ def move_job(session: Session, job_id: str, target: JobState, *, token: int | No
     With `token`, only the holder of that lease succeeds. A pause after a failure is over, unless `values` begin one;
     an end leaves no pause to come.
     """
+    # Read before the update, which clears the lease that says until when the attempt ran.
     ran_until = _ran_until(session, job_id)
+    # One conditional UPDATE is the state machine's guard: of two transactions that race, the second finds the state
+    # changed.
     query = update(JobRow).where(JobRow.id == job_id, JobRow.state.in_(sources_of(target)))
     if token is not None:  # after a release no attempt owns it, until the next claim raises it
         query = query.where(JobRow.lease_token == token, JobRow.state == JobState.RUNNING)
@@ -191,6 +196,7 @@ def move_job(session: Session, job_id: str, target: JobState, *, token: int | No
         new_values["pause_requested"] = False
     result = session.execute(query.values(**new_values | _queue_time_values(target) | values).returning(JobRow.id))
     was_moved = result.first() is not None
+    # The span feeds the project's quota of training time; it must end in the same transaction as the attempt.
     if was_moved and ran_until is not None:
         limits.end_span(session, job_id, at=ran_until)
     return was_moved
@@ -203,6 +209,8 @@ def _queue_time_values(target: JobState) -> dict[str, Any]:
 
 def _ran_until(session: Session, job_id: str) -> float | None:
     """Return until when an attempt that runs has run: a worker that stopped responding, until its lease was over."""
+    # A worker that stopped responding may have done nothing since: the project pays until the end of the lease and no
+    # longer.
     lease_is_over = JobRow.lease_expires_at < db_now()
     query = select(case((lease_is_over, JobRow.lease_expires_at), else_=db_now()))
     return session.scalar(query.where(JobRow.id == job_id, JobRow.state == JobState.RUNNING).with_for_update())
@@ -238,6 +246,7 @@ def claim_job(session: Session, job_id: str, *, owner: str, lease_seconds: float
             state=JobState.RUNNING,
             held_by=None,
             retry_at=None,
+            # The token is the fence: from this commit on every write of an earlier attempt fails.
             lease_token=JobRow.lease_token + 1,
             lease_owner=owner,
             lease_expires_at=db_now() + lease_seconds,
@@ -257,6 +266,8 @@ def renew_lease(session: Session, job_id: str, token: int, *, lease_seconds: flo
     """Prolong a lease, writing further columns with it. False if the token is stale or the job has ended."""
     result = session.execute(
         update(JobRow)
+        # An expired lease that nobody has taken may still be renewed: the token is unchanged, so no second attempt
+        # runs.
         .where(JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_token == token)
         .values(lease_expires_at=db_now() + lease_seconds, **values)
         .returning(JobRow.id)
@@ -303,6 +314,7 @@ def add_event(
             data=None if data is None else dict(data),
             once_key=once_key,
         )
+        # A later attempt repeats the steps since its checkpoint, and reports them under the same keys.
         .on_conflict_do_nothing(index_elements=["job_id", "once_key"])
     )
 

@@ -38,6 +38,7 @@ def prune_checkpoints(session: Session, job_id: str, *, organization: str) -> in
         return 0
     checkpoints = results_repository.all_checkpoints(session, job_id)
     best = best_of(checkpoints, str(job.method["type"]))
+    # The best is kept besides the newest: it may be the one worth publishing or starting from.
     kept_steps = {checkpoint.step for checkpoint in [*checkpoints[-job.keep_checkpoints :], *([best] if best else [])]}
     old = [checkpoint for checkpoint in checkpoints if checkpoint.step not in kept_steps]
     return sum(_drop_checkpoint(session, job, checkpoint, organization) for checkpoint in old)
@@ -58,10 +59,12 @@ def best_of(checkpoints: Sequence[JobCheckpointRow], method: str) -> JobCheckpoi
 def drop_expired_results(session: Session, job_id: str) -> bool:
     """Delete a job's model, archives, report and result file, with their bytes. False if they are needed."""
     job = repository.lock_job(session, job_id)
+    # A job that starts from this result may still be queued; expiry waits for it.
     if job is None or repository.users_of(session, job):
         return False
     for artifact in results_repository.all_artifacts(session, job_id):
         home, folder, _ = artifact.blob_key.partition(f"/{OUTPUT_FOLDER}/")
+        # The attempt's whole output folder goes, with files that no artifact names, such as the manifest.
         if folder:
             outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=f"{home}/{OUTPUT_FOLDER}")
         else:
@@ -82,6 +85,7 @@ def _drop_checkpoint(session: Session, job: JobRow, checkpoint: JobCheckpointRow
     name = f"{job.fine_tuned_model or model_name(job, organization)}:ckpt-step-{checkpoint.step}"
     if _is_needed(session, job, checkpoint, name):
         return False
+    # A permission must not outlive its checkpoint: a later checkpoint of the same name would inherit it.
     models.unshare_model(session, name)
     results_repository.remove_checkpoint(session, checkpoint)
     outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=checkpoint.blob_prefix)

@@ -45,6 +45,7 @@ def add_job(session: Session, principal: Principal, context: Context, body: JobC
     limits.require_job(session, QuotaLimits.from_settings(context.settings), principal.project_id)
     job = draft_job(session, principal, context, body)
     session.add(job)
+    # The database sets `seq` and the time of creation; the pairs of metadata are indexed by `seq`.
     session.flush()
     session.refresh(job)
     repository.add_metadata(session, job)
@@ -136,6 +137,7 @@ def remove_job(session: Session, principal: Principal, context: Context, job_id:
     Its bytes go a little later, when no worker can still be writing any. Raises JobNotFound, JobRunsStill, JobInUse.
     """
     find_job(session, principal, job_id)
+    # Locked, so that nothing changes the job between these checks and its deletion.
     job = repository.lock_job(session, job_id)
     assert job is not None
     if job.state not in TERMINAL:
@@ -150,6 +152,8 @@ def remove_job(session: Session, principal: Principal, context: Context, job_id:
     models.remove_of_job(session, job_id)
     repository.delete_job_row(session, job)
     settings = context.settings
+    # A worker notices the deletion within its lease and then stops its trainer; what it writes until then must be
+    # deleted as well.
     delay = settings.lease_seconds + settings.stop_seconds
     outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, delay=delay, prefix=f"jobs/{job_id}")
 

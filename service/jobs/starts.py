@@ -65,12 +65,14 @@ def resolve_start(session: Session, principal: Principal, context: Context, name
             param=param,
         )
     reward_result = _find_named_result(session, principal, context, reward.model, param)
+    # Refused at creation: the trainer would find it out only after the job had waited for a GPU.
     if reward_result.kind != "reward":
         raise InvalidRequest(
             f"{reward.model} comes from a job of the method {reward_result.job.method['type']}: it has no score head. "
             "Name the result of a reward job.",
             param=param,
         )
+    # Called for its refusal only: a reward model whose base is not shared with this project could not be loaded.
     _find_base(session, principal, context, reward_result, param)
     # What a reward model says goes into the result, its weights do not: they block no download.
     return replace(start, reward=reward_result)
@@ -84,8 +86,10 @@ def _find_start(session: Session, principal: Principal, context: Context, name: 
     if not name.startswith(_EARLIER):
         raise ModelNotFound(name, (entry.id for entry in context.catalog.models))
     result = _find_named_result(session, principal, context, name, "model")
+    # An adapter lies on the base of its job; a whole model is a base itself, and a new adapter lies on it.
     base = result.name if result.kind == "model" else result.job.base
     _check_fits(result, method)
+    # Both weights go into the new result, so a block on either holds for it.
     links = [result, *_find_base(session, principal, context, result, "model")]
     download_blocked = any(link.adapter_download == "blocked" for link in links)
     return JobStart(
@@ -105,6 +109,8 @@ def _find_base(
     try:
         return (_find_named_result(session, principal, context, result.job.base, param),)
     except (ModelNotFound, ParentFailed, InvalidRequest) as error:
+        # One's own model: the original error names the missing base. Of another project's chain nothing may be
+        # revealed.
         if result.permission is None:
             raise
         raise InvalidRequest(

@@ -87,6 +87,8 @@ def ready_of_project(session: Session, project_id: str) -> Iterator[ReadyRow]:
     page: Sequence[ReadyRow] = session.execute(query).all()
     while page:
         yield from page
+        # By position and not by OFFSET: jobs that are claimed meanwhile would shift an offset, and rows would be
+        # skipped.
         _, _, priority, seq = page[-1]
         behind = or_(JobRow.priority < priority, and_(JobRow.priority == priority, JobRow.seq > seq))
         page = session.execute(query.where(behind)).all() if len(page) == _PAGE else ()
@@ -103,6 +105,7 @@ def _projects_in_line() -> CTE:
 
     So its cost grows with the number of projects, however many jobs each of them has queued. The last row is null.
     """
+    # A skip scan: each step asks the index for the next larger project id. DISTINCT would read every queued job.
     first = select(JobRow.project_id.label("project_id")).where(*IN_LINE).order_by(JobRow.project_id).limit(1)
     waiting = select(first.scalar_subquery().label("project_id")).cte("waiting", recursive=True)
     following = first.where(JobRow.project_id > waiting.c.project_id).scalar_subquery()
@@ -115,6 +118,7 @@ def _standing_query(*, count: bool) -> Subquery:
     running = select(JobRow.project_id, func.count().label("count")).where(JobRow.state == JobState.RUNNING)
     running = running.group_by(JobRow.project_id).subquery("running")
     ready = (JobRow.project_id == waiting.c.project_id, *IN_LINE, RESTED)
+    # The head decides only between projects of equal standing, so one row each is enough.
     head = select(JobRow.seq).where(*ready).order_by(*IN_TURN).limit(1).scalar_subquery()
     total = select(func.count()).where(*ready).select_from(JobRow).scalar_subquery() if count else literal(0)
     # Materialized, so that a project's head is looked for once and not for each use of it.

@@ -47,6 +47,7 @@ class JobConsumer:
     def __init__(self, url: str, *, name: str, stop: threading.Event) -> None:
         self._stop = stop
         self._busy = False
+        # Before the first connection, so that a signal during a long outage ends the wait as well.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._request_stop)
         # An answer to BLMOVE comes after the block at the latest.
@@ -89,6 +90,8 @@ class JobConsumer:
             log.warning("Dropped an entry of the queue that is not a job id: %.80r", entry)
             self._forget_entry(entry)
             return None
+        # Whoever can write to Valkey must not choose what a worker calls: only an exact call of ours is accepted, and
+        # even then SQL decides which job runs.
         is_own_entry = self._has_honest_record(job_id)
         # Lost from here on if this process dies: the controller finds the job queued in SQL and sends it again.
         self._redis.delete(Job.key_for(job_id))
@@ -103,6 +106,7 @@ class JobConsumer:
             )
             call = (record.func_name, record.instance, record.args, record.kwargs)
         except (*AWAY, StopRequested):
+            # An outage says nothing about the record: dropping it here would lose the id.
             raise
         except Exception as error:  # noqa: BLE001 - a record from outside can be wrong in any way
             log.warning("Dropped the record of %s, which cannot be read: %s", job_id, type(error).__name__)
@@ -113,6 +117,7 @@ class JobConsumer:
         return True
 
     def _run_guarded(self, run: Callable[[str], None], job_id: str) -> None:
+        # From here on a signal only sets `stop`: raising inside a running attempt would skip its orderly end.
         self._busy = True
         try:
             run(job_id)

@@ -22,6 +22,7 @@ _PREFIX = "burnish:rate:"
 # A token bucket: it holds `limit`, fills in a minute, and `cost` is taken out at once or not at all.
 # With `force` it may fall below zero; a negative cost puts back.
 _TAKE = """
+-- The server's clock: those of the API's processes may differ.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000
 local limit, cost, force = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
@@ -49,6 +50,7 @@ class RedisRates:
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url
         self._lock = threading.Lock()
+        # No retries: the limiter may cost a request a quarter of a second, and then lets it pass.
         client: Any = connect_redis(redis_url, retries=0, timeout=_PATIENCE)
         self._script: Any = client.register_script(_TAKE)
         self._away_until = 0.0
@@ -56,6 +58,7 @@ class RedisRates:
 
     def take(self, key: str, *, limit: int, cost: int = 1, force: bool = False) -> BucketState | None:
         """Take from a bucket; see `RateLimiter.take`."""
+        # During an outage only one request in five seconds pays the timeout; all others pass at once.
         if time.monotonic() < self._away_until:
             return None
         try:

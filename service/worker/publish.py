@@ -69,14 +69,19 @@ def publish_result(context: Context, job: JobRow, lease: Lease, *, folder: Path)
     prefix = f"{job_prefix(job.id, lease.token)}/{OUTPUT_FOLDER}"
     kind = methods.load_method(job.method).hyperparameters.result_kind
     try:
+        # Hashed before anything is stored: a result that was damaged on this disk must never become a model.
         manifest = _verify_manifest(folder, kind)
         name = model_name(job, context.settings.organization)
         files = _store_files(context, lease, folder, manifest, prefix, _KINDS[kind], f"{name.replace(':', '-')}.zip")
         lease.retry_while_database_is_down(lambda: _record_success(context, job, lease, manifest, prefix, files))
+    # The commit may have happened although its answer was lost. Deleting the files then would leave a model without
+    # weights.
     except BaseException as error:
         has_succeeded = _has_succeeded(context, lease)
         if has_succeeded:
             return
+        # None means that the database did not say: the files stay, and the controller's sweep deletes them if they
+        # belong to nothing.
         if has_succeeded is False:
             _discard_files(context, prefix)
         if isinstance(error, DamagedFiles | StorageError):
@@ -126,9 +131,12 @@ def _store_files(
     entries = (*manifest.files, *hash_files(folder, [archive]))
     root = prefix.removesuffix(OUTPUT_FOLDER)
     for entry in entries:
+        # Every upload is hashed again on its way and compared with the manifest, which catches a file that changed
+        # after the verification.
         upload_entry(context.storage, f"{root}{entry.path}", folder / entry.path, entry, lease)
     data = (folder / MANIFEST_NAME).read_bytes()
     key = f"{prefix}/{MANIFEST_NAME}"
+    # The manifest comes last and must be new: its existence marks the folder as complete.
     was_created = lease.retry_while_storage_is_down(lambda: context.storage.put_if_absent(key, data))
     # It may exist already: an earlier try stored it and its answer got lost. No other attempt has this token.
     if not was_created and b"".join(context.storage.read(key)) != data:
@@ -168,6 +176,8 @@ def _record_success(
 ) -> None:
     kind = methods.load_method(job.method).hyperparameters.result_kind
     own_manifest = f"{_KINDS[kind].folder}/{MANIFEST_NAME}"
+    # No lease renewal here: `complete_job` checks the token itself, and an expired lease that nobody has taken may
+    # still publish.
     with context.db.write() as session:
         lifecycle.complete_job(
             session,
