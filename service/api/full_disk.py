@@ -60,6 +60,7 @@ class FullDisk:
             disk_was_full = disk_was_full or (
                 message["type"] == "http.response.start" and message["status"] == NoSpace.status
             )
+            # The refusal is withheld, since an answer can be sent only once.
             if not disk_was_full:
                 await send(message)
 

@@ -44,6 +44,7 @@ class RequestId:
         response_started = False
         client_request_id = Headers(scope=scope).get("x-request-id", "")
         request_id = (
+            # The id goes into headers and logs: anything else could forge lines there.
             client_request_id if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", client_request_id) else ids.new_request_id()
         )
         began = time.perf_counter()
@@ -55,6 +56,7 @@ class RequestId:
             nonlocal response_started
             if message["type"] == "http.response.start":
                 response_started = True
+                # Before the answer is sent: who gets it can rely on the audit log.
                 if message["status"] >= 400:
                     await _record_refusal(scope, call, message["status"])
                 headers = MutableHeaders(scope=message)

@@ -41,6 +41,7 @@ def open_listeners(host: str, port: int, *, shared: bool = False) -> list[socket
     addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     refusal: OSError | None = None
+    # getaddrinfo may list an address twice, and the second bind would fail.
     for family, _, _, _, address in dict.fromkeys(addresses):
         try:
             listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG, reuse_port=shared)  # pyright: ignore[reportArgumentType]
@@ -76,6 +77,7 @@ class BoundedServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, and take connections."""
+        # With no sockets: uvicorn runs its start-up and leaves the accepting to `Acceptor`.
         await super().startup(sockets=[])
 
         def make_protocol(host: str) -> BoundedHttp:
@@ -143,9 +145,11 @@ class Acceptor:
             self._loop.add_reader(listening, self._accept_connections, listening)
 
     def _accept_connections(self, listening: socket.socket) -> None:
+        # Bounded, so that a flood of connections leaves the loop time for requests.
         for _ in range(_AT_ONCE):
             try:
                 connection, address = listening.accept()
+            # ECONNABORTED among them: the client was gone before accept(2).
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
             except OSError as error:
@@ -161,7 +165,9 @@ class Acceptor:
             "no connection can be taken at the moment: %s; connections that wait for a request are ended",
             error.strerror,
         )
+        # Idle connections hold the descriptors that are missing.
         self._connections.close_idle(_AT_ONCE)
+        # The socket stays readable while accept fails: without a pause the loop would spin.
         self._loop.remove_reader(listening)
         self._loop.call_later(_PAUSE_SECONDS, self._watch_socket, listening)
 
@@ -194,6 +200,7 @@ class Acceptor:
         with connection:
             try:
                 connection.send(raw_answer(STATUS_LINE[503], answer, ids.new_request_id()))
+                # A close with unread bytes sends RST, and the client might never see the 503.
                 connection.shutdown(socket.SHUT_WR)
             except OSError:
                 return

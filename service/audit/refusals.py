@@ -72,6 +72,7 @@ class RefusalLog:
             series = self._series.setdefault(_RefusalKind(key_id, action.type, status), _RefusalSeries(now, call))
             series.count += 1
             series.last = call
+            # Too many kinds at once: all are made due, so that memory stays bounded.
             if len(self._series) > self._most:
                 for counted_series in self._series.values():
                     counted_series.due_at = now
@@ -92,6 +93,7 @@ class RefusalLog:
             _log.error(
                 "%d refused calls could not be written to the audit log: %s", sum(t[2] for t in due_refusals), error
             )
+            # Counted again rather than lost: the next pass tries once more.
             self._put_back(due_refusals)
         finally:
             CALL.reset(token)

@@ -63,7 +63,7 @@ def make_backup(settings: Settings, path: Path, advance: Advance = lambda _bytes
     """
     require_embedded(settings)
     if not (settings.data / DATABASE).exists():
-        raise BackupRefused(f"There is not a database in {settings.data}: name the data folder with --data.")
+        raise BackupRefused(f"There is no database in {settings.data}: name the data folder with --data.")
     if path.exists():
         raise BackupRefused(f"{path} exists already: name another file.")
     migrations.check_schema(settings)
@@ -98,9 +98,13 @@ def _add_consistent_snapshot(
 ) -> tuple[str, ...]:
     """Make a snapshot with all its blobs in the archive; return the keys that none of `_TRIES` could find."""
     absent_blobs: tuple[str, ...] = ()
+    # Most blobs are copied before the first snapshot, so that few can be deleted between a snapshot and the copy of
+    # its rest.
     _copy_new(archive, storage)
     for _ in range(_TRIES):
         snapshot.unlink(missing_ok=True)
+        # Blobs after the snapshot: a row's blob is stored before the row, so every blob that the snapshot names was
+        # there at its time.
         _take_snapshot(database, snapshot)
         _copy_new(archive, storage)
         absent_blobs = tuple(sorted(_find_absent_blobs(snapshot, archive.files)))
@@ -112,6 +116,7 @@ def _add_consistent_snapshot(
 def _take_snapshot(source: Path, snapshot: Path) -> None:
     """Write the database as it is at one moment, without holding up those who write."""
     with closing(sqlite3.connect(source, timeout=_PATIENCE)) as connection:
+        # One read transaction: in WAL mode writers continue meanwhile.
         connection.execute("VACUUM INTO ?", (str(snapshot),))
 
 

@@ -62,6 +62,7 @@ def _require_room(archive: ArchiveReader, data: Path) -> None:
 def _staging_folder(data: Path) -> Generator[Path]:
     """Give a folder beside `data`; what fails inside leaves neither it nor a parent that was made for it."""
     new_parents = [parent for parent in data.absolute().parents if not parent.exists()]
+    # Beside the target, so that the last step is a rename on the same disk.
     staging = data.with_name(f".{data.name}.{os.getpid()}.restoring")
     data.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -30,6 +30,7 @@ class TokenMeter:
         longest = body.most_tokens or self.context.settings.engine_max_tokens
         question = body.model_dump_json(include={"messages", "tools"}, exclude_none=True).encode()
         tokens = len(question) // _BYTES_A_TOKEN + longest * (body.n or 1)
+        # Reserved before the answer: many chats at once would otherwise pass a limit that each of them alone respects.
         await run_in_threadpool(take_tokens, self.context, self.principal, self.book, tokens)
         return tokens
 
@@ -39,6 +40,8 @@ class TokenMeter:
         try:
             async with aclosing(chunks) as open_chunks:
                 async for chunk in open_chunks:
+                    # The last chunk has the usage (`stream_options.include_usage`); until then what was used is not
+                    # known.
                     used_tokens = chunk.usage.total_tokens if chunk.usage else None
                     if chunk.usage is not None:
                         metrics.CHAT_TOKENS.labels("prompt").inc(chunk.usage.prompt_tokens)

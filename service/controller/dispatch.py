@@ -21,6 +21,8 @@ def dispatch_jobs(context: Context, queue: JobIdQueue) -> int:
     for row in rows:
         job_id = row.payload["job_id"]
         with tracing.span("dispatch", {"burnish.job.id": job_id}, parent=parents.get(job_id), kind="producer"):
+            # Pushed first and then marked: a crash in between pushes twice, which the claim absorbs. The other order
+            # could lose the job.
             queue.push(job_id)
         with context.db.write() as session:
             outbox.mark_done(session, row.seq)
@@ -35,6 +37,7 @@ def refill_queue(context: Context, queue: JobIdQueue) -> int:
     """
     with context.db.read() as session:
         ready_ids = [job.id for job in repository.ready_jobs(session)]
+    # After the read of SQL: a job that became ready since is not in the list and is not pushed twice.
     waiting = queue.waiting_ids() if ready_ids else frozenset[str]()
     missing_ids = [job_id for job_id in ready_ids if job_id not in waiting]
     for job_id in missing_ids:

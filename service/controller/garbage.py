@@ -35,9 +35,12 @@ def delete_blobs(context: Context, _queue: JobIdQueue) -> int:
         error = None
         try:
             if "prefix" in row.payload:
+                # Before the row is removed: a crash in between repeats the deletion, which is harmless, while the
+                # other order would leak blobs.
                 context.storage.delete_prefix(row.payload["prefix"])
             else:
                 context.storage.delete(row.payload["key"])
+        # It can never succeed, and would stay at the head of the outbox.
         except InvalidKey as invalid_key:
             error = str(invalid_key)
             _log.error("a deletion is given up: %s", error)
@@ -88,6 +91,7 @@ class AttemptSweeper:
     def __call__(self, context: Context, _queue: JobIdQueue) -> int:
         """Visit the next ended jobs; return how many blobs were deleted. Raises Unavailable or StorageUnavailable."""
         settings = context.settings
+        # Until then a worker that has not noticed the end may still be writing.
         age = settings.lease_seconds + settings.stop_seconds
         with context.db.read() as session:
             jobs = queries.fetch_jobs_ended_after(session, self._cursor, age=age, limit=_JOBS_A_PASS)
@@ -104,6 +108,7 @@ def _sweep_job(context: Context, job: JobRow) -> int:
     published_attempts = _find_published_attempts(job, keys)
     folders = tuple(f"{prefix.rstrip('/')}/" for prefix in prefixes)
     deleted_blobs = 0
+    # Listed before anything is deleted: a listing need not survive changes to what it lists.
     for blob in list(context.storage.list(f"jobs/{job.id}")):
         if (
             blob.key.split("/")[2] in (*published_attempts, "exports")

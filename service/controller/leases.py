@@ -24,6 +24,7 @@ def end_expired_leases(context: Context, _queue: JobIdQueue) -> int:
 
 
 def _end_lease(context: Context, job_id: str) -> bool:
+    # A short transaction for each job, so that no row stays locked while the others are looked at.
     with context.db.write() as session:
         job = queries.lock_expired(session, job_id)
         if job is None:  # it was renewed, or has ended, since the list was read

@@ -41,6 +41,7 @@ class Outages:
         kind = type(error)
         metrics.STEP_FAILURES.labels(name).inc()
         with self._lock:
+            # By kind: an outage of the database stops ten steps, and is one line in the log.
             new = kind not in self._held_up.values()
             self._held_up[name] = kind
         if not new:
@@ -73,6 +74,7 @@ def run_steps(
         thread.start()
     stop.wait()
     for thread in threads:
+        # Bounded: a step may hang in a call to a server that does not answer.
         thread.join(patience)
 
 

@@ -25,6 +25,8 @@ def lock_expired(session: Session, job_id: str) -> JobRow | None:
     query = select(JobRow).where(
         JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_expires_at < db_now()
     )
+    # Skipped rather than waited for: the next pass comes in a moment, and a frozen transaction must not stop this
+    # step.
     return session.scalar(query.with_for_update(skip_locked=True))
 
 
@@ -51,6 +53,7 @@ def fetch_jobs_ended_after(session: Session, cursor: Cursor, *, age: float, limi
         .where(
             JobRow.state.in_(TERMINAL),
             JobRow.finished_at <= db_now() - age,
+            # With `seq`, since several jobs may end at the same time and a page may end between them.
             tuple_(JobRow.finished_at, JobRow.seq) > cursor,
         )
         .order_by(JobRow.finished_at, JobRow.seq)

@@ -52,6 +52,7 @@ class Validation:
         Raises what kept a check from its end since the last call, Unavailable and StorageUnavailable among it: those
         jobs wait.
         """
+        # Cleared before the look: a check that ends during it sets the event again, and no wake-up is lost.
         self._changed.clear()
         self._raise_failure()
         self._begin_checks()
@@ -79,6 +80,7 @@ class Validation:
         if free <= 0:
             return
         with self._context.db.read() as session:
+            # A few of each project: otherwise one project's thousand jobs would hide the others'.
             waiting = queries.validating_jobs(session, apart_from=list(under_way), per_project=self._per_project)
         checks_per_project = Counter(under_way.values())
         while free and (job := self._choose_job(waiting, checks_per_project)) is not None:
@@ -121,6 +123,7 @@ class Validation:
                 self._failures.append(error)
         finally:
             with self._lock:
+                # Only after the outcome was written: a job that is still `validating` in SQL would be chosen again.
                 del self._under_way[job.id]
             self._changed.set()
 

@@ -58,8 +58,11 @@ class InferenceServer:
         self._client = httpx.AsyncClient(
             base_url=settings.inference_url.rstrip("/"),
             headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
+            # No read timeout: before the first token of a long prompt a server sends nothing; `limit_answer_time`
+            # bounds the whole.
             timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
             transport=transport,
+            # A proxy of the environment would see prompts and the server's key.
             trust_env=False,
         )
 
@@ -87,12 +90,14 @@ class InferenceServer:
 
     async def _answer_with_adapter(self, question: EngineQuestion, adapter: AdapterRef | None) -> AsyncGenerator[Chunk]:
         model_name = question.source.base if adapter is None else adapter.name
+        # A server that restarted has forgotten its adapters and answers 404: it is loaded again, once.
         for last_try in (False, True):
             if adapter is not None:
                 await self._load_adapter(adapter, again=last_try)
             try:
                 async with aclosing(self._stream_server(question, model_name)) as chunks:
                     async for chunk in chunks:
+                        # The server knows the adapter by an internal name that callers must not depend on.
                         yield chunk.model_copy(update={"model": question.request.model})
                 return
             except _UnknownModel as error:
@@ -106,6 +111,7 @@ class InferenceServer:
                 ) from error
 
     async def _load_adapter(self, adapter: AdapterRef, *, again: bool) -> None:
+        # Two questions for the same new adapter would otherwise load it twice.
         async with self._loading:
             if adapter.name in self._loaded and not again:
                 return
@@ -138,6 +144,7 @@ class InferenceServer:
     def _make_request_body(self, question: EngineQuestion, model_name: str) -> dict[str, Any]:
         body = question.request.model_dump(mode="json", exclude_none=True, exclude=_NOT_PASSED_ON)
         limit = question.request.most_tokens or self._most_tokens
+        # One limit only, under the name that older servers have as well.
         body.pop("max_completion_tokens", None)
         return body | {
             "model": model_name,
@@ -178,6 +185,7 @@ def _translate_refusal(status: int, body: bytes) -> Exception:
         return _UnknownModel(message)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return EngineBusy("The inference server has too much to do. Try again in a few seconds.")
+    # Not passed on as 401: the caller's key is good, the operator's for the server is not.
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return ChatUnavailable("The inference server refuses this service's key (BURNISH_INFERENCE_KEY).", retry=False)
     if 400 <= status < 500:

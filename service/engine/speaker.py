@@ -90,6 +90,7 @@ class Speaker:
     async def ask(self, ask: Ask, slices: ConversationSlices | None = None) -> AsyncGenerator[Answer]:
         """Yield the events of the program, up to `Done` or `AnswerRefused`. Leaving earlier cancels the answer."""
         slices = slices or EndlessSlice()
+        # One pipe for all: events of a cancelled answer must be read away before the next question.
         await self._wait_for_last_cancel()
         process = await self._ensure_started()
         timer: asyncio.Task[None] | None = None
@@ -112,6 +113,7 @@ class Speaker:
         finally:
             if timer is not None:
                 timer.cancel()
+            # Reading here would take the other conversation's events.
             if aside:  # another is being asked: the program forgets this one without an event
                 _write_order(process, Cancel(id=ask.id))
             elif not is_last:  # a task of its own, because this one may be cancelled itself
@@ -119,6 +121,7 @@ class Speaker:
 
     async def stop(self) -> None:
         """End the program, by force if it takes long."""
+        # Taken out first: a question that comes during the stop starts a new program.
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
@@ -142,8 +145,10 @@ class Speaker:
                 env=self._environment,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                # To a file: a pipe that nobody reads would block the program once it is full.
                 stderr=descriptor,
                 start_new_session=True,
+                # asyncio's default of 64 KiB for a line would break on long pieces with log-probabilities.
                 limit=_LINE_BYTES,
             )
         finally:
@@ -172,6 +177,7 @@ class Speaker:
         assert process.stdout is not None
         while line := await process.stdout.readline():
             event = CHAT_EVENT.validate_json(line)
+            # Events of an answer that was cancelled while it was paused are dropped.
             if event.id == ask_id:
                 return event
         status = await process.wait()

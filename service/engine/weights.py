@@ -53,6 +53,7 @@ class EngineWeights:
 
     def _prepare_base(self, source: ModelSource) -> Path:
         workdir = self._folder / "prepare"
+        # What an engine that was killed while it prepared a base has left.
         shutil.rmtree(workdir, ignore_errors=True)
         workdir.mkdir(mode=0o700, parents=True)
         _, folder = prepared_base(
@@ -80,8 +81,10 @@ class EngineWeights:
             inputs.fetch_adapter(self._context, result, stored_result, partial, self._hold)
             if self._shared:
                 _let_others_read(partial)
+            # Renamed when complete: another process that shares the folder never sees half an adapter.
             partial.rename(target)
             self._forget_old()
+        # The time of the last use decides which adapters `_forget_old` removes.
         os.utime(target)
         return AdapterRef(name=name, path=target)
 

@@ -69,6 +69,7 @@ def add_export(session: Session, *, expires_in: float, **values: Any) -> None:
             failures=0,
             **values,
         )
+        # Two requests for the same export at once make one; both then read the same row.
         .on_conflict_do_nothing(index_elements=["model", "format", "precision"])
     )
 
@@ -111,6 +112,7 @@ def claim_export(session: Session, *, owner: str, lease_seconds: float) -> Model
     first_in_line = (
         select(oldest).where(ModelExportRow.status == ExportStatus.QUEUED).group_by(ModelExportRow.project_id)
     )
+    # Some in reserve: the first may be deleted before the update below takes it.
     for seq in session.scalars(first_in_line.order_by(running.scalar_subquery(), turn, oldest).limit(10)).all():
         claimed_rows = session.execute(
             update(ModelExportRow)

@@ -44,17 +44,20 @@ def check_stored(context: Context, file: FileRow, request: CheckRequest, needed:
     if not needed():
         raise CheckAbandoned
     chunks = context.storage.read(file.blob_key)
+    # Parquet is read from its end: it needs a file, while everything else is checked as a stream.
     if request.packing == "parquet":
         with copy_to_temporary(chunks) as copy, CheckProcess(request, needed, source=copy) as process:
             return process.finish()
     if file.bytes > SMALL_BYTES:
         with closing(chunks), CheckProcess(request, needed) as process:
             for chunk in chunks:
+                # The process has its verdict, such as too many bad lines: the rest need not be fetched.
                 if not process.send(chunk):
                     break
             return process.finish()
     with closing(chunks):
         data = b"".join(chunks)
+    # A small file may unpack to gigabytes: then it is checked again, in a process with limits.
     return check_small(request, data) or _check_held(request, data, needed)
 
 
@@ -123,9 +126,9 @@ class UploadCheck:
 
     def start_process(self) -> None:
         """Go on in a process."""
-        held_turn, self._held = self._held, None
+        held_bytes, self._held = self._held, None
         self._process = CheckProcess(self._make_request(), lambda: True)
-        self._process.send(held_turn or b"")
+        self._process.send(held_bytes or b"")
 
     def finish(self) -> DatasetSummary:
         """Return the outcome; call it once."""
@@ -167,23 +170,25 @@ class CheckProcess:
         self._asked, self._needed = request, needed
         self._pipe: int | None = None
         with ExitStack() as files:
-            output_pipe, self._outcome, self._errors = (
+            request_file, self._outcome, self._errors = (
                 cast("BinaryIO", files.enter_context(tempfile.TemporaryFile())) for _ in range(3)
             )
-            output_pipe.write(request.dump())
-            output_pipe.seek(0)
+            # By a file descriptor and not by arguments, which every user of the machine can list.
+            request_file.write(request.dump())
+            request_file.seek(0)
             self._process = start_reader(
                 "service.files.check_process",
-                str(output_pipe.fileno()),
+                str(request_file.fileno()),
                 stdin=source or subprocess.PIPE,
                 stdout=self._outcome,
                 stderr=self._errors,
-                inherited_descriptors=(output_pipe.fileno(),),
+                inherited_descriptors=(request_file.fileno(),),
                 niceness=request.niceness,
             )
             self._files = files.pop_all()
         if self._process.stdin is not None:
             self._pipe = self._process.stdin.fileno()
+            # Not blocking: a check that hangs must not hang the thread that feeds it.
             _prepare_pipe(self._pipe)
 
     def __enter__(self) -> Self:
@@ -208,6 +213,7 @@ class CheckProcess:
                 unsent = unsent[os.write(self._pipe, unsent) :]
             except BlockingIOError:
                 self._wait_for_pipe(self._pipe)
+            # The process ended early, by a verdict or by a limit; `finish` finds out which.
             except BrokenPipeError:
                 self._close_pipe()
         return True
@@ -228,12 +234,14 @@ class CheckProcess:
 
     def close(self) -> None:
         """End the process, if it has not ended."""
+        # Waited for, so that no zombie stays and its memory is free before the next check.
         self._process.kill()
         self._close_pipe()
         self._process.wait()
         self._files.close()
 
     def _explain_status(self, status: int) -> str:
+        # RLIMIT_CPU ended it: the file takes more processor time than its size allows.
         if status == -signal.SIGXCPU:
             return self._asked.too_slow
         if status < 0 and self._asked.packing == "parquet":

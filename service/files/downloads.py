@@ -106,11 +106,13 @@ def answer_download(context: Context, request: Request, attachment: Attachment) 
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
     }
+    # Before the range: RFC 9110 (13.2.2) evaluates If-None-Match first.
     if attachment.etag in _parse_tags(request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
     part = _parse_range(request, attachment)
     start, end = part or (0, attachment.bytes)
     with storage_errors():
+        # Opened before the answer begins: a missing blob can still be a 404.
         chunks = context.storage.read(attachment.blob_key, start=start, end=end)
     headers["Content-Length"] = str(end - start)
     if part is None:
@@ -140,10 +142,12 @@ def _parse_range(request: Request, attachment: Attachment) -> tuple[int, int] | 
     """Return the first and the one-past-last byte asked for; None for all of them."""
     match = re.fullmatch(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", request.headers.get("range", ""), re.ASCII)
     condition = request.headers.get("if-range")
+    # A range that is not understood, or an If-Range that no longer fits, means the whole (RFC 9110, 14.2).
     if match is None or not (match[1] or match[2]) or condition not in (None, attachment.etag):
         return None
     size = attachment.bytes
     if not match[1]:
+        # `bytes=-N`: the last N bytes.
         start, end = max(size - int(match[2]), 0), size
     else:
         start, end = int(match[1]), min(int(match[2] or size) + 1, size)

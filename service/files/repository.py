@@ -52,6 +52,7 @@ def share_content(session: Session, file: FileRow) -> str:
     statement = (
         insert(FileContentRow)
         .values(blob_key=file.blob_key, project_id=file.project_id, sha256=file.sha256, files=1)
+        # One statement, because two uploads of the same bytes may insert at the same moment.
         .on_conflict_do_update(index_elements=["project_id", "sha256"], set_={"files": FileContentRow.files + 1})
     )
     return session.scalars(statement.returning(FileContentRow.blob_key)).one()
@@ -61,6 +62,7 @@ def release_content(session: Session, blob_key: str) -> bool:
     """Count one file less and return whether no file has these bytes any more."""
     query = update(FileContentRow).where(FileContentRow.blob_key == blob_key).values(files=FileContentRow.files - 1)
     remaining_files = session.scalar(query.returning(FileContentRow.files))
+    # The row goes in the same transaction as the last file, so that a later upload stores its bytes anew.
     if remaining_files == 0:
         session.execute(delete(FileContentRow).where(FileContentRow.blob_key == blob_key))
     return not remaining_files

@@ -74,6 +74,7 @@ class FileUpload:
         with storage_errors():
             file = self._intake.commit(project_id=self._principal.project_id, purpose=purpose, expiry=expiry)
         upload_fields = {"filename": file.filename, "purpose": purpose, "sha256": file.sha256, "expiry": expiry}
+        # In this order: the blob is deleted only after the transaction is known to have failed.
         with kept_if_used(self._context, file.blob_key, file), self._context.db.write() as session:
             return self._idempotency.run_once(
                 session, upload_fields, FileObject, lambda: add_file(session, file, self._defaults)
@@ -81,6 +82,8 @@ class FileUpload:
 
     def _open_intake(self, filename: str) -> Intake:
         with self._context.db.read() as session:
+            # A first look without a lock: it spares a project over its quota the upload. `add_file` checks again under
+            # the lock.
             room = limits.remaining_bytes(session, self._defaults, self._principal.project_id)
         self._intake = Intake(self._context, filename, room=room)
         return self._intake
@@ -95,6 +98,7 @@ def add_file(session: Session, file: FileRow, defaults: QuotaLimits) -> FileObje
     limits.require_room(session, defaults, file.project_id, what=f"'{file.filename}'", size=file.bytes)
     own = file.blob_key
     file.blob_key = repository.share_content(session, file)
+    # The project has these bytes already: the copy that was just stored is deleted after the commit.
     if file.blob_key != own:
         outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, key=own)
     session.add(file)
@@ -111,6 +115,7 @@ def kept_if_used(context: Context, key: str, row: object) -> Generator[None]:
     except Exception:
         context.storage.delete(key)
         raise
+    # The block succeeded without the row: the answer was an earlier one of the same idempotency key.
     if not inspect(row, raiseerr=True).has_identity:
         context.storage.delete(key)
 

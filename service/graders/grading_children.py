@@ -73,10 +73,12 @@ class GradingChild:
         child = cls(process)
         try:
             async with asyncio.timeout(START_SECONDS):
+                # Loading its modules takes a while: only then does the time of a grading begin.
                 ready = await child.read() == READY
         except (ChildGone, TimeoutError):
             ready = False
         except BaseException:
+            # A cancelled start must leave no process behind.
             await child.kill_and_reap()
             raise
         if not ready:
@@ -95,6 +97,7 @@ class GradingChild:
     async def send(self, pieces: Pieces) -> None:
         """Send a message; that the process has gone is seen when its answer is read."""
         assert self._process.stdin is not None
+        # The end of the process is reported by `read`, with its status.
         with suppress(ConnectionError):
             self._process.stdin.write(pack_message(pieces))
             await self._process.stdin.drain()
@@ -112,6 +115,7 @@ class GradingChild:
         """Kill it, read what it left in its pipe, and return its status."""
         with suppress(ProcessLookupError):
             self._process.kill()
+        # Reads the pipe to its end, or the transport would stay open.
         await self._process.communicate()
         return self._process.returncode or 0
 

@@ -44,6 +44,8 @@ class PythonSlots:
     def take_slot(self, project_id: str) -> int | None:
         """Return the descriptor that holds a slot until it is closed, None if there is none now. Raises OSError."""
         with self._hold_door() as is_open:
+            # One at a time behind the door: two processes that count the slots at once could both give a project its
+            # last one.
             return self._take_behind_door(project_id) if is_open else None
 
     def _take_behind_door(self, project_id: str) -> int | None:
@@ -52,6 +54,7 @@ class PythonSlots:
         for place in range(self._count):
             descriptor = _lock_file(self._lock_folder() / f"slot-{place}")
             if descriptor is None:
+                # Locked slots name their project in the file, because a lock itself does not say who holds it.
                 own += _read_holder(self._lock_folder() / f"slot-{place}") == project_id
             elif free is None:
                 free = descriptor
@@ -61,6 +64,7 @@ class PythonSlots:
             os.close(free)
             return None
         if free is not None:
+            # Written while the lock is held; what an earlier holder left is longer or shorter.
             os.ftruncate(free, 0)
             os.pwrite(free, project_id.encode(), 0)
         return free
@@ -94,6 +98,7 @@ class PythonSlots:
 def _make_private_folder(folder: Path) -> Path:
     """Make a folder that is this user's alone, and see that files can be written there. Raises OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The folder for temporary files is open to all users: a link or a folder of somebody else must not be used.
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise OSError(errno.ENOTDIR, "it is not a folder of this user", str(folder))

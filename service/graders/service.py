@@ -110,7 +110,7 @@ def make_asker(context: Context, meter: TokenMeter, sources: Mapping[str, ModelS
 
 
 def _make_chat_request(question: GradersQuestion, *, fixed_format: bool) -> ChatCompletionRequest:
-    """Return the chat; `held` says that the server behind holds models to a schema, which our own engine does not."""
+    """Return the chat; `fixed_format` if the server behind holds models to a schema, as our own engine does not."""
     schema = {"name": "grade", "strict": True, "schema": question.schema_}
     format_ = {"response_format": {"type": "json_schema", "json_schema": schema}} if fixed_format else {}
     return ChatCompletionRequest.model_validate(

@@ -94,7 +94,6 @@ def start_job(
 
     `defaults` are the limits of projects that have none of their own.
     """
-    # Locked, so that no cancel slips in between the check of the limits and the claim.
     waiting = repository.lock_job(session, job_id)
     if waiting is None or waiting.state != JobState.QUEUED:
         return None
@@ -104,7 +103,6 @@ def start_job(
         return None
     job = repository.claim_job(session, job_id, owner=owner, lease_seconds=lease_seconds)
     if job is not None:
-        # In the claim's transaction: one that is rolled back costs the project no turn.
         project_turns.note_turn(session, TurnKind.JOB, job.project_id)
         verb = "started" if job.lease_token == 1 else f"started again (attempt {job.lease_token})"
         repository.add_event(session, job_id, f"Fine-tuning job {verb}")
@@ -113,7 +111,6 @@ def start_job(
 
 def hold_job(session: Session, job: JobRow, why: LimitHold) -> None:
     """Keep a queued job from starting for a limit of its project; recorded once for each reason."""
-    # Held jobs are looked at again and again: only a new reason is an event.
     if job.held_by != why.reason:
         repository.set_hold(session, job.id, why.reason)
         repository.add_event(session, job.id, f"{why.message}.", level="warn", data={"held_by": why.reason})
@@ -244,7 +241,6 @@ def fail_job(
 
 def cancel_job(session: Session, job_id: str) -> bool:
     """Cancel a job in any state but an ended one; its worker notices at its next look. False if it had ended."""
-    # Whether an attempt ends with it; the lock keeps the answer true until the commit.
     before = repository.lock_job(session, job_id)
     running = before is not None and before.state == JobState.RUNNING
     was_moved = repository.move_job(
@@ -283,7 +279,6 @@ def complete_job(
 
     `size` is the bytes of the model's own files.
     """
-    # The name depends on the job alone, so jobs that start from this one could be created before it ended.
     name = model_name(job, organization)
     lasting = retention.seconds_to_keep(job, "artifacts")
     expires_at = None if lasting is None else db_now() + lasting
@@ -340,7 +335,6 @@ def _count_crash(session: Session, job: JobRow) -> tuple[int, dict[str, int]]:
     """Return the number of this crash in its row, and the columns that keep it."""
     checkpoint = results_repository.latest_checkpoint(session, job.id)
     step = checkpoint.step if checkpoint else 0
-    # A job that gets further each time is not stuck, however often its machine dies.
     crashes = 1 if step > job.crash_step else job.crashes + 1
     return crashes, {"crashes": crashes, "crash_step": step}
 
@@ -367,7 +361,6 @@ def _let_go(
     pausing = job is not None and job.pause_requested
     target = JobState.PAUSED if pausing else JobState.QUEUED
     cleared_columns: dict[str, Any] = {"lease_expires_at": None, "estimated_finish": None, "pause_requested": False}
-    # `retry_at` keeps every claim away until then, even if a stale queue entry brings the id earlier.
     if pause and not pausing:
         cleared_columns["retry_at"] = db_now() + pause
     if not repository.move_job(session, job_id, target, token=token, **cleared_columns, **values):

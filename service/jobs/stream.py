@@ -64,6 +64,7 @@ class EventStreams:
         quiet_since = time.monotonic()
         with self._share_reader(job_id, position, principal) as reader:
             while reader.may_read(principal.key_id):
+                # A stream that is far behind reads pages of its own, and the shared window stays small.
                 messages = reader.messages_after(position)
                 if messages is None:
                     messages = await self._read_page(job_id, position)
@@ -73,6 +74,7 @@ class EventStreams:
                     quiet_since = time.monotonic()
                 if messages:
                     continue
+                # Only after the last events were sent, which the job's end wrote in the same transaction.
                 if reader.over:
                     if reader.done is not None:
                         yield reader.done
@@ -80,6 +82,7 @@ class EventStreams:
                 await reader.wait_for_news(quiet_since + _KEEP_ALIVE_SECONDS - time.monotonic())
                 if time.monotonic() - quiet_since > _KEEP_ALIVE_SECONDS:
                     quiet_since = time.monotonic()
+                    # A comment line of the format: proxies close connections that send nothing for a minute.
                     yield b": keep-alive\n\n"
 
     def count_readers(self, project_id: str) -> int:
@@ -90,6 +93,7 @@ class EventStreams:
     def _share_reader(self, job_id: str, position: int, principal: Principal) -> Generator[_JobReader]:
         """Share the job's reader, which ends with its last stream."""
         reader = self._readers.get(job_id)
+        # A reader that is over reads no more: a resumed or new stream needs a fresh one.
         if reader is None or reader.over:
             reader = self._readers[job_id] = _JobReader(self, principal.project_id, job_id, position)
         reader.keys[principal.key_id] += 1
@@ -182,6 +186,7 @@ class _JobReader:
 
     async def _read_news(self) -> _JobNews | None:
         """Read on; None while the database is away, which ends no stream."""
+        # Looked up again with every read: a key that is revoked ends its open streams.
         keys = tuple(self.keys)
         try:
             return await to_thread.run_sync(self._query_news, keys, limiter=self._streams.reads)
@@ -204,6 +209,7 @@ class _JobReader:
         self._refused = news.keys
         if news.job is None:
             self.over = True
+        # Not while a full page was read: more events may follow it.
         elif not news.events and news.job.state in TERMINAL:
             shown = JobObject.from_row(news.job, self._context.settings.organization)
             self.done = _format_message("done", shown.model_dump_json(), None)
@@ -221,6 +227,7 @@ class _JobReader:
             self._start = oldest.position
 
     def _wake_streams(self) -> None:
+        # A new event each time, so that whoever waits later does not find the old one set.
         self._changed.set()
         self._changed = asyncio.Event()
 

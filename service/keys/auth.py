@@ -53,6 +53,7 @@ def find_principal(request: Request, context: Context) -> Principal:
     call = CALL.get()
     if call is not None:
         call.key_id, call.project_id = principal.key_id, principal.project_id
+        # For the audit log: its entries are written without the request at hand.
         call.route, call.params = request.scope["route"].path, request.path_params
     return principal
 

@@ -66,8 +66,11 @@ class Idempotency:
         if self.key is None:
             return make()
         digest, fingerprint = self._hash_text(self.key), self._fingerprint_body(body)
+        # Answers may hold new API keys and signing secrets. The header is part of the key, and only its hash is
+        # stored.
         sealer = Sealer(derive_key(self.service_secret, b"burnish: kept answers", salt=self.key.encode()))
         owner = f"{self.project_id} {fingerprint}"
+        # An insert with a unique key: a second request blocks in it until the first commits or rolls back.
         if repository.reserve_answer(session, self.project_id, digest, fingerprint):
             answer = make()
             repository.keep_answer(session, self.project_id, digest, sealer.seal(answer.model_dump_json(), owner))
@@ -91,4 +94,5 @@ class Idempotency:
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
     def _fingerprint_body(self, body: Mapping[str, Any]) -> str:
+        # The path counts: one key sent to two operations stands for two different requests.
         return self._hash_text(json.dumps([self.path, body], sort_keys=True))

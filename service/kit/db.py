@@ -55,11 +55,14 @@ class db_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function 
 
 @compiles(db_now, "sqlite")
 def _now_sqlite(_element: db_now, _compiler: SQLCompiler, **_: Any) -> str:
+    # Constant within one statement, so that all rows of an UPDATE get the same time.
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
 @compiles(db_now, "postgresql")
 def _now_postgresql(_element: db_now, _compiler: SQLCompiler, **_: Any) -> str:
+    # Not `now()`: that is the time at which the transaction began, and one that waited for a lock would start leases
+    # in the past.
     return "extract(epoch from clock_timestamp())::double precision"
 
 
@@ -70,6 +73,7 @@ class Database:
         self.engine = _make_engine(url)
         self._read = sessionmaker(_engine_for_reading(self.engine), expire_on_commit=False)
         self._write = sessionmaker(self.engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
+        # Before SQLite's own lock, whose waiters have no order.
         self._turns = WriteTurns() if self.engine.dialect.name == "sqlite" else None
         self.before_commit: Callable[[Session], None] | None = None
         """Called at the end of every `write`, inside its transaction."""
@@ -94,6 +98,7 @@ class Database:
         turn = self._turns.hold() if self._turns else nullcontext()
         with turn, _translate_errors(self.engine), self._write.begin() as session:
             yield session
+            # Inside the transaction: the audit log has an entry exactly if the change is committed.
             if self.before_commit is not None:
                 self.before_commit(session)
 
@@ -113,6 +118,7 @@ def after_commit(session: Session, action: Callable[[], object]) -> None:
 
 
 def _do_then(session: Session) -> None:
+    # A savepoint's release also fires `after_commit`, though the outer transaction may still be rolled back.
     if not session.in_nested_transaction():
         for action in cast("list[Callable[[], object]]", session.info.pop(_THEN, [])):
             action()
@@ -134,6 +140,7 @@ def _translate_errors(engine: Engine) -> Generator[None]:
     try:
         yield
     except DBAPIError as error:
+        # An IntegrityError or a bad statement is a bug or a rule of ours, and not an outage.
         if not isinstance(error, OperationalError) and not error.connection_invalidated:
             raise
         if "no such table" in str(error.orig):
@@ -191,10 +198,14 @@ def _engine_for_reading(engine: Engine) -> Engine:
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
+    # pysqlite would begin a deferred transaction before the first write: too late for BEGIN IMMEDIATE.
     connection.isolation_level = None  # the driver must not begin transactions by itself
     for pragma in (
+        # Readers never block the writer, nor it them.
         "journal_mode=WAL",
+        # With NORMAL, WAL may lose the last commits at a power failure, and clients have their answers by then.
         "synchronous=FULL",
+        # Off by default in SQLite, and a setting of the connection.
         "foreign_keys=ON",
         f"busy_timeout={WAIT_SECONDS * 1000:.0f}",
     ):
@@ -203,11 +214,14 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
 
 def _set_up_postgresql(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
+        # On every connection rather than on the role: a managed PostgreSQL may not let us change that.
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+    # SET is undone if the transaction in which it ran is rolled back.
     connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:
+    # A reader keeps the plain BEGIN, which takes no lock until it reads.
     if not connection.get_execution_options().get(_WRITES, False):
         connection.exec_driver_sql("BEGIN")
         return

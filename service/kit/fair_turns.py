@@ -102,6 +102,7 @@ class FairTurns:
     async def take_again(self, project_id: str) -> None:
         """Give a place back and wait for the next one at the head of the project's queue: for `Turn` alone."""
         place = asyncio.get_running_loop().create_future()
+        # First in the queue and only then released: otherwise the project's next request would take the place.
         self._queues.setdefault(project_id, deque()).appendleft(place)
         self._give_place_back(project_id)
         await self._wait_for_place(project_id, place)
@@ -118,6 +119,7 @@ class FairTurns:
 
     async def _take_place(self, project_id: str) -> None:
         queue = self._queues.get(project_id)
+        # Not past the project's own queue: its requests stay in order.
         if self._free and not queue and self._held[project_id] < self._per_project:
             self._occupy_place(project_id)
             return
@@ -133,6 +135,7 @@ class FairTurns:
         try:
             await place
         except asyncio.CancelledError:
+            # A future that is done holds a place already, although this coroutine never ran on.
             if place.cancelled() or not place.done():
                 self._leave_queue(project_id, place)
             else:  # the place was given in the moment in which the request was cancelled
@@ -140,6 +143,7 @@ class FairTurns:
             raise
 
     def _occupy_place(self, project_id: str) -> None:
+        # At the moment of the decision and not when the waiter runs: the event loop may run others in between.
         self._free -= 1
         self._held[project_id] += 1
 
@@ -171,6 +175,7 @@ class FairTurns:
                 self._queues.move_to_end(project)
             else:
                 del self._queues[project]
+            # A cancelled waiter is still in the queue until its coroutine runs; it must get no place.
             if not place.done():
                 self._occupy_place(project)
                 place.set_result(None)

@@ -145,7 +145,7 @@ class AllowedNetworks:
 
     @classmethod
     def parse(cls, text: str, denied_text: str = "") -> Self:
-        """Read `10.0.0.0/8, fd00::/8, hooks.internal`, and `denied` as `parse_networks` does.
+        """Read `10.0.0.0/8, fd00::/8, hooks.internal`, and `denied_text` as `parse_networks` does.
 
         Raises ValueError naming the entry that is neither.
         """

@@ -27,7 +27,7 @@ class TooManyOpen(ServiceError):
 
 
 class OpenPlaces:
-    """Counts what is open in this process. `what` names it in the plural, in the sentence of a refusal.
+    """Counts what is open in this process. `noun` names it in the plural, in the sentence of a refusal.
 
     Threads and the event loop may hold places at the same time.
     """

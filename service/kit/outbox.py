@@ -60,6 +60,7 @@ def fetch_due_effects(session: Session, topic: Topic, *, limit: int = 100) -> Se
     """Return the due rows of a topic, oldest first."""
     query = (
         select(OutboxRow)
+        # Due by the database's clock, which also wrote `due_at`.
         .where(OutboxRow.topic == topic, OutboxRow.done_at.is_(None), OutboxRow.due_at <= db_now())
         .order_by(OutboxRow.seq)
         .limit(limit)

@@ -40,6 +40,7 @@ class DiskReserve:
         try:
             if self._is_whole():
                 self._armed = True
+            # Taken again only with room to spare, or it would be released and refilled in turns.
             elif shutil.disk_usage(self._path.parent).free >= _ROOM_TO_REFILL * self._size:
                 self._allocate_file()
                 self._armed = True
@@ -49,6 +50,7 @@ class DiskReserve:
     def release(self) -> None:
         """Give the room back to the disk."""
         with suppress(FileNotFoundError):
+            # Deleted rather than truncated: the other processes see at once that it is gone.
             self._path.unlink()
             _log.warning("The disk is full: %d bytes that were kept for this are free for deleting now.", self._size)
 
@@ -73,6 +75,7 @@ class DiskReserve:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
+                # Blocks and not a hole: a sparse file would keep nothing free.
                 os.posix_fallocate(file.fileno(), 0, self._size)
                 os.fsync(file.fileno())
             os.replace(draft, self._path)

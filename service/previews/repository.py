@@ -42,6 +42,8 @@ def claim_preview(session: Session, *, worker_id: str, within: float) -> Preview
         running_preview.project_id == PreviewRow.project_id,
         running_preview.taken_by.is_not(None),
         running_preview.result.is_(None),
+        # A worker that died leaves its claim behind: after the time for an answer it no longer counts against the
+        # project.
         running_preview.created_at >= db_now() - within,
     )
     turn = last_turn(TurnKind.PREVIEW, PreviewRow.project_id)

@@ -80,7 +80,9 @@ def _prepare_once(context: Context, target: Path, hold: WorkHold, name: str, mak
     settings = context.settings
     settings.bases.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = target.with_name(f".{target.name}.lock")
+    # A base has gigabytes: two workers that prepare the same one at once would double download, disk and time.
     with only_one(lock, hold, poll_seconds=settings.poll_seconds, patience=settings.lease_seconds):
+        # Again, under the lock: another worker may have finished while this one waited.
         if target.is_dir():
             return
         hold.report_progress(f"Preparing the base model {name} on this worker (first use)", f"prepare:{name[-40:]}")
@@ -89,6 +91,7 @@ def _prepare_once(context: Context, target: Path, hold: WorkHold, name: str, mak
         # A name of its own: a worker that was frozen over this may wake up and write on.
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_PARTIAL}")
         try:
+            # Under another name until it is complete: the folder's existence is all that `_prepare_once` looks at.
             make(partial)
             _put_in_place(partial, target)
         finally:
@@ -99,6 +102,7 @@ def _put_in_place(partial: Path, target: Path) -> None:
     try:
         partial.rename(target)
     except OSError:
+        # rename(2) onto a folder that is not empty fails, which here means that the work is done.
         if not target.is_dir():  # another one did it, while this worker was frozen
             raise
 
@@ -126,6 +130,7 @@ def _wait_for_child(child: WorkerChild, entry: BaseModelEntry, hold: WorkHold, p
         while (status := child.wait(poll_seconds)) is None:
             hold.check_all()
     except BaseException:
+        # The child must not go on writing into the folder that the caller removes.
         child.kill()
         raise
     child.close()
@@ -134,6 +139,7 @@ def _wait_for_child(child: WorkerChild, entry: BaseModelEntry, hold: WorkHold, p
     tail = child.tail()
     log.error("Preparing %s ended with status %s:\n%s", entry.id, status, tail)
     message = f"The base model {entry.id} could not be prepared: {_last_line(tail)}"
+    # The source itself is unusable: another attempt would fail in the same way.
     if status == ExitCode.BAD_INPUT:
         raise JobFailedForGood(_UNAVAILABLE, message, "model")
     raise AttemptFailed(_UNAVAILABLE, message, "model")

@@ -52,6 +52,8 @@ class WorkHold(ABC):
                 return action()
             except Unavailable as error:
                 log.warning("%s: %s Trying again.", self._subject, error.message)
+                # No limit of tries: `check` raises once the lease is lost, and until then the work done so far is
+                # worth the wait.
                 time.sleep(self._poll_seconds)
 
     def retry_while_storage_is_down(self, action: Callable[[], T]) -> T:
@@ -62,13 +64,16 @@ class WorkHold(ABC):
                 return action()
             except StorageUnavailable as error:
                 log.warning("%s: %s Trying again.", self._subject, error)
+                # In small steps, so that a lost lease ends the wait at once.
                 for _ in range(2**attempt):
                     self.check()
                     time.sleep(self._poll_seconds)
+        # The last try is outside the loop: its error reaches the caller.
         return action()
 
     def check_between_chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """Pass chunks on as long as `check` allows."""
+        # A file may take minutes: a worker that lost its lease must not transfer the rest of it.
         for chunk in chunks:
             self.check()
             yield chunk

@@ -36,6 +36,7 @@ def fetch_start(context: Context, job: JobRow, hold: WorkHold, target: Path) -> 
     if job.start_job is None:
         return None
     result = _parent_of(context, job, job.start_job, job.start_step, hold, _MODEL)
+    # A whole model is not an adapter to start from: it is the job's base, and `fetch_base` brings it.
     if result.kind == "model":
         return None
     manifest = fetch_adapter(context, result, find_stored(context, result, hold, _MODEL), target, hold)
@@ -71,6 +72,7 @@ def find_base(context: Context, project_id: str, name: str, hold: WorkHold) -> t
 
     try:
         result, stored_result = hold.retry_while_database_is_down(look_up_base)
+    # Also a ServiceError, but one of the database and not of the model.
     except Unavailable:
         raise
     except ServiceError as error:
@@ -120,7 +122,7 @@ def result_of(
 ) -> EarlierResult:
     """Return what a job leaves at its end, or at a checkpoint.
 
-    Raises JobFailedForGood if the job was deleted; it names it as `shown`.
+    Raises JobFailedForGood if the job was deleted; the error calls it `shown_name`.
     """
 
     def look_up_job() -> JobRow | None:
@@ -157,6 +159,7 @@ def _fetch_stored(
     param: str,
     is_needed: Callable[[str], bool],
 ) -> Manifest:
+    # What an interrupted try left: `fetch_folder` makes the folder itself.
     shutil.rmtree(target, ignore_errors=True)
     try:
         return fetch_folder(

@@ -32,6 +32,7 @@ def only_one(path: Path, hold: WorkHold, *, poll_seconds: float, patience: float
     try:
         yield
     finally:
+        # Joined before the close: `utime` on a number that was reused would touch another file.
         work_ended.set()
         alive.join()
         os.close(descriptor)
@@ -39,6 +40,7 @@ def only_one(path: Path, hold: WorkHold, *, poll_seconds: float, patience: float
 
 def _show_life(descriptor: int, work_ended: threading.Event, seconds: float) -> None:
     while not work_ended.wait(seconds):
+        # By descriptor: after a takeover the path leads to the new holder's file.
         os.utime(descriptor)
 
 
@@ -46,15 +48,20 @@ def _take_lock(path: Path, hold: WorkHold, poll_seconds: float, patience: float)
     last_life, since = (0, 0), time.monotonic()
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        # A lock counts only if the path still leads to its inode: the file may have been replaced between the open and
+        # the lock.
         if _try_lock(descriptor) and _inode_at(path) == os.fstat(descriptor).st_ino:
             return descriptor
         state = os.fstat(descriptor)
         os.close(descriptor)
+        # Only whether it changes matters, never its distance from this machine's clock: the folder may be on another
+        # server.
         life = (state.st_ino, state.st_mtime_ns)
         if life != last_life:
             last_life, since = life, time.monotonic()  # by this clock alone: clocks on the wall jump
         elif time.monotonic() - since > patience and _inode_at(path) == state.st_ino:
             path.unlink(missing_ok=True)  # its holder keeps a lock that nobody looks at any more
+        # A paused or cancelled job must not wait for another worker's download.
         hold.check_all()
         hold.pause(poll_seconds)
 

@@ -88,6 +88,7 @@ class S3Storage:
             retries={"total_max_attempts": 4, "mode": "standard"},
             max_pool_connections=32,
             signature_version="s3v4",
+            # Servers other than AWS rarely have a DNS name for each bucket.
             s3={"addressing_style": "path" if endpoint_url else "auto"},
         )
         # A session of our own: boto3's default one is not safe to use from several threads.
@@ -123,6 +124,7 @@ class S3Storage:
                     return True
                 except ClientError as error:
                     status = _error_status(error)
+                    # boto3 retries by itself: the first try may have created the object, and only its answer got lost.
                     if status == 412:
                         return self._was_ours(key, data, error)
                     if status != 409:  # 409: another create is under way, and may yet fail
@@ -162,9 +164,11 @@ class S3Storage:
         if not prefix:
             raise InvalidKey(prefix, "an empty prefix would delete everything")
         blobs, count = self.list(prefix), 0
+        # DeleteObjects takes up to 1,000 keys.
         while batch := [{"Key": self._prefix + blob.key} for blob in islice(blobs, _DELETE_BATCH)]:
             with self._failures.translate_errors():
                 answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True})
+            # The request answers 200 even if single keys were not deleted.
             if errors := answer.get("Errors"):
                 raise self._failures.of_code(errors[0].get("Code", "unknown"))
             count += len(batch)
@@ -219,6 +223,7 @@ class S3Storage:
             except ClientError as error:
                 if _error_code(error) in _MISSING:
                     raise BlobNotFound(key) from None
+                # 416: the range begins at or behind the end, which `Storage.read` answers with no bytes.
                 if _error_status(error) != 416:
                     raise
                 yield b""
@@ -273,6 +278,7 @@ class _S3Writer(HashingWriter):
         self._buffer.clear()
         if self._upload:
             with suppress(BotoCoreError, ClientError):
+                # Parts that were sent cost storage until the upload is aborted, although no object shows them.
                 self._client.abort_multipart_upload(**self._target, **self._upload)
 
     def _send_part(self) -> None:
@@ -289,6 +295,7 @@ class _S3Writer(HashingWriter):
                 ChecksumAlgorithm="CRC32",
             )
         self._buffer.clear()
+        # The completion must repeat them for each part; servers without checksums return the ETag alone.
         facts = {name: part[name] for name in ("ETag", "ChecksumCRC32") if name in part}
         self._parts.append({"PartNumber": number, **facts})
 

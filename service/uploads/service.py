@@ -63,6 +63,7 @@ def find_upload(session: Session, principal: Principal, upload_id: str) -> Uploa
         raise UploadNotFound(upload_id)
     if upload.status == "pending" and repository.is_over(session, upload_id):
         session.expunge(upload)  # the controller writes it; here it is only shown
+        # Shown as expired even if the controller has not come by yet.
         upload.status = "expired"
     return upload
 
@@ -118,6 +119,7 @@ class PartUpload:
         """Take the next bytes of the part itself (the form calls this)."""
         assert self._writer is not None
         self._bytes += len(chunk)
+        # Counted as it comes: a Content-Length may lie, and chunked bodies have none.
         if self._bytes > MAX_PART_BYTES:
             raise PartTooMuch(f"A part may have {MAX_PART_BYTES} bytes (64 MiB): send more, smaller ones.")
         self._writer.write(chunk)
@@ -154,11 +156,13 @@ class PartUpload:
 
     def _check_room(self, session: Session, size: int) -> None:
         upload = self._upload
+        # Locked, so that a completion or a cancel waits for this part, or this part sees it.
         if not repository.lock_pending(session, upload.id):
             raise UploadNotPending(upload.id, "no longer pending", None)
         count, total = repository.count_received(session, upload.id)
         if count >= MAX_PARTS:
             raise PartTooMuch(f"Upload {upload.id} has {MAX_PARTS} parts, the most there may be.")
+        # Parts are not yet files: without this bound they would fill the disk past every quota.
         if total + size > _SPARE * upload.bytes:
             raise PartTooMuch(
                 f"The parts of upload {upload.id} have {total + size} bytes now, far more than the {upload.bytes} that "
@@ -183,9 +187,11 @@ def join_upload(
         parts = repository.fetch_received_parts(session, upload_id)
     if upload.status != "pending":
         return _answer_again(context, idempotency, upload, body)
+    # Before the transaction: copying gigabytes must not hold SQLite's write lock.
     file = _join_parts(context, upload, _choose_parts(upload, parts, body.part_ids), body.md5)
 
     def finish_upload() -> UploadObject:
+        # Conditional: of two completions at once one wins, and the other's copy is deleted by `kept_if_used`.
         if not _end_upload(session, upload_id, "completed", file_id=file.id):
             raise UploadNotPending(upload_id, "no longer pending", None)
         file_object = files.add_file(session, file, QuotaLimits.from_settings(context.settings))
@@ -226,6 +232,7 @@ def _choose_parts(upload: UploadRow, parts: Sequence[UploadPartRow], part_ids: S
 
 def _join_parts(context: Context, upload: UploadRow, parts: Sequence[UploadPartRow], md5: str | None) -> FileRow:
     intake = Intake(context, upload.filename)
+    # OpenAI's wire has MD5 here; it only catches parts in the wrong order.
     digest = hashlib.md5(usedforsecurity=False)
     try:
         with storage_errors():

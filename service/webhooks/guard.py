@@ -52,6 +52,8 @@ class WebhookGuard:
         host = url.raw_host.decode("ascii")
         port = url.port or _PORTS[url.scheme]
         try:
+            # Resolved once, and the connection goes to these very addresses: a second lookup could give a private one
+            # (DNS rebinding).
             addresses = list(dict.fromkeys(await self._resolve(host, port, project_id)))
         except (OSError, UnicodeError) as error:
             raise Unresolvable(f"The host {url.host} has no address: {error}") from error
@@ -62,6 +64,7 @@ class WebhookGuard:
     def _check_addresses(self, host: str, addresses: Sequence[str], *, is_trusted: bool) -> None:
         for text in addresses:
             address = ipaddress.ip_address(text)
+            # Before the trust in a host: a host that the operator named may lead to a denied network by now.
             if self._allowed.denies(address):
                 _log.warning("the webhook host %s leads to %s: denied", host, text)
                 raise AddressRefused(f"The host {host} leads to an address that {_explain_denial(address)}")
@@ -97,11 +100,13 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, guard: WebhookGuard, **options: Any) -> None:
         self._guard = guard
+        # httpcore pools by the URL's host, which is an address here.
         self._inner = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_keepalive_connections=0), **options)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request with a body that is in memory. Raises as `addresses_of`, and httpx.TransportError."""
         addresses = await self._guard.addresses_of(request.url, request.extensions.get(_PROJECT, ""))
+        # All addresses were approved above, so trying the next one needs no further check.
         for address in addresses[:-1]:
             try:
                 return await self._inner.handle_async_request(_redirect_to_address(request, address))
@@ -132,5 +137,6 @@ def _redirect_to_address(request: httpx.Request, address: str) -> httpx.Request:
         request.url.copy_with(host=address),
         headers=request.headers,  # they have the URL's own Host
         content=request.content,
+        # The URL now has the address: without this, TLS would ask for and verify a certificate of the address.
         extensions={**request.extensions, "sni_hostname": request.url.raw_host.decode("ascii")},
     )

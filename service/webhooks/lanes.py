@@ -57,6 +57,7 @@ def fetch_due_lanes(session: Session) -> list[DeliveryLane]:
     """Return the receivers with a delivery that is due. The cost grows with the receivers, not with the deliveries."""
     pending = (OutboxRow.topic == Topic.SEND_WEBHOOK, OutboxRow.done_at.is_(None))
     first = select(OutboxRow.lane.label("lane")).where(*pending).order_by(OutboxRow.lane).limit(1)
+    # A skip scan of the index, since a receiver that is down may have thousands of deliveries pending.
     lanes = select(first.scalar_subquery().label("lane")).cte("lanes", recursive=True)
     following = first.where(OutboxRow.lane > lanes.c.lane).scalar_subquery()
     lanes = lanes.union_all(select(following).where(lanes.c.lane.is_not(None)))
@@ -85,6 +86,7 @@ class DeliveryTurns:
         """Return the lanes of the deliveries to start now, one for each; some may turn out to have none left."""
         taken_places = _TakenPlaces(in_flight)
         chosen_lanes: list[DeliveryLane] = []
+        # One lane at a time, because each choice changes the rank of the project's other lanes.
         while len(chosen_lanes) < self._pace.claimed_at_once:
             free = [lane for lane in due_lanes if taken_places.leaves_room_for(lane, self._pace)]
             if not free:
@@ -99,9 +101,11 @@ class DeliveryTurns:
 
     def _rank_lane(self, lane: DeliveryLane, taken_places: _TakenPlaces) -> tuple[bool, int, int, int, float]:
         of_project, of_lane = taken_places.projects[lane.project_id], taken_places.lanes[lane.name]
+        # Failing lanes last, since one that hangs holds its place for the whole timeout; then by fairness, then by age.
         return lane.failing, of_project, self._last.get(lane.project_id, 0), of_lane, lane.due_at
 
     def _forget_idle(self, due_lanes: Sequence[DeliveryLane], taken_places: _TakenPlaces) -> None:
+        # Cleaned now and then: an entry costs nothing but memory.
         if len(self._last) > 10_000:
             busy = {lane.project_id for lane in due_lanes} | taken_places.projects.keys()
             self._last = {project: turn for project, turn in self._last.items() if project in busy}

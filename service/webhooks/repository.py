@@ -58,6 +58,7 @@ def fetch_enabled_endpoints(session: Session, project_id: str) -> Sequence[Webho
 
 def delete_endpoint_row(session: Session, endpoint: WebhookEndpointRow) -> None:
     """Delete an endpoint with its log; what was still to be delivered is dropped."""
+    # Before the endpoint's row goes: a delivery without one would be claimed once more to find that out.
     drop_pending(session, endpoint.id, reason="the endpoint was deleted")
     session.execute(delete(WebhookAttemptRow).where(WebhookAttemptRow.endpoint_id == endpoint.id))
     session.delete(endpoint)
@@ -140,11 +141,14 @@ def claim_due(session: Session, lane: str, *, seconds: float) -> OutboxRow | Non
         )
         .order_by(OutboxRow.due_at, OutboxRow.seq)
         .limit(1)
+        # Skips what another sender is claiming at this moment instead of waiting for it. SQLite ignores the clause:
+        # there is one writer.
         .with_for_update(skip_locked=True)
     )
     seq = session.scalar(due_rows)
     if seq is None:
         return None
+    # The claim is only a later `due_at`: a sender that dies leaves nothing to clean up.
     session.execute(update(OutboxRow).where(OutboxRow.seq == seq).values(due_at=db_now() + seconds))
     return session.scalars(select(OutboxRow).where(OutboxRow.seq == seq)).one()
 

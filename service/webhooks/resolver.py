@@ -60,6 +60,7 @@ class NameResolver:
 
     async def __call__(self, host: str, port: int, project_id: str) -> Sequence[str]:
         """Return a host's addresses. Raises OSError, UnicodeError, or TurnsExhausted if too many of a project wait."""
+        # Before the turn: a host that just failed must cost no place among the threads.
         self._check_remembered(host)
         place = contextlib.AsyncExitStack()
         await place.enter_async_context(self._turns.hold_turn(project_id))

@@ -73,8 +73,11 @@ class WebhookSender:
 
     async def start_due_deliveries(self) -> int:
         """Start the deliveries that are due and there is room for; return how many. Raises Unavailable."""
+        # First, so that the places of finished deliveries are free; it also raises what kept an outcome from being
+        # noted.
         self._forget_finished()
         in_flight = list(self._tasks.values())
+        # SQL blocks, and the event loop has answers of up to 64 receivers to wait for.
         deliveries = await _run_in_executor(self._claims, self._claim_deliveries, in_flight)
         for delivery in deliveries:
             self._tasks[asyncio.create_task(self._deliver_event(delivery))] = delivery.lane
@@ -100,6 +103,7 @@ class WebhookSender:
     def _forget_finished(self) -> None:
         for task in [task for task in self._tasks if task.done()]:
             del self._tasks[task]
+            # Raises Unavailable of a delivery whose outcome could not be written: it is due again after its claim.
             task.result()
 
     def _claim_deliveries(self, in_flight: Sequence[DeliveryLane]) -> Sequence[Delivery]:
@@ -109,6 +113,7 @@ class WebhookSender:
             with self._db.write() as session:
                 hand_out(session, has_server_target=self._configured is not None)
         with self._db.read() as session:
+            # Chosen in a read: with nothing due, which is most of the time, no write lock is taken.
             chosen_lanes = self._turns.choose_lanes(fetch_due_lanes(session), in_flight)
         if not chosen_lanes:
             return []
@@ -118,12 +123,14 @@ class WebhookSender:
 
     def _delivery_in(self, session: Session, lane: DeliveryLane) -> Delivery | None:
         """Claim what to post to a lane; None if there is nothing, or, with a note in the row, no receiver."""
+        # Between the choice and this claim another sender may have taken the lane's delivery.
         row = repository.claim_due(session, lane.name, seconds=self._pace.claim)
         if row is None:
             return None
         target, fault = self._target_of(session, lane.name)
         event = repository.event_of(session, row.payload["event_id"])
         if target is None or event is None:
+            # Not an error to retry: without a receiver or an event it can never be delivered.
             outbox.mark_done(session, row.seq, error=fault or "the event no longer exists")
             return None
         body = body_of(event.id, event.type, int(event.created_at), event.object_id)
@@ -151,9 +158,11 @@ class WebhookSender:
             await _run_in_executor(self._notes, self._note_outcome, delivery, outcome)
 
     def _client_for(self, target: DeliveryTarget) -> httpx.AsyncClient:
+        # The settings' receiver is the operator's own choice and may be inside the network.
         is_guarded = target.endpoint_id is not None
         if is_guarded not in self._clients:
             self._clients[is_guarded] = (
+                # Made with the first delivery: loading the certificates takes tens of milliseconds.
                 make_guarded_client(self._guard, self._pace.timeout)
                 if is_guarded
                 else httpx.AsyncClient(follow_redirects=False, timeout=self._pace.timeout)
@@ -166,6 +175,7 @@ class WebhookSender:
         delay = None if outcome.gone else next_delay(delivery.tries, outcome.retry_after, self._pace.delays)
         with self._db.write() as session:
             endpoint_id = delivery.target.endpoint_id
+            # Locked, because the health of one endpoint is written by several deliveries at once.
             endpoint = repository.by_id(session, endpoint_id, lock=True) if endpoint_id else None
             if endpoint_id is None or endpoint is not None:  # a deleted endpoint's log is gone
                 repository.add_attempt(session, delivery.target, delivery.event_id, delivery.kind, outcome)
@@ -185,6 +195,7 @@ async def _run_in_executor(
     executor: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
     """Call a function in a thread of an executor, with this task's ids and trace."""
+    # `run_in_executor` alone does not copy the context, and logs would lose their ids.
     call = partial(copy_context().run, function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(executor, call)
 

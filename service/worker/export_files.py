@@ -43,6 +43,7 @@ def lay_out(
     """Fetch the model, and prepare its base if it has one. Raises JobFailedForGood, AttemptFailed, LeaseLost."""
     result, stored_result = lease.retry_while_database_is_down(lambda: _find_source(context, export))
     fetch_result(context, result, stored_result, folder / SOURCE_FOLDER, lease)
+    # The stored files are the export: neither a base nor the trainer is needed.
     if export.format == "adapter":
         return result
     if result.kind != "model":
@@ -108,6 +109,7 @@ def store_export(
             )
 
     try:
+        # Bytes first, then the row, so that an export that is `ready` can be downloaded.
         upload_entry(context.storage, key, file, entry, lease)
         lease.retry_while_database_is_down(publish_stored)
     except BaseException as error:

@@ -60,6 +60,7 @@ def report_metrics(context: Context, job: JobRow) -> Generator[None]:
             wandb_settings = WandbIntegration.model_validate(item).wandb
             teller = _IntegrationEvents(context, job.id, number)
             if (reason := _explain_unusable(context)) is not None:
+                # A warning and no failure: the job's worker may lack what its owner configured elsewhere.
                 teller.add_warning("missing", reason)
                 continue
             stack.enter_context(_Reporter(context, job, teller, wandb_settings))
@@ -109,6 +110,7 @@ class _IntegrationEvents:
         log.log(logging.WARNING if level == "warn" else logging.INFO, "%s: %s", self._job_id, message)
         try:
             with self._context.db.write() as session:
+                # Locked, because a deletion between this look and the event would fail on the foreign key.
                 if repository.lock_job(session, self._job_id) is not None:  # else it was deleted meanwhile
                     once_key = f"integration:{self.number}:{event_name}"
                     repository.add_event(session, self._job_id, message, level=level, data=data, once_key=once_key)
@@ -138,6 +140,7 @@ class _Reporter:
 
     def __exit__(self, *_: object) -> None:
         self._ending.set()
+        # The worker's next job waits for this, so a server that hangs costs it a bounded time.
         self._thread.join(END_SECONDS)
         if self._thread.is_alive():
             self._teller.add_warning(
@@ -145,6 +148,7 @@ class _Reporter:
             )
             self._given_up.set()
             if self._child is not None:
+                # The thread may be blocked in a write to the child's full pipe: the kill wakes it.
                 self._child.kill()
             self._thread.join(END_SECONDS)
 
@@ -161,6 +165,7 @@ class _Reporter:
                 return
             if last or self._given_up.is_set():
                 return
+            # Woken by the end of the attempt, which brings one last try.
             self._ending.wait(RETRY_SECONDS * 2**tries)
 
     def _without_key(self, text: str) -> str:
@@ -193,6 +198,7 @@ class _Reporter:
             for step, values in rows.add_values(rows_of(events)):
                 child.send({"kind": "row", "step": step, "values": values})
             last_seq = events[-1].seq if events else last_seq
+            # `ending` was read before the query, so an empty answer means that everything was sent.
             if ending and not events:
                 self._end_run(child, rows, job)
                 return
@@ -206,6 +212,7 @@ class _Reporter:
     def _end_run(self, child: _WandbChild, rows: _RunRows, job: JobRow | None) -> None:
         """End the run as the job ended; if the job resumes later, its next attempt sends the rest of the last row."""
         if job is None or job.state not in TERMINAL:
+            # A run that is preempted can be resumed under its id by the next attempt.
             child.send({"kind": "end", "exit_code": 1, "preempted": True})
         else:
             for step, values in rows.last_row():
@@ -339,6 +346,7 @@ class _WandbChild:
 def _process_family(pid: int) -> Iterator[int]:
     """Yield a process of ours that was not waited for, and its descendants (proc(5), Linux only)."""
     yield pid
+    # Not `killpg`: the library starts its service in a session of its own.
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             for child in children.read_text().split():

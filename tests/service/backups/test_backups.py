@@ -245,7 +245,7 @@ def test_the_commands_and_their_sentences(context: Context, tmp_path: Path) -> N
     assert "BURNISH_STORAGE_URL is set: this command is for the embedded set-up" in said
     code, said = run("backup", str(tmp_path / "c.tar"), "--data", str(tmp_path / "nothing"))
     assert code == 1
-    assert f"There is not a database in {tmp_path / 'nothing'}" in said
+    assert f"There is no database in {tmp_path / 'nothing'}" in said
     assert run("backup", str(tmp_path / "no" / "c.tar"))[1].startswith("burnish-server: No such file or directory")
     assert run("restore", file) == (
         1,

@@ -87,7 +87,7 @@ def plain_messages(value: Any, texts: list[str]) -> tuple[int, str]:
 
 
 def check_message(place: str, value: object, conversation: Conversation, problems: list[str]) -> None:
-    """Check one message that comes after those in `seen`, and add it to them."""
+    """Check one message that comes after those in `conversation`, and add it to them."""
     if not isinstance(value, dict):
         problems.append(f"{place}: must be an object with role and content, not {json_kind(value)}")
         return
@@ -131,7 +131,7 @@ def check_options(place: str, value: dict[str, Any], problems: list[str]) -> Non
 
 
 def unknown_keys(place: str, value: dict[str, Any], known_keys: Collection[str]) -> list[str]:
-    """Return a problem for each key that is not among `known`."""
+    """Return a problem for each key that is not among `known_keys`."""
     prefix = f"{place}." if place else ""
     return [
         f"{prefix}{quote_key(key)}: is not a known key; "
