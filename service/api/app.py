@@ -153,12 +153,12 @@ def watch_change(reserve: DiskReserve, session: Session) -> None:
 
 
 def healthz() -> Health:
-    """Tell that the process lives."""
+    """Answer as long as the process lives."""
     return Health()
 
 
 async def readyz(request: Request) -> Health:
-    """Tell that SQL and the blob store answer."""
+    """Answer 200 if SQL and the blob store answer."""
     readiness: SharedResult[None] = request.app.state.readiness
     await readiness.get()
     return Health()

@@ -32,7 +32,7 @@ class EvictableConnection(Protocol):
 class OpenConnections:
     """The places for connections of one process, all together and by the client's address.
 
-    Where all are taken, the connection that has waited for its next request the longest is ended in favour of the new
+    If all are taken, the connection that has waited for its next request the longest is ended in favour of the new
     one; only if none waits the new one is refused. A connection waits until a request's whole head has come, and again
     from its answer on, so that one that only dribbles is as good as idle.
     """

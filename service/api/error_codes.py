@@ -145,7 +145,7 @@ REQUEST_CODES: Mapping[str, ErrorCode] = {
     ),
     "range_not_satisfiable": ErrorCode(
         "416",
-        "The range that was asked for lies outside the download.",
+        "The requested range lies outside the download.",
         "Ask for bytes below the size in `Content-Range`.",
     ),
     "rate_limit_exceeded": ErrorCode(

@@ -183,7 +183,7 @@ class SchemaExamples:
         return schema
 
     def _accepts_value(self, schema: dict[str, Any], value: Any) -> bool:
-        """Tell whether a value has the type, roughly: a name may mean another thing elsewhere."""
+        """Return whether a value has the type, roughly: a name may mean another thing elsewhere."""
         schema = self._resolve_reference(schema)
         choices = schema.get("anyOf") or schema.get("oneOf")
         if choices:

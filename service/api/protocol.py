@@ -158,7 +158,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Go on with the body."""
+        """Check the head; the body follows."""
         self._in_head = False
         self._passed += 1
         parser = self.parser
@@ -189,7 +189,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or wait for one."""
+        """Serve the next request, or wait for one."""
         more = bool(self.pipeline)
         super().on_response_complete()
         if more or self.transport.is_closing():

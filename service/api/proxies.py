@@ -13,7 +13,7 @@ def client_address(scope: Scope, trusted_proxies: Sequence[Network]) -> str | No
     """Return the caller's address; the connection's own unless a trusted proxy names another.
 
     Each proxy adds its caller at the end: counted from there, the first that is not a trusted proxy is the caller.
-    What is not a well-formed address ends the search, for nobody vouches for what stands before it.
+    What is not a well-formed address ends the search: no trusted proxy vouches for what stands before it.
     """
     client = scope.get("client")
     if client is None:

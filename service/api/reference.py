@@ -54,7 +54,7 @@ _HEADERS: Json = {
         "example": "false",
     },
     "Authenticate": {
-        "description": "How to say who asks (RFC 9110).",
+        "description": "How to authenticate (RFC 9110).",
         "required": True,
         "schema": {"type": "string", "const": "Bearer"},
         "example": "Bearer",

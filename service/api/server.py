@@ -68,7 +68,7 @@ class BoundedServer(uvicorn.Server):
             ws="none",
             log_config=None,
             access_log=False,
-            proxy_headers=False,  # `api/proxies.py` reads them, and believes nobody by itself
+            proxy_headers=False,  # `api/proxies.py` reads them, and trusts no proxy by default
             timeout_graceful_shutdown=5,
         )
         super().__init__(config)
@@ -160,7 +160,7 @@ class Acceptor:
             self._take_connection(connection, str(address[0]))
 
     def _pause_accepting(self, listening: socket.socket, error: OSError) -> None:
-        """Let the kernel keep new connections for a moment, and end those that nobody uses."""
+        """Let the kernel hold new connections for a moment, and end idle ones."""
         self._exhausted.log_sparsely(
             "no connection can be taken at the moment: %s; connections that wait for a request are ended",
             error.strerror,

@@ -60,7 +60,7 @@ class RefusalLog:
         self._lock = threading.Lock()
 
     def count_refusal(self, call: ApiCall, status: int) -> bool:
-        """Count a call that was refused or went wrong; `status` is the answer's. Tell whether to call `write_due`."""
+        """Count a call that was refused or went wrong; `status` is the answer's. Return whether to call `write_due`."""
         action = action_of(call)
         key_id = call.key_id
         if action is None or key_id is None or call.unrecorded:

@@ -28,7 +28,7 @@ def record_call(session: Session, call: ApiCall) -> None:
 
 
 def record_operator(session: Session, type_: str, *, object_id: str, project_id: str | None = None) -> None:
-    """Tell of an operator's command on the server, in its transaction."""
+    """Record an operator's command on the server, in its transaction."""
     repository.add_audit_row(
         session,
         type=type_,
@@ -41,7 +41,7 @@ def record_operator(session: Session, type_: str, *, object_id: str, project_id:
 
 
 def record_service(session: Session, type_: str, *, object_id: str, project_id: str | None = None) -> None:
-    """Tell of something that the service did of its own accord, in its transaction."""
+    """Record something that the service did by itself, in its transaction."""
     repository.add_audit_row(
         session, type=type_, outcome="succeeded", actor="service", object_id=object_id, project_id=project_id
     )

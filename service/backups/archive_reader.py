@@ -148,7 +148,9 @@ class ArchiveReader:
             raise BackupCorrupt(f"{self._path} holds no database: it is not a backup of a service.")
         folders = {name[:end] for name in sizes for end, letter in enumerate(name) if letter == "/"}
         for name in sizes.keys() & folders:
-            raise BackupCorrupt(f"{self._path} is not a backup of Burnish: {name[:200]!r} is file and folder in it.")
+            raise BackupCorrupt(
+                f"{self._path} is not a backup of Burnish: {name[:200]!r} is both a file and a folder in it."
+            )
         return manifest
 
     def _make_damage_error(self, name: str, *, count: int = 1) -> BackupCorrupt:

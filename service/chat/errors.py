@@ -39,7 +39,7 @@ class AnswerTooLong(AnswerFailed):
 
 
 class TooManyTokens(InvalidRequest):
-    """The request asks for more tokens than one may."""
+    """The request needs more tokens than one may."""
 
     def __init__(self, request: ChatCompletionRequest, tokens_per_answer: int, most: int) -> None:
         answers = request.n or 1

@@ -141,7 +141,7 @@ class CalledFunction(BaseModel):
 
 
 class ToolCall(BaseModel):
-    """A call that the model asks for."""
+    """A call that the model makes."""
 
     id: str
     type: Literal["function"] = "function"

@@ -30,7 +30,7 @@ class WebhookStep:
         self._runner.run(self._run_slice())
 
     def close(self) -> None:
-        """Break off what is in flight; call it in the thread that ran the slices."""
+        """Cancel deliveries in flight; call it in the thread that ran the slices."""
         self._runner.run(self._sender.close())
         self._runner.close()
 

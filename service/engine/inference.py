@@ -124,8 +124,8 @@ class InferenceServer:
             if answer.is_error and "already" not in answer.text:
                 log.error("The inference server answers %d to an adapter: %s", answer.status_code, answer.text[:500])
                 raise ChatUnavailable(
-                    f"The inference server refused the adapter with status {answer.status_code}; the engine's log has "
-                    "its words.",
+                    f"The inference server refused the adapter with status {answer.status_code}; the engine's log "
+                    "has its answer.",
                     retry=answer.is_server_error,
                 )
             self._loaded.add(adapter.name)
@@ -176,7 +176,7 @@ def _parse_chunk(data: str) -> Chunk:
     try:
         return Chunk.model_validate_json(data)
     except ValidationError as error:
-        raise AnswerFailed(f"The inference server broke the answer off: {_error_message(data.encode())}") from error
+        raise AnswerFailed(f"The inference server cut the answer off: {_error_message(data.encode())}") from error
 
 
 def _translate_refusal(status: int, body: bytes) -> Exception:

@@ -77,7 +77,7 @@ class LocalEngine:
         return self._turns.count_waiting()
 
     async def run_upkeep(self) -> None:
-        """Free the model's memory when nobody has asked for a while."""
+        """Free the model's memory after a while without chats."""
         idle, quiet = self._settings.engine_idle_seconds / _LOOKS_AN_IDLE_TIME, 0
         while True:
             await asyncio.sleep(idle)
@@ -85,7 +85,7 @@ class LocalEngine:
             quiet = 0 if self._used or self._inside else quiet + 1
             self._used = False
             if quiet >= _LOOKS_AN_IDLE_TIME and self._speaker.running:
-                log.info("Nobody has asked for %.0f s: the model's memory is freed", self._settings.engine_idle_seconds)
+                log.info("No chat for %.0f s: the model's memory is freed", self._settings.engine_idle_seconds)
                 # By a turn, so that the program is not stopped under a conversation that has just begun.
                 async with self._turns.hold_turn(_HOUSEKEEPING):
                     await self._speaker.stop()

@@ -60,7 +60,7 @@ class EndlessSlice:
         await asyncio.Event().wait()
 
     async def wait_to_resume(self) -> None:
-        """Go on at once."""
+        """Return at once: nothing has paused."""
 
 
 class Speaker:
@@ -191,9 +191,9 @@ class Speaker:
         )
 
     async def _cancel_answer(self, process: asyncio.subprocess.Process, ask_id: str) -> None:
-        """Tell it to stop answering and read on to the end of it, so that the next answer begins with its own.
+        """Cancel an answer and read its events to the end, so that the next answer begins with its own.
 
-        It may have paused before it read that: then nothing more comes.
+        The program may have paused it before it reads the order: then nothing more comes.
         """
         await self._send_order(process, Cancel(id=ask_id))
         while not isinstance(await self._read_event(process, ask_id), Done | AnswerRefused | Paused):

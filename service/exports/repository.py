@@ -90,7 +90,7 @@ def delete_export_row(session: Session, export: ModelExportRow) -> None:
 
 
 def export_waits(session: Session) -> bool:
-    """Tell whether an export waits for a worker."""
+    """Return whether an export waits for a worker."""
     return (
         session.scalar(select(ModelExportRow.seq).where(ModelExportRow.status == ExportStatus.QUEUED).limit(1))
         is not None

@@ -33,7 +33,7 @@ Needed = Callable[[], bool]
 
 
 class CheckAbandoned(Exception):
-    """The check was ended because nobody needs its outcome any more."""
+    """The check was ended because its outcome is no longer needed."""
 
 
 def check_stored(context: Context, file: FileRow, request: CheckRequest, needed: Needed) -> DatasetSummary:
@@ -125,7 +125,7 @@ class UploadCheck:
         return at_end and self._summary is None
 
     def start_process(self) -> None:
-        """Go on in a process."""
+        """Continue the check in a process."""
         held_bytes, self._held = self._held, None
         self._process = CheckProcess(self._make_request(), lambda: True)
         self._process.send(held_bytes or b"")
@@ -277,7 +277,7 @@ class NeededUntil:
         self._needed = True
 
     def __call__(self) -> bool:
-        """Tell whether the outcome is still needed."""
+        """Return whether the outcome is still needed."""
         now = time.monotonic()
         if self._needed and now >= self._next:
             self._next = now + 1

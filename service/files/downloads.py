@@ -32,7 +32,7 @@ _FACTS = {
         "The digest of all bytes (RFC 9530).", "sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:"
     ),
     "Content-Disposition": _describe_header("The file's name.", "attachment; filename*=UTF-8''train.jsonl"),
-    "Accept-Ranges": _describe_header("Ranges of bytes can be asked for.", "bytes"),
+    "Accept-Ranges": _describe_header("Ranges of bytes can be requested.", "bytes"),
     "X-Content-Type-Options": _describe_header("The media type is what it says.", "nosniff"),
 }
 _RANGE = {"Content-Range": _describe_header("The bytes of this part, and how many there are.", "bytes 0-1023/52428")}
@@ -53,7 +53,7 @@ def download_responses(media_types: Mapping[str, str | None]) -> Responses:
     responses[416]["headers"] = {"Content-Range": _describe_header("How many bytes there are.", "bytes */52428")}
     return {
         200: {"description": "All bytes", "content": content, "headers": whole},
-        206: {"description": "The range asked for", "content": content, "headers": _FACTS | _RANGE},
+        206: {"description": "The requested range", "content": content, "headers": _FACTS | _RANGE},
         304: {"description": "The ETag in If-None-Match is still right", "headers": _FACTS},
         **responses,
     }
@@ -95,7 +95,7 @@ class Attachment:
 
 
 def answer_download(context: Context, request: Request, attachment: Attachment) -> Response:
-    """Answer 200 with all bytes, 206 with the range asked for, or 304. Raises RangeNotSatisfiable (416), NotFound.
+    """Answer 200 with all bytes, 206 with the requested range, or 304. Raises RangeNotSatisfiable (416), NotFound.
 
     More than one range at once is answered with all bytes, as a server may.
     """
@@ -139,7 +139,7 @@ def _parse_tags(value: str) -> list[str]:
 
 
 def _parse_range(request: Request, attachment: Attachment) -> tuple[int, int] | None:
-    """Return the first and the one-past-last byte asked for; None for all of them."""
+    """Return the first and the one-past-last requested byte; None for all of them."""
     match = re.fullmatch(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", request.headers.get("range", ""), re.ASCII)
     condition = request.headers.get("if-range")
     # A range that is not understood, or an If-Range that no longer fits, means the whole (RFC 9110, 14.2).

@@ -52,11 +52,11 @@ class FileUpload:
             self._form.feed(chunk)
 
     def needs_process(self, *, at_end: bool = False) -> bool:
-        """Tell whether `start_check` must be called before the next step; see `UploadCheck`."""
+        """Return whether `start_check` must be called before the next step; see `UploadCheck`."""
         return self._intake is not None and self._intake.check.needs_process(at_end=at_end)
 
     def start_check(self) -> None:
-        """Go on with the check of the file in a process."""
+        """Continue the check of the file in a process."""
         assert self._intake is not None
         self._intake.check.start_process()
 
@@ -90,7 +90,7 @@ class FileUpload:
 
 
 def add_file(session: Session, file: FileRow, defaults: QuotaLimits) -> FileObject:
-    """Add the row of a committed blob. Where the project has the same bytes already, those are the file's.
+    """Add the row of a committed blob. If the project has the same bytes already, the file uses those.
 
     `defaults` are the limits of projects that have none of their own. Raises QuotaExceeded if the project has no
     room for it.

@@ -45,7 +45,7 @@ def grader_places(grader: Leaf | MultiGrader) -> Mapping[str, Leaf]:
 def find_sources(
     session: Session, principal: Principal, context: Context, grader: Leaf | MultiGrader
 ) -> dict[str, ModelSource]:
-    """Return which weights the models' names mean; ask nobody.
+    """Return which weights the models' names mean.
 
     Raises PythonGradersOff, ChatUnavailable, or what a chat with such a model raises.
     """

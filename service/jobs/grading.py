@@ -28,7 +28,7 @@ class PythonGradersOff(InvalidRequest):
 
 
 class GraderModelNotAtHand(InvalidRequest):
-    """A training's grader asks a model that the training does not hold."""
+    """A training's grader uses a model that the training does not hold."""
 
     code = "grader_model_not_at_hand"
 

@@ -1,4 +1,4 @@
-"""Where a job's metrics are sent beside its own events: OpenAI's `integrations`."""
+"""Where a job's metrics are sent besides its own events: OpenAI's `integrations`."""
 
 from __future__ import annotations
 

@@ -130,15 +130,15 @@ def requeue_job(session: Session, job_id: str, token: int, *, reason: str) -> No
 
 
 def complete_pause(session: Session, job_id: str, token: int) -> None:
-    """The trainer was stopped because a pause was asked for: running → paused. Raises StaleLease.
+    """The trainer was stopped for a requested pause: running → paused. Raises StaleLease.
 
-    Where the owner has asked to resume meanwhile, it goes back to the queue.
+    If the owner has resumed the job meanwhile, it returns to the queue.
     """
     _let_go(session, job_id, token, message="Job moved back to the queue: it was resumed", reason="paused")
 
 
 def pause_job(session: Session, job_id: str) -> bool:
-    """Pause a waiting job now, a validating or running one at its next stand-still. False if it has ended."""
+    """Pause a waiting job now, a validating or running one as soon as it can be. False if it has ended."""
     job = repository.lock_job(session, job_id)
     if job is None or job.state in TERMINAL:
         return False
@@ -161,7 +161,7 @@ def resume_job(session: Session, job_id: str) -> bool:
     if job.state != JobState.PAUSED:
         job.pause_requested = False
         session.flush()
-        repository.add_event(session, job_id, "The pause was taken back")
+        repository.add_event(session, job_id, "The pause was cancelled")
         return True
     repository.move_job(session, job_id, JobState.QUEUED)
     repository.add_event(session, job_id, "The job was resumed")

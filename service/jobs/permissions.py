@@ -76,7 +76,7 @@ def grant_permissions(
 ) -> list[PermissionObject]:
     """Share a model or a checkpoint; a project that has it already keeps its permission.
 
-    Raises ModelNotFound, ProjectNotFound or InvalidRequest, and then shares with nobody.
+    Raises ModelNotFound, ProjectNotFound or InvalidRequest, and then shares with no project.
     """
     job = _find_own_job(session, principal, context, name)
     download = body.adapter_download

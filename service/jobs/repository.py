@@ -230,7 +230,7 @@ def out_of_time(session: Session, *, grace: float) -> Sequence[JobRow]:
 
 
 def is_out_of_time(session: Session, job_id: str) -> bool:
-    """Tell whether a job has used up its timeout."""
+    """Return whether a job has used up its timeout."""
     return bool(session.scalar(select(exists().where(JobRow.id == job_id, seconds_run() >= JobRow.timeout_seconds))))
 
 
@@ -276,7 +276,7 @@ def renew_lease(session: Session, job_id: str, token: int, *, lease_seconds: flo
 
 
 def pause_wanted(session: Session, job_id: str, token: int) -> bool | None:
-    """Tell the holder of a token whether the job is to be paused; None if it runs no longer or is another's."""
+    """Return whether the job is to be paused; None if it has ended or the token is stale."""
     query = select(JobRow.pause_requested).where(
         JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_token == token
     )

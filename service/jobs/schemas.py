@@ -80,7 +80,7 @@ class JobCreate(BaseModel):
     seed: int | None = Field(None, ge=0, le=2147483647, strict=True)
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA)] | None = None
     integrations: Integrations | None = Field(
-        None, description="Where the job's metrics are sent beside its events; each names another project."
+        None, description="Where the job's metrics are sent besides its events; each names another project."
     )
     lora: LoraParameters | None = Field(
         None, description="The adapter's shape: the same as `lora` among the method's hyperparameters."

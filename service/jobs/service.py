@@ -1,4 +1,4 @@
-"""The rules of jobs: what may be asked for, and what becomes of it."""
+"""The rules of jobs: what may be requested, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def add_job(session: Session, principal: Principal, context: Context, body: JobC
 
 
 def draft_job(session: Session, principal: Principal, context: Context, body: JobCreate) -> JobRow:
-    """Return the job that a creation asks for, checked and not stored. Raises InvalidRequest, Conflict, NotFound."""
+    """Return the job of a creation, checked and not stored. Raises InvalidRequest, Conflict, NotFound."""
     method = methods.parse_method(body)
     start = starts.resolve_start(session, principal, context, body.model, method)
     grading.check_grader(context, method, start.base, start.start)

@@ -146,7 +146,7 @@ class _JobReader:
         self._task = asyncio.get_running_loop().create_task(self._read_until_over(), context=contextvars.Context())
 
     def may_read(self, key_id: str) -> bool:
-        """Tell whether a stream's key could read at the last look."""
+        """Return whether a stream's key could read at the last look."""
         return key_id not in self._refused
 
     def messages_after(self, position: int) -> Sequence[StreamMessage] | None:

@@ -1,4 +1,4 @@
-"""FastAPI's dependencies that every domain's endpoints share: who asks, and one transaction a request."""
+"""FastAPI's dependencies that every domain's endpoints share: the caller, and one transaction a request."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def find_principal(request: Request, context: Context) -> Principal:
 
 
 async def get_principal(request: Request, _documented: Annotated[object, Depends(_bearer)]) -> Principal:
-    """Return who asks, as the request's admission found it before its body was read."""
+    """Return the caller, as the request's admission found it before its body was read."""
     principal: Principal = request.state.principal
     return principal
 
 
 async def get_admin(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
-    """Return who asks; the admission of a route that depends on this lets in nobody but admins."""
+    """Return the caller; the admission of a route that depends on this lets in admins alone."""
     principal.require_scope("admin")
     return principal
 

@@ -83,7 +83,7 @@ class Idempotency:
         return answer
 
     def is_kept(self, session: Session) -> bool:
-        """Tell whether the key stands for an earlier request, the same or another."""
+        """Return whether the key stands for an earlier request, the same or another."""
         return (
             self.key is not None
             and repository.find_kept_answer(session, self.project_id, self._hash_text(self.key)) is not None

@@ -71,7 +71,7 @@ def find_project(session: Session, project_id: str) -> ProjectRow | None:
 
 
 def is_live(session: Session, project_id: str) -> bool:
-    """Tell whether a project was not deleted, and keep it so until the transaction ends."""
+    """Return whether a project was not deleted, and keep it so until the transaction ends."""
     query = select(ProjectRow.seq).where(ProjectRow.id == project_id, ProjectRow.deleted_at.is_(None))
     return session.scalar(query.with_for_update(read=True)) is not None
 

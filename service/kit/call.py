@@ -1,4 +1,4 @@
-"""The API call that is being served: who asks for what. The object is shared by all threads that serve the call."""
+"""The API call that is being served: the caller and its request. All threads that serve the call share the object."""
 
 from __future__ import annotations
 

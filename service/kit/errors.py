@@ -109,7 +109,7 @@ class TooLarge(ServiceError):
 
 
 class RangeNotSatisfiable(ServiceError):
-    """The range asked for has no byte of the download."""
+    """The requested range has no byte of the download."""
 
     status = 416
     type = "invalid_request_error"

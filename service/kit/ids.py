@@ -39,5 +39,5 @@ def new_request_id() -> str:
 
 
 def is_id(text: str, prefix: str) -> bool:
-    """Tell whether a text from outside has the form of an id of this kind."""
+    """Return whether a text from outside has the form of an id of this kind."""
     return re.fullmatch(re.escape(prefix) + rf"[A-Za-z0-9]{{{_LENGTH}}}", text) is not None

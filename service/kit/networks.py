@@ -53,7 +53,7 @@ _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_-]
 
 
 def is_public(address: Address) -> bool:
-    """Tell whether an address is one of the public internet.
+    """Return whether an address is one of the public internet.
 
     An IPv4 address in IPv6 clothes counts as the IPv4 address if it is IPv4-mapped or NAT64's; the
     tunnels of 6to4 and Teredo are never public, whatever they lead to.
@@ -69,7 +69,7 @@ def is_public(address: Address) -> bool:
 
 
 def is_platform(address: Address) -> bool:
-    """Tell whether an address, in whatever clothes, is one that a cloud offers to its own machines alone."""
+    """Return whether an address, in any notation, is one that a cloud offers to its own machines alone."""
     return any(is_within(form, _PLATFORM) for form in _address_forms(address))
 
 
@@ -128,13 +128,13 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 def is_within(address: Address, networks: Iterable[Network]) -> bool:
-    """Tell whether an address lies in one of the networks."""
+    """Return whether an address lies in one of the networks."""
     return any(address in network for network in networks if network.version == address.version)
 
 
 @dataclass(frozen=True)
 class AllowedNetworks:
-    """Networks and host names that an operator trusts, whether public or not, and networks that nobody may reach.
+    """Networks and host names that an operator trusts, whether public or not, and networks that are always closed.
 
     What is denied stays denied, though an allowed network holds it or an allowed host leads there.
     """
@@ -165,15 +165,15 @@ class AllowedNetworks:
         return cls(tuple(networks), frozenset(hosts), parse_networks(denied_text))
 
     def has_host(self, host: str) -> bool:
-        """Tell whether a host is allowed by its name."""
+        """Return whether a host is allowed by its name."""
         return host.lower().rstrip(".") in self.hosts
 
     def permits(self, address: Address) -> bool:
-        """Tell whether an address is public or allowed, and not denied."""
+        """Return whether an address is public or allowed, and not denied."""
         if self.denies(address):
             return False
         return is_public(address) or is_within(_unwrap_address(address), self.networks)
 
     def denies(self, address: Address) -> bool:
-        """Tell whether an address is denied whatever is allowed: by the operator, or as a platform's own."""
+        """Return whether an address is denied whatever is allowed: by the operator, or as a platform's own."""
         return is_platform(address) or any(is_within(form, self.denied) for form in _address_forms(address))

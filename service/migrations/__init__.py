@@ -16,7 +16,7 @@ from service.kit.settings import Settings, SettingsError
 
 
 class MigrationRefused(Exception):
-    """The data does not fit the schema that was asked for; the message says what to do. Nothing was changed."""
+    """The data does not fit the requested schema; the message says what to do. Nothing was changed."""
 
 
 def upgrade_schema(settings: Settings, revision: str = "head") -> None:
@@ -54,7 +54,7 @@ def head_revision() -> str:
 
 
 def knows_revision(revision: str) -> bool:
-    """Tell whether this version can come from that schema."""
+    """Return whether this version can come from that schema."""
     return revision in _list_revisions()
 
 

@@ -26,7 +26,7 @@ def by_id(session: Session, preview_id: str) -> PreviewRow | None:
 
 
 def preview_waits(session: Session, *, within: float) -> bool:
-    """Tell whether a preview waits for a worker, and somebody for the preview."""
+    """Return whether a preview waits for a worker, and somebody for the preview."""
     return session.scalar(select(PreviewRow.seq).where(*_waiting_conditions(within)).limit(1)) is not None
 
 
@@ -56,7 +56,7 @@ def claim_preview(session: Session, *, worker_id: str, within: float) -> Preview
             .returning(PreviewRow.id)
         ).first()
         preview = by_id(session, claimed_rows.id) if claimed_rows is not None else None
-        if preview is not None:  # else whoever asked has just gone away
+        if preview is not None:  # else its caller has just disconnected
             project_turns.note_turn(session, TurnKind.PREVIEW, preview.project_id)
             return preview
     return None
@@ -82,7 +82,7 @@ def delete_preview(session: Session, preview_id: str) -> None:
 
 
 def forget_old(session: Session, *, age: float) -> int:
-    """Forget what was asked for more than `age` seconds ago; return how many."""
+    """Forget requests that are older than `age` seconds; return how many."""
     deleted_rows = session.execute(
         delete(PreviewRow).where(PreviewRow.created_at < db_now() - age).returning(PreviewRow.id)
     )

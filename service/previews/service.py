@@ -119,7 +119,7 @@ def give_up(context: Context, preview_id: str) -> PreviewTimeout:
 
 
 def forget_preview(context: Context, preview_id: str) -> None:
-    """Remove a request that nobody waits for any more."""
+    """Remove a request after its caller has gone."""
     with context.db.write() as session:
         repository.delete_preview(session, preview_id)
 

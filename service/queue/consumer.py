@@ -99,7 +99,7 @@ class JobConsumer:
         return job_id if is_own_entry else None
 
     def _has_honest_record(self, job_id: str) -> bool:
-        """Tell whether the record of an id asks for `run_job` with that id, and nothing else."""
+        """Return whether the record of an id asks for `run_job` with that id, and nothing else."""
         try:
             record: Any = Job.fetch(  # pyright: ignore[reportUnknownMemberType]
                 job_id, connection=self._redis, serializer=JSONSerializer

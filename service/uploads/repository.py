@@ -17,7 +17,7 @@ def get_project_upload(session: Session, project_id: str, upload_id: str) -> Upl
 
 
 def is_over(session: Session, upload_id: str) -> bool:
-    """Tell whether an upload's time is over, by the database's clock."""
+    """Return whether an upload's time is over, by the database's clock."""
     return bool(session.scalar(select(UploadRow.expires_at <= db_now()).where(UploadRow.id == upload_id)))
 
 

@@ -32,7 +32,7 @@ def note_outcome(session: Session, endpoint: WebhookEndpointRow, outcome: Delive
 
 
 def enable_endpoint(endpoint: WebhookEndpointRow) -> None:
-    """Tell an endpoint again what happens from now on."""
+    """Enable an endpoint again, for events from now on."""
     endpoint.disabled_at = endpoint.disabled_reason = endpoint.failing_since = None
 
 

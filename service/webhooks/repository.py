@@ -65,7 +65,7 @@ def delete_endpoint_row(session: Session, endpoint: WebhookEndpointRow) -> None:
 
 
 def disable_endpoint(session: Session, endpoint: WebhookEndpointRow, *, reason: str) -> None:
-    """Tell an endpoint nothing more; what was still to be delivered is dropped."""
+    """Send an endpoint nothing more; pending deliveries are dropped."""
     endpoint.disabled_at = database_time(session)
     endpoint.disabled_reason = reason
     drop_pending(session, endpoint.id, reason="the endpoint was disabled")

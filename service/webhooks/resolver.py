@@ -2,7 +2,7 @@
 
 The system's resolver blocks a thread, and nothing can end it. So each lookup has a thread of its own that dies with
 the process, projects take turns at a bounded number of them, and a place is taken until the thread has ended, though
-nobody waits for its answer any more.
+its answer is no longer needed.
 """
 
 from __future__ import annotations

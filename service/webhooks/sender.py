@@ -1,4 +1,4 @@
-"""Delivers events beside the controller: many in flight, each once, and a slow answer holds up nobody else."""
+"""Delivers events beside the controller: many in flight, each once, and a slow answer holds up no other delivery."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class WebhookSender:
             self._forget_finished()
 
     async def close(self) -> None:
-        """Break off what is in flight: the next sender delivers it again, with the same id."""
+        """Cancel deliveries in flight: the next sender delivers them again, with the same ids."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

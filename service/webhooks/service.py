@@ -28,7 +28,7 @@ _RESOLVE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class NewEndpoint:
-    """An endpoint with the secret that nobody can read again."""
+    """An endpoint with its secret, which is shown only once."""
 
     endpoint: WebhookEndpointRow
     secret: str

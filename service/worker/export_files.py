@@ -145,7 +145,7 @@ def _zip_folder(source: Path, target: Path, hold: WorkHold, *, facts: dict[str, 
 
 
 def _is_published(context: Context, export: ModelExportRow, token: int) -> bool | None:
-    """Tell whether this attempt is published. None if the database does not say."""
+    """Return whether this attempt is published. None if the database does not say."""
     try:
         with context.db.read() as session:
             export_row = repository.by_id(session, export.id)

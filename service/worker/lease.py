@@ -35,7 +35,7 @@ class LeasedRows(Protocol):
         ...
 
     def pause_wanted(self, session: Session, job_id: str, token: int, /) -> bool | None:
-        """Tell whether the work is to be paused; None if it is not the token's any more."""
+        """Return whether the work is to be paused; None if it is not the token's any more."""
         ...
 
 

@@ -13,7 +13,7 @@ from trainer.contract import events
 
 
 def record_claim(job: JobRow, *, since: float) -> None:
-    """Tell of a claim that began at `since` by `time.monotonic()`; from here on each line of the log names the job."""
+    """Record a claim that began at `since` by `time.monotonic()`; from here on each line of the log names the job."""
     set_subject(job.id, job.lease_token)
     now, facts = time.time(), {"burnish.job.id": job.id, "burnish.job.attempt": job.lease_token}
     if job.queued_at is not None and job.started_at is not None:

@@ -153,7 +153,7 @@ class Previewer:
         child.close()
 
     def _check_wanted(self, preview_id: str) -> None:
-        """Raise AttemptFailed if nobody waits for the answer any more."""
+        """Raise AttemptFailed if no request waits for the answer any more."""
         if not self._is_wanted(preview_id):
             raise AttemptFailed("preview_given_up", "Nobody waits for the preview any more.")
 

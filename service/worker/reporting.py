@@ -48,7 +48,7 @@ _EXIT_CODES = {JobState.SUCCEEDED: 0, JobState.FAILED: 1, JobState.CANCELLED: 25
 _MAX_TAG = 64
 
 
-class _BrokenOff(Exception):
+class _RunInterrupted(Exception):
     """The child could not open its run, or ended before it was asked to; the message is for the job's owner."""
 
 
@@ -103,7 +103,7 @@ class _IntegrationEvents:
         self._add_event("link", f"Weights & Biases run: {url}", "info", {"url": url})
 
     def add_warning(self, event_name: str, reason: str) -> None:
-        """Tell why metrics are not sent."""
+        """Add an event with the reason why metrics are not sent."""
         self._add_event(event_name, f"Metrics are not sent to Weights & Biases: {reason.rstrip('.')}.", "warn", None)
 
     def _add_event(self, event_name: str, message: str, level: str, data: Mapping[str, Any] | None) -> None:
@@ -158,7 +158,7 @@ class _Reporter:
             try:
                 self._keep_run()
                 return
-            except _BrokenOff as error:
+            except _RunInterrupted as error:
                 self._teller.add_warning("trouble", self._without_key(str(error)))
             except Exception:  # a job does not fail because its metrics cannot be sent
                 log.exception("%s: its metrics are not sent any more", self._job.id)
@@ -173,7 +173,7 @@ class _Reporter:
         return text.replace(key.get_secret_value(), "***") if key else text
 
     def _keep_run(self) -> None:
-        """Open the run and send it everything that it lacks until the attempt is over. Raises _BrokenOff."""
+        """Open the run and send it everything that it lacks until the attempt is over. Raises _RunInterrupted."""
         job = self._job
         name = f"wandb-{self._teller.number}-{job.id}"
         with work_folder(self._context.settings.work, name, job.lease_token) as folder, _WandbChild(folder) as child:
@@ -308,27 +308,27 @@ class _WandbChild:
                 cast("Any", stream).close()
 
     def send(self, line: Mapping[str, Any]) -> None:
-        """Send a line, waiting while the pipe is full. Raises _BrokenOff."""
+        """Send a line, waiting while the pipe is full. Raises _RunInterrupted."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(line).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise self._make_broken_off("its program ended unexpectedly") from error
+            raise self._make_interruption("its program ended unexpectedly") from error
 
     def read_answer(self, seconds: float) -> dict[str, Any]:
-        """Return the child's next answer. Raises _BrokenOff."""
+        """Return the child's next answer. Raises _RunInterrupted."""
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             if not selector.select(seconds):
-                raise self._make_broken_off(f"it did not answer within {seconds:g} seconds")
+                raise self._make_interruption(f"it did not answer within {seconds:g} seconds")
         line = self._process.stdout.readline()
         if not line:
-            raise self._make_broken_off("its program ended unexpectedly")
+            raise self._make_interruption("its program ended unexpectedly")
         answer: dict[str, Any] = json.loads(line)
         if "problem" in answer:
-            raise self._make_broken_off(str(answer["problem"]))
+            raise self._make_interruption(str(answer["problem"]))
         return answer
 
     def kill(self) -> None:
@@ -337,10 +337,10 @@ class _WandbChild:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
-    def _make_broken_off(self, reason: str) -> _BrokenOff:
+    def _make_interruption(self, reason: str) -> _RunInterrupted:
         with suppress(OSError):
             log.debug("The end of its output: %s", self._log_file.read_bytes()[-2000:].decode("utf-8", "replace"))
-        return _BrokenOff(" ".join(reason.split())[:500])
+        return _RunInterrupted(" ".join(reason.split())[:500])
 
 
 def _process_family(pid: int) -> Iterator[int]:

@@ -138,7 +138,7 @@ def _change_of(runtime: WorkerRuntime, job: JobRow, token: int, error: Exception
     """Return the change of state that an attempt's end asks for."""
     match error:
         case WorkerStopping():
-            log.info("%s goes back to the queue: this worker stops", job.id)
+            log.info("%s returns to the queue: this worker stops", job.id)
             return lambda session: lifecycle.requeue_job(session, job.id, token, reason="its worker is stopping")
         case JobPaused():
             log.info("%s is paused by its owner", job.id)

@@ -102,7 +102,7 @@ class TextRow(_Row):
 
 
 class Prompt(BaseModel):
-    """A conversation up to the answer that is asked for."""
+    """A conversation up to the answer to write."""
 
     model_config = ConfigDict(frozen=True)
     messages: tuple[Message, ...] = Field(min_length=1)

@@ -97,7 +97,7 @@ def leaf_graders(grader: AnyGrader) -> Mapping[str, Leaf]:
 
 
 def grader_models(grader: AnyGrader) -> frozenset[str]:
-    """Return the models that a grader asks."""
+    """Return the models that a grader uses."""
     return frozenset(
         leaf.model for leaf in leaf_graders(grader).values() if isinstance(leaf, (ScoreModelGrader, LabelModelGrader))
     )

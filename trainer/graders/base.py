@@ -249,7 +249,7 @@ class Scene:
     def ask_model(self, question: GraderQuestion) -> Reply:
         """Ask a model and count its tokens. Raises Failure."""
         if self.tools.ask is None:
-            raise Failure("model_grader_server_error", "there is nobody here to ask models")
+            raise Failure("model_grader_server_error", "no model can be used as a grader here")
         reply = self.tools.ask(question)
         self.usage[question.model] = self.usage.get(question.model, TokenUsage()) + reply.usage
         return reply

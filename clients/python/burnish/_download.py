@@ -104,7 +104,7 @@ class Download:
             self._on_progress(self.done, self._total)
 
     def must_restart(self) -> bool:
-        """Tell whether to download anew: what an earlier download left was damaged. It is thrown away then."""
+        """Return whether to download anew: what an earlier download left was damaged. It is thrown away then."""
         if not self._recalled or self._is_right():
             return False
         assert self._partial is not None

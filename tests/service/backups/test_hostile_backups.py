@@ -197,7 +197,7 @@ def test_a_name_that_is_a_file_and_a_folder_is_refused(tmp_path: Path, database:
     names = ("blobs/a", "blobs/a/b")
     manifest = manifest_of({"burnish.db": entry(database)} | {name: entry(b"") for name in names})
     members = [member("burnish.db", database), *map(member, names), member("manifest.json", manifest)]
-    assert "'blobs/a' is a file and a folder" in refused(write(tmp_path / "b.tar", members))
+    assert "'blobs/a' is both a file and a folder" in refused(write(tmp_path / "b.tar", members))
 
 
 def test_a_great_number_of_members_costs_no_memory_for_each(tmp_path: Path, database: bytes) -> None:

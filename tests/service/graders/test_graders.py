@@ -185,7 +185,7 @@ def test_a_fine_tuned_model_judges(world: GradersWorld, client: httpx.Client) ->
         ("我不知道", "stop", "model_grader_parse_error", "it has to say a number"),
         ("Let me think", "length", "model_grader_parse_error", "its tokens ran out"),
         ("11", "stop", "model_grader_parse_error", "lies outside its range, 0 to 10"),
-        ('"\\ud800"', "stop", "model_grader_parse_error", "which is not a number"),
+        ('"\\ud800"', "stop", "model_grader_parse_error", "is not a number"),
         ("", "content_filter", "model_grader_refusal_error", "the model refused to grade"),
     ],
 )

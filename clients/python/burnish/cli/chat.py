@@ -143,7 +143,7 @@ def _try_to_answer(talk: _Conversation) -> None:
         if isinstance(error, _HOPELESS):
             raise
         talk.drop_last_message()
-        print_line(f"Error: {error.message} Your last message was taken back.", err=True)
+        print_line(f"Error: {error.message} Your last message was removed.", err=True)
 
 
 def _read_piped_prompt() -> str:

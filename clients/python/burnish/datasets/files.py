@@ -43,12 +43,12 @@ class FileChecker(Protocol):
 
 
 def is_dataset_name(filename: str) -> bool:
-    """Tell whether a dataset may have this name: `.jsonl`, `.txt`, `.parquet`, perhaps with `.gz`, `.zst`, `.zstd`."""
+    """Return whether a dataset may have this name: `.jsonl`, `.txt`, `.parquet`, or these with `.gz`, `.zst`, `.zstd`."""
     return _strip_packing_suffix(filename).endswith(SUFFIXES)
 
 
 def is_text(filename: str, packing: Packing = "none") -> bool:
-    """Tell whether a file is plain text: its name says so, and it is not Parquet."""
+    """Return whether a file is plain text: its name says so, and it is not Parquet."""
     return packing != "parquet" and _strip_packing_suffix(filename).endswith(TEXT_SUFFIX)
 
 

@@ -81,7 +81,7 @@ def parse_row(line: bytes) -> Row:
 
 
 def has_long_number(data: bytes) -> bool:
-    """Tell whether there are digits for a number beyond 64 bits, be it in a text."""
+    """Return whether there are digits for a number beyond 64 bits, be it in a text."""
     return _LONG_NUMBER in data.translate(_DIGITS_TO_ZERO)
 
 

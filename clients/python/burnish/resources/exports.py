@@ -85,7 +85,7 @@ class _ExportWait:
         self._pause = _POLL_SECONDS
 
     def is_ready(self, export: ModelExport) -> bool:
-        """Tell whether the export is ready. Raises ExportFailed, WaitTimeoutError."""
+        """Return whether the export is ready. Raises ExportFailed, WaitTimeoutError."""
         if self._on_status:
             self._on_status(export)
         if export.status == "failed":
