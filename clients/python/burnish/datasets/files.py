@@ -43,7 +43,7 @@ class FileChecker(Protocol):
 
 
 def is_dataset_name(filename: str) -> bool:
-    """Return whether a dataset may have this name: `.jsonl`, `.txt`, `.parquet`, or these with `.gz`, `.zst`, `.zstd`."""
+    """Return whether a dataset may have this name: `.jsonl`, `.txt`, `.parquet`, or one with `.gz` or `.zst(d)`."""
     return _strip_packing_suffix(filename).endswith(SUFFIXES)
 
 
