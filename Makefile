@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt locks/dev
 	$(BIN)/pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[trainer,telemetry,dev]' -e clients/python | { grep -v -E '^(Requirement already|Looking in)' || true; }
 	@touch $(STAMP)
 
-lock: install ## write locks/ anew, after a change of constraints.txt or of what is needed
+lock: install ## rewrite locks/, after a change of constraints.txt or of what is needed
 	$(BIN)/python deploy/write_locks.py
 
 demo: install ## fine-tune a real chat model through the real service, and show the difference
@@ -92,5 +92,5 @@ bench: install ## measure the trainer against plain TRL, the dataset check again
 fuzz: install ## call every operation with made-up requests, for minutes; more by EXAMPLES=2000
 	BURNISH_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/pytest -q --timeout 3600 tests/service/api/test_schemathesis.py
 
-proof: install ## make the tables and plots of docs/proof anew
+proof: install ## remake the tables and plots of docs/proof
 	$(BIN)/python -m tests.benchmarks.proof

@@ -44,7 +44,7 @@ def up(data: Path | None, host: str, port: int, workers: int, apis: int) -> None
 @cli.command()
 @click.option("--host", default="127.0.0.1", help="The address to listen on.")
 @click.option("--port", type=_PORT, default=8000)
-@click.option("--share-port", is_flag=True, help="Listen beside other processes that share it too.")
+@click.option("--share-port", is_flag=True, help="Share the port with other processes.")
 @click.option("--name", help="The process's name in its log and metrics, if there are several; else api.")
 def api(host: str, port: int, share_port: bool, name: str | None) -> None:
     """Serve the HTTP API."""

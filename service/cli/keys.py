@@ -43,7 +43,7 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option("--project", required=True, callback=parse_name, help="The project; made if it is new.")
+@click.option("--project", required=True, callback=parse_name, help="The project; created if it is new.")
 @click.option("--name", required=True, callback=parse_name, help="What the key is for.")
 @click.option(
     "--scope",
@@ -54,7 +54,7 @@ def keys() -> None:
     show_default=True,
     help="What the key may do; give it once for each. admin manages projects and keys.",
 )
-@click.option("--expires-in", callback=parse_days, metavar="DAYS", help="After how many days it ends; never if left.")
+@click.option("--expires-in", callback=parse_days, metavar="DAYS", help="Days until the key expires; by default never.")
 def create(project: str, name: str, scopes: tuple[Scope, ...], expires_in: float | None) -> None:
     """Make a key and print it; it is kept as a hash and cannot be shown again."""
     from service.audit.service import record_operator

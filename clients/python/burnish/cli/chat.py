@@ -28,8 +28,12 @@ _HOPELESS = (AuthenticationError, NotFoundError, PermissionDeniedError)
 @click.argument("prompt", required=False)
 @click.option("--system", help="The instructions that the conversation begins with.")
 @click.option("--temperature", type=click.FloatRange(0, 2), help="0 takes the likeliest token each time.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Only the likeliest tokens of this mass.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens of an answer.")
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Sample from the likeliest tokens with this total probability.",
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens in an answer.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="Ends the answer; may be repeated.")
 @click.option("--seed", type=int, help="The same seed gives the same answer.")
 @json_option
