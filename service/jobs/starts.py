@@ -72,7 +72,7 @@ def resolve_start(session: Session, principal: Principal, context: Context, name
             "Name the result of a reward job.",
             param=param,
         )
-    # Called for its refusal only: a reward model whose base is not shared with this project could not be loaded.
+    # Called for its refusal only: a reward model on a base that is not shared with this project could not be loaded.
     _find_base(session, principal, context, reward_result, param)
     # What a reward model says goes into the result, its weights do not: they block no download.
     return replace(start, reward=reward_result)

@@ -73,7 +73,7 @@ class Database:
         self.engine = _make_engine(url)
         self._read = sessionmaker(_engine_for_reading(self.engine), expire_on_commit=False)
         self._write = sessionmaker(self.engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
-        # Before SQLite's own lock, whose waiters have no order.
+        # In front of SQLite's own lock, which serves its waiters in no order.
         self._turns = WriteTurns() if self.engine.dialect.name == "sqlite" else None
         self.before_commit: Callable[[Session], None] | None = None
         """Called at the end of every `write`, inside its transaction."""
@@ -201,7 +201,7 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     # pysqlite would begin a deferred transaction before the first write: too late for BEGIN IMMEDIATE.
     connection.isolation_level = None  # the driver must not begin transactions by itself
     for pragma in (
-        # Readers never block the writer, nor it them.
+        # Readers do not block the writer, and it does not block them.
         "journal_mode=WAL",
         # With NORMAL, WAL may lose the last commits at a power failure, and clients have their answers by then.
         "synchronous=FULL",

@@ -103,7 +103,7 @@ class WebhookSender:
     def _forget_finished(self) -> None:
         for task in [task for task in self._tasks if task.done()]:
             del self._tasks[task]
-            # Raises Unavailable of a delivery whose outcome could not be written: it is due again after its claim.
+            # Raises Unavailable if the outcome could not be written: the delivery is due again after its claim.
             task.result()
 
     def _claim_deliveries(self, in_flight: Sequence[DeliveryLane]) -> Sequence[Delivery]:
