@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt locks/dev
 	$(BIN)/pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[trainer,telemetry,dev]' -e clients/python | { grep -v -E '^(Requirement already|Looking in)' || true; }
 	@touch $(STAMP)
 
-lock: install ## write locks/ anew, after a change of constraints.txt or of what is needed
+lock: install ## rewrite locks/, after a change of constraints.txt or of what is needed
 	$(BIN)/python deploy/write_locks.py
 
 demo: install ## fine-tune a real chat model through the real service, and show the difference
@@ -46,7 +46,7 @@ test: install ## run the whole test suite, the matrices of faults and attacks in
 test-fast: install ## run the unit tests alone, for the daily loop: no servers, no child processes, no training
 	$(PYTEST) -m 'not integration and not acceptance and not faults and not abuse and not slow'
 
-test-all: install ## run everything at full length: faults and attacks too; wants an idle machine, and more than an hour
+test-all: install ## run everything at full length: faults and attacks too; needs an idle machine, and more than an hour
 	$(PYTEST) -m 'not faults and not abuse'
 	BURNISH_FAULTS=full $(PYTEST) -m faults
 	OMP_NUM_THREADS=1 BURNISH_ABUSE=full $(BIN)/pytest -m abuse
@@ -65,7 +65,7 @@ check: install $(TYPESCRIPT)/node_modules/.package-lock.json ## lint, types, lay
 	$(NPM) run check
 	$(NPM) run current || { echo "clients/typescript/src/openapi.ts is not what openapi/openapi.json says: run make openapi"; exit 1; }
 
-format: install ## format the code and mend what ruff can
+format: install ## format the code and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -77,7 +77,7 @@ openapi: install $(TYPESCRIPT)/node_modules/.package-lock.json ## write openapi/
 faults: install ## kill, freeze, starve and cut off processes, at full length
 	BURNISH_FAULTS=full $(PYTEST) -m faults
 
-abuse: install ## attack a running cluster as a stranger and as a hostile tenant, at full length; wants an idle machine
+abuse: install ## attack a running cluster as a stranger and as a hostile tenant, at full length; needs an idle machine
 	OMP_NUM_THREADS=1 BURNISH_ABUSE=full $(BIN)/pytest -m abuse
 
 bench: install ## measure the trainer against plain TRL, the dataset check against plain json, uploads, chats, load, lists, the command line's start
@@ -92,5 +92,5 @@ bench: install ## measure the trainer against plain TRL, the dataset check again
 fuzz: install ## call every operation with made-up requests, for minutes; more by EXAMPLES=2000
 	BURNISH_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/pytest -q --timeout 3600 tests/service/api/test_schemathesis.py
 
-proof: install ## make the tables and plots of docs/proof anew
+proof: install ## remake the tables and plots of docs/proof
 	$(BIN)/python -m tests.benchmarks.proof

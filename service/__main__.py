@@ -44,8 +44,8 @@ def up(data: Path | None, host: str, port: int, workers: int, apis: int) -> None
 @cli.command()
 @click.option("--host", default="127.0.0.1", help="The address to listen on.")
 @click.option("--port", type=_PORT, default=8000)
-@click.option("--share-port", is_flag=True, help="Listen beside other processes that share it too.")
-@click.option("--name", help="The process's name in its log and metrics, where there are several; else api.")
+@click.option("--share-port", is_flag=True, help="Share the port with other processes.")
+@click.option("--name", help="The process's name in its log and metrics, if there are several; else api.")
 def api(host: str, port: int, share_port: bool, name: str | None) -> None:
     """Serve the HTTP API."""
     from service.api.main import run_api
@@ -79,7 +79,7 @@ def worker(name: str | None) -> None:
 
 @cli.command()
 @click.option("--socket", type=click.Path(path_type=Path, dir_okay=False), help="A unix socket to listen on.")
-@click.option("--host", default="127.0.0.1", help="The address to listen on, where there is no --socket.")
+@click.option("--host", default="127.0.0.1", help="The address to listen on, unless there is a --socket.")
 @click.option("--port", type=_PORT, default=8100)
 def engine(socket: Path | None, host: str, port: int) -> None:
     """Answer chats for the API: one base in memory, the jobs' adapters on it."""

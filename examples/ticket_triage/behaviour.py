@@ -43,11 +43,11 @@ def _well_formed(fields: dict[str, object]) -> bool:
 
 
 def shows_behaviour(answer: str) -> bool:
-    """Tell whether the whole answer is one JSON object with a known topic, an urgency and a reply."""
+    """Return whether the whole answer is one JSON object with a known topic, an urgency and a reply."""
     return parse_answer(answer) is not None
 
 
 def same_topic(answer: str, expected: str) -> bool:
-    """Tell whether both answers show the behaviour and name the same topic."""
+    """Return whether both answers show the behaviour and name the same topic."""
     ours, theirs = parse_answer(answer), parse_answer(expected)
     return ours is not None and theirs is not None and ours["topic"] == theirs["topic"]

@@ -47,7 +47,7 @@ _console = Console()
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on; the message is a sentence."""
+    """The demo cannot continue; the message is a sentence."""
 
 
 def main() -> int:
@@ -182,7 +182,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], output: int) -> None:
 
 
 def _free_port() -> int:
-    """Return the usual port, or another one where that is in use."""
+    """Return the usual port, or another one if that is in use."""
     for port in (_PORT, 0):
         with socket.socket() as probe:
             try:

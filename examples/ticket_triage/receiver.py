@@ -50,7 +50,7 @@ class WebhookReceiver:
         self._thread.join()
 
     def wait_for(self, object_id: str, *, seconds: float) -> WebhookEvent:
-        """Return the event about an object. Raises TimeoutError where none with a valid signature came in time."""
+        """Return the event about an object. Raises TimeoutError if none with a valid signature came in time."""
         with self._arrived:
             found: list[WebhookEvent] = []
 

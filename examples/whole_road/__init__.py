@@ -1,1 +1,1 @@
-"""The whole road of post-training, as five jobs that go on from one another."""
+"""The whole road of post-training, as five jobs, each starting from an earlier one."""

@@ -2,7 +2,7 @@
 
     python -m examples.whole_road.road [--model BASE | --from-scratch] [--output FOLDER]
 
-All five jobs are ordered at once. Each names the job that it goes on from, waits for it in the queue, and leaves one
+All five jobs are created at once. Each names the job that it starts from, waits for it in the queue, and leaves one
 adapter for the base. The service's address and key come from BURNISH_BASE_URL and BURNISH_API_KEY, or from the
 `client.json` of a service on this machine. It ends with 0 only if every job succeeded.
 """
@@ -31,7 +31,7 @@ _console = Console()
 
 @dataclass(frozen=True)
 class Stage:
-    """One job of the road: what it trains on, by which method, and the earlier stage that it goes on from."""
+    """One job of the road: what it trains on, by which method, and the earlier stage that it starts from."""
 
     name: str
     method: str
@@ -116,7 +116,7 @@ def follow(client: Burnish, name: str, job: Job, output: Path) -> Job:
 def table(client: Burnish, jobs: dict[str, Job]) -> Table:
     """Return what came of every stage: its own first measure on held-out rows, with 95% intervals."""
     made = Table(title="The whole road", expand=True)
-    for column in ("stage", "model", "goes on from", "measure", "before", "after"):
+    for column in ("stage", "model", "starts from", "measure", "before", "after"):
         made.add_column(column, overflow="fold")
     for name, job in jobs.items():
         headline = client.jobs.report(job.id)["comparison"][0]

@@ -41,22 +41,22 @@ class Admission:
     def __init__(self, settings: Settings | None) -> None:
         waiting = settings.requests_waiting if settings is not None else 1
         self._lookups = FairTurns(
-            _KNOWN_LOOKUPS, what="requests", per_project=_KNOWN_LOOKUPS - 1, waiting_per_project=waiting, retry_after=1
+            _KNOWN_LOOKUPS, noun="requests", per_project=_KNOWN_LOOKUPS - 1, waiting_per_project=waiting, retry_after=1
         )
         self._new_lookups = FairTurns(
-            _NEW_LOOKUPS, what="keys", per_project=1, waiting_per_project=waiting, retry_after=1, of="of this address"
+            _NEW_LOOKUPS, noun="keys", per_project=1, waiting_per_project=waiting, retry_after=1, of="of this address"
         )
         self._projects_of_keys: OrderedDict[bytes, str] = OrderedDict()
         self._reading = FairTurns(
-            READING, what="readings", per_project=READING - 1, waiting_per_project=waiting, retry_after=1
+            READING, noun="readings", per_project=READING - 1, waiting_per_project=waiting, retry_after=1
         )
         self._writing = FairTurns(
-            WRITING, what="changes", per_project=WRITING - 1, waiting_per_project=waiting, retry_after=1
+            WRITING, noun="changes", per_project=WRITING - 1, waiting_per_project=waiting, retry_after=1
         )
         self._bodies = FairTurns(
-            _LARGE_BODIES, what="large bodies", per_project=_LARGE_BODIES // 4, waiting_per_project=waiting
+            _LARGE_BODIES, noun="large bodies", per_project=_LARGE_BODIES // 4, waiting_per_project=waiting
         )
-        self._parsing = FairTurns(1, what="large bodies", waiting_per_project=_LARGE_BODIES)
+        self._parsing = FairTurns(1, noun="large bodies", waiting_per_project=_LARGE_BODIES)
 
     async def admit_request(self, request: Request, dependencies: Collection[Callable[..., Any]]) -> None:
         """Check the URL, the key, its scope and the project's rate; the key's owner goes to `request.state`.
@@ -65,14 +65,18 @@ class Admission:
 
         Raises InvalidRequest, Unauthenticated, PermissionDenied, RateLimited or Unavailable.
         """
+        # The cheapest checks come first, and all of them before the body: a stranger must not make this process parse
+        # megabytes.
         refuse_unreadable_url(request)
         token = require_token(request.headers.get("authorization"))
         context: Context = request.app.state.context
         book: RateBook = request.app.state.rate_book
+        # Only a hash stays in memory, for a dump of the process would otherwise hold everybody's keys.
         principal = await self._look_up(request, context, hashlib.sha256(token.encode("utf-8", "replace")).digest())
         principal.require_scope("read" if request.method in ("GET", "HEAD") else "write")
         if get_admin in dependencies:
             principal.require_scope("admin")
+        # After the scope: a refused request must not use up the project's rate.
         await count_request(context, principal, book)
         request.state.principal = principal
 
@@ -80,6 +84,7 @@ class Admission:
     async def hold_body(self, request: Request) -> AsyncGenerator[None]:
         """Hold a place for a body that is large, or of a size that is not announced. Raises TurnsExhausted."""
         size = request.headers.get("content-length", "0" if "transfer-encoding" not in request.headers else "")
+        # `isdigit` alone accepts other scripts' digits, and `int` of thousands of digits takes long.
         if size.isascii() and size.isdigit() and len(size) < 10 and int(size) <= SMALL_BODY:
             yield
             return
@@ -88,7 +93,7 @@ class Admission:
 
     @asynccontextmanager
     async def parse_alone(self, request: Request, size: int) -> AsyncGenerator[None]:
-        """Let large bodies be parsed one by one, for the projects in turns: others' requests go on in between."""
+        """Let large bodies be parsed one by one, with the projects in turns: other requests are served in between."""
         if size <= SMALL_BODY:
             yield
             return
@@ -101,10 +106,13 @@ class Admission:
             async with self._lookups.hold_turn(project_id):
                 return await to_thread.run_sync(find_principal, request, context)
         address = request.client.host if request.client else ""
+        # By address, because an unknown key has no project yet.
         async with self._new_lookups.hold_turn(address):
             principal = await to_thread.run_sync(find_principal, request, context)
+        # Only after the key was found to be good: guesses never enter the fast lane.
         self._projects_of_keys[digest] = principal.project_id
         if len(self._projects_of_keys) > _MOST_KNOWN:
+            # The oldest entry: at worst its key takes the slower way once.
             self._projects_of_keys.popitem(last=False)
         return principal
 

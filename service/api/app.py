@@ -87,7 +87,7 @@ def create_app(context: Context | None, *, reserve: DiskReserve | None = None) -
     app.add_middleware(RequestId, trusted_proxies=context.settings.proxies if context else ())
     app.add_middleware(Observed)
     add_error_handlers(app)
-    routed = (
+    routers = (
         files,
         uploads,
         previews,
@@ -103,8 +103,8 @@ def create_app(context: Context | None, *, reserve: DiskReserve | None = None) -
         limits,
         audit,
     )
-    app.state.routes = [route for domain in routed for route in domain.router.routes]
-    for router in (domain.router for domain in routed):
+    app.state.routes = [route for domain in routers for route in domain.router.routes]
+    for router in (domain.router for domain in routers):
         app.include_router(router)
     add_docs(app)
     app.get("/healthz", name="check_health", tags=["Health"])(healthz)
@@ -153,12 +153,12 @@ def watch_change(reserve: DiskReserve, session: Session) -> None:
 
 
 def healthz() -> Health:
-    """Tell that the process lives."""
+    """Answer as long as the process lives."""
     return Health()
 
 
 async def readyz(request: Request) -> Health:
-    """Tell that SQL and the blob store answer."""
+    """Answer 200 if SQL and the blob store answer."""
     readiness: SharedResult[None] = request.app.state.readiness
     await readiness.get()
     return Health()

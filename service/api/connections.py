@@ -22,17 +22,17 @@ _GRACE_SECONDS = 1.0
 
 
 class EvictableConnection(Protocol):
-    """What `OpenConnections` counts."""
+    """A connection that `OpenConnections` counts and may end to make room."""
 
     def make_room(self) -> None:
-        """End the connection."""
+        """End the connection because a new one needs its place."""
         ...
 
 
 class OpenConnections:
     """The places for connections of one process, all together and by the client's address.
 
-    Where all are taken, the connection that has waited for its next request the longest is ended in favour of the new
+    If all are taken, the connection that has waited for its next request the longest is ended in favour of the new
     one; only if none waits the new one is refused. A connection waits until a request's whole head has come, and again
     from its answer on, so that one that only dribbles is as good as idle.
     """
@@ -67,6 +67,7 @@ class OpenConnections:
             and not self._evict_oldest(self._idle_of.get(key))
         ):
             return False
+        # After the look at the address: an address that is over its own share must not end other clients' connections.
         if self.count >= self.most and not self._evict_oldest(self._idle):
             return False
         self._counts[key] += 1
@@ -81,6 +82,7 @@ class OpenConnections:
         """Note the connection that a place was taken for."""
         key, _ = self._key_of_host(host)
         self._keys[connection] = key
+        # Otherwise, under a flood, each new connection would end the one before it, and nobody could send a request.
         oldest_end = self._clock() + _GRACE_SECONDS
         self._idle.fresh[connection] = oldest_end
         self._idle_of.setdefault(key, _Idle()).fresh[connection] = oldest_end
@@ -114,6 +116,7 @@ class OpenConnections:
         victim = None if idle is None else idle.oldest_connection(self._clock())
         if victim is None:
             return False
+        # Freed at once and not when the transport reports its end: the new connection needs the place now.
         self.unregister_connection(victim)
         victim.make_room()
         return True
@@ -154,9 +157,11 @@ class _Idle:
         return bool(self.kept or self.fresh)
 
     def oldest_connection(self, now: float) -> EvictableConnection | None:
+        # Those between two requests first: they have had an answer, and their client connects again.
         for connection in self.kept:
             return connection
         for connection, grace_ends in self.fresh.items():
+            # The first is the oldest: if its grace is not over, nobody's is.
             return connection if grace_ends <= now else None
         return None
 
@@ -167,5 +172,6 @@ class _Idle:
 
 def open_connections(settings: Settings, descriptors: int) -> OpenConnections:
     """Return the places that the settings allow a process that may have so many files open."""
+    # Bounded by descriptors as well: at EMFILE the database and the logs would fail, too.
     most = max(_LEAST, min(settings.max_connections, (descriptors - _KEPT_DESCRIPTORS) // _DESCRIPTORS_EACH))
     return OpenConnections(most, settings.max_connections_per_address or max(1, most // 2), settings.proxies)

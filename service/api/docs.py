@@ -1,6 +1,6 @@
 """The description of the API: the document itself, and its rendering at `/docs`.
 
-The page is Swagger UI, whose files come from a package, not from another site.
+The page is Swagger UI; its files come from a package, not from another site.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class _EncodedDocument:
     packed: bytes
     tag: str
 
-    def make_response(self, *, accepted: str, known: str) -> Response:
-        packed = _accepts_gzip(accepted)
+    def make_response(self, *, accept_encoding: str, if_none_match: str) -> Response:
+        use_gzip = _accepts_gzip(accept_encoding)
         # A strong tag names one sequence of bytes, so that the packed form has its own.
-        tag = f'"{self.tag}{"-gzip" if packed else ""}"'
+        tag = f'"{self.tag}{"-gzip" if use_gzip else ""}"'
         headers = {"ETag": tag, "Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
-        tags = {part.strip().removeprefix("W/") for part in known.split(",")}
+        tags = {part.strip().removeprefix("W/") for part in if_none_match.split(",")}
         if tag in tags or "*" in tags:
             return Response(status_code=304, headers=headers)
-        if packed:
+        if use_gzip:
             headers["Content-Encoding"] = "gzip"
-        return Response(self.packed if packed else self.plain, media_type="application/json", headers=headers)
+        return Response(self.packed if use_gzip else self.plain, media_type="application/json", headers=headers)
 
 
 def add_docs(app: FastAPI) -> None:
@@ -62,9 +62,9 @@ def add_docs(app: FastAPI) -> None:
     @app.get(DOCUMENT_PATH, include_in_schema=False)
     async def serve_document(request: Request) -> Response:
         headers = request.headers
-        encoded = await document.get()
-        return encoded.make_response(
-            accepted=headers.get("accept-encoding", ""), known=headers.get("if-none-match", "")
+        document_bytes = await document.get()
+        return document_bytes.make_response(
+            accept_encoding=headers.get("accept-encoding", ""), if_none_match=headers.get("if-none-match", "")
         )
 
 
@@ -88,8 +88,8 @@ def _encode_document(app: FastAPI) -> _EncodedDocument:
     return _EncodedDocument(plain, gzip.compress(plain, mtime=0), hashlib.sha256(plain).hexdigest())
 
 
-def _accepts_gzip(accepted: str) -> bool:
-    for part in accepted.lower().split(","):
+def _accepts_gzip(accept_encoding: str) -> bool:
+    for part in accept_encoding.lower().split(","):
         coding, _, weight = part.partition(";")
         if coding.strip() in ("gzip", "x-gzip", "*"):
             return not re.fullmatch(r"q=0(\.0*)?", weight.strip())

@@ -18,9 +18,7 @@ class ErrorCode(NamedTuple):
 
 
 REQUEST_CODES: Mapping[str, ErrorCode] = {
-    "answer_failed": ErrorCode(
-        "502", "The chat engine broke off while it wrote the answer.", "Send the request again."
-    ),
+    "answer_failed": ErrorCode("502", "The chat engine failed while it wrote the answer.", "Send the request again."),
     "chat_unavailable": ErrorCode(
         "503", "No chat engine is configured, or it does not answer.", "Start one (`burnish-server engine`), or wait."
     ),
@@ -90,7 +88,7 @@ REQUEST_CODES: Mapping[str, ErrorCode] = {
     ),
     "invalid_file_format": ErrorCode(
         "400",
-        "The uploaded file is no dataset; `problems` names each line.",
+        "The uploaded file is not a valid dataset; `problems` names each line.",
         "Correct the lines, and upload the file again.",
     ),
     "invalid_python_grader": ErrorCode(
@@ -147,7 +145,7 @@ REQUEST_CODES: Mapping[str, ErrorCode] = {
     ),
     "range_not_satisfiable": ErrorCode(
         "416",
-        "The range that was asked for lies outside the download.",
+        "The requested range lies outside the download.",
         "Ask for bytes below the size in `Content-Range`.",
     ),
     "rate_limit_exceeded": ErrorCode(
@@ -157,7 +155,7 @@ REQUEST_CODES: Mapping[str, ErrorCode] = {
     ),
     "stale_lease": ErrorCode(
         "409",
-        "A worker reported on a job whose lease another worker holds by now.",
+        "A worker reported on a job after another worker had taken the lease.",
         "None: the worker ends its attempt by itself.",
     ),
     "too_large": ErrorCode(
@@ -289,7 +287,7 @@ JOB_CODES: Mapping[str, ErrorCode] = {
     ),
     "policy_collapsed": ErrorCode(
         "caller",
-        "The policy's answers drifted too far, or are no numbers.",
+        "The policy's answers drifted too far, or are not numbers.",
         "Lower `learning_rate_multiplier` or raise `kl_coef`; start from the last checkpoint.",
     ),
     "prompt_too_long": ErrorCode(

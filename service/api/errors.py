@@ -1,4 +1,4 @@
-"""The only place that renders errors, in OpenAI's shape: ours, the framework's, and what nobody foresaw."""
+"""The only place that renders errors, in OpenAI's shape: ours, the framework's, and unexpected ones."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def _make_error_response(
 def _render_error(
     status: int, body: dict[str, Any], *, retry: bool, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    # The official client retries 409 and 5xx by itself unless it is told not to.
-    answered = {"x-should-retry": "true" if retry else "false", **(headers or {})}
+    # The official client retries 409 and 5xx by itself unless a header says not to.
+    response_headers = {"x-should-retry": "true" if retry else "false", **(headers or {})}
     if status == 401:
-        answered["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body, status_code=status, headers=answered)
+        response_headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body, status_code=status, headers=response_headers)
 
 
 def service_error(error: ServiceError) -> JSONResponse:
@@ -93,11 +93,11 @@ async def _service_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    found = error.errors()
-    problems = [_describe_problem(item, error.body) for item in found[:_SHOWN]]
-    sentences = [f"{where[:_LONGEST]}: {what}" if where else what for where, what in problems]
-    if len(found) > _SHOWN:
-        sentences.append(f"and {len(found) - _SHOWN} more")
+    details = error.errors()
+    problems = [_describe_problem(item, error.body) for item in details[:_SHOWN]]
+    sentences = [f"{where[:_LONGEST]}: {fault}" if where else fault for where, fault in problems]
+    if len(details) > _SHOWN:
+        sentences.append(f"and {len(details) - _SHOWN} more")
     return _make_error_response(400, "; ".join(sentences) + ".", param=problems[0][0][:_LONGEST] or None)
 
 
@@ -107,7 +107,7 @@ def _describe_problem(item: dict[str, Any], body: Any) -> tuple[str, str]:
     source = location[0]
     path = [str(part) for part in location[1:]]
     if source == "body" and isinstance(body, dict):
-        path = _as_written(location[1:], cast("dict[str, Any]", body), missing=item["type"] == "missing")
+        path = _as_written(location[1:], cast("dict[str, Any]", body), is_missing=item["type"] == "missing")
     if item["type"] == "json_invalid":
         return "", f"The body is not valid JSON: {item['ctx']['error']} at character {location[-1]}"
     if source == "body" and not path and item["type"] in _NO_OBJECT:
@@ -119,7 +119,7 @@ def _describe_problem(item: dict[str, Any], body: Any) -> tuple[str, str]:
     return ".".join(path), item["msg"].removeprefix("Value error, ")
 
 
-def _as_written(location: Sequence[Any], body: dict[str, Any], *, missing: bool) -> list[str]:
+def _as_written(location: Sequence[Any], body: dict[str, Any], *, is_missing: bool) -> list[str]:
     """Return the path in the body: without what pydantic puts into it for the members of unions and for keys."""
     path: list[str] = []
     value: Any = body
@@ -129,7 +129,7 @@ def _as_written(location: Sequence[Any], body: dict[str, Any], *, missing: bool)
             value = items[part] if part < len(items) else None
         elif isinstance(value, dict) and part in value:
             value = cast("dict[str, Any]", value)[part]
-        elif not (missing and place == len(location) - 1):
+        elif not (is_missing and place == len(location) - 1):
             continue
         path.append(str(part))
     return path
@@ -142,9 +142,9 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
             404, f"Unknown request URL: {request.method} {request.url.path}.", code="unknown_url"
         )
     if error.status_code == 405:
-        said = f"{request.url.path} does not take {request.method}."
+        message = f"{request.url.path} does not take {request.method}."
         return _make_error_response(
-            405, said, code="method_not_allowed", headers={"Allow": ", ".join(_methods_of(request))}
+            405, message, code="method_not_allowed", headers={"Allow": ", ".join(_methods_of(request))}
         )
     if isinstance(error.__cause__, ServiceError):  # FastAPI wraps what reading a body raises
         return await _service_error(request, error.__cause__)
@@ -165,7 +165,7 @@ def _methods_of(request: Request) -> list[str]:
 
 
 def unreadable_request(status: int, problem: str) -> JSONResponse:
-    """Answer what is no proper HTTP request."""
+    """Answer bytes that are not a valid HTTP request."""
     return _make_error_response(status, problem)
 
 

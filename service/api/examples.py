@@ -86,7 +86,7 @@ _NAMED: dict[str, Any] = {
     "value": "burnish-h2JpQxVbT0m5s8yCzWk3rLd7fNaG1eUiOjP4qXv9wBt",
     "webhook_endpoint_id": "whe_abc123",
 }
-"""What a field of this name holds, where its schema gives no example of its own."""
+"""What a field of this name holds if its schema has no example."""
 _UNFINISHED: dict[str, Any] = {
     "fine_tuned_model": None,
     "finished_at": None,
@@ -136,9 +136,9 @@ class SchemaExamples:
         With `optional` false, an object has only the fields that it must have and those with examples of their own.
         """
         schema = self._resolve_reference(schema)
-        for given in ("examples", "const"):
-            if given in schema:
-                return schema[given][0] if given == "examples" else schema[given]
+        for keyword in ("examples", "const"):
+            if keyword in schema:
+                return schema[keyword][0] if keyword == "examples" else schema[keyword]
         if name == "id" and kind in _IDS:
             return _IDS[kind]
         if name in _NAMED and self._accepts_value(schema, _NAMED[name]):
@@ -150,8 +150,8 @@ class SchemaExamples:
     def _build_example(self, schema: dict[str, Any], name: str, kind: str, optional: bool) -> Any:
         choices = schema.get("anyOf") or schema.get("oneOf")
         if choices and "properties" not in schema:
-            nothing = {"type": "null"} in choices
-            return None if nothing else self.make_example(choices[0], name=name, kind=kind, optional=optional)
+            nullable = {"type": "null"} in choices
+            return None if nullable else self.make_example(choices[0], name=name, kind=kind, optional=optional)
         if "enum" in schema:
             return schema["enum"][0]
         if schema.get("type") == "object":
@@ -165,14 +165,14 @@ class SchemaExamples:
         properties: dict[str, Any] = schema.get("properties", {})
         required = schema.get("required", [])
         kind = str(properties.get("object", {}).get("const", ""))
-        made = {
+        example = {
             key: self.make_example(value, name=key, kind=kind)
             for key, value in properties.items()
             if optional or key in required or "examples" in value
         }
-        if made.get("data") and "first_id" in made:
-            made |= {"first_id": made["data"][0]["id"], "last_id": made["data"][-1]["id"]}
-        return made
+        if example.get("data") and "first_id" in example:
+            example |= {"first_id": example["data"][0]["id"], "last_id": example["data"][-1]["id"]}
+        return example
 
     def _resolve_reference(self, schema: dict[str, Any]) -> dict[str, Any]:
         while "$ref" in schema:
@@ -183,7 +183,7 @@ class SchemaExamples:
         return schema
 
     def _accepts_value(self, schema: dict[str, Any], value: Any) -> bool:
-        """Tell whether a value has the type, roughly: a name may mean another thing elsewhere."""
+        """Return whether a value has the type, roughly: a name may mean another thing elsewhere."""
         schema = self._resolve_reference(schema)
         choices = schema.get("anyOf") or schema.get("oneOf")
         if choices:

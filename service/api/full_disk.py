@@ -43,7 +43,6 @@ class FullDisk:
         self._reserve = reserve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif _frees_room(scope["method"], scope["path"]):
@@ -54,17 +53,20 @@ class FullDisk:
             await self._app(scope, receive, send)
 
     async def _serve_twice(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = False
+        disk_was_full = False
 
         async def withhold_refusal(message: Message) -> None:
-            nonlocal refused
-            refused = refused or (message["type"] == "http.response.start" and message["status"] == NoSpace.status)
-            if not refused:
+            nonlocal disk_was_full
+            disk_was_full = disk_was_full or (
+                message["type"] == "http.response.start" and message["status"] == NoSpace.status
+            )
+            # The refusal is withheld, since an answer can be sent only once.
+            if not disk_was_full:
                 await send(message)
 
         again = dict(scope)  # routing writes into it; such requests have no body, so that `receive` is as it was
         await self._app(scope, receive, withhold_refusal)
-        if refused:
+        if disk_was_full:
             self._reserve.release()
             if (call := CALL.get()) is not None:
                 call.recorded = False  # that was rolled back

@@ -23,7 +23,7 @@ def missing_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tup
 
 
 def raw_answer(status_line: bytes, answer: Response, request_id: str) -> bytes:
-    """Return an answer that ends its connection, as bytes, for where there is no application to send it."""
+    """Return an answer that closes its connection, as bytes, for when no application can send it."""
     answer.headers.update({"x-request-id": request_id, "connection": "close"})
     headers = [*answer.raw_headers, *missing_security_headers(answer.raw_headers)]
     return status_line + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + bytes(answer.body)

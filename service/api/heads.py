@@ -36,7 +36,7 @@ class UnreadableRequest(Exception):
 def check_head(version: str, target: bytes, headers: Sequence[tuple[bytes, bytes]], *, upgrade: bool) -> None:
     """Raise UnreadableRequest unless the head is a proper one (RFC 9112).
 
-    `headers` have names in small letters; `upgrade` tells whether the request asks for another protocol.
+    `headers` have names in small letters; `upgrade` is whether the request asks for another protocol.
     """
     _check_version(version)
     counts = Counter(name for name, _ in headers)
@@ -62,7 +62,7 @@ def _check_host(version: str, host: bytes | None) -> None:
         if version != "1.0":
             raise UnreadableRequest(400, "The request has no Host header: HTTP/1.1 needs one.")
     elif not _HOST.fullmatch(host):
-        raise UnreadableRequest(400, "The Host header is no host name or address with a port at most.")
+        raise UnreadableRequest(400, "The Host header is not a host name or address, with or without a port.")
 
 
 def _check_framing(version: str, headers: dict[bytes, bytes], *, upgrade: bool) -> None:

@@ -1,4 +1,4 @@
-"""What happens to every request: its id, its place in the audit log, a limit on JSON bodies, unforeseen errors."""
+"""What happens to every request: its id, its place in the audit log, a limit on JSON bodies, unexpected errors."""
 
 from __future__ import annotations
 
@@ -38,22 +38,25 @@ class RequestId:
         self._proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", given) else ids.new_request_id()
+        response_started = False
+        client_request_id = Headers(scope=scope).get("x-request-id", "")
+        request_id = (
+            # The id goes into headers and logs: anything else could forge lines there.
+            client_request_id if re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", client_request_id) else ids.new_request_id()
+        )
         began = time.perf_counter()
         REQUEST_ID.set(request_id)
         call = ApiCall(request_id, scope["method"], address=client_address(scope, self._proxies))
         CALL.set(call)
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal response_started
             if message["type"] == "http.response.start":
-                started = True
+                response_started = True
+                # Before the answer is sent: who gets it can rely on the audit log.
                 if message["status"] >= 400:
                     await _record_refusal(scope, call, message["status"])
                 headers = MutableHeaders(scope=message)
@@ -66,10 +69,10 @@ class RequestId:
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            _log.info("%s %s was broken off by its client", scope["method"], scope["path"])
+            _log.info("%s %s was interrupted by its client", scope["method"], scope["path"])
         except Exception:
             _log.exception("%s %s failed", scope["method"], scope["path"])
-            if started:
+            if response_started:
                 raise
             await unforeseen_error(request_id)(scope, receive, send_with_id)
 
@@ -92,17 +95,16 @@ class JsonBodyLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http" or _STREAMED_PATHS.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
-        seen = 0
+        body_bytes = 0
 
         async def receive_and_count() -> Message:
-            nonlocal seen
+            nonlocal body_bytes
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > MAX_JSON_BYTES:
+            body_bytes += len(message.get("body", b""))
+            if body_bytes > MAX_JSON_BYTES:
                 raise HTTPException(413, BodyTooLarge().message)
             return message
 

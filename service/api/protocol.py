@@ -24,10 +24,10 @@ _MOST_PIPELINED = 8
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Ends the connection of a client whose request's head is endless, or that leaves its request unfinished.
+    """Ends the connection of a client with an endless head, or that leaves its request unfinished.
 
     Neither needs a key, so that nothing else stops a stranger who opens many such connections. What an unfinished
-    upload has written is dropped, as that of one which was broken off.
+    upload has written is dropped, as for an interrupted one.
     """
 
     head_bytes: ClassVar[int] = 64 << 10
@@ -48,11 +48,11 @@ class BoundedHttp(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        admitted: tuple[OpenConnections, str] | None = None,
+        admission: tuple[OpenConnections, str] | None = None,
     ) -> None:
-        """`admitted` is where the connection has its place, and the client's address under which it has it."""
+        """`admission` has the register with the connection's place, and the address that the place is counted under."""
         super().__init__(config, server_state, app_state, _loop)
-        self._open, self._host = admitted or (None, "")
+        self._open, self._host = admission or (None, "")
         self._timer: asyncio.TimerHandle | None = None
         self._received = self._head = self._passed = self._header_bytes = 0
         self._in_head = True
@@ -66,7 +66,6 @@ class BoundedHttp(HttpToolsProtocol):
         self._await_more()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
         self._stop_waiting()
         if self._open is not None:
             self._open.unregister_connection(self)
@@ -80,24 +79,28 @@ class BoundedHttp(HttpToolsProtocol):
         """Take the next bytes of a request."""
         if self._refusal is not None:
             return
+        # As uvicorn's own `data_received`, which this one replaces.
         self._unset_keepalive_if_required()
         self._received += len(data)
-        passed = self._passed
+        passed_before = self._passed
         try:
             self._feed_parser(data)
         except httptools.HttpParserError as error:
             self._refuse_request(self._refusal or _as_refusal(error))
             return
-        if self._passed != passed or self.transport.is_closing():
+        # The parser got on: what came belongs to a head or a body that is counted elsewhere.
+        if self._passed != passed_before or self.transport.is_closing():
             self._head = 0
             return
         self._head += len(data)
+        # Counted here as well as in `on_header`: the parser reports a header only once it is complete, and an endless
+        # one never is.
         if self._head > self.head_bytes:
             self._refuse_request(self._too_large())
 
     def _too_large(self) -> UnreadableRequest:
-        what = "headers of the request" if self._in_head else "chunks' extensions or the trailers"
-        return UnreadableRequest(400, f"The {what} are larger than {self.head_bytes} bytes.")
+        part = "headers of the request" if self._in_head else "chunks' extensions or the trailers"
+        return UnreadableRequest(400, f"The {part} are larger than {self.head_bytes} bytes.")
 
     def _feed_parser(self, data: bytes) -> None:
         """Feed the parser. It stops at a request for another protocol, which is answered as if it asked for none."""
@@ -118,15 +121,18 @@ class BoundedHttp(HttpToolsProtocol):
         self._stop_waiting()
         request_id = ids.new_request_id()
         self._unreadable.log_sparsely("a request that cannot be read was refused, %s: %s", request_id, refusal.sentence)
+        # They get their answers, in order; `on_response_complete` ends the connection then, without an answer to this
+        # one.
         if self._awaits_answers():
             return
+        # Into the middle of an answer nothing can be written.
         if not self.cycle or self.cycle.response_complete or not self.cycle.response_started:
             answer = unreadable_request(refusal.status, refusal.sentence)
             self.transport.write(raw_answer(STATUS_LINE[refusal.status], answer, request_id))
         self.transport.close()
 
     def _awaits_answers(self) -> bool:
-        """Tell whether a request that came whole is unanswered; one that broke off behind it is dropped."""
+        """Return whether a complete request is unanswered; an interrupted one behind it is dropped."""
         if not self.cycle or self.cycle.response_complete:
             return False
         if self.cycle.more_body and self.pipeline:
@@ -135,13 +141,13 @@ class BoundedHttp(HttpToolsProtocol):
         return not self.cycle.more_body
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
         self._await_more()
         self._header_bytes = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header. A trailer is dropped: nobody reads it, and it must not pass for a header."""
+        # Trailers may not change what the head has settled (RFC 9110, 6.5.1).
         if not self._in_head:
             return
         if len(self.headers) >= MOST_HEADERS:
@@ -152,15 +158,17 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Go on with the body."""
+        """Check the head; the body follows."""
         self._in_head = False
         self._passed += 1
         parser = self.parser
         assert parser is not None, "it is there until the connection is lost"
         try:
+            # Two lengths or a bad Host are read differently by proxies, which is how requests are smuggled.
             check_head(parser.get_http_version(), self.url, self.headers, upgrade=parser.should_upgrade())
         except UnreadableRequest as refusal:
             self._raise_refusal(refusal)
+        # Each waiting request is held in memory with its head, and none of them has shown a key yet.
         if len(self.pipeline) >= _MOST_PIPELINED:
             self._raise_refusal(UnreadableRequest(400, "Too many requests were sent without waiting for an answer."))
         if self._open is not None:
@@ -176,11 +184,12 @@ class BoundedHttp(HttpToolsProtocol):
         """End a request: how long its answer takes is not the client's doing."""
         self._in_head = True
         self._passed += 1
+        # The window bounds the client; from here on the service is at work.
         self._stop_waiting()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or wait for one."""
+        """Serve the next request, or wait for one."""
         more = bool(self.pipeline)
         super().on_response_complete()
         if more or self.transport.is_closing():
@@ -190,6 +199,8 @@ class BoundedHttp(HttpToolsProtocol):
             return
         if self._open is not None:
             self._open.note_idle(self)
+        # The answer was sent before the whole body came. Closing at once would reset the connection, and the client
+        # would lose the answer.
         if self.cycle.more_body:
             self._stop_waiting()
             self._timer = self.loop.call_later(self.drain_seconds, self.transport.close)
@@ -210,6 +221,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._timer = None
 
     def _end_unfinished(self) -> None:
+        # While reading is paused it is the service that is slow, not the client.
         if self._in_head or (self._received < self.least_bytes and not self.flow.read_paused):
             self._unfinished.log_sparsely("a request that did not arrive was ended")
             self.transport.close()

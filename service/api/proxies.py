@@ -9,11 +9,11 @@ from starlette.types import Scope
 from service.kit.networks import Address, Network, is_within, parse_address
 
 
-def client_address(scope: Scope, trusted: Sequence[Network]) -> str | None:
+def client_address(scope: Scope, trusted_proxies: Sequence[Network]) -> str | None:
     """Return the caller's address; the connection's own unless a trusted proxy names another.
 
     Each proxy adds its caller at the end: counted from there, the first that is not a trusted proxy is the caller.
-    What is not a well-formed address ends the search, for nobody vouches for what stands before it.
+    What is not a well-formed address ends the search: no trusted proxy vouches for what stands before it.
     """
     client = scope.get("client")
     if client is None:
@@ -21,8 +21,8 @@ def client_address(scope: Scope, trusted: Sequence[Network]) -> str | None:
     nearest = parse_address(client[0])
     if nearest is None:
         return str(client[0])[:64]
-    for name in reversed(_forwarded_addresses(scope)):
-        if not is_within(nearest, trusted):
+    for name in reversed(_parse_forwarded_addresses(scope)):
+        if not is_within(nearest, trusted_proxies):
             break
         further = _without_port(name)
         if further is None:
@@ -31,7 +31,7 @@ def client_address(scope: Scope, trusted: Sequence[Network]) -> str | None:
     return str(nearest)
 
 
-def _forwarded_addresses(scope: Scope) -> list[str]:
+def _parse_forwarded_addresses(scope: Scope) -> list[str]:
     values = (value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for")
     return [name.strip() for value in values for name in value.split(",")]
 

@@ -23,12 +23,12 @@ _REF = "#/components/schemas/{model}"
 
 TAGS: list[Json] = [
     {"name": "Files", "description": "Datasets, uploaded as one stream and checked on the way; results of jobs."},
-    {"name": "Uploads", "description": "Large files that come in parts, in parallel, and can be gone on with."},
+    {"name": "Uploads", "description": "Large files in parts, sent in parallel; uploads can be resumed."},
     {"name": "Fine-tuning", "description": "Jobs with their events, checkpoints and results; sharing of models."},
     {"name": "Models", "description": "The base models of the catalog, and what jobs made of them."},
     {"name": "Chat", "description": "Conversations with bases, and with what jobs made of them."},
     {"name": "Graders", "description": "Rules that give an answer a reward, tried out before a job trains on them."},
-    {"name": "Webhooks", "description": "Receivers that are told how jobs end, and the log of what was delivered."},
+    {"name": "Webhooks", "description": "Receivers of events about jobs, and the log of what was delivered."},
     {"name": "Administration", "description": "Projects and keys, for keys with the scope `admin`."},
     {"name": "Health", "description": "Whether the process lives, and whether it can work. They need no key."},
 ]
@@ -36,7 +36,7 @@ _KEEP_NOTHING = frozenset({"create_chat_completion", "run_grader", "validate_gra
 """Operations that do not only read, but write nothing either."""
 _HEADERS: Json = {
     "RequestId": {
-        "description": "The request's id, which the service's log has too: the caller's own where it sent one.",
+        "description": "The request's id, which the service's log has too: the caller's own if it sent one.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"},
         "example": "req_5f0d1c2b3a49586778695a4b3c2d1e0f",
@@ -54,13 +54,13 @@ _HEADERS: Json = {
         "example": "false",
     },
     "Authenticate": {
-        "description": "How to say who asks (RFC 9110).",
+        "description": "How to authenticate (RFC 9110).",
         "required": True,
         "schema": {"type": "string", "const": "Bearer"},
         "example": "Bearer",
     },
     "Replayed": {
-        "description": "`true` where this is the earlier answer to the same `Idempotency-Key`.",
+        "description": "`true` if this is the earlier answer to the same `Idempotency-Key`.",
         "schema": {"type": "string", "const": "true"},
         "example": "true",
     },
@@ -125,13 +125,13 @@ def _add_methods(components: Json) -> None:
         schema["properties"] = {"type": {"const": kind, "type": "string"}, kind: block}
         _add_schema(components, method.__name__, schema)
         types.append(method.__name__)
-    asked = components["JobCreate"]["properties"]
+    job_properties = components["JobCreate"]["properties"]
     refs = [{"$ref": _REF.format(model=name)} for name in types]
     mapping = {kind: ref["$ref"] for kind, ref in zip(METHODS_BY_TYPE, refs, strict=True)}
     components["Method"] = {"oneOf": refs, "discriminator": {"propertyName": "type", "mapping": mapping}}
-    asked["method"]["anyOf"] = [{"$ref": _REF.format(model="Method")}, {"type": "null"}]
-    supervised = {"$ref": _REF.format(model="SupervisedHyperparameters")}
-    asked["hyperparameters"]["anyOf"] = [supervised, {"type": "null"}]
+    job_properties["method"]["anyOf"] = [{"$ref": _REF.format(model="Method")}, {"type": "null"}]
+    default_method = {"$ref": _REF.format(model="SupervisedHyperparameters")}
+    job_properties["hyperparameters"]["anyOf"] = [default_method, {"type": "null"}]
 
 
 def _add_errors(path: str, operation: Json) -> None:
@@ -144,8 +144,8 @@ def _add_errors(path: str, operation: Json) -> None:
             answers[str(status)] = answer
         else:
             own["description"] = f"{own['description']}; or: {answer['description']}"
-            shown = own["content"]["application/json"]["examples"]
-            shown.update(answer["content"]["application/json"]["examples"])
+            examples = own["content"]["application/json"]["examples"]
+            examples.update(answer["content"]["application/json"]["examples"])
     answers["500"] = {
         "description": "The service made an error",
         "content": {"application/json": {"examples": {"unforeseen": {"value": unforeseen_body("req_abc123")}}}},

@@ -1,7 +1,7 @@
 """uvicorn with an accept loop of its own: it bounds the open connections, and lives on when the process has no more
 descriptors.
 
-uvloop's loop keeps the next connection in silence when there is no descriptor, and logs nothing.
+uvloop keeps the next connection waiting when no descriptor is free, and logs nothing.
 """
 
 from __future__ import annotations
@@ -38,22 +38,23 @@ def open_listeners(host: str, port: int, *, shared: bool = False) -> list[socket
     """Listen on all addresses of a host, beside others that do the same if `shared`: the kernel gives each new
     connection to one of them. Raises OSError.
     """
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     refusal: OSError | None = None
-    for family, _, _, _, address in dict.fromkeys(found):
+    # getaddrinfo may list an address twice, and the second bind would fail.
+    for family, _, _, _, address in dict.fromkeys(addresses):
         try:
-            made = socket.create_server(address[:2], family=family, backlog=_BACKLOG, reuse_port=shared)  # pyright: ignore[reportArgumentType]
+            listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG, reuse_port=shared)  # pyright: ignore[reportArgumentType]
         except OSError as error:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                for one in sockets:
-                    one.close()
+                for listener_socket in sockets:
+                    listener_socket.close()
                 raise
             refusal = error  # `localhost` names an address of IPv6 on machines that have none
         else:
-            sockets.append(made)
+            sockets.append(listener)
     if not sockets:
-        raise refusal or OSError(errno.EADDRNOTAVAIL, f"{host} is no address of this machine")
+        raise refusal or OSError(errno.EADDRNOTAVAIL, f"{host} is not an address of this machine")
     return sockets
 
 
@@ -67,7 +68,7 @@ class BoundedServer(uvicorn.Server):
             ws="none",
             log_config=None,
             access_log=False,
-            proxy_headers=False,  # `api/proxies.py` reads them, and believes nobody by itself
+            proxy_headers=False,  # `api/proxies.py` reads them, and trusts no proxy by default
             timeout_graceful_shutdown=5,
         )
         super().__init__(config)
@@ -76,6 +77,7 @@ class BoundedServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, and take connections."""
+        # With no sockets: uvicorn runs its start-up and leaves the accepting to `Acceptor`.
         await super().startup(sockets=[])
 
         def make_protocol(host: str) -> BoundedHttp:
@@ -84,12 +86,12 @@ class BoundedServer(uvicorn.Server):
                 self.server_state,
                 self.lifespan.state,
                 asyncio.get_running_loop(),
-                admitted=(self.connections, host),
+                admission=(self.connections, host),
             )
 
         self._acceptor = Acceptor(sockets or [], make_protocol, self.connections)
         self._acceptor.start()
-        self.servers.append(self._acceptor)  # pyright: ignore[reportArgumentType] - of a server, uvicorn wants these
+        self.servers.append(self._acceptor)  # pyright: ignore[reportArgumentType] - uvicorn needs only these methods of a server
 
     async def on_tick(self, counter: int) -> bool:
         """Do what is due ten times a second."""
@@ -143,9 +145,11 @@ class Acceptor:
             self._loop.add_reader(listening, self._accept_connections, listening)
 
     def _accept_connections(self, listening: socket.socket) -> None:
+        # Bounded, so that a flood of connections leaves the loop time for requests.
         for _ in range(_AT_ONCE):
             try:
                 connection, address = listening.accept()
+            # ECONNABORTED among them: the client was gone before accept(2).
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
             except OSError as error:
@@ -156,12 +160,14 @@ class Acceptor:
             self._take_connection(connection, str(address[0]))
 
     def _pause_accepting(self, listening: socket.socket, error: OSError) -> None:
-        """Let the kernel keep new connections for a moment, and end those that nobody uses."""
+        """Let the kernel hold new connections for a moment, and end idle ones."""
         self._exhausted.log_sparsely(
             "no connection can be taken at the moment: %s; connections that wait for a request are ended",
             error.strerror,
         )
+        # Idle connections hold the descriptors that are missing.
         self._connections.close_idle(_AT_ONCE)
+        # The socket stays readable while accept fails: without a pause the loop would spin.
         self._loop.remove_reader(listening)
         self._loop.call_later(_PAUSE_SECONDS, self._watch_socket, listening)
 
@@ -194,6 +200,7 @@ class Acceptor:
         with connection:
             try:
                 connection.send(raw_answer(STATUS_LINE[503], answer, ids.new_request_id()))
+                # A close with unread bytes sends RST, and the client might never see the 503.
                 connection.shutdown(socket.SHUT_WR)
             except OSError:
                 return

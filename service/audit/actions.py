@@ -10,7 +10,7 @@ from service.kit.call import ApiCall
 
 @dataclass(frozen=True)
 class Action:
-    """An event's type, and the prefix of the id that tells what was made; without it, the path names the object."""
+    """An event's type, and the prefix of the new object's id; without it, the path names the object."""
 
     type: str
     makes: str | None = None

@@ -45,12 +45,12 @@ def _read_audit_filter(
 def list_audit_logs(
     session: ReadSession,
     _admin: AdminDep,
-    wanted: Annotated[AuditRowFilter, Depends(_read_audit_filter)],
+    row_filter: Annotated[AuditRowFilter, Depends(_read_audit_filter)],
     after: str | None = None,
     before: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> BoundedListPage[AuditLogObject]:
     """List what was changed, by whom, and what was refused; newest first, of all projects."""
-    rows, has_more = repository.fetch_audit_page(session, wanted, after=after, before=before, limit=limit)
+    rows, has_more = repository.fetch_audit_page(session, row_filter, after=after, before=before, limit=limit)
     names = repository.project_names(session, [row.project_id for row in rows if row.project_id])
     return BoundedListPage[AuditLogObject].from_items([AuditLogObject.from_row(row, names) for row in rows], has_more)

@@ -60,7 +60,7 @@ class RefusalLog:
         self._lock = threading.Lock()
 
     def count_refusal(self, call: ApiCall, status: int) -> bool:
-        """Count a call that was refused or went wrong; `status` is the answer's. Tell whether to call `write_due`."""
+        """Count a call that was refused or went wrong; `status` is the answer's. Return whether to call `write_due`."""
         action = action_of(call)
         key_id = call.key_id
         if action is None or key_id is None or call.unrecorded:
@@ -72,45 +72,49 @@ class RefusalLog:
             series = self._series.setdefault(_RefusalKind(key_id, action.type, status), _RefusalSeries(now, call))
             series.count += 1
             series.last = call
+            # Too many kinds at once: all are made due, so that memory stays bounded.
             if len(self._series) > self._most:
-                for other in self._series.values():
-                    other.due_at = now
+                for counted_series in self._series.values():
+                    counted_series.due_at = now
             return series.due_at <= now
 
     def write_due(self, *, everything: bool = False) -> None:
-        """Write an entry of each kind whose time has come. A failure to do so is logged alone, and tried again."""
-        taken = self._take_due(everything=everything)
-        if not taken:
+        """Write an entry of each kind that is due. A failure is only logged, and tried again."""
+        due_refusals = self._take_due(everything=everything)
+        if not due_refusals:
             return
         # The transaction is not part of the call that is being served, if there is one.
         token = CALL.set(None)
         try:
             with self._db.write() as session:
-                for kind, last, count in taken:
+                for kind, last, count in due_refusals:
                     repository.add_refusals(session, last, type_=kind.type, status=kind.status, count=count)
         except Exception as error:  # noqa: BLE001 - the caller gets the answer that was decided, whatever fails here
-            _log.error("%d refused calls could not be written to the audit log: %s", sum(t[2] for t in taken), error)
-            self._put_back(taken)
+            _log.error(
+                "%d refused calls could not be written to the audit log: %s", sum(t[2] for t in due_refusals), error
+            )
+            # Counted again rather than lost: the next pass tries once more.
+            self._put_back(due_refusals)
         finally:
             CALL.reset(token)
 
     def _take_due(self, *, everything: bool) -> list[tuple[_RefusalKind, ApiCall, int]]:
         now = self._clock()
-        taken: list[tuple[_RefusalKind, ApiCall, int]] = []
+        due_refusals: list[tuple[_RefusalKind, ApiCall, int]] = []
         with self._lock:
             for kind, series in list(self._series.items()):
                 if series.due_at > now and not everything:
                     continue
                 if series.count:
-                    taken.append((kind, series.last, series.count))
+                    due_refusals.append((kind, series.last, series.count))
                     series.due_at, series.count = now + self.window, 0
                 else:
                     del self._series[kind]  # a whole window without one: the next is a first one again
-        return taken
+        return due_refusals
 
-    def _put_back(self, taken: list[tuple[_RefusalKind, ApiCall, int]]) -> None:
+    def _put_back(self, unwritten: list[tuple[_RefusalKind, ApiCall, int]]) -> None:
         with self._lock:
-            for kind, last, count in taken:
+            for kind, last, count in unwritten:
                 series = self._series.setdefault(kind, _RefusalSeries(0.0, last))
                 series.count += count
                 series.due_at = self._clock() + _RETRY_SECONDS

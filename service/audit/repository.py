@@ -40,21 +40,21 @@ class AuditRowFilter:
             (AuditRow.key_id, self.key_ids),
             (AuditRow.object_id, self.object_ids),
         )
-        found: list[ColumnElement[bool]] = [column.in_(values) for column, values in among if values]
+        conditions: list[ColumnElement[bool]] = [column.in_(values) for column, values in among if values]
         # The wire's times are whole seconds, as it shows them; a row's has a fraction.
         if self.after_time is not None:
-            found.append(AuditRow.at >= self.after_time + 1)
+            conditions.append(AuditRow.at >= self.after_time + 1)
         if self.from_time is not None:
-            found.append(AuditRow.at >= self.from_time)
+            conditions.append(AuditRow.at >= self.from_time)
         if self.before_time is not None:
-            found.append(AuditRow.at < self.before_time)
+            conditions.append(AuditRow.at < self.before_time)
         if self.until_time is not None:
-            found.append(AuditRow.at < self.until_time + 1)
-        return found
+            conditions.append(AuditRow.at < self.until_time + 1)
+        return conditions
 
 
 def add_audit_row(session: Session, **values: Any) -> None:
-    """Append a row."""
+    """Append a row to the log, in the caller's transaction."""
     session.add(AuditRow(id=ids.new_id(ids.AUDIT), **values))
     session.flush()
 
@@ -109,13 +109,13 @@ def last_param(call: ApiCall) -> str | None:
 
 
 def fetch_audit_page(
-    session: Session, wanted: AuditRowFilter, *, after: str | None, before: str | None, limit: int
+    session: Session, row_filter: AuditRowFilter, *, after: str | None, before: str | None, limit: int
 ) -> tuple[Sequence[AuditRow], bool]:
     """Return one page, newest first. `before` gives the page that ends just before an id.
 
     Raises InvalidRequest for an `after` or `before` that is not in the log.
     """
-    query = select(AuditRow).where(*wanted.sql_conditions())
+    query = select(AuditRow).where(*row_filter.sql_conditions())
     if before is None:
         return _fetch_newest_or_oldest(session, query, after, limit, newest_first=True)
     if after is not None:

@@ -71,7 +71,7 @@ class AuditLogObject(BaseModel):
     def from_row(cls, row: AuditRow, names: dict[str, str]) -> AuditLogObject:
         """Show a row; `names` are those of projects."""
         count, request_id = split_count(row.request_id)
-        shown: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "id": row.id,
             "type": row.type,
             "effective_at": int(row.at),
@@ -85,7 +85,7 @@ class AuditLogObject(BaseModel):
             "count": count,
             row.type: {"id": row.object_id},
         }
-        return cls.model_validate(shown)
+        return cls.model_validate(fields)
 
 
 def _show_actor(row: AuditRow) -> AuditActor | None:

@@ -13,13 +13,13 @@ from service.kit.db import made_ids
 
 
 def record_call(session: Session, call: ApiCall) -> None:
-    """Tell of a call in the transaction that changes what it changes. Once a call; one that only reads is not told."""
+    """Record a call in the transaction that makes its changes. Once a call; one that only reads is not recorded."""
     action = action_of(call)
     if action is None or call.recorded:
         return
-    made = [made_id for made_id in made_ids(session) if action.makes and made_id.startswith(action.makes)]
+    new_ids = [made_id for made_id in made_ids(session) if action.makes and made_id.startswith(action.makes)]
     outcome = "replayed" if call.replayed else "succeeded"
-    object_id = made[0] if made else call.object_id
+    object_id = new_ids[0] if new_ids else call.object_id
     if object_id is None and not action.makes:
         object_id = repository.last_param(call)
     project_id = call.params.get("project_id") or call.project_id
@@ -28,7 +28,7 @@ def record_call(session: Session, call: ApiCall) -> None:
 
 
 def record_operator(session: Session, type_: str, *, object_id: str, project_id: str | None = None) -> None:
-    """Tell of an operator's command on the server, in its transaction."""
+    """Record an operator's command on the server, in its transaction."""
     repository.add_audit_row(
         session,
         type=type_,
@@ -41,7 +41,7 @@ def record_operator(session: Session, type_: str, *, object_id: str, project_id:
 
 
 def record_service(session: Session, type_: str, *, object_id: str, project_id: str | None = None) -> None:
-    """Tell of something that the service did of its own accord, in its transaction."""
+    """Record something that the service did by itself, in its transaction."""
     repository.add_audit_row(
         session, type=type_, outcome="succeeded", actor="service", object_id=object_id, project_id=project_id
     )

@@ -96,15 +96,15 @@ class _HashedChunks(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """Return `size` bytes, fewer at the end."""
-        parts, missing = [self._rest], size - len(self._rest)
-        while missing > 0 and (chunk := next(self._chunks, b"")):
+        parts, missing_bytes = [self._rest], size - len(self._rest)
+        while missing_bytes > 0 and (chunk := next(self._chunks, b"")):
             parts.append(chunk)
-            missing -= len(chunk)
-        joined = b"".join(parts)
-        found, self._rest = joined[:size], joined[size:]
-        self.digest.update(found)
-        self._advance(len(found))
-        return found
+            missing_bytes -= len(chunk)
+        buffer = b"".join(parts)
+        chunk_bytes, self._rest = buffer[:size], buffer[size:]
+        self.digest.update(chunk_bytes)
+        self._advance(len(chunk_bytes))
+        return chunk_bytes
 
 
 @contextmanager

@@ -30,7 +30,7 @@ _EXTENSIONS = {"path", "size"}
 """The extended headers that a backup has: long names, and sizes from 8 GiB."""
 _MAX_EXTENSION = 4096
 _MAX_ENTRY = 2048
-"""Bytes of the manifest for one file, whose name has up to 900 letters."""
+"""Bytes of the manifest for one file, with a name of up to 900 letters."""
 
 Place = Callable[[str, Iterable[bytes]], None]
 """Called with the name and the bytes of each file."""
@@ -39,15 +39,15 @@ Place = Callable[[str, Iterable[bytes]], None]
 class _BackupHeader(tarfile.TarInfo):
     """A header of one of the two kinds that a backup is written with: a plain file, or extended names and sizes.
 
-    Whatever else tar knows (sparse files, links, devices, GNU's long names) is refused before tarfile acts on it.
+    Every other feature of tar (sparse files, links, devices, GNU's long names) is refused before tarfile acts on it.
     """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _BackupHeader:
         """Read one header. Raises BackupCorrupt."""
         header = super().frombuf(buf, encoding, errors)
-        extended = header.type == tarfile.XHDTYPE and 0 <= header.size <= _MAX_EXTENSION
-        if not extended and (header.type != tarfile.REGTYPE or header.size < 0):
+        is_small_extension = header.type == tarfile.XHDTYPE and 0 <= header.size <= _MAX_EXTENSION
+        if not is_small_extension and (header.type != tarfile.REGTYPE or header.size < 0):
             raise BackupCorrupt(_describe_foreign(header.name))
         return header
 
@@ -75,10 +75,10 @@ class ArchiveReader:
             if member.name == MANIFEST:
                 continue
             try:
-                found = _place_file(member.name, source, place, advance)
+                entry = _place_file(member.name, source, place, advance)
             except tarfile.ReadError as error:  # the file became shorter since its headers were read
                 raise self._make_damage_error(member.name) from error
-            if found != self.manifest.files.get(member.name):
+            if entry != self.manifest.files.get(member.name):
                 raise self._make_damage_error(member.name)
 
     def _check_headers(self) -> BackupManifest:
@@ -109,7 +109,7 @@ class ArchiveReader:
         except (tarfile.TarError, ValueError, RecursionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BackupCorrupt(
-                f"{self._path} is no whole backup of Burnish: {reason}. Take another copy of it."
+                f"{self._path} is not a complete backup of Burnish: {reason}. Take another copy of it."
             ) from error
 
     def _require_plain(self, member: tarfile.TarInfo) -> None:
@@ -122,13 +122,13 @@ class ArchiveReader:
     def _read_manifest(self, source: IO[bytes], *, most: int) -> BackupManifest:
         text = source.read(most + 1)
         if len(text) > most:
-            raise BackupCorrupt(f"{self._path} is no backup of Burnish: its {MANIFEST} lists more than is in it.")
+            raise BackupCorrupt(f"{self._path} is not a backup of Burnish: its {MANIFEST} lists more than is in it.")
         try:
             return BackupManifest.model_validate_json(text)
         except ValidationError as error:
             reason = str(error).splitlines()[0]
             raise BackupCorrupt(
-                f"{self._path} is no whole backup of Burnish: {reason}. Take another copy of it."
+                f"{self._path} is not a complete backup of Burnish: {reason}. Take another copy of it."
             ) from error
 
     def _require_agreement(self, manifest: BackupManifest | None, sizes: dict[str, int]) -> BackupManifest:
@@ -140,15 +140,17 @@ class ArchiveReader:
             raise BackupCorrupt(
                 f"{self._path} has the form {manifest.form}; this release reads {FORM}. Use release {manifest.version}."
             )
-        listed = {name: entry.bytes for name, entry in manifest.files.items()}
-        wrong = sorted(name for name in listed.keys() | sizes.keys() if listed.get(name) != sizes.get(name))
+        listed_sizes = {name: entry.bytes for name, entry in manifest.files.items()}
+        wrong = sorted(name for name in listed_sizes.keys() | sizes.keys() if listed_sizes.get(name) != sizes.get(name))
         if wrong:
             raise self._make_damage_error(wrong[0], count=len(wrong))
         if DATABASE not in sizes:
-            raise BackupCorrupt(f"{self._path} holds no database: it is no backup of a service.")
+            raise BackupCorrupt(f"{self._path} holds no database: it is not a backup of a service.")
         folders = {name[:end] for name in sizes for end, letter in enumerate(name) if letter == "/"}
         for name in sizes.keys() & folders:
-            raise BackupCorrupt(f"{self._path} is no backup of Burnish: {name[:200]!r} is a file and a folder in it.")
+            raise BackupCorrupt(
+                f"{self._path} is not a backup of Burnish: {name[:200]!r} is both a file and a folder in it."
+            )
         return manifest
 
     def _make_damage_error(self, name: str, *, count: int = 1) -> BackupCorrupt:
@@ -183,7 +185,7 @@ def _place_file(name: str, source: IO[bytes], place: Place, advance: Advance) ->
 
 
 def _describe_foreign(name: str) -> str:
-    return f"is no backup of Burnish: it holds {name[:200]!r}."
+    return f"is not a backup of Burnish: it holds {name[:200]!r}."
 
 
 def _is_name(name: str) -> bool:

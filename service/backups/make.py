@@ -45,7 +45,7 @@ def require_embedded(settings: Settings) -> None:
     for name, value in (("BURNISH_DATABASE_URL", settings.database_url), ("BURNISH_STORAGE_URL", settings.storage_url)):
         if value is not None:
             raise BackupRefused(
-                f"{name} is set: this command is for the embedded set-up, whose database and blobs are in the data "
+                f"{name} is set: this command is for the embedded set-up, with its database and blobs in the data "
                 "folder. Back up the database by its own tools (pg_dump) first, then the bucket."
             )
 
@@ -63,20 +63,20 @@ def make_backup(settings: Settings, path: Path, advance: Advance = lambda _bytes
     """
     require_embedded(settings)
     if not (settings.data / DATABASE).exists():
-        raise BackupRefused(f"There is no database in {settings.data}: name the data folder by --data.")
+        raise BackupRefused(f"There is no database in {settings.data}: name the data folder with --data.")
     if path.exists():
         raise BackupRefused(f"{path} exists already: name another file.")
     migrations.check_schema(settings)
     storage = open_storage(settings.storage)
     with _snapshot_folder(path.parent) as folder, new_archive(path, advance) as archive:
-        missing = _add_consistent_snapshot(archive, storage, settings.data / DATABASE, folder / DATABASE)
+        absent_blobs = _add_consistent_snapshot(archive, storage, settings.data / DATABASE, folder / DATABASE)
         archive.add_file(DATABASE, folder / DATABASE)
         for name in (SECRET, CLIENT):
             if (settings.data / name).exists():
                 archive.add_file(name, settings.data / name)
         archive.add_manifest(_make_manifest(archive))
     blobs = sum(name.startswith(BLOBS) for name in archive.files)
-    return BackupSummary(blobs, path.stat().st_size, missing)
+    return BackupSummary(blobs, path.stat().st_size, absent_blobs)
 
 
 def _make_manifest(archive: ArchiveWriter) -> BackupManifest:
@@ -88,7 +88,7 @@ def _make_manifest(archive: ArchiveWriter) -> BackupManifest:
 
 @contextmanager
 def _snapshot_folder(beside: Path) -> Generator[Path]:
-    """Give a folder for the snapshot, where the backup has room too."""
+    """Make a folder for the snapshot on the disk that has room for the backup."""
     with tempfile.TemporaryDirectory(dir=beside, prefix=".backup-") as name:
         yield Path(name)
 
@@ -96,22 +96,27 @@ def _snapshot_folder(beside: Path) -> Generator[Path]:
 def _add_consistent_snapshot(
     archive: ArchiveWriter, storage: Storage, database: Path, snapshot: Path
 ) -> tuple[str, ...]:
-    """Make a snapshot whose blobs are all in the archive; return what none of `_TRIES` could find."""
-    missing: tuple[str, ...] = ()
+    """Make a snapshot with all its blobs in the archive; return the keys that none of `_TRIES` could find."""
+    absent_blobs: tuple[str, ...] = ()
+    # Most blobs are copied before the first snapshot, so that few can be deleted between a snapshot and the copy of
+    # its rest.
     _copy_new(archive, storage)
     for _ in range(_TRIES):
         snapshot.unlink(missing_ok=True)
+        # Blobs after the snapshot: a row's blob is stored before the row, so every blob that the snapshot names was
+        # there at its time.
         _take_snapshot(database, snapshot)
         _copy_new(archive, storage)
-        missing = tuple(sorted(_find_absent_blobs(snapshot, archive.files)))
-        if not missing:
+        absent_blobs = tuple(sorted(_find_absent_blobs(snapshot, archive.files)))
+        if not absent_blobs:
             break
-    return missing
+    return absent_blobs
 
 
 def _take_snapshot(source: Path, snapshot: Path) -> None:
     """Write the database as it is at one moment, without holding up those who write."""
     with closing(sqlite3.connect(source, timeout=_PATIENCE)) as connection:
+        # One read transaction: in WAL mode writers continue meanwhile.
         connection.execute("VACUUM INTO ?", (str(snapshot),))
 
 
@@ -134,10 +139,10 @@ def _find_absent_blobs(snapshot: Path, files: Iterable[str]) -> set[str]:
     database = Database(f"sqlite:///{snapshot}")
     try:
         with database.read() as session:
-            named, prefixes = _find_named_blobs(session, "blob_key"), _find_named_blobs(session, "blob_prefix")
+            blob_keys, prefixes = _find_named_blobs(session, "blob_key"), _find_named_blobs(session, "blob_prefix")
     finally:
         database.close()
-    return (named - keys) | {prefix for prefix in prefixes if prefix.rstrip("/") not in folders}
+    return (blob_keys - keys) | {prefix for prefix in prefixes if prefix.rstrip("/") not in folders}
 
 
 def _find_named_blobs(session: Session, column: str) -> set[str]:

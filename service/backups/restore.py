@@ -42,18 +42,18 @@ def restore_backup(path: Path, data: Path, advance: Advance = lambda _bytes: Non
 def _require_known(path: Path, manifest: BackupManifest) -> None:
     if not migrations.knows_revision(manifest.schema_revision):
         raise BackupRefused(
-            f"{path} was made by release {manifest.version}, whose schema {manifest.schema_revision} is newer than "
+            f"{path} was made by release {manifest.version}, with the schema {manifest.schema_revision}, newer than "
             "this release's: restore it by that release or a later one."
         )
 
 
 def _require_room(archive: ArchiveReader, data: Path) -> None:
-    needed = archive.total_bytes + _BLOCK * len(archive.manifest.files)
+    needed_bytes = archive.total_bytes + _BLOCK * len(archive.manifest.files)
     there = next(folder for folder in (data, *data.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
-    if needed > free:
+    if needed_bytes > free:
         raise BackupRefused(
-            f"{data} has no room for the backup: it needs {needed} bytes, and the disk has {free} free. "
+            f"{data} has no room for the backup: it needs {needed_bytes} bytes, and the disk has {free} free. "
             "Free some space, or name a folder on another disk by --data."
         )
 
@@ -61,7 +61,8 @@ def _require_room(archive: ArchiveReader, data: Path) -> None:
 @contextmanager
 def _staging_folder(data: Path) -> Generator[Path]:
     """Give a folder beside `data`; what fails inside leaves neither it nor a parent that was made for it."""
-    made = [parent for parent in data.absolute().parents if not parent.exists()]
+    new_parents = [parent for parent in data.absolute().parents if not parent.exists()]
+    # Beside the target, so that the last step is a rename on the same disk.
     staging = data.with_name(f".{data.name}.{os.getpid()}.restoring")
     data.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -69,7 +70,7 @@ def _staging_folder(data: Path) -> Generator[Path]:
         yield staging
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
-        for parent in made:
+        for parent in new_parents:
             if not any(parent.iterdir()):
                 parent.rmdir()
         raise

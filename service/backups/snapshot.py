@@ -23,19 +23,23 @@ def check_snapshot(path: Path, revision: str, *, source: Path) -> None:
     try:
         with closing(_open_unchanged(path)) as connection:
             problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            found = _schema_of(connection)
-            stated = _revision_of(connection) if ("table", "alembic_version") in found else None
+            actual_schema = _schema_of(connection)
+            revision_row = _revision_of(connection) if ("table", "alembic_version") in actual_schema else None
     except (sqlite3.DatabaseError, UnicodeError) as error:
-        raise BackupCorrupt(f"The database in {source} is no database: {error}. Take another copy of it.") from error
+        raise BackupCorrupt(f"The database in {source} is not a database: {error}. Take another copy of it.") from error
     if problem != "ok":
         raise BackupCorrupt(f"The database in {source} is damaged: {problem}. Take another copy of it.")
-    if stated != revision:
-        schema = f"the schema {stated[:32]}" if stated else "no schema"
+    if revision_row != revision:
+        schema = f"the schema {revision_row[:32]}" if revision_row else "no schema"
         raise BackupCorrupt(
-            f"The database in {source} has {schema}, its manifest says {revision}: it is no backup of a service."
+            f"The database in {source} has {schema}, its manifest says {revision}: it is not a backup of a service."
         )
-    expected = _make_expected_schema(revision)
-    wrong = [key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)]
+    expected_schema = _make_expected_schema(revision)
+    wrong = [
+        key
+        for key in actual_schema.keys() | expected_schema.keys()
+        if actual_schema.get(key) != expected_schema.get(key)
+    ]
     if wrong:
         kind, name = min(wrong, key=lambda key: (key[0] != "table", key))
         raise BackupCorrupt(

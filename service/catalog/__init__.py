@@ -46,7 +46,7 @@ Source = Annotated[CatalogPackageSource | CatalogFolderSource | CatalogHubSource
 
 
 class BaseModelEntry(_CatalogPart):
-    """One base model."""
+    """One base model of the catalog file, with where it comes from."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     description: str = ""

@@ -53,7 +53,7 @@ _STREAM: Responses = {
         ModelNotFound("gpt-9", ["smollm2-135m-instruct"]),
         ModelNotReady("The job ftjob-abc123 is running: its model can be asked once it has succeeded.", param="model"),
         EngineBusy("32 conversations wait already. Try again in a few seconds."),
-        AnswerFailed("The answer broke off before its end. Ask again."),
+        AnswerFailed("The answer was cut off before its end. Send the request again."),
         ChatUnavailable("The engine for chat does not answer at the moment. Try again in a few seconds."),
     ),
 }
@@ -94,8 +94,8 @@ async def create_chat_completion(
         source=await run_in_threadpool(find_source), request=body, project_id=principal.project_id
     )
     meter = TokenMeter(context, principal, book)
-    taken = await meter.reserve_tokens(body)
-    chunks = meter.meter_chunks(engine.stream_answer(question), taken)
+    reserved_tokens = await meter.reserve_tokens(body)
+    chunks = meter.meter_chunks(engine.stream_answer(question), reserved_tokens)
     if body.stream:
         chunks = await run_while_connected(request, until_first(chunks))
         usage = body.stream_options is not None and body.stream_options.include_usage
@@ -116,7 +116,7 @@ async def _write_events(chunks: AsyncGenerator[Chunk], *, usage: bool) -> AsyncG
                 if chunk.choices or usage:
                     yield gather.write_event(chunk if usage else chunk.model_copy(update={"usage": None}))
     except ServiceError as error:
-        shown = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-        yield f"data: {json.dumps({'error': shown}, ensure_ascii=False)}\n\n".encode()
+        error_fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+        yield f"data: {json.dumps({'error': error_fields}, ensure_ascii=False)}\n\n".encode()
         return
     yield gather.DONE

@@ -1,4 +1,4 @@
-"""Errors of chat."""
+"""Errors of chats: no engine, no turn, no model, limits, and what the engine refuses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EngineBusy(ServiceError):
 
 
 class AnswerFailed(ServiceError):
-    """The engine broke off: its machine's fault, or the model's."""
+    """The engine failed: its machine's fault, or the model's."""
 
     status = 502
     code = "answer_failed"
@@ -39,16 +39,16 @@ class AnswerTooLong(AnswerFailed):
 
 
 class TooManyTokens(InvalidRequest):
-    """The request asks for more tokens than one may."""
+    """The request needs more tokens than one may."""
 
-    def __init__(self, request: ChatCompletionRequest, each: int, most: int) -> None:
+    def __init__(self, request: ChatCompletionRequest, tokens_per_answer: int, most: int) -> None:
         answers = request.n or 1
         param = (
             "max_completion_tokens" if request.max_completion_tokens else "max_tokens" if request.max_tokens else "n"
         )
         super().__init__(
-            f"This request may draw {answers * each} tokens (n {answers}, up to {each} each); the most for one request "
-            f"is {most} (BURNISH_ENGINE_MOST_TOKENS). Lower max_completion_tokens or n.",
+            f"This request may draw {answers * tokens_per_answer} tokens (n {answers}, {tokens_per_answer} each); "
+            f"the most for one request is {most} (BURNISH_ENGINE_MOST_TOKENS). Lower max_completion_tokens or n.",
             param=param,
         )
 

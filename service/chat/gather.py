@@ -34,7 +34,7 @@ async def join_chunks(chunks: AsyncIterator[Chunk]) -> ChatCompletion:
         for piece in chunk.choices:
             answers.setdefault(piece.index, _JoinedAnswer()).add_piece(piece)
     if last is None or usage is None:
-        raise AnswerFailed("The answer broke off before its end. Ask again.")
+        raise AnswerFailed("The answer was cut off before its end. Send the request again.")
     choices = [answers[index].make_choice(index) for index in sorted(answers)]
     return ChatCompletion(id=last.id, created=last.created, model=last.model, choices=choices, usage=usage)
 
@@ -72,7 +72,7 @@ class _JoinedAnswer:
 
     def make_choice(self, index: int) -> Choice:
         if self.reason is None:
-            raise AnswerFailed("The answer broke off before its end. Ask again.")
+            raise AnswerFailed("The answer was cut off before its end. Send the request again.")
         text = "".join(self.text)
         calls = [self.calls[number] for number in sorted(self.calls)]
         message = AnswerMessage(content=text if text or not calls else None, tool_calls=calls or None)

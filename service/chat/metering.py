@@ -30,23 +30,28 @@ class TokenMeter:
         longest = body.most_tokens or self.context.settings.engine_max_tokens
         question = body.model_dump_json(include={"messages", "tools"}, exclude_none=True).encode()
         tokens = len(question) // _BYTES_A_TOKEN + longest * (body.n or 1)
+        # Reserved before the answer: many chats at once would otherwise pass a limit that each of them alone respects.
         await run_in_threadpool(take_tokens, self.context, self.principal, self.book, tokens)
         return tokens
 
-    async def meter_chunks(self, chunks: AsyncGenerator[Chunk], taken: int) -> AsyncGenerator[Chunk]:
+    async def meter_chunks(self, chunks: AsyncGenerator[Chunk], reserved_tokens: int) -> AsyncGenerator[Chunk]:
         """Pass an answer on; at its end settle what it used: nothing if it never began."""
-        used: int | None = 0
+        used_tokens: int | None = 0
         try:
-            async with aclosing(chunks) as rest:
-                async for chunk in rest:
-                    used = chunk.usage.total_tokens if chunk.usage else None
+            async with aclosing(chunks) as open_chunks:
+                async for chunk in open_chunks:
+                    # The last chunk has the usage (`stream_options.include_usage`); until then what was used is not
+                    # known.
+                    used_tokens = chunk.usage.total_tokens if chunk.usage else None
                     if chunk.usage is not None:
                         metrics.CHAT_TOKENS.labels("prompt").inc(chunk.usage.prompt_tokens)
                         metrics.CHAT_TOKENS.labels("completion").inc(chunk.usage.completion_tokens)
                     yield chunk
         finally:
-            # What an answer that broke off used is not known: the estimate stands.
-            await run_in_threadpool(self._settle_use, taken, taken if used is None else used)
+            # How many tokens an interrupted answer used is unknown: the estimate stands.
+            await run_in_threadpool(
+                self._settle_use, reserved_tokens, reserved_tokens if used_tokens is None else used_tokens
+            )
 
-    def _settle_use(self, taken: int, used: int) -> None:
-        settle_tokens(self.context, self.principal, self.book, taken=taken, used=used)
+    def _settle_use(self, reserved_tokens: int, used_tokens: int) -> None:
+        settle_tokens(self.context, self.principal, self.book, taken=reserved_tokens, used=used_tokens)

@@ -30,7 +30,7 @@ class EngineQuestion(BaseModel):
     source: ModelSource
     request: ChatCompletionRequest
     project_id: str | None = None
-    """Who asks; None from an API that is older than the engine. The model may be another project's."""
+    """The caller's project; None from an API that is older than the engine. The model may be another project's."""
 
     @property
     def asking_project(self) -> str:

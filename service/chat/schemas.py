@@ -141,7 +141,7 @@ class CalledFunction(BaseModel):
 
 
 class ToolCall(BaseModel):
-    """A call that the model asks for."""
+    """A call that the model makes."""
 
     id: str
     type: Literal["function"] = "function"
@@ -158,7 +158,7 @@ class AnswerMessage(BaseModel):
 
 
 class Choice(BaseModel):
-    """One answer."""
+    """One of the `n` answers to a request."""
 
     index: int
     message: AnswerMessage
@@ -175,7 +175,7 @@ class Usage(BaseModel):
 
 
 class ChatCompletion(BaseModel):
-    """OpenAI's chat completion."""
+    """A whole answer, in the form of OpenAI's `chat.completion`."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"

@@ -47,11 +47,11 @@ def resolve_model(session: Session, principal: Principal, context: Context, name
 def require_bounded(request: ChatCompletionRequest, settings: Settings) -> None:
     """Raise TooManyTokens for a request that may draw more tokens than one may, before any work is done for it.
 
-    A limit of tokens beyond the model's context is not an error by itself: the answer ends where the context is full.
+    A limit of tokens beyond the model's context is not an error by itself: the answer ends when the context is full.
     """
-    each = request.most_tokens or settings.engine_max_tokens
-    if each * (request.n or 1) > settings.engine_most_tokens:
-        raise TooManyTokens(request, each, settings.engine_most_tokens)
+    tokens_per_answer = request.most_tokens or settings.engine_max_tokens
+    if tokens_per_answer * (request.n or 1) > settings.engine_most_tokens:
+        raise TooManyTokens(request, tokens_per_answer, settings.engine_most_tokens)
 
 
 def open_engine(context: Context) -> Engine:

@@ -32,13 +32,13 @@ def backup(file: Path, data: Path | None) -> None:
     settings = load_settings()
     require_embedded(settings)
     with _show_progress("Backing up", lambda: total_bytes(settings)) as advance:
-        made = make_backup(settings, file.absolute(), advance)
-    click.echo(f"{file}: {made.blobs} blobs and the database, {made.bytes} bytes.")
+        summary = make_backup(settings, file.absolute(), advance)
+    click.echo(f"{file}: {summary.blobs} blobs and the database, {summary.bytes} bytes.")
     if settings.secret_key is not None:
         click.echo("BURNISH_SECRET_KEY is not in it: keep that yourself, API keys are valid with it alone.", err=True)
-    if made.missing:
-        shown = ", ".join(made.missing[:3])
-        click.echo(f"Warning: the store has lost {len(made.missing)} blobs before this: {shown} …", err=True)
+    if summary.missing:
+        absent_keys = ", ".join(summary.missing[:3])
+        click.echo(f"Warning: the store has lost {len(summary.missing)} blobs before this: {absent_keys} …", err=True)
 
 
 @click.command()
@@ -54,15 +54,13 @@ def restore(file: Path, data: Path | None) -> None:
     folder = load_settings().data
     with _show_progress("Restoring", lambda: file.stat().st_size) as advance:
         manifest = restore_backup(file, folder, advance)
-    made = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    click.echo(f"{folder} is as it was at {made}. Start it by: burnish-server up --data {folder}")
-    click.echo(
-        "Jobs that ran then go on from their last checkpoints. The service it was made of must not run any more."
-    )
+    backup_time = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    click.echo(f"{folder} is as it was at {backup_time}. Start it by: burnish-server up --data {folder}")
+    click.echo("Jobs that ran then resume from their last checkpoints. The original service must no longer run.")
 
 
 @contextmanager
-def _show_progress(what: str, total: Callable[[], int]) -> Generator[Callable[[int], None]]:
+def _show_progress(label: str, total: Callable[[], int]) -> Generator[Callable[[int], None]]:
     """Show a bar on a terminal, and nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda _bytes: None
@@ -70,7 +68,7 @@ def _show_progress(what: str, total: Callable[[], int]) -> Generator[Callable[[i
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (TextColumn(label), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total())
+        task = bar.add_task(label, total=total())
         yield lambda count: bar.advance(task, count)

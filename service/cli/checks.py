@@ -25,9 +25,9 @@ def check_port(host: str, port: int, *, shared: bool = False) -> None:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise CommandFailed(f"--host {host} is no address of this machine: {error}.") from error
+        raise CommandFailed(f"--host {host} is not an address of this machine: {error}.") from error
     with socket.socket(family, kind, protocol) as probe:
-        # As the server does: a port whose last connections still linger is free.
+        # As the server does: a port is free even if its last connections still linger.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -107,5 +107,5 @@ def _port_problem(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EACCES:
         return f"Port {port} on {host} is not allowed to this user: choose one from 1024 up with --port."
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is no address of this machine: choose another with --host."
+        return f"{host} is not an address of this machine: choose another with --host."
     return f"Port {port} on {host} cannot be used: {error.strerror}."

@@ -20,10 +20,10 @@ _KEY_NAME = "first key"
 def write_client_file(context: Context, base_url: str) -> str | None:
     """Make the file say how to reach the service. Return the key if it had to be made; the first start makes it."""
     path = context.settings.data / NAME
-    known = _read_client_file(path)
-    token = known.get("api_key")
+    profile = _read_client_file(path)
+    token = profile.get("api_key")
     if isinstance(token, str) and _is_valid_token(context, token):
-        if known.get("base_url") != base_url or path.stat().st_mode & 0o077:
+        if profile.get("base_url") != base_url or path.stat().st_mode & 0o077:
             _replace_client_file(path, base_url, token)
         return None
     with context.db.write() as session:

@@ -15,13 +15,12 @@ class CommandFailed(click.ClickException):
     exit_code = 1
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the sentence."""
-        said = "\n".join(map(replace_unprintable, self.message.split("\n")))
-        click.echo(f"burnish-server: {said}", file=file, err=True)
+        printable = "\n".join(map(replace_unprintable, self.message.split("\n")))
+        click.echo(f"burnish-server: {printable}", file=file, err=True)
 
 
 class Commands(click.Group):
-    """A group of commands whose foreseen errors become sentences."""
+    """A group of commands that turns expected errors into sentences."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command. Raises CommandFailed for an error that has a sentence."""
@@ -37,7 +36,7 @@ class Commands(click.Group):
 
 
 def sentence_of(error: Exception) -> str | None:
-    """Return what to tell of an error, None for an unexpected one."""
+    """Return the sentence for an error, None for an unexpected one."""
     if isinstance(error, ModuleNotFoundError):
         return (
             f"The Python package '{error.name}' is not installed. Install this service again with all it needs: "

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 MAX_NAME = 64
 
 
-def checked_name(_ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Return a name of a project or a key. Raises BadParameter where it is empty, too long or not printable."""
+def parse_name(_ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Return a name of a project or a key. Raises BadParameter if it is empty, too long or not printable."""
     name = value.strip()
     if not name or len(name) > MAX_NAME or not name.isprintable():
         raise click.BadParameter(f"use 1 to {MAX_NAME} printable characters", param=param)
     return name
 
 
-def checked_days(_ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Return days as seconds. Raises BadParameter where they are no number above 0 and up to 3660."""
+def parse_days(_ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return days as seconds. Raises BadParameter unless they are a number above 0 and up to 3660."""
     if value is None:
         return None
     try:
@@ -43,8 +43,8 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option("--project", required=True, callback=checked_name, help="The project; made if it is new.")
-@click.option("--name", required=True, callback=checked_name, help="What the key is for.")
+@click.option("--project", required=True, callback=parse_name, help="The project; created if it is new.")
+@click.option("--name", required=True, callback=parse_name, help="What the key is for.")
 @click.option(
     "--scope",
     "scopes",
@@ -54,7 +54,7 @@ def keys() -> None:
     show_default=True,
     help="What the key may do; give it once for each. admin manages projects and keys.",
 )
-@click.option("--expires-in", callback=checked_days, metavar="DAYS", help="After how many days it ends; never if left.")
+@click.option("--expires-in", callback=parse_days, metavar="DAYS", help="Days until the key expires; by default never.")
 def create(project: str, name: str, scopes: tuple[Scope, ...], expires_in: float | None) -> None:
     """Make a key and print it; it is kept as a hash and cannot be shown again."""
     from service.audit.service import record_operator
@@ -76,7 +76,7 @@ def list_keys() -> None:
 
     with open_database() as (database, _), database.read() as session:
         for key, project in rows(session):
-            used = "never used" if key.last_used_at is None else f"used {_format_day(key.last_used_at)}"
+            last_use = "never used" if key.last_used_at is None else f"used {_format_day(key.last_used_at)}"
             columns = (
                 key.id,
                 project.name,
@@ -84,7 +84,7 @@ def list_keys() -> None:
                 key.hint,
                 key.scopes,
                 _format_day(key.created_at),
-                used,
+                last_use,
                 _describe_state(key),
             )
             click.echo("\t".join(columns))

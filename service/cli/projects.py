@@ -36,8 +36,8 @@ def list_projects() -> None:
 
     with open_database() as (database, _), database.read() as session:
         for project in rows(session):
-            made = datetime.fromtimestamp(project.created_at, UTC).strftime("%Y-%m-%d")
-            click.echo(f"{project.id}\t{project.name}\t{made}")
+            day = datetime.fromtimestamp(project.created_at, UTC).strftime("%Y-%m-%d")
+            click.echo(f"{project.id}\t{project.name}\t{day}")
 
 
 def _parse_limit(_ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
@@ -58,24 +58,24 @@ def _with_limits(command: Any) -> Any:
 @projects.command("limits")
 @click.argument("project")
 @_with_limits
-def limits(project: str, **given: int | str | None) -> None:
+def limits(project: str, **options: int | str | None) -> None:
     """Show what PROJECT (its id or name) may use and uses; with options, set limits first."""
     from service.audit.service import record_operator
     from service.limits import service
     from service.limits.schemas import LimitsUpdate
     from service.limits.values import QuotaLimits
 
-    changes = {name: None if value == "none" else value for name, value in given.items() if value is not None}
+    changes = {name: None if value == "none" else value for name, value in options.items() if value is not None}
     with open_database() as (database, settings), database.write() as session:
         project_id = _find_project(session, project).id
         if changes:
             service.change_limits(session, project_id, _validate_values(LimitsUpdate, changes))
             record_operator(session, "project.limits.updated", object_id=project_id, project_id=project_id)
-        shown = service.show_limits(session, QuotaLimits.from_settings(settings), project_id).model_dump()
+        limits_by_name = service.show_limits(session, QuotaLimits.from_settings(settings), project_id).model_dump()
     for name in _LIMITS:
-        limit = "none" if shown[name]["limit"] is None else str(shown[name]["limit"])
-        used = f"{shown[name]['used']:g}" if "used" in shown[name] else "—"
-        click.echo(f"{name}\t{used} of {limit}\t({shown[name]['source']})")
+        limit = "none" if limits_by_name[name]["limit"] is None else str(limits_by_name[name]["limit"])
+        usage = f"{limits_by_name[name]['used']:g}" if "used" in limits_by_name[name] else "—"
+        click.echo(f"{name}\t{usage} of {limit}\t({limits_by_name[name]['source']})")
 
 
 @projects.command("delete")
@@ -88,13 +88,17 @@ def delete(project: str, yes: bool) -> None:
 
     with open_database() as (database, settings):
         with database.read() as session:
-            found = _find_project(session, project)
+            project_row = _find_project(session, project)
         if not yes:
-            click.confirm(f"Delete {found.name} ({found.id}) with all its files, jobs, models and keys?", abort=True)
+            click.confirm(
+                f"Delete {project_row.name} ({project_row.id}) with all its files, jobs, models and keys?", abort=True
+            )
         with database.write() as session:
-            close_project(session, settings, found.id)
-            record_operator(session, "project.deleted", object_id=found.id, project_id=found.id)
-    click.echo(f"Project {found.name} ({found.id}) is deleted; the controller erases what it owns in some minutes.")
+            close_project(session, settings, project_row.id)
+            record_operator(session, "project.deleted", object_id=project_row.id, project_id=project_row.id)
+    click.echo(
+        f"Project {project_row.name} ({project_row.id}) is deleted; the controller erases what it owns in some minutes."
+    )
 
 
 def _find_project(session: Session, text: str) -> ProjectRow:
@@ -102,10 +106,10 @@ def _find_project(session: Session, text: str) -> ProjectRow:
     from service.keys.repository import find_project, project_by_name
     from service.kit.errors import NotFound
 
-    found = find_project(session, text) or project_by_name(session, text)
-    if found is None:
+    project = find_project(session, text) or project_by_name(session, text)
+    if project is None:
         raise NotFound(f"There is no project '{text}'; `burnish-server projects list` shows all.")
-    return found
+    return project
 
 
 def _validate_values(model: Any, values: dict[str, Any]) -> Any:

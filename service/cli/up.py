@@ -45,7 +45,6 @@ class StopSignals:
             signal.signal(number, self._count_signal)
 
     def should_stop(self) -> bool:
-        """Whether to stop."""
         return self.count > 0
 
     def should_hurry(self) -> bool:
@@ -151,8 +150,8 @@ def _print_welcome(settings: Settings, url: str) -> None:
     _print_line(f"Burnish is ready at {url}/v1")
     if token is not None:
         # Elsewhere than on a terminal, what is printed is kept: in a container's log, in a file.
-        shown = f"{token}   (shown once)" if sys.stdout.isatty() else "the api_key in the file for clients"
-        _print_line(f"API key:       {shown}")
+        token_line = f"{token}   (shown once)" if sys.stdout.isatty() else "the api_key in the file for clients"
+        _print_line(f"API key:       {token_line}")
     _print_line(f"For clients:   {settings.data / CLIENT_FILE}   (readable for its owner alone)")
     _print_line(f"Logs:          {settings.data / 'logs'}")
     if settings.metrics_address != "off":
@@ -176,10 +175,10 @@ def _make_processes(
     engines = [] if settings.engine_url else [make_process("engine", "engine", "--socket", str(socket))]
     names = [f"worker-{number}" for number in range(1, workers + 1)]
     running = [make_process(name, "worker", "--name", name, patience=patience) for name in names]
-    others = [
+    other_apis = [
         make_process(name, *listen, "--name", name) for name in (f"api-{number}" for number in range(2, apis + 1))
     ]
-    return [running, [controller], [first, *others], engines]
+    return [running, [controller], [first, *other_apis], engines]
 
 
 def _metrics_addresses(settings: Settings) -> Iterator[str]:
@@ -187,8 +186,8 @@ def _metrics_addresses(settings: Settings) -> Iterator[str]:
     if settings.metrics_address == "off":
         return repeat("off")
     host, port = settings.metrics or ("127.0.0.1", 0)
-    named = f"[{host}]" if ":" in host else host
-    return (f"{named}:{port + place if port else 0}" for place in count())
+    url_host = f"[{host}]" if ":" in host else host
+    return (f"{url_host}:{port + place if port else 0}" for place in count())
 
 
 @contextmanager
@@ -215,8 +214,8 @@ def _open_queue(settings: Settings) -> Generator[tuple[EmbeddedValkey | None, st
 
 def _reachable_url(host: str, port: int) -> str:
     """Return where this machine reaches a server that listens on `host`."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+    reachable_host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{reachable_host}]:{port}" if ":" in reachable_host else f"http://{reachable_host}:{port}"
 
 
 def _print_line(line: str) -> None:

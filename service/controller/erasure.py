@@ -9,9 +9,9 @@ from service.queue.base import JobIdQueue
 
 
 def erase_projects(context: Context, queue: JobIdQueue) -> int:
-    """Erase the projects whose time has come; return how many. Raises Unavailable or QueueUnavailable."""
+    """Erase the projects that are due; return how many. Raises Unavailable or QueueUnavailable."""
     with context.db.read() as session:
-        rows = outbox.due_effects(session, outbox.Topic.ERASE_PROJECT)
+        rows = outbox.fetch_due_effects(session, outbox.Topic.ERASE_PROJECT)
     for row in rows:
         erase_project(context, queue, row.payload["project_id"])
     return len(rows)

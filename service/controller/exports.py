@@ -1,4 +1,4 @@
-"""Steps: exports whose worker stopped responding are made again; those whose time or model is over are deleted."""
+"""Steps: exports of workers that stopped responding are made again; exports without time or model left are deleted."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def end_expired_leases(context: Context, _queue: JobIdQueue) -> int:
         if not repository.with_expired_lease(session):
             return 0
     with context.db.write() as session:
-        expired = repository.with_expired_lease(session)
-        for export in expired:
+        exports = repository.with_expired_lease(session)
+        for export in exports:
             with log_subject(export.id, export.lease_token):
                 _log.warning("the worker %s stopped answering: it made %s", export.lease_owner, export.id)
             lifecycle.retry_or_fail_export(session, export, context.settings, token=export.lease_token, error=_LOST)
-    metrics.LEASES_EXPIRED.labels("export").inc(len(expired))
-    return len(expired)
+    metrics.LEASES_EXPIRED.labels("export").inc(len(exports))
+    return len(exports)
 
 
 def remove_superfluous(context: Context, _queue: JobIdQueue) -> int:
-    """Delete exports that expired, or whose model or checkpoint is gone; return how many. Raises Unavailable."""
+    """Delete exports that expired or lost their model or checkpoint; return how many. Raises Unavailable."""
     with context.db.read() as session:
         if not repository.superfluous_exports(session, limit=1):
             return 0
     with context.db.write() as session:
-        found = repository.superfluous_exports(session)
-        for export in found:
+        exports = repository.superfluous_exports(session)
+        for export in exports:
             lifecycle.remove_export(session, export, context.settings)
-    return len(found)
+    return len(exports)

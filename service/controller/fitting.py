@@ -15,10 +15,12 @@ def report_unfit_jobs(context: Context, _queue: JobIdQueue) -> int:
     with context.db.read() as session:
         living = workers.alive_workers(session, within=context.settings.lease_seconds)
         demanding = [job for job in repository.ready_jobs(session) if job.resources] if living else []
-    told = [(job, lacking) for job in demanding if len(lacking := describe_unfit_workers(job, living)) == len(living)]
-    for job, lacking in told:
+    unfit_jobs = [
+        (job, lacking) for job in demanding if len(lacking := describe_unfit_workers(job, living)) == len(living)
+    ]
+    for job, lacking in unfit_jobs:
         _add_unfit_event(context, job, lacking)
-    return len(told)
+    return len(unfit_jobs)
 
 
 def _add_unfit_event(context: Context, job: JobRow, lacking: list[str]) -> None:

@@ -30,16 +30,19 @@ _JOBS_A_PASS = 20
 def delete_blobs(context: Context, _queue: JobIdQueue) -> int:
     """Delete what the outbox asks for; return how many rows. Raises Unavailable or StorageUnavailable."""
     with context.db.read() as session:
-        rows = outbox.due_effects(session, outbox.Topic.DELETE_BLOBS)
+        rows = outbox.fetch_due_effects(session, outbox.Topic.DELETE_BLOBS)
     for row in rows:
         error = None
         try:
             if "prefix" in row.payload:
+                # Before the row is removed: a crash in between repeats the deletion, which is harmless, while the
+                # other order would leak blobs.
                 context.storage.delete_prefix(row.payload["prefix"])
             else:
                 context.storage.delete(row.payload["key"])
-        except InvalidKey as refused:
-            error = str(refused)
+        # It can never succeed, and would stay at the head of the outbox.
+        except InvalidKey as invalid_key:
+            error = str(invalid_key)
             _log.error("a deletion is given up: %s", error)
         with context.db.write() as session:
             if error is None:
@@ -50,13 +53,13 @@ def delete_blobs(context: Context, _queue: JobIdQueue) -> int:
 
 
 def delete_expired_files(context: Context, _queue: JobIdQueue) -> int:
-    """Delete the files whose time is over; return how many. Raises Unavailable."""
+    """Delete the expired files; return how many. Raises Unavailable."""
     with context.db.write() as session:
         return files.delete_expired(session)
 
 
 def end_expired_uploads(context: Context, _queue: JobIdQueue) -> int:
-    """End the uploads whose hour is over; return how many. Raises Unavailable."""
+    """End the expired uploads; return how many. Raises Unavailable."""
     with context.db.write() as session:
         return uploads.end_expired(session)
 
@@ -71,7 +74,7 @@ def remove_abandoned(context: Context, _queue: JobIdQueue) -> int:
         queries.forget_done(session, age=_NOTICES_KEPT.total_seconds())
         webhooks.forget_events(session, age=_NOTICES_KEPT.total_seconds())
         previews.forget_old(session, age=_PREVIEWS_KEPT.total_seconds())
-        workers.forget_silent(session, age=_PREVIEWS_KEPT.total_seconds())
+        workers.delete_stopped_workers(session, age=_PREVIEWS_KEPT.total_seconds())
     return context.storage.remove_abandoned(_ABANDONED_AFTER)
 
 
@@ -88,33 +91,39 @@ class AttemptSweeper:
     def __call__(self, context: Context, _queue: JobIdQueue) -> int:
         """Visit the next ended jobs; return how many blobs were deleted. Raises Unavailable or StorageUnavailable."""
         settings = context.settings
+        # Until then a worker that has not noticed the end may still be writing.
         age = settings.lease_seconds + settings.stop_seconds
         with context.db.read() as session:
-            jobs = queries.ended_after(session, self._cursor, age=age, limit=_JOBS_A_PASS)
-        deleted = 0
+            jobs = queries.fetch_jobs_ended_after(session, self._cursor, age=age, limit=_JOBS_A_PASS)
+        deleted_blobs = 0
         for job in jobs:
-            deleted += _sweep_job(context, job)
+            deleted_blobs += _sweep_job(context, job)
             self._cursor = (job.finished_at or 0.0, job.seq)
-        return deleted
+        return deleted_blobs
 
 
 def _sweep_job(context: Context, job: JobRow) -> int:
     with context.db.read() as session:
-        keys, prefixes = queries.published_blobs(session, job)
-    kept = _published_attempts(job, keys)
+        keys, prefixes = queries.fetch_published_blobs(session, job)
+    published_attempts = _find_published_attempts(job, keys)
     folders = tuple(f"{prefix.rstrip('/')}/" for prefix in prefixes)
-    deleted = 0
+    deleted_blobs = 0
+    # Listed before anything is deleted: a listing need not survive changes to what it lists.
     for blob in list(context.storage.list(f"jobs/{job.id}")):
-        if blob.key.split("/")[2] in (*kept, "exports") or blob.key in keys or blob.key.startswith(folders):
+        if (
+            blob.key.split("/")[2] in (*published_attempts, "exports")
+            or blob.key in keys
+            or blob.key.startswith(folders)
+        ):
             continue
         context.storage.delete(blob.key)
-        deleted += 1
-    if deleted:
-        _log.info("%d blobs that attempts of %s had left were deleted", deleted, job.id)
-    return deleted
+        deleted_blobs += 1
+    if deleted_blobs:
+        _log.info("%d blobs that attempts of %s had left were deleted", deleted_blobs, job.id)
+    return deleted_blobs
 
 
-def _published_attempts(job: JobRow, keys: frozenset[str]) -> frozenset[str]:
+def _find_published_attempts(job: JobRow, keys: frozenset[str]) -> frozenset[str]:
     """Return the names of the folders `attempt-N` that hold published blobs: they stay whole."""
     home = f"jobs/{job.id}/"
     return frozenset(key.split("/")[2] for key in keys if key.startswith(home) and key.count("/") > 2)

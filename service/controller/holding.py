@@ -16,22 +16,24 @@ from service.tables.jobs import JobRow, JobState
 def hold_jobs(context: Context, _queue: JobIdQueue) -> int:
     """Hold and release what has to be; return how many jobs changed. Raises Unavailable.
 
-    A claim looks at the limits itself: this step is what tells the owners, and what sends the jobs again.
+    A claim looks at the limits itself: this step informs the owners and sends the jobs to the queue again.
     """
     defaults = QuotaLimits.from_settings(context.settings)
     with context.db.read() as session:
-        held = repository.held_jobs(session)
-        limited = defaults != UNLIMITED or limits_repository.any_override(session)
-        in_line = turn_repository.projects_in_line(session) if limited else ()
-    changed = sum(_hold_ready_jobs(context, defaults, project_id) for project_id in in_line)
-    return changed + sum(_release_held_jobs(context, defaults, found) for found in _by_project(held).values())
+        held_jobs = repository.fetch_held_jobs(session)
+        any_limit = defaults != UNLIMITED or limits_repository.any_override(session)
+        in_line = turn_repository.projects_in_line(session) if any_limit else ()
+    changes = sum(_hold_ready_jobs(context, defaults, project_id) for project_id in in_line)
+    return changes + sum(
+        _release_held_jobs(context, defaults, project_jobs) for project_jobs in _by_project(held_jobs).values()
+    )
 
 
-def _by_project(found: Iterable[JobRow]) -> dict[str, list[JobRow]]:
-    grouped: dict[str, list[JobRow]] = {}
-    for job in found:
-        grouped.setdefault(job.project_id, []).append(job)
-    return grouped
+def _by_project(jobs: Iterable[JobRow]) -> dict[str, list[JobRow]]:
+    groups: dict[str, list[JobRow]] = {}
+    for job in jobs:
+        groups.setdefault(job.project_id, []).append(job)
+    return groups
 
 
 def _hold_ready_jobs(context: Context, defaults: QuotaLimits, project_id: str) -> int:
@@ -39,19 +41,19 @@ def _hold_ready_jobs(context: Context, defaults: QuotaLimits, project_id: str) -
         own = limits.limits_of(session, defaults, project_id)
         why = limits.why_held(session, own, project_id)
         ready = repository.ready_of(session, project_id) if why is not None else ()
-    changed = 0
+    changes = 0
     for job in ready:
         with context.db.write() as session:
             now = repository.lock_job(session, job.id)
             if why is not None and now is not None and now.state == JobState.QUEUED and now.held_by is None:
                 lifecycle.hold_job(session, now, why)
-                changed += 1
-    return changed
+                changes += 1
+    return changes
 
 
-def _release_held_jobs(context: Context, defaults: QuotaLimits, held: list[JobRow]) -> int:
+def _release_held_jobs(context: Context, defaults: QuotaLimits, held_jobs: list[JobRow]) -> int:
     """Release jobs of one project, the oldest first: as many as may run."""
-    for count, job in enumerate(held):
+    for count, job in enumerate(held_jobs):
         with context.db.write() as session:
             now = repository.lock_job(session, job.id)
             if now is None or now.state != JobState.QUEUED or now.held_by is None:
@@ -62,4 +64,4 @@ def _release_held_jobs(context: Context, defaults: QuotaLimits, held: list[JobRo
                 lifecycle.hold_job(session, now, why)
                 return count
             lifecycle.unhold_job(session, job.id)
-    return len(held)
+    return len(held_jobs)

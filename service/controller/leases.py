@@ -1,4 +1,4 @@
-"""Step: jobs whose worker stopped responding go back to the queue, or fail when their budget is spent."""
+"""Step: jobs of workers that stopped responding return to the queue, or fail once their attempts are used up."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _LOST = JobFailureReason("worker_lost", "the worker stopped answering")
 def end_expired_leases(context: Context, _queue: JobIdQueue) -> int:
     """Take jobs from workers that did not renew in time; return how many. Raises Unavailable."""
     with context.db.read() as session:
-        expired = [job.id for job in repository.with_expired_lease(session)]
-    return sum(_end_lease(context, job_id) for job_id in expired)
+        job_ids = [job.id for job in repository.with_expired_lease(session)]
+    return sum(_end_lease(context, job_id) for job_id in job_ids)
 
 
 def _end_lease(context: Context, job_id: str) -> bool:
+    # A short transaction for each job, so that no row stays locked while the others are looked at.
     with context.db.write() as session:
         job = queries.lock_expired(session, job_id)
         if job is None:  # it was renewed, or has ended, since the list was read

@@ -41,6 +41,7 @@ class Outages:
         kind = type(error)
         metrics.STEP_FAILURES.labels(name).inc()
         with self._lock:
+            # By kind: an outage of the database stops ten steps, and is one line in the log.
             new = kind not in self._held_up.values()
             self._held_up[name] = kind
         if not new:
@@ -73,6 +74,7 @@ def run_steps(
         thread.start()
     stop.wait()
     for thread in threads:
+        # Bounded: a step may hang in a call to a server that does not answer.
         thread.join(patience)
 
 
@@ -95,7 +97,7 @@ def run_until_it_works(step: ControllerStep, stop: threading.Event, outages: Out
             step.run()
         except SettingsError:
             raise
-        except Exception as error:  # noqa: BLE001 - `outages` tells it; the controller outlives every failure
+        except Exception as error:  # noqa: BLE001 - `outages` logs it; the controller outlives every failure
             outages.note_failure(step.name, error)
             stop.wait(wait)
             wait = min(wait * 2, _LONGEST_WAIT)

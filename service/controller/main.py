@@ -73,7 +73,7 @@ def run_controller(settings: Settings) -> int:
 def steps_of(context: Context, queue: JobIdQueue) -> list[ControllerStep]:
     """Return the steps but for the validation and the webhooks'."""
     poll = context.settings.poll_seconds
-    repeated = (
+    periodic_steps = (
         ("waiting jobs", poll, waiting.release_waiting),
         ("limits", poll, holding.hold_jobs),
         ("dispatch", poll, dispatch.dispatch_jobs),
@@ -92,4 +92,4 @@ def steps_of(context: Context, queue: JobIdQueue) -> list[ControllerStep]:
         ("metrics", _MEASURE_SECONDS, measure.set_gauges),
         ("abandoned uploads", _HOUR, garbage.remove_abandoned),
     )
-    return [ControllerStep(name, seconds, partial(run, context, queue)) for name, seconds, run in repeated]
+    return [ControllerStep(name, seconds, partial(run, context, queue)) for name, seconds, run in periodic_steps]

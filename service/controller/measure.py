@@ -17,7 +17,7 @@ from service.queue.base import JobIdQueue
 
 
 def set_gauges(context: Context, _queue: JobIdQueue) -> None:
-    """Set the gauges. Raises Unavailable: then they keep what they had, and their time tells."""
+    """Set the gauges. Raises Unavailable: then they keep their old values, and the time of the last update shows it."""
     lease = context.settings.lease_seconds
     with context.db.read() as session:
         jobs, queue = statistics.count_jobs(session), statistics.count_queued_jobs(session)
@@ -35,12 +35,12 @@ def set_gauges(context: Context, _queue: JobIdQueue) -> None:
 
 
 def _set_kinds(
-    kinds: Iterable[tuple[str, ...]], found: Iterable[KindCount], count: Gauge, age: Gauge | None = None
+    kinds: Iterable[tuple[str, ...]], kind_counts: Iterable[KindCount], count: Gauge, age: Gauge | None = None
 ) -> None:
     """Set every kind, those of which there is none too."""
-    known = {counted.kind: counted for counted in found}
+    count_by_kind = {kind_count.kind: kind_count for kind_count in kind_counts}
     for kind in kinds:
-        counted = known.get(tuple(map(str, kind)), KindCount(kind, 0, None))
-        count.labels(*kind).set(counted.total)
+        kind_count = count_by_kind.get(tuple(map(str, kind)), KindCount(kind, 0, None))
+        count.labels(*kind).set(kind_count.total)
         if age is not None:
-            age.labels(*kind).set(max(counted.age or 0.0, 0.0))
+            age.labels(*kind).set(max(kind_count.age or 0.0, 0.0))

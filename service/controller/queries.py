@@ -18,13 +18,15 @@ Cursor = tuple[float, int]
 
 
 def lock_expired(session: Session, job_id: str) -> JobRow | None:
-    """Return a running job whose lease has expired, locked so that its worker cannot renew meanwhile.
+    """Return a running job with an expired lease, locked so that its worker cannot renew it meanwhile.
 
-    None if another transaction has it: that of its worker, which may have fallen silent in it.
+    None if another transaction has it: that of its worker, which may have stopped in the middle of one.
     """
     query = select(JobRow).where(
         JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_expires_at < db_now()
     )
+    # Skipped rather than waited for: the next pass comes in a moment, and a frozen transaction must not stop this
+    # step.
     return session.scalar(query.with_for_update(skip_locked=True))
 
 
@@ -44,13 +46,14 @@ def job_traceparents(session: Session, job_ids: Sequence[str]) -> dict[str, str 
     return {row.id: row.traceparent for row in session.execute(query)}
 
 
-def ended_after(session: Session, cursor: Cursor, *, age: float, limit: int) -> Sequence[JobRow]:
+def fetch_jobs_ended_after(session: Session, cursor: Cursor, *, age: float, limit: int) -> Sequence[JobRow]:
     """Return jobs that ended after `cursor` (end, seq) and at least `age` seconds ago, in the order of their ends."""
     query = (
         select(JobRow)
         .where(
             JobRow.state.in_(TERMINAL),
             JobRow.finished_at <= db_now() - age,
+            # With `seq`, since several jobs may end at the same time and a page may end between them.
             tuple_(JobRow.finished_at, JobRow.seq) > cursor,
         )
         .order_by(JobRow.finished_at, JobRow.seq)
@@ -59,7 +62,7 @@ def ended_after(session: Session, cursor: Cursor, *, age: float, limit: int) -> 
     return session.scalars(query).all()
 
 
-def published_blobs(session: Session, job: JobRow) -> tuple[frozenset[str], frozenset[str]]:
+def fetch_published_blobs(session: Session, job: JobRow) -> tuple[frozenset[str], frozenset[str]]:
     """Return the keys and the prefixes of blobs that rows refer to."""
     keys = {*session.scalars(select(JobArtifactRow.blob_key).where(JobArtifactRow.job_id == job.id))}
     keys |= {*session.scalars(select(FileRow.blob_key).where(FileRow.id == job.result_file))}
@@ -73,18 +76,21 @@ def forget_done(session: Session, *, age: float) -> None:
     session.execute(delete(OutboxRow).where(OutboxRow.done_at < db_now() - age))
 
 
-def expired_checkpoints(session: Session, *, after: int, limit: int) -> Sequence[JobCheckpointRow]:
-    """Return checkpoints whose time is over, from a place in their order on."""
+def fetch_expired_checkpoints(session: Session, *, after: int, limit: int) -> Sequence[JobCheckpointRow]:
+    """Return expired checkpoints, from a place in their order on."""
     query = select(JobCheckpointRow).where(JobCheckpointRow.expires_at <= db_now(), JobCheckpointRow.seq > after)
     return session.scalars(query.order_by(JobCheckpointRow.seq).limit(limit)).all()
 
 
-def expired_results(session: Session, *, after: int, limit: int) -> Sequence[tuple[int, str]]:
-    """Return places and ids of jobs whose results' time is over, from a place on."""
+def fetch_expired_results(session: Session, *, after: int, limit: int) -> Sequence[tuple[int, str]]:
+    """Return places and ids of jobs with expired results, from a place on."""
     artifacts = select(JobArtifactRow.job_id).where(JobArtifactRow.expires_at <= db_now())
-    due = artifacts.union(select(FineTunedModelRow.job_id).where(FineTunedModelRow.expires_at <= db_now()))
+    job_ids = artifacts.union(select(FineTunedModelRow.job_id).where(FineTunedModelRow.expires_at <= db_now()))
     query = (
-        select(JobRow.seq, JobRow.id).where(JobRow.id.in_(due), JobRow.seq > after).order_by(JobRow.seq).limit(limit)
+        select(JobRow.seq, JobRow.id)
+        .where(JobRow.id.in_(job_ids), JobRow.seq > after)
+        .order_by(JobRow.seq)
+        .limit(limit)
     )
     return [(row.seq, row.id) for row in session.execute(query)]
 

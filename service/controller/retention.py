@@ -1,4 +1,4 @@
-"""Step: checkpoints and results whose time is over, and checkpoints beyond those to keep, are deleted."""
+"""Step: expired checkpoints and results, and checkpoints beyond those to keep, are deleted."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ class Retention:
 
     def __call__(self, context: Context, _queue: JobIdQueue) -> int:
         """Look at the next ones; return how many were deleted. Raises Unavailable."""
-        deleted = self._expire_checkpoints(context) + self._expire_results(context) + self._prune_checkpoints(context)
-        if deleted:
-            _log.info("%d checkpoints and results were deleted: they were kept for as long as was asked", deleted)
-        return deleted
+        deletions = self._expire_checkpoints(context) + self._expire_results(context) + self._prune_checkpoints(context)
+        if deletions:
+            _log.info("%d checkpoints and results were deleted: they were kept for as long as was asked", deletions)
+        return deletions
 
     def _expire_checkpoints(self, context: Context) -> int:
         with context.db.read() as session:
-            due = queries.expired_checkpoints(session, after=self._checkpoints, limit=_BATCH)
-        self._checkpoints = due[-1].seq if len(due) == _BATCH else 0
+            checkpoints = queries.fetch_expired_checkpoints(session, after=self._checkpoints, limit=_BATCH)
+        self._checkpoints = checkpoints[-1].seq if len(checkpoints) == _BATCH else 0
         deleted = 0
-        for checkpoint in due:
+        for checkpoint in checkpoints:
             with context.db.write() as session:
                 deleted += retention.drop_expired_checkpoint(session, checkpoint)
         return deleted
 
     def _expire_results(self, context: Context) -> int:
         with context.db.read() as session:
-            due = queries.expired_results(session, after=self._results, limit=_BATCH)
-        self._results = due[-1][0] if len(due) == _BATCH else 0
-        deleted = 0
-        for _, job_id in due:
+            job_ids = queries.fetch_expired_results(session, after=self._results, limit=_BATCH)
+        self._results = job_ids[-1][0] if len(job_ids) == _BATCH else 0
+        deletions = 0
+        for _, job_id in job_ids:
             with context.db.write() as session:
-                deleted += retention.drop_expired_results(session, job_id)
-        return deleted
+                deletions += retention.drop_expired_results(session, job_id)
+        return deletions
 
     def _prune_checkpoints(self, context: Context) -> int:
         with context.db.read() as session:
-            due = queries.with_more_checkpoints(session, after=self._jobs, limit=_BATCH)
-        self._jobs = due[-1][0] if len(due) == _BATCH else 0
+            job_ids = queries.with_more_checkpoints(session, after=self._jobs, limit=_BATCH)
+        self._jobs = job_ids[-1][0] if len(job_ids) == _BATCH else 0
         deleted = 0
-        for _, job_id in due:
+        for _, job_id in job_ids:
             with context.db.write() as session:
                 deleted += retention.prune_checkpoints(session, job_id)
         return deleted

@@ -47,8 +47,8 @@ def count_queued_jobs(session: Session) -> list[KindCount]:
     wait = case((JobRow.waits_for.is_not(None), WAITS[1]), (JobRow.held_by.is_not(None), WAITS[2]), else_=WAITS[0])
     since = func.coalesce(JobRow.queued_at, JobRow.created_at)
     # By names: the values of `case` are parameters, and PostgreSQL takes two of them for different ones.
-    found = select(priority.label("priority"), wait.label("wait"), since.label("since"))
-    rows = found.where(JobRow.state == JobState.QUEUED).subquery()
+    queued_jobs = select(priority.label("priority"), wait.label("wait"), since.label("since"))
+    rows = queued_jobs.where(JobRow.state == JobState.QUEUED).subquery()
     return _count_groups(session, [rows.c.priority, rows.c.wait], rows.c.since)
 
 
@@ -61,14 +61,14 @@ def count_exports(session: Session) -> list[KindCount]:
 
 def count_effects(session: Session) -> list[KindCount]:
     """Return the effects to come by topic; the age is that of the oldest that is due."""
-    due = case((OutboxRow.due_at <= db_now(), OutboxRow.due_at))
-    return _count_groups(session, [OutboxRow.topic], due, OutboxRow.done_at.is_(None))
+    due_time = case((OutboxRow.due_at <= db_now(), OutboxRow.due_at))
+    return _count_groups(session, [OutboxRow.topic], due_time, OutboxRow.done_at.is_(None))
 
 
 def heartbeat_ages(session: Session, *, lease_seconds: float) -> dict[str, float]:
     """Return the age of the oldest renewal of a running job's lease, and of the oldest report of a worker."""
-    renewed = func.min(JobRow.lease_expires_at) - lease_seconds
-    of_job = session.scalar(select(db_now() - renewed).where(JobRow.state == JobState.RUNNING))
+    last_heartbeat = func.min(JobRow.lease_expires_at) - lease_seconds
+    of_job = session.scalar(select(db_now() - last_heartbeat).where(JobRow.state == JobState.RUNNING))
     of_worker = session.scalar(select(db_now() - func.min(WorkerRow.seen_at)))
     return {"job": max(of_job or 0.0, 0.0), "worker": max(of_worker or 0.0, 0.0)}
 

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 def end_overdue(context: Context, _queue: JobIdQueue) -> int:
-    """End running jobs whose timeout is over; return how many. Raises Unavailable.
+    """End running jobs that are past their timeout; return how many. Raises Unavailable.
 
     A job's worker does that itself and keeps a last checkpoint; it gets the time for it.
     """

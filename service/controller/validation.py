@@ -51,6 +51,7 @@ class Validation:
         Raises what kept a check from its end since the last call, Unavailable and StorageUnavailable among it: those
         jobs wait.
         """
+        # Cleared before the look: a check that ends during it sets the event again, and no wake-up is lost.
         self._changed.clear()
         self._raise_failure()
         self._begin_checks()
@@ -78,19 +79,23 @@ class Validation:
         if free <= 0:
             return
         with self._context.db.read() as session:
+            # A few of each project: otherwise one project's thousand jobs would hide the others'.
             waiting = queries.validating_jobs(session, apart_from=list(under_way), per_project=self._per_project)
-        held = Counter(under_way.values())
-        while free and (job := self._choose_job(waiting, held)) is not None:
+        checks_per_project = Counter(under_way.values())
+        while free and (job := self._choose_job(waiting, checks_per_project)) is not None:
             waiting.remove(job)
-            held[job.project_id] += 1
+            checks_per_project[job.project_id] += 1
             free -= 1
             self._begin_check(job)
-        known = {job.project_id for job in waiting} | held.keys()
-        self._last_turns = {project: turn for project, turn in self._last_turns.items() if project in known}
+        project_ids = {job.project_id for job in waiting} | checks_per_project.keys()
+        self._last_turns = {project: turn for project, turn in self._last_turns.items() if project in project_ids}
 
-    def _choose_job(self, waiting: Sequence[JobRow], held: Counter[str]) -> JobRow | None:
-        allowed = (job for job in waiting if held[job.project_id] < self._per_project)
-        order = (((held[job.project_id], self._last_turns.get(job.project_id, 0), job.seq), job) for job in allowed)
+    def _choose_job(self, waiting: Sequence[JobRow], checks_per_project: Counter[str]) -> JobRow | None:
+        eligible_jobs = (job for job in waiting if checks_per_project[job.project_id] < self._per_project)
+        order = (
+            ((checks_per_project[job.project_id], self._last_turns.get(job.project_id, 0), job.seq), job)
+            for job in eligible_jobs
+        )
         return min(order, key=lambda entry: entry[0], default=(None, None))[1]
 
     def _begin_check(self, job: JobRow) -> None:
@@ -117,6 +122,7 @@ class Validation:
                 self._failures.append(error)
         finally:
             with self._lock:
+                # Only after the outcome was written: a job that is still `validating` in SQL would be chosen again.
                 del self._under_way[job.id]
             self._changed.set()
 
@@ -143,12 +149,12 @@ def _still_validating(context: Context, job_id: str) -> bool:
 
 def _check_job(checks: DatasetChecks, job: JobRow, needed: Needed) -> list[BadFile]:
     try:
-        named = {"training_file": job.training_file, "validation_file": job.validation_file}
-        checked = [checks.check_file(job, param, file_id, needed) for param, file_id in named.items() if file_id]
-        return [bad for bad in checked if bad is not None]
+        file_ids = {"training_file": job.training_file, "validation_file": job.validation_file}
+        outcomes = [checks.check_file(job, param, file_id, needed) for param, file_id in file_ids.items() if file_id]
+        return [bad for bad in outcomes if bad is not None]
     except (CheckAbandoned, Unavailable, StorageUnavailable, StorageFull):
         raise
-    except Exception:  # noqa: BLE001 - told, and the job ends with it
+    except Exception:  # noqa: BLE001 - logged, and the job ends with it
         # One file that our own code stumbles over must not hold up every other job.
         _log.exception("checking the files of %s ended with an unexpected error", job.id)
         return [

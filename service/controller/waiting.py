@@ -1,4 +1,4 @@
-"""Step: jobs that go on from other jobs are sent to the queue once those have succeeded, or end as those did."""
+"""Step: jobs that start from other jobs are sent to the queue once those have succeeded, or end as those did."""
 
 from __future__ import annotations
 
@@ -27,43 +27,45 @@ def release_waiting(context: Context, _queue: JobIdQueue) -> int:
 
 
 def _look_at(context: Context, job: JobRow) -> bool:
-    needed = (job.waits_for or "").split()
+    parent_ids = (job.waits_for or "").split()
     with context.db.read() as session:
-        states = repository.states_of_jobs(session, needed)
-    left = [parent for parent in needed if states.get(parent) != JobState.SUCCEEDED]
-    lost = next((parent for parent in left if states.get(parent, JobState.FAILED) in _NO_RESULT), None)
-    if left == needed and lost is None:
+        states = repository.states_of_jobs(session, parent_ids)
+    pending_parents = [parent for parent in parent_ids if states.get(parent) != JobState.SUCCEEDED]
+    ended_parent = next(
+        (parent for parent in pending_parents if states.get(parent, JobState.FAILED) in _NO_RESULT), None
+    )
+    if pending_parents == parent_ids and ended_parent is None:
         return False
     try:
         with context.db.write() as session:
-            return _update_waiting_job(session, job, left, lost)
+            return _update_waiting_job(session, job, pending_parents, ended_parent)
     except StaleLease:
         with log_subject(job.id):
             _log.info("%s ended while it was looked at", job.id)
         return False
 
 
-def _update_waiting_job(session: Session, job: JobRow, left: list[str], lost: str | None) -> bool:
-    if lost is not None:
-        lifecycle.fail_job(session, job.id, _parent_failed(session, job, lost))
+def _update_waiting_job(session: Session, job: JobRow, pending_parents: list[str], ended_parent: str | None) -> bool:
+    if ended_parent is not None:
+        lifecycle.fail_job(session, job.id, _parent_failed(session, job, ended_parent))
         return True
-    if left:
-        repository.wait_for(session, job.id, left)
+    if pending_parents:
+        repository.wait_for(session, job.id, pending_parents)
         return False
     return lifecycle.release_job(session, job.id)
 
 
 def _parent_failed(session: Session, job: JobRow, parent_id: str) -> JobFailureReason:
     parent = repository.by_id(session, parent_id)
-    shown = shown_parent(job, parent_id)
-    foreign = shown != parent_id
-    named = f"The job of {shown}" if foreign else f"The job {parent_id}"
+    shown_name = shown_parent(job, parent_id)
+    foreign = shown_name != parent_id
+    job_name = f"The job of {shown_name}" if foreign else f"The job {parent_id}"
     if parent is not None and parent.state == JobState.CANCELLED:
-        what = "was cancelled"
+        outcome = "was cancelled"
     else:
         reason: str = (parent.error or {}).get("message", "") if parent and not foreign else ""
-        what = f"failed ({reason})" if reason else "failed"
-    asked = parent_id == job.reward_job and parent_id != job.start_job
-    param = f"method.{job.method['type']}.hyperparameters.reward.model" if asked else "model"
-    role = "whose reward model this one asks" if asked else "that this one goes on from"
-    return JobFailureReason("parent_failed", f"{named}, {role}, {what}, so this one cannot run.", param)
+        outcome = f"failed ({reason})" if reason else "failed"
+    is_reward_model = parent_id == job.reward_job and parent_id != job.start_job
+    param = f"method.{job.method['type']}.hyperparameters.reward.model" if is_reward_model else "model"
+    role = "which trains the reward model of this job" if is_reward_model else "which this job starts from"
+    return JobFailureReason("parent_failed", f"{job_name}, {role}, {outcome}, so this job cannot run.", param)

@@ -11,12 +11,17 @@ from service.webhooks.target import DeliveryTarget
 
 
 class WebhookStep:
-    """Starts the deliveries that are due, then lets those in flight go on for `seconds`."""
+    """Starts the deliveries that are due, then lets those in flight run for `seconds`."""
 
     def __init__(
-        self, context: Context, configured: DeliveryTarget | None, *, seconds: float, pace: DeliveryPace | None = None
+        self,
+        context: Context,
+        server_target: DeliveryTarget | None,
+        *,
+        seconds: float,
+        pace: DeliveryPace | None = None,
     ) -> None:
-        self._sender = WebhookSender(context, configured, pace)
+        self._sender = WebhookSender(context, server_target, pace)
         self._seconds = seconds
         self._runner = asyncio.Runner()
 
@@ -25,7 +30,7 @@ class WebhookStep:
         self._runner.run(self._run_slice())
 
     def close(self) -> None:
-        """Break off what is in flight; call it in the thread that ran the slices."""
+        """Cancel deliveries in flight; call it in the thread that ran the slices."""
         self._runner.run(self._sender.close())
         self._runner.close()
 

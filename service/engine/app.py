@@ -1,4 +1,4 @@
-"""The engine's HTTP: the API asks, and reads chunks line by line."""
+"""The engine's HTTP: the API sends questions, and reads chunks line by line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def create_engine_app(hmac_key: bytes, settings: Settings, open_backend: Callable[[], Backend]) -> FastAPI:
     """Assemble the application; the backend is opened in its event loop."""
-    expected = f"Bearer {engine_token(hmac_key)}".encode()
+    expected_header = f"Bearer {engine_token(hmac_key)}".encode()
 
     @asynccontextmanager
     async def run_backend(app: FastAPI) -> AsyncGenerator[None]:
@@ -46,7 +46,8 @@ def create_engine_app(hmac_key: bytes, settings: Settings, open_backend: Callabl
         traceparent: Annotated[str | None, Header()] = None,
         x_request_id: Annotated[str, Header()] = "",
     ) -> BoundedStream:
-        if not hmac.compare_digest(authorization.encode(), expected):
+        # In constant time: a plain comparison gives the token away byte by byte.
+        if not hmac.compare_digest(authorization.encode(), expected_header):
             raise HTTPException(401)
         REQUEST_ID.set(x_request_id)
         lines = _write_lines(_answer_bounded(app.state.backend, question, settings), traceparent)

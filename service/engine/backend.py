@@ -15,7 +15,7 @@ class Backend(Protocol):
     def stream_answer(self, question: EngineQuestion) -> AsyncGenerator[Chunk]:
         """Yield chunks, the last with the usage. Leaving the iteration ends the work.
 
-        Raises a ServiceError: before the first chunk for what is wrong with the question, later where it breaks off.
+        Raises a ServiceError: before the first chunk for a bad question, later for an interrupted answer.
         """
         ...
 

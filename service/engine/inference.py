@@ -39,7 +39,7 @@ class _UnknownModel(Exception):
 
 
 class InferenceServer:
-    """A `Backend`."""
+    """A `Backend` that passes questions on to an inference server, such as vLLM."""
 
     def __init__(
         self, settings: Settings, weights: EngineWeights, transport: httpx.AsyncBaseTransport | None = None
@@ -58,8 +58,11 @@ class InferenceServer:
         self._client = httpx.AsyncClient(
             base_url=settings.inference_url.rstrip("/"),
             headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
+            # No read timeout: before the first token of a long prompt a server sends nothing; `limit_answer_time`
+            # bounds the whole.
             timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
             transport=transport,
+            # A proxy of the environment would see prompts and the server's key.
             trust_env=False,
         )
 
@@ -83,17 +86,18 @@ class InferenceServer:
         """Nothing to do: the server keeps its own memory."""
 
     async def stop(self) -> None:
-        """Close the connections."""
         await self._client.aclose()
 
     async def _answer_with_adapter(self, question: EngineQuestion, adapter: AdapterRef | None) -> AsyncGenerator[Chunk]:
-        served = question.source.base if adapter is None else adapter.name
+        model_name = question.source.base if adapter is None else adapter.name
+        # A server that restarted has forgotten its adapters and answers 404: it is loaded again, once.
         for last_try in (False, True):
             if adapter is not None:
                 await self._load_adapter(adapter, again=last_try)
             try:
-                async with aclosing(self._stream_server(question, served)) as chunks:
+                async with aclosing(self._stream_server(question, model_name)) as chunks:
                     async for chunk in chunks:
+                        # The server knows the adapter by an internal name that callers must not depend on.
                         yield chunk.model_copy(update={"model": question.request.model})
                 return
             except _UnknownModel as error:
@@ -107,6 +111,7 @@ class InferenceServer:
                 ) from error
 
     async def _load_adapter(self, adapter: AdapterRef, *, again: bool) -> None:
+        # Two questions for the same new adapter would otherwise load it twice.
         async with self._loading:
             if adapter.name in self._loaded and not again:
                 return
@@ -119,15 +124,15 @@ class InferenceServer:
             if answer.is_error and "already" not in answer.text:
                 log.error("The inference server answers %d to an adapter: %s", answer.status_code, answer.text[:500])
                 raise ChatUnavailable(
-                    f"The inference server refused the adapter with status {answer.status_code}; the engine's log has "
-                    "its words.",
+                    f"The inference server refused the adapter with status {answer.status_code}; the engine's log "
+                    "has its answer.",
                     retry=answer.is_server_error,
                 )
             self._loaded.add(adapter.name)
 
-    async def _stream_server(self, question: EngineQuestion, served: str) -> AsyncGenerator[Chunk]:
+    async def _stream_server(self, question: EngineQuestion, model_name: str) -> AsyncGenerator[Chunk]:
         async with self._client.stream(
-            "POST", "/chat/completions", json=self._make_request_body(question, served)
+            "POST", "/chat/completions", json=self._make_request_body(question, model_name)
         ) as response:
             if response.is_error:
                 raise _translate_refusal(response.status_code, await response.aread())
@@ -136,12 +141,13 @@ class InferenceServer:
                 if line.startswith("data:") and data != "[DONE]":
                     yield _parse_chunk(data)
 
-    def _make_request_body(self, question: EngineQuestion, served: str) -> dict[str, Any]:
+    def _make_request_body(self, question: EngineQuestion, model_name: str) -> dict[str, Any]:
         body = question.request.model_dump(mode="json", exclude_none=True, exclude=_NOT_PASSED_ON)
         limit = question.request.most_tokens or self._most_tokens
+        # One limit only, under the name that older servers have as well.
         body.pop("max_completion_tokens", None)
         return body | {
-            "model": served,
+            "model": model_name,
             "max_tokens": limit,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -170,20 +176,21 @@ def _parse_chunk(data: str) -> Chunk:
     try:
         return Chunk.model_validate_json(data)
     except ValidationError as error:
-        raise AnswerFailed(f"The inference server broke the answer off: {_error_message(data.encode())}") from error
+        raise AnswerFailed(f"The inference server cut the answer off: {_error_message(data.encode())}") from error
 
 
 def _translate_refusal(status: int, body: bytes) -> Exception:
-    said = _error_message(body)
+    message = _error_message(body)
     if status == HTTPStatus.NOT_FOUND:
-        return _UnknownModel(said)
+        return _UnknownModel(message)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return EngineBusy("The inference server has too much to do. Try again in a few seconds.")
+    # Not passed on as 401: the caller's key is good, the operator's for the server is not.
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return ChatUnavailable("The inference server refuses this service's key (BURNISH_INFERENCE_KEY).", retry=False)
     if 400 <= status < 500:
-        return InvalidRequest(f"The inference server refuses the request: {said}")
-    return AnswerFailed(f"The inference server failed with status {status}: {said}")
+        return InvalidRequest(f"The inference server refuses the request: {message}")
+    return AnswerFailed(f"The inference server failed with status {status}: {message}")
 
 
 def _error_message(body: bytes) -> str:

@@ -31,7 +31,7 @@ _MOST_ASIDE = 8
 _BLOCKED_SECONDS = 0.05
 """A piece that is taken later than this was waited for."""
 _HOUSEKEEPING = ""
-"""The project in whose name the engine takes a turn for itself."""
+"""The project under which the engine takes a turn for itself."""
 
 
 class LocalEngine:
@@ -58,6 +58,8 @@ class LocalEngine:
         project = question.asking_project
         self._inside += 1
         try:
+            # A turn of its own for the weights: a download of minutes must not hold the model, nor other projects'
+            # downloads.
             async with self._fetching.hold_turn(project):
                 ask = await self._make_ask(question.source, question.request)
             async with (
@@ -75,19 +77,20 @@ class LocalEngine:
         return self._turns.count_waiting()
 
     async def run_upkeep(self) -> None:
-        """Free the model's memory when nobody has asked for a while."""
+        """Free the model's memory after a while without chats."""
         idle, quiet = self._settings.engine_idle_seconds / _LOOKS_AN_IDLE_TIME, 0
         while True:
             await asyncio.sleep(idle)
+            # `_used` also counts conversations that began and ended between two looks.
             quiet = 0 if self._used or self._inside else quiet + 1
             self._used = False
             if quiet >= _LOOKS_AN_IDLE_TIME and self._speaker.running:
-                log.info("Nobody has asked for %.0f s: the model's memory is freed", self._settings.engine_idle_seconds)
+                log.info("No chat for %.0f s: the model's memory is freed", self._settings.engine_idle_seconds)
+                # By a turn, so that the program is not stopped under a conversation that has just begun.
                 async with self._turns.hold_turn(_HOUSEKEEPING):
                     await self._speaker.stop()
 
     async def stop(self) -> None:
-        """End the program."""
         await self._speaker.stop()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -96,16 +99,19 @@ class LocalEngine:
         reader = _AnswerReader(self._settings.stream_stall_seconds, self._turns)
         async with aclosing(self._speaker.ask(ask, _TurnSlices(self, turn))) as events:
             async for event in events:
+                # `fault` distinguishes a broken model or program (502) from a request that cannot be served (400).
                 if isinstance(event, AnswerRefused):
                     kind = AnswerFailed if event.fault else InvalidRequest
                     raise kind(event.message, param=event.param, code=event.code)
                 for chunk in writer.make_chunks(event):
+                    # The model is idle while a slow reader has not taken its piece.
                     with reader.time_delivery():
                         yield chunk
 
     async def wait_for_others(self, turn: Turn) -> None:
         """Wait until a turn has lasted as long as it may while another project waits."""
         await asyncio.sleep(self._settings.engine_turn_seconds)
+        # A paused conversation keeps its cache in memory: at most so many may.
         while not turn.others_wait or self._aside >= _MOST_ASIDE:
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -166,7 +172,7 @@ class _AnswerReader:
             self._blocked += took
         if self._blocked > self._seconds and self._turns.count_waiting():
             raise AnswerFailed(
-                f"The answer was broken off: reading it kept other conversations waiting for {self._blocked:.0f} "
+                f"The answer was cut off: reading it kept other conversations waiting for {self._blocked:.0f} "
                 "seconds. Read it faster, or ask for fewer tokens."
             )
 
@@ -186,7 +192,7 @@ def refuse_unsupported(request: ChatCompletionRequest) -> None:
 
 
 def make_sampling(request: ChatCompletionRequest, *, most_tokens: int) -> Sampling:
-    """Return how to draw, with OpenAI's defaults; `most_tokens` is the limit where the request has none."""
+    """Return how to draw, with OpenAI's defaults; `most_tokens` is the limit if the request has none."""
     return Sampling(
         max_tokens=request.most_tokens or most_tokens,
         temperature=1.0 if request.temperature is None else request.temperature,

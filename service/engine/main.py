@@ -64,7 +64,7 @@ def run_engine(
 
 
 class _Server(uvicorn.Server):
-    """Lets threads know that the process is to end, as soon as it is asked to."""
+    """Signals to threads that the process is to end."""
 
     def __init__(self, config: uvicorn.Config, stop: threading.Event) -> None:
         super().__init__(config)

@@ -49,7 +49,7 @@ class ConversationSlices(Protocol):
         ...
 
     async def wait_to_resume(self) -> None:
-        """Wait until a conversation that has paused is to go on."""
+        """Wait until a paused conversation is resumed."""
         ...
 
 
@@ -57,11 +57,10 @@ class EndlessSlice:
     """The `ConversationSlices` of a conversation that never pauses."""
 
     async def wait_for_pause(self) -> None:
-        """Wait for ever."""
         await asyncio.Event().wait()
 
     async def wait_to_resume(self) -> None:
-        """Go on at once."""
+        """Return at once: nothing has paused."""
 
 
 class Speaker:
@@ -91,13 +90,14 @@ class Speaker:
     async def ask(self, ask: Ask, slices: ConversationSlices | None = None) -> AsyncGenerator[Answer]:
         """Yield the events of the program, up to `Done` or `AnswerRefused`. Leaving earlier cancels the answer."""
         slices = slices or EndlessSlice()
+        # One pipe for all: events of a cancelled answer must be read away before the next question.
         await self._wait_for_last_cancel()
         process = await self._ensure_started()
         timer: asyncio.Task[None] | None = None
-        aside = ended = False
+        aside = is_last = False
         try:
             await self._send_order(process, ask)
-            while not ended:
+            while not is_last:
                 event = await self._read_event(process, ask.id)
                 if isinstance(event, Began | Resumed):
                     timer = asyncio.create_task(self._pause_after_slice(process, ask.id, slices))
@@ -108,18 +108,20 @@ class Speaker:
                     aside = False
                     await self._send_order(process, Resume(id=ask.id))
                 elif not isinstance(event, Resumed):
-                    ended = isinstance(event, Done | AnswerRefused)
+                    is_last = isinstance(event, Done | AnswerRefused)
                     yield event
         finally:
             if timer is not None:
                 timer.cancel()
+            # Reading here would take the other conversation's events.
             if aside:  # another is being asked: the program forgets this one without an event
                 _write_order(process, Cancel(id=ask.id))
-            elif not ended:  # a task of its own, because this one may be cancelled itself
+            elif not is_last:  # a task of its own, because this one may be cancelled itself
                 self._ending = asyncio.create_task(self._cancel_answer(process, ask.id))
 
     async def stop(self) -> None:
         """End the program, by force if it takes long."""
+        # Taken out first: a question that comes during the stop starts a new program.
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
@@ -143,8 +145,10 @@ class Speaker:
                 env=self._environment,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                # To a file: a pipe that nobody reads would block the program once it is full.
                 stderr=descriptor,
                 start_new_session=True,
+                # asyncio's default of 64 KiB for a line would break on long pieces with log-probabilities.
                 limit=_LINE_BYTES,
             )
         finally:
@@ -173,6 +177,7 @@ class Speaker:
         assert process.stdout is not None
         while line := await process.stdout.readline():
             event = CHAT_EVENT.validate_json(line)
+            # Events of an answer that was cancelled while it was paused are dropped.
             if event.id == ask_id:
                 return event
         status = await process.wait()
@@ -186,9 +191,9 @@ class Speaker:
         )
 
     async def _cancel_answer(self, process: asyncio.subprocess.Process, ask_id: str) -> None:
-        """Tell it to stop answering and read on to the end of it, so that the next answer begins with its own.
+        """Cancel an answer and read its events to the end, so that the next answer begins with its own.
 
-        It may have paused before it read that: then nothing more comes.
+        The program may have paused it before it reads the order: then nothing more comes.
         """
         await self._send_order(process, Cancel(id=ask_id))
         while not isinstance(await self._read_event(process, ask_id), Done | AnswerRefused | Paused):

@@ -1,6 +1,6 @@
 """Calls of tools in an answer's text, in the Hermes form: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
 
-It is the form in which training data's calls are written for models whose template knows none, and which open
+It is the form in which training data's calls are written for models without tools in their template, and which open
 models share (see `trainer/engine/chat_template/render.py`).
 """
 
@@ -24,31 +24,31 @@ class CallReader:
     def add_text(self, text: str) -> tuple[str, list[ToolCall]]:
         """Take text; return what can be shown of it, and the calls that are complete now."""
         self._held += text
-        said, calls = "", list[ToolCall]()
+        plain_text, calls = "", list[ToolCall]()
         while True:
-            before, opened, rest = self._held.partition(_OPEN)
-            if not opened:
-                cut = len(before) - _overlap_length(before)
-                self._held = before[cut:]
-                return said + before[:cut], calls
-            said += before
-            body, closed, after = rest.partition(_CLOSE)
-            if not closed:
-                self._held = opened + rest
-                return said, calls
+            before, opening_mark, after_mark = self._held.partition(_OPEN)
+            if not opening_mark:
+                safe_length = len(before) - _overlap_length(before)
+                self._held = before[safe_length:]
+                return plain_text + before[:safe_length], calls
+            plain_text += before
+            body, closing_mark, after = after_mark.partition(_CLOSE)
+            if not closing_mark:
+                self._held = opening_mark + after_mark
+                return plain_text, calls
             call = _parse_call(body)
             if call is None:
-                said += opened + body + closed
+                plain_text += opening_mark + body + closing_mark
             else:
                 calls.append(call)
             self._held = after
 
     def finish_text(self) -> tuple[str, list[ToolCall]]:
         """Return what is left at the end; a model may end its turn in place of the closing mark."""
-        held, self._held = self._held, ""
-        before, opened, body = held.partition(_OPEN)
-        call = _parse_call(body) if opened else None
-        return (held, []) if call is None else (before, [call])
+        held_text, self._held = self._held, ""
+        before, opening_mark, body = held_text.partition(_OPEN)
+        call = _parse_call(body) if opening_mark else None
+        return (held_text, []) if call is None else (before, [call])
 
 
 def _parse_call(body: str) -> ToolCall | None:

@@ -16,7 +16,7 @@ class EngineTurns:
     def __init__(self, settings: Settings, places: int = 1, *, per_project: int | None = None) -> None:
         self._turns = FairTurns(
             places,
-            what="conversations",
+            noun="conversations",
             per_project=per_project,
             waiting=settings.engine_waiting,
             waiting_per_project=settings.engine_waiting_per_project,

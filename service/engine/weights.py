@@ -53,6 +53,7 @@ class EngineWeights:
 
     def _prepare_base(self, source: ModelSource) -> Path:
         workdir = self._folder / "prepare"
+        # What an engine that was killed while it prepared a base has left.
         shutil.rmtree(workdir, ignore_errors=True)
         workdir.mkdir(mode=0o700, parents=True)
         _, folder = prepared_base(
@@ -70,18 +71,20 @@ class EngineWeights:
         if source.job_id is None:
             return None
         result = inputs.result_of(self._context, source.job_id, source.step, self._hold, "model")
-        stored = inputs.find_stored(self._context, result, self._hold, "model")
-        fingerprint = stored.manifest_sha256 or hashlib.sha256(stored.prefix.encode()).hexdigest()
+        stored_result = inputs.find_stored(self._context, result, self._hold, "model")
+        fingerprint = stored_result.manifest_sha256 or hashlib.sha256(stored_result.prefix.encode()).hexdigest()
         name = f"{source.job_id}-{'end' if source.step is None else source.step}-{fingerprint[:12]}"
         target = self._adapters / name
         if not target.is_dir():
             partial = target.with_name(f".{name}.partial")
             partial.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            inputs.fetch_adapter(self._context, result, stored, partial, self._hold)
+            inputs.fetch_adapter(self._context, result, stored_result, partial, self._hold)
             if self._shared:
                 _let_others_read(partial)
+            # Renamed when complete: another process that shares the folder never sees half an adapter.
             partial.rename(target)
             self._forget_old()
+        # The time of the last use decides which adapters `_forget_old` removes.
         os.utime(target)
         return AdapterRef(name=name, path=target)
 

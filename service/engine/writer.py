@@ -55,8 +55,8 @@ class ChunkWriter:
     def _make_text_chunks(self, index: int, text: str, logprobs: Logprobs | None) -> list[Chunk]:
         if not self.tools:
             return self._make_piece_chunks(index, text, [], logprobs)
-        shown, calls = self.readers.setdefault(index, CallReader()).add_text(text)
-        return self._make_piece_chunks(index, shown, calls, logprobs)
+        visible_text, calls = self.readers.setdefault(index, CallReader()).add_text(text)
+        return self._make_piece_chunks(index, visible_text, calls, logprobs)
 
     def _make_end_chunks(self, event: events.Ended) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -102,7 +102,7 @@ def _show_logprobs(tokens: tuple[events.PieceLogprob, ...]) -> Logprobs | None:
                 token=token.token,
                 bytes=None if token.bytes is None else list(token.bytes),
                 logprob=token.logprob,
-                top_logprobs=[_show_top_logprob(other) for other in token.top],
+                top_logprobs=[_show_top_logprob(alternative) for alternative in token.top],
             )
             for token in tokens
         ]
@@ -110,5 +110,5 @@ def _show_logprobs(tokens: tuple[events.PieceLogprob, ...]) -> Logprobs | None:
 
 
 def _show_top_logprob(token: events.PieceLogprob) -> TopLogprob:
-    known = None if token.bytes is None else list(token.bytes)
-    return TopLogprob(token=token.token, bytes=known, logprob=token.logprob)
+    byte_values = None if token.bytes is None else list(token.bytes)
+    return TopLogprob(token=token.token, bytes=byte_values, logprob=token.logprob)

@@ -1,4 +1,4 @@
-"""Routes of exports."""
+"""Routes of exports: models in other formats, made by workers and downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of exports."""
+"""Errors of exports: unknown ones, and exports or models that are not ready."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ExportNotFound(NotFound):
 
 
 class ExportNotReady(Conflict):
-    """There are no bytes to download, or not yet."""
+    """There is nothing to download, or not yet."""
 
     def __init__(self, export_id: str, status: str, reason: str | None) -> None:
         why = f"it failed: {reason}" if reason else f"its status is {status}. Ask again until it is ready."

@@ -69,6 +69,7 @@ def add_export(session: Session, *, expires_in: float, **values: Any) -> None:
             failures=0,
             **values,
         )
+        # Two requests for the same export at once make one; both then read the same row.
         .on_conflict_do_nothing(index_elements=["model", "format", "precision"])
     )
 
@@ -89,7 +90,7 @@ def delete_export_row(session: Session, export: ModelExportRow) -> None:
 
 
 def export_waits(session: Session) -> bool:
-    """Tell whether an export waits for a worker."""
+    """Return whether an export waits for a worker."""
     return (
         session.scalar(select(ModelExportRow.seq).where(ModelExportRow.status == ExportStatus.QUEUED).limit(1))
         is not None
@@ -103,14 +104,17 @@ def claim_export(session: Session, *, owner: str, lease_seconds: float) -> Model
     since its last turn, of those without one the one with the oldest export. Within a project the oldest is first.
     """
     project_turns.wait_in_line(session, TurnKind.EXPORT)
-    made, oldest = aliased(ModelExportRow), func.min(ModelExportRow.seq)
+    running_export, oldest = aliased(ModelExportRow), func.min(ModelExportRow.seq)
     running = select(func.count()).where(
-        made.project_id == ModelExportRow.project_id, made.status == ExportStatus.RUNNING
+        running_export.project_id == ModelExportRow.project_id, running_export.status == ExportStatus.RUNNING
     )
     turn = last_turn(TurnKind.EXPORT, ModelExportRow.project_id)
-    queued = select(oldest).where(ModelExportRow.status == ExportStatus.QUEUED).group_by(ModelExportRow.project_id)
-    for seq in session.scalars(queued.order_by(running.scalar_subquery(), turn, oldest).limit(10)).all():
-        taken = session.execute(
+    first_in_line = (
+        select(oldest).where(ModelExportRow.status == ExportStatus.QUEUED).group_by(ModelExportRow.project_id)
+    )
+    # Some in reserve: the first may be deleted before the update below takes it.
+    for seq in session.scalars(first_in_line.order_by(running.scalar_subquery(), turn, oldest).limit(10)).all():
+        claimed_rows = session.execute(
             update(ModelExportRow)
             .where(ModelExportRow.seq == seq, ModelExportRow.status == ExportStatus.QUEUED)
             .values(
@@ -121,7 +125,7 @@ def claim_export(session: Session, *, owner: str, lease_seconds: float) -> Model
             )
             .returning(ModelExportRow.id)
         )
-        row = taken.first()
+        row = claimed_rows.first()
         if row is not None:
             export = by_id(session, row.id)
             assert export is not None
@@ -140,7 +144,7 @@ def count_queued(session: Session, project_id: str) -> int:
 
 def move_export(session: Session, export_id: str, token: int, target: ExportStatus, **values: Any) -> bool:
     """End an attempt. False if the token is stale, or the export was deleted."""
-    moved = session.execute(
+    result = session.execute(
         update(ModelExportRow)
         .where(
             ModelExportRow.id == export_id,
@@ -150,12 +154,12 @@ def move_export(session: Session, export_id: str, token: int, target: ExportStat
         .values(status=target, lease_expires_at=None, **values)
         .returning(ModelExportRow.id)
     )
-    return moved.first() is not None
+    return result.first() is not None
 
 
 def renew_lease(session: Session, export_id: str, token: int, /, *, lease_seconds: float, **values: Any) -> bool:
     """Prolong a lease. False if the token is stale, or the export was deleted."""
-    renewed = session.execute(
+    result = session.execute(
         update(ModelExportRow)
         .where(
             ModelExportRow.id == export_id,
@@ -165,7 +169,7 @@ def renew_lease(session: Session, export_id: str, token: int, /, *, lease_second
         .values(lease_expires_at=db_now() + lease_seconds, **values)
         .returning(ModelExportRow.id)
     )
-    return renewed.first() is not None
+    return result.first() is not None
 
 
 def pause_wanted(session: Session, export_id: str, token: int, /) -> bool | None:
@@ -179,7 +183,7 @@ def pause_wanted(session: Session, export_id: str, token: int, /) -> bool | None
 
 
 def with_expired_lease(session: Session) -> Sequence[ModelExportRow]:
-    """Return running exports whose worker has not been heard of in time, locked until the transaction ends."""
+    """Return running exports with a worker that has not reported in time, locked until the transaction ends."""
     query = select(ModelExportRow).where(
         ModelExportRow.status == ExportStatus.RUNNING, ModelExportRow.lease_expires_at < db_now()
     )
@@ -187,15 +191,15 @@ def with_expired_lease(session: Session) -> Sequence[ModelExportRow]:
 
 
 def superfluous_exports(session: Session, *, limit: int = 100) -> Sequence[ModelExportRow]:
-    """Return exports whose time is over, and those whose model or checkpoint is gone."""
-    ended = ModelExportRow.status.in_((ExportStatus.READY, ExportStatus.FAILED))
+    """Return exports that have expired, and those without their model or checkpoint."""
+    has_ended = ModelExportRow.status.in_((ExportStatus.READY, ExportStatus.FAILED))
     model = exists(select(1).where(FineTunedModelRow.job_id == ModelExportRow.job_id))
     checkpoint = exists(
         select(1).where(JobCheckpointRow.job_id == ModelExportRow.job_id, JobCheckpointRow.step == ModelExportRow.step)
     )
     query = select(ModelExportRow).where(
         or_(
-            ended & (ModelExportRow.expires_at <= db_now()),
+            has_ended & (ModelExportRow.expires_at <= db_now()),
             ModelExportRow.step.is_(None) & ~model,
             ModelExportRow.step.is_not(None) & ~checkpoint,
         )

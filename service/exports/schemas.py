@@ -51,7 +51,6 @@ class ExportObject(BaseModel):
 
     @classmethod
     def from_row(cls, export: ModelExportRow) -> ExportObject:
-        """Show a row."""
         return cls.model_validate(
             {
                 "id": export.id,

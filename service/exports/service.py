@@ -43,11 +43,11 @@ def request_export(
     if references.locate_result(session, result.job.id, result.step) is None:
         raise ModelNotFound(name, (base.id for base in context.catalog.models))
     expires_in = body.expires_after.seconds if body.expires_after else context.settings.export_seconds
-    found = repository.find_same_export(session, result.name, body.format, precision)
-    if found is not None and found.status == ExportStatus.FAILED:
-        lifecycle.remove_export(session, found, context.settings)
-        found = None
-    if found is None:
+    same_export = repository.find_same_export(session, result.name, body.format, precision)
+    if same_export is not None and same_export.status == ExportStatus.FAILED:
+        lifecycle.remove_export(session, same_export, context.settings)
+        same_export = None
+    if same_export is None:
         require_place(session, principal.project_id, context.settings.max_queued_exports)
         repository.add_export(
             session,
@@ -61,10 +61,10 @@ def request_export(
             precision=precision,
             filename=_make_filename(result.name, body.format, precision),
         )
-        found = repository.find_same_export(session, result.name, body.format, precision)
-        assert found is not None
-    repository.prolong_export(session, found, expires_in=expires_in)
-    return found
+        same_export = repository.find_same_export(session, result.name, body.format, precision)
+        assert same_export is not None
+    repository.prolong_export(session, same_export, expires_in=expires_in)
+    return same_export
 
 
 def find_model(session: Session, principal: Principal, context: Context, name: str) -> EarlierResult:

@@ -33,28 +33,31 @@ Needed = Callable[[], bool]
 
 
 class CheckAbandoned(Exception):
-    """The check was ended because nobody needs its outcome any more."""
+    """The check was ended because its outcome is no longer needed."""
 
 
 def check_stored(context: Context, file: FileRow, request: CheckRequest, needed: Needed) -> DatasetSummary:
-    """Check a stored file. `needed` is asked at least every half second whether to go on.
+    """Check a stored file. `needed` is called at least every half second: it returns whether to continue.
 
     Raises CheckAbandoned, and the blob store's errors; StorageFull if there is no room for a copy of Parquet.
     """
     if not needed():
         raise CheckAbandoned
     chunks = context.storage.read(file.blob_key)
+    # Parquet is read from its end: it needs a file, while everything else is checked as a stream.
     if request.packing == "parquet":
         with copy_to_temporary(chunks) as copy, CheckProcess(request, needed, source=copy) as process:
             return process.finish()
     if file.bytes > SMALL_BYTES:
         with closing(chunks), CheckProcess(request, needed) as process:
             for chunk in chunks:
+                # The process has its verdict, such as too many bad lines: the rest need not be fetched.
                 if not process.send(chunk):
                     break
             return process.finish()
     with closing(chunks):
         data = b"".join(chunks)
+    # A small file may unpack to gigabytes: then it is checked again, in a process with limits.
     return check_small(request, data) or _check_held(request, data, needed)
 
 
@@ -112,7 +115,7 @@ class UploadCheck:
             self._recognize_packing(self._held)
 
     def needs_process(self, *, at_end: bool = False) -> bool:
-        """Tell whether the check goes on in a process; at the end, a small file is checked to find out."""
+        """Return whether the check continues in a process; at the end, a small file is checked to find out."""
         if self._held is None:
             return False
         if len(self._held) > SMALL_BYTES:
@@ -122,10 +125,10 @@ class UploadCheck:
         return at_end and self._summary is None
 
     def start_process(self) -> None:
-        """Go on in a process."""
-        held, self._held = self._held, None
+        """Continue the check in a process."""
+        held_bytes, self._held = self._held, None
         self._process = CheckProcess(self._make_request(), lambda: True)
-        self._process.send(held or b"")
+        self._process.send(held_bytes or b"")
 
     def finish(self) -> DatasetSummary:
         """Return the outcome; call it once."""
@@ -160,30 +163,32 @@ class UploadCheck:
 class CheckProcess:
     """One process that checks; leaving the block ends it. `source` is a file for Parquet, else `send` the bytes.
 
-    `needed` is asked often, and should be cheap; see `NeededUntil`.
+    `needed` is called often, and should be cheap; see `NeededUntil`.
     """
 
     def __init__(self, request: CheckRequest, needed: Needed, *, source: BinaryIO | None = None) -> None:
         self._asked, self._needed = request, needed
         self._pipe: int | None = None
         with ExitStack() as files:
-            written, self._outcome, self._errors = (
+            request_file, self._outcome, self._errors = (
                 cast("BinaryIO", files.enter_context(tempfile.TemporaryFile())) for _ in range(3)
             )
-            written.write(request.dump())
-            written.seek(0)
+            # By a file descriptor and not by arguments, which every user of the machine can list.
+            request_file.write(request.dump())
+            request_file.seek(0)
             self._process = start_reader(
                 "service.files.check_process",
-                str(written.fileno()),
+                str(request_file.fileno()),
                 stdin=source or subprocess.PIPE,
                 stdout=self._outcome,
                 stderr=self._errors,
-                inherited=(written.fileno(),),
+                inherited_descriptors=(request_file.fileno(),),
                 niceness=request.niceness,
             )
             self._files = files.pop_all()
         if self._process.stdin is not None:
             self._pipe = self._process.stdin.fileno()
+            # Not blocking: a check that hangs must not hang the thread that feeds it.
             _prepare_pipe(self._pipe)
 
     def __enter__(self) -> Self:
@@ -200,14 +205,15 @@ class CheckProcess:
         Raises CheckAbandoned.
         """
         self._require_need()
-        rest = memoryview(chunk)
-        while rest:
+        unsent = memoryview(chunk)
+        while unsent:
             if self._pipe is None:
                 return False
             try:
-                rest = rest[os.write(self._pipe, rest) :]
+                unsent = unsent[os.write(self._pipe, unsent) :]
             except BlockingIOError:
                 self._wait_for_pipe(self._pipe)
+            # The process ended early, by a verdict or by a limit; `finish` finds out which.
             except BrokenPipeError:
                 self._close_pipe()
         return True
@@ -228,12 +234,14 @@ class CheckProcess:
 
     def close(self) -> None:
         """End the process, if it has not ended."""
+        # Waited for, so that no zombie stays and its memory is free before the next check.
         self._process.kill()
         self._close_pipe()
         self._process.wait()
         self._files.close()
 
     def _explain_status(self, status: int) -> str:
+        # RLIMIT_CPU ended it: the file takes more processor time than its size allows.
         if status == -signal.SIGXCPU:
             return self._asked.too_slow
         if status < 0 and self._asked.packing == "parquet":
@@ -260,7 +268,7 @@ class CheckProcess:
 
 
 class NeededUntil:
-    """Asks `look` at most once a second, and remembers a no; after `seconds` the answer is no."""
+    """Calls `look` at most once a second, and remembers a False; after `seconds` the answer is False."""
 
     def __init__(self, look: Needed, *, seconds: float | None = None) -> None:
         self._look = look
@@ -269,7 +277,7 @@ class NeededUntil:
         self._needed = True
 
     def __call__(self) -> bool:
-        """Tell whether the outcome is still needed."""
+        """Return whether the outcome is still needed."""
         now = time.monotonic()
         if self._needed and now >= self._next:
             self._next = now + 1

@@ -67,14 +67,17 @@ def _translate_no_space() -> Generator[None]:
 def _read_parquet(source: BinaryIO, limits: Limits) -> Iterator[bytes]:
     size = source.seek(0, os.SEEK_END)
     source.seek(0)
-    with tempfile.TemporaryFile() as said, _run_parquet_reader(source, cast("BinaryIO", said)) as process:
+    with (
+        tempfile.TemporaryFile() as error_output,
+        _run_parquet_reader(source, cast("BinaryIO", error_output)) as process,
+    ):
         assert process.stdout is not None
         pipe = process.stdout.fileno()
         yield from limit_growth(size, iter(lambda: os.read(pipe, _PIECE), b""), limits)
         status = process.wait()
         if status == UNREADABLE:
-            said.seek(0)
-            raise UnreadableError(said.read(2000).decode("utf-8", "replace"))
+            error_output.seek(0)
+            raise UnreadableError(error_output.read(2000).decode("utf-8", "replace"))
         if status:
             raise UnreadableError("the Parquet file breaks its reader: it is damaged, or made for that; write it again")
 

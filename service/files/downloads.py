@@ -32,7 +32,7 @@ _FACTS = {
         "The digest of all bytes (RFC 9530).", "sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:"
     ),
     "Content-Disposition": _describe_header("The file's name.", "attachment; filename*=UTF-8''train.jsonl"),
-    "Accept-Ranges": _describe_header("Ranges of bytes can be asked for.", "bytes"),
+    "Accept-Ranges": _describe_header("Ranges of bytes can be requested.", "bytes"),
     "X-Content-Type-Options": _describe_header("The media type is what it says.", "nosniff"),
 }
 _RANGE = {"Content-Range": _describe_header("The bytes of this part, and how many there are.", "bytes 0-1023/52428")}
@@ -49,13 +49,13 @@ def download_responses(media_types: Mapping[str, str | None]) -> Responses:
         | ({"example": text} if text else {})
         for media_type, text in media_types.items()
     }
-    refused = declare_errors(RangeNotSatisfiable(52428))
-    refused[416]["headers"] = {"Content-Range": _describe_header("How many bytes there are.", "bytes */52428")}
+    responses = declare_errors(RangeNotSatisfiable(52428))
+    responses[416]["headers"] = {"Content-Range": _describe_header("How many bytes there are.", "bytes */52428")}
     return {
         200: {"description": "All bytes", "content": content, "headers": whole},
-        206: {"description": "The range asked for", "content": content, "headers": _FACTS | _RANGE},
+        206: {"description": "The requested range", "content": content, "headers": _FACTS | _RANGE},
         304: {"description": "The ETag in If-None-Match is still right", "headers": _FACTS},
-        **refused,
+        **responses,
     }
 
 
@@ -95,7 +95,7 @@ class Attachment:
 
 
 def answer_download(context: Context, request: Request, attachment: Attachment) -> Response:
-    """Answer 200 with all bytes, 206 with the range asked for, or 304. Raises RangeNotSatisfiable (416), NotFound.
+    """Answer 200 with all bytes, 206 with the requested range, or 304. Raises RangeNotSatisfiable (416), NotFound.
 
     More than one range at once is answered with all bytes, as a server may.
     """
@@ -106,11 +106,13 @@ def answer_download(context: Context, request: Request, attachment: Attachment) 
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
     }
+    # Before the range: RFC 9110 (13.2.2) evaluates If-None-Match first.
     if attachment.etag in _parse_tags(request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
-    part = _asked_range(request, attachment)
+    part = _parse_range(request, attachment)
     start, end = part or (0, attachment.bytes)
     with storage_errors():
+        # Opened before the answer begins: a missing blob can still be a 404.
         chunks = context.storage.read(attachment.blob_key, start=start, end=end)
     headers["Content-Length"] = str(end - start)
     if part is None:
@@ -136,14 +138,16 @@ def _parse_tags(value: str) -> list[str]:
     return [tag.strip().removeprefix("W/") for tag in value.split(",")]
 
 
-def _asked_range(request: Request, attachment: Attachment) -> tuple[int, int] | None:
-    """Return the first and the one-past-last byte asked for; None for all of them."""
+def _parse_range(request: Request, attachment: Attachment) -> tuple[int, int] | None:
+    """Return the first and the one-past-last requested byte; None for all of them."""
     match = re.fullmatch(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", request.headers.get("range", ""), re.ASCII)
     condition = request.headers.get("if-range")
+    # A range that is not understood, or an If-Range that no longer fits, means the whole (RFC 9110, 14.2).
     if match is None or not (match[1] or match[2]) or condition not in (None, attachment.etag):
         return None
     size = attachment.bytes
     if not match[1]:
+        # `bytes=-N`: the last N bytes.
         start, end = max(size - int(match[2]), 0), size
     else:
         start, end = int(match[1]), min(int(match[2] or size) + 1, size)

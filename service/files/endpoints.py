@@ -1,4 +1,4 @@
-"""Routes of files."""
+"""Routes of files: OpenAI's upload, list, content and deletion."""
 
 from __future__ import annotations
 
@@ -120,6 +120,6 @@ def get_file_content(
 
 @router.delete("/{file_id}", responses=_NO_FILE)
 def delete_file(file_id: str, session: WriteSession, principal: PrincipalDep) -> FileDeleted:
-    """Delete a file."""
+    """Delete a file, and its content unless another file has the same."""
     service.remove_file(session, service.find_file(session, principal, file_id))
     return FileDeleted(id=file_id)

@@ -1,4 +1,4 @@
-"""Errors of files."""
+"""Errors of files: unknown ones, and uploads that are not datasets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class FileNotFound(NotFound):
 
 
 class InvalidFile(InvalidRequest):
-    """The bytes are no dataset of a known form; every one of the first problems is named with its line."""
+    """The bytes are not a dataset of a known form; each of the first problems is named with its line."""
 
     def __init__(self, filename: str, summary: DatasetSummary) -> None:
         problems = [{"line": problem.line, "reason": problem.reason} for problem in summary.problems]
@@ -32,5 +32,5 @@ class FileTooLarge(TooLarge):
 
 
 SAMPLE_TOO_LARGE = FileTooLarge("train.jsonl", 1 << 30, param="file")
-SAMPLE_INVALID = InvalidFile("train.jsonl", DatasetSummary(1, (Problem(2, "it is no JSON object"),)))
+SAMPLE_INVALID = InvalidFile("train.jsonl", DatasetSummary(1, (Problem(2, "is not a JSON object"),)))
 """Both are for the API's description."""

@@ -74,9 +74,9 @@ def checked_filename(filename: str, *, param: str = "file") -> str:
     """Return a file's name without folders. Raises InvalidRequest if it cannot be one, or of no known format."""
     name = filename.replace("\\", "/").rpartition("/")[2]
     if not name or len(name) > 255 or any(unicodedata.category(char) == "Cc" for char in name):
-        what = "The part `file`" if param == "file" else "The upload"
+        subject = "The part `file`" if param == "file" else "The upload"
         raise InvalidRequest(
-            f"{what} needs a file name of 1 to 255 characters without control characters.", param=param
+            f"{subject} needs a file name of 1 to 255 characters without control characters.", param=param
         )
     if not is_dataset_name(name):
         raise InvalidRequest(
@@ -90,8 +90,8 @@ def checked_filename(filename: str, *, param: str = "file") -> str:
 def checked_purpose(purpose: str | None) -> str:
     """Return a purpose that files may be uploaded for. Raises InvalidRequest."""
     if purpose not in UPLOAD_PURPOSES:
-        given = "is missing" if purpose is None else f"'{purpose[:64]}' is not supported here"
-        raise InvalidRequest(f"The field `purpose` {given}; use {' or '.join(UPLOAD_PURPOSES)}.", param="purpose")
+        fault = "is missing" if purpose is None else f"'{purpose[:64]}' is not supported here"
+        raise InvalidRequest(f"The field `purpose` {fault}; use {' or '.join(UPLOAD_PURPOSES)}.", param="purpose")
     return purpose
 
 

@@ -2,7 +2,7 @@
 
 A process of its own with little memory and no secrets, because a file from anywhere goes through a large native
 parser: what breaks that, or makes it grow, ends here and not the service. Exit 3 with a sentence on stderr: the file
-is no good.
+is damaged.
 """
 
 from __future__ import annotations

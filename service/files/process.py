@@ -26,7 +26,7 @@ def start_reader(
     stdin: IO[bytes] | int,
     stdout: IO[bytes] | int,
     stderr: IO[bytes],
-    inherited: Sequence[int] = (),
+    inherited_descriptors: Sequence[int] = (),
     niceness: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Start `python -m module` in a session of its own; of the open files, it has those named. Raises OSError.
@@ -41,7 +41,7 @@ def start_reader(
         stdout=stdout,
         stderr=stderr,
         env=reader_environment(),
-        pass_fds=tuple(inherited),
+        pass_fds=tuple(inherited_descriptors),
         start_new_session=True,
         bufsize=0,
     ).result()
@@ -50,8 +50,8 @@ def start_reader(
 def reader_environment() -> dict[str, str]:
     """Return the whole environment of such a process: no secret of the service is in it."""
     homes = (Path(service.__file__).resolve().parents[1], Path(burnish.datasets.__file__).resolve().parents[2])
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return passed | {
+    variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return variables | {
         "PYTHONPATH": os.pathsep.join(map(str, homes)),
         "PYTHONSAFEPATH": "1",
         "PYTHONUTF8": "1",

@@ -1,4 +1,4 @@
-"""SQL of files."""
+"""SQL of files, and of the contents that several files share."""
 
 from __future__ import annotations
 
@@ -49,23 +49,25 @@ def share_content(session: Session, file: FileRow) -> str:
     The row is locked until the transaction ends, so that a deletion of the last other file waits, or has happened.
     """
     insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgresql_insert
-    counted = (
+    statement = (
         insert(FileContentRow)
         .values(blob_key=file.blob_key, project_id=file.project_id, sha256=file.sha256, files=1)
+        # One statement, because two uploads of the same bytes may insert at the same moment.
         .on_conflict_do_update(index_elements=["project_id", "sha256"], set_={"files": FileContentRow.files + 1})
     )
-    return session.scalars(counted.returning(FileContentRow.blob_key)).one()
+    return session.scalars(statement.returning(FileContentRow.blob_key)).one()
 
 
 def release_content(session: Session, blob_key: str) -> bool:
-    """Count one file less and tell whether no file has these bytes any more."""
+    """Count one file less and return whether no file has these bytes any more."""
     query = update(FileContentRow).where(FileContentRow.blob_key == blob_key).values(files=FileContentRow.files - 1)
-    left = session.scalar(query.returning(FileContentRow.files))
-    if left == 0:
+    remaining_files = session.scalar(query.returning(FileContentRow.files))
+    # The row goes in the same transaction as the last file, so that a later upload stores its bytes anew.
+    if remaining_files == 0:
         session.execute(delete(FileContentRow).where(FileContentRow.blob_key == blob_key))
-    return not left
+    return not remaining_files
 
 
-def expired_files(session: Session, *, limit: int = 100) -> Sequence[FileRow]:
-    """Return files whose time is over."""
+def fetch_expired_files(session: Session, *, limit: int = 100) -> Sequence[FileRow]:
+    """Return some files that are past their `expires_after`."""
     return session.scalars(select(FileRow).where(FileRow.expires_at <= db_now()).limit(limit)).all()

@@ -24,7 +24,6 @@ class FileObject(BaseModel):
 
     @classmethod
     def from_row(cls, file: FileRow) -> FileObject:
-        """Show a row."""
         return cls(
             id=file.id,
             bytes=file.bytes,

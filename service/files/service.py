@@ -52,11 +52,11 @@ class FileUpload:
             self._form.feed(chunk)
 
     def needs_process(self, *, at_end: bool = False) -> bool:
-        """Tell whether `start_check` must be called before the next step; see `UploadCheck`."""
+        """Return whether `start_check` must be called before the next step; see `UploadCheck`."""
         return self._intake is not None and self._intake.check.needs_process(at_end=at_end)
 
     def start_check(self) -> None:
-        """Go on with the check of the file in a process."""
+        """Continue the check of the file in a process."""
         assert self._intake is not None
         self._intake.check.start_process()
 
@@ -73,21 +73,24 @@ class FileUpload:
         assert self._intake is not None
         with storage_errors():
             file = self._intake.commit(project_id=self._principal.project_id, purpose=purpose, expiry=expiry)
-        sent = {"filename": file.filename, "purpose": purpose, "sha256": file.sha256, "expiry": expiry}
+        upload_fields = {"filename": file.filename, "purpose": purpose, "sha256": file.sha256, "expiry": expiry}
+        # In this order: the blob is deleted only after the transaction is known to have failed.
         with kept_if_used(self._context, file.blob_key, file), self._context.db.write() as session:
             return self._idempotency.run_once(
-                session, sent, FileObject, lambda: add_file(session, file, self._defaults)
+                session, upload_fields, FileObject, lambda: add_file(session, file, self._defaults)
             )
 
     def _open_intake(self, filename: str) -> Intake:
         with self._context.db.read() as session:
+            # A first look without a lock: it spares a project over its quota the upload. `add_file` checks again under
+            # the lock.
             room = limits.remaining_bytes(session, self._defaults, self._principal.project_id)
         self._intake = Intake(self._context, filename, room=room)
         return self._intake
 
 
 def add_file(session: Session, file: FileRow, defaults: QuotaLimits) -> FileObject:
-    """Add the row of a committed blob. Where the project has the same bytes already, those are the file's.
+    """Add the row of a committed blob. If the project has the same bytes already, the file uses those.
 
     `defaults` are the limits of projects that have none of their own. Raises QuotaExceeded if the project has no
     room for it.
@@ -95,6 +98,7 @@ def add_file(session: Session, file: FileRow, defaults: QuotaLimits) -> FileObje
     limits.require_room(session, defaults, file.project_id, what=f"'{file.filename}'", size=file.bytes)
     own = file.blob_key
     file.blob_key = repository.share_content(session, file)
+    # The project has these bytes already: the copy that was just stored is deleted after the commit.
     if file.blob_key != own:
         outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, key=own)
     session.add(file)
@@ -111,6 +115,7 @@ def kept_if_used(context: Context, key: str, row: object) -> Generator[None]:
     except Exception:
         context.storage.delete(key)
         raise
+    # The block succeeded without the row: the answer was an earlier one of the same idempotency key.
     if not inspect(row, raiseerr=True).has_identity:
         context.storage.delete(key)
 
@@ -154,8 +159,8 @@ def remove_file(session: Session, file: FileRow) -> None:
 
 
 def delete_expired(session: Session) -> int:
-    """Delete the files whose time is over and return how many."""
-    files = repository.expired_files(session)
+    """Delete the expired files and return how many."""
+    files = repository.fetch_expired_files(session)
     for file in files:
         remove_file(session, file)
     return len(files)

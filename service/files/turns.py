@@ -17,7 +17,7 @@ SAMPLE_TOO_MANY = TurnsExhausted(_WHAT, _WAITING, retry_after=5)
 def open_upload_turns(settings: Settings) -> FairTurns:
     """Return the turns of one API process: no project holds more than a quarter of the places."""
     places = settings.upload_checks
-    return FairTurns(places, what=_WHAT, per_project=max(1, places // 4), waiting_per_project=_WAITING, retry_after=5)
+    return FairTurns(places, noun=_WHAT, per_project=max(1, places // 4), waiting_per_project=_WAITING, retry_after=5)
 
 
 def get_upload_turns(request: Request) -> FairTurns:

@@ -65,10 +65,10 @@ TurnsDep = Annotated[GradingTurns, Depends(get_turns)]
 async def run_grader(
     body: GraderRun, request: Request, context: ContextDep, principal: PrincipalDep, book: RateBookDep, turns: TurnsDep
 ) -> GraderRunAnswer:
-    """Grade one answer and keep nothing. What goes wrong in grading is told by `metadata.errors`, not by a status."""
-    found = await _find_models(context, principal, body)
+    """Grade one answer and keep nothing. Errors in grading are in `metadata.errors`, not in the status."""
+    sources = await _find_models(context, principal, body)
     meter = TokenMeter(context, principal, book)
-    ask = service.make_asker(context, meter, found)
+    ask = service.make_asker(context, meter, sources)
     return await run_while_connected(
         request, _grade_in_turn(body, await request.body(), ask, turns, principal.project_id)
     )
@@ -102,6 +102,6 @@ async def _grade_in_turn(
 ) -> GraderRunAnswer:
     async with turns.hold_request_turn(project_id):
         began = time.monotonic()
-        graded = await grade_answer(body.grader, content, ask=ask, turns=turns, project_id=project_id)
+        grade = await grade_answer(body.grader, content, ask=ask, turns=turns, project_id=project_id)
         seconds = time.monotonic() - began
-    return GraderRunAnswer.from_grade(graded, name=body.grader.name, kind=body.grader.type, seconds=seconds)
+    return GraderRunAnswer.from_grade(grade, name=body.grader.name, kind=body.grader.type, seconds=seconds)

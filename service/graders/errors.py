@@ -1,4 +1,4 @@
-"""Errors of graders."""
+"""Errors of graders: refused sources, too many at once, and Python that cannot run here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class SourceRefused(InvalidRequest):
 
 
 class GradersOverloaded(ServiceError):
-    """More is asked of graders than they can do now."""
+    """Graders have more requests than they can serve now."""
 
     status = 429
     type = "rate_limit_error"

@@ -27,7 +27,7 @@ AskModel = Callable[[GraderQuestion], Awaitable[Reply]]
 
 
 async def grade_answer(grader: AnyGrader, body: bytes, *, ask: AskModel, turns: GradingTurns, project_id: str) -> Grade:
-    """Return the grade for the body of a request, whose grader is `grader`.
+    """Return the grade for the body of a request with the grader `grader`.
 
     Raises Unavailable, and what `ask` raises for the whole request.
     """
@@ -63,11 +63,11 @@ async def _ask_all(questions: tuple[GraderQuestion, ...], ask: AskModel) -> list
 Run = Callable[[float, Callable[[SandboxLimits, Leash], float]], Awaitable[float]]
 
 
-async def _run_all(written: tuple[str, ...], call: bytes, run: Run) -> list[Any]:
+async def _run_all(sources: tuple[str, ...], call: bytes, run: Run) -> list[Any]:
     rewards: list[Any] = []
     deadline = asyncio.get_running_loop().time() + PYTHON_SECONDS
     late = Failure("unresponsive_reward_error", f"the Python graders took more than {PYTHON_SECONDS:g} seconds")
-    for source in written:
+    for source in sources:
         try:
             rewards.append(await run(deadline, partial(_call_python, source, call)))
         except PythonSlotsBusy:

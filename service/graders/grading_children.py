@@ -73,10 +73,12 @@ class GradingChild:
         child = cls(process)
         try:
             async with asyncio.timeout(START_SECONDS):
+                # Loading its modules takes a while: only then does the time of a grading begin.
                 ready = await child.read() == READY
         except (ChildGone, TimeoutError):
             ready = False
         except BaseException:
+            # A cancelled start must leave no process behind.
             await child.kill_and_reap()
             raise
         if not ready:
@@ -85,7 +87,6 @@ class GradingChild:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
         return self._process.pid
 
     @property
@@ -96,6 +97,7 @@ class GradingChild:
     async def send(self, pieces: Pieces) -> None:
         """Send a message; that the process has gone is seen when its answer is read."""
         assert self._process.stdin is not None
+        # The end of the process is reported by `read`, with its status.
         with suppress(ConnectionError):
             self._process.stdin.write(pack_message(pieces))
             await self._process.stdin.drain()
@@ -113,6 +115,7 @@ class GradingChild:
         """Kill it, read what it left in its pipe, and return its status."""
         with suppress(ProcessLookupError):
             self._process.kill()
+        # Reads the pipe to its end, or the transport would stay open.
         await self._process.communicate()
         return self._process.returncode or 0
 
@@ -123,7 +126,7 @@ class GradingChildren:
     def __init__(self, children: int = CHILDREN, *, wall_seconds: float = WALL_SECONDS) -> None:
         # A child is left for others while one project grades without end. How many wait is bounded by the requests.
         self._turns = FairTurns(
-            children, what="gradings", per_project=max(1, children - 1), waiting_per_project=sys.maxsize
+            children, noun="gradings", per_project=max(1, children - 1), waiting_per_project=sys.maxsize
         )
         self._wall_seconds = wall_seconds
         self._idle: list[GradingChild] = []
@@ -137,10 +140,10 @@ class GradingChildren:
             try:
                 async with asyncio.timeout(self._wall_seconds):
                     await child.send((body, json.dumps(answers).encode()))
-                    said, call = await child.read()
-            except ChildGone as gone:
+                    reply_bytes, call = await child.read()
+            except ChildGone as child_gone:
                 await child.kill_and_reap()
-                raise _explain_end(gone.status) from gone
+                raise _explain_end(child_gone.status) from child_gone
             except TimeoutError as error:
                 await child.kill_and_reap()
                 raise Failure(
@@ -150,10 +153,9 @@ class GradingChildren:
                 await asyncio.shield(child.kill_and_reap())
                 raise
             self._idle.append(child)
-        return _parse_outcome(said, call)
+        return _parse_outcome(reply_bytes, call)
 
     async def close(self) -> None:
-        """End the children."""
         while self._idle:
             await self._idle.pop().kill_and_reap()
 
@@ -168,8 +170,8 @@ class GradingChildren:
         return child
 
 
-def _parse_outcome(said: bytes, call: bytes) -> GradingOutcome:
-    reply: dict[str, Any] = json.loads(said)
+def _parse_outcome(reply_bytes: bytes, call: bytes) -> GradingOutcome:
+    reply: dict[str, Any] = json.loads(reply_bytes)
     if "grade" in reply:
         return GradingOutcome(grade=Grade.model_validate(reply["grade"]))
     questions = tuple(GraderQuestion.model_validate(question) for question in reply["questions"])
@@ -187,6 +189,6 @@ def _explain_end(status: int) -> Failure:
 
 def _child_environment() -> dict[str, str]:
     """Return a child's whole environment: no secret of the service is in it."""
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     home = Path(service.__file__).resolve().parents[1]
-    return passed | {"PYTHONPATH": str(home), "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
+    return variables | {"PYTHONPATH": str(home), "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}

@@ -61,8 +61,8 @@ def _take_answer(answers: list[Any], number: int) -> Any:
         raise Failure("other_error", "not asked yet")
     answer = answers[number - 1]
     if isinstance(answer, dict) and "flag" in answer:
-        told = cast("dict[str, Any]", answer)
-        raise Failure(told["flag"], told["message"], kind=told["kind"])
+        failure = cast("dict[str, Any]", answer)
+        raise Failure(failure["flag"], failure["message"], kind=failure["kind"])
     return cast("Any", answer)
 
 
@@ -70,16 +70,16 @@ def grade_message(pieces: Pieces) -> Pieces:
     """Return the answer to one message."""
     body: dict[str, Any] = json.loads(pieces[0])
     wishes = GraderWishes(json.loads(pieces[1]))
-    graded = grade_sample(
+    grade = grade_sample(
         GRADER.validate_python(body["grader"]),
         item=body.get("item"),
         sample=Sample.from_text(body["model_sample"]),
         tools=Tools(wishes.ask, wishes.run_python),
     )
     if not wishes.open:
-        return _encode_json({"grade": graded.model_dump()}), b""
-    said = {"questions": [question.model_dump() for question in wishes.questions], "calls": wishes.calls}
-    return _encode_json(said), wishes.call
+        return _encode_json({"grade": grade.model_dump()}), b""
+    reply = {"questions": [question.model_dump() for question in wishes.questions], "calls": wishes.calls}
+    return _encode_json(reply), wishes.call
 
 
 def _encode_json(value: Any) -> bytes:
@@ -88,16 +88,16 @@ def _encode_json(value: Any) -> bytes:
 
 def main() -> None:
     """Grade until the API has gone."""
-    given, told = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    requests, output = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing but messages may come to the API
     os.nice(5)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _lower_limit(resource.RLIMIT_AS, MEMORY_BYTES)
-    write_message(told, READY)
-    while (pieces := read_message(given)) is not None:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        _lower_limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS)
-        write_message(told, grade_message(pieces))
+    write_message(output, READY)
+    while (pieces := read_message(requests)) is not None:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        _lower_limit(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime) + 1 + CPU_SECONDS)
+        write_message(output, grade_message(pieces))
 
 
 def _lower_limit(kind: int, soft: int) -> None:

@@ -34,33 +34,37 @@ class PythonSlots:
     @asynccontextmanager
     async def hold_slot(self, project_id: str) -> AsyncGenerator[None]:
         """Hold a slot for the length of the block, and wait for one. Raises OSError if files cannot be locked."""
-        while (held := self.take_slot(project_id)) is None:
+        while (slot := self.take_slot(project_id)) is None:
             await asyncio.sleep(_LOOK_SECONDS)
         try:
             yield
         finally:
-            os.close(held)
+            os.close(slot)
 
     def take_slot(self, project_id: str) -> int | None:
         """Return the descriptor that holds a slot until it is closed, None if there is none now. Raises OSError."""
         with self._hold_door() as is_open:
+            # One at a time behind the door: two processes that count the slots at once could both give a project its
+            # last one.
             return self._take_behind_door(project_id) if is_open else None
 
     def _take_behind_door(self, project_id: str) -> int | None:
         free: int | None = None
         own = 0
         for place in range(self._count):
-            found = _lock_file(self._lock_folder() / f"slot-{place}")
-            if found is None:
+            descriptor = _lock_file(self._lock_folder() / f"slot-{place}")
+            if descriptor is None:
+                # Locked slots name their project in the file, because a lock itself does not say who holds it.
                 own += _read_holder(self._lock_folder() / f"slot-{place}") == project_id
             elif free is None:
-                free = found
+                free = descriptor
             else:
-                os.close(found)
+                os.close(descriptor)
         if free is not None and own >= self._per_project:
             os.close(free)
             return None
         if free is not None:
+            # Written while the lock is held; what an earlier holder left is longer or shorter.
             os.ftruncate(free, 0)
             os.pwrite(free, project_id.encode(), 0)
         return free
@@ -75,7 +79,7 @@ class PythonSlots:
                 os.close(door)
 
     def _lock_folder(self) -> Path:
-        """Return the folder of the locks: in the data folder, or beside it where that cannot be written to.
+        """Return the folder of the locks: in the data folder, or next to it if that is not writable.
 
         In a container with a root that is read only, all API processes have the folder for temporary files in common.
         """
@@ -94,9 +98,10 @@ class PythonSlots:
 def _make_private_folder(folder: Path) -> Path:
     """Make a folder that is this user's alone, and see that files can be written there. Raises OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The folder for temporary files is open to all users: a link or a folder of somebody else must not be used.
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise OSError(errno.ENOTDIR, "it is no folder of this user", str(folder))
+        raise OSError(errno.ENOTDIR, "it is not a folder of this user", str(folder))
     if not os.access(folder, os.W_OK):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     return folder

@@ -35,9 +35,7 @@ class GraderRun(GraderCheck):
         },
     )
 
-    model_sample: Annotated[
-        str, Field(description="The answer; where it is JSON, `{{sample.output_json}}` is its value.")
-    ]
+    model_sample: Annotated[str, Field(description="The answer; if it is JSON, `{{sample.output_json}}` is its value.")]
     item: dict[str, Any] | None = Field(None, description="The row that was answered: what `{{item.…}}` stands for.")
 
 
@@ -55,8 +53,8 @@ class GradeMetadata(BaseModel):
     errors: GradeErrors
     execution_time: float = Field(description="In seconds.")
     scores: dict[str, Any] = Field(description="Of a `multi`: its graders' rewards by name.", examples=[{}])
-    token_usage: int | None = Field(description="All tokens of models that graded; null where none did.")
-    sampled_model_name: str | None = Field(description="The model that graded, where it was one.")
+    token_usage: int | None = Field(description="All tokens of models that graded; null if none did.")
+    sampled_model_name: str | None = Field(description="The model that graded, if there was one.")
 
 
 class UsageObject(BaseModel):
@@ -78,17 +76,17 @@ class GraderRunAnswer(BaseModel):
     @classmethod
     def from_grade(cls, grade: Grade, *, name: str, kind: str, seconds: float) -> GraderRunAnswer:
         """Return the answer for a grade that took so long."""
-        used = grade.usage
+        token_usage = grade.usage
         metadata = GradeMetadata(
             name=name,
             type=kind,
             errors=grade.errors,
             execution_time=round(seconds, 6),
             scores=dict(grade.sub_rewards),
-            token_usage=sum(usage.total_tokens for usage in used.values()) if used else None,
-            sampled_model_name=next(iter(used)) if len(used) == 1 else None,
+            token_usage=sum(usage.total_tokens for usage in token_usage.values()) if token_usage else None,
+            sampled_model_name=next(iter(token_usage)) if len(token_usage) == 1 else None,
         )
-        per_model = {model: UsageObject(**usage.model_dump()) for model, usage in used.items()}
+        per_model = {model: UsageObject(**usage.model_dump()) for model, usage in token_usage.items()}
         return cls(
             reward=grade.reward,
             metadata=metadata,

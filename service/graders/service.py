@@ -39,29 +39,29 @@ def grader_places(grader: Leaf | MultiGrader) -> Mapping[str, Leaf]:
         return {"grader": grader}
     if isinstance(grader.graders, Leaf):
         return {"grader.graders": grader.graders}
-    return {f"grader.graders.{name}": leaf for name, leaf in grader.named_graders().items()}
+    return {f"grader.graders.{name}": leaf for name, leaf in grader.list_named_graders().items()}
 
 
 def find_sources(
     session: Session, principal: Principal, context: Context, grader: Leaf | MultiGrader
 ) -> dict[str, ModelSource]:
-    """Return which weights the models' names mean; ask nobody.
+    """Return which weights the models' names mean.
 
     Raises PythonGradersOff, ChatUnavailable, or what a chat with such a model raises.
     """
-    found: dict[str, ModelSource] = {}
+    sources: dict[str, ModelSource] = {}
     for place, leaf in grader_places(grader).items():
         if isinstance(leaf, PythonGrader) and context.settings.python_graders == "off":
             raise PythonGradersOff(place)
         if isinstance(leaf, (ScoreModelGrader, LabelModelGrader)):
             try:
-                found[leaf.model] = resolve_model(session, principal, context, leaf.model)
+                sources[leaf.model] = resolve_model(session, principal, context, leaf.model)
             except ServiceError as error:
                 error.param = f"{place}.model"
                 raise
-    if found:
+    if sources:
         open_engine(context)
-    return found
+    return sources
 
 
 async def check_sources(grader: Leaf | MultiGrader, turns: GradingTurns, project_id: str) -> None:
@@ -86,20 +86,20 @@ def _check_source(source: str, limits: SandboxLimits, leash: Leash) -> None:
     check_python(source, limits=limits, leash=leash)
 
 
-def make_asker(context: Context, meter: TokenMeter, found: Mapping[str, ModelSource]) -> AskModel:
+def make_asker(context: Context, meter: TokenMeter, sources: Mapping[str, ModelSource]) -> AskModel:
     """Return what asks models.
 
     It raises Failure for what a model does, and RateLimited, EngineBusy or ChatUnavailable for the whole request.
     """
-    engine = open_engine(context) if found else None
+    engine = open_engine(context) if sources else None
 
     async def ask_model(question: GradersQuestion) -> Reply:
         assert engine is not None
-        request = _make_chat_request(question, held=context.settings.inference_url is not None)
+        request = _make_chat_request(question, fixed_format=context.settings.inference_url is not None)
         project_id = meter.principal.project_id
-        asked = EngineQuestion(source=found[question.model], request=request, project_id=project_id)
+        engine_question = EngineQuestion(source=sources[question.model], request=request, project_id=project_id)
         try:
-            completion = await _complete_chat(engine, meter, asked)
+            completion = await _complete_chat(engine, meter, engine_question)
         except ServiceError as error:
             if error.status in _OF_THE_SERVICE:
                 raise
@@ -109,18 +109,18 @@ def make_asker(context: Context, meter: TokenMeter, found: Mapping[str, ModelSou
     return ask_model
 
 
-def _make_chat_request(question: GradersQuestion, *, held: bool) -> ChatCompletionRequest:
-    """Return the chat; `held` says that the server behind holds models to a schema, which our own engine does not."""
+def _make_chat_request(question: GradersQuestion, *, fixed_format: bool) -> ChatCompletionRequest:
+    """Return the chat; `fixed_format` if the server behind holds models to a schema, as our own engine does not."""
     schema = {"name": "grade", "strict": True, "schema": question.schema_}
-    format_ = {"response_format": {"type": "json_schema", "json_schema": schema}} if held else {}
+    format_ = {"response_format": {"type": "json_schema", "json_schema": schema}} if fixed_format else {}
     return ChatCompletionRequest.model_validate(
         {"model": question.model, "messages": question.messages, **question.sampling, **format_}
     )
 
 
 async def _complete_chat(engine: Engine, meter: TokenMeter, question: EngineQuestion) -> ChatCompletion:
-    taken = await meter.reserve_tokens(question.request)
-    return await gather.join_chunks(meter.meter_chunks(engine.stream_answer(question), taken))
+    reserved_tokens = await meter.reserve_tokens(question.request)
+    return await gather.join_chunks(meter.meter_chunks(engine.stream_answer(question), reserved_tokens))
 
 
 def _make_reply(completion: ChatCompletion) -> Reply:

@@ -39,7 +39,7 @@ class PythonTurns:
         most = max(1, count // 2)
         self._slots = PythonSlots(folder, count=count, per_project=most)
         # Inside of one process projects take turns; between processes, whoever looks first.
-        self._turns = FairTurns(count, what="Python graders", per_project=most, waiting_per_project=AT_WORK)
+        self._turns = FairTurns(count, noun="Python graders", per_project=most, waiting_per_project=AT_WORK)
         self._threads = CapacityLimiter(count)
         self._limits = limits
 
@@ -48,11 +48,11 @@ class PythonTurns:
 
         `deadline` is a time of the event loop. Raises PythonSlotsBusy, and what `work` raises: Failure.
         """
-        async with AsyncExitStack() as held:
+        async with AsyncExitStack() as open_turns:
             try:
                 async with asyncio.timeout_at(deadline):
-                    await held.enter_async_context(self._turns.hold_turn(project_id))
-                    await held.enter_async_context(self._slots.hold_slot(project_id))
+                    await open_turns.enter_async_context(self._turns.hold_turn(project_id))
+                    await open_turns.enter_async_context(self._slots.hold_slot(project_id))
             except TimeoutError as error:
                 raise PythonSlotsBusy from error
             except OSError as error:
@@ -81,7 +81,7 @@ class GradingTurns:
         """Without settings there is nothing to grade: the application only describes itself."""
         self._waiting = waiting
         self._requests = FairTurns(
-            at_work, what="gradings", per_project=max(1, at_work // 2), waiting_per_project=waiting
+            at_work, noun="gradings", per_project=max(1, at_work // 2), waiting_per_project=waiting
         )
         self.children = GradingChildren()
         folder = settings.data / "python-slots" if settings is not None else Path(os.devnull)
@@ -90,9 +90,9 @@ class GradingTurns:
     @asynccontextmanager
     async def hold_request_turn(self, project_id: str) -> AsyncGenerator[None]:
         """Be at work for the length of the block. Raises GradersBusy if too many of the project's requests wait."""
-        async with AsyncExitStack() as held:
+        async with AsyncExitStack() as open_turns:
             try:
-                await held.enter_async_context(self._requests.hold_turn(project_id))
+                await open_turns.enter_async_context(self._requests.hold_turn(project_id))
             except TurnsExhausted as error:
                 raise GradersBusy(self._waiting) from error
             yield

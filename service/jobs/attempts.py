@@ -22,13 +22,16 @@ _REASONS = {
 
 def count_end(session: Session, reason: str) -> None:
     """Count an attempt that is over."""
+    # Counted only after the commit: a transaction that is rolled back and tried again would otherwise count the
+    # attempt twice.
     after_commit(session, metrics.ATTEMPTS.labels(reason).inc)
 
 
 def reason_of(code: str, values: Mapping[str, Any]) -> str:
-    """Return the class of a failure: by its code, else whose to mend it is.
+    """Return the class of a failure: by its code, else by who has to fix it.
 
     Only what is ours counts in `failures` or `crashes`, columns that are written with it.
     """
-    ours = not {"failures", "crashes"}.isdisjoint(values)
-    return _REASONS.get(code, "failed" if ours else "bad_input")
+    # Errors that the owner has to fix end the job without touching these columns.
+    is_crash = not {"failures", "crashes"}.isdisjoint(values)
+    return _REASONS.get(code, "failed" if is_crash else "bad_input")

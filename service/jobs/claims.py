@@ -21,15 +21,20 @@ def start_next(
     session: Session, *, capacity: Capacity, owner: str, lease_seconds: float, defaults: QuotaLimits = UNLIMITED
 ) -> JobRow | None:
     """Claim the queued job that is first in turn among those that this worker can run. None if there is none."""
+    # Two workers that claim at once would both see the same project as next, and it would get two turns in a row.
     project_turns.wait_in_line(session, TurnKind.JOB)
     fit = _WorkerFit(capacity)
     for project_id in turn_repository.projects_in_turn(session):
         for row in turn_repository.ready_of_project(session, project_id):
             if not fit.covers_resources(row.resources):
+                # Jobs behind this one may need less: a job for eight GPUs must not keep small ones from a small
+                # worker.
                 continue
             job = lifecycle.start_job(session, row.id, owner=owner, lease_seconds=lease_seconds, defaults=defaults)
             if job is not None:
                 return job
+            # `start_job` also returns None for a job that was cancelled in this moment: only then is the project's
+            # next job worth a look.
             if session.scalar(select(JobRow.held_by).where(JobRow.id == row.id)) is not None:
                 break  # a limit of the project holds this job, and would hold each of its others
     return None

@@ -41,7 +41,7 @@ class DatasetChecks:
     """Checks the files of jobs, and keeps the last outcomes: a file that is used again is not read again.
 
     They are kept in memory, by the bytes' SHA-256 and all that the outcome depends on, apart for each project: how
-    fast an answer comes tells no project what another has. Safe to share between threads.
+    fast an answer comes gives away nothing about other projects. Safe to share between threads.
     """
 
     def __init__(self, context: Context) -> None:
@@ -51,7 +51,7 @@ class DatasetChecks:
         self._under_way: dict[_Key, threading.Event] = {}
 
     def check_file(self, job: JobRow, param: str, file_id: str, needed: Needed) -> BadFile | None:
-        """Check the rows of one of a job's files. `needed` is asked now and then whether to go on.
+        """Check the rows of one of a job's files. `needed` is called now and then: it returns whether to continue.
 
         Raises CheckAbandoned, Unavailable, StorageUnavailable.
         """
@@ -82,7 +82,10 @@ class DatasetChecks:
         return _make_bad_file(param, describe(file.filename, summary), problems)
 
     def _check_once(self, file: FileRow, request: CheckRequest, needed: Needed) -> DatasetSummary:
+        # By content and not by id, so that the same bytes uploaded again are not checked again. The name counts only
+        # for whether it is text.
         key = (file.project_id, file.sha256, is_text(file.filename), replace(request, filename=""))
+        # Many jobs of a sweep name the same file: one of them checks it, the others wait and read the kept outcome.
         while (under_way := self._begin_check(key)) is not None:
             if not under_way.wait(_LOOK_SECONDS) and not needed():
                 raise CheckAbandoned
@@ -90,6 +93,7 @@ class DatasetChecks:
             summary = self._outcomes.get(key)
             if summary is None:
                 summary = check_stored(self._context, file, request, needed)
+            # The kept outcome says nothing about whether the bytes are still there.
             elif self._context.storage.stat(file.blob_key) is None:
                 raise BlobNotFound(file.blob_key)
             with self._lock:
@@ -105,10 +109,10 @@ class DatasetChecks:
     def _begin_check(self, key: _Key) -> threading.Event | None:
         """Note that this thread checks; instead, return the event of another's end if one does already."""
         with self._lock:
-            other = self._under_way.get(key)
-            if other is None:
+            running_check = self._under_way.get(key)
+            if running_check is None:
                 self._under_way[key] = threading.Event()
-            return other
+            return running_check
 
 
 def needs_of(job: JobRow) -> Paths:

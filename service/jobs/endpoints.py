@@ -55,8 +55,8 @@ async def get_answer_stack() -> AsyncGenerator[ExitStack]:
         yield stack
 
 
-def _not_ready(what: str) -> ArtifactNotReady:
-    return ArtifactNotReady(SAMPLE_JOB, what, "running")
+def _not_ready(result_kind: str) -> ArtifactNotReady:
+    return ArtifactNotReady(SAMPLE_JOB, result_kind, "running")
 
 
 @router.post("", responses=declare_errors(FileNotFound("file-abc123", param="training_file"), _NO_MODEL, _FAILED))
@@ -95,7 +95,7 @@ def list_jobs(
 
 @router.get("/{job_id}", responses=declare_errors(_UNKNOWN))
 def get_job(job_id: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
-    """Return a job."""
+    """Return a job with its state, progress and errors."""
     return _show_job(session, context, service.find_job(session, principal, job_id))
 
 
@@ -128,7 +128,7 @@ def pause_job(job_id: str, session: WriteSession, context: ContextDep, principal
     ),
 )
 def resume_job(job_id: str, session: WriteSession, context: ContextDep, principal: PrincipalDep) -> JobObject:
-    """Let a paused job go on, from the step of its last checkpoint."""
+    """Resume a paused job from the step of its last checkpoint."""
     return _show_job(session, context, service.resume_own_job(session, principal, job_id))
 
 
@@ -164,11 +164,11 @@ def list_events(
         position = 0
         start_after = last_event_id or after
         if start_after is not None:
-            found = repository.event_position(session, job.id, start_after)
-            if found is None:
+            after_position = repository.event_position(session, job.id, start_after)
+            if after_position is None:
                 source = "Last-Event-ID" if last_event_id else "after"
                 raise InvalidRequest(f"Job {job_id} has no event '{start_after[:64]}'.", param=source)
-            position = found
+            position = after_position
         return BoundedStream(
             streams.follow_job(job.id, position, principal),
             media_type="text/event-stream",
@@ -285,7 +285,7 @@ def _metadata_filter(request: Request) -> dict[str, str] | None:
             bare = True
         elif name.startswith("metadata"):
             raise InvalidRequest(
-                f"'{name[:80]}={value[:80]}' is no filter; it looks like metadata[key]=value, the key with 1 to 64 "
+                f"'{name[:80]}={value[:80]}' is not a filter; write metadata[key]=value, the key with 1 to 64 "
                 "characters, the value with 512 at most; or metadata=null for jobs without any.",
                 param="metadata",
             )

@@ -1,4 +1,4 @@
-"""Errors of jobs."""
+"""Errors of jobs: unknown ones, wrong states, and results that do not exist."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class JobNotFound(NotFound):
 class JobHasEnded(Conflict):
     """The job has ended, so it cannot be cancelled, paused or resumed."""
 
-    def __init__(self, job_id: str, status: str, what: str) -> None:
-        super().__init__(f"Job {job_id} is already {status}; only a job that has not ended can be {what}.")
+    def __init__(self, job_id: str, status: str, transition: str) -> None:
+        super().__init__(f"Job {job_id} is already {status}; only a job that has not ended can be {transition}.")
 
 
 class JobNotPaused(Conflict):
@@ -42,11 +42,11 @@ class JobInUse(Conflict):
 
     def __init__(self, job_id: str, users: Sequence[str], *, foreign: int = 0) -> None:
         """`users` are jobs of the same project; of other projects there are `foreign` ones."""
-        named = ", ".join(users[:5]) + (" and others" if len(users) > 5 else "")
-        shared = "jobs of other projects that it is shared with" if foreign else ""
-        named = " and ".join(part for part in (named, shared) if part)
+        user_names = ", ".join(users[:5]) + (" and others" if len(users) > 5 else "")
+        foreign_users = "jobs of other projects that it is shared with" if foreign else ""
+        user_names = " and ".join(part for part in (user_names, foreign_users) if part)
         super().__init__(
-            f"Job {job_id} cannot be deleted: what it left is needed by {named}. Wait for them, or delete them first.",
+            f"Job {job_id} cannot be deleted: {user_names} need its result. Wait for them, or delete them first.",
             code="job_in_use",
         )
 
@@ -55,11 +55,11 @@ class ParentFailed(Conflict):
     """The job that the model would have come from ended without one."""
 
     def __init__(self, job_id: str, state: str, *, param: str, shared_as: str | None = None) -> None:
-        """`shared_as` is how another project that was given the model knows it."""
+        """`shared_as` is the model's name in another project that it is shared with."""
         job = f"Job {job_id}" if shared_as is None else f"The job of {shared_as}"
-        ended = "was cancelled" if state == JobState.CANCELLED else "failed"
+        outcome = "was cancelled" if state == JobState.CANCELLED else "failed"
         super().__init__(
-            f"{job} {ended}, so there is no model of it: name another, or one of its checkpoints.",
+            f"{job} {outcome}, so it has no model: name another, or one of its checkpoints.",
             param=param,
             code="parent_failed",
         )
@@ -68,9 +68,9 @@ class ParentFailed(Conflict):
 class ArtifactNotReady(Conflict):
     """The job has no such result, at least not yet."""
 
-    def __init__(self, job_id: str, what: str, status: str) -> None:
+    def __init__(self, job_id: str, transition: str, status: str) -> None:
         super().__init__(
-            f"Job {job_id} has no {what}: its status is {status}. Results exist once a job has succeeded.",
+            f"Job {job_id} has no {transition}: its status is {status}. Results exist once a job has succeeded.",
             code="not_ready",
         )
 
@@ -87,14 +87,14 @@ class ResultsExpired(NotFound):
 
 
 class OtherResult(Conflict):
-    """The job leaves a whole model where an adapter is asked for, or the other way round."""
+    """The job produced a whole model but an adapter was requested, or the other way round."""
 
-    def __init__(self, job_id: str, asked: str, made: str) -> None:
-        why = "trains all weights" if made == "model" else "trains an adapter"
+    def __init__(self, job_id: str, requested_kind: str, actual_kind: str) -> None:
+        why = "trains all weights" if actual_kind == "model" else "trains an adapter"
         super().__init__(
-            f"Job {job_id} {why}, so it leaves no {asked}: get its {made} instead, under "
-            f"/v1/fine_tuning/jobs/{job_id}/{made}.",
-            code=f"no_{asked}",
+            f"Job {job_id} {why}, so it leaves no {requested_kind}: get its {actual_kind} instead, under "
+            f"/v1/fine_tuning/jobs/{job_id}/{actual_kind}.",
+            code=f"no_{requested_kind}",
         )
 
 

@@ -28,7 +28,7 @@ class PythonGradersOff(InvalidRequest):
 
 
 class GraderModelNotAtHand(InvalidRequest):
-    """A training's grader asks a model that the training does not hold."""
+    """A training's grader uses a model that the training does not hold."""
 
     code = "grader_model_not_at_hand"
 
@@ -61,4 +61,4 @@ def _grader_places(grader: AnyGrader) -> Mapping[str, Leaf]:
         return {_PLACE: grader}
     if isinstance(grader.graders, Leaf):
         return {f"{_PLACE}.graders": grader.graders}
-    return {f"{_PLACE}.graders.{name}": leaf for name, leaf in grader.named_graders().items()}
+    return {f"{_PLACE}.graders.{name}": leaf for name, leaf in grader.list_named_graders().items()}

@@ -1,4 +1,4 @@
-"""Where a job's metrics are sent beside its own events: OpenAI's `integrations`."""
+"""Where a job's metrics are sent besides its own events: OpenAI's `integrations`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class WandbSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    project: _Part = Field(description="The project of the run; it is made where there is none of that name.")
+    project: _Part = Field(description="The project of the run; it is created if there is none of that name.")
     name: _Name | None = Field(None, description="The run's name; the job's id without one.")
     entity: _Part | None = Field(
         None, description="The team or user of the project; without one, the default of the worker's API key."
@@ -88,12 +88,12 @@ class WandbIntegration(BaseModel):
 
 
 def _one_run_each(value: Sequence[WandbIntegration]) -> Sequence[WandbIntegration]:
-    seen: set[tuple[str | None, str]] = set()
+    runs: set[tuple[str | None, str]] = set()
     for integration in value:
         place = (integration.wandb.entity, integration.wandb.project)
-        if place in seen:
+        if place in runs:
             raise ValueError(f"name the project {integration.wandb.project!r} twice; a job has one run in a project")
-        seen.add(place)
+        runs.add(place)
     return value
 
 

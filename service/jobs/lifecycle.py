@@ -57,7 +57,7 @@ class PublishedFile:
 def queue_up(session: Session, job_id: str) -> bool:
     """The dataset is good: validating → queued, with the outbox row that sends the id to the queue.
 
-    A job that goes on from one that has not ended is sent there by `release_job` instead; one that its owner asked to
+    A job that starts from one that has not ended is sent there by `release_job` instead; one that its owner asked to
     pause becomes `paused`.
     """
     job = repository.lock_job(session, job_id)
@@ -71,12 +71,14 @@ def queue_up(session: Session, job_id: str) -> bool:
     if job.waits_for:
         repository.add_event(session, job_id, f"Waiting for {' and '.join(shown_waits(job))} to succeed")
     else:
+        # Not pushed here: before the commit a worker would not see the row, after it a crash could lose the push.
         outbox.add_effect(session, outbox.Topic.ENQUEUE_JOB, job_id=job_id)
     return True
 
 
 def release_job(session: Session, job_id: str) -> bool:
     """All that a queued job waited for is there: send it to the queue. False if it is not queued any more."""
+    # The update is conditional on the state, so a job that was cancelled or paused since the look gets no queue entry.
     if not repository.wait_for(session, job_id, ()):
         return False
     repository.add_event(session, job_id, "The parent model is ready")
@@ -127,20 +129,21 @@ def requeue_job(session: Session, job_id: str, token: int, *, reason: str) -> No
 
 
 def complete_pause(session: Session, job_id: str, token: int) -> None:
-    """The trainer was stopped because a pause was asked for: running → paused. Raises StaleLease.
+    """The trainer was stopped for a requested pause: running → paused. Raises StaleLease.
 
-    Where the owner has asked to resume meanwhile, it goes back to the queue.
+    If the owner has resumed the job meanwhile, it returns to the queue.
     """
     _let_go(session, job_id, token, message="Job moved back to the queue: it was resumed", reason="paused")
 
 
 def pause_job(session: Session, job_id: str) -> bool:
-    """Pause a waiting job now, a validating or running one at its next stand-still. False if it has ended."""
+    """Pause a waiting job now, a validating or running one as soon as it can be. False if it has ended."""
     job = repository.lock_job(session, job_id)
     if job is None or job.state in TERMINAL:
         return False
     if job.state == JobState.QUEUED:
         return _pause_now(session, job_id)
+    # A running job is only marked: its worker sees that within its poll interval, and moves the job with its token.
     if job.state != JobState.PAUSED and not job.pause_requested:
         job.pause_requested = True
         session.flush()
@@ -149,14 +152,15 @@ def pause_job(session: Session, job_id: str) -> bool:
 
 
 def resume_job(session: Session, job_id: str) -> bool:
-    """Let a paused job go on, or take back a pause that is still to come. False if there is neither."""
+    """Resume a paused job, or cancel a pause that has not happened yet. False if there is neither."""
     job = repository.lock_job(session, job_id)
     if job is None or job.state in TERMINAL or not (job.state == JobState.PAUSED or job.pause_requested):
         return False
+    # Its worker may be stopping the trainer already: `_let_go` reads the mark again.
     if job.state != JobState.PAUSED:
         job.pause_requested = False
         session.flush()
-        repository.add_event(session, job_id, "The pause was taken back")
+        repository.add_event(session, job_id, "The pause was cancelled")
         return True
     repository.move_job(session, job_id, JobState.QUEUED)
     repository.add_event(session, job_id, "The job was resumed")
@@ -177,7 +181,7 @@ def retry_or_fail_job(
 ) -> None:
     """An attempt died: running → queued (or paused) while the budget lasts, then → failed. Raises StaleLease.
 
-    Failures with a reason count all together. Crashes, where an attempt just ended, count in a row: one that came after
+    Failures with a reason are counted together. Crashes, without a reason, count in a row: one that came after
     a newer checkpoint than the last is the first again. Each time the job waits longer, `first_pause` seconds at first.
     """
     if crash:
@@ -189,6 +193,7 @@ def retry_or_fail_job(
     if count >= max_failures:
         fail_job(session, job.id, _explain_repeated_crash(error, count) if crash else error, token=token, **values)
         return
+    # A fault of the machine or the store often lasts minutes: attempts at once would use up the budget within seconds.
     pause = min(first_pause * PAUSE_FACTOR ** (count - 1), LONGEST_PAUSE)
     when = f" in {pause:.0f} s" if pause >= 1 else ""
     message = f"Attempt {job.lease_token} failed ({error.message}); trying again{when}, {attempt_count}"
@@ -201,8 +206,12 @@ def time_out_job(session: Session, job_id: str, *, token: int) -> None:
     job = repository.by_id(session, job_id)
     checkpoint = results_repository.latest_checkpoint(session, job_id)
     limit = job.timeout_seconds if job else None
-    kept = f"its checkpoint at step {checkpoint.step} is kept" if checkpoint else "it had kept no checkpoint yet"
-    error = JobFailureReason("timeout", f"The job ran for its timeout of {limit} seconds; {kept}.", "timeout")
+    checkpoint_note = (
+        f"its checkpoint at step {checkpoint.step} is kept" if checkpoint else "it had kept no checkpoint yet"
+    )
+    error = JobFailureReason(
+        "timeout", f"The job ran for its timeout of {limit} seconds; {checkpoint_note}.", "timeout"
+    )
     fail_job(session, job_id, error, token=token)
 
 
@@ -210,6 +219,7 @@ def fail_job(
     session: Session, job_id: str, error: JobFailureReason, *, token: int | None = None, **values: Any
 ) -> None:
     """End a job with an error that its owner can act on. Raises StaleLease."""
+    # The move comes first: a worker with a stale token must leave neither an event nor a webhook.
     if not repository.move_job(
         session,
         job_id,
@@ -232,7 +242,7 @@ def cancel_job(session: Session, job_id: str) -> bool:
     """Cancel a job in any state but an ended one; its worker notices at its next look. False if it had ended."""
     before = repository.lock_job(session, job_id)
     running = before is not None and before.state == JobState.RUNNING
-    moved = repository.move_job(
+    was_moved = repository.move_job(
         session,
         job_id,
         JobState.CANCELLED,
@@ -240,12 +250,12 @@ def cancel_job(session: Session, job_id: str) -> bool:
         lease_expires_at=None,
         estimated_finish=None,
     )
-    if moved:
+    if was_moved:
         if running:
             count_end(session, "cancelled")
         repository.add_event(session, job_id, "The job was cancelled")
         _notify_webhooks(session, job_id, "cancelled")
-    return moved
+    return was_moved
 
 
 def complete_job(
@@ -279,6 +289,7 @@ def complete_job(
         blob_key=result_csv.blob_key,
         expires_at=expires_at,
     )
+    # The first write: with a stale token nothing may follow, and another attempt may own the result's name.
     if not repository.move_job(
         session,
         job.id,
@@ -294,6 +305,7 @@ def complete_job(
     ):
         raise StaleLease(job.id)
     count_end(session, "succeeded")
+    # The blobs were stored before: a model that can be listed can always be downloaded.
     session.add(result)
     session.add(
         FineTunedModelRow(
@@ -333,40 +345,42 @@ def _explain_repeated_crash(error: JobFailureReason, count: int) -> JobFailureRe
 def _let_go(
     session: Session, job_id: str, token: int, *, message: str, reason: str, pause: float | None = None, **values: Any
 ) -> None:
-    """An attempt is over and the job is not: running → paused where its owner asked for that, else → queued.
+    """An attempt is over and the job is not: running → paused if its owner requested a pause, else → queued.
 
     A job that has used up its timeout meanwhile → failed. With `pause`, a queued job waits so many seconds.
     """
     job = repository.lock_job(session, job_id)
+    # Otherwise a job that is always preempted shortly before its timeout would never reach it.
     if repository.is_out_of_time(session, job_id):
         time_out_job(session, job_id, token=token)
         return
     pausing = job is not None and job.pause_requested
     target = JobState.PAUSED if pausing else JobState.QUEUED
-    cleared: dict[str, Any] = {"lease_expires_at": None, "estimated_finish": None, "pause_requested": False}
+    cleared_columns: dict[str, Any] = {"lease_expires_at": None, "estimated_finish": None, "pause_requested": False}
     if pause and not pausing:
-        cleared["retry_at"] = db_now() + pause
-    if not repository.move_job(session, job_id, target, token=token, **cleared, **values):
+        cleared_columns["retry_at"] = db_now() + pause
+    if not repository.move_job(session, job_id, target, token=token, **cleared_columns, **values):
         raise StaleLease(job_id)
     count_end(session, "paused" if pausing else reason)
     if pausing:
         _add_paused_event(session, job_id)
         return
     repository.add_event(session, job_id, message, level="warn")
+    # Due no earlier than `retry_at`: an earlier entry would be passed over, and the job wait for a refill.
     outbox.add_effect(session, outbox.Topic.ENQUEUE_JOB, delay=pause or 0.0, job_id=job_id)
 
 
 def _pause_now(session: Session, job_id: str) -> bool:
-    moved = repository.move_job(session, job_id, JobState.PAUSED, pause_requested=False)
-    if moved:
+    was_moved = repository.move_job(session, job_id, JobState.PAUSED, pause_requested=False)
+    if was_moved:
         _add_paused_event(session, job_id)
-    return moved
+    return was_moved
 
 
 def _add_paused_event(session: Session, job_id: str) -> None:
     checkpoint = results_repository.latest_checkpoint(session, job_id)
     where = f" at the checkpoint of step {checkpoint.step}" if checkpoint else ""
-    repository.add_event(session, job_id, f"The job is paused{where}; resume it to go on")
+    repository.add_event(session, job_id, f"The job is paused{where}; resume it to continue")
 
 
 def _notify_webhooks(session: Session, job_id: str, outcome: str) -> None:

@@ -43,15 +43,15 @@ def parse_method(body: JobCreate) -> Method:
 def _with_lora(block: Any, lora: LoraParameters, place: str) -> Any:
     """Put the top-level `lora` among the hyperparameters. Raises InvalidRequest if one is there already."""
     if not isinstance(block, dict):
-        return block  # the method's own check tells what is wrong with it
-    given = cast("dict[str, Any]", block)
-    hyperparameters = given.get("hyperparameters")
+        return block  # the method's own check reports what is wrong with it
+    method_block = cast("dict[str, Any]", block)
+    hyperparameters = method_block.get("hyperparameters")
     if hyperparameters is not None and not isinstance(hyperparameters, dict):
-        return given
+        return method_block
     own = cast("dict[str, Any]", hyperparameters or {})
     if "lora" in own:
         raise InvalidRequest(f"lora is given twice, here and as {place}.lora: leave one of them out.", param="lora")
-    return {**given, "hyperparameters": {**own, "lora": lora.model_dump(exclude_unset=True)}}
+    return {**method_block, "hyperparameters": {**own, "lora": lora.model_dump(exclude_unset=True)}}
 
 
 def load_method(method: Mapping[str, Any]) -> Method:
@@ -61,11 +61,13 @@ def load_method(method: Mapping[str, Any]) -> Method:
 
 def _explain_invalid(details: list[ErrorDetails], kind: str, place: str) -> InvalidRequest:
     """Name the field in the words of the request, and everything that is wrong with it."""
-    named = [(".".join([place, *_location_parts(item, kind, place)]), item) for item in details]
+    named_details = [(".".join([place, *_location_parts(item, kind, place)]), item) for item in details]
     reasons: dict[str, list[str]] = {}
-    for name, item in named:
+    for name, item in named_details:
         # Of "auto or an object", the object was meant where something inside it is wrong.
-        if item["type"] == "literal_error" and any(other.startswith(f"{name}.") for other, _ in named):
+        if item["type"] == "literal_error" and any(
+            other_name.startswith(f"{name}.") for other_name, _ in named_details
+        ):
             continue
         message = "is not a hyperparameter of this method" if item["type"] == "extra_forbidden" else item["msg"]
         reasons.setdefault(name, []).append(message)
@@ -84,16 +86,16 @@ def _location_parts(item: ErrorDetails, kind: str, place: str) -> list[str]:
 
 def _without_grader_tags(parts: list[str]) -> list[str]:
     """Leave out the types that pydantic puts behind a grader's place; a grader's name in a `multi` may be one, too."""
-    kept: list[str] = []
-    named = False
+    own_parts: list[str] = []
+    after_multi = False
     """Whether the next part is the name of a grader in a `multi`."""
     for part in parts:
-        if part in _GRADERS and not named:
-            named = part == "many"
+        if part in _GRADERS and not after_multi:
+            after_multi = part == "many"
             continue
-        kept.append(part)
-        named = False
-    return kept
+        own_parts.append(part)
+        after_multi = False
+    return own_parts
 
 
 def _subclass_names(kind: type[Frozen]) -> Iterator[str]:

@@ -45,7 +45,7 @@ class PermissionCreate(BaseModel):
 
 
 class PermissionObject(BaseModel):
-    """OpenAI's checkpoint permission."""
+    """A project's permission to use a checkpoint, in OpenAI's form."""
 
     id: str
     object: Literal["checkpoint.permission"] = "checkpoint.permission"
@@ -55,7 +55,6 @@ class PermissionObject(BaseModel):
 
     @classmethod
     def from_row(cls, permission: CheckpointPermissionRow) -> PermissionObject:
-        """Show a row."""
         return cls(
             id=permission.id,
             created_at=int(permission.created_at),
@@ -77,10 +76,11 @@ def grant_permissions(
 ) -> list[PermissionObject]:
     """Share a model or a checkpoint; a project that has it already keeps its permission.
 
-    Raises ModelNotFound, ProjectNotFound or InvalidRequest, and then shares with nobody.
+    Raises ModelNotFound, ProjectNotFound or InvalidRequest, and then shares with no project.
     """
     job = _find_own_job(session, principal, context, name)
     download = body.adapter_download
+    # A block is inherited: otherwise a project could pass on what it may not download itself.
     if job.adapter_download == "blocked":
         if download == "allowed":
             raise InvalidRequest(
@@ -89,14 +89,15 @@ def grant_permissions(
                 param="adapter_download",
             )
         download = "blocked"
-    granted: list[CheckpointPermissionRow] = []
+    permissions: list[CheckpointPermissionRow] = []
+    # In one transaction: a bad id in the middle raises, and the permissions before it are rolled back.
     for place, project_id in enumerate(dict.fromkeys(body.project_ids)):
         if keys.find_project(session, project_id) is None:
             raise ProjectNotFound(project_id)
         if project_id == principal.project_id:
             raise InvalidRequest(f"{project_id} owns {name} and needs no permission.", param=f"project_ids.{place}")
-        granted.append(repository.share_model(session, job.id, name, project_id, adapter_download=download))
-    return [PermissionObject.from_row(permission) for permission in granted]
+        permissions.append(repository.share_model(session, job.id, name, project_id, adapter_download=download))
+    return [PermissionObject.from_row(permission) for permission in permissions]
 
 
 def list_permission_page(
@@ -121,7 +122,7 @@ def list_permission_page(
 def withdraw_permission(
     session: Session, principal: Principal, context: Context, name: str, permission_id: str
 ) -> None:
-    """End a permission; jobs that have started from the model go on. Raises ModelNotFound or PermissionNotFound."""
+    """End a permission; jobs that have started from the model continue. Raises ModelNotFound or PermissionNotFound."""
     _find_own_job(session, principal, context, name)
     if not repository.delete_permission_row(session, name, permission_id):
         raise PermissionNotFound(permission_id)
@@ -129,13 +130,15 @@ def withdraw_permission(
 
 def _find_own_job(session: Session, principal: Principal, context: Context, name: str) -> JobRow:
     """Return the job of a model of the caller's own."""
-    found = references.find_own(
+    checkpoint = references.find_own(
         session,
         principal.project_id,
         name,
         param="fine_tuned_model_checkpoint",
         bases=[entry.id for entry in context.catalog.models],
     )
-    if found.name != name:
-        raise InvalidRequest(f"A job is shared by its model's name: {found.name}.", param="fine_tuned_model_checkpoint")
-    return found.job
+    if checkpoint.name != name:
+        raise InvalidRequest(
+            f"A job is shared by its model's name: {checkpoint.name}.", param="fine_tuned_model_checkpoint"
+        )
+    return checkpoint.job

@@ -1,4 +1,4 @@
-"""Why jobs do not run yet: whose turn it is, and which of the living workers could run them."""
+"""Why jobs do not run yet: which project is next, and which of the living workers could run them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ class QueueSnapshot:
     @classmethod
     def read_snapshot(cls, session: Session, settings: Settings, project_id: str) -> QueueSnapshot:
         """Read it for the jobs of a project."""
-        standings = {standing.project_id: standing for standing in turn_repository.project_standings(session)}
+        standings = {
+            project_standing.project_id: project_standing
+            for project_standing in turn_repository.project_standings(session)
+        }
         return cls(
             own=standings.pop(project_id, None) or turn_repository.standing_of_idle(session, project_id),
             others=list(standings.values()),
@@ -58,7 +61,7 @@ class QueueSnapshot:
             case JobState.VALIDATING:
                 return JobQueueObject(position=None, reason="validating", message="Its files are being checked.")
             case JobState.PAUSED:
-                return JobQueueObject(position=None, reason="paused", message="It is paused; resume it to go on.")
+                return JobQueueObject(position=None, reason="paused", message="It is paused; resume it to continue.")
             case JobState.QUEUED if job.waits_for:
                 message = f"It waits for {' and '.join(shown_waits(job))} to succeed."
                 return JobQueueObject(position=None, reason="waits_for_jobs", message=message)
@@ -79,12 +82,12 @@ class QueueSnapshot:
         return self._explain_wait(job, self._overall_position(rank if rank < COUNTED else None, new=True))
 
     def _overall_position(self, rank: int | None, *, new: bool = False) -> int | None:
-        """Return the place of the project's job number `rank` among all; None if it is beyond those that are told."""
+        """Return the place of the project's job number `rank` among all; None if it is too far back to be shown."""
         if rank is None or self.own is None:
             return None
         own = self.own._replace(head=math.inf) if new and not rank else self.own
         order = own.order_of(rank)
-        position = 1 + rank + sum(other.count_before(order) for other in self.others)
+        position = 1 + rank + sum(project_queue.count_before(order) for project_queue in self.others)
         return position if position <= COUNTED else None
 
     def _explain_wait(self, job: JobRow, position: int | None) -> JobQueueObject:
@@ -103,8 +106,8 @@ class QueueSnapshot:
 
 def explain_jobs(session: Session, settings: Settings, jobs: Sequence[JobRow]) -> dict[str, JobQueueObject | None]:
     """Return why each of some jobs does not run yet, by id, with the queue read only if that is needed."""
-    queued = {job.project_id for job in jobs if job.state == JobState.QUEUED and not job.waits_for}
-    queues = {project_id: QueueSnapshot.read_snapshot(session, settings, project_id) for project_id in queued}
+    project_ids = {job.project_id for job in jobs if job.state == JobState.QUEUED and not job.waits_for}
+    queues = {project_id: QueueSnapshot.read_snapshot(session, settings, project_id) for project_id in project_ids}
     nobody = QueueSnapshot(None, (), (), ())
     return {job.id: queues.get(job.project_id, nobody).explain_job(job) for job in jobs}
 
@@ -112,5 +115,5 @@ def explain_jobs(session: Session, settings: Settings, jobs: Sequence[JobRow]) -
 def describe_unfit_workers(job: JobRow, living: Sequence[WorkerRow]) -> list[str]:
     """Return a part of a sentence for each worker that lacks what a job needs."""
     needs = Resources.model_validate(job.resources or {})
-    found = ((worker.name, needs.describe_lack(workers.capacity_of(worker))) for worker in living)
-    return [f"{name} has {lacking}" for name, lacking in found if lacking]
+    worker_lacks = ((worker.name, needs.describe_lack(workers.capacity_of(worker))) for worker in living)
+    return [f"{name} has {lacking}" for name, lacking in worker_lacks if lacking]

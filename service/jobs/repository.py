@@ -59,22 +59,22 @@ def fetch_job_page(
 ) -> tuple[Sequence[JobRow], bool]:
     """Return one page of a project's jobs, newest first.
 
-    Those whose metadata has all the given pairs (all jobs, for an empty mapping), or those without any, for None.
+    Those with all the given metadata pairs (all jobs, for an empty mapping), or those without any, for None.
     """
-    wanted = _BARE if metadata is None else metadata
+    metadata_pairs = _BARE if metadata is None else metadata
     query = select(JobRow)
-    if not wanted:
+    if not metadata_pairs:
         scope: Scope = [(JobRow.project_id, project_id)]
         return fetch_page(
             session, query, scope=scope, seq=JobRow.seq, public_id=JobRow.id, after=after, limit=limit, order="desc"
         )
     # The first pair's index leads: its order is the page's. Further pairs are looked up job by job.
-    (first, *others) = wanted.items()
+    (first, *other_pairs) = metadata_pairs.items()
     query = query.join(JobMetadataRow, JobMetadataRow.job_seq == JobRow.seq)
-    for key, value in others:
+    for key, value in other_pairs:
         pair = aliased(JobMetadataRow)
-        same = (pair.project_id == project_id, pair.key == key, pair.value == value)
-        query = query.where(exists().where(pair.job_seq == JobMetadataRow.job_seq, *same))
+        matches_pair = (pair.project_id == project_id, pair.key == key, pair.value == value)
+        query = query.where(exists().where(pair.job_seq == JobMetadataRow.job_seq, *matches_pair))
     columns = (JobMetadataRow.project_id, JobMetadataRow.key, JobMetadataRow.value)
     scope = list(zip(columns, (project_id, *first), strict=True))
     seq = JobMetadataRow.job_seq
@@ -113,7 +113,7 @@ def count_ready(session: Session, project_id: str) -> int:
     return session.scalar(query) or 0
 
 
-def held_jobs(session: Session) -> Sequence[JobRow]:
+def fetch_held_jobs(session: Session) -> Sequence[JobRow]:
     """Return queued jobs that a limit of their project keeps from starting, the first in turn first."""
     query = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.held_by.is_not(None))
     return session.scalars(query.order_by(*IN_TURN)).all()
@@ -133,6 +133,7 @@ def waiting_jobs(session: Session) -> Sequence[JobRow]:
 def lock_job(session: Session, job_id: str) -> JobRow | None:
     """Return a job as it is now, and keep others from changing it until the transaction ends."""
     query = select(JobRow).where(JobRow.id == job_id).with_for_update()
+    # Without `populate_existing` the session would return the row as it was first read, from before the lock.
     return session.scalar(query.execution_options(populate_existing=True))
 
 
@@ -140,9 +141,9 @@ def users_of(session: Session, job: JobRow) -> Sequence[Row[str, str]]:
     """Return id and project of jobs that need this one: unfinished ones that start from it, and adapters on its whole
     model; its own project's first.
     """
-    unfinished = JobRow.state.not_in(TERMINAL) & or_(JobRow.start_job == job.id, JobRow.reward_job == job.id)
+    unfinished_users = JobRow.state.not_in(TERMINAL) & or_(JobRow.start_job == job.id, JobRow.reward_job == job.id)
     on_it = JobRow.base == job.fine_tuned_model
-    needs = or_(unfinished, on_it) if job.fine_tuned_model else unfinished
+    needs = or_(unfinished_users, on_it) if job.fine_tuned_model else unfinished_users
     query = select(JobRow.id, JobRow.project_id).where(JobRow.id != job.id, needs)
     return session.execute(query.order_by(JobRow.project_id != job.project_id, JobRow.seq).limit(6)).all()
 
@@ -162,6 +163,7 @@ def wait_for(session: Session, job_id: str, job_ids: Sequence[str]) -> bool:
     """Write what a queued job still waits for. False if it is not queued any more."""
     result = session.execute(
         update(JobRow)
+        # The state is part of the update, because the list of parents was read in an earlier transaction.
         .where(JobRow.id == job_id, JobRow.state == JobState.QUEUED)
         .values(waits_for=" ".join(job_ids) or None)
         .returning(JobRow.id)
@@ -170,34 +172,40 @@ def wait_for(session: Session, job_id: str, job_ids: Sequence[str]) -> bool:
 
 
 def move_job(session: Session, job_id: str, target: JobState, *, token: int | None = None, **values: Any) -> bool:
-    """Bring a job to `target` where the state machine allows it. False, an answer, where it does not.
+    """Move a job to `target` if the state machine allows it. Return False, and change nothing, if it does not.
 
     With `token`, only the holder of that lease succeeds. A pause after a failure is over, unless `values` begin one;
     an end leaves no pause to come.
     """
+    # Read before the update, which clears the lease that says until when the attempt ran.
     ran_until = _ran_until(session, job_id)
+    # One conditional UPDATE is the state machine's guard: of two transactions that race, the second finds the state
+    # changed.
     query = update(JobRow).where(JobRow.id == job_id, JobRow.state.in_(sources_of(target)))
-    if token is not None:  # one that was given back is nobody's, until the next claim raises it
+    if token is not None:  # after a release no attempt owns it, until the next claim raises it
         query = query.where(JobRow.lease_token == token, JobRow.state == JobState.RUNNING)
-    changed: dict[str, Any] = {"state": target, "running_seconds": seconds_run(), "held_by": None, "retry_at": None}
+    new_values: dict[str, Any] = {"state": target, "running_seconds": seconds_run(), "held_by": None, "retry_at": None}
     if target in TERMINAL:
-        changed["pause_requested"] = False
-    result = session.execute(query.values(**changed | _queued_since(target) | values).returning(JobRow.id))
-    moved = result.first() is not None
-    if moved and ran_until is not None:
+        new_values["pause_requested"] = False
+    result = session.execute(query.values(**new_values | _queue_time_values(target) | values).returning(JobRow.id))
+    was_moved = result.first() is not None
+    # The span feeds the project's quota of training time; it must end in the same transaction as the attempt.
+    if was_moved and ran_until is not None:
         limits.end_span(session, job_id, at=ran_until)
-    return moved
+    return was_moved
 
 
-def _queued_since(target: JobState) -> dict[str, Any]:
+def _queue_time_values(target: JobState) -> dict[str, Any]:
     """Return since when a job that is queued now waits."""
     return {"queued_at": db_now()} if target == JobState.QUEUED else {}
 
 
 def _ran_until(session: Session, job_id: str) -> float | None:
     """Return until when an attempt that runs has run: a worker that stopped responding, until its lease was over."""
-    expired = JobRow.lease_expires_at < db_now()
-    query = select(case((expired, JobRow.lease_expires_at), else_=db_now()))
+    # A worker that stopped responding may have done nothing since: the project pays until the end of the lease and no
+    # longer.
+    lease_is_over = JobRow.lease_expires_at < db_now()
+    query = select(case((lease_is_over, JobRow.lease_expires_at), else_=db_now()))
     return session.scalar(query.where(JobRow.id == job_id, JobRow.state == JobState.RUNNING).with_for_update())
 
 
@@ -215,7 +223,7 @@ def out_of_time(session: Session, *, grace: float) -> Sequence[JobRow]:
 
 
 def is_out_of_time(session: Session, job_id: str) -> bool:
-    """Tell whether a job has used up its timeout."""
+    """Return whether a job has used up its timeout."""
     return bool(session.scalar(select(exists().where(JobRow.id == job_id, seconds_run() >= JobRow.timeout_seconds))))
 
 
@@ -231,6 +239,7 @@ def claim_job(session: Session, job_id: str, *, owner: str, lease_seconds: float
             state=JobState.RUNNING,
             held_by=None,
             retry_at=None,
+            # The token is the fence: from this commit on every write of an earlier attempt fails.
             lease_token=JobRow.lease_token + 1,
             lease_owner=owner,
             lease_expires_at=db_now() + lease_seconds,
@@ -250,6 +259,8 @@ def renew_lease(session: Session, job_id: str, token: int, *, lease_seconds: flo
     """Prolong a lease, writing further columns with it. False if the token is stale or the job has ended."""
     result = session.execute(
         update(JobRow)
+        # An expired lease that nobody has taken may still be renewed: the token is unchanged, so no second attempt
+        # runs.
         .where(JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_token == token)
         .values(lease_expires_at=db_now() + lease_seconds, **values)
         .returning(JobRow.id)
@@ -258,7 +269,7 @@ def renew_lease(session: Session, job_id: str, token: int, *, lease_seconds: flo
 
 
 def pause_wanted(session: Session, job_id: str, token: int) -> bool | None:
-    """Tell the holder of a token whether the job is to be paused; None if it runs no longer or is another's."""
+    """Return whether the job is to be paused; None if it has ended or the token is stale."""
     query = select(JobRow.pause_requested).where(
         JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.lease_token == token
     )
@@ -266,7 +277,7 @@ def pause_wanted(session: Session, job_id: str, token: int) -> bool | None:
 
 
 def with_expired_lease(session: Session) -> Sequence[JobRow]:
-    """Return running jobs whose worker has not been heard of in time."""
+    """Return running jobs with a worker that has not reported in time."""
     return session.scalars(
         select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_expires_at < db_now()).order_by(JobRow.seq)
     ).all()
@@ -296,6 +307,7 @@ def add_event(
             data=None if data is None else dict(data),
             once_key=once_key,
         )
+        # A later attempt repeats the steps since its checkpoint, and reports them under the same keys.
         .on_conflict_do_nothing(index_elements=["job_id", "once_key"])
     )
 

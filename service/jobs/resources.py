@@ -13,7 +13,7 @@ Label = Annotated[str, StringConstraints(pattern=f"^{LABEL}$")]
 
 
 class Resources(BaseModel):
-    """What the worker must have. Left out, the job runs on any worker and uses its GPU where there is one."""
+    """What the worker must have. Left out, the job runs on any worker and uses its GPU if there is one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,13 +47,13 @@ class Resources(BaseModel):
         return self.gpus == 1 or self.gpu_memory_gb is not None
 
     def describe_lack(self, capacity: Capacity) -> str | None:
-        """Return what a worker lacks, as the end of "the worker has …"; None where the job can run on it."""
+        """Return what a worker lacks, as the end of "the worker has …"; None if the job can run on it."""
         if self.needs_gpu and not capacity.gpus:
             return "no GPU"
-        wanted, there = self.gpu_memory_gb, capacity.gpu_memory
-        if wanted is not None and there is None:
-            return "a GPU whose memory it does not know (set BURNISH_WORKER_GPU_MEMORY_GB)"
-        if wanted is not None and there is not None and there < wanted * GB:
+        needed_memory, there = self.gpu_memory_gb, capacity.gpu_memory
+        if needed_memory is not None and there is None:
+            return "a GPU of unknown memory (set BURNISH_WORKER_GPU_MEMORY_GB)"
+        if needed_memory is not None and there is not None and there < needed_memory * GB:
             return f"a GPU with {there / GB:.1f} GB"
-        missing = [label for label in self.labels if label not in capacity.labels]
-        return f"no label {', '.join(missing)}" if missing else None
+        missing_labels = [label for label in self.labels if label not in capacity.labels]
+        return f"no label {', '.join(missing_labels)}" if missing_labels else None

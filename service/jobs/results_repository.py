@@ -75,7 +75,7 @@ def remove_checkpoint(session: Session, checkpoint: JobCheckpointRow) -> None:
 
 
 def uses_checkpoint(session: Session, job_id: str, step: int, name: str) -> bool:
-    """Tell whether an unfinished job goes on from a checkpoint or asks it, or an adapter lies on it, by its name."""
+    """Return whether an unfinished job starts from a checkpoint or is rewarded by it, or any job has it as its base."""
     starts = (JobRow.start_job == job_id) & (JobRow.start_step == step)
     asks = (JobRow.reward_job == job_id) & (JobRow.reward_step == step)
     query = select(JobRow.seq).where(or_(JobRow.state.not_in(TERMINAL) & or_(starts, asks), JobRow.base == name))

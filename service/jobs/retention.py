@@ -19,10 +19,10 @@ from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.result import OUTPUT_FOLDER
 
 
-def seconds_to_keep(job: JobRow, what: Literal["checkpoints", "artifacts"]) -> int | None:
+def seconds_to_keep(job: JobRow, kept_kind: Literal["checkpoints", "artifacts"]) -> int | None:
     """Return how long a job's checkpoints or results are kept; None for good."""
-    asked: dict[str, Any] | None = (job.expires_after or {}).get(what)
-    return asked["seconds"] if asked else None
+    expiry: dict[str, Any] | None = (job.expires_after or {}).get(kept_kind)
+    return expiry["seconds"] if expiry else None
 
 
 def drop_expired_checkpoint(session: Session, checkpoint: JobCheckpointRow) -> bool:
@@ -36,32 +36,35 @@ def prune_checkpoints(session: Session, job_id: str) -> int:
     job = repository.lock_job(session, job_id)
     if job is None or job.keep_checkpoints is None:
         return 0
-    found = results_repository.all_checkpoints(session, job_id)
-    best = best_of(found, str(job.method["type"]))
-    kept = {checkpoint.step for checkpoint in [*found[-job.keep_checkpoints :], *([best] if best else [])]}
-    old = [checkpoint for checkpoint in found if checkpoint.step not in kept]
+    checkpoints = results_repository.all_checkpoints(session, job_id)
+    best = best_of(checkpoints, str(job.method["type"]))
+    # The best is kept besides the newest: it may be the one worth publishing or starting from.
+    kept_steps = {checkpoint.step for checkpoint in [*checkpoints[-job.keep_checkpoints :], *([best] if best else [])]}
+    old = [checkpoint for checkpoint in checkpoints if checkpoint.step not in kept_steps]
     return sum(_drop_checkpoint(session, job, checkpoint) for checkpoint in old)
 
 
 def best_of(checkpoints: Sequence[JobCheckpointRow], method: str) -> JobCheckpointRow | None:
     """Return the first checkpoint with the best validation; None if none was validated."""
     name = METHODS_BY_TYPE[method].headline
-    scored: list[tuple[float, int, JobCheckpointRow]] = []
+    candidates: list[tuple[float, int, JobCheckpointRow]] = []
     for checkpoint in checkpoints:
         metrics = checkpoint.metrics
         value = metrics.get(f"valid_{name or 'loss'}", metrics.get(f"full_valid_{name or 'loss'}"))
         if value is not None:
-            scored.append((-value if name else value, checkpoint.step, checkpoint))
-    return min(scored)[2] if scored else None
+            candidates.append((-value if name else value, checkpoint.step, checkpoint))
+    return min(candidates)[2] if candidates else None
 
 
 def drop_expired_results(session: Session, job_id: str) -> bool:
     """Delete a job's model, archives, report and result file, with their bytes. False if they are needed."""
     job = repository.lock_job(session, job_id)
+    # A job that starts from this result may still be queued; expiry waits for it.
     if job is None or repository.users_of(session, job):
         return False
     for artifact in results_repository.all_artifacts(session, job_id):
         home, folder, _ = artifact.blob_key.partition(f"/{OUTPUT_FOLDER}/")
+        # The attempt's whole output folder goes, with files that no artifact names, such as the manifest.
         if folder:
             outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=f"{home}/{OUTPUT_FOLDER}")
         else:
@@ -82,6 +85,7 @@ def _drop_checkpoint(session: Session, job: JobRow, checkpoint: JobCheckpointRow
     name = compose_checkpoint_name(job.model_name, checkpoint.step)
     if _is_needed(session, job, checkpoint, name):
         return False
+    # A permission must not outlive its checkpoint: a later checkpoint of the same name would inherit it.
     models.unshare_model(session, name)
     results_repository.remove_checkpoint(session, checkpoint)
     outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=checkpoint.blob_prefix)
@@ -92,5 +96,5 @@ def _is_needed(session: Session, job: JobRow, checkpoint: JobCheckpointRow, name
     if job.state not in TERMINAL:
         latest = results_repository.latest_checkpoint(session, job.id)
         if latest is not None and latest.step == checkpoint.step:
-            return True  # an attempt that follows goes on from it
+            return True  # the next attempt resumes from it
     return results_repository.uses_checkpoint(session, job.id, checkpoint.step, name)

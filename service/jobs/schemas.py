@@ -81,7 +81,7 @@ class JobCreate(BaseModel):
     seed: int | None = Field(None, ge=0, le=2147483647, strict=True)
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA)] | None = None
     integrations: Integrations | None = Field(
-        None, description="Where the job's metrics are sent beside its events; each names another project."
+        None, description="Where the job's metrics are sent besides its events; each names another project."
     )
     lora: LoraParameters | None = Field(
         None, description="The adapter's shape: the same as `lora` among the method's hyperparameters."
@@ -253,7 +253,7 @@ class JobObject(BaseModel):
 
 
 class JobEventObject(BaseModel):
-    """OpenAI's job event."""
+    """One event of a job, in OpenAI's form."""
 
     id: str
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
@@ -265,7 +265,6 @@ class JobEventObject(BaseModel):
 
     @classmethod
     def from_row(cls, event: JobEventRow) -> JobEventObject:
-        """Show a row."""
         return cls.model_validate(
             {
                 "id": event.id,
@@ -279,7 +278,7 @@ class JobEventObject(BaseModel):
 
 
 class CheckpointObject(BaseModel):
-    """OpenAI's checkpoint."""
+    """One checkpoint of a job, in OpenAI's form."""
 
     id: str
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"

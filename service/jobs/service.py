@@ -1,4 +1,4 @@
-"""The rules of jobs: what may be asked for, and what becomes of it."""
+"""The rules of jobs: what may be requested, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def add_job(session: Session, principal: Principal, context: Context, body: JobC
     limits.require_job(session, QuotaLimits.from_settings(context.settings), principal.project_id)
     job = draft_job(session, principal, context, body)
     session.add(job)
+    # The database sets `seq` and the time of creation; the pairs of metadata are indexed by `seq`.
     session.flush()
     session.refresh(job)
     repository.add_metadata(session, job)
@@ -55,7 +56,7 @@ def add_job(session: Session, principal: Principal, context: Context, body: JobC
 
 
 def draft_job(session: Session, principal: Principal, context: Context, body: JobCreate) -> JobRow:
-    """Return the job that a creation asks for, checked and not stored. Raises InvalidRequest, Conflict, NotFound."""
+    """Return the job of a creation, checked and not stored. Raises InvalidRequest, Conflict, NotFound."""
     method = methods.parse_method(body)
     start = starts.resolve_start(session, principal, context, body.model, method)
     grading.check_grader(context, method, start.base, start.start)
@@ -103,34 +104,34 @@ def find_job(session: Session, principal: Principal, job_id: str) -> JobRow:
 def cancel_own_job(session: Session, principal: Principal, job_id: str) -> JobRow:
     """Cancel a job at once, whatever it is doing. Raises JobNotFound or JobHasEnded."""
     job = find_job(session, principal, job_id)
-    moved = lifecycle.cancel_job(session, job_id)
+    was_moved = lifecycle.cancel_job(session, job_id)
     session.refresh(job)
-    if not moved:
+    if not was_moved:
         raise JobHasEnded(job_id, job.state, "cancelled")
     return job
 
 
 def pause_own_job(session: Session, principal: Principal, job_id: str) -> JobRow:
-    """Pause a job: at once where it waits, else once its worker has kept a checkpoint. A paused one stays as it is.
+    """Pause a job: at once if it waits, else once its worker has kept a checkpoint. A paused one stays as it is.
 
     Raises JobNotFound or JobHasEnded.
     """
     job = find_job(session, principal, job_id)
-    paused = lifecycle.pause_job(session, job_id)
+    was_moved = lifecycle.pause_job(session, job_id)
     session.refresh(job)
-    if not paused:
+    if not was_moved:
         raise JobHasEnded(job_id, job.state, "paused")
     return job
 
 
 def resume_own_job(session: Session, principal: Principal, job_id: str) -> JobRow:
-    """Let a paused job go on from where it was. Raises JobNotFound, JobHasEnded or JobNotPaused."""
+    """Resume a paused job. Raises JobNotFound, JobHasEnded or JobNotPaused."""
     job = find_job(session, principal, job_id)
-    resumed = lifecycle.resume_job(session, job_id)
+    was_moved = lifecycle.resume_job(session, job_id)
     session.refresh(job)
-    if not resumed and job.state in TERMINAL:
+    if not was_moved and job.state in TERMINAL:
         raise JobHasEnded(job_id, job.state, "resumed")
-    if not resumed:
+    if not was_moved:
         raise JobNotPaused(job_id, job.state)
     return job
 
@@ -141,6 +142,7 @@ def remove_job(session: Session, principal: Principal, context: Context, job_id:
     Its bytes go a little later, when no worker can still be writing any. Raises JobNotFound, JobRunsStill, JobInUse.
     """
     find_job(session, principal, job_id)
+    # Locked, so that nothing changes the job between these checks and its deletion.
     job = repository.lock_job(session, job_id)
     assert job is not None
     if job.state not in TERMINAL:
@@ -155,6 +157,8 @@ def remove_job(session: Session, principal: Principal, context: Context, job_id:
     models.remove_of_job(session, job_id)
     repository.delete_job_row(session, job)
     settings = context.settings
+    # A worker notices the deletion within its lease and then stops its trainer; what it writes until then must be
+    # deleted as well.
     delay = settings.lease_seconds + settings.stop_seconds
     outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, delay=delay, prefix=f"jobs/{job_id}")
 
@@ -167,12 +171,12 @@ def require_artifact(session: Session, principal: Principal, job_id: str, name: 
     job = find_job(session, principal, job_id)
     if name in _WEIGHTS and job.adapter_download == "blocked":
         raise DownloadBlocked(job.fine_tuned_model or job_id)
-    found = results_repository.find_artifact(session, job_id, name)
-    if found is not None:
-        return found
-    made = "model" if methods.load_method(job.method).hyperparameters.result_kind == "model" else "adapter"
-    if name in _WEIGHTS and name != made:
-        raise OtherResult(job_id, name, made)
+    artifact = results_repository.find_artifact(session, job_id, name)
+    if artifact is not None:
+        return artifact
+    actual_kind = "model" if methods.load_method(job.method).hyperparameters.result_kind == "model" else "adapter"
+    if name in _WEIGHTS and name != actual_kind:
+        raise OtherResult(job_id, name, actual_kind)
     if job.state == JobState.SUCCEEDED:
         raise ResultsExpired(job_id)
     raise ArtifactNotReady(job_id, name.partition(".")[0], WIRE_STATUS[JobState(job.state)])

@@ -61,19 +61,21 @@ def resolve_start(session: Session, principal: Principal, context: Context, name
     param = f"method.{method.type}.hyperparameters.reward.model"
     if not reward.model.startswith(_EARLIER):
         raise InvalidRequest(
-            f"'{reward.model[:256]}' is no reward model: name the result of a reward job, ft:… or ftjob-….",
+            f"'{reward.model[:256]}' is not a reward model: name the result of a reward job, ft:… or ftjob-….",
             param=param,
         )
-    found = _find_named_result(session, principal, context, reward.model, param)
-    if found.kind != "reward":
+    reward_result = _find_named_result(session, principal, context, reward.model, param)
+    # Refused at creation: the trainer would find it out only after the job had waited for a GPU.
+    if reward_result.kind != "reward":
         raise InvalidRequest(
-            f"{reward.model} comes from a job of the method {found.job.method['type']}: it has no score head. Name the "
-            "result of a reward job.",
+            f"{reward.model} comes from a job of the method {reward_result.job.method['type']}: it has no score head. "
+            "Name the result of a reward job.",
             param=param,
         )
-    _find_base(session, principal, context, found, param)
+    # Called for its refusal only: a reward model on a base that is not shared with this project could not be loaded.
+    _find_base(session, principal, context, reward_result, param)
     # What a reward model says goes into the result, its weights do not: they block no download.
-    return replace(start, reward=found)
+    return replace(start, reward=reward_result)
 
 
 def _find_start(session: Session, principal: Principal, context: Context, name: str, method: Method) -> JobStart:
@@ -84,12 +86,17 @@ def _find_start(session: Session, principal: Principal, context: Context, name: 
     if not name.startswith(_EARLIER):
         raise ModelNotFound(name, (entry.id for entry in context.catalog.models))
     result = _find_named_result(session, principal, context, name, "model")
+    # An adapter lies on the base of its job; a whole model is a base itself, and a new adapter lies on it.
     base = result.name if result.kind == "model" else result.job.base
     _check_fits(result, method)
+    # Both weights go into the new result, so a block on either holds for it.
     links = [result, *_find_base(session, principal, context, result, "model")]
-    blocked = any(link.adapter_download == "blocked" for link in links)
+    download_blocked = any(link.adapter_download == "blocked" for link in links)
     return JobStart(
-        base, start=result, lineage=result.trace_lineage(), adapter_download="blocked" if blocked else "allowed"
+        base,
+        start=result,
+        lineage=result.trace_lineage(),
+        adapter_download="blocked" if download_blocked else "allowed",
     )
 
 
@@ -102,6 +109,8 @@ def _find_base(
     try:
         return (_find_named_result(session, principal, context, result.job.base, param),)
     except (ModelNotFound, ParentFailed, InvalidRequest) as error:
+        # One's own model: the original error names the missing base. Of another project's chain nothing may be
+        # revealed.
         if result.permission is None:
             raise
         raise InvalidRequest(
@@ -141,13 +150,13 @@ def _check_fits(result: EarlierResult, method: Method) -> None:
     if result.kind == "reward" and method.hyperparameters.result_kind != "reward":
         raise InvalidRequest(
             f"{result.name} is a reward model: it scores answers and writes none. A job of the method {method.type} "
-            "starts from a model that writes; a reward job may go on from it.",
+            "starts from a model that writes; a reward job may continue it.",
             param="model",
         )
     makes_new = isinstance(method, PretrainingMethod) and method.hyperparameters.architecture is not None
     if makes_new and result.kind != "model":
         raise InvalidRequest(
             f"An architecture makes a new model, which starts from no adapter such as {result.name}: leave it out to "
-            f"go on from that, or name {FROM_SCRATCH} or a base.",
+            f"continue from that, or name {FROM_SCRATCH} or a base.",
             param="method.pretraining.hyperparameters.architecture",
         )

@@ -18,7 +18,7 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 TERMINAL = frozenset(state for state, targets in TRANSITIONS.items() if not targets)
 
-# The wire knows no pause: a strict client of OpenAI's enum would refuse it, so it shows in `phase` instead.
+# OpenAI's enum has no pause, and a strict client would refuse one: it shows in `phase` instead.
 WIRE_STATUS: dict[JobState, str] = {
     JobState.VALIDATING: "validating_files",
     JobState.QUEUED: "queued",

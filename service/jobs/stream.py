@@ -64,6 +64,7 @@ class EventStreams:
         quiet_since = time.monotonic()
         with self._share_reader(job_id, position, principal) as reader:
             while reader.may_read(principal.key_id):
+                # A stream that is far behind reads pages of its own, and the shared window stays small.
                 messages = reader.messages_after(position)
                 if messages is None:
                     messages = await self._read_page(job_id, position)
@@ -73,6 +74,7 @@ class EventStreams:
                     quiet_since = time.monotonic()
                 if messages:
                     continue
+                # Only after the last events were sent, which the job's end wrote in the same transaction.
                 if reader.over:
                     if reader.done is not None:
                         yield reader.done
@@ -80,6 +82,7 @@ class EventStreams:
                 await reader.wait_for_news(quiet_since + _KEEP_ALIVE_SECONDS - time.monotonic())
                 if time.monotonic() - quiet_since > _KEEP_ALIVE_SECONDS:
                     quiet_since = time.monotonic()
+                    # A comment line of the format: proxies close connections that send nothing for a minute.
                     yield b": keep-alive\n\n"
 
     def count_readers(self, project_id: str) -> int:
@@ -90,6 +93,7 @@ class EventStreams:
     def _share_reader(self, job_id: str, position: int, principal: Principal) -> Generator[_JobReader]:
         """Share the job's reader, which ends with its last stream."""
         reader = self._readers.get(job_id)
+        # A reader that is over reads no more: a resumed or new stream needs a fresh one.
         if reader is None or reader.over:
             reader = self._readers[job_id] = _JobReader(self, principal.project_id, job_id, position)
         reader.keys[principal.key_id] += 1
@@ -138,11 +142,11 @@ class _JobReader:
         self._bytes = 0
         self._refused: set[str] = set()
         self._changed = asyncio.Event()
-        # In a context of its own: it is not part of the request whose stream came first.
+        # In a context of its own: it is not part of the request that opened the first stream.
         self._task = asyncio.get_running_loop().create_task(self._read_until_over(), context=contextvars.Context())
 
     def may_read(self, key_id: str) -> bool:
-        """Tell whether a stream's key could read at the last look."""
+        """Return whether a stream's key could read at the last look."""
         return key_id not in self._refused
 
     def messages_after(self, position: int) -> Sequence[StreamMessage] | None:
@@ -160,7 +164,6 @@ class _JobReader:
                 await self._changed.wait()
 
     def stop(self) -> None:
-        """End the reading."""
         self._task.cancel()
 
     async def _read_until_over(self) -> None:
@@ -183,6 +186,7 @@ class _JobReader:
 
     async def _read_news(self) -> _JobNews | None:
         """Read on; None while the database is away, which ends no stream."""
+        # Looked up again with every read: a key that is revoked ends its open streams.
         keys = tuple(self.keys)
         try:
             return await to_thread.run_sync(self._query_news, keys, limiter=self._streams.reads)
@@ -201,15 +205,16 @@ class _JobReader:
     def _take_news(self, news: _JobNews) -> None:
         for event in news.events:
             self._append_message(_make_message(event))
-        changed = bool(news.events) or news.keys != self._refused
+        has_news = bool(news.events) or news.keys != self._refused
         self._refused = news.keys
         if news.job is None:
             self.over = True
+        # Not while a full page was read: more events may follow it.
         elif not news.events and news.job.state in TERMINAL:
             shown = JobObject.from_row(news.job, self._context.settings.organization)
             self.done = _format_message("done", shown.model_dump_json(), None)
             self.over = True
-        if changed or self.over:
+        if has_news or self.over:
             self._wake_streams()
 
     def _append_message(self, message: StreamMessage) -> None:
@@ -222,6 +227,7 @@ class _JobReader:
             self._start = oldest.position
 
     def _wake_streams(self) -> None:
+        # A new event each time, so that whoever waits later does not find the old one set.
         self._changed.set()
         self._changed = asyncio.Event()
 

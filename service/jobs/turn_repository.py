@@ -37,7 +37,7 @@ class ProjectStanding(NamedTuple):
         """Return what sorts its job number `rank` (from 0) among all: as workers take them if no running job ends.
 
         When that job starts, `rank` others of the project have started before it, so `running + rank` jobs run.
-        Among projects with as many, those that start their first job come before those whose turn has just been,
+        Among projects with as many, those that start their first job come before those that have just had a turn,
         and these keep the order of their turns.
         """
         return self.running + rank, rank, self.last_turn, self.head
@@ -52,9 +52,9 @@ class ProjectStanding(NamedTuple):
 
 def projects_in_turn(session: Session) -> Sequence[str]:
     """Return the projects that have a job to start, in the order in which they take turns."""
-    standing = _standing_query(count=False)
+    standings = _standing_query(count=False)
     return session.scalars(
-        select(standing.c.project_id).order_by(standing.c.running, standing.c.last_turn, standing.c.head)
+        select(standings.c.project_id).order_by(standings.c.running, standings.c.last_turn, standings.c.head)
     ).all()
 
 
@@ -86,6 +86,8 @@ def ready_of_project(session: Session, project_id: str) -> Iterator[ReadyRow]:
     page: Sequence[ReadyRow] = session.execute(query).all()
     while page:
         yield from page
+        # By position and not by OFFSET: jobs that are claimed meanwhile would shift an offset, and rows would be
+        # skipped.
         _, _, priority, seq = page[-1]
         behind = or_(JobRow.priority < priority, and_(JobRow.priority == priority, JobRow.seq > seq))
         page = session.execute(query.where(behind)).all() if len(page) == _PAGE else ()
@@ -102,6 +104,7 @@ def _projects_in_line() -> CTE:
 
     So its cost grows with the number of projects, however many jobs each of them has queued. The last row is null.
     """
+    # A skip scan: each step asks the index for the next larger project id. DISTINCT would read every queued job.
     first = select(JobRow.project_id.label("project_id")).where(*IN_LINE).order_by(JobRow.project_id).limit(1)
     waiting = select(first.scalar_subquery().label("project_id")).cte("waiting", recursive=True)
     following = first.where(JobRow.project_id > waiting.c.project_id).scalar_subquery()
@@ -114,10 +117,11 @@ def _standing_query(*, count: bool) -> Subquery:
     running = select(JobRow.project_id, func.count().label("count")).where(JobRow.state == JobState.RUNNING)
     running = running.group_by(JobRow.project_id).subquery("running")
     ready = (JobRow.project_id == waiting.c.project_id, *IN_LINE, RESTED)
+    # The head decides only between projects of equal standing, so one row each is enough.
     head = select(JobRow.seq).where(*ready).order_by(*IN_TURN).limit(1).scalar_subquery()
     total = select(func.count()).where(*ready).select_from(JobRow).scalar_subquery() if count else literal(0)
     # Materialized, so that a project's head is looked for once and not for each use of it.
-    found = (
+    ready_jobs = (
         select(
             waiting.c.project_id,
             func.coalesce(running.c.count, 0).label("running"),
@@ -130,4 +134,4 @@ def _standing_query(*, count: bool) -> Subquery:
         .cte("found")
         .prefix_with("MATERIALIZED")
     )
-    return select(found).where(found.c.head.is_not(None)).subquery("standing")
+    return select(ready_jobs).where(ready_jobs.c.head.is_not(None)).subquery("standing")

@@ -1,4 +1,4 @@
-"""FastAPI's dependencies that every domain's endpoints share: who asks, and one transaction a request."""
+"""FastAPI's dependencies that every domain's endpoints share: the caller, and one transaction a request."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ReadSession = Annotated[Session, Depends(get_read_session, scope="function")]
 def find_principal(request: Request, context: Context) -> Principal:
     """Look a request's key up: call it from a thread. Raises Unauthenticated.
 
-    The connection is given back here: a request that held one while it waits for its next turn among the threads
+    The connection returns to the pool here: a request that held one while it waits for its next turn among the threads
     could wait for threads that all wait for a connection.
     """
     with context.db.read() as session:
@@ -53,18 +53,19 @@ def find_principal(request: Request, context: Context) -> Principal:
     call = CALL.get()
     if call is not None:
         call.key_id, call.project_id = principal.key_id, principal.project_id
+        # For the audit log: its entries are written without the request at hand.
         call.route, call.params = request.scope["route"].path, request.path_params
     return principal
 
 
 async def get_principal(request: Request, _documented: Annotated[object, Depends(_bearer)]) -> Principal:
-    """Return who asks, as the request's admission found it before its body was read."""
+    """Return the caller, as the request's admission found it before its body was read."""
     principal: Principal = request.state.principal
     return principal
 
 
 async def get_admin(principal: Annotated[Principal, Depends(get_principal)]) -> Principal:
-    """Return who asks; the admission of a route that depends on this lets in nobody but admins."""
+    """Return the caller; the admission of a route that depends on this lets in admins alone."""
     principal.require_scope("admin")
     return principal
 

@@ -34,7 +34,7 @@ def list_projects(
 def create_project(
     body: ProjectCreate, session: WriteSession, _admin: AdminDep, idempotency: IdempotencyDep
 ) -> ProjectObject:
-    """Make a project."""
+    """Create a project, which owns files, jobs and models."""
 
     def make_project() -> ProjectObject:
         return ProjectObject.from_row(service.create_project(session, body.name))
@@ -44,7 +44,7 @@ def create_project(
 
 @router.get("/{project_id}", responses=declare_errors(_UNKNOWN))
 def get_project(project_id: str, session: ReadSession, _admin: AdminDep) -> ProjectObject:
-    """Return a project."""
+    """Return a project by its id."""
     return ProjectObject.from_row(_require_project(session, project_id))
 
 

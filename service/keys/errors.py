@@ -30,10 +30,10 @@ class WrongKey(Unauthenticated):
 class ScopeMissing(PermissionDenied):
     """The API key lacks the scope that the request needs."""
 
-    def __init__(self, scopes: Iterable[str], needed: str) -> None:
+    def __init__(self, scopes: Iterable[str], missing_scope: str) -> None:
         super().__init__(
-            f"This API key has the scopes {' and '.join(sorted(scopes))}; this request needs '{needed}'. "
-            f"Use another key, or have one made by `burnish-server keys create --scope {needed}`."
+            f"This API key has the scopes {' and '.join(sorted(scopes))}; this request needs '{missing_scope}'. "
+            f"Use another key, or have one made by `burnish-server keys create --scope {missing_scope}`."
         )
 
 

@@ -47,7 +47,7 @@ class Idempotency:
     path: str
     service_secret: bytes = field(repr=False)
     replayed: Callable[[str | None], None]
-    """Called, with the object's id, where the answer is an earlier one."""
+    """Called, with the object's id, if the answer is an earlier one."""
 
     def __post_init__(self) -> None:
         key = self.key
@@ -66,24 +66,27 @@ class Idempotency:
         if self.key is None:
             return make()
         digest, fingerprint = self._hash_text(self.key), self._fingerprint_body(body)
+        # Answers may hold new API keys and signing secrets. The header is part of the key, and only its hash is
+        # stored.
         sealer = Sealer(derive_key(self.service_secret, b"burnish: kept answers", salt=self.key.encode()))
         owner = f"{self.project_id} {fingerprint}"
+        # An insert with a unique key: a second request blocks in it until the first commits or rolls back.
         if repository.reserve_answer(session, self.project_id, digest, fingerprint):
             answer = make()
             repository.keep_answer(session, self.project_id, digest, sealer.seal(answer.model_dump_json(), owner))
             return answer
-        kept = repository.kept_answer(session, self.project_id, digest)
-        if kept is None or kept.answer is None or kept.fingerprint != fingerprint:
+        kept_answer = repository.find_kept_answer(session, self.project_id, digest)
+        if kept_answer is None or kept_answer.answer is None or kept_answer.fingerprint != fingerprint:
             raise IdempotencyKeyReused(self.key)
-        answer = model.model_validate_json(sealer.open(kept.answer, owner))
+        answer = model.model_validate_json(sealer.open(kept_answer.answer, owner))
         self.replayed(getattr(answer, "id", None))
         return answer
 
     def is_kept(self, session: Session) -> bool:
-        """Tell whether the key stands for an earlier request, the same or another."""
+        """Return whether the key stands for an earlier request, the same or another."""
         return (
             self.key is not None
-            and repository.kept_answer(session, self.project_id, self._hash_text(self.key)) is not None
+            and repository.find_kept_answer(session, self.project_id, self._hash_text(self.key)) is not None
         )
 
     def _hash_text(self, text: str) -> str:
@@ -91,4 +94,5 @@ class Idempotency:
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
     def _fingerprint_body(self, body: Mapping[str, Any]) -> str:
+        # The path counts: one key sent to two operations stands for two different requests.
         return self._hash_text(json.dumps([self.path, body], sort_keys=True))

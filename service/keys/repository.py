@@ -71,20 +71,20 @@ def find_project(session: Session, project_id: str) -> ProjectRow | None:
 
 
 def is_live(session: Session, project_id: str) -> bool:
-    """Tell whether a project was not deleted, and keep it so until the transaction ends."""
+    """Return whether a project was not deleted, and keep it so until the transaction ends."""
     query = select(ProjectRow.seq).where(ProjectRow.id == project_id, ProjectRow.deleted_at.is_(None))
     return session.scalar(query.with_for_update(read=True)) is not None
 
 
 def mark_deleted(session: Session, project_id: str) -> bool:
     """Close a project: no key of it works any more, its name is free. False if it is deleted already."""
-    marked = session.execute(
+    result = session.execute(
         update(ProjectRow)
         .where(ProjectRow.id == project_id, ProjectRow.deleted_at.is_(None))
         .values(deleted_at=db_now(), name=project_id)
         .returning(ProjectRow.id)
     )
-    if marked.first() is None:
+    if result.first() is None:
         return False
     query = update(ApiKeyRow).where(ApiKeyRow.project_id == project_id, ApiKeyRow.revoked_at.is_(None))
     session.execute(query.values(revoked_at=db_now()))
@@ -166,7 +166,7 @@ def keep_answer(session: Session, project_id: str, digest: str, answer: str) -> 
     )
 
 
-def kept_answer(session: Session, project_id: str, digest: str) -> IdempotentAnswerRow | None:
+def find_kept_answer(session: Session, project_id: str, digest: str) -> IdempotentAnswerRow | None:
     """Return what is kept for a key."""
     query = select(IdempotentAnswerRow).where(
         IdempotentAnswerRow.project_id == project_id, IdempotentAnswerRow.digest == digest

@@ -40,7 +40,7 @@ class ProjectUpdate(BaseModel):
 
 
 class ProjectObject(BaseModel):
-    """OpenAI's project."""
+    """A project, in the form of OpenAI's administration API."""
 
     id: str
     object: Literal["organization.project"] = "organization.project"
@@ -50,7 +50,6 @@ class ProjectObject(BaseModel):
 
     @classmethod
     def from_row(cls, project: ProjectRow) -> ProjectObject:
-        """Show a row."""
         return cls(id=project.id, name=project.name, created_at=int(project.created_at))
 
 
@@ -79,7 +78,6 @@ class KeyObject(BaseModel):
 
     @classmethod
     def from_row(cls, key: ApiKeyRow) -> KeyObject:
-        """Show a row."""
         return cls.model_validate(
             {
                 "id": key.id,

@@ -34,7 +34,7 @@ _HINT_LENGTH = len(_PREFIX) + 6
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks: the key, and the project whose objects it may see."""
+    """The caller: its key, and the project that the key belongs to."""
 
     project_id: str
     key_id: str
@@ -57,7 +57,7 @@ def create_key(
     scopes: Iterable[Scope] = DEFAULT_SCOPES,
     expires_in: float | None = None,
 ) -> tuple[ApiKeyRow, str]:
-    """Make a key for a project, which is made too where it is new. Return the row and the key's text.
+    """Make a key for a project, which is created if it is new. Return the row and the key's text.
 
     `expires_in` is in seconds; None is never.
     """
@@ -132,7 +132,7 @@ def authenticate_header(session: Session, hmac_key: bytes, authorization: str | 
 
 
 def find_reading_keys(session: Session, key_ids: Iterable[str]) -> set[str]:
-    """Return those of the keys that may read now: what is asked again while an answer goes on and on."""
+    """Return those of the keys that may read now: asked again while a long answer is sent."""
     return {key_id for key_id, scopes in repository.live_scopes(session, key_ids).items() if "read" in scopes.split()}
 
 
@@ -147,8 +147,8 @@ def require_live(session: Session, project_id: str) -> None:
 
 def rename_project(session: Session, project: ProjectRow, name: str) -> None:
     """Give a project another name. Raises Conflict if it is taken."""
-    other = repository.project_by_name(session, name)
-    if other is not None and other.id != project.id:
+    namesake = repository.project_by_name(session, name)
+    if namesake is not None and namesake.id != project.id:
         raise NameTaken(name)
     with _one_of_the_name(session, name):
         project.name = name

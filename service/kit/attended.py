@@ -16,9 +16,11 @@ async def run_while_connected(request: Request, work: Coroutine[Any, Any, T]) ->
     """Wait for `work`, and give it up when the caller hangs up. Raises ClientDisconnect then."""
     task = asyncio.create_task(work)
     try:
+        # `wait` and not `wait_for`: a timeout of the look must not cancel the work.
         while not (await asyncio.wait({task}, timeout=_LOOK_SECONDS))[0]:
             if await request.is_disconnected():
                 raise ClientDisconnect
         return task.result()
     finally:
+        # Also after the caller hung up or this coroutine was cancelled; a task that is done ignores it.
         task.cancel()

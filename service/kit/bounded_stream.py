@@ -41,7 +41,7 @@ class BoundedStream(StreamingResponse):
                 await self._send_in_time(send, {"type": "http.response.body", "body": chunk, "more_body": True})
             await self._send_in_time(send, {"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            # The task may be cancelled; what the generator gives back must be given back all the same.
+            # The task may be cancelled; the generator must release its resources all the same.
             with CancelScope(shield=True), move_on_after(_CLOSE_SECONDS):
                 await self._content.aclose()
 

@@ -1,4 +1,4 @@
-"""The API call that is being served: who asks for what. The object is shared by all threads that serve the call."""
+"""The API call that is being served: the caller and its request. All threads that serve the call share the object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ApiCall:
     request_id: str
     method: str
     address: str | None = None
-    """The caller's network address, as far as the server can tell."""
+    """The caller's network address, as far as the server can see it."""
     route: str = ""
     """The path as it is declared, with the names of its parameters: `/v1/files/{file_id}`."""
     params: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -22,7 +22,7 @@ class ApiCall:
     project_id: str | None = None
     """The key's project."""
     object_id: str | None = None
-    """What the call was about, where neither the path nor a new row tells."""
+    """What the call was about, if neither the path nor a new row says so."""
     replayed: bool = False
     """Whether an earlier answer is given again."""
     recorded: bool = False

@@ -27,7 +27,7 @@ _MADE = "burnish_made"
 _THEN = "burnish_then"
 _LEAST_FREE_BYTES = 1 << 16
 IDLE_SECONDS = 15
-"""After how long PostgreSQL ends a transaction whose process says nothing, frozen or gone: it may hold a job's row."""
+"""After how long PostgreSQL ends a transaction of a frozen or dead process: it may hold a lock on a job's row."""
 
 Json = JSON().with_variant(JSONB(), "postgresql")
 
@@ -55,11 +55,14 @@ class db_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function 
 
 @compiles(db_now, "sqlite")
 def _now_sqlite(_element: db_now, _compiler: SQLCompiler, **_: Any) -> str:
+    # Constant within one statement, so that all rows of an UPDATE get the same time.
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
 @compiles(db_now, "postgresql")
 def _now_postgresql(_element: db_now, _compiler: SQLCompiler, **_: Any) -> str:
+    # Not `now()`: that is the time at which the transaction began, and one that waited for a lock would start leases
+    # in the past.
     return "extract(epoch from clock_timestamp())::double precision"
 
 
@@ -70,6 +73,7 @@ class Database:
         self.engine = _make_engine(url)
         self._read = sessionmaker(_engine_for_reading(self.engine), expire_on_commit=False)
         self._write = sessionmaker(self.engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
+        # In front of SQLite's own lock, which serves its waiters in no order.
         self._turns = WriteTurns() if self.engine.dialect.name == "sqlite" else None
         self.before_commit: Callable[[Session], None] | None = None
         """Called at the end of every `write`, inside its transaction."""
@@ -94,6 +98,7 @@ class Database:
         turn = self._turns.hold() if self._turns else nullcontext()
         with turn, _translate_errors(self.engine), self._write.begin() as session:
             yield session
+            # Inside the transaction: the audit log has an entry exactly if the change is committed.
             if self.before_commit is not None:
                 self.before_commit(session)
 
@@ -108,11 +113,12 @@ class Database:
 
 
 def after_commit(session: Session, action: Callable[[], object]) -> None:
-    """Do something quick once the `write` transaction is committed; never where it is rolled back."""
+    """Do something quick once the `write` transaction is committed; never if it is rolled back."""
     cast("list[Callable[[], object]]", session.info.setdefault(_THEN, [])).append(action)
 
 
 def _do_then(session: Session) -> None:
+    # A savepoint's release also fires `after_commit`, though the outer transaction may still be rolled back.
     if not session.in_nested_transaction():
         for action in cast("list[Callable[[], object]]", session.info.pop(_THEN, [])):
             action()
@@ -125,8 +131,8 @@ def made_ids(session: Session) -> Sequence[str]:
 
 
 def _note_made(session: Session, _flush: object) -> None:
-    made = cast("list[str]", session.info.setdefault(_MADE, []))
-    made.extend(item.id for item in session.new if isinstance(getattr(item, "id", None), str))
+    new_ids = cast("list[str]", session.info.setdefault(_MADE, []))
+    new_ids.extend(item.id for item in session.new if isinstance(getattr(item, "id", None), str))
 
 
 @contextmanager
@@ -134,6 +140,7 @@ def _translate_errors(engine: Engine) -> Generator[None]:
     try:
         yield
     except DBAPIError as error:
+        # An IntegrityError or a bad statement is a bug or a rule of ours, and not an outage.
         if not isinstance(error, OperationalError) and not error.connection_invalidated:
             raise
         if "no such table" in str(error.orig):
@@ -148,7 +155,7 @@ def _translate_errors(engine: Engine) -> Generator[None]:
 
 
 def _lacks_room(engine: Engine, problem: str) -> bool:
-    """Tell whether SQLite fails for want of room where it says less: for the files beside the database."""
+    """Return whether the disk is full: SQLite's error does not say so if it fails on the files next to the database."""
     path = engine.url.database
     if (
         engine.dialect.name != "sqlite"
@@ -163,20 +170,20 @@ def _lacks_room(engine: Engine, problem: str) -> bool:
 
 
 def _make_engine(url: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
+    url_parts = make_url(url)
+    if url_parts.get_backend_name() == "sqlite":
         # A connection for every thread that serves requests: one here costs little.
-        engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=40)
+        engine = create_engine(url_parts, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=40)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    if parsed.drivername in ("postgresql", "postgres"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
+    if url_parts.drivername in ("postgresql", "postgres"):
+        url_parts = url_parts.set(drivername="postgresql+psycopg")
     # A link that died without a word must not hold a thread for longer than a lease lasts.
     patience = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
     patience["tcp_user_timeout"] = 15_000
     # No overflow: its connections would be opened and closed again and again under load.
-    engine = create_engine(parsed, pool_pre_ping=True, pool_size=20, max_overflow=0, connect_args=patience)
+    engine = create_engine(url_parts, pool_pre_ping=True, pool_size=20, max_overflow=0, connect_args=patience)
     event.listen(engine, "connect", _set_up_postgresql)
     return engine
 
@@ -191,10 +198,14 @@ def _engine_for_reading(engine: Engine) -> Engine:
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
+    # pysqlite would begin a deferred transaction before the first write: too late for BEGIN IMMEDIATE.
     connection.isolation_level = None  # the driver must not begin transactions by itself
     for pragma in (
+        # Readers do not block the writer, and it does not block them.
         "journal_mode=WAL",
+        # With NORMAL, WAL may lose the last commits at a power failure, and clients have their answers by then.
         "synchronous=FULL",
+        # Off by default in SQLite, and a setting of the connection.
         "foreign_keys=ON",
         f"busy_timeout={WAIT_SECONDS * 1000:.0f}",
     ):
@@ -203,11 +214,14 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
 
 def _set_up_postgresql(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
+        # On every connection rather than on the role: a managed PostgreSQL may not let us change that.
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+    # SET is undone if the transaction in which it ran is rolled back.
     connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:
+    # A reader keeps the plain BEGIN, which takes no lock until it reads.
     if not connection.get_execution_options().get(_WRITES, False):
         connection.exec_driver_sql("BEGIN")
         return

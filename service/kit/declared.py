@@ -15,14 +15,17 @@ def declare_errors(*errors: ServiceError) -> Responses:
 
     What any operation may answer (a wrong request, no key, a scope that lacks, …) `service.api.reference` adds.
     """
-    declared: Responses = {}
+    responses: Responses = {}
     for error in errors:
-        said = (type(error).__doc__ or "").partition("\n")[0].removesuffix(".")
-        answer = declared.setdefault(
-            error.status, {"description": said, "content": {"application/json": {"examples": {}}}}
+        summary = (type(error).__doc__ or "").partition("\n")[0].removesuffix(".")
+        answer = responses.setdefault(
+            error.status, {"description": summary, "content": {"application/json": {"examples": {}}}}
         )
-        if said not in answer["description"]:
-            answer["description"] += f"; or: {said[:1].lower()}{said[1:]}"
-        named = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
-        answer["content"]["application/json"]["examples"][named] = {"summary": said, "value": error.error_body()}
-    return declared
+        if summary not in answer["description"]:
+            answer["description"] += f"; or: {summary[:1].lower()}{summary[1:]}"
+        example_name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+        answer["content"]["application/json"]["examples"][example_name] = {
+            "summary": summary,
+            "value": error.error_body(),
+        }
+    return responses

@@ -11,10 +11,10 @@ MOST_DESCRIPTORS = 1 << 16
 def raise_descriptor_limit(most: int = MOST_DESCRIPTORS) -> int:
     """Raise this process's soft limit of open files to the hard one, `most` if that is lower. Return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    soft_limit = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    if soft != resource.RLIM_INFINITY and soft < soft_limit:
         with suppress(ValueError, OSError):  # a sandbox may forbid it: the process then lives with what it has
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, hard))
     return descriptor_limit(most)
 
 

@@ -46,8 +46,13 @@ class ServiceError(Exception):
 
     def error_body(self) -> dict[str, Any]:
         """Return what a caller of the API gets."""
-        said = {"message": self.shown or self.message, "type": self.type, "param": self.param, "code": self.code}
-        return {"error": said | self.extra}
+        error_fields = {
+            "message": self.shown or self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        return {"error": error_fields | self.extra}
 
 
 class InvalidRequest(ServiceError):
@@ -104,7 +109,7 @@ class TooLarge(ServiceError):
 
 
 class RangeNotSatisfiable(ServiceError):
-    """The range asked for has no byte of the download."""
+    """The requested range has no byte of the download."""
 
     status = 416
     type = "invalid_request_error"

@@ -25,9 +25,9 @@ class TurnsExhausted(ServiceError):
     code = "too_many_at_once"
     retry = True
 
-    def __init__(self, what: str, waiting: int, *, retry_after: float, of: str = "of this project") -> None:
+    def __init__(self, noun: str, waiting: int, *, retry_after: float, of: str = "of this project") -> None:
         super().__init__(
-            f"{waiting} {what} {of} are waiting already, the most that may. Wait for some of them to end, "
+            f"{waiting} {noun} {of} are waiting already, the most that may. Wait for some of them to end, "
             f"or try again in {retry_after:g} seconds."
         )
         self.headers = {"retry-after": f"{max(1, round(retry_after))}"}
@@ -53,7 +53,7 @@ class Turn:
         """
         if not self.others_wait:
             return
-        self.held = False  # a request that is cancelled while it waits has no place to give back
+        self.held = False  # a request that is cancelled while it waits has no place to release
         await self._turns.take_again(self._project_id)
         self.held = True
 
@@ -65,15 +65,15 @@ class FairTurns:
     wait and `waiting` how many of all projects; one more is refused by TurnsExhausted before any work is done for it.
     One project never fills `waiting`, unless that is one. While other projects use the places too, one holds half of
     them at most: work in threads takes Python's one lock in turns, and each place of a flood makes the others slower.
-    `what` names the requests in that sentence, in the plural,
-    and `of` whose they are: places may be shared out by something else than the project, such as an address.
+    `noun` names the requests in that sentence, in the plural, and `of` the owner: places may be shared out by something
+    else than the project, such as an address.
     """
 
     def __init__(
         self,
         places: int,
         *,
-        what: str,
+        noun: str,
         per_project: int | None = None,
         waiting_per_project: int = 64,
         waiting: int | None = None,
@@ -82,7 +82,7 @@ class FairTurns:
     ) -> None:
         self._free = places
         self._half = max(1, places // 2)
-        self._what = what
+        self._noun = noun
         self._of = of
         self._per_project = places if per_project is None else min(per_project, places)
         self._waiting = waiting
@@ -110,6 +110,7 @@ class FairTurns:
     async def take_again(self, project_id: str) -> None:
         """Give a place back and wait for the next one at the head of the project's queue: for `Turn` alone."""
         place = asyncio.get_running_loop().create_future()
+        # First in the queue and only then released: otherwise the project's next request would take the place.
         self._queues.setdefault(project_id, deque()).appendleft(place)
         self._give_place_back(project_id)
         await self._wait_for_place(project_id, place)
@@ -127,13 +128,14 @@ class FairTurns:
     async def _take_place(self, project_id: str) -> None:
         self._note_request(project_id)
         queue = self._queues.get(project_id)
+        # Not past the project's own queue: its requests stay in order.
         if self._free and not queue and self._held[project_id] < self._most_places(project_id):
             self._occupy_place(project_id)
             return
         if queue is not None and len(queue) >= self._waiting_per_project:
-            raise TurnsExhausted(self._what, self._waiting_per_project, retry_after=self._retry_after, of=self._of)
+            raise TurnsExhausted(self._noun, self._waiting_per_project, retry_after=self._retry_after, of=self._of)
         if self._waiting is not None and self.count_waiting() >= self._waiting:
-            raise TurnsExhausted(self._what, self._waiting, retry_after=self._retry_after, of="of all projects")
+            raise TurnsExhausted(self._noun, self._waiting, retry_after=self._retry_after, of="of all projects")
         place = asyncio.get_running_loop().create_future()
         self._queues.setdefault(project_id, deque()).append(place)
         await self._wait_for_place(project_id, place)
@@ -142,6 +144,7 @@ class FairTurns:
         try:
             await place
         except asyncio.CancelledError:
+            # A future that is done holds a place already, although this coroutine never ran on.
             if place.cancelled() or not place.done():
                 self._leave_queue(project_id, place)
             else:  # the place was given in the moment in which the request was cancelled
@@ -160,6 +163,7 @@ class FairTurns:
         return min(self._per_project, self._half) if others else self._per_project
 
     def _occupy_place(self, project_id: str) -> None:
+        # At the moment of the decision and not when the waiter runs: the event loop may run others in between.
         self._free -= 1
         self._held[project_id] += 1
 
@@ -191,6 +195,7 @@ class FairTurns:
                 self._queues.move_to_end(project)
             else:
                 del self._queues[project]
+            # A cancelled waiter is still in the queue until its coroutine runs; it must get no place.
             if not place.done():
                 self._occupy_place(project)
                 place.set_result(None)

@@ -34,10 +34,10 @@ def new_id(prefix: str) -> str:
 
 
 def new_request_id() -> str:
-    """Return an id for a request whose caller gave none."""
+    """Return an id for a request without one from its caller."""
     return f"req_{secrets.token_hex(16)}"
 
 
 def is_id(text: str, prefix: str) -> bool:
-    """Tell whether a text from outside has the form of an id of this kind."""
+    """Return whether a text from outside has the form of an id of this kind."""
     return re.fullmatch(re.escape(prefix) + rf"[A-Za-z0-9]{{{_LENGTH}}}", text) is not None

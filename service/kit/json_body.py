@@ -43,9 +43,9 @@ def parse_body(body: bytes) -> tuple[Any, int]:
     elements = count_elements(body)
     if elements > MAX_ELEMENTS:
         raise TooManyElements
-    parsed = json.loads(body, object_pairs_hook=_make_object)
-    refuse_unusable(parsed)
-    return parsed, elements
+    value = json.loads(body, object_pairs_hook=_make_object)
+    refuse_unusable(value)
+    return value, elements
 
 
 def count_elements(body: bytes) -> int:
@@ -104,7 +104,7 @@ def _raise_with_place(value: object) -> None:
 def _find_fault(item: object) -> str | None:
     """Return what is wrong with a text, a number, or a key of an object; None if nothing is."""
     if isinstance(item, float):
-        return None if math.isfinite(item) else "is no number that can be reckoned with; give a finite one"
+        return None if math.isfinite(item) else "is not a finite number"
     if isinstance(item, dict):
         return next(filter(None, map(_find_fault_of_text, cast("dict[str, Any]", item))), None)
     return _find_fault_of_text(item) if isinstance(item, str) else None
@@ -127,10 +127,10 @@ def _is_encodable(text: str) -> bool:
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         refuse_unusable(twice)  # what names a place must be text that an answer can have
         name = twice[:64]
         raise InvalidRequest(f"The body has the key '{name}' twice in one object: send it once.", param=name)
-    return made
+    return value

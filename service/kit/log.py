@@ -60,7 +60,7 @@ def set_subject(job_id: str, attempt: int | None) -> None:
 
 
 def in_own_context(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function whose subjects, and spans, end with it."""
+    """Call a function; its subjects and spans end with it."""
     return copy_context().run(function, *args, **kwargs)
 
 
@@ -71,8 +71,8 @@ def carry_context(function: Callable[[], T]) -> Callable[[], T]:
 
 def _name_subject(record: logging.LogRecord) -> bool:
     """Give the line the ids of what it is about, unless its call gave them as `extra`."""
-    found = (REQUEST_ID.get(), _JOB_ID.get(), _ATTEMPT.get(), tracing.trace_id())
-    for name, value in zip(_IDS, found, strict=True):
+    labels = (REQUEST_ID.get(), _JOB_ID.get(), _ATTEMPT.get(), tracing.trace_id())
+    for name, value in zip(_IDS, labels, strict=True):
         if not hasattr(record, name):
             setattr(record, name, value)
     return True
@@ -124,9 +124,9 @@ def escape_controls(text: str) -> str:
     return _CONTROLS.sub(_escape_match, text)
 
 
-def _escape_match(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return _NAMED.get(found[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+def _escape_match(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return _NAMED.get(match[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
 class _TextFormatter(logging.Formatter):

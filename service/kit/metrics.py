@@ -173,15 +173,15 @@ def registry_of(role: str) -> CollectorRegistry:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    for declared in DECLARED:
-        if role in declared.roles:
-            registry.register(declared.metric)
+    for metric in DECLARED:
+        if role in metric.roles:
+            registry.register(metric.metric)
     BUILD.labels(VERSION, role).set(1)
     return registry
 
 
 def serve_metrics(settings: Settings, role: str, name: str) -> None:
-    """Answer Prometheus in a thread, where the settings name an address. Raises SettingsError.
+    """Serve Prometheus from a thread if the settings name an address. Raises SettingsError.
 
     A port of 0 is any free one; it is noted in the data folder's `metrics/` for Prometheus's discovery by files.
     """

@@ -1,4 +1,4 @@
-"""A multipart form (RFC 7578) read as a stream: the file's bytes go on at once, memory stays flat."""
+"""A multipart form (RFC 7578) read as a stream: the file's bytes are passed on at once, so memory stays flat."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StreamedForm:
         self._parser = self._make_parser(boundary)
 
     def feed(self, chunk: bytes) -> None:
-        """Parse the next bytes of the body. Raises InvalidRequest if they are no multipart form."""
+        """Parse the next bytes of the body. Raises InvalidRequest if they are not a multipart form."""
         try:
             self._parser.write(chunk)
         except MultipartParseError as error:

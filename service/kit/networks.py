@@ -53,9 +53,9 @@ _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_-]
 
 
 def is_public(address: Address) -> bool:
-    """Tell whether an address is one of the public internet.
+    """Return whether an address is one of the public internet.
 
-    An IPv4 address in IPv6 clothes counts as the IPv4 address where the clothes are IPv4-mapped or NAT64's; the
+    An IPv4 address in IPv6 clothes counts as the IPv4 address if it is IPv4-mapped or NAT64's; the
     tunnels of 6to4 and Teredo are never public, whatever they lead to.
     """
     if is_platform(address):
@@ -69,7 +69,7 @@ def is_public(address: Address) -> bool:
 
 
 def is_platform(address: Address) -> bool:
-    """Tell whether an address, in whatever clothes, is one that a cloud offers to its own machines alone."""
+    """Return whether an address, in any notation, is one that a cloud offers to its own machines alone."""
     return any(is_within(form, _PLATFORM) for form in _address_forms(address))
 
 
@@ -81,16 +81,16 @@ def _address_forms(address: Address) -> Iterator[Address]:
     if address.scope_id is not None:
         yield ipaddress.IPv6Address(int(address))
     number = int(address)
-    found = {address.ipv4_mapped, address.sixtofour, *(address.teredo or ())} - {None}
+    embedded_addresses = {address.ipv4_mapped, address.sixtofour, *(address.teredo or ())} - {None}
     if address in _NAT64 or address in _NAT64_LOCAL or address in _COMPATIBLE:
-        found.add(ipaddress.IPv4Address(number & 0xFFFFFFFF))
+        embedded_addresses.add(ipaddress.IPv4Address(number & 0xFFFFFFFF))
     if address in _NAT64_LOCAL:  # RFC 6052: with a prefix of 48, 56 or 64 bits, around eight bits that are zero
         for prefix in (48, 56, 64):
             around = (number >> (88 - prefix)) & 0xFF_FFFF_FFFF
             before = 64 - prefix
             high, low = around >> (40 - before), around & ((1 << (32 - before)) - 1)
-            found.add(ipaddress.IPv4Address((high << (32 - before)) | low))
-    yield from (form for form in found if form is not None)
+            embedded_addresses.add(ipaddress.IPv4Address((high << (32 - before)) | low))
+    yield from (form for form in embedded_addresses if form is not None)
 
 
 def _unwrap_address(address: Address) -> Address:
@@ -110,8 +110,8 @@ def parse_address(text: str) -> Address | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    ipv4_address = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return ipv4_address or address
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
@@ -128,13 +128,13 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 def is_within(address: Address, networks: Iterable[Network]) -> bool:
-    """Tell whether an address lies in one of the networks."""
+    """Return whether an address lies in one of the networks."""
     return any(address in network for network in networks if network.version == address.version)
 
 
 @dataclass(frozen=True)
 class AllowedNetworks:
-    """Networks and host names that an operator trusts, whether public or not, and networks that nobody may reach.
+    """Networks and host names that an operator trusts, whether public or not, and networks that are always closed.
 
     What is denied stays denied, though an allowed network holds it or an allowed host leads there.
     """
@@ -144,8 +144,8 @@ class AllowedNetworks:
     denied: tuple[Network, ...] = ()
 
     @classmethod
-    def parse(cls, text: str, denied: str = "") -> Self:
-        """Read `10.0.0.0/8, fd00::/8, hooks.internal`, and `denied` as `parse_networks` does.
+    def parse(cls, text: str, denied_text: str = "") -> Self:
+        """Read `10.0.0.0/8, fd00::/8, hooks.internal`, and `denied_text` as `parse_networks` does.
 
         Raises ValueError naming the entry that is neither.
         """
@@ -162,18 +162,18 @@ class AllowedNetworks:
                         "hooks.internal; separate several by commas"
                     ) from None
                 hosts.add(name)
-        return cls(tuple(networks), frozenset(hosts), parse_networks(denied))
+        return cls(tuple(networks), frozenset(hosts), parse_networks(denied_text))
 
     def has_host(self, host: str) -> bool:
-        """Tell whether a host is allowed by its name."""
+        """Return whether a host is allowed by its name."""
         return host.lower().rstrip(".") in self.hosts
 
     def permits(self, address: Address) -> bool:
-        """Tell whether an address is public or allowed, and not denied."""
+        """Return whether an address is public or allowed, and not denied."""
         if self.denies(address):
             return False
         return is_public(address) or is_within(_unwrap_address(address), self.networks)
 
     def denies(self, address: Address) -> bool:
-        """Tell whether an address is denied whatever is allowed: by the operator, or as a platform's own."""
+        """Return whether an address is denied whatever is allowed: by the operator, or as a platform's own."""
         return is_platform(address) or any(is_within(form, self.denied) for form in _address_forms(address))

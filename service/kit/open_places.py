@@ -18,22 +18,22 @@ class TooManyOpen(ServiceError):
     code = "too_many_at_once"
     retry = True
 
-    def __init__(self, what: str, most: int, of: str, *, retry_after: int) -> None:
+    def __init__(self, noun: str, most: int, of: str, *, retry_after: int) -> None:
         super().__init__(
-            f"{most} {what} {of} are open already, the most that may. Close some of them, or try again in "
+            f"{most} {noun} {of} are open already, the most that may. Close some of them, or try again in "
             f"{retry_after} seconds."
         )
         self.headers = {"retry-after": str(retry_after)}
 
 
 class OpenPlaces:
-    """Counts what is open in this process. `what` names it in the plural, in the sentence of a refusal.
+    """Counts what is open in this process. `noun` names it in the plural, in the sentence of a refusal.
 
     Threads and the event loop may hold places at the same time.
     """
 
-    def __init__(self, what: str, *, per_project: int, total: int, retry_after: int = 5) -> None:
-        self._what = what
+    def __init__(self, noun: str, *, per_project: int, total: int, retry_after: int = 5) -> None:
+        self._noun = noun
         self._per_project = per_project
         self._total = total
         self._retry_after = retry_after
@@ -45,9 +45,9 @@ class OpenPlaces:
         """Count one more for the length of the block. Raises TooManyOpen."""
         with self._lock:
             if self._open[project_id] >= self._per_project:
-                raise TooManyOpen(self._what, self._per_project, "of this project", retry_after=self._retry_after)
+                raise TooManyOpen(self._noun, self._per_project, "of this project", retry_after=self._retry_after)
             if self._open.total() >= self._total:
-                raise TooManyOpen(self._what, self._total, "in this process", retry_after=self._retry_after)
+                raise TooManyOpen(self._noun, self._total, "in this process", retry_after=self._retry_after)
             self._open[project_id] += 1
         try:
             yield

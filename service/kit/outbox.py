@@ -20,7 +20,7 @@ class Topic(StrEnum):
 
     ENQUEUE_JOB = "enqueue_job"
     TELL_WEBHOOKS = "tell_webhooks"
-    """Something happened: find out who wants to know."""
+    """Something happened: find its receivers."""
     SEND_WEBHOOK = "send_webhook"
     """One event to one receiver."""
     DELETE_BLOBS = "delete_blobs"
@@ -38,7 +38,7 @@ class OutboxRow(Base):
     topic: Mapped[str] = mapped_column(String(32), index=True)
     payload: Mapped[dict[str, Any]] = mapped_column(Json)
     lane: Mapped[str | None] = mapped_column(String(40), index=True)
-    """Whom the row is for: the rows of a busy lane wait while those of others go on."""
+    """Whom the row is for: rows of a busy lane wait while other lanes continue."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     due_at: Mapped[float] = mapped_column(Double, default=db_now())
     done_at: Mapped[float | None] = mapped_column(Double, index=True)
@@ -61,10 +61,11 @@ def add_effect(session: Session, topic: Topic, *, lane: str | None = None, delay
     session.add(OutboxRow(topic=topic, lane=lane, payload=payload, due_at=db_now() + delay))
 
 
-def due_effects(session: Session, topic: Topic, *, limit: int = 100) -> Sequence[OutboxRow]:
-    """Return the rows of a topic whose time has come, oldest first."""
+def fetch_due_effects(session: Session, topic: Topic, *, limit: int = 100) -> Sequence[OutboxRow]:
+    """Return the due rows of a topic, oldest first."""
     query = (
         select(OutboxRow)
+        # Due by the database's clock, which also wrote `due_at`.
         .where(OutboxRow.topic == topic, OutboxRow.done_at.is_(None), OutboxRow.due_at <= db_now())
         .order_by(OutboxRow.seq)
         .limit(limit)
@@ -82,7 +83,7 @@ def mark_done(session: Session, seq: int, *, error: str | None = None) -> None:
 
 
 def remove_effect(session: Session, seq: int) -> None:
-    """Forget a row whose effect has happened."""
+    """Forget a row after its effect has happened."""
     session.execute(delete(OutboxRow).where(OutboxRow.seq == seq))
 
 

@@ -18,7 +18,7 @@ Scope = list[tuple[InstrumentedAttribute[Any], str]]
 
 
 class ListPage(BaseModel, Generic[T]):
-    """OpenAI's list object."""
+    """One page of a list, in OpenAI's form."""
 
     object: Literal["list"] = "list"
     data: list[T]
@@ -56,15 +56,17 @@ def fetch_page(
     """
     position = None
     if after is not None:
-        same = [column == value for column, value in scope]
-        narrowed: Select[Any] = query.with_only_columns(seq).where(public_id == after, *same).order_by(None)
-        position = session.scalar(narrowed)
+        scope_conditions = [column == value for column, value in scope]
+        position_query: Select[Any] = (
+            query.with_only_columns(seq).where(public_id == after, *scope_conditions).order_by(None)
+        )
+        position = session.scalar(position_query)
         if position is None:
             raise InvalidRequest(f"No object in this list has the id '{after[:64]}'.", param="after")
     columns = [*(column for column, _ in scope), seq]
-    ordered = [column.asc() if order == "asc" else column.desc() for column in columns]
+    sort_columns = [column.asc() if order == "asc" else column.desc() for column in columns]
     bounds = _list_conditions if session.get_bind().dialect.name == "sqlite" else _index_bounds
-    page = query.where(*bounds(scope, seq, position, order)).order_by(*ordered).limit(limit + 1)
+    page = query.where(*bounds(scope, seq, position, order)).order_by(*sort_columns).limit(limit + 1)
     rows = session.scalars(page).all()
     return rows[:limit], len(rows) > limit
 
@@ -76,10 +78,10 @@ def _list_conditions(
 
     It is what SQLite makes one seek of: of bounds by rows of values it would use the first column alone.
     """
-    found: list[ColumnElement[bool]] = [column == value for column, value in scope]
+    conditions: list[ColumnElement[bool]] = [column == value for column, value in scope]
     if position is not None:
-        found.append(seq > position if order == "asc" else seq < position)
-    return found
+        conditions.append(seq > position if order == "asc" else seq < position)
+    return conditions
 
 
 def _index_bounds(
@@ -88,7 +90,7 @@ def _index_bounds(
     """Return where the list begins and ends, as bounds of the index instead of as equalities.
 
     Told `project_id = …`, PostgreSQL may walk the primary key backwards through all other projects' rows, trusting
-    that one in a few will fit; told a range, it can have the order from the right index alone.
+    that one in a few will fit; given a range, only the right index can supply the order.
     """
     columns, values = [column for column, _ in scope], [value for _, value in scope]
     bounds: list[ColumnElement[bool]] = []

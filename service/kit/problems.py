@@ -40,12 +40,12 @@ def _describe_first(adapter: TypeAdapter[Any], body: object) -> str:
     try:
         adapter.validate_python(_cut_value(body))
     except ValidationError as error:
-        found = [item for item in error.errors(include_url=False) if item["type"] not in _FROM_CUTTING]
-        described = [
+        errors = [item for item in error.errors(include_url=False) if item["type"] not in _FROM_CUTTING]
+        sentences = [
             f"{'.'.join(map(str, item['loc']))[:128]}: {item['msg'].removeprefix('Value error, ')[:256]}"
-            for item in found[:_DESCRIBED]
+            for item in errors[:_DESCRIBED]
         ]
-        return f"; among them {'; '.join(described)}" if described else ""
+        return f"; among them {'; '.join(sentences)}" if sentences else ""
     return ""
 
 

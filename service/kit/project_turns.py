@@ -45,12 +45,15 @@ def wait_in_line(session: Session, kind: TurnKind) -> None:
     """
     if session.get_bind().dialect.name == "postgresql":
         number = list(TurnKind).index(kind)
+        # An advisory lock: what it protects is the comparison of all projects, and not one row. It ends with the
+        # transaction.
         session.execute(text("SELECT pg_advisory_xact_lock(:locks, :number)"), {"locks": _LOCKS, "number": number})
 
 
 def note_turn(session: Session, kind: TurnKind, project_id: str) -> None:
     """Note that a project has its turn now."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    # A counter and not a time: two turns in one microsecond would otherwise have no order.
     number = select(func.coalesce(func.max(ProjectTurnRow.number), 0) + 1).where(ProjectTurnRow.kind == kind)
     statement = insert(ProjectTurnRow).values(kind=kind, project_id=project_id, number=number.scalar_subquery())
     session.execute(

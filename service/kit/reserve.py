@@ -30,7 +30,7 @@ class DiskReserve:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> DiskReserve:
-        """Return the reserve of the settings: none where the database is not a file of the data folder."""
+        """Return the reserve of the settings: none if the database is not a file in the data folder."""
         return cls(settings.data, settings.disk_reserve_bytes if settings.database_url is None else 0)
 
     def fill(self) -> None:
@@ -40,6 +40,7 @@ class DiskReserve:
         try:
             if self._is_whole():
                 self._armed = True
+            # Taken again only with room to spare, or it would be released and refilled in turns.
             elif shutil.disk_usage(self._path.parent).free >= _ROOM_TO_REFILL * self._size:
                 self._allocate_file()
                 self._armed = True
@@ -49,6 +50,7 @@ class DiskReserve:
     def release(self) -> None:
         """Give the room back to the disk."""
         with suppress(FileNotFoundError):
+            # Deleted rather than truncated: the other processes see at once that it is gone.
             self._path.unlink()
             _log.warning("The disk is full: %d bytes that were kept for this are free for deleting now.", self._size)
 
@@ -59,7 +61,7 @@ class DiskReserve:
                 self.release()
 
     def is_used_up(self) -> bool:
-        """Tell whether the room was given back, and not taken again."""
+        """Return whether the reserve was released, and not allocated again."""
         return self._armed and not self._path.exists()
 
     def _is_whole(self) -> bool:
@@ -73,6 +75,7 @@ class DiskReserve:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
+                # Blocks and not a hole: a sparse file would keep nothing free.
                 os.posix_fallocate(file.fileno(), 0, self._size)
                 os.fsync(file.fileno())
             os.replace(draft, self._path)

@@ -1,4 +1,4 @@
-"""Lines of a streamed HTTP answer whose every line is JSON, or an event of a stream."""
+"""Lines of a streamed HTTP answer: each is JSON, or an event of a stream."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ async def stream_lines(response: httpx.Response) -> AsyncGenerator[str]:
     httpx's `aiter_lines` ends a line at U+0085, U+2028 and their like too, which JSON has inside of strings: a chat's
     answer that holds one would be cut into two halves, neither of them JSON. Raises httpx.HTTPError.
     """
-    rest = b""
+    unfinished_line = b""
     async for piece in response.aiter_bytes():
-        *lines, rest = (rest + piece).split(b"\n")
+        *lines, unfinished_line = (unfinished_line + piece).split(b"\n")
         for line in lines:
             yield line.removesuffix(b"\r").decode()
-    if rest:
-        yield rest.decode()
+    if unfinished_line:
+        yield unfinished_line.decode()

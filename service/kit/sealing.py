@@ -32,13 +32,15 @@ class Sealer:
 
     def seal(self, text: str, owner: str) -> str:
         """Return a text as one that may lie in a database."""
+        # A fresh one for each text: with AES-GCM, one nonce under one key twice gives both texts away.
         nonce = os.urandom(_NONCE_BYTES)
+        # The owner is authenticated data: a sealed text that is copied into another row does not open.
         return base64.b64encode(nonce + self._cipher.encrypt(nonce, text.encode(), owner.encode())).decode()
 
-    def open(self, sealed: str, owner: str) -> str:
+    def open(self, sealed_secret: str, owner: str) -> str:
         """Return the text. Raises SealBroken."""
         try:
-            data = base64.b64decode(sealed, validate=True)
+            data = base64.b64decode(sealed_secret, validate=True)
             return self._cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], owner.encode()).decode()
         except (InvalidTag, ValueError, binascii.Error) as error:
             raise SealBroken(owner) from error

@@ -69,11 +69,11 @@ class Settings(BaseSettings):
     engine_answer_seconds: float = Field(300.0, gt=0)
     """How long a model may work on one request; the answers then end with the `finish_reason` `length`."""
     engine_turn_seconds: float = Field(10.0, gt=0)
-    """After so long a conversation pauses if another project's waits, and goes on in its next turn."""
+    """After so long a conversation pauses if another project's waits, and continues in its next turn."""
     engine_idle_seconds: float = Field(900.0, gt=0)
     """After so long without a conversation the engine frees its model's memory."""
     engine_max_tokens: int = Field(1024, ge=1)
-    """The most tokens of an answer where the request names no limit."""
+    """The most tokens of an answer if the request names no limit."""
     inference_url: str | None = Field(None, pattern=r"^https?://\S+$")
     """An OpenAI-compatible inference server such as vLLM (its URL up to `/v1`): the engine
     asks it, and loads no model itself."""
@@ -138,12 +138,12 @@ class Settings(BaseSettings):
     """How many jobs have their files checked at once by a controller; a quarter of them of one project."""
 
     export_seconds: int = Field(7 * 86400, ge=3600)
-    """How long an exported model is kept where its request does not say."""
+    """How long an exported model is kept if its request does not say."""
     max_queued_exports: int = Field(100, ge=1)
     """How many exports of one project may wait for a worker; more are answered by 429."""
 
     quota_stored_bytes: int | None = Field(None, ge=0)
-    """The quotas and rates of a project whose administrator has set no other; None is unlimited."""
+    """The quotas and rates of a project without ones of its own; None is unlimited."""
     quota_running_jobs: int | None = Field(None, ge=0)
     quota_queued_jobs: int | None = Field(None, ge=0)
     """Jobs that have not started or are paused."""
@@ -215,13 +215,13 @@ class Settings(BaseSettings):
         for label in filter(None, (part.strip() for part in value.split(","))):
             if not re.fullmatch(LABEL, label):
                 raise ValueError(
-                    f"{label[:70]!r} is no label: use 1 to 63 letters, digits, . _ = / -, and commas between labels"
+                    f"{label[:70]!r} is not a label: use 1 to 63 letters, digits, . _ = / -, and commas between labels"
                 )
         return value
 
     @field_validator("database_url")
     @classmethod
-    def _known_database(cls, value: str | None) -> str | None:
+    def _check_database_scheme(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(
             ("postgresql://", "postgres://", "postgresql+psycopg://", "sqlite:///")
         ):
@@ -239,7 +239,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def database(self) -> str:
-        """The SQLAlchemy URL."""
+        """The SQLAlchemy URL: the setting, or SQLite in the data folder."""
         return self.database_url or f"sqlite:///{self.data / 'burnish.db'}"
 
     @cached_property

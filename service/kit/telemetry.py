@@ -9,7 +9,7 @@ from service.kit.tracing import set_up_tracing
 
 
 def set_up_telemetry(settings: Settings, role: str, name: str | None = None) -> None:
-    """Set all three up; `name` tells several processes of a role apart. Raises SettingsError."""
+    """Set all three up; `name` distinguishes several processes of a role. Raises SettingsError."""
     set_up_logging(role, settings.log_format, name)
     set_up_tracing(role)
     serve_metrics(settings, role, name or role)

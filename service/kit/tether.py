@@ -17,6 +17,8 @@ _PR_SET_PDEATHSIG = 1
 
 def tether_command(command: Sequence[str], *, by: signal.Signals = signal.SIGKILL) -> list[str]:
     """Return the command line that runs `command`, with the same pid, until this process is gone; then it gets `by`."""
+    # By a program that becomes the command: `preexec_fn` would run Python between fork and exec, which is not safe
+    # with threads.
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(by)), *command]
 
 
@@ -25,6 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     parent, number, command = int(arguments[0]), int(arguments[1]), list(arguments[2:])
     if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    # The parent may have died before the prctl: then no signal ever comes.
     if os.getppid() != parent:
         sys.exit("the process that started this one has gone")
     os.execvp(command[0], command)  # noqa: S606 - no shell: the command is a list that our own code built

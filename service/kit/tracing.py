@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, where the environment names a collector. Else nothing of it is imported and all is free.
+"""Traces by OpenTelemetry, if the environment names a collector. Otherwise nothing is imported and it costs nothing.
 
 `OTEL_EXPORTER_OTLP_ENDPOINT` and the other variables are OpenTelemetry's own. A span never holds a message of an
 error, a header or a body: only names, ids and numbers.
@@ -47,8 +47,8 @@ def set_up_tracing(role: str) -> None:
             f"{ENDPOINTS[0]} asks for traces, and their packages are not installed. Install them with: "
             "pip install 'burnish-server[telemetry]'"
         ) from error
-    named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": f"burnish-{role}"}
-    provider = TracerProvider(resource=Resource.create({"service.version": VERSION, **named}))
+    service_attributes = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": f"burnish-{role}"}
+    provider = TracerProvider(resource=Resource.create({"service.version": VERSION, **service_attributes}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))  # the provider sends the rest at exit
     _tracer = provider.get_tracer("burnish", VERSION)
 
@@ -108,14 +108,14 @@ def record_span(
 
 def current_traceparent() -> str | None:
     """Return the span around the call as W3C's `traceparent`; None if there is none."""
-    found = _current_ids()
-    return f"00-{found[0]:032x}-{found[1]:016x}-{found[2]:02x}" if found else None
+    current_ids = _current_ids()
+    return f"00-{current_ids[0]:032x}-{current_ids[1]:016x}-{current_ids[2]:02x}" if current_ids else None
 
 
 def trace_id() -> str:
     """Return the trace that the call belongs to, in hex; empty if there is none."""
-    found = _current_ids()
-    return f"{found[0]:032x}" if found else ""
+    current_ids = _current_ids()
+    return f"{current_ids[0]:032x}" if current_ids else ""
 
 
 def trace_environment() -> dict[str, str]:
@@ -135,8 +135,10 @@ def _current_ids() -> tuple[int, int, int] | None:
         return None
     from opentelemetry.trace import get_current_span
 
-    found = get_current_span().get_span_context()
-    return (found.trace_id, found.span_id, int(found.trace_flags)) if found.is_valid else None
+    span_context = get_current_span().get_span_context()
+    return (
+        (span_context.trace_id, span_context.span_id, int(span_context.trace_flags)) if span_context.is_valid else None
+    )
 
 
 def _parent_context(parent: str | None) -> Context | None:

@@ -31,16 +31,17 @@ class WriteTurns:
     def hold(self) -> Generator[None]:
         """Hold the lock for the block. After `WAIT_SECONDS` the block begins without: SQLite says then what is wrong.
 
-        A thread that holds it already goes on at once.
+        A thread that holds it already continues at once.
         """
+        # A block may call code that writes by itself; waiting for the own lock would never end.
         if self._owner == threading.get_ident():
             yield
             return
-        held = self._acquire()
+        turn = self._acquire()
         try:
             yield
         finally:
-            if held:
+            if turn:
                 self._release()
 
     def _acquire(self) -> bool:
@@ -48,12 +49,14 @@ class WriteTurns:
             if self._owner is None:
                 self._owner = threading.get_ident()
                 return True
-            called = threading.Event()
-            self._waiting.append(called)
-        if not called.wait(WAIT_SECONDS):
+            # A queue of events, since `threading.Lock` wakes an arbitrary thread and a busy one can starve.
+            wake_event = threading.Event()
+            self._waiting.append(wake_event)
+        if not wake_event.wait(WAIT_SECONDS):
             with self._lock:
-                if not called.is_set():
-                    self._waiting.remove(called)
+                # Checked under the lock: the turn may have been given in the moment in which the wait ended.
+                if not wake_event.is_set():
+                    self._waiting.remove(wake_event)
                     return False
         self._owner = threading.get_ident()
         return True
@@ -73,6 +76,8 @@ def begin_immediate(connection: sqlite3.Connection) -> None:
     Raises sqlite3.OperationalError if it is not free within `WAIT_SECONDS`.
     """
     deadline = time.monotonic() + WAIT_SECONDS
+    # SQLite's own waiting sleeps longer and longer, up to 100 ms: against writers that look every few milliseconds it
+    # would nearly always come too late.
     connection.execute("PRAGMA busy_timeout=0")
     try:
         while True:

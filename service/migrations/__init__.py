@@ -16,7 +16,7 @@ from service.kit.settings import Settings, SettingsError
 
 
 class MigrationRefused(Exception):
-    """The data does not fit the schema that was asked for; the message says what to do. Nothing was changed."""
+    """The data does not fit the requested schema; the message says what to do. Nothing was changed."""
 
 
 def upgrade_schema(settings: Settings, revision: str = "head") -> None:
@@ -34,8 +34,8 @@ def move_schema(settings: Settings, revision: str) -> None:
     Raises MigrationRefused if there is no such revision or the data does not fit it, Unavailable.
     """
     if not knows_revision(revision):
-        known = ", ".join(sorted(_known_revisions()))
-        raise MigrationRefused(f"There is no schema {revision}; this release knows {known}.")
+        known_revisions = ", ".join(sorted(_list_revisions()))
+        raise MigrationRefused(f"There is no schema {revision}; this release has {known_revisions}.")
     back = revision in {
         entry.revision for entry in _script_directory().iterate_revisions(_current_revision(settings), "base")
     }
@@ -54,8 +54,8 @@ def head_revision() -> str:
 
 
 def knows_revision(revision: str) -> bool:
-    """Tell whether this version can come from that schema."""
-    return revision in _known_revisions()
+    """Return whether this version can come from that schema."""
+    return revision in _list_revisions()
 
 
 def check_schema(settings: Settings) -> None:
@@ -77,7 +77,7 @@ def _current_revision(settings: Settings) -> str | None:
         database.close()
 
 
-def _known_revisions() -> set[str]:
+def _list_revisions() -> set[str]:
     return {script.revision for script in _script_directory().walk_revisions()}
 
 

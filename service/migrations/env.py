@@ -22,8 +22,8 @@ def _run_migrations() -> None:
             context.configure(connection=connection, target_metadata=TABLES[0].metadata, render_as_batch=sqlite)
             with context.begin_transaction():
                 context.run_migrations()
-            if sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all()):
-                raise RuntimeError(f"The migration left rows that refer to nothing: {broken[:5]}")
+            if sqlite and (broken_rows := connection.exec_driver_sql("PRAGMA foreign_key_check").all()):
+                raise RuntimeError(f"The migration left rows that refer to nothing: {broken_rows[:5]}")
 
 
 _run_migrations()

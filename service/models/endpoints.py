@@ -1,4 +1,4 @@
-"""Routes of models."""
+"""Routes of models: bases, results of jobs and what other projects share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def list_models(session: ReadSession, context: ContextDep, principal: PrincipalD
 
 @router.get("/{model}", responses=declare_errors(_UNKNOWN))
 def get_model(model: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> ModelObject:
-    """Return one model."""
+    """Return a model that the key's project may use."""
     return service.show_model(session, principal, context.catalog, context.settings.organization, model)
 
 

@@ -1,4 +1,4 @@
-"""Errors of models."""
+"""Errors of models: unknown ones, and bases that cannot be deleted."""
 
 from __future__ import annotations
 

@@ -57,15 +57,17 @@ def share_model(
 
     `adapter_download` None leaves a permission as it is; a new one allows downloads then.
     """
-    found = find_permission(session, project_id, name)
-    if found is None:
-        found = CheckpointPermissionRow(id=ids.new_id(ids.PERMISSION), model=name, job_id=job_id, project_id=project_id)
-        session.add(found)
+    permission = find_permission(session, project_id, name)
+    if permission is None:
+        permission = CheckpointPermissionRow(
+            id=ids.new_id(ids.PERMISSION), model=name, job_id=job_id, project_id=project_id
+        )
+        session.add(permission)
     if adapter_download is not None:
-        found.adapter_download = adapter_download
+        permission.adapter_download = adapter_download
     session.flush()
-    session.refresh(found)
-    return found
+    session.refresh(permission)
+    return permission
 
 
 def find_permission(session: Session, project_id: str, name: str) -> CheckpointPermissionRow | None:
@@ -77,7 +79,7 @@ def find_permission(session: Session, project_id: str, name: str) -> CheckpointP
     )
 
 
-def shared_models(session: Session, project_id: str) -> Sequence[FineTunedModelRow]:
+def fetch_shared_models(session: Session, project_id: str) -> Sequence[FineTunedModelRow]:
     """Return the finished models that are shared with a project, newest first."""
     query = (
         select(FineTunedModelRow)

@@ -11,7 +11,7 @@ from service.tables.models import FineTunedModelRow
 
 
 class ModelObject(BaseModel):
-    """OpenAI's model object."""
+    """A base or a result, in the form of OpenAI's model object."""
 
     id: str
     object: Literal["model"] = "model"

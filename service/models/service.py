@@ -18,7 +18,7 @@ def list_models(session: Session, principal: Principal, catalog: Catalog, organi
     Those of other projects are owned by `organization`: who shares is for the two projects to know.
     """
     own = repository.all_of(session, principal.project_id)
-    shared = repository.shared_models(session, principal.project_id)
+    shared = repository.fetch_shared_models(session, principal.project_id)
     return [
         *(ModelObject.of_base(base) for base in catalog.models),
         *(ModelObject.of_result(model, owned_by=model.project_id) for model in own),
@@ -31,8 +31,8 @@ def show_model(session: Session, principal: Principal, catalog: Catalog, organiz
     base = catalog.find_base(name)
     if base is not None:
         return ModelObject.of_base(base)
-    shared = repository.shared_models(session, principal.project_id)
-    foreign = next((model for model in shared if model.id == name), None)
+    shared_rows = repository.fetch_shared_models(session, principal.project_id)
+    foreign = next((model for model in shared_rows if model.id == name), None)
     if foreign is not None:
         return ModelObject.of_result(foreign, owned_by=organization)
     return ModelObject.of_result(_find_result(session, principal, catalog, name), owned_by=principal.project_id)

@@ -48,11 +48,11 @@ async def preview_job(
     deadline = time.monotonic() + context.settings.preview_seconds
     preview_id = await to_thread.run_sync(lambda: service.request_preview(context, principal, body, rows=rows))
     try:
-        while (found := await to_thread.run_sync(service.read_preview, context, preview_id)) is None:
+        while (outcome := await to_thread.run_sync(service.read_preview, context, preview_id)) is None:
             if time.monotonic() > deadline:
                 raise await to_thread.run_sync(service.give_up, context, preview_id)
             await asyncio.sleep(context.settings.poll_seconds)
-        return found
+        return outcome
     finally:
-        with CancelScope(shield=True):  # where the caller has gone away, too
+        with CancelScope(shield=True):  # also if the caller has disconnected
             await to_thread.run_sync(service.forget_preview, context, preview_id)

@@ -1,4 +1,4 @@
-"""Errors of previews."""
+"""Errors of previews: too many, no worker, no time, and jobs that would fail."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StartNotReady(Conflict):
 
 
 class NoWorker(Conflict):
-    """Nobody can count."""
+    """No living worker could count the tokens."""
 
     code = "no_worker"
 
@@ -51,10 +51,10 @@ class PreviewTimeout(Unavailable):
     code = "preview_timeout"
     retry = False
 
-    def __init__(self, seconds: float, note: str | None, *, taken: bool) -> None:
+    def __init__(self, seconds: float, note: str | None, *, was_claimed: bool) -> None:
         if note is not None:
             why = f"{note}. Ask again in a minute"
-        elif taken:
+        elif was_claimed:
             why = "preview a smaller file with the same kind of rows, or raise BURNISH_PREVIEW_SECONDS"
         else:
             why = "every worker is busy with another preview. Ask again in a minute"
@@ -67,13 +67,13 @@ class CannotPreview(Unavailable):
     shown = None
     retry = False
 
-    def __init__(self, failed: PreviewFailure) -> None:
-        super().__init__(failed.message, param=failed.param, code=failed.code)
+    def __init__(self, failure: PreviewFailure) -> None:
+        super().__init__(failure.message, param=failure.param, code=failure.code)
 
 
 class WouldFail(InvalidRequest):
     """A job like this one would fail; the sentence is the one that the job would end with."""
 
-    def __init__(self, failed: PreviewFailure) -> None:
-        extra = {} if failed.details is None else {"problems": failed.details}
-        super().__init__(failed.message, param=failed.param, code=failed.code, extra=extra)
+    def __init__(self, failure: PreviewFailure) -> None:
+        extra = {} if failure.details is None else {"problems": failure.details}
+        super().__init__(failure.message, param=failure.param, code=failure.code, extra=extra)

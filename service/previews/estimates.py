@@ -15,7 +15,7 @@ _LOOKED_AT = 200
 _USED = 20
 
 
-def estimate_time(session: Session, job: JobRow, counted: CountedJob) -> TimeEstimate:
+def estimate_time(session: Session, job: JobRow, job_counts: CountedJob) -> TimeEstimate:
     """Return the running time, from claim to result, of a job that was counted."""
     kind = job.method["type"]
     alike = [
@@ -25,31 +25,31 @@ def estimate_time(session: Session, job: JobRow, counted: CountedJob) -> TimeEst
     ][:_USED]
     if alike:
         speed = median(tokens / training for tokens, training, _ in alike)
-        rest = median(max(0.0, running - training) for _, training, running in alike)
+        overhead = median(max(0.0, running - training) for _, training, running in alike)
         return TimeEstimate(
-            seconds=round(counted.tokens / speed + rest, 1),
+            seconds=round(job_counts.tokens / speed + overhead, 1),
             tokens_per_second=round(speed, 1),
             earlier_jobs=len(alike),
             method=(
                 f"The median of the last {len(alike)} job(s) of the method {kind} on {job.base} that succeeded here: "
-                f"{speed:,.0f} tokens a second while training, and {rest:,.0f} s besides for loading, evaluations and "
-                "the report."
+                f"{speed:,.0f} tokens a second while training, and {overhead:,.0f} s besides for loading, evaluations "
+                "and the report."
             ),
         )
-    assumed = counted.speed
-    if assumed.tokens_per_second is None:
+    assumed_speed = job_counts.speed
+    if assumed_speed.tokens_per_second is None:
         return TimeEstimate(
             seconds=None,
             tokens_per_second=None,
             earlier_jobs=0,
-            method=f"No job of the method {kind} on {job.base} has succeeded here yet. {assumed.method}",
+            method=f"No job of the method {kind} on {job.base} has succeeded here yet. {assumed_speed.method}",
         )
     return TimeEstimate(
-        seconds=round(counted.tokens / assumed.tokens_per_second, 1),
-        tokens_per_second=round(assumed.tokens_per_second, 1),
+        seconds=round(job_counts.tokens / assumed_speed.tokens_per_second, 1),
+        tokens_per_second=round(assumed_speed.tokens_per_second, 1),
         earlier_jobs=0,
         method=(
             f"No job of the method {kind} on {job.base} has succeeded here yet, so this is an assumption, for the "
-            f"training steps alone. {assumed.method}"
+            f"training steps alone. {assumed_speed.method}"
         ),
     )

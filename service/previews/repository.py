@@ -1,4 +1,4 @@
-"""SQL of previews."""
+"""SQL of previews: requests that workers claim and answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def by_id(session: Session, preview_id: str) -> PreviewRow | None:
 
 
 def preview_waits(session: Session, *, within: float) -> bool:
-    """Tell whether a preview waits for a worker, and somebody for the preview."""
+    """Return whether a preview waits for a worker, and somebody for the preview."""
     return session.scalar(select(PreviewRow.seq).where(*_waiting_conditions(within)).limit(1)) is not None
 
 
@@ -37,24 +37,26 @@ def claim_preview(session: Session, *, worker_id: str, within: float) -> Preview
     since its last turn, of those without one the one with the oldest preview. Within a project the oldest is first.
     """
     project_turns.wait_in_line(session, TurnKind.PREVIEW)
-    counted, oldest = aliased(PreviewRow), func.min(PreviewRow.seq)
+    running_preview, oldest = aliased(PreviewRow), func.min(PreviewRow.seq)
     busy = select(func.count()).where(
-        counted.project_id == PreviewRow.project_id,
-        counted.taken_by.is_not(None),
-        counted.result.is_(None),
-        counted.created_at >= db_now() - within,
+        running_preview.project_id == PreviewRow.project_id,
+        running_preview.taken_by.is_not(None),
+        running_preview.result.is_(None),
+        # A worker that died leaves its claim behind: after the time for an answer it no longer counts against the
+        # project.
+        running_preview.created_at >= db_now() - within,
     )
     turn = last_turn(TurnKind.PREVIEW, PreviewRow.project_id)
     waiting = select(oldest).where(*_waiting_conditions(within)).group_by(PreviewRow.project_id)
     for seq in session.scalars(waiting.order_by(busy.scalar_subquery(), turn, oldest).limit(10)).all():
-        taken = session.execute(
+        claimed_rows = session.execute(
             update(PreviewRow)
             .where(PreviewRow.seq == seq, PreviewRow.taken_by.is_(None))
             .values(taken_by=worker_id)
             .returning(PreviewRow.id)
         ).first()
-        preview = by_id(session, taken.id) if taken is not None else None
-        if preview is not None:  # else whoever asked has just gone away
+        preview = by_id(session, claimed_rows.id) if claimed_rows is not None else None
+        if preview is not None:  # else its caller has just disconnected
             project_turns.note_turn(session, TurnKind.PREVIEW, preview.project_id)
             return preview
     return None
@@ -70,16 +72,18 @@ def set_note(session: Session, preview_id: str, message: str) -> None:
 
 
 def finish_preview(session: Session, preview_id: str, result: dict[str, Any]) -> None:
-    """Keep the answer; nothing happens where nobody waits for it any more."""
+    """Store the answer; do nothing if no request waits for it any more."""
     session.execute(update(PreviewRow).where(PreviewRow.id == preview_id).values(result=result))
 
 
 def delete_preview(session: Session, preview_id: str) -> None:
-    """Forget a preview."""
+    """Delete a request, whether it was answered or not."""
     session.execute(delete(PreviewRow).where(PreviewRow.id == preview_id))
 
 
 def forget_old(session: Session, *, age: float) -> int:
-    """Forget what was asked for more than `age` seconds ago; return how many."""
-    gone = session.execute(delete(PreviewRow).where(PreviewRow.created_at < db_now() - age).returning(PreviewRow.id))
-    return len(gone.all())
+    """Forget requests that are older than `age` seconds; return how many."""
+    deleted_rows = session.execute(
+        delete(PreviewRow).where(PreviewRow.created_at < db_now() - age).returning(PreviewRow.id)
+    )
+    return len(deleted_rows.all())

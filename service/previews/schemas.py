@@ -14,7 +14,7 @@ from trainer.contract.preview import DataPreview, MemoryEstimate, SampleRow
 class TimeEstimate(BaseModel):
     """How long the job would run once it has a worker, and where the number comes from."""
 
-    seconds: float | None = Field(description="null where nothing can be said")
+    seconds: float | None = Field(description="null if there is no estimate")
     tokens_per_second: float | None
     earlier_jobs: int = Field(description="How many jobs of this service the speed was measured on; 0: it is assumed.")
     method: str
@@ -41,7 +41,7 @@ class PreviewObject(BaseModel):
         description="All tokens of the run, every epoch, prompts included: what the job would report at its end."
     )
     trained_tokens_exact: bool = Field(
-        description="False where the model's own answers are trained on: then `trained_tokens` is the most it can be."
+        description="False if the model's own answers are trained on: then `trained_tokens` is the most it can be."
     )
     ended_by: Literal["budget"] | None
     adapter_download: AdapterDownload = Field(

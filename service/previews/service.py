@@ -92,22 +92,22 @@ def read_preview(context: Context, preview_id: str) -> PreviewObject | None:
         job = job_of(preview)
         time = estimate_time(session, job, outcome.counted)
         queue = QueueSnapshot.read_snapshot(session, context.settings, job.project_id).explain_new(job)
-    counted, kind = outcome.counted, job.method["type"]
+    job_counts, kind = outcome.counted, job.method["type"]
     return PreviewObject(
         model=job.model,
         base_model=job.base,
-        method={"type": kind, kind: {**job.method[kind], "hyperparameters": counted.hyperparameters}},
-        training=counted.training,
-        validation=counted.validation,
-        steps=counted.steps,
-        trained_tokens=counted.tokens,
-        trained_tokens_exact=counted.tokens_exact,
-        ended_by=counted.ended_by,
+        method={"type": kind, kind: {**job.method[kind], "hyperparameters": job_counts.hyperparameters}},
+        training=job_counts.training,
+        validation=job_counts.validation,
+        steps=job_counts.steps,
+        trained_tokens=job_counts.tokens,
+        trained_tokens_exact=job_counts.tokens_exact,
+        ended_by=job_counts.ended_by,
         adapter_download=job.adapter_download,
-        warnings=[*counted.warnings, *_of_time(job, counted, time.seconds)],
-        estimates=PreviewEstimates(memory=counted.memory, time=time),
+        warnings=[*job_counts.warnings, *_of_time(job, job_counts, time.seconds)],
+        estimates=PreviewEstimates(memory=job_counts.memory, time=time),
         queue=queue,
-        sample=list(counted.sample),
+        sample=list(job_counts.sample),
     )
 
 
@@ -116,11 +116,11 @@ def give_up(context: Context, preview_id: str) -> PreviewTimeout:
     with context.db.read() as session:
         preview = repository.by_id(session, preview_id)
     note = preview.note if preview else None
-    return PreviewTimeout(context.settings.preview_seconds, note, taken=bool(preview and preview.taken_by))
+    return PreviewTimeout(context.settings.preview_seconds, note, was_claimed=bool(preview and preview.taken_by))
 
 
 def forget_preview(context: Context, preview_id: str) -> None:
-    """Remove a request that nobody waits for any more."""
+    """Remove a request after its caller has gone."""
     with context.db.write() as session:
         repository.delete_preview(session, preview_id)
 
@@ -130,13 +130,13 @@ def job_of(preview: PreviewRow) -> JobRow:
     return JobRow(id=preview.id, running_seconds=0.0, **{"adapter_download": "allowed"} | preview.job)
 
 
-def _of_time(job: JobRow, counted: CountedJob, seconds: float | None) -> Sequence[str]:
+def _of_time(job: JobRow, job_counts: CountedJob, seconds: float | None) -> Sequence[str]:
     """Return warnings about limits that the estimated time passes."""
     limits = {"timeout": job.timeout_seconds}
     minutes = (job.budget or {}).get("max_gpu_minutes")
     limits["budget"] = None if minutes is None else minutes * 60
     return [
-        f"The {name} of {limit:g} seconds is shorter than the {seconds:g} seconds that {counted.steps} steps are "
+        f"The {name} of {limit:g} seconds is shorter than the {seconds:g} seconds that {job_counts.steps} steps are "
         "estimated to take."
         for name, limit in limits.items()
         if limit is not None and seconds is not None and seconds > limit

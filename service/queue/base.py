@@ -44,7 +44,7 @@ class BucketState:
     full_in: float
     """When nothing will be missing from the bucket."""
     wait: float
-    """When there would be enough in it, where it was not allowed."""
+    """When the bucket would hold enough, if the call was not allowed."""
 
 
 class RateLimiter(Protocol):
@@ -53,7 +53,7 @@ class RateLimiter(Protocol):
     def take(self, key: str, *, limit: int, cost: int = 1, force: bool = False) -> BucketState | None:
         """Take `cost` out of the bucket that holds `limit` (at least 1): all of it or nothing.
 
-        With `force` it is taken even where there is less; a negative cost puts back. None if the server does not
+        With `force` it is taken even if there is less; a negative cost puts tokens back. None if the server does not
         answer: then nothing is counted.
         """
         ...

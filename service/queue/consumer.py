@@ -47,6 +47,7 @@ class JobConsumer:
     def __init__(self, url: str, *, name: str, stop: threading.Event) -> None:
         self._stop = stop
         self._busy = False
+        # Before the first connection, so that a signal during a long outage ends the wait as well.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._request_stop)
         # An answer to BLMOVE comes after the block at the latest.
@@ -71,7 +72,6 @@ class JobConsumer:
                 self._run_guarded(run, job_id)
 
     def close(self) -> None:
-        """Close all connections."""
         with suppress(RedisError):
             self._redis.close()
 
@@ -87,23 +87,26 @@ class JobConsumer:
             return None
         job_id = entry.decode("utf-8", "replace")
         if not ids.is_id(job_id, ids.JOB):
-            log.warning("Dropped an entry of the queue that is no job id: %.80r", entry)
+            log.warning("Dropped an entry of the queue that is not a job id: %.80r", entry)
             self._forget_entry(entry)
             return None
-        asked = self._has_honest_record(job_id)
+        # Whoever can write to Valkey must not choose what a worker calls: only an exact call of ours is accepted, and
+        # even then SQL decides which job runs.
+        is_own_entry = self._has_honest_record(job_id)
         # Lost from here on if this process dies: the controller finds the job queued in SQL and sends it again.
         self._redis.delete(Job.key_for(job_id))
         self._forget_entry(entry)
-        return job_id if asked else None
+        return job_id if is_own_entry else None
 
     def _has_honest_record(self, job_id: str) -> bool:
-        """Tell whether the record of an id asks for `run_job` with that id, and nothing else."""
+        """Return whether the record of an id asks for `run_job` with that id, and nothing else."""
         try:
             record: Any = Job.fetch(  # pyright: ignore[reportUnknownMemberType]
                 job_id, connection=self._redis, serializer=JSONSerializer
             )
             call = (record.func_name, record.instance, record.args, record.kwargs)
         except (*AWAY, StopRequested):
+            # An outage says nothing about the record: dropping it here would lose the id.
             raise
         except Exception as error:  # noqa: BLE001 - a record from outside can be wrong in any way
             log.warning("Dropped the record of %s, which cannot be read: %s", job_id, type(error).__name__)
@@ -114,6 +117,7 @@ class JobConsumer:
         return True
 
     def _run_guarded(self, run: Callable[[str], None], job_id: str) -> None:
+        # From here on a signal only sets `stop`: raising inside a running attempt would skip its orderly end.
         self._busy = True
         try:
             run(job_id)
@@ -129,7 +133,7 @@ class JobConsumer:
             drop_foreign(self._redis, self._aside)
 
     def _request_stop(self, number: int, _frame: FrameType | None) -> None:
-        """Stop at once if idle; a running job is given back to the queue first."""
+        """Stop at once if idle; a running job returns to the queue first."""
         if self._stop.is_set():
             return
         log.info("Got %s", signal.Signals(number).name)

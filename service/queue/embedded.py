@@ -36,7 +36,7 @@ class EmbeddedValkey:
     """Valkey in a folder that only its owner may enter; it ends with this process.
 
     Start it from the main thread (see `kit/tether.py`). `url` is for `Settings.redis_url`: the socket lies in
-    `folder`, or in a private temporary folder where the path would be too long for a socket.
+    `folder`, or in a private temporary folder if the path would be too long for a socket.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,6 @@ class EmbeddedValkey:
 
     @property
     def url(self) -> str:
-        """The server's URL."""
         return f"unix://{self.socket}"
 
     def start(self) -> Self:
@@ -55,6 +54,7 @@ class EmbeddedValkey:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self._choose_socket()
+        # Two servers on one append-only file would corrupt it.
         if _answers_ping(self.socket):
             raise ValkeyFailed(
                 f"A Valkey already runs on {self.socket}: another burnish-server uses this data folder. "
@@ -62,10 +62,12 @@ class EmbeddedValkey:
             )
         with (self.folder / LOG_NAME).open("ab") as output:
             self._process = subprocess.Popen(
+                # SIGTERM, not SIGKILL: Valkey then writes its append-only file to the disk before it ends.
                 tether_command([str(_find_server_binary()), *self._server_options()], by=signal.SIGTERM),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                # None of the service's secrets: they would be readable in /proc for as long as the server runs.
                 env={"PATH": os.environ.get("PATH", os.defpath)},
                 start_new_session=True,
             )
@@ -112,12 +114,14 @@ class EmbeddedValkey:
 
     def _server_options(self) -> list[str]:
         options = {
+            # No TCP at all: the only way in is the socket, in a folder that only its owner may enter.
             "port": "0",
             "unixsocket": str(self.socket),
             "unixsocketperm": "700",
             "dir": str(self.folder),
             "appendonly": "yes",
             "appendfsync": "everysec",
+            # No snapshots besides: the append-only file has everything, and the queue can be rebuilt from SQL.
             "save": "",
             "daemonize": "no",
         }

@@ -22,6 +22,7 @@ _PREFIX = "burnish:rate:"
 # A token bucket: it holds `limit`, fills in a minute, and `cost` is taken out at once or not at all.
 # With `force` it may fall below zero; a negative cost puts back.
 _TAKE = """
+-- The server's clock: those of the API's processes may differ.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000
 local limit, cost, force = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
@@ -49,13 +50,15 @@ class RedisRates:
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url
         self._lock = threading.Lock()
+        # No retries: the limiter may cost a request a quarter of a second, and then lets it pass.
         client: Any = connect_redis(redis_url, retries=0, timeout=_PATIENCE)
         self._script: Any = client.register_script(_TAKE)
         self._away_until = 0.0
-        self._told = False
+        self._outage_logged = False
 
     def take(self, key: str, *, limit: int, cost: int = 1, force: bool = False) -> BucketState | None:
         """Take from a bucket; see `RateLimiter.take`."""
+        # During an outage only one request in five seconds pays the timeout; all others pass at once.
         if time.monotonic() < self._away_until:
             return None
         try:
@@ -64,14 +67,14 @@ class RedisRates:
             self._note_outage(error)
             return None
         self._note_recovery()
-        allowed, remaining, full, wait = cast("list[int]", answer)
-        return BucketState(bool(allowed), remaining, full / 1000, wait / 1000)
+        is_allowed, remaining, full, wait = cast("list[int]", answer)
+        return BucketState(bool(is_allowed), remaining, full / 1000, wait / 1000)
 
     def _note_outage(self, error: RedisError) -> None:
         with self._lock:
             self._away_until = time.monotonic() + _PAUSE
-            tell, self._told = not self._told, True
-        if tell:
+            is_first, self._outage_logged = not self._outage_logged, True
+        if is_first:
             _log.warning(
                 "The server at %s does not answer (%s): until it does, no rate limit holds",
                 address_of(self._url),
@@ -79,8 +82,8 @@ class RedisRates:
             )
 
     def _note_recovery(self) -> None:
-        if self._told:
+        if self._outage_logged:
             with self._lock:
-                tell, self._told = self._told, False
-            if tell:
+                is_first, self._outage_logged = self._outage_logged, False
+            if is_first:
                 _log.info("The server at %s answers again: rate limits hold", address_of(self._url))

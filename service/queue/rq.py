@@ -44,9 +44,11 @@ def connect_redis(url: str, *, retries: int, timeout: float = _TIMEOUT_SECONDS) 
         return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
             url,
             retry=Retry(ExponentialBackoff(cap=5, base=0.2), retries),
+            # Only for a server that is away: a command that the server refuses would be refused again.
             retry_on_error=list(AWAY),
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
+            # A connection that a firewall dropped silently is found by a PING before it is used, not by a timeout.
             health_check_interval=30,
         )
     except ValueError as error:
@@ -62,13 +64,13 @@ def address_of(url: str) -> str:
 
 
 def drop_foreign(redis: Any, *keys: str) -> bool:
-    """Delete those of the queue's keys that somebody has made something else than a list; tell whether there were any.
+    """Delete those of the queue's keys that are not lists; return whether there were any.
 
     Nothing of ours is lost: the queue is filled again from SQL.
     """
     foreign = [key for key in keys if redis.type(key) not in (b"list", b"none")]
     for key in foreign:
-        log.warning("Dropped the key %s, which is no list", key)
+        log.warning("Dropped the key %s, which is not a list", key)
         redis.delete(key)
     return bool(foreign)
 
@@ -89,14 +91,18 @@ class RqJobQueue:
         record = Job.key_for(job_id)
         with self._translate_errors():
             if self._redis.lpos(self._queue.key, job_id) is not None:
+                # Entry and record are both there: the id waits already, and a second entry would only cause an empty
+                # claim.
                 if self._redis.exists(record):
                     return
                 self._redis.lrem(self._queue.key, 0, job_id)  # workers pass over an id without a record
+            # An earlier push may have left a record without an entry; its fields must not mix with the new ones.
             self._redis.delete(record)
             self._queue.enqueue_call(
                 FUNCTION,
                 args=[job_id],
                 job_id=job_id,
+                # No timeout of RQ's: the lease and the job's own timeout bound an attempt.
                 timeout=-1,
                 result_ttl=_RECORD_SECONDS,
                 failure_ttl=_RECORD_SECONDS,
@@ -106,6 +112,7 @@ class RqJobQueue:
         """Return the well-formed job ids that wait. Raises QueueUnavailable."""
         with self._translate_errors():
             entries: list[bytes] = self._redis.lrange(self._queue.key, 0, -1)
+        # Others may write to the same server: entries that are not job ids are not counted as waiting.
         texts = (entry.decode("utf-8", "replace") for entry in entries)
         return frozenset(text for text in texts if ids.is_id(text, ids.JOB))
 
@@ -122,7 +129,6 @@ class RqJobQueue:
             self._redis.ping()
 
     def close(self) -> None:
-        """Close all connections."""
         self._redis.close()
 
     @contextmanager
@@ -130,6 +136,7 @@ class RqJobQueue:
         try:
             yield
         except RedisError as error:
+            # WRONGTYPE: a key of ours holds another type. It is dropped, and the next try creates it anew.
             if isinstance(error, ResponseError):
                 with suppress(RedisError):
                     drop_foreign(self._redis, self._queue.key)

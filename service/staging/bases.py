@@ -46,7 +46,7 @@ def prepared_base(
     """Return a base model and the folder that it is ready in; the first use on a machine prepares it.
 
     There is no folder for a model from scratch.
-    Raises JobFailedForGood if this machine cannot have it, AttemptFailed if its preparation broke off,
+    Raises JobFailedForGood if this machine cannot have it, AttemptFailed if its preparation failed,
     JobPaused, WorkerStopping and LeaseLost.
     """
     if model_id == FROM_SCRATCH:
@@ -64,31 +64,34 @@ def prepared_base(
 
 
 def _fetch_base(context: Context, project_id: str, hold: WorkHold, name: str) -> tuple[BaseModelRef, Path]:
-    result, stored = inputs.find_base(context, project_id, name, hold)
-    fingerprint = stored.manifest_sha256 or hashlib.sha256(stored.prefix.encode()).hexdigest()
+    result, stored_result = inputs.find_base(context, project_id, name, hold)
+    fingerprint = stored_result.manifest_sha256 or hashlib.sha256(stored_result.prefix.encode()).hexdigest()
     target = context.settings.bases / f"{result.job.id}-{fingerprint[:12]}"
     _prepare_once(
-        context, target, hold, name, lambda partial: inputs.fetch_base(context, result, stored, partial, hold)
+        context, target, hold, name, lambda partial: inputs.fetch_base(context, result, stored_result, partial, hold)
     )
     return BaseModelRef(id=name, fingerprint=fingerprint), target
 
 
 def _prepare_once(context: Context, target: Path, hold: WorkHold, name: str, make: Callable[[Path], None]) -> None:
-    """Let `make` fill the folder unless this machine has it; another worker that wants it too waits."""
+    """Let `make` fill the folder unless this machine has it; another worker that needs it too waits."""
     if target.is_dir():
         return
     settings = context.settings
     settings.bases.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = target.with_name(f".{target.name}.lock")
+    # A base has gigabytes: two workers that prepare the same one at once would double download, disk and time.
     with only_one(lock, hold, poll_seconds=settings.poll_seconds, patience=settings.lease_seconds):
+        # Again, under the lock: another worker may have finished while this one waited.
         if target.is_dir():
             return
         hold.report_progress(f"Preparing the base model {name} on this worker (first use)", f"prepare:{name[-40:]}")
-        for left in target.parent.glob(f".{glob.escape(target.name)}.*{_PARTIAL}"):
-            shutil.rmtree(left, ignore_errors=True)
+        for partial_folder in target.parent.glob(f".{glob.escape(target.name)}.*{_PARTIAL}"):
+            shutil.rmtree(partial_folder, ignore_errors=True)
         # A name of its own: a worker that was frozen over this may wake up and write on.
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_PARTIAL}")
         try:
+            # Under another name until it is complete: the folder's existence is all that `_prepare_once` looks at.
             make(partial)
             _put_in_place(partial, target)
         finally:
@@ -99,6 +102,7 @@ def _put_in_place(partial: Path, target: Path) -> None:
     try:
         partial.rename(target)
     except OSError:
+        # rename(2) onto a folder that is not empty fails, which here means that the work is done.
         if not target.is_dir():  # another one did it, while this worker was frozen
             raise
 
@@ -126,6 +130,7 @@ def _wait_for_child(child: WorkerChild, entry: BaseModelEntry, hold: WorkHold, p
         while (status := child.wait(poll_seconds)) is None:
             hold.check_all()
     except BaseException:
+        # The child must not go on writing into the folder that the caller removes.
         child.kill()
         raise
     child.close()
@@ -134,6 +139,7 @@ def _wait_for_child(child: WorkerChild, entry: BaseModelEntry, hold: WorkHold, p
     tail = child.tail()
     log.error("Preparing %s ended with status %s:\n%s", entry.id, status, tail)
     message = f"The base model {entry.id} could not be prepared: {_last_line(tail)}"
+    # The source itself is unusable: another attempt would fail in the same way.
     if status == ExitCode.BAD_INPUT:
         raise JobFailedForGood(_UNAVAILABLE, message, "model")
     raise AttemptFailed(_UNAVAILABLE, message, "model")

@@ -34,10 +34,10 @@ def trainer_environment(settings: Settings, scratch: Path, *, hub: bool = False,
     """
     names = _PASSED_ON + (_HUB if hub else ())
     threads = settings.trainer_threads or os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1
-    passed = {name: os.environ[name] for name in names if name in os.environ}
+    variables = {name: os.environ[name] for name in names if name in os.environ}
     hidden = {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
     return (
-        passed
+        variables
         | hidden
         | {
             "PYTHONPATH": str(Path(trainer.__file__).resolve().parents[1]),
@@ -66,6 +66,8 @@ class WorkerChild:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            # A process group of its own: a kill reaches the trainer's own children too, and Ctrl-C on the worker does
+            # not.
             start_new_session=True,
         )
         assert self._process.stdout is not None
@@ -89,6 +91,7 @@ class WorkerChild:
     def ask_to_stop(self) -> None:
         """Send SIGTERM to the child alone: it writes a checkpoint, and needs its own children for that."""
         self.asked_to_stop = True
+        # Not the group: data loaders must outlive the signal until the checkpoint is written.
         self._process.terminate()
 
     def kill(self) -> int:
@@ -99,8 +102,10 @@ class WorkerChild:
 
     def close(self) -> int:
         """Kill what is left of the process group, finish the log, and return the exit status."""
+        # Before the wait: grandchildren that outlive the trainer would hold GPU memory and the log's pipe.
         self._signal_group(signal.SIGKILL)
         status = self._process.wait()
+        # Bounded: a grandchild that left the group may keep the pipe open.
         self._copier.join(KILL_SECONDS)
         return status
 
@@ -119,16 +124,17 @@ class WorkerChild:
 
 
 def _copy_output(source: BinaryIO, target: Path) -> None:
-    """Drain the pipe whatever happens: a child that nobody reads from would stand still."""
-    written = 0
+    """Drain the pipe whatever happens: a child blocks once the pipe is full."""
+    copied_bytes = 0
     with source:
         while chunk := os.read(source.fileno(), 1 << 16):
             try:
-                if written + len(chunk) > _LOG_BYTES:
+                if copied_bytes + len(chunk) > _LOG_BYTES:
+                    # Two files of bounded size: a trainer that prints without end does not fill the disk.
                     target.replace(target.with_suffix(".1"))
-                    written = 0
+                    copied_bytes = 0
                 with target.open("ab") as file:
-                    written += file.write(chunk)
+                    copied_bytes += file.write(chunk)
             except OSError as error:
                 log.warning("The trainer's log cannot be written: %s", error.strerror)
-                written = 0
+                copied_bytes = 0

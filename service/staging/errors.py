@@ -6,7 +6,7 @@ AttemptEnd
 │   └── AttemptCrashed  the trainer just ended: counts only as long as the job gets no further
 ├── JobPaused         its owner paused the job: it waits at its last checkpoint
 ├── JobTimedOut       it has run for as long as it may: the job ends
-├── WorkerStopping    this worker is being stopped: the job goes back to the queue, uncounted
+├── WorkerStopping    this worker is being stopped: the job returns to the queue, uncounted
 └── LeaseLost         the job is no longer ours, or may not be: nothing more is written
 """
 
@@ -26,7 +26,7 @@ class _WithReason(AttemptEnd):
 
 
 class JobFailedForGood(_WithReason):
-    """The job can never succeed as it is; `error` tells its owner why."""
+    """The job can never succeed as it is; `error` is the reason for its owner."""
 
 
 class AttemptFailed(_WithReason):

@@ -1,4 +1,4 @@
-"""The right to go on working: what long work on models and blobs asks on its way, and how it waits."""
+"""The right to continue: what long work on models and blobs checks on its way, and how it waits."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class WorkHold(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise where nothing more may be done."""
+        """Raise if the work must stop."""
 
     @abstractmethod
     def check_all(self) -> None:
-        """Raise as `check`, or where the work should rather stop here."""
+        """Raise as `check` does, or if this is a good place to stop."""
 
     @abstractmethod
     def report_progress(self, message: str, once_key: str, *, level: str = "info") -> None:
         """Let the owner know what takes long, once a key."""
 
     def pause(self, seconds: float) -> None:
-        """Wait a moment, less where the process is asked to stop meanwhile."""
+        """Wait a moment; return early if the process is told to stop meanwhile."""
         self._stop.wait(seconds)
 
     def retry_while_database_is_down(self, action: Callable[[], T]) -> T:
@@ -52,6 +52,8 @@ class WorkHold(ABC):
                 return action()
             except Unavailable as error:
                 log.warning("%s: %s Trying again.", self._subject, error.message)
+                # No limit of tries: `check` raises once the lease is lost, and until then the work done so far is
+                # worth the wait.
                 time.sleep(self._poll_seconds)
 
     def retry_while_storage_is_down(self, action: Callable[[], T]) -> T:
@@ -62,20 +64,23 @@ class WorkHold(ABC):
                 return action()
             except StorageUnavailable as error:
                 log.warning("%s: %s Trying again.", self._subject, error)
+                # In small steps, so that a lost lease ends the wait at once.
                 for _ in range(2**attempt):
                     self.check()
                     time.sleep(self._poll_seconds)
+        # The last try is outside the loop: its error reaches the caller.
         return action()
 
     def check_between_chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """Pass chunks on as long as `check` allows."""
+        # A file may take minutes: a worker that lost its lease must not transfer the rest of it.
         for chunk in chunks:
             self.check()
             yield chunk
 
 
 class UnleasedHold(WorkHold):
-    """Work that belongs to no job: it goes on until the process is asked to stop."""
+    """Work that belongs to no job: it continues until the process is told to stop."""
 
     def check(self) -> None:
         """Raise WorkerStopping if the process is being stopped."""

@@ -1,4 +1,4 @@
-"""What earlier jobs left, fetched for a job that goes on from it: adapters, reward models, whole models as bases."""
+"""Results of earlier jobs, fetched for a job that starts from them: adapters, reward models, whole models as bases."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ Bases = Callable[[str], tuple[BaseModelRef, Path | None]]
 
 
 def fetch_start(context: Context, job: JobRow, hold: WorkHold, target: Path) -> ParentModel | None:
-    """Fetch the adapter that a job goes on from. None if it starts from its base alone.
+    """Fetch the adapter that a job starts from. None if it starts from its base alone.
 
     Raises JobFailedForGood if it was deleted, AttemptFailed, LeaseLost, and OSError if the disk is full.
     """
     if job.start_job is None:
         return None
     result = _parent_of(context, job, job.start_job, job.start_step, hold, _MODEL)
+    # A whole model is not an adapter to start from: it is the job's base, and `fetch_base` brings it.
     if result.kind == "model":
         return None
     manifest = fetch_adapter(context, result, find_stored(context, result, hold, _MODEL), target, hold)
@@ -44,7 +45,7 @@ def fetch_start(context: Context, job: JobRow, hold: WorkHold, target: Path) -> 
 
 
 def fetch_reward(context: Context, job: JobRow, hold: WorkHold, target: Path, bases: Bases) -> RewardModelRef | None:
-    """Fetch the reward model that a job asks, and link its base beside it where that is another than the job's.
+    """Fetch the reward model that a job asks, and link its base next to it if that differs from the job's.
 
     Raises JobFailedForGood if it was deleted, AttemptFailed, LeaseLost, and OSError if the disk is full.
     """
@@ -52,8 +53,8 @@ def fetch_reward(context: Context, job: JobRow, hold: WorkHold, target: Path, ba
     if job.reward_job is None:
         return None
     result = _parent_of(context, job, job.reward_job, job.reward_step, hold, param)
-    stored = find_stored(context, result, hold, param)
-    manifest = _fetch_stored(context, result.name, stored, target, hold, param=param, wanted=_of_reward)
+    stored_result = find_stored(context, result, hold, param)
+    manifest = _fetch_stored(context, result.name, stored_result, target, hold, param=param, is_needed=_of_reward)
     base, folder = bases(result.job.base)
     if result.job.base != job.base and folder is not None:
         target.with_name("reward_base").symlink_to(folder, target_is_directory=True)
@@ -69,40 +70,45 @@ def find_base(context: Context, project_id: str, name: str, hold: WorkHold) -> t
             return result, references.locate_result(session, result.job.id, result.step)
 
     try:
-        result, stored = hold.retry_while_database_is_down(look_up_base)
+        result, stored_result = hold.retry_while_database_is_down(look_up_base)
+    # Also a ServiceError, but one of the database and not of the model.
     except Unavailable:
         raise
     except ServiceError as error:
         raise _model_deleted(name, _MODEL) from error
-    if stored is None:
+    if stored_result is None:
         raise _model_deleted(name, _MODEL)
-    return result, stored
+    return result, stored_result
 
 
-def fetch_base(context: Context, result: EarlierResult, stored: StoredResult, target: Path, hold: WorkHold) -> None:
+def fetch_base(
+    context: Context, result: EarlierResult, stored_result: StoredResult, target: Path, hold: WorkHold
+) -> None:
     """Fetch a whole model into a new folder. Raises like `fetch_start`."""
-    _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=_of_model)
+    _fetch_stored(context, result.name, stored_result, target, hold, param=_MODEL, is_needed=_of_model)
 
 
 def fetch_adapter(
-    context: Context, result: EarlierResult, stored: StoredResult, target: Path, hold: WorkHold
+    context: Context, result: EarlierResult, stored_result: StoredResult, target: Path, hold: WorkHold
 ) -> Manifest:
     """Fetch an adapter into a new folder. Raises like `fetch_start`."""
-    return _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=_ADAPTER_FILES.__contains__)
+    return _fetch_stored(
+        context, result.name, stored_result, target, hold, param=_MODEL, is_needed=_ADAPTER_FILES.__contains__
+    )
 
 
 def fetch_result(
-    context: Context, result: EarlierResult, stored: StoredResult, target: Path, hold: WorkHold
+    context: Context, result: EarlierResult, stored_result: StoredResult, target: Path, hold: WorkHold
 ) -> Manifest:
     """Fetch what a job left, or its checkpoint, without what only training needs. Raises like `fetch_start`."""
-    wanted = _of_model if result.kind == "model" else _of_adapter
-    return _fetch_stored(context, result.name, stored, target, hold, param=_MODEL, wanted=wanted)
+    is_needed = _of_model if result.kind == "model" else _of_adapter
+    return _fetch_stored(context, result.name, stored_result, target, hold, param=_MODEL, is_needed=is_needed)
 
 
 def _parent_of(
     context: Context, job: JobRow, parent_id: str, step: int | None, hold: WorkHold, param: str
 ) -> EarlierResult:
-    return result_of(context, parent_id, step, hold, param, shown=shown_parent(job, parent_id))
+    return result_of(context, parent_id, step, hold, param, shown_name=shown_parent(job, parent_id))
 
 
 def _own_id(job: JobRow, result: EarlierResult) -> str | None:
@@ -111,11 +117,11 @@ def _own_id(job: JobRow, result: EarlierResult) -> str | None:
 
 
 def result_of(
-    context: Context, job_id: str, step: int | None, hold: WorkHold, param: str, *, shown: str | None = None
+    context: Context, job_id: str, step: int | None, hold: WorkHold, param: str, *, shown_name: str | None = None
 ) -> EarlierResult:
     """Return what a job leaves at its end, or at a checkpoint.
 
-    Raises JobFailedForGood if the job was deleted; it names it as `shown`.
+    Raises JobFailedForGood if the job was deleted; the error calls it `shown_name`.
     """
 
     def look_up_job() -> JobRow | None:
@@ -124,7 +130,7 @@ def result_of(
 
     parent = hold.retry_while_database_is_down(look_up_job)
     if parent is None:
-        raise _model_deleted(shown or job_id, param)
+        raise _model_deleted(shown_name or job_id, param)
     name = parent.model_name
     return EarlierResult(parent, step, name if step is None else compose_checkpoint_name(name, step))
 
@@ -136,25 +142,28 @@ def find_stored(context: Context, result: EarlierResult, hold: WorkHold, param: 
         with context.db.read() as session:
             return references.locate_result(session, result.job.id, result.step)
 
-    stored = hold.retry_while_database_is_down(look_up_stored)
-    if stored is None:
+    stored_result = hold.retry_while_database_is_down(look_up_stored)
+    if stored_result is None:
         raise _model_deleted(result.name, param)
-    return stored
+    return stored_result
 
 
 def _fetch_stored(
     context: Context,
     name: str,
-    stored: StoredResult,
+    stored_result: StoredResult,
     target: Path,
     hold: WorkHold,
     *,
     param: str,
-    wanted: Callable[[str], bool],
+    is_needed: Callable[[str], bool],
 ) -> Manifest:
+    # What an interrupted try left: `fetch_folder` makes the folder itself.
     shutil.rmtree(target, ignore_errors=True)
     try:
-        return fetch_folder(context.storage, stored.prefix, stored.manifest_sha256, target, hold, wanted=wanted)
+        return fetch_folder(
+            context.storage, stored_result.prefix, stored_result.manifest_sha256, target, hold, is_needed=is_needed
+        )
     except BlobNotFound as error:
         raise _model_deleted(name, param) from error
     except DamagedFiles as error:

@@ -26,35 +26,42 @@ def only_one(path: Path, hold: WorkHold, *, poll_seconds: float, patience: float
     Raises what `hold.check_all` raises, while it waits.
     """
     descriptor = _take_lock(path, hold, poll_seconds, patience)
-    ended = threading.Event()
-    alive = threading.Thread(target=_show_life, args=(descriptor, ended, patience / _SIGNS), daemon=True)
+    work_ended = threading.Event()
+    alive = threading.Thread(target=_show_life, args=(descriptor, work_ended, patience / _SIGNS), daemon=True)
     alive.start()
     try:
         yield
     finally:
-        ended.set()
+        # Joined before the close: `utime` on a number that was reused would touch another file.
+        work_ended.set()
         alive.join()
         os.close(descriptor)
 
 
-def _show_life(descriptor: int, ended: threading.Event, seconds: float) -> None:
-    while not ended.wait(seconds):
+def _show_life(descriptor: int, work_ended: threading.Event, seconds: float) -> None:
+    while not work_ended.wait(seconds):
+        # By descriptor: after a takeover the path leads to the new holder's file.
         os.utime(descriptor)
 
 
 def _take_lock(path: Path, hold: WorkHold, poll_seconds: float, patience: float) -> int:
-    seen, since = (0, 0), time.monotonic()
+    last_life, since = (0, 0), time.monotonic()
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        # A lock counts only if the path still leads to its inode: the file may have been replaced between the open and
+        # the lock.
         if _try_lock(descriptor) and _inode_at(path) == os.fstat(descriptor).st_ino:
             return descriptor
         state = os.fstat(descriptor)
         os.close(descriptor)
+        # Only whether it changes matters, never its distance from this machine's clock: the folder may be on another
+        # server.
         life = (state.st_ino, state.st_mtime_ns)
-        if life != seen:
-            seen, since = life, time.monotonic()  # by this clock alone: clocks on the wall jump
+        if life != last_life:
+            last_life, since = life, time.monotonic()  # by this clock alone: clocks on the wall jump
         elif time.monotonic() - since > patience and _inode_at(path) == state.st_ino:
             path.unlink(missing_ok=True)  # its holder keeps a lock that nobody looks at any more
+        # A paused or cancelled job must not wait for another worker's download.
         hold.check_all()
         hold.pause(poll_seconds)
 

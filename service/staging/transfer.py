@@ -31,18 +31,21 @@ def download_blob(storage: Storage, key: str, target: Path, hold: WorkHold) -> s
 
 def upload_entry(storage: Storage, key: str, source: Path, entry: FileEntry, hold: WorkHold) -> StoredBlob:
     """Store a file of a manifest. Raises DamagedFiles if other bytes were stored than the manifest states."""
-    stored = hold.retry_while_storage_is_down(lambda: storage.put(key, hold.check_between_chunks(_file_chunks(source))))
-    if (stored.sha256, stored.bytes) != (entry.sha256, entry.bytes):
+    stored_blob = hold.retry_while_storage_is_down(
+        lambda: storage.put(key, hold.check_between_chunks(_file_chunks(source)))
+    )
+    if (stored_blob.sha256, stored_blob.bytes) != (entry.sha256, entry.bytes):
         raise DamagedFiles(f"{entry.path} does not have the SHA-256 and size that the manifest states")
-    return stored
+    return stored_blob
 
 
 def checked_entries(manifest: Manifest, *, under: str = "") -> tuple[FileEntry, ...]:
     """Return a manifest's files. Raises DamagedFiles for a path that leaves `under`, or that no blob key can hold."""
     for entry in manifest.files:
         path = PurePosixPath(entry.path)
+        # A manifest is input: `../` or an absolute path in it must not write outside the folder.
         if not is_key(entry.path) or str(path) != entry.path or not entry.path.startswith(under):
-            raise DamagedFiles(f"the manifest names {entry.path[:200]!r}, which is no file of a result")
+            raise DamagedFiles(f"the manifest names {entry.path[:200]!r}, which is not a file of a result")
     return manifest.files
 
 
@@ -53,23 +56,25 @@ def fetch_folder(
     target: Path,
     hold: WorkHold,
     *,
-    wanted: Callable[[str], bool] = lambda _: True,
+    is_needed: Callable[[str], bool] = lambda _: True,
 ) -> Manifest:
     """Fetch a folder that was stored with its manifest, verifying both, and return the manifest.
 
-    Files that are not `wanted`, by their paths, are left out.
+    Files that are not needed, by their paths, are left out.
     Raises DamagedFiles, BlobNotFound, StorageUnavailable, OSError or LeaseLost.
     """
     target.mkdir(mode=0o700)
     path = target / MANIFEST_NAME
-    found = download_blob(storage, f"{prefix}/{MANIFEST_NAME}", path, hold)
-    if manifest_sha256 is not None and found != manifest_sha256:
+    manifest_digest = download_blob(storage, f"{prefix}/{MANIFEST_NAME}", path, hold)
+    # The database vouches for the manifest and the manifest for every file, so nobody who can write to the bucket
+    # alone can change a model.
+    if manifest_sha256 is not None and manifest_digest != manifest_sha256:
         raise DamagedFiles("its manifest does not have the SHA-256 that the database states")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise DamagedFiles("its manifest cannot be read") from error
-    for entry in filter(lambda entry: wanted(entry.path), checked_entries(manifest)):
+    for entry in filter(lambda entry: is_needed(entry.path), checked_entries(manifest)):
         file = target / entry.path
         file.parent.mkdir(parents=True, exist_ok=True)
         if download_blob(storage, f"{prefix}/{entry.path}", file, hold) != entry.sha256:
@@ -95,12 +100,14 @@ def store_folder(storage: Storage, folder: Path, prefix: str, hold: WorkHold) ->
     except ValueError as error:
         raise DamagedFiles("its manifest cannot be read") from error
     for entry in checked_entries(manifest):
+        # Before the manifest: a folder without one is incomplete, whatever interrupted the upload.
         upload_entry(storage, f"{prefix}/{entry.path}", folder / entry.path, entry, hold)
-    stored = hold.retry_while_storage_is_down(lambda: storage.put(f"{prefix}/{MANIFEST_NAME}", [data]))
-    return StoredFolder(stored.sha256, stored.bytes + sum(entry.bytes for entry in manifest.files))
+    stored_blob = hold.retry_while_storage_is_down(lambda: storage.put(f"{prefix}/{MANIFEST_NAME}", [data]))
+    return StoredFolder(stored_blob.sha256, stored_blob.bytes + sum(entry.bytes for entry in manifest.files))
 
 
 def _download_once(storage: Storage, key: str, target: Path, hold: WorkHold) -> str:
+    # A new hash for each try: a retry begins with the first byte.
     digest = hashlib.sha256()
     with closing(storage.read(key)) as chunks, target.open("wb") as file:
         for chunk in hold.check_between_chunks(chunks):

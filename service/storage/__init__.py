@@ -33,7 +33,7 @@ __all__ = [
 
 
 class StorageScheme(NamedTuple):
-    """A kind of storage: how its URL looks, and the module whose `open_from_url` opens it."""
+    """A kind of storage: how its URL looks, and the module with the `open_from_url` that opens it."""
 
     form: str
     module: str
@@ -51,7 +51,7 @@ def open_storage(url: str, *, access_key: str | None = None, secret_key: str | N
     """Open the storage that `url` names: `file:///folder` or `s3://bucket/prefix?endpoint_url=…&region=…`.
 
     The two keys are for S3; without them boto3 looks where it always does (`AWS_ACCESS_KEY_ID` and so on).
-    Nothing is sent yet: `Storage.check` tells whether a bucket can be used. Raises InvalidStorageUrl.
+    Nothing is sent yet: `Storage.check` finds out whether a bucket can be used. Raises InvalidStorageUrl.
     """
     forms = f"Use {' or '.join(scheme.form for scheme in SCHEMES.values())}."
     try:
@@ -59,8 +59,8 @@ def open_storage(url: str, *, access_key: str | None = None, secret_key: str | N
     except ValueError as error:
         raise InvalidStorageUrl(f"The storage URL is not a URL. {forms}") from error
     if parts.scheme not in SCHEMES:
-        known = " nor ".join(f"{name}://" for name in SCHEMES)
-        raise InvalidStorageUrl(f"The storage URL begins with neither {known}. {forms}")
-    named = StorageUrl(parts.netloc, parts.path, parts.query, parts.fragment, access_key, secret_key, forms)
-    storage: Storage = import_module(SCHEMES[parts.scheme].module).open_from_url(named)
+        known_schemes = " nor ".join(f"{name}://" for name in SCHEMES)
+        raise InvalidStorageUrl(f"The storage URL begins with neither {known_schemes}. {forms}")
+    storage_url = StorageUrl(parts.netloc, parts.path, parts.query, parts.fragment, access_key, secret_key, forms)
+    storage: Storage = import_module(SCHEMES[parts.scheme].module).open_from_url(storage_url)
     return storage

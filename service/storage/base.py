@@ -83,7 +83,7 @@ class Storage(Protocol):
         ...
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Create the blob in one atomic step; return False, and change nothing, where the key exists.
+        """Create the blob in one atomic step; return False, and change nothing, if the key exists.
 
         Of several callers at the same time exactly one gets True. Raises StorageFull.
         """

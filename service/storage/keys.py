@@ -21,7 +21,7 @@ def check_key(key: str) -> str:
 
 
 def is_key(key: str) -> bool:
-    """Tell whether `key` obeys the rules."""
+    """Return whether `key` obeys the rules."""
     return _find_fault(key) is None
 
 

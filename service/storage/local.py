@@ -78,6 +78,7 @@ class LocalStorage:
         """Return the bytes; see `Storage.read`."""
         check_range(start, end)
         chunks = self._read_chunks(key, start, end, chunk_size)
+        # A generator runs nothing until its first `next`.
         next(chunks)  # opens the file, so that what is wrong is raised here
         return chunks
 
@@ -153,9 +154,9 @@ class LocalStorage:
             with file:
                 yield b""
                 file.seek(start)
-                left = os.fstat(file.fileno()).st_size - start if end is None else end - start
-                while left > 0 and (chunk := file.read(min(chunk_size, left))):
-                    left -= len(chunk)
+                bytes_left = os.fstat(file.fileno()).st_size - start if end is None else end - start
+                while bytes_left > 0 and (chunk := file.read(min(chunk_size, bytes_left))):
+                    bytes_left -= len(chunk)
                     yield chunk
 
     def _walk_folder(self, folder: Path) -> Iterator[BlobStat]:
@@ -175,6 +176,7 @@ class LocalStorage:
                         yield BlobStat(key, path.stat().st_size)
 
     def _prune_folders(self, folder: Path) -> None:
+        # rmdir(2) refuses a folder that another writer has just filled, which ends the loop.
         with suppress(OSError):
             while folder != self._root:
                 folder.rmdir()
@@ -187,6 +189,7 @@ class _LocalWriter(HashingWriter):
         self._path, self._root = path, root
         self._draft = root / TEMPORARY_FOLDER / secrets.token_hex(16)
         with _translate_errors("written"):
+            # CLOEXEC: children such as trainers must not inherit half-written blobs.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._file = os.fdopen(os.open(self._draft, flags, 0o600), "wb", buffering=0)
 
@@ -198,6 +201,7 @@ class _LocalWriter(HashingWriter):
         """Make the bytes visible unless the key exists; return whether they are."""
         self.sync()
         try:
+            # link(2) fails if the name exists, while rename(2) would replace it.
             self._place_draft(os.link)
         except FileExistsError:
             return False
@@ -210,6 +214,7 @@ class _LocalWriter(HashingWriter):
                 view = view[self._file.write(view) :]
 
     def _commit_blob(self) -> None:
+        # The bytes reach the disk before the name does: after a power failure no blob is empty or cut.
         self.sync()
         self._place_draft(os.replace)
         self._file.close()
@@ -226,6 +231,7 @@ class _LocalWriter(HashingWriter):
                 # Another process may have pruned the empty folder since.
                 with suppress(FileNotFoundError):
                     self._move_draft(move)
+                    # The name itself is data of the folder, and is lost with it unless that is synced too.
                     _sync_folder(self._path.parent)
                     return
         raise StorageUnavailable("The blob could not be put into its folder, which vanished again and again.")
@@ -242,16 +248,16 @@ class _LocalWriter(HashingWriter):
             raise InvalidKey(self._key, _BLOB_INSIDE) from None
 
     def _make_parents(self) -> None:
-        missing = [p for p in self._path.parents if p.is_relative_to(self._root) and not p.exists()]
+        missing_parents = [p for p in self._path.parents if p.is_relative_to(self._root) and not p.exists()]
         try:
-            for folder in reversed(missing):
+            for folder in reversed(missing_parents):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 _sync_folder(folder.parent)
         except FileNotFoundError:
             return  # pruned meanwhile; the move fails and it is tried again
         except (FileExistsError, NotADirectoryError):
             # `mkdir` says that a folder exists which was pruned before it looked whether that is a folder: try again.
-            if any(parent.exists() and not parent.is_dir() for parent in missing):
+            if any(parent.exists() and not parent.is_dir() for parent in missing_parents):
                 raise InvalidKey(self._key, _BLOB_INSIDE) from None
 
 

@@ -88,6 +88,7 @@ class S3Storage:
             retries={"total_max_attempts": 4, "mode": "standard"},
             max_pool_connections=32,
             signature_version="s3v4",
+            # Servers other than AWS rarely have a DNS name for each bucket.
             s3={"addressing_style": "path" if endpoint_url else "auto"},
         )
         # A session of our own: boto3's default one is not safe to use from several threads.
@@ -123,6 +124,7 @@ class S3Storage:
                     return True
                 except ClientError as error:
                     status = _error_status(error)
+                    # boto3 retries by itself: the first try may have created the object, and only its answer got lost.
                     if status == 412:
                         return self._was_ours(key, data, error)
                     if status != 409:  # 409: another create is under way, and may yet fail
@@ -147,7 +149,7 @@ class S3Storage:
             except ClientError as error:
                 if _error_code(error) not in _MISSING:
                     raise
-            # The answer to HEAD has no body: it is the same where the whole bucket is missing.
+            # The answer to HEAD has no body: it is the same if the whole bucket is missing.
             self._probe_bucket()
             return None
 
@@ -162,9 +164,11 @@ class S3Storage:
         if not prefix:
             raise InvalidKey(prefix, "an empty prefix would delete everything")
         blobs, count = self.list(prefix), 0
+        # DeleteObjects takes up to 1,000 keys.
         while batch := [{"Key": self._prefix + blob.key} for blob in islice(blobs, _DELETE_BATCH)]:
             with self._failures.translate_errors():
                 answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True})
+            # The request answers 200 even if single keys were not deleted.
             if errors := answer.get("Errors"):
                 raise self._failures.of_code(errors[0].get("Code", "unknown"))
             count += len(batch)
@@ -204,7 +208,7 @@ class S3Storage:
         return _S3Writer(key, self._object_target(key), self._client, self._failures)
 
     def _was_ours(self, key: str, data: bytes, error: ClientError) -> bool:
-        """Tell whether a create that was refused after a retry is the one whose first answer got lost."""
+        """Return whether a create that was refused after a retry had succeeded at first, and its answer got lost."""
         response: Any = error.response
         return response["ResponseMetadata"].get("RetryAttempts", 0) > 0 and b"".join(self.read(key)) == data
 
@@ -219,6 +223,7 @@ class S3Storage:
             except ClientError as error:
                 if _error_code(error) in _MISSING:
                     raise BlobNotFound(key) from None
+                # 416: the range begins at or behind the end, which `Storage.read` answers with no bytes.
                 if _error_status(error) != 416:
                     raise
                 yield b""
@@ -249,15 +254,15 @@ class _S3Writer(HashingWriter):
         self._parts: list[dict[str, Any]] = []
 
     def _write_chunk(self, chunk: bytes) -> None:
-        rest = memoryview(chunk)
-        while rest:
+        unbuffered = memoryview(chunk)
+        while unbuffered:
             # Parts grow by and by, because an upload has at most 10 000 of them.
             room = PART_SIZE * (1 + len(self._parts) // _PARTS_OF_ONE_SIZE) - len(self._buffer)
             if not room:
                 self._send_part()
                 continue
-            self._buffer += rest[:room]
-            rest = rest[room:]
+            self._buffer += unbuffered[:room]
+            unbuffered = unbuffered[room:]
 
     def _commit_blob(self) -> None:
         with self._failures.translate_errors():
@@ -273,6 +278,7 @@ class _S3Writer(HashingWriter):
         self._buffer.clear()
         if self._upload:
             with suppress(BotoCoreError, ClientError):
+                # Parts that were sent cost storage until the upload is aborted, although no object shows them.
                 self._client.abort_multipart_upload(**self._target, **self._upload)
 
     def _send_part(self) -> None:
@@ -289,6 +295,7 @@ class _S3Writer(HashingWriter):
                 ChecksumAlgorithm="CRC32",
             )
         self._buffer.clear()
+        # The completion must repeat them for each part; servers without checksums return the ETag alone.
         facts = {name: part[name] for name in ("ETag", "ChecksumCRC32") if name in part}
         self._parts.append({"PartNumber": number, **facts})
 
@@ -314,7 +321,7 @@ class _S3Failures:
             ) from error
         except BotoCoreError as error:
             raise StorageUnavailable(
-                f"The S3 server {self._server} cannot be reached or broke off ({type(error).__name__}): "
+                f"The S3 server {self._server} cannot be reached or closed the connection ({type(error).__name__}): "
                 "check its address and the network."
             ) from error
 

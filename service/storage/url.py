@@ -29,7 +29,6 @@ class StorageUrl:
 
     @property
     def options(self) -> dict[str, str]:
-        """The query's options."""
         return dict(parse_qsl(self.query))
 
     def refusal(self, reason: str) -> InvalidStorageUrl:

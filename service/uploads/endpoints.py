@@ -1,4 +1,4 @@
-"""Routes of uploads."""
+"""Routes of uploads: OpenAI's large files in parts."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def create_upload(
 
 @router.get("/{upload_id}", responses=declare_errors(_UNKNOWN))
 def get_upload(upload_id: str, session: ReadSession, principal: PrincipalDep) -> UploadWithParts:
-    """Return an upload with the parts that have come: what is needed to go on with it."""
+    """Return an upload with the parts that have arrived: what is needed to resume it."""
     upload = UploadObject.from_row(service.find_upload(session, principal, upload_id))
-    parts = [PartObject.from_row(part) for part in repository.received_parts(session, upload_id)]
+    parts = [PartObject.from_row(part) for part in repository.fetch_received_parts(session, upload_id)]
     return UploadWithParts(**upload.model_dump(), parts=parts)
 
 
@@ -95,7 +95,7 @@ def cancel_upload(upload_id: str, session: WriteSession, principal: PrincipalDep
 def _find_open(
     context: ContextDep, principal: PrincipalDep, upload_id: str, idempotency: IdempotencyDep
 ) -> service.UploadRow:
-    """Return an upload that a part may come to: one that is pending, or whose part was perhaps sent before."""
+    """Return an upload that a part may come to: one that is pending, or that may have received the part before."""
     with context.db.read() as session:
         find = service.find_upload if idempotency.is_kept(session) else service.find_pending
         return find(session, principal, upload_id)

@@ -1,4 +1,4 @@
-"""Errors of uploads."""
+"""Errors of uploads: unknown ones, ones that have ended, and parts that do not fit."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class UploadNotPending(Conflict):
     """The upload has ended, so nothing can be added to it."""
 
     def __init__(self, upload_id: str, status: str, file_id: str | None) -> None:
-        rest = f": its file is {file_id}." if file_id else ". Create a new one."
-        super().__init__(f"Upload {upload_id} is {status}{rest}", code=f"upload_{status}")
+        hint = f": its file is {file_id}." if file_id else ". Create a new one."
+        super().__init__(f"Upload {upload_id} is {status}{hint}", code=f"upload_{status}")
 
 
 class PartTooMuch(InvalidRequest):

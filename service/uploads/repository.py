@@ -1,4 +1,4 @@
-"""SQL of uploads."""
+"""SQL of uploads and their parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def get_project_upload(session: Session, project_id: str, upload_id: str) -> Upl
 
 
 def is_over(session: Session, upload_id: str) -> bool:
-    """Tell whether an upload's time is over, by the database's clock."""
+    """Return whether an upload's time is over, by the database's clock."""
     return bool(session.scalar(select(UploadRow.expires_at <= db_now()).where(UploadRow.id == upload_id)))
 
 
@@ -36,12 +36,12 @@ def lock_pending(session: Session, upload_id: str) -> bool:
 
 
 def overdue_uploads(session: Session, *, limit: int = 100) -> Sequence[str]:
-    """Return pending uploads whose time is over."""
+    """Return expired uploads that are still pending."""
     query = select(UploadRow.id).where(UploadRow.status == UploadStatus.PENDING, UploadRow.expires_at <= db_now())
     return session.scalars(query.limit(limit)).all()
 
 
-def received_parts(session: Session, upload_id: str) -> Sequence[UploadPartRow]:
+def fetch_received_parts(session: Session, upload_id: str) -> Sequence[UploadPartRow]:
     """Return the parts that have come, the first first."""
     return session.scalars(
         select(UploadPartRow).where(UploadPartRow.upload_id == upload_id).order_by(UploadPartRow.seq)

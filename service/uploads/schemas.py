@@ -33,7 +33,7 @@ class UploadComplete(BaseModel):
 
     part_ids: Annotated[list[PartId], Field(min_length=1, max_length=MAX_PARTS)]
     md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$")] | None = Field(
-        None, description="The file's MD5 in hexadecimal, checked where it is given."
+        None, description="The file's MD5 in hexadecimal, checked if it is given."
     )
 
 
@@ -49,7 +49,6 @@ class PartObject(BaseModel):
 
     @classmethod
     def from_row(cls, part: UploadPartRow) -> PartObject:
-        """Show a row."""
         return cls(
             id=part.id,
             created_at=int(part.created_at),
@@ -60,7 +59,7 @@ class PartObject(BaseModel):
 
 
 class UploadObject(BaseModel):
-    """OpenAI's upload."""
+    """An upload and its file, in OpenAI's form."""
 
     id: str
     object: Literal["upload"] = "upload"
@@ -74,7 +73,6 @@ class UploadObject(BaseModel):
 
     @classmethod
     def from_row(cls, upload: UploadRow, file: FileObject | None = None) -> UploadObject:
-        """Show a row."""
         return cls.model_validate(
             {
                 "id": upload.id,
@@ -90,6 +88,6 @@ class UploadObject(BaseModel):
 
 
 class UploadWithParts(UploadObject):
-    """An upload and what has come of it so far, the first part first: what a client needs to go on."""
+    """An upload and what has come of it so far, the first part first: what a client needs to resume."""
 
     parts: list[PartObject]

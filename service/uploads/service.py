@@ -29,7 +29,7 @@ from service.uploads.schemas import MAX_PARTS, PartObject, UploadComplete, Uploa
 
 MAX_PART_BYTES = 64 << 20
 _SPARE = 2
-"""How many times the announced bytes the parts may have: a part whose answer was lost comes twice."""
+"""How many times the announced bytes the parts may have: if an answer is lost, its part comes twice."""
 
 
 def announce_upload(session: Session, principal: Principal, context: Context, body: UploadCreate) -> UploadObject:
@@ -57,12 +57,13 @@ def announce_upload(session: Session, principal: Principal, context: Context, bo
 
 
 def find_upload(session: Session, principal: Principal, upload_id: str) -> UploadRow:
-    """Return an upload that the caller may see; one whose time is over says so. Raises UploadNotFound."""
+    """Return an upload that the caller may see, expired ones included. Raises UploadNotFound."""
     upload = repository.get_project_upload(session, principal.project_id, upload_id)
     if upload is None:
         raise UploadNotFound(upload_id)
     if upload.status == UploadStatus.PENDING and repository.is_over(session, upload_id):
         session.expunge(upload)  # the controller writes it; here it is only shown
+        # Shown as expired even if the controller has not come by yet.
         upload.status = UploadStatus.EXPIRED
     return upload
 
@@ -86,7 +87,7 @@ def abandon_upload(session: Session, principal: Principal, upload_id: str) -> Up
 
 
 def end_expired(session: Session) -> int:
-    """End the uploads whose time is over and return how many; their parts are deleted after the transaction."""
+    """End the expired uploads and return how many; their parts are deleted after the transaction."""
     overdue = repository.overdue_uploads(session)
     return sum(_end_upload(session, upload_id, UploadStatus.EXPIRED) for upload_id in overdue)
 
@@ -119,6 +120,7 @@ class PartUpload:
         """Take the next bytes of the part itself (the form calls this)."""
         assert self._writer is not None
         self._bytes += len(chunk)
+        # Counted as it comes: a Content-Length may lie, and chunked bodies have none.
         if self._bytes > MAX_PART_BYTES:
             raise PartTooMuch(f"A part may have {MAX_PART_BYTES} bytes (64 MiB): send more, smaller ones.")
         self._writer.write(chunk)
@@ -155,11 +157,13 @@ class PartUpload:
 
     def _check_room(self, session: Session, size: int) -> None:
         upload = self._upload
+        # Locked, so that a completion or a cancel waits for this part, or this part sees it.
         if not repository.lock_pending(session, upload.id):
             raise UploadNotPending(upload.id, "no longer pending", None)
         count, total = repository.count_received(session, upload.id)
         if count >= MAX_PARTS:
             raise PartTooMuch(f"Upload {upload.id} has {MAX_PARTS} parts, the most there may be.")
+        # Parts are not yet files: without this bound they would fill the disk past every quota.
         if total + size > _SPARE * upload.bytes:
             raise PartTooMuch(
                 f"The parts of upload {upload.id} have {total + size} bytes now, far more than the {upload.bytes} that "
@@ -181,23 +185,25 @@ def join_upload(
     """
     with context.db.read() as session:
         upload = find_upload(session, principal, upload_id)
-        parts = repository.received_parts(session, upload_id)
+        parts = repository.fetch_received_parts(session, upload_id)
     if upload.status != UploadStatus.PENDING:
         return _answer_again(context, idempotency, upload, body)
+    # Before the transaction: copying gigabytes must not hold SQLite's write lock.
     file = _join_parts(context, upload, _choose_parts(upload, parts, body.part_ids), body.md5)
 
     def finish_upload() -> UploadObject:
+        # Conditional: of two completions at once one wins, and the other's copy is deleted by `kept_if_used`.
         if not _end_upload(session, upload_id, UploadStatus.COMPLETED, file_id=file.id):
             raise UploadNotPending(upload_id, "no longer pending", None)
-        shown = files.add_file(session, file, QuotaLimits.from_settings(context.settings))
-        return UploadObject.from_row(find_upload(session, principal, upload_id), shown)
+        file_object = files.add_file(session, file, QuotaLimits.from_settings(context.settings))
+        return UploadObject.from_row(find_upload(session, principal, upload_id), file_object)
 
     with kept_if_used(context, file.blob_key, file), context.db.write() as session:
         return idempotency.run_once(session, body.model_dump(), UploadObject, finish_upload)
 
 
 def _answer_again(context: Context, idempotency: Idempotency, upload: UploadRow, body: UploadComplete) -> UploadObject:
-    """Answer a completion of an upload that has ended: as before, where it is the same request."""
+    """Answer a completion of an upload that has ended: as before, if it is the same request."""
 
     def refuse_ended() -> UploadObject:
         raise UploadNotPending(upload.id, upload.status, upload.file_id)
@@ -207,26 +213,27 @@ def _answer_again(context: Context, idempotency: Idempotency, upload: UploadRow,
 
 
 def _choose_parts(upload: UploadRow, parts: Sequence[UploadPartRow], part_ids: Sequence[str]) -> list[UploadPartRow]:
-    known = {part.id: part for part in parts}
+    part_by_id = {part.id: part for part in parts}
     for place, part_id in enumerate(part_ids):
-        if part_id not in known:
+        if part_id not in part_by_id:
             raise InvalidRequest(f"Upload {upload.id} has no part '{part_id}'.", param=f"part_ids.{place}")
     if len(set(part_ids)) != len(part_ids):
         twice = next(part_id for part_id in part_ids if part_ids.count(part_id) > 1)
         raise InvalidRequest(f"The part {twice} is named twice.", param="part_ids")
-    chosen = [known[part_id] for part_id in part_ids]
-    total = sum(part.bytes for part in chosen)
+    chosen_parts = [part_by_id[part_id] for part_id in part_ids]
+    total = sum(part.bytes for part in chosen_parts)
     if total != upload.bytes:
         raise InvalidRequest(
             f"The parts have {total} bytes together, but the upload was announced with {upload.bytes}: a part is "
             "missing, or one is named that does not belong.",
             param="part_ids",
         )
-    return chosen
+    return chosen_parts
 
 
 def _join_parts(context: Context, upload: UploadRow, parts: Sequence[UploadPartRow], md5: str | None) -> FileRow:
     intake = Intake(context, upload.filename)
+    # OpenAI's wire has MD5 here; it only catches parts in the wrong order.
     digest = hashlib.md5(usedforsecurity=False)
     try:
         with storage_errors():
@@ -248,7 +255,7 @@ def _join_parts(context: Context, upload: UploadRow, parts: Sequence[UploadPartR
 
 
 def _end_upload(session: Session, upload_id: str, status: UploadStatus, *, file_id: str | None = None) -> bool:
-    ended = repository.mark_ended(session, upload_id, status, file_id=file_id)
-    if ended:
+    was_ended = repository.mark_ended(session, upload_id, status, file_id=file_id)
+    if was_ended:
         outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=f"uploads/{upload_id}")
-    return ended
+    return was_ended

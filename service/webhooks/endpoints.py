@@ -20,7 +20,7 @@ from service.kit.pagination import BoundedListPage, ListPage, Order
 from service.kit.routes import CheckedRoute
 from service.webhooks import repository, service
 from service.webhooks.errors import EndpointDisabled, EndpointNotFound, EventNotFound, NoAnswer, TooManyEndpoints
-from service.webhooks.guard import WebhookGuard, guarded_client
+from service.webhooks.guard import WebhookGuard, make_guarded_client
 from service.webhooks.lanes import DeliveryPace
 from service.webhooks.message import EVENT_TYPES, body_of
 from service.webhooks.post import DeliveryOutcome, post_event
@@ -56,7 +56,7 @@ GuardDep = Annotated[WebhookGuard, Depends(_get_guard)]
 
 def open_test_turns() -> FairTurns:
     """Return the places for deliveries that a caller waits for: a receiver may take as long as a delivery may."""
-    return FairTurns(16, what="tests of webhook endpoints", per_project=4, waiting_per_project=8, retry_after=15)
+    return FairTurns(16, noun="tests of webhook endpoints", per_project=4, waiting_per_project=8, retry_after=15)
 
 
 def _test_turns(request: Request) -> FairTurns:
@@ -98,7 +98,7 @@ def list_webhook_endpoints(
 
 @router.get("/webhook_endpoints/{webhook_endpoint_id}", responses=declare_errors(_UNKNOWN))
 def get_webhook_endpoint(webhook_endpoint_id: str, session: ReadSession, principal: PrincipalDep) -> EndpointObject:
-    """Return an endpoint."""
+    """Return an endpoint without its secret."""
     return EndpointObject.from_row(service.find_endpoint(session, principal, webhook_endpoint_id))
 
 
@@ -106,7 +106,7 @@ def get_webhook_endpoint(webhook_endpoint_id: str, session: ReadSession, princip
 async def update_webhook_endpoint(
     webhook_endpoint_id: str, body: EndpointUpdate, context: ContextDep, guard: GuardDep, principal: PrincipalDep
 ) -> EndpointObject:
-    """Change an endpoint, and enable it where it was disabled."""
+    """Change an endpoint, and enable it if it was disabled."""
     refusal = None if body.url is None else await service.refusal_of(guard, principal, body.url)
     if refusal is not None:
         raise refusal
@@ -140,10 +140,10 @@ def rotate_webhook_secret(
     keep_old = body is not None and body.keep_old_secret_active_for_24_hours
 
     def make_secret() -> EndpointWithSecret:
-        made = service.rotate_secret(
+        secret = service.rotate_secret(
             session, principal, Vault(context.hmac_key), webhook_endpoint_id, keep_old=keep_old
         )
-        return EndpointWithSecret.from_row_and_secret(made.endpoint, made.secret)
+        return EndpointWithSecret.from_row_and_secret(secret.endpoint, secret.secret)
 
     return idempotency.run_once(session, {"keep_old": keep_old}, EndpointWithSecret, make_secret)
 
@@ -169,7 +169,7 @@ async def test_webhook_endpoint(
     event_id = ids.new_id(ids.WEBHOOK_EVENT)
     sample = body_of(event_id, body.event_type, int(now), _SAMPLE_JOB)
     timeout = DeliveryPace().timeout
-    async with turns.hold_turn(principal.project_id), guarded_client(guard, timeout) as client:
+    async with turns.hold_turn(principal.project_id), make_guarded_client(guard, timeout) as client:
         outcome = await post_event(client, target, event_id, sample, timeout=timeout)
     await to_thread.run_sync(partial(_log_test, context, target, event_id, body.event_type, outcome))
     if outcome.status_code is None:
@@ -226,8 +226,8 @@ def _create_endpoint(
     def make_endpoint() -> EndpointWithSecret:
         if refusal is not None:
             raise refusal
-        made = service.add_endpoint(session, principal, Vault(context.hmac_key), body)
-        return EndpointWithSecret.from_row_and_secret(made.endpoint, made.secret)
+        endpoint = service.add_endpoint(session, principal, Vault(context.hmac_key), body)
+        return EndpointWithSecret.from_row_and_secret(endpoint.endpoint, endpoint.secret)
 
     with context.db.write() as session:
         return idempotency.run_once(session, body.model_dump(), EndpointWithSecret, make_endpoint)

@@ -1,4 +1,4 @@
-"""Hands an event out: one delivery for each receiver that wants to know, in one transaction."""
+"""Fans an event out: one delivery for each subscribed receiver, in one transaction."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ CONFIGURED_LANE = "settings"
 _AT_ONCE = 100
 
 
-def hand_out(session: Session, *, configured: bool) -> None:
-    """Turn what happened into events and deliveries; `configured` tells whether the settings name a receiver."""
-    for row in repository.due_in_turns(session, limit=_AT_ONCE):
+def hand_out(session: Session, *, has_server_target: bool) -> None:
+    """Turn what happened into events and deliveries; `has_server_target` is whether the settings name a receiver."""
+    for row in repository.fetch_due_in_turns(session, limit=_AT_ONCE):
         if repository.take_delivery(session, row):
-            _hand_out_event(session, row, configured=configured)
+            _hand_out_event(session, row, has_server_target=has_server_target)
 
 
-def _hand_out_event(session: Session, row: OutboxRow, *, configured: bool) -> None:
+def _hand_out_event(session: Session, row: OutboxRow, *, has_server_target: bool) -> None:
     job = jobs.by_id(session, row.payload["object_id"])
     if job is None or job.finished_at is None:
-        outbox.mark_done(session, row.seq, error="there is no such ended job")
+        outbox.mark_done(session, row.seq, error="no ended job has this id")
         return
     event = WebhookEventRow(
         id=row.payload["event_id"],
@@ -35,9 +35,9 @@ def _hand_out_event(session: Session, row: OutboxRow, *, configured: bool) -> No
         created_at=job.finished_at,
     )
     session.add(event)
-    if configured:
+    if has_server_target:
         send_to(session, CONFIGURED_LANE, event.id)
-    for endpoint in repository.enabled_endpoints(session, job.project_id):
+    for endpoint in repository.fetch_enabled_endpoints(session, job.project_id):
         if event.type in endpoint.event_types:
             send_to(session, endpoint.id, event.id)
 

@@ -34,14 +34,14 @@ class AddressRefused(httpx.RequestError):
 
 
 class Unresolvable(httpx.ConnectError):
-    """The name service knows no such host."""
+    """The name service has no such host."""
 
 
 class WebhookGuard:
     """Decides which addresses deliveries may go to."""
 
-    def __init__(self, allowed: AllowedNetworks, resolve: Resolve | None = None) -> None:
-        self._allowed = allowed
+    def __init__(self, allowed_networks: AllowedNetworks, resolve: Resolve | None = None) -> None:
+        self._allowed = allowed_networks
         self._resolve = resolve or NameResolver()
 
     async def addresses_of(self, url: httpx.URL, project_id: str = "") -> Sequence[str]:
@@ -52,20 +52,23 @@ class WebhookGuard:
         host = url.raw_host.decode("ascii")
         port = url.port or _PORTS[url.scheme]
         try:
-            found = list(dict.fromkeys(await self._resolve(host, port, project_id)))
+            # Resolved once, and the connection goes to these very addresses: a second lookup could give a private one
+            # (DNS rebinding).
+            addresses = list(dict.fromkeys(await self._resolve(host, port, project_id)))
         except (OSError, UnicodeError) as error:
             raise Unresolvable(f"The host {url.host} has no address: {error}") from error
-        trusted = self._allowed.has_host(url.host) or self._allowed.has_host(host)
-        self._check_addresses(url.host, found, trusted=trusted)
-        return found
+        is_trusted = self._allowed.has_host(url.host) or self._allowed.has_host(host)
+        self._check_addresses(url.host, addresses, is_trusted=is_trusted)
+        return addresses
 
-    def _check_addresses(self, host: str, found: Sequence[str], *, trusted: bool) -> None:
-        for text in found:
+    def _check_addresses(self, host: str, addresses: Sequence[str], *, is_trusted: bool) -> None:
+        for text in addresses:
             address = ipaddress.ip_address(text)
+            # Before the trust in a host: a host that the operator named may lead to a denied network by now.
             if self._allowed.denies(address):
                 _log.warning("the webhook host %s leads to %s: denied", host, text)
                 raise AddressRefused(f"The host {host} leads to an address that {_explain_denial(address)}")
-            if not trusted and not self._allowed.permits(address):
+            if not is_trusted and not self._allowed.permits(address):
                 _log.warning("the webhook host %s leads to %s: refused", host, text)
                 raise AddressRefused(
                     f"The host {host} leads to an address that is not public; webhooks go there only if the operator "
@@ -73,8 +76,8 @@ class WebhookGuard:
                 )
 
 
-def _explain_denial(denied: Address) -> str:
-    if is_platform(denied):
+def _explain_denial(address: Address) -> str:
+    if is_platform(address):
         return "is not public, whatever the operator allows: clouds offer it to their own machines alone"
     return "the operator has closed to webhooks by BURNISH_WEBHOOK_DENIED_NETWORKS"
 
@@ -97,24 +100,26 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, guard: WebhookGuard, **options: Any) -> None:
         self._guard = guard
+        # httpcore pools by the URL's host, which is an address here.
         self._inner = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_keepalive_connections=0), **options)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request whose body is in memory. Raises as `addresses_of`, and httpx.TransportError."""
+        """Send a request with a body that is in memory. Raises as `addresses_of`, and httpx.TransportError."""
         addresses = await self._guard.addresses_of(request.url, request.extensions.get(_PROJECT, ""))
+        # All addresses were approved above, so trying the next one needs no further check.
         for address in addresses[:-1]:
             try:
-                return await self._inner.handle_async_request(_sent_to(request, address))
+                return await self._inner.handle_async_request(_redirect_to_address(request, address))
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 _log.debug("%s does not take connections: %s", address, error)
-        return await self._inner.handle_async_request(_sent_to(request, addresses[-1]))
+        return await self._inner.handle_async_request(_redirect_to_address(request, addresses[-1]))
 
     async def aclose(self) -> None:
         """Close what is open."""
         await self._inner.aclose()
 
 
-def guarded_client(guard: WebhookGuard, timeout: float, **options: Any) -> httpx.AsyncClient:
+def make_guarded_client(guard: WebhookGuard, timeout: float, **options: Any) -> httpx.AsyncClient:
     """Return a client for receivers of projects: guarded, no redirects, no proxy of the environment."""
     options.setdefault("verify", _tls_context())
     return httpx.AsyncClient(transport=GuardedTransport(guard, **options), follow_redirects=False, timeout=timeout)
@@ -126,11 +131,12 @@ def _tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _sent_to(request: httpx.Request, address: str) -> httpx.Request:
+def _redirect_to_address(request: httpx.Request, address: str) -> httpx.Request:
     return httpx.Request(
         request.method,
         request.url.copy_with(host=address),
         headers=request.headers,  # they have the URL's own Host
         content=request.content,
+        # The URL now has the address: without this, TLS would ask for and verify a certificate of the address.
         extensions={**request.extensions, "sni_hostname": request.url.raw_host.decode("ascii")},
     )

@@ -1,4 +1,4 @@
-"""When an endpoint is given up: at once where it says so, else after five days without a single success."""
+"""When an endpoint is given up: at once if it says so, else after five days without a single success."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def note_outcome(session: Session, endpoint: WebhookEndpointRow, outcome: Delive
     if endpoint.disabled_at is not None:
         return
     if outcome.gone:
-        _disable_endpoint(session, endpoint, "The receiver answered 410: it wants no more deliveries.")
+        _disable_endpoint(session, endpoint, "The receiver answered 410 (Gone): it accepts no more deliveries.")
     elif now - endpoint.failing_since >= DISABLE_AFTER:
         hours = round(DISABLE_AFTER / 3600)
         _disable_endpoint(session, endpoint, f"Every delivery failed for {hours} hours; the last one: {outcome.error}")
 
 
 def enable_endpoint(endpoint: WebhookEndpointRow) -> None:
-    """Tell an endpoint again what happens from now on."""
+    """Enable an endpoint again, for events from now on."""
     endpoint.disabled_at = endpoint.disabled_reason = endpoint.failing_since = None
 
 

@@ -53,19 +53,20 @@ class DeliveryLane(NamedTuple):
     """When its oldest delivery was due."""
 
 
-def due_lanes(session: Session) -> list[DeliveryLane]:
+def fetch_due_lanes(session: Session) -> list[DeliveryLane]:
     """Return the receivers with a delivery that is due. The cost grows with the receivers, not with the deliveries."""
     pending = (OutboxRow.topic == Topic.SEND_WEBHOOK, OutboxRow.done_at.is_(None))
     first = select(OutboxRow.lane.label("lane")).where(*pending).order_by(OutboxRow.lane).limit(1)
+    # A skip scan of the index, since a receiver that is down may have thousands of deliveries pending.
     lanes = select(first.scalar_subquery().label("lane")).cte("lanes", recursive=True)
     following = first.where(OutboxRow.lane > lanes.c.lane).scalar_subquery()
     lanes = lanes.union_all(select(following).where(lanes.c.lane.is_not(None)))
     head = select(func.min(OutboxRow.due_at)).where(*pending, OutboxRow.lane == lanes.c.lane).scalar_subquery()
-    found = select(lanes.c.lane, head.label("due_at")).where(lanes.c.lane.is_not(None)).subquery()
+    lane_heads = select(lanes.c.lane, head.label("due_at")).where(lanes.c.lane.is_not(None)).subquery()
     query = (
-        select(found.c.lane, found.c.due_at, WebhookEndpointRow.project_id, WebhookEndpointRow.failing_since)
-        .outerjoin(WebhookEndpointRow, WebhookEndpointRow.id == found.c.lane)
-        .where(found.c.due_at <= db_now())
+        select(lane_heads.c.lane, lane_heads.c.due_at, WebhookEndpointRow.project_id, WebhookEndpointRow.failing_since)
+        .outerjoin(WebhookEndpointRow, WebhookEndpointRow.id == lane_heads.c.lane)
+        .where(lane_heads.c.due_at <= db_now())
     )
     return [
         DeliveryLane(row.lane, row.project_id or row.lane, row.failing_since is not None, row.due_at)
@@ -81,29 +82,32 @@ class DeliveryTurns:
         self._last: dict[str, int] = {}
         self._count = 0
 
-    def choose_lanes(self, due: Sequence[DeliveryLane], in_flight: Sequence[DeliveryLane]) -> list[DeliveryLane]:
+    def choose_lanes(self, due_lanes: Sequence[DeliveryLane], in_flight: Sequence[DeliveryLane]) -> list[DeliveryLane]:
         """Return the lanes of the deliveries to start now, one for each; some may turn out to have none left."""
-        taken = _TakenPlaces(in_flight)
-        chosen: list[DeliveryLane] = []
-        while len(chosen) < self._pace.claimed_at_once:
-            free = [lane for lane in due if taken.leaves_room_for(lane, self._pace)]
+        taken_places = _TakenPlaces(in_flight)
+        chosen_lanes: list[DeliveryLane] = []
+        # One lane at a time, because each choice changes the rank of the project's other lanes.
+        while len(chosen_lanes) < self._pace.claimed_at_once:
+            free = [lane for lane in due_lanes if taken_places.leaves_room_for(lane, self._pace)]
             if not free:
                 break
-            lane = min(free, key=lambda lane: self._rank_lane(lane, taken))
-            chosen.append(lane)
-            taken.add_lane(lane)
+            lane = min(free, key=lambda lane: self._rank_lane(lane, taken_places))
+            chosen_lanes.append(lane)
+            taken_places.add_lane(lane)
             self._count += 1
             self._last[lane.project_id] = self._count
-        self._forget_idle(due, taken)
-        return chosen
+        self._forget_idle(due_lanes, taken_places)
+        return chosen_lanes
 
-    def _rank_lane(self, lane: DeliveryLane, taken: _TakenPlaces) -> tuple[bool, int, int, int, float]:
-        of_project, of_lane = taken.projects[lane.project_id], taken.lanes[lane.name]
+    def _rank_lane(self, lane: DeliveryLane, taken_places: _TakenPlaces) -> tuple[bool, int, int, int, float]:
+        of_project, of_lane = taken_places.projects[lane.project_id], taken_places.lanes[lane.name]
+        # Failing lanes last, since one that hangs holds its place for the whole timeout; then by fairness, then by age.
         return lane.failing, of_project, self._last.get(lane.project_id, 0), of_lane, lane.due_at
 
-    def _forget_idle(self, due: Sequence[DeliveryLane], taken: _TakenPlaces) -> None:
+    def _forget_idle(self, due_lanes: Sequence[DeliveryLane], taken_places: _TakenPlaces) -> None:
+        # Cleaned now and then: an entry costs nothing but memory.
         if len(self._last) > 10_000:
-            busy = {lane.project_id for lane in due} | taken.projects.keys()
+            busy = {lane.project_id for lane in due_lanes} | taken_places.projects.keys()
             self._last = {project: turn for project, turn in self._last.items() if project in busy}
 
 

@@ -9,7 +9,7 @@ import orjson
 from standardwebhooks.webhooks import Webhook
 
 EVENT_TYPES = ("fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled")
-"""What receivers can be told of."""
+"""The types of events that receivers can get."""
 
 
 def body_of(event_id: str, kind: str, created_at: int, object_id: str) -> bytes:
@@ -19,7 +19,7 @@ def body_of(event_id: str, kind: str, created_at: int, object_id: str) -> bytes:
     )
 
 
-def signed_headers(secrets: Sequence[str], event_id: str, body: bytes) -> dict[str, str]:
+def sign_headers(secrets: Sequence[str], event_id: str, body: bytes) -> dict[str, str]:
     """Return the headers of a try made now: HMAC-SHA256 over `{id}.{timestamp}.{body}` with each of the secrets."""
     at = datetime.now(UTC)
     text = body.decode()

@@ -11,7 +11,7 @@ import httpx
 
 from service.kit.fair_turns import TurnsExhausted
 from service.webhooks.guard import AddressRefused, Unresolvable, on_behalf_of
-from service.webhooks.message import signed_headers
+from service.webhooks.message import sign_headers
 from service.webhooks.target import DeliveryTarget
 
 _UNREADABLE = (
@@ -31,7 +31,7 @@ class DeliveryOutcome:
 
     @property
     def gone(self) -> bool:
-        """Whether the receiver wants no more of it (410)."""
+        """Whether the receiver has unsubscribed (410)."""
         return self.status_code == 410
 
 
@@ -47,21 +47,24 @@ async def post_event(
         return DeliveryOutcome(None, _UNREADABLE, 0)
     try:
         async with asyncio.timeout(timeout):
-            headers = signed_headers(target.secrets, event_id, body)
+            headers = sign_headers(target.secrets, event_id, body)
             async with client.stream(
                 "POST", target.url, content=body, headers=headers, extensions=on_behalf_of(target.project_id)
             ) as response:
-                status, answered = response.status_code, response.headers
+                status, response_headers = response.status_code, response.headers
     except TimeoutError:
         return DeliveryOutcome(None, f"no answer within {timeout:g} s", _milliseconds_since(began))
-    except (AddressRefused, Unresolvable) as refused:
-        return DeliveryOutcome(None, f"{refused}.", _milliseconds_since(began))
+    except (AddressRefused, Unresolvable) as denial:
+        return DeliveryOutcome(None, f"{denial}.", _milliseconds_since(began))
     except TurnsExhausted as error:
         return DeliveryOutcome(None, f"not sent: {error.message}", _milliseconds_since(began))
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         return DeliveryOutcome(None, f"{type(error).__name__}: {error}"[:500], _milliseconds_since(began))
     return DeliveryOutcome(
-        status, _explain_status(status, answered), _milliseconds_since(began), answered.get("retry-after")
+        status,
+        _explain_status(status, response_headers),
+        _milliseconds_since(began),
+        response_headers.get("retry-after"),
     )
 
 

@@ -48,8 +48,8 @@ def fetch_endpoint_page(
     )
 
 
-def enabled_endpoints(session: Session, project_id: str) -> Sequence[WebhookEndpointRow]:
-    """Return a project's endpoints that want to be told, oldest first."""
+def fetch_enabled_endpoints(session: Session, project_id: str) -> Sequence[WebhookEndpointRow]:
+    """Return a project's enabled endpoints, oldest first."""
     query = select(WebhookEndpointRow).where(
         WebhookEndpointRow.project_id == project_id, WebhookEndpointRow.disabled_at.is_(None)
     )
@@ -58,13 +58,14 @@ def enabled_endpoints(session: Session, project_id: str) -> Sequence[WebhookEndp
 
 def delete_endpoint_row(session: Session, endpoint: WebhookEndpointRow) -> None:
     """Delete an endpoint with its log; what was still to be delivered is dropped."""
+    # Before the endpoint's row goes: a delivery without one would be claimed once more to find that out.
     drop_pending(session, endpoint.id, reason="the endpoint was deleted")
     session.execute(delete(WebhookAttemptRow).where(WebhookAttemptRow.endpoint_id == endpoint.id))
     session.delete(endpoint)
 
 
 def disable_endpoint(session: Session, endpoint: WebhookEndpointRow, *, reason: str) -> None:
-    """Tell an endpoint nothing more; what was still to be delivered is dropped."""
+    """Send an endpoint nothing more; pending deliveries are dropped."""
     endpoint.disabled_at = database_time(session)
     endpoint.disabled_reason = reason
     drop_pending(session, endpoint.id, reason="the endpoint was disabled")
@@ -116,21 +117,21 @@ def events_between(
 
 def take_delivery(session: Session, row: OutboxRow) -> bool:
     """Mark a row as done unless another process was faster."""
-    taken = session.execute(
+    claimed_rows = session.execute(
         update(OutboxRow)
         .where(OutboxRow.seq == row.seq, OutboxRow.done_at.is_(None))
         .values(done_at=db_now())
         .returning(OutboxRow.seq)
     )
-    return taken.first() is not None
+    return claimed_rows.first() is not None
 
 
 def claim_due(session: Session, lane: str, *, seconds: float) -> OutboxRow | None:
-    """Return a lane's oldest delivery whose time has come, taken from other senders for `seconds`; None without one.
+    """Return a lane's oldest due delivery, reserved from other senders for `seconds`; None if there is none.
 
-    One whose sender dies before it notes the outcome is due again after that.
+    If the sender dies before it records the outcome, the delivery is due again after that.
     """
-    due = (
+    due_rows = (
         select(OutboxRow.seq)
         .where(
             OutboxRow.topic == Topic.SEND_WEBHOOK,
@@ -140,22 +141,25 @@ def claim_due(session: Session, lane: str, *, seconds: float) -> OutboxRow | Non
         )
         .order_by(OutboxRow.due_at, OutboxRow.seq)
         .limit(1)
+        # Skips what another sender is claiming at this moment instead of waiting for it. SQLite ignores the clause:
+        # there is one writer.
         .with_for_update(skip_locked=True)
     )
-    seq = session.scalar(due)
+    seq = session.scalar(due_rows)
     if seq is None:
         return None
+    # The claim is only a later `due_at`: a sender that dies leaves nothing to clean up.
     session.execute(update(OutboxRow).where(OutboxRow.seq == seq).values(due_at=db_now() + seconds))
     return session.scalars(select(OutboxRow).where(OutboxRow.seq == seq)).one()
 
 
-def due_in_turns(session: Session, *, limit: int) -> Sequence[OutboxRow]:
+def fetch_due_in_turns(session: Session, *, limit: int) -> Sequence[OutboxRow]:
     """Return events to hand out, one of each project before a second of any; of one project the oldest first."""
     pending = (OutboxRow.topic == Topic.TELL_WEBHOOKS, OutboxRow.done_at.is_(None), OutboxRow.due_at <= db_now())
     rank = func.row_number().over(partition_by=OutboxRow.lane, order_by=OutboxRow.seq)
-    ranked = select(OutboxRow.seq, rank.label("rank")).where(*pending).subquery()
-    query = select(OutboxRow).join(ranked, ranked.c.seq == OutboxRow.seq)
-    return session.scalars(query.order_by(ranked.c.rank, OutboxRow.seq).limit(limit)).all()
+    ranked_rows = select(OutboxRow.seq, rank.label("rank")).where(*pending).subquery()
+    query = select(OutboxRow).join(ranked_rows, ranked_rows.c.seq == OutboxRow.seq)
+    return session.scalars(query.order_by(ranked_rows.c.rank, OutboxRow.seq).limit(limit)).all()
 
 
 def add_attempt(

@@ -2,7 +2,7 @@
 
 The system's resolver blocks a thread, and nothing can end it. So each lookup has a thread of its own that dies with
 the process, projects take turns at a bounded number of them, and a place is taken until the thread has ended, though
-nobody waits for its answer any more.
+its answer is no longer needed.
 """
 
 from __future__ import annotations
@@ -53,13 +53,14 @@ class NameResolver:
         self._lookup = lookup
         self._seconds = seconds
         self._turns = FairTurns(
-            places, what="lookups of host names", per_project=per_project, waiting_per_project=_WAITING
+            places, noun="lookups of host names", per_project=per_project, waiting_per_project=_WAITING
         )
         self._failed: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def __call__(self, host: str, port: int, project_id: str) -> Sequence[str]:
         """Return a host's addresses. Raises OSError, UnicodeError, or TurnsExhausted if too many of a project wait."""
+        # Before the turn: a host that just failed must cost no place among the threads.
         self._check_remembered(host)
         place = contextlib.AsyncExitStack()
         await place.enter_async_context(self._turns.hold_turn(project_id))
@@ -82,27 +83,27 @@ class NameResolver:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Sequence[str]] = loop.create_future()
 
-        def settle_answer(found: Sequence[str] | Exception) -> None:
+        def settle_answer(outcome: Sequence[str] | Exception) -> None:
             if answer.done():
                 return
-            if isinstance(found, Exception):
-                answer.set_exception(found)
+            if isinstance(outcome, Exception):
+                answer.set_exception(outcome)
             else:
-                answer.set_result(found)
+                answer.set_result(outcome)
 
         def run_lookup() -> None:
             try:
-                found: Sequence[str] | Exception = self._lookup(host, port)
+                outcome: Sequence[str] | Exception = self._lookup(host, port)
             except Exception as error:  # noqa: BLE001 - raised where the answer is waited for
-                found = error
+                outcome = error
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-                loop.call_soon_threadsafe(settle_answer, found)
+                loop.call_soon_threadsafe(settle_answer, outcome)
 
         threading.Thread(target=run_lookup, name="resolver", daemon=True).start()
         return answer
 
     def _end_lookup(self, host: str, answer: asyncio.Future[Sequence[str]], place: contextlib.AsyncExitStack) -> None:
-        """Free the place of a lookup whose thread has ended, and learn from its answer, however late it came."""
+        """Free the place of a finished lookup, and keep its answer, however late it came."""
         error = None if answer.cancelled() else answer.exception()
         if error is None:
             self._failed.pop(host, None)

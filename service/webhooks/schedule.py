@@ -23,7 +23,7 @@ _LONGEST = RETRY_DELAYS[-1]
 DISABLE_AFTER = 120 * _HOUR
 """After how long without any success an endpoint is disabled."""
 KEEP_OLD_SECRET = 24 * _HOUR
-"""For how long a rotated secret signs beside the new one, where that was asked for."""
+"""For how long a rotated secret signs next to the new one, if that was requested."""
 
 
 def next_delay(tries: int, retry_after: str | None, delays: tuple[float, ...] = RETRY_DELAYS) -> float | None:

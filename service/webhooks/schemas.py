@@ -13,10 +13,10 @@ EndpointName = Annotated[str, StringConstraints(strip_whitespace=True, min_lengt
 Url = Annotated[str, StringConstraints(max_length=2048)]
 
 
-def _known_types(types: list[str]) -> list[str]:
-    for given in types:
-        if given not in EVENT_TYPES:
-            raise ValueError(f"'{given[:64]}' is not an event of this service; it has {', '.join(EVENT_TYPES)}")
+def _check_event_types(types: list[str]) -> list[str]:
+    for event_type in types:
+        if event_type not in EVENT_TYPES:
+            raise ValueError(f"'{event_type[:64]}' is not an event of this service; it has {', '.join(EVENT_TYPES)}")
     return list(dict.fromkeys(types))
 
 
@@ -31,7 +31,7 @@ class EndpointCreate(_Body):
     url: Url = Field(examples=["https://example.com/hooks/burnish"])
     event_types: list[str] = Field(min_length=1, max_length=64, examples=[list(EVENT_TYPES)])
 
-    _check_types = field_validator("event_types")(_known_types)
+    _check_types = field_validator("event_types")(_check_event_types)
 
 
 class EndpointUpdate(_Body):
@@ -44,7 +44,7 @@ class EndpointUpdate(_Body):
     @field_validator("event_types")
     @classmethod
     def _check_types(cls, types: list[str] | None) -> list[str] | None:
-        return None if types is None else _known_types(types)
+        return None if types is None else _check_event_types(types)
 
 
 class SecretRotate(_Body):
@@ -60,8 +60,8 @@ class EndpointTest(_Body):
 
     @field_validator("event_type")
     @classmethod
-    def _check_type(cls, given: str) -> str:
-        return _known_types([given])[0]
+    def _check_type(cls, event_type: str) -> str:
+        return _check_event_types([event_type])[0]
 
 
 class Replay(_Body):
@@ -105,7 +105,6 @@ class EndpointObject(BaseModel):
 
     @classmethod
     def from_row(cls, row: WebhookEndpointRow) -> EndpointObject:
-        """Show an endpoint."""
         return cls(**_endpoint_facts(row))
 
 
@@ -149,7 +148,7 @@ class EndpointDeleted(BaseModel):
 
 
 class EndpointTested(BaseModel):
-    """The answer to a test. `success` tells that there was an answer; `status_code` is what it was."""
+    """The answer to a test. `success` is whether there was an answer; `status_code` is its status."""
 
     object: Literal["webhook_endpoint.test"] = "webhook_endpoint.test"
     webhook_endpoint_id: str
@@ -182,7 +181,6 @@ class DeliveryObject(BaseModel):
 
     @classmethod
     def from_attempt(cls, endpoint_id: str, row: WebhookAttemptRow) -> DeliveryObject:
-        """Show a try."""
         return cls(
             id=row.id,
             webhook_endpoint_id=endpoint_id,

@@ -1,4 +1,4 @@
-"""Delivers events beside the controller: many in flight, each once, and a slow answer holds up nobody else."""
+"""Delivers events beside the controller: many in flight, each once, and a slow answer holds up no other delivery."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from service.kit.log import log_subject
 from service.kit.outbox import Topic
 from service.webhooks import health, repository
 from service.webhooks.fan_out import CONFIGURED_LANE, hand_out
-from service.webhooks.guard import WebhookGuard, guard_of, guarded_client
-from service.webhooks.lanes import DeliveryLane, DeliveryPace, DeliveryTurns, due_lanes
+from service.webhooks.guard import WebhookGuard, guard_of, make_guarded_client
+from service.webhooks.lanes import DeliveryLane, DeliveryPace, DeliveryTurns, fetch_due_lanes
 from service.webhooks.message import body_of
 from service.webhooks.post import DeliveryOutcome, post_event
 from service.webhooks.schedule import next_delay
@@ -55,14 +55,14 @@ class WebhookSender:
     def __init__(
         self,
         context: Context,
-        configured: DeliveryTarget | None,
+        server_target: DeliveryTarget | None,
         pace: DeliveryPace | None = None,
         guard: WebhookGuard | None = None,
     ) -> None:
         self._db = context.db
         self._vault = Vault(context.hmac_key)
         self._guard = guard or guard_of(context.settings)
-        self._configured = configured
+        self._configured = server_target
         self._pace = pace or DeliveryPace()
         self._turns = DeliveryTurns(self._pace)
         self._tasks: dict[asyncio.Task[None], DeliveryLane] = {}
@@ -73,8 +73,11 @@ class WebhookSender:
 
     async def start_due_deliveries(self) -> int:
         """Start the deliveries that are due and there is room for; return how many. Raises Unavailable."""
+        # First, so that the places of finished deliveries are free; it also raises what kept an outcome from being
+        # noted.
         self._forget_finished()
         in_flight = list(self._tasks.values())
+        # SQL blocks, and the event loop has answers of up to 64 receivers to wait for.
         deliveries = await _run_in_executor(self._claims, self._claim_deliveries, in_flight)
         for delivery in deliveries:
             self._tasks[asyncio.create_task(self._deliver_event(delivery))] = delivery.lane
@@ -87,7 +90,7 @@ class WebhookSender:
             self._forget_finished()
 
     async def close(self) -> None:
-        """Break off what is in flight: the next sender delivers it again, with the same id."""
+        """Cancel deliveries in flight: the next sender delivers them again, with the same ids."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -100,31 +103,35 @@ class WebhookSender:
     def _forget_finished(self) -> None:
         for task in [task for task in self._tasks if task.done()]:
             del self._tasks[task]
+            # Raises Unavailable if the outcome could not be written: the delivery is due again after its claim.
             task.result()
 
     def _claim_deliveries(self, in_flight: Sequence[DeliveryLane]) -> Sequence[Delivery]:
         with self._db.read() as session:  # a look costs no write lock
-            telling = bool(outbox.due_effects(session, Topic.TELL_WEBHOOKS, limit=1))
+            telling = bool(outbox.fetch_due_effects(session, Topic.TELL_WEBHOOKS, limit=1))
         if telling:
             with self._db.write() as session:
-                hand_out(session, configured=self._configured is not None)
+                hand_out(session, has_server_target=self._configured is not None)
         with self._db.read() as session:
-            chosen = self._turns.choose_lanes(due_lanes(session), in_flight)
-        if not chosen:
+            # Chosen in a read: with nothing due, which is most of the time, no write lock is taken.
+            chosen_lanes = self._turns.choose_lanes(fetch_due_lanes(session), in_flight)
+        if not chosen_lanes:
             return []
         with self._db.write() as session:
-            found = [self._delivery_in(session, lane) for lane in chosen]
-        return [delivery for delivery in found if delivery is not None]
+            deliveries = [self._delivery_in(session, lane) for lane in chosen_lanes]
+        return [delivery for delivery in deliveries if delivery is not None]
 
     def _delivery_in(self, session: Session, lane: DeliveryLane) -> Delivery | None:
-        """Claim what to post to a lane; None if there is nothing, or, with a note in the row, nobody to tell."""
+        """Claim what to post to a lane; None if there is nothing, or, with a note in the row, no receiver."""
+        # Between the choice and this claim another sender may have taken the lane's delivery.
         row = repository.claim_due(session, lane.name, seconds=self._pace.claim)
         if row is None:
             return None
-        target, missing = self._target_of(session, lane.name)
+        target, fault = self._target_of(session, lane.name)
         event = repository.event_of(session, row.payload["event_id"])
         if target is None or event is None:
-            outbox.mark_done(session, row.seq, error=missing or "there is no such event any more")
+            # Not an error to retry: without a receiver or an event it can never be delivered.
+            outbox.mark_done(session, row.seq, error=fault or "the event no longer exists")
             return None
         body = body_of(event.id, event.type, int(event.created_at), event.object_id)
         job = jobs.by_id(session, event.object_id)
@@ -151,14 +158,16 @@ class WebhookSender:
             await _run_in_executor(self._notes, self._note_outcome, delivery, outcome)
 
     def _client_for(self, target: DeliveryTarget) -> httpx.AsyncClient:
-        guarded = target.endpoint_id is not None
-        if guarded not in self._clients:
-            self._clients[guarded] = (
-                guarded_client(self._guard, self._pace.timeout)
-                if guarded
+        # The settings' receiver is the operator's own choice and may be inside the network.
+        is_guarded = target.endpoint_id is not None
+        if is_guarded not in self._clients:
+            self._clients[is_guarded] = (
+                # Made with the first delivery: loading the certificates takes tens of milliseconds.
+                make_guarded_client(self._guard, self._pace.timeout)
+                if is_guarded
                 else httpx.AsyncClient(follow_redirects=False, timeout=self._pace.timeout)
             )
-        return self._clients[guarded]
+        return self._clients[is_guarded]
 
     def _note_outcome(self, delivery: Delivery, outcome: DeliveryOutcome) -> None:
         if outcome.error is not None:  # it goes into tables and logs
@@ -166,6 +175,7 @@ class WebhookSender:
         delay = None if outcome.gone else next_delay(delivery.tries, outcome.retry_after, self._pace.delays)
         with self._db.write() as session:
             endpoint_id = delivery.target.endpoint_id
+            # Locked, because the health of one endpoint is written by several deliveries at once.
             endpoint = repository.by_id(session, endpoint_id, lock=True) if endpoint_id else None
             if endpoint_id is None or endpoint is not None:  # a deleted endpoint's log is gone
                 repository.add_attempt(session, delivery.target, delivery.event_id, delivery.kind, outcome)
@@ -185,19 +195,20 @@ async def _run_in_executor(
     executor: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
     """Call a function in a thread of an executor, with this task's ids and trace."""
+    # `run_in_executor` alone does not copy the context, and logs would lose their ids.
     call = partial(copy_context().run, function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(executor, call)
 
 
 def _log_outcome(delivery: Delivery, outcome: DeliveryOutcome, delay: float | None) -> None:
-    what = f"webhook {delivery.event_id} ({delivery.kind}) to {delivery.lane.name}"
+    subject = f"webhook {delivery.event_id} ({delivery.kind}) to {delivery.lane.name}"
     metrics.WEBHOOK_SECONDS.observe(outcome.duration_ms / 1000)
     if outcome.error is None:
         metrics.WEBHOOK_ATTEMPTS.labels("delivered").inc()
-        _log.info("%s was delivered", what)
+        _log.info("%s was delivered", subject)
     elif delay is None:
         metrics.WEBHOOK_ATTEMPTS.labels("given_up").inc()
-        _log.error("%s is given up after %d tries: %s", what, delivery.tries, outcome.error)
+        _log.error("%s is given up after %d tries: %s", subject, delivery.tries, outcome.error)
     else:
         metrics.WEBHOOK_ATTEMPTS.labels("failed").inc()
-        _log.warning("%s failed: %s; next try in %d s", what, outcome.error, delay)
+        _log.warning("%s failed: %s; next try in %d s", subject, outcome.error, delay)

@@ -28,14 +28,14 @@ _RESOLVE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class NewEndpoint:
-    """An endpoint with the secret that nobody can read again."""
+    """An endpoint with its secret, which is shown only once."""
 
     endpoint: WebhookEndpointRow
     secret: str
 
 
 async def refusal_of(guard: WebhookGuard, principal: Principal, url: str) -> InvalidRequest | None:
-    """Return what to say to a URL that is not a receiver's, or whose host now leads to where webhooks may not go.
+    """Return why a URL cannot be a receiver's, or why its host now leads to a forbidden address.
 
     Raises TurnsExhausted if too many lookups of the project wait.
     """
@@ -91,12 +91,12 @@ def change_endpoint(
     session: Session, principal: Principal, endpoint_id: str, body: EndpointUpdate
 ) -> WebhookEndpointRow:
     """Change what the body says and enable the endpoint. Raises EndpointNotFound."""
-    given = body.model_dump(exclude_none=True)
+    new_values = body.model_dump(exclude_none=True)
     endpoint = find_endpoint(session, principal, endpoint_id, lock=True)
-    changed = {name: value for name, value in given.items() if getattr(endpoint, name) != value}
-    for name, value in changed.items():
+    changes = {name: value for name, value in new_values.items() if getattr(endpoint, name) != value}
+    for name, value in changes.items():
         setattr(endpoint, name, value)
-    if changed or endpoint.disabled_at is not None:
+    if changes or endpoint.disabled_at is not None:
         endpoint.updated_at = repository.database_time(session)
     if endpoint.disabled_at is not None:
         health.enable_endpoint(endpoint)
@@ -140,11 +140,13 @@ def replay_events(session: Session, principal: Principal, endpoint_id: str, body
 
 def _choose_events(session: Session, endpoint: WebhookEndpointRow, body: Replay) -> list[WebhookEventRow]:
     if body.event_ids is not None:
-        found = {event.id: event for event in repository.events_named(session, endpoint.project_id, body.event_ids)}
+        event_by_id = {
+            event.id: event for event in repository.events_named(session, endpoint.project_id, body.event_ids)
+        }
         for event_id in body.event_ids:
-            if event_id not in found:
+            if event_id not in event_by_id:
                 raise EventNotFound(event_id)
-        return list(found.values())
+        return list(event_by_id.values())
     assert body.begin is not None
     assert body.end is not None
     events = repository.events_between(

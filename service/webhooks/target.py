@@ -63,18 +63,18 @@ def without_secrets(url: str) -> str:
 
 def target_of(endpoint: WebhookEndpointRow, vault: Vault, now: float) -> DeliveryTarget:
     """Return where a project's endpoint is and what signs for it at `now`."""
-    sealed = [endpoint.secret]
+    sealed_secrets = [endpoint.secret]
     if endpoint.old_secret is not None and (endpoint.old_secret_until or 0.0) > now:
-        sealed.append(endpoint.old_secret)
+        sealed_secrets.append(endpoint.old_secret)
     try:
-        secrets = tuple(vault.open(secret, endpoint.id) for secret in sealed)
+        secrets = tuple(vault.open(secret, endpoint.id) for secret in sealed_secrets)
     except SealBroken:
         secrets = ()
     return DeliveryTarget(endpoint.url, secrets, endpoint.id, endpoint.project_id)
 
 
 class BadAddress(ValueError):
-    """A URL cannot be a receiver's; the message goes on from its name: `is not …`."""
+    """A URL cannot be a receiver's; the message follows the field's name: `is not …`."""
 
 
 def configured_target(settings: Settings) -> DeliveryTarget | None:

@@ -17,7 +17,7 @@ def new_secret() -> str:
 
 
 def hint_of(secret: str) -> str:
-    """Return what may be shown of a secret: enough to tell two apart."""
+    """Return what may be shown of a secret: enough to distinguish two."""
     return f"{secret[:_SHOWN]}…"
 
 

@@ -50,6 +50,7 @@ class CheckpointUploads:
         Raises LeaseLost or StaleLease if the place cannot be recorded.
         """
         try:
+            # In the relay's thread and at once: the trainer deletes old checkpoints, and a link keeps their bytes.
             self._keep_files(event.step)
         except FileNotFoundError:
             log.info("%s: the trainer has removed its checkpoint at step %d already", self._lease.job_id, event.step)
@@ -60,11 +61,13 @@ class CheckpointUploads:
             return
         with self._changed:
             self._waiting.append(event)
+            # The oldest goes: a resumed job starts from the newest, and an upload never blocks the relay.
             left_out = self._waiting.popleft() if len(self._waiting) > MOST_WAITING else None
             self._changed.notify()
         if left_out is not None:
             log.warning("%s: the store is slower than the training writes checkpoints", self._lease.job_id)
             self._add_lost_event(left_out.step)
+        # Started by the first checkpoint, since many jobs never write one.
         if self._thread is None:
             self._thread = threading.Thread(
                 target=carry_context(self._store_until_done), name=f"checkpoints-{self._lease.job_id}", daemon=True
@@ -74,6 +77,7 @@ class CheckpointUploads:
     def finish(self, *, newest_only: bool = False) -> None:
         """Return once everything is stored, or the newest checkpoint alone. Raises what ended the thread."""
         with self._changed:
+            # A worker that must stop has only `stop_seconds`, and the job resumes from the newest one anyway.
             while newest_only and len(self._waiting) > 1:
                 log.info(
                     "%s: there is no time for its checkpoint at step %d", self._lease.job_id, self._waiting[0].step
@@ -119,6 +123,7 @@ class CheckpointUploads:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         files = [path for path in source.rglob("*") if path.is_file()]
+        # The manifest is written last: without it the trainer had begun to delete the folder.
         if source / MANIFEST_NAME not in files:
             raise FileNotFoundError(source)
         for file in files:
@@ -129,17 +134,20 @@ class CheckpointUploads:
     def _store_checkpoint(self, event: events.CheckpointEvent) -> None:
         prefix = f"{job_prefix(self._lease.job_id, self._lease.token)}/checkpoints/step-{event.step}"
         try:
-            stored = store_folder(self._storage, self._waiting_folder(event.step), prefix, self._lease)
+            # Bytes first, then the row: a row never points to a checkpoint that is not complete in the store.
+            stored_folder = store_folder(self._storage, self._waiting_folder(event.step), prefix, self._lease)
         except (DamagedFiles, StorageError, OSError) as error:
             # A run does not end for a checkpoint: a later one may be kept.
             log.warning("%s: the checkpoint at step %d was not kept: %s", self._lease.job_id, event.step, error)
             self._add_lost_event(event.step)
         else:
-            self._lease.retry_while_database_is_down(lambda: self._record_checkpoint(event, prefix, stored))
+            self._lease.retry_while_database_is_down(lambda: self._record_checkpoint(event, prefix, stored_folder))
         finally:
             shutil.rmtree(self._waiting_folder(event.step), ignore_errors=True)
 
-    def _record_checkpoint(self, event: events.CheckpointEvent, prefix: str, stored: StoredFolder) -> None:
+    def _record_checkpoint(self, event: events.CheckpointEvent, prefix: str, stored_folder: StoredFolder) -> None:
+        # Fenced by the token: a frozen worker that wakes up must not add its checkpoint to a job that another one
+        # continues.
         with self._lease.open_transaction() as session:
             job = repository.by_id(session, self._lease.job_id)
             results_repository.add_checkpoint(
@@ -148,8 +156,8 @@ class CheckpointUploads:
                 step=event.step,
                 metrics=replace_nonfinite(event.metrics),
                 blob_prefix=prefix,
-                manifest_sha256=stored.manifest_sha256,
-                size=stored.bytes,
+                manifest_sha256=stored_folder.manifest_sha256,
+                size=stored_folder.bytes,
                 expires_in=retention.seconds_to_keep(job, "checkpoints") if job else None,
             )
             row = EventRow(message=f"Checkpoint created at step {event.step}", once_key=f"checkpoint:{event.step}")
@@ -168,7 +176,7 @@ class CheckpointUploads:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Give a file another name, or a copy where the file system has no such thing. Raises OSError."""
+    """Give a file another name, or copy it if the file system has no hard links. Raises OSError."""
     try:
         os.link(source, target)
     except OSError as error:

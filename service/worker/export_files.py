@@ -41,8 +41,9 @@ def lay_out(
     context: Context, export: ModelExportRow, lease: Lease, folder: Path, *, prepare_command: Sequence[str]
 ) -> EarlierResult:
     """Fetch the model, and prepare its base if it has one. Raises JobFailedForGood, AttemptFailed, LeaseLost."""
-    result, stored = lease.retry_while_database_is_down(lambda: _find_source(context, export))
-    fetch_result(context, result, stored, folder / SOURCE_FOLDER, lease)
+    result, stored_result = lease.retry_while_database_is_down(lambda: _find_source(context, export))
+    fetch_result(context, result, stored_result, folder / SOURCE_FOLDER, lease)
+    # The stored files are the export: neither a base nor the trainer is needed.
     if export.format == "adapter":
         return result
     if result.kind != "model":
@@ -108,13 +109,14 @@ def store_export(
             )
 
     try:
+        # Bytes first, then the row, so that an export that is `ready` can be downloaded.
         upload_entry(context.storage, key, file, entry, lease)
         lease.retry_while_database_is_down(publish_stored)
     except BaseException as error:
-        published = _is_published(context, export, lease.token)
-        if published:
-            return  # an earlier try succeeded, whose answer got lost
-        if published is False:
+        is_published = _is_published(context, export, lease.token)
+        if is_published:
+            return  # an earlier try succeeded, and its answer got lost
+        if is_published is False:
             _discard_blob(context, key)
         if isinstance(error, DamagedFiles | StorageError):
             code = "storage_full" if isinstance(error, StorageFull) else "storage_unavailable"
@@ -125,31 +127,31 @@ def store_export(
 def _find_source(context: Context, export: ModelExportRow) -> tuple[EarlierResult, StoredResult]:
     with context.db.read() as session:
         job = jobs.by_id(session, export.job_id)
-        stored = references.locate_result(session, export.job_id, export.step)
-    if job is None or stored is None:
+        stored_result = references.locate_result(session, export.job_id, export.step)
+    if job is None or stored_result is None:
         raise JobFailedForGood(
             "model_deleted", f"The model {export.model} was deleted before it was exported.", "model"
         )
-    return EarlierResult(job, export.step, export.model), stored
+    return EarlierResult(job, export.step, export.model), stored_result
 
 
 def _zip_folder(source: Path, target: Path, hold: WorkHold, *, facts: dict[str, Any]) -> Path:
     """Pack a folder, with a manifest of what is in it: a checkpoint's own lists what only training needs."""
     files = [path for path in source.rglob("*") if path.is_file() and path != source / MANIFEST_NAME]
     write_manifest(source, Manifest(files=hash_files(source, files), facts=facts))
-    packed = [*files, source / MANIFEST_NAME]
-    write_zip(target, ((path.relative_to(source).as_posix(), path) for path in packed), hold)
+    zipped_paths = [*files, source / MANIFEST_NAME]
+    write_zip(target, ((path.relative_to(source).as_posix(), path) for path in zipped_paths), hold)
     return target
 
 
 def _is_published(context: Context, export: ModelExportRow, token: int) -> bool | None:
-    """Tell whether this attempt is published. None if the database does not say."""
+    """Return whether this attempt is published. None if the database does not say."""
     try:
         with context.db.read() as session:
-            found = repository.by_id(session, export.id)
+            export_row = repository.by_id(session, export.id)
     except Unavailable:
         return None
-    return found is not None and found.status == ExportStatus.READY and found.lease_token == token
+    return export_row is not None and export_row.status == ExportStatus.READY and export_row.lease_token == token
 
 
 def _discard_blob(context: Context, key: str) -> None:

@@ -88,8 +88,10 @@ class Exporter:
         """Make the export that is first in turn; False if none waits. Raises Unavailable."""
         settings = self._context.settings
         with self._context.db.read() as session:
+            # A read first: with nothing to do, idle workers do not compete for the write lock.
             if not repository.export_waits(session):
                 return False
+        # Before the claim, see `Lease`.
         since = time.monotonic()
         with self._context.db.write() as session:
             export = lifecycle.start_export(session, owner=self._owner, lease_seconds=settings.lease_seconds)
@@ -136,6 +138,7 @@ class Exporter:
             (*_NICENESS, *self._command, str(folder)),
             folder=folder,
             log_file=folder / LOG_NAME,
+            # The GPU belongs to the training that runs beside it.
             environment=trainer_environment(settings, scratch, gpu=False),
         )
         try:
@@ -157,8 +160,8 @@ class Exporter:
 
         try:
             lease.retry_while_database_is_down(write_end)
-        except (LeaseLost, StaleLease) as lost:
-            log.warning("Stopped: %s", lost)
+        except (LeaseLost, StaleLease) as lost_lease:
+            log.warning("Stopped: %s", lost_lease)
 
     def _change_of(self, export: ModelExportRow, token: int, error: Exception) -> Callable[[Session], None]:
         settings = self._context.settings
@@ -198,6 +201,7 @@ def _explain_exit(status: int, tail: str) -> JobFailedForGood | AttemptFailed:
     last = tail.splitlines()[-1] if tail else ""
     log.error("The making of an export ended with status %d. The end of its output:\n%s", status, tail)
     match = _SENTENCE.fullmatch(last)
+    # Only these statuses promise a sentence as the last line; any other output must not reach a user.
     if match is None or status not in (ExitCode.BAD_INPUT, ExitCode.FAULT):
         return AttemptFailed("trainer_crashed", f"The program that makes exports ended with status {status}.")
     kind = JobFailedForGood if status == ExitCode.BAD_INPUT else AttemptFailed

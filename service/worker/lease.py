@@ -1,4 +1,4 @@
-"""The hold on a running job: renewed by a thread of its own, and lost early where the database does not answer."""
+"""The hold on a running job: renewed by a thread of its own, and lost early if the database does not answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LeasedRows(Protocol):
         ...
 
     def pause_wanted(self, session: Session, job_id: str, token: int, /) -> bool | None:
-        """Tell whether the work is to be paused; None if it is not the token's any more."""
+        """Return whether the work is to be paused; None if it is not the token's any more."""
         ...
 
 
@@ -65,6 +65,8 @@ class Lease(WorkHold):
         self._db = db
         self._rows = rows
         self._settings = settings
+        # From before the claim, like every `began` below: the database started the lease later, so this clock errs on
+        # the safe side.
         self._renewed = since
         self._stale = threading.Event()
         self._pause = threading.Event()
@@ -81,11 +83,13 @@ class Lease(WorkHold):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed.set()
+        # Bounded, because the thread may hang in a transaction with a dead database.
         self._thread.join(self._settings.heartbeat_seconds)
 
     @property
     def lost(self) -> bool:
         """Whether this worker must stop working on the job."""
+        # The clock decides too: with the database away, nothing else would say that the lease has run out.
         return self._stale.is_set() or self._too_old()
 
     @property
@@ -108,6 +112,8 @@ class Lease(WorkHold):
     def check_all(self) -> None:
         """Raise LeaseLost, JobTimedOut, WorkerStopping if this worker is being stopped, or JobPaused."""
         self.check()
+        # Before the other ends: a job that is out of time must not return to the queue because its worker stops in the
+        # same moment.
         if self.timed_out:
             raise JobTimedOut
         if self._stop.is_set():
@@ -124,6 +130,8 @@ class Lease(WorkHold):
         began = time.monotonic()
         try:
             with self._db.write() as session:
+                # The renewal is the fence of the transaction: it locks the job's row, so no takeover can commit
+                # between this check and the block's writes.
                 if not self._rows.renew_lease(
                     session,
                     self.job_id,
@@ -136,6 +144,7 @@ class Lease(WorkHold):
         except StaleLease:
             self._stale.set()
             raise
+        # The time before the transaction began, for the reason given in `__init__`; and only after its commit.
         self._renewed = began
 
     def report_progress(self, message: str, once_key: str, *, level: str = "info") -> None:
@@ -143,6 +152,7 @@ class Lease(WorkHold):
 
         def write_event() -> None:
             with self.open_transaction() as session:
+                # With the token, so that each attempt may say once what it waits for.
                 once = f"{once_key}:{self.token}"
                 repository.add_event(session, self.job_id, message, once_key=once, level=level)
 
@@ -160,15 +170,17 @@ class Lease(WorkHold):
                 return
             except Unavailable as error:
                 log.warning("%s: the lease could not be renewed: %s", self.job_id, error.message)
-            except Exception:  # whatever it is, the next look may succeed, and the clock goes on
+            except Exception:  # whatever it is, the next look may succeed, and the lease's clock runs on
                 log.exception("%s: the lease could not be renewed", self.job_id)
 
     def _look_once(self) -> None:
         if time.monotonic() - self._renewed >= self._settings.heartbeat_seconds:
+            # A renewal that succeeds proves as well that the job is still ours; the pause is read at the next look.
             with self.open_transaction():
                 return
         with self._db.read() as session:
-            wanted = self._rows.pause_wanted(session, self.job_id, self.token)
-        if wanted is None:
+            # A plain read between renewals: a cancel or a pause is noticed within the poll interval without a write.
+            pause_wanted = self._rows.pause_wanted(session, self.job_id, self.token)
+        if pause_wanted is None:
             raise StaleLease(self.job_id)
-        (self._pause.set if wanted else self._pause.clear)()
+        (self._pause.set if pause_wanted else self._pause.clear)()

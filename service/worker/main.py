@@ -35,15 +35,15 @@ def run_worker(
     prepare_command: Sequence[str] = PREPARE_COMMAND,
     export_command: Sequence[str] = EXPORT_COMMAND,
 ) -> int:
-    """Work until SIGTERM or SIGINT; return 0 then, 1 where the worker ended by itself.
+    """Work until SIGTERM or SIGINT; return 0 then, 1 if the worker ended by itself.
 
-    Call it from the process's main thread. A job that runs at the signal is given back to the queue.
+    Call it from the process's main thread. A job that runs at the signal returns to the queue.
     """
     telemetry.set_up_telemetry(settings, "worker", name)
     context = open_context(settings)
     stop = threading.Event()
-    if left := sweep_folders(settings.work):
-        log.warning("Removed %d work folder(s) that killed workers had left", left)
+    if folders := sweep_folders(settings.work):
+        log.warning("Removed %d work folder(s) that killed workers had left", folders)
     runtime = WorkerRuntime(
         context=context,
         owner=name,

@@ -77,11 +77,11 @@ def _make_step_row(event: events.StepEvent) -> EventRow:
 
 def _make_evaluation_row(event: events.EvaluationEvent) -> EventRow:
     prefix, words = ("full_valid", "full validation") if event.full else ("valid", "validation")
-    whose = "starting model, " if event.model == "base" else ""
-    shown = {"loss": event.valid_loss, **event.metrics}
-    headline = next((f" {name}={value:.2f}" for name, value in shown.items() if value is not None), "")
+    model_prefix = "starting model, " if event.model == "base" else ""
+    values = {"loss": event.valid_loss, **event.metrics}
+    headline = next((f" {name}={value:.2f}" for name, value in values.items() if value is not None), "")
     return EventRow(
-        message=f"Step {event.step}/{event.total_steps}: {whose}{words}{headline}",
+        message=f"Step {event.step}/{event.total_steps}: {model_prefix}{words}{headline}",
         once_key=f"evaluation:{event.model}:{event.step}:{'full' if event.full else 'part'}",
         kind="metrics",
         data={

@@ -13,7 +13,7 @@ from trainer.contract import events
 
 
 def record_claim(job: JobRow, *, since: float) -> None:
-    """Tell of a claim that began at `since` by `time.monotonic()`; from here on each line of the log names the job."""
+    """Record a claim that began at `since` by `time.monotonic()`; from here on each line of the log names the job."""
     set_subject(job.id, job.lease_token)
     now, facts = time.time(), {"burnish.job.id": job.id, "burnish.job.attempt": job.lease_token}
     if job.queued_at is not None and job.started_at is not None:
@@ -57,7 +57,7 @@ class AttemptProgress:
                 self._phase = event
 
     def end_phase(self, *, at: float | None = None) -> None:
-        """End the phase, at its last event where it is not said when."""
+        """End the phase, at its last event if no time is given."""
         phase, self._phase = self._phase, None
         if phase is not None:
             tracing.record_span(phase.phase, phase.time, at or self._last)

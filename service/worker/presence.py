@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class WorkerPresence:
-    """A context manager: the worker is in SQL from its start to its end, and a while longer where it is killed."""
+    """A context manager: the worker is in SQL from its start to its end, and a while longer if it is killed."""
 
     def __init__(self, context: Context, *, name: str, capacity: Capacity) -> None:
         self.worker_id = f"{name[:32]}.{os.getpid()}.{secrets.token_hex(4)}"

@@ -161,7 +161,7 @@ class Previewer:
         child.close()
 
     def _check_wanted(self, preview_id: str) -> None:
-        """Raise AttemptFailed if nobody waits for the answer any more."""
+        """Raise AttemptFailed if no request waits for the answer any more."""
         if not self._is_wanted(preview_id):
             raise AttemptFailed("preview_given_up", "Nobody waits for the preview any more.")
 
@@ -184,9 +184,9 @@ class PreviewHold(UnleasedHold):
 
 
 class _PreviewFailed(Exception):
-    def __init__(self, failed: PreviewFailure) -> None:
-        super().__init__(failed.message)
-        self.failed = failed
+    def __init__(self, failure: PreviewFailure) -> None:
+        super().__init__(failure.message)
+        self.failed = failure
 
 
 def _describe_failure(

@@ -67,15 +67,20 @@ def publish_result(context: Context, job: JobRow, lease: Lease, *, folder: Path)
     prefix = f"{job_prefix(job.id, lease.token)}/{OUTPUT_FOLDER}"
     kind = methods.load_method(job.method).hyperparameters.result_kind
     try:
+        # Hashed before anything is stored: a result that was damaged on this disk must never become a model.
         manifest = _verify_manifest(folder, kind)
         zip_name = f"{job.model_name.replace(':', '-')}.zip"
         files = _store_files(context, lease, folder, manifest, prefix, _KINDS[kind], zip_name)
         lease.retry_while_database_is_down(lambda: _record_success(context, job, lease, manifest, prefix, files))
+    # The commit may have happened although its answer was lost. Deleting the files then would leave a model without
+    # weights.
     except BaseException as error:
-        succeeded = _has_succeeded(context, lease)
-        if succeeded:
+        has_succeeded = _has_succeeded(context, lease)
+        if has_succeeded:
             return
-        if succeeded is False:
+        # None means that the database did not say: the files stay, and the controller's sweep deletes them if they
+        # belong to nothing.
+        if has_succeeded is False:
             _discard_files(context, prefix)
         if isinstance(error, DamagedFiles | StorageError):
             raise _explain_failure(error) from error
@@ -83,13 +88,13 @@ def publish_result(context: Context, job: JobRow, lease: Lease, *, folder: Path)
 
 
 def write_zip(target: Path, files: Iterable[tuple[str, Path]], hold: WorkHold) -> None:
-    """Write a zip whose bytes depend on names and contents alone: sorted, one date, no owner. Raises LeaseLost."""
+    """Write a zip that depends on names and contents alone: sorted, one date, no owner. Raises LeaseLost."""
     with zipfile.ZipFile(target, "w") as archive:
         for name, path in sorted(files):
             info = zipfile.ZipInfo(name, date_time=_ZIP_DATE)
             # Trained weights do not get smaller; deflating them would only take time.
-            packed = path.suffix != ".safetensors"
-            info.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+            compress = path.suffix != ".safetensors"
+            info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
             info.external_attr = _MODE
             info.create_system = 3
             info.file_size = path.stat().st_size
@@ -104,8 +109,8 @@ def _verify_manifest(folder: Path, kind: Kinds) -> Manifest:
     except (FileNotFoundError, ValueError) as error:
         raise DamagedFiles("the trainer left no manifest that can be read") from error
     present = {entry.path for entry in checked_entries(manifest, under=f"{OUTPUT_FOLDER}/")}
-    required = (*_REQUIRED, *(f"{_KINDS[kind].folder}/{name}" for name in _KINDS[kind].files))
-    problems = [f"{path} is not in the manifest" for path in required if path not in present]
+    required_paths = (*_REQUIRED, *(f"{_KINDS[kind].folder}/{name}" for name in _KINDS[kind].files))
+    problems = [f"{path} is not in the manifest" for path in required_paths if path not in present]
     problems += manifest.verify_files(folder)
     if problems:
         raise DamagedFiles("; ".join(problems[:5]))
@@ -124,17 +129,20 @@ def _store_files(
     entries = (*manifest.files, *hash_files(folder, [archive]))
     root = prefix.removesuffix(OUTPUT_FOLDER)
     for entry in entries:
+        # Every upload is hashed again on its way and compared with the manifest, which catches a file that changed
+        # after the verification.
         upload_entry(context.storage, f"{root}{entry.path}", folder / entry.path, entry, lease)
     data = (folder / MANIFEST_NAME).read_bytes()
     key = f"{prefix}/{MANIFEST_NAME}"
-    created = lease.retry_while_storage_is_down(lambda: context.storage.put_if_absent(key, data))
-    # Ours already, where the answer to an earlier try got lost; nobody else has this token.
-    if not created and b"".join(context.storage.read(key)) != data:
+    # The manifest comes last and must be new: its existence marks the folder as complete.
+    was_created = lease.retry_while_storage_is_down(lambda: context.storage.put_if_absent(key, data))
+    # It may exist already: an earlier try stored it and its answer got lost. No other attempt has this token.
+    if not was_created and b"".join(context.storage.read(key)) != data:
         raise DamagedFiles("another result was stored under this attempt's name")
     by_path = {entry.path: entry for entry in entries}
-    zipped = by_path[f"{OUTPUT_FOLDER}/{archive.name}"]
+    archive_entry = by_path[f"{OUTPUT_FOLDER}/{archive.name}"]
     return {
-        kind.artifact: _make_published_file(zipped, root, kind.artifact, zip_name, "application/zip"),
+        kind.artifact: _make_published_file(archive_entry, root, kind.artifact, zip_name, "application/zip"),
         "report.json": _make_published_file(
             by_path[REPORT_JSON], root, "report.json", "report.json", "application/json"
         ),
@@ -166,6 +174,8 @@ def _record_success(
 ) -> None:
     kind = methods.load_method(job.method).hyperparameters.result_kind
     own_manifest = f"{_KINDS[kind].folder}/{MANIFEST_NAME}"
+    # No lease renewal here: `complete_job` checks the token itself, and an expired lease that nobody has taken may
+    # still publish.
     with context.db.write() as session:
         lifecycle.complete_job(
             session,
@@ -184,7 +194,7 @@ def _record_success(
 
 
 def _has_succeeded(context: Context, lease: Lease) -> bool | None:
-    """Tell whether an earlier try succeeded whose answer got lost. None if the database does not say."""
+    """Return whether an earlier try succeeded although its answer got lost. None if the database does not answer."""
     try:
         with context.db.read() as session:
             job = repository.by_id(session, lease.job_id)

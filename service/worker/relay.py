@@ -56,7 +56,6 @@ class EventRelay:
         return self._failure or self._uploads.failure
 
     def start(self) -> None:
-        """Begin to follow."""
         self._thread.start()
 
     def abandon(self) -> None:
@@ -98,6 +97,7 @@ class EventRelay:
     def _pump_events(self) -> bool:
         """Write the next events and say whether there were any. Safe to repeat: the place moves on at the end."""
         data = self._read_batch()
+        # The trainer may be in the middle of a line: only whole lines are read, the rest at the next look.
         end = data.rfind(b"\n") + 1
         if not end:
             if len(data) >= _BATCH_BYTES:
@@ -106,12 +106,16 @@ class EventRelay:
             return False
         batch: list[events.Event] = []
         position = self._offset
+        # Bytes, not text: U+2028 and its like do not end a line of JSON lines.
         for line in data[:end].splitlines(keepends=True):
             event = self._parse_line(line)
             if isinstance(event, events.CheckpointEvent):
+                # Events before a checkpoint are committed first, so that the job's events never show a checkpoint
+                # before its steps.
                 self._write_batch(batch, position)
                 batch = []
                 self._uploads.add_checkpoint(event)
+                # Moved only after the checkpoint was taken on: after an outage the same line is read again.
                 self._offset = position + len(line)
             elif event is not None:
                 batch.append(event)
@@ -134,7 +138,7 @@ class EventRelay:
             event = events.EVENT.validate_json(line)
         except ValidationError as error:
             reason = error.errors(include_url=False, include_input=False)[0]["msg"]
-            log.warning("%s: a line of the trainer is no event (%s)", self._lease.job_id, reason)
+            log.warning("%s: a line of the trainer is not an event (%s)", self._lease.job_id, reason)
             return None
         if isinstance(event, events.ErrorEvent):
             self.error = event
@@ -146,6 +150,7 @@ class EventRelay:
             with self._lease.open_transaction(**_job_columns(batch)) as session:
                 for row in rows:
                     repository.add_event(session, self._lease.job_id, **row)
+        # After the commit: a batch that failed is read and written again, and `once_key` drops what had been written.
         self._offset = position
         self._progress.add_events(batch)
 

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 END_SECONDS = 20.0
 """How long a worker waits at an attempt's end until everything has arrived."""
 RETRY_SECONDS = 30.0
-"""After so long a run that broke off is taken up again, twice as long the next time, and once at the attempt's end."""
+"""After so long a run that failed is resumed, twice as long the next time, and once at the attempt's end."""
 OPENING_SECONDS = 90.0
 COMMAND = (sys.executable, "-m", "service.worker.wandb_run")
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -48,7 +48,7 @@ _EXIT_CODES = {JobState.SUCCEEDED: 0, JobState.FAILED: 1, JobState.CANCELLED: 25
 _MAX_TAG = 64
 
 
-class _BrokenOff(Exception):
+class _RunInterrupted(Exception):
     """The child could not open its run, or ended before it was asked to; the message is for the job's owner."""
 
 
@@ -57,12 +57,13 @@ def report_metrics(context: Context, job: JobRow) -> Generator[None]:
     """Send what the job's events say for as long as the block runs, and a little longer. Raises nothing of its own."""
     with ExitStack() as stack:
         for number, item in enumerate(job.integrations or ()):
-            asked = WandbIntegration.model_validate(item).wandb
+            wandb_settings = WandbIntegration.model_validate(item).wandb
             teller = _IntegrationEvents(context, job.id, number)
             if (reason := _explain_unusable(context)) is not None:
+                # A warning and no failure: the job's worker may lack what its owner configured elsewhere.
                 teller.add_warning("missing", reason)
                 continue
-            stack.enter_context(_Reporter(context, job, teller, asked))
+            stack.enter_context(_Reporter(context, job, teller, wandb_settings))
         yield
 
 
@@ -98,19 +99,20 @@ class _IntegrationEvents:
         self._job_id = job_id
 
     def add_link(self, url: str) -> None:
-        """Tell where the run is."""
+        """Add an event with the run's address."""
         self._add_event("link", f"Weights & Biases run: {url}", "info", {"url": url})
 
-    def add_warning(self, what: str, reason: str) -> None:
-        """Tell why metrics are not sent."""
-        self._add_event(what, f"Metrics are not sent to Weights & Biases: {reason.rstrip('.')}.", "warn", None)
+    def add_warning(self, event_name: str, reason: str) -> None:
+        """Add an event with the reason why metrics are not sent."""
+        self._add_event(event_name, f"Metrics are not sent to Weights & Biases: {reason.rstrip('.')}.", "warn", None)
 
-    def _add_event(self, what: str, message: str, level: str, data: Mapping[str, Any] | None) -> None:
+    def _add_event(self, event_name: str, message: str, level: str, data: Mapping[str, Any] | None) -> None:
         log.log(logging.WARNING if level == "warn" else logging.INFO, "%s: %s", self._job_id, message)
         try:
             with self._context.db.write() as session:
+                # Locked, because a deletion between this look and the event would fail on the foreign key.
                 if repository.lock_job(session, self._job_id) is not None:  # else it was deleted meanwhile
-                    once_key = f"integration:{self.number}:{what}"
+                    once_key = f"integration:{self.number}:{event_name}"
                     repository.add_event(session, self._job_id, message, level=level, data=data, once_key=once_key)
         except Unavailable as error:
             log.warning("%s: an event of an integration was not written: %s", self._job_id, error.message)
@@ -119,11 +121,13 @@ class _IntegrationEvents:
 class _Reporter:
     """A context manager: one run of Weights & Biases, fed in a thread."""
 
-    def __init__(self, context: Context, job: JobRow, teller: _IntegrationEvents, asked: WandbSettings) -> None:
+    def __init__(
+        self, context: Context, job: JobRow, teller: _IntegrationEvents, wandb_settings: WandbSettings
+    ) -> None:
         self._context = context
         self._job = job
         self._teller = teller
-        self._asked = asked
+        self._asked = wandb_settings
         self._ending = threading.Event()
         self._given_up = threading.Event()
         self._child: _WandbChild | None = None
@@ -136,6 +140,7 @@ class _Reporter:
 
     def __exit__(self, *_: object) -> None:
         self._ending.set()
+        # The worker's next job waits for this, so a server that hangs costs it a bounded time.
         self._thread.join(END_SECONDS)
         if self._thread.is_alive():
             self._teller.add_warning(
@@ -143,6 +148,7 @@ class _Reporter:
             )
             self._given_up.set()
             if self._child is not None:
+                # The thread may be blocked in a write to the child's full pipe: the kill wakes it.
                 self._child.kill()
             self._thread.join(END_SECONDS)
 
@@ -152,13 +158,14 @@ class _Reporter:
             try:
                 self._keep_run()
                 return
-            except _BrokenOff as error:
+            except _RunInterrupted as error:
                 self._teller.add_warning("trouble", self._without_key(str(error)))
             except Exception:  # a job does not fail because its metrics cannot be sent
                 log.exception("%s: its metrics are not sent any more", self._job.id)
                 return
             if last or self._given_up.is_set():
                 return
+            # Woken by the end of the attempt, which brings one last try.
             self._ending.wait(RETRY_SECONDS * 2**tries)
 
     def _without_key(self, text: str) -> str:
@@ -166,44 +173,46 @@ class _Reporter:
         return text.replace(key.get_secret_value(), "***") if key else text
 
     def _keep_run(self) -> None:
-        """Open the run and send it everything that it lacks until the attempt is over. Raises _BrokenOff."""
+        """Open the run and send it everything that it lacks until the attempt is over. Raises _RunInterrupted."""
         job = self._job
         name = f"wandb-{self._teller.number}-{job.id}"
         with work_folder(self._context.settings.work, name, job.lease_token) as folder, _WandbChild(folder) as child:
             self._child = child
             child.send(self._make_opening(folder))
-            opened = child.read_answer(OPENING_SECONDS)
-            self._teller.add_link(opened["url"])
-            self._follow_events(child, _RunRows(first=opened["step"]))
+            reply = child.read_answer(OPENING_SECONDS)
+            self._teller.add_link(reply["url"])
+            self._follow_events(child, _RunRows(first=reply["step"]))
 
     def _follow_events(self, child: _WandbChild, rows: _RunRows) -> None:
-        seen, configured = 0, False
+        last_seq, is_configured = 0, False
         while True:
             ending = self._ending.is_set()  # asked first: what is written afterwards belongs to another attempt
             try:
-                job, events = self._read_events(seen)
+                job, events = self._read_events(last_seq)
             except Unavailable as error:
                 log.info("%s: its metrics wait: %s", self._job.id, error.message)
                 job, events = None, ()
-            if job is not None and job.resolved is not None and not configured:
+            if job is not None and job.resolved is not None and not is_configured:
                 child.send({"kind": "config", "values": {"hyperparameters": job.resolved}})
-                configured = True
+                is_configured = True
             for step, values in rows.add_values(rows_of(events)):
                 child.send({"kind": "row", "step": step, "values": values})
-            seen = events[-1].seq if events else seen
+            last_seq = events[-1].seq if events else last_seq
+            # `ending` was read before the query, so an empty answer means that everything was sent.
             if ending and not events:
                 self._end_run(child, rows, job)
                 return
             if not events:
                 self._ending.wait(self._context.settings.poll_seconds)
 
-    def _read_events(self, seen: int) -> tuple[JobRow | None, Sequence[JobEventRow]]:
+    def _read_events(self, last_seq: int) -> tuple[JobRow | None, Sequence[JobEventRow]]:
         with self._context.db.read() as session:
-            return repository.by_id(session, self._job.id), repository.events_since(session, self._job.id, seen)
+            return repository.by_id(session, self._job.id), repository.events_since(session, self._job.id, last_seq)
 
     def _end_run(self, child: _WandbChild, rows: _RunRows, job: JobRow | None) -> None:
-        """Let the run end as the job did; where the job goes on later, its next attempt has the last row's rest."""
+        """End the run as the job ended; if the job resumes later, its next attempt sends the rest of the last row."""
         if job is None or job.state not in TERMINAL:
+            # A run that is preempted can be resumed under its id by the next attempt.
             child.send({"kind": "end", "exit_code": 1, "preempted": True})
         else:
             for step, values in rows.last_row():
@@ -299,27 +308,27 @@ class _WandbChild:
                 cast("Any", stream).close()
 
     def send(self, line: Mapping[str, Any]) -> None:
-        """Send a line, waiting while the pipe is full. Raises _BrokenOff."""
+        """Send a line, waiting while the pipe is full. Raises _RunInterrupted."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(line).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise self._make_broken_off("its program ended unexpectedly") from error
+            raise self._make_interruption("its program ended unexpectedly") from error
 
     def read_answer(self, seconds: float) -> dict[str, Any]:
-        """Return the child's next answer. Raises _BrokenOff."""
+        """Return the child's next answer. Raises _RunInterrupted."""
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             if not selector.select(seconds):
-                raise self._make_broken_off(f"it did not answer within {seconds:g} seconds")
+                raise self._make_interruption(f"it did not answer within {seconds:g} seconds")
         line = self._process.stdout.readline()
         if not line:
-            raise self._make_broken_off("its program ended unexpectedly")
+            raise self._make_interruption("its program ended unexpectedly")
         answer: dict[str, Any] = json.loads(line)
         if "problem" in answer:
-            raise self._make_broken_off(str(answer["problem"]))
+            raise self._make_interruption(str(answer["problem"]))
         return answer
 
     def kill(self) -> None:
@@ -328,15 +337,16 @@ class _WandbChild:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
-    def _make_broken_off(self, reason: str) -> _BrokenOff:
+    def _make_interruption(self, reason: str) -> _RunInterrupted:
         with suppress(OSError):
             log.debug("The end of its output: %s", self._log_file.read_bytes()[-2000:].decode("utf-8", "replace"))
-        return _BrokenOff(" ".join(reason.split())[:500])
+        return _RunInterrupted(" ".join(reason.split())[:500])
 
 
 def _process_family(pid: int) -> Iterator[int]:
     """Yield a process of ours that was not waited for, and its descendants (proc(5), Linux only)."""
     yield pid
+    # Not `killpg`: the library starts its service in a session of its own.
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             for child in children.read_text().split():
@@ -345,8 +355,8 @@ def _process_family(pid: int) -> Iterator[int]:
 
 def _wandb_environment(folder: Path) -> dict[str, str]:
     """Return the child's whole environment: neither the service's secrets nor settings of another user of wandb."""
-    passed = {name: os.environ[name] for name in _PASSED_ON + _PROXIES if name in os.environ}
-    return passed | {
+    variables = {name: os.environ[name] for name in _PASSED_ON + _PROXIES if name in os.environ}
+    return variables | {
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "PYTHONPATH": str(Path(service.__file__).resolve().parents[1]),

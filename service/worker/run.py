@@ -61,8 +61,11 @@ def run_job(runtime: WorkerRuntime, ticket: str) -> None:
     Raises Unavailable if the database does not answer to the claim.
     """
     context, settings = runtime.context, runtime.context.settings
+    # Before the claim, see `Lease`.
     since = time.monotonic()
     with context.db.write() as session:
+        # Not the id from the queue: entries arrive in the order of creation, while SQL takes projects in turns and
+        # respects priorities.
         job = claims.start_next(
             session,
             capacity=runtime.capacity,
@@ -89,6 +92,7 @@ def run_job(runtime: WorkerRuntime, ticket: str) -> None:
         try:
             _run_attempt(runtime, job, lease)
             log.info("%s succeeded", job_id)
+        # Another attempt owns the job now, or it was cancelled: its state is not ours to write.
         except (LeaseLost, StaleLease) as error:
             log.warning("Stopped: %s", error)
         except Exception as error:  # noqa: BLE001 - every end of an attempt becomes the job's next state
@@ -100,6 +104,7 @@ def _run_attempt(runtime: WorkerRuntime, job: JobRow, lease: Lease) -> None:
     with observed.observe_attempt(job), work_folder(context.settings.work, job.id, lease.token) as folder:
         bases = partial(prepared_base, context, job.project_id, lease, workdir=folder, command=runtime.prepare_command)
         stage_job(context, job, lease, folder=folder, bases=bases, since=lease.since)
+        # Staging may have taken long; a pause or a timeout from that time should not start a trainer.
         lease.check_all()
         supervise_trainer(
             context.storage,
@@ -122,16 +127,18 @@ def _end_attempt(runtime: WorkerRuntime, job: JobRow, lease: Lease, error: Excep
             change(session)
 
     try:
+        # The end of an attempt is written even after a long outage, as long as the lease holds; after that the
+        # controller ends it.
         lease.retry_while_database_is_down(write_end)
-    except (LeaseLost, StaleLease) as lost:
-        log.warning("Stopped: %s", lost)
+    except (LeaseLost, StaleLease) as lost_lease:
+        log.warning("Stopped: %s", lost_lease)
 
 
 def _change_of(runtime: WorkerRuntime, job: JobRow, token: int, error: Exception) -> Callable[[Session], None]:
     """Return the change of state that an attempt's end asks for."""
     match error:
         case WorkerStopping():
-            log.info("%s goes back to the queue: this worker stops", job.id)
+            log.info("%s returns to the queue: this worker stops", job.id)
             return lambda session: lifecycle.requeue_job(session, job.id, token, reason="its worker is stopping")
         case JobPaused():
             log.info("%s is paused by its owner", job.id)
@@ -145,6 +152,7 @@ def _change_of(runtime: WorkerRuntime, job: JobRow, token: int, error: Exception
         case AttemptFailed():
             log.error("%s: this attempt failed: %s", job.id, error)
             reason = error.error
+        # The machine's fault and not the job's: another attempt, perhaps on another machine, may succeed.
         case OSError() if error.errno in FULL:
             log.error("%s: the disk is full: %s", job.id, error)
             reason = JobFailureReason("disk_full", "The disk of the worker is full: free some space there.")

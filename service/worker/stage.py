@@ -39,6 +39,8 @@ def work_folder(root: Path, job_id: str, token: int) -> Generator[Path, None, No
     """Make the folder of one attempt and remove it at the end. A lock on it shows `sweep_folders` that it is in use."""
     folder = root / f"{job_id}-{token}"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # An attempt of the same number cannot be running: tokens only rise. What lies here was left by a restored database
+    # or a crash.
     shutil.rmtree(folder, ignore_errors=True)
     while (descriptor := _make_locked_folder(folder)) is None:
         pass  # a sweep came between; it took what was not locked yet
@@ -56,8 +58,12 @@ def _make_locked_folder(folder: Path) -> int | None:
         descriptor = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         return None
+    # The lock marks the folder as in use. It ends with this process, however that ends, so a sweep needs no list of
+    # the living.
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     with suppress(FileNotFoundError):
+        # Between the open and the lock a sweep may have deleted the folder: the lock would then be on an inode without
+        # a name.
         if folder.stat().st_ino == os.fstat(descriptor).st_ino:
             return descriptor
     os.close(descriptor)
@@ -75,6 +81,7 @@ def sweep_folders(root: Path) -> int:
             continue  # its attempt has ended
         try:
             with suppress(BlockingIOError):
+                # Taken without waiting: a folder that is locked belongs to a living worker.
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
                 count += 1
@@ -110,6 +117,7 @@ def stage_job(context: Context, job: JobRow, hold: WorkHold, *, folder: Path, ba
         validation=validation,
         seed=job.seed,
         budget=None if job.budget is None else Budget.model_validate(job.budget),
+        # Staging counts as well: the budget in minutes is one of the job's whole running time.
         used_seconds=max(0.0, job.running_seconds + time.monotonic() - since),
         python_graders=context.settings.python_graders == "on",
         resume=_fetch_checkpoint(context, job.id, folder / _CHECKPOINT, hold),
@@ -135,9 +143,9 @@ def _fetch_file(
     if file is None:
         raise _file_deleted(file_id, param)
     path = stem + (".txt" if is_text(file.filename, packing_of_row(file)) else ".jsonl")
-    uploaded = folder / (path if file.packing == "none" else f"{stem}.{file.packing}")
+    upload_path = folder / (path if file.packing == "none" else f"{stem}.{file.packing}")
     try:
-        sha256 = download_blob(context.storage, file.blob_key, uploaded, hold)
+        sha256 = download_blob(context.storage, file.blob_key, upload_path, hold)
     except BlobNotFound as error:
         raise _file_deleted(file_id, param) from error
     except StorageError as error:
@@ -149,17 +157,17 @@ def _fetch_file(
             "Upload the file again and create a new job.",
             param,
         )
-    if uploaded != folder / path:
-        _unpack_file(context, file, param, uploaded, folder / path, hold)
+    if upload_path != folder / path:
+        _unpack_file(context, file, param, upload_path, folder / path, hold)
     return DataFile(path=path, filename=file.filename, sha256=file.sha256)
 
 
 def _unpack_file(context: Context, file: FileRow, param: str, source: Path, target: Path, hold: WorkHold) -> None:
     """Write what a file holds, as the trainer reads it, in place of the file."""
     try:
-        with source.open("rb") as packed, target.open("wb") as plain:
+        with source.open("rb") as packed_file, target.open("wb") as plain:
             for piece in hold.check_between_chunks(
-                read_local(packed, packing_of_row(file), limits_of(context.settings))
+                read_local(packed_file, packing_of_row(file), limits_of(context.settings))
             ):
                 plain.write(piece)
     except UnreadableError as error:

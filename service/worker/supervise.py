@@ -66,10 +66,12 @@ def supervise_trainer(
         relay.start()
         status = _watch_trainer(child, MachineUsage(child.pid, gpus=gpus), relay, lease, stop, settings)
     except BaseException:
+        # The trainer goes before its events are dropped: it must not write on a job that this worker has lost.
         child.kill()
         relay.abandon()
         raise
     child.close()
+    # After the trainer has ended and before its end is judged, because its last event may hold the error's code.
     relay.drain(in_haste=child.asked_to_stop)
     _judge_exit(status, relay, child, lease, stop)
 
@@ -80,10 +82,12 @@ def _watch_trainer(
     """Return the trainer's exit status. Nothing here waits for SQL or the blob store."""
     deadline: float | None = None
     while (status := child.wait(settings.poll_seconds)) is None:
+        # Raises as soon as the job is cancelled or taken over; the `except` above kills the trainer then.
         usage.count_usage()
         lease.check()
         if relay.failure is not None:
             raise relay.failure
+        # Asked once; from here on only the deadline counts.
         if deadline is None and (stop.is_set() or lease.pause_wanted or lease.timed_out):
             log.info("%s: asking the trainer to stop", lease.job_id)
             child.ask_to_stop()
@@ -104,8 +108,10 @@ def _explain_stop(lease: Lease, stop: threading.Event) -> AttemptEnd:
 def _judge_exit(status: int, relay: EventRelay, child: WorkerChild, lease: Lease, stop: threading.Event) -> None:
     if status == ExitCode.DONE:
         return
+    # Before the look at `stop`: input that is bad stays bad, and a requeue would only repeat it.
     if status == ExitCode.BAD_INPUT and relay.error is not None:
         raise JobFailedForGood(relay.error.code, relay.error.message, relay.error.param)
+    # A trainer that was told to stop may end with any status; that is no failure of the job.
     if child.asked_to_stop or stop.is_set():
         raise _explain_stop(lease, stop)
     log.error("The trainer ended with status %d. The end of its output:\n%s", status, child.tail())
@@ -115,6 +121,7 @@ def _judge_exit(status: int, relay: EventRelay, child: WorkerChild, lease: Lease
 
 
 def _explain_crash(status: int) -> AttemptCrashed:
+    # This worker's own kills were handled above, so it was the kernel's OOM killer or a person.
     if status == -signal.SIGKILL:
         return AttemptCrashed(
             "out_of_memory",

@@ -31,7 +31,7 @@ class MachineUsage:
         self._cpu = max(cpu, self._cpu)
 
     def _cpu_seconds(self) -> float:
-        """Return what the program and its ended children used; what was known where it has gone, or on no Linux."""
+        """Return what the program and its ended children used; the last known values if it ended, or off Linux."""
         try:
             fields = self._stat.read_text().rpartition(")")[2].split()
         except OSError:

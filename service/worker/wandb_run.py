@@ -38,7 +38,7 @@ class RunOrder(TypedDict, total=False):
     step: int
     exit_code: int
     preempted: bool
-    """With `end`: the job goes on later, in another attempt."""
+    """With `end`: the job resumes later, in another attempt."""
 
 
 OPENING_SECONDS = 60.0
@@ -46,7 +46,7 @@ _TRANSMIT_SECONDS = 2.0
 
 
 def main() -> int:
-    """Open the run, do what is asked, end. Returns 1 where the run could not be opened."""
+    """Open the run, carry out the orders, end. Return 1 if the run could not be opened."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # the library's own words do not belong among the answers
 
@@ -62,14 +62,14 @@ def main() -> int:
     write_answer(url=run.url, step=run.starting_step)
     for line in sys.stdin:
         order: RunOrder = json.loads(line)
-        if _carried_out(run, order):
+        if _execute_order(run, order):
             write_answer(finished=True)
             return 0
     return 1
 
 
 def _open_run(opening: RunOpening) -> wandb.Run:
-    """Make the run or go on with it, sending nothing of the machine, the code or the output."""
+    """Create or resume the run; send nothing of the machine, the code or the output."""
     settings = wandb.Settings(
         api_key=opening["api_key"],
         console="off",
@@ -105,7 +105,7 @@ def _open_run(opening: RunOpening) -> wandb.Run:
     )
 
 
-def _carried_out(run: wandb.Run, order: RunOrder) -> bool:
+def _execute_order(run: wandb.Run, order: RunOrder) -> bool:
     """Do what an order says; say whether it was the last one."""
     values = order.get("values", {})
     match order.get("kind"):

@@ -1,1 +1,1 @@
-"""The workers that are alive: what each has, told by itself again and again."""
+"""The workers that are alive: what each has, as it reports again and again."""

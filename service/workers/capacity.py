@@ -26,10 +26,10 @@ class Capacity:
 
 
 def own_capacity(settings: Settings) -> Capacity:
-    """Return what this machine's workers have: the settings decide, and where they say nothing, what is found."""
-    found = visible_memories() if settings.worker_gpus is None else []
-    gpus = len(found) if settings.worker_gpus is None else settings.worker_gpus
-    memory = found[0] if found else None
+    """Return what this machine's workers have: the settings decide, and if they do not, what is detected."""
+    memories = visible_memories() if settings.worker_gpus is None else []
+    gpus = len(memories) if settings.worker_gpus is None else settings.worker_gpus
+    memory = memories[0] if memories else None
     if settings.worker_gpu_memory_gb is not None:
         memory = int(settings.worker_gpu_memory_gb * GB)
     return Capacity(gpus=gpus, gpu_memory=memory if gpus else None, labels=settings.labels)
@@ -54,10 +54,10 @@ def memories_of(listing: str, visible: str | None) -> list[int]:
     gpus = {(index, uuid): int(size) * _MIB for index, uuid, size in lines if size.isdigit()}
     if visible is None:
         return list(gpus.values())
-    chosen: list[int] = []
+    memories: list[int] = []
     for name in (part.strip() for part in visible.split(",")):
-        found = [size for (index, uuid), size in gpus.items() if name and (index == name or uuid.startswith(name))]
-        if not found:
+        matches = [size for (index, uuid), size in gpus.items() if name and (index == name or uuid.startswith(name))]
+        if not matches:
             break
-        chosen.append(found[0])
-    return chosen
+        memories.append(matches[0])
+    return memories

@@ -1,4 +1,4 @@
-"""SQL of workers."""
+"""SQL of the workers that are alive."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from service.workers.capacity import Capacity
 
 def report_worker(session: Session, worker_id: str, *, name: str, capacity: Capacity) -> None:
     """Note that a worker lives, and what it has."""
-    seen = session.execute(
+    result = session.execute(
         update(WorkerRow).where(WorkerRow.id == worker_id).values(seen_at=db_now()).returning(WorkerRow.id)
     ).first()
-    if seen is None:
+    if result is None:
         session.add(
             WorkerRow(
                 id=worker_id,
@@ -34,10 +34,10 @@ def remove_worker(session: Session, worker_id: str) -> None:
     session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
 
 
-def forget_silent(session: Session, *, age: float) -> int:
+def delete_stopped_workers(session: Session, *, age: float) -> int:
     """Forget the workers that have not been seen for `age` seconds; return how many."""
-    gone = session.execute(delete(WorkerRow).where(WorkerRow.seen_at < db_now() - age).returning(WorkerRow.id))
-    return len(gone.all())
+    deleted_rows = session.execute(delete(WorkerRow).where(WorkerRow.seen_at < db_now() - age).returning(WorkerRow.id))
+    return len(deleted_rows.all())
 
 
 def alive_workers(session: Session, *, within: float) -> Sequence[WorkerRow]:

@@ -231,7 +231,7 @@ def test_a_bad_dataset_fails_with_its_lines(
     )
 
 
-def test_an_endpoint_of_the_project_is_told_too(
+def test_an_endpoint_of_the_project_gets_the_event_too(
     client: Burnish, training_file: str, received: tuple[str, Received]
 ) -> None:
     hooks = client.webhooks.endpoints
@@ -290,7 +290,7 @@ def test_openais_client_pauses_and_resumes_a_training(server: Server, client: Bu
         )
         assert answer.model == checkpoint, "a paused job's checkpoint can be chatted with"
         told = official.fine_tuning.jobs.list_events(job_id, limit=1).data[0].message
-        assert told == f"The job is paused at the checkpoint of step {at}; resume it to go on"
+        assert told == f"The job is paused at the checkpoint of step {at}; resume it to continue"
         assert official.fine_tuning.jobs.resume(job_id).status in ("queued", "running")
         wait_until(lambda: _steps(client, job_id)[0] > at, what="the first step after the pause")
         steps = _steps(client, job_id)

@@ -65,7 +65,7 @@ def test_the_dashboard_shows_every_metric_once_at_least() -> None:
     assert all(place["x"] + place["w"] <= 24 for place in places)
 
 
-def test_prometheus_asks_where_the_containers_listen() -> None:
+def test_prometheus_scrapes_where_the_containers_listen() -> None:
     (job,) = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))["scrape_configs"]
     (found,) = job["dns_sd_configs"]
     services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text("utf-8"))["services"]

@@ -89,7 +89,7 @@ def test_a_file_with_everything_makes_one_job(run: Run, api: RunningApi, tmp_pat
         ("model: tiny\ntraining_file: 训练.jsonl\nsuffix: a b\n", 3),
     ],
 )
-def test_what_the_server_refuses_is_told_with_its_line(
+def test_the_servers_refusals_are_reported_with_their_line(
     run: Run, api: RunningApi, tmp_path: Path, text: str, line: int
 ) -> None:
     status, out, err = run("jobs", "create", "-f", write(tmp_path, text))
@@ -97,7 +97,7 @@ def test_what_the_server_refuses_is_told_with_its_line(
     assert f"(job.yaml, line {line}) (request req_" in err
 
 
-def test_a_download_goes_on_with_the_servers_ranges(run: Run, api: RunningApi, tmp_path: Path) -> None:
+def test_a_download_resumes_with_the_servers_ranges(run: Run, api: RunningApi, tmp_path: Path) -> None:
     row = '{"messages": [{"role": "user", "content": "%d"}, {"role": "assistant", "content": "好"}]}\n'
     body = "".join(row % random.Random(n).getrandbits(400) for n in range(2000)).encode()
     target = tmp_path / "rows.jsonl"

@@ -91,7 +91,7 @@ def test_it_ends_with_done_though_the_server_stays(driver: Driver, server: Serve
 
 
 @pytest.mark.parametrize("cut", [True, False])
-def test_an_answer_that_breaks_off_is_an_error(driver: Driver, server: Server, cut: bool) -> None:
+def test_an_interrupted_answer_is_an_error(driver: Driver, server: Server, cut: bool) -> None:
     server.on("POST", PATH, Answer([a_chunk("你")], headers=SSE, cut=cut))
     stream = driver.call("chat.completions.create", model="tiny", messages=HELLO, stream=True)
     with pytest.raises(APIConnectionError, match="broke"):

@@ -58,7 +58,7 @@ def test_files(run: Run, server: Server, tmp_path: Path) -> None:
     assert run("files", "delete", "file-1") == (0, "Deleted file-1.\n", "")
 
 
-def test_an_upload_that_broke_off_goes_on(run: Run, server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_upload_resumes(run: Run, server: Server, tmp_path: Path) -> None:
     path = tmp_path / "大.jsonl"
     path.write_bytes(b"{}\n")
     facts = {
@@ -186,7 +186,7 @@ def test_report_and_download(run: Run, server: Server) -> None:
     assert (status, "new or empty" in err) == (1, True)
 
 
-def test_a_whole_model_is_downloaded_where_there_is_no_adapter(run: Run, server: Server) -> None:
+def test_a_whole_model_is_downloaded_if_there_is_no_adapter(run: Run, server: Server) -> None:
     server.on("GET", f"{JOB}/adapter", refusal(409, "It leaves a model.", code="no_adapter"))
     server.on("GET", f"{JOB}/model", offered(archive(FILES)))
     assert run("jobs", "download", "ftjob-1")[1] == "ftjob-1-model.zip\n"
@@ -261,7 +261,7 @@ def process(*arguments: str, stdin: str | None = None, **environment: str) -> su
     )
 
 
-def test_nobody_listens_is_no_traceback() -> None:
+def test_a_missing_server_causes_no_traceback() -> None:
     with process("models", "list", BURNISH_BASE_URL="http://127.0.0.1:9/v1") as child:
         out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (6, "")
@@ -292,7 +292,7 @@ def test_interrupted_is_status_130(server: Server) -> None:
     assert "Traceback" not in err
 
 
-def test_a_reader_that_leaves_is_no_traceback(server: Server) -> None:
+def test_a_reader_that_leaves_causes_no_traceback(server: Server) -> None:
     server.on("GET", "/v1/files", Answer(a_page([a_file(number) for number in range(3000)])))
     with process("files", "list", "--limit", "3000", "--json", BURNISH_BASE_URL=server.url) as child:
         assert child.stdout is not None

@@ -84,7 +84,7 @@ def test_a_conversation_outlives_a_refusal_and_ends_at_the_end_of_input(run: Run
     server.on("POST", PATH, in_turn(refusal(400, "too long"), streamed("ok")))
     status, out, err = run("chat", "tiny", typed="long\nshort\n")
     assert status == 0
-    assert "taken back" in err
+    assert "removed" in err
     assert "ok" in out
     assert [message["content"] for message in sent(server)[-1]["messages"]] == ["short"]
 

@@ -88,7 +88,7 @@ def test_a_file_without_a_good_row_is_checked_all_the_same(run: Run, tmp_path: P
     assert f"{name} has 1 problem for" in out
 
 
-def test_what_is_no_dataset_is_told(run: Run, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_dataset_is_reported(run: Run, tmp_path: Path) -> None:
     status, _, err = run("check", write(tmp_path / "a.json", ROW))
     assert (status, err) == (
         1,
@@ -149,7 +149,7 @@ def test_a_file_may_become_its_own_conversion(run: Run, tmp_path: Path) -> None:
     assert json.loads(path.read_text(encoding="utf-8")) == PAIR
 
 
-def test_a_place_that_cannot_be_written_is_told(run: Run, tmp_path: Path) -> None:
+def test_an_unwritable_path_is_reported(run: Run, tmp_path: Path) -> None:
     status, _, err = run(
         "convert", write(tmp_path / "a.jsonl", ROW), "--to", "dpo", "-o", tmp_path / "none" / "b.jsonl"
     )
@@ -199,7 +199,7 @@ def test_packed_files_are_checked_and_converted(run: Run, tmp_path: Path, packin
     assert len((tmp_path / "b.jsonl").read_bytes().splitlines()) == 3
 
 
-def test_problems_of_parquet_are_told_by_row(run: Run, tmp_path: Path) -> None:
+def test_problems_of_parquet_are_reported_by_row(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(PACKINGS["parquet"]([*GOOD_ROWS["supervised"], {"messages": [{"role": "用户", "content": "x"}]}]))
     status, out, _ = run("check", path)

@@ -131,7 +131,7 @@ def test_a_question_nobody_answers_with_yes(server: Server) -> None:
 
 
 @pytest.mark.integration
-def test_nobody_reads(server: Server) -> None:
+def test_no_reader(server: Server) -> None:
     server.on("GET", "/v1/files", Answer(a_page([a_file(number) for number in range(3000)])))
     # Unbuffered, Python itself does not notice that a long text was not taken.
     settings = {"BURNISH_BASE_URL": server.url, "PYTHONUNBUFFERED": ""}

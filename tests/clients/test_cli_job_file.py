@@ -258,14 +258,14 @@ def test_aliases_are_read_as_what_they_stand_for(run: Run, server: Server, tmp_p
         ('x={"名": 1, "名": 2}', "has the key 名 twice in one object"),
     ],
 )
-def test_a_setting_that_is_no_plain_json(run: Run, server: Server, setting: str, said: str) -> None:
+def test_a_setting_that_is_not_plain_json(run: Run, server: Server, setting: str, said: str) -> None:
     status, out, err = run("jobs", "create", "--model", "t", "--training-file", "file-1", "--set", setting)
     assert (status, out, server.seen) == (2, "", [])
     assert said in err
     assert len(err) < 1000
 
 
-def test_a_setting_that_is_no_json_is_text(run: Run, server: Server) -> None:
+def test_a_setting_that_is_not_json_is_text(run: Run, server: Server) -> None:
     server.on("POST", JOBS, Answer(a_job("queued")))
     options = ["--set", "x=NaN", "--set", "y=" + "9" * 5000, "--set", "z=你好"]
     assert run("jobs", "create", "--model", "t", "--training-file", "file-1", *options)[0] == 0
@@ -273,7 +273,7 @@ def test_a_setting_that_is_no_json_is_text(run: Run, server: Server) -> None:
     assert sent == {"x": "NaN", "y": "9" * 5000, "z": "你好"}
 
 
-def test_bytes_that_are_no_text(run: Run, server: Server, tmp_path: Path) -> None:
+def test_bytes_that_are_not_text(run: Run, server: Server, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_bytes(b"model: \xff\xfe")
     status, _, err = run("jobs", "create", "-f", str(tmp_path / "job.yaml"))
     assert (status, "job.yaml is not YAML: " in err) == (2, True)

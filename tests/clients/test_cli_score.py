@@ -56,7 +56,7 @@ def test_a_broken_line_is_named_and_ends_with_2(run: Run, tiny_base: Path, rewar
     assert len(target.read_text().splitlines()) == 1
 
 
-def test_a_folder_that_is_no_base_is_named(run: Run, reward: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_base_is_named(run: Run, reward: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_bytes(jsonl([chat("Hi", "Hello")]))
     status, _, errors = run(source, "-o", tmp_path / "out.jsonl", "--adapter", reward, "--base", tmp_path)

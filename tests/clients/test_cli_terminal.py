@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import burnish.cli
-from burnish._text import escaped_json, printable_line
+from burnish._text import escape_json, printable_line
 from burnish.cli.completion import complete_files
 from tests.clients.scripted import Answer, Server, a_file, a_job, a_page, an_event, refusal
 from tests.clients.test_cli import JOB, JOBS, Run, run
@@ -89,7 +89,7 @@ def _texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def test_what_is_wrong_with_an_argument_is_no_way_in(run: Run, server: Server, tmp_path: Path) -> None:
+def test_an_arguments_error_message_is_escaped(run: Run, server: Server, tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text('model: tiny\ntraining_file: file-1\nmethod: {type: "\\e[31m"}\n', encoding="utf-8")
     for arguments in (["jobs", "create", "-f", str(path), "--method", "dpo"], ["jobs", "get", "x", HOSTILE], [HOSTILE]):
@@ -127,7 +127,7 @@ def test_what_a_shell_completes_is_one_line(hostile: Server, monkeypatch: pytest
 
 def test_text_that_json_keeps() -> None:
     value = {"名": HOSTILE, "emoji": "👩\u200d💻", "tag": "\U000e0001", "half": "\ud800"}
-    written = escaped_json(json.dumps(value, ensure_ascii=False))
+    written = escape_json(json.dumps(value, ensure_ascii=False))
     assert harmless(written)
     assert json.loads(written) == value
     assert printable_line("a\r\n b\tc") == "a\N{REPLACEMENT CHARACTER} b c"

@@ -93,7 +93,7 @@ def wait_for(target: Path, size: int) -> Path:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
-def test_another_process_goes_on_after_a_kill(server: Server, tmp_path: Path, ending: signal.Signals) -> None:
+def test_another_process_resumes_after_a_kill(server: Server, tmp_path: Path, ending: signal.Signals) -> None:
     target = tmp_path / "适配器.zip"
     server.on("GET", ADAPTER, half_of(server, BODY))
     with download(server, target) as first:
@@ -174,7 +174,7 @@ def test_bytes_of_unknown_origin_are_not_used(driver: Driver, server: Server, tm
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_an_unpacked_download_goes_on_too(driver: Driver, server: Server, tmp_path: Path) -> None:
+def test_an_unpacked_download_resumes_too(driver: Driver, server: Server, tmp_path: Path) -> None:
     body = archive(FILES)
     folder = tmp_path / "adapter"
     left_behind(folder, body, body[:100])
@@ -185,7 +185,7 @@ def test_an_unpacked_download_goes_on_too(driver: Driver, server: Server, tmp_pa
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_files_content_goes_on_too(driver: Driver, server: Server, tmp_path: Path) -> None:
+def test_a_download_of_a_files_content_resumes_too(driver: Driver, server: Server, tmp_path: Path) -> None:
     left_behind(tmp_path / "结果.csv", BODY, BODY[:100])
     server.on("GET", "/v1/files/file-1/content", serve(BODY))
     assert driver.call("files.download", "file-1", tmp_path / "结果.csv").read_bytes() == BODY

@@ -89,7 +89,7 @@ def test_an_id_stays_in_its_segment(driver: Driver, server: Server) -> None:
     assert server.seen[0].path == "/v1/models/ft:a:b%2F..%2Ffiles%3Fx%3D1"
 
 
-def test_health_lies_beside_v1(driver: Driver, server: Server) -> None:
+def test_health_is_outside_v1(driver: Driver, server: Server) -> None:
     server.on("GET", "/healthz", Answer({"status": "ok"}))
     server.on("GET", "/readyz", Answer({"status": "ready"}))
     assert driver.call("healthz") == {"status": "ok"}

@@ -123,7 +123,7 @@ def test_merged_weights_are_unpacked(driver: Driver, server: Server, tmp_path: P
     assert (folder / "manifest.json").read_bytes() == manifest(FILES)
 
 
-def test_the_command_waits_tells_and_downloads(run: Run, server: Server) -> None:
+def test_the_command_waits_reports_and_downloads(run: Run, server: Server) -> None:
     server.on("POST", EXPORTS, Answer(an_export("queued")))
     states = [Answer(an_export("queued")), Answer(an_export())]
     server.on("GET", f"{EXPORTS}/ftexport-1", states)

@@ -19,7 +19,7 @@ JOB = f"{JOBS}/ftjob-1"
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": bytes(200_000), "说明/README.md": "你好".encode()}
 
 
-def test_create_sends_what_the_wire_wants(driver: Driver, server: Server) -> None:
+def test_create_sends_the_wires_fields(driver: Driver, server: Server) -> None:
     server.on("POST", JOBS, Answer(a_job("queued")))
     job = driver.call(
         "jobs.create",
@@ -169,7 +169,7 @@ def test_a_broken_download_begins_again(driver: Driver, server: Server, tmp_path
     assert len(naps) == 1
 
 
-def test_a_broken_download_goes_on_where_it_was(
+def test_a_broken_download_resumes_where_it_was(
     driver: Driver, server: Server, tmp_path: Path, naps: list[float]
 ) -> None:
     body = archive(FILES)

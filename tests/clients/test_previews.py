@@ -62,7 +62,7 @@ def test_the_options_of_an_order_are_sent(driver: Driver, server: Server) -> Non
     assert (job.queue.position, job.priority, job.budget) == (3, 10, None)
 
 
-def test_a_preview_is_asked_for(driver: Driver, server: Server) -> None:
+def test_a_preview_is_requested(driver: Driver, server: Server) -> None:
     server.on("POST", PREVIEW, Answer(a_preview()))
     found = driver.call("jobs.preview", rows=2, model="tiny", training_file="file-1", method="dpo", **ORDER)
     sent = server.seen[0]

@@ -88,7 +88,7 @@ def test_bad_input_is_sent_once(driver: Driver, server: Server) -> None:
     assert len(server.seen) == 1
 
 
-def test_waits_as_long_as_the_server_asks(driver: Driver, server: Server, naps: list[float]) -> None:
+def test_waits_as_long_as_the_server_says(driver: Driver, server: Server, naps: list[float]) -> None:
     answers = [refusal(429, headers={"retry-after": "7"}), refusal(429, headers={"retry-after-ms": "250"})]
     server.on("GET", "/v1/models", [*answers, Answer(a_page([]))])
     driver.call("models.list")
@@ -116,7 +116,7 @@ def test_a_senseless_retry_after_is_ignored(text: str) -> None:
     assert 0.375 <= delay <= 0.5
 
 
-def test_nobody_listens(make: Callable[..., Driver], naps: list[float]) -> None:
+def test_no_server_listens(make: Callable[..., Driver], naps: list[float]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
@@ -137,7 +137,7 @@ def test_an_answer_that_does_not_come(make: Callable[..., Driver], server: Serve
     assert len(naps) == 2
 
 
-def test_an_answer_cut_in_the_middle_is_asked_for_again(driver: Driver, server: Server, naps: list[float]) -> None:
+def test_an_answer_cut_in_the_middle_is_requested_again(driver: Driver, server: Server, naps: list[float]) -> None:
     cut = Answer(b'{"object": "li', headers={"Content-Length": "500"}, cut=True)
     server.on("GET", "/v1/models", [cut, Answer(a_page([{"id": "tiny", "object": "model"}]))])
     assert [model.id for model in driver.items("models.list")] == ["tiny"]

@@ -39,7 +39,7 @@ def test_it_does_not_wait_for_the_server_to_close(driver: Driver, server: Server
     assert driver.stream("ftjob-1")[1].status == "succeeded"
 
 
-def test_it_goes_on_after_a_broken_connection(driver: Driver, server: Server, naps: list[float]) -> None:
+def test_it_resumes_after_a_broken_connection(driver: Driver, server: Server, naps: list[float]) -> None:
     half = frame(an_event(3))[:40]
     server.on(
         "GET",
@@ -140,7 +140,7 @@ def test_wait_ends_when_the_time_is_over(driver: Driver, server: Server) -> None
         driver.call("jobs.wait", "ftjob-1", timeout=0.2)
 
 
-def test_wait_ends_in_time_when_nobody_answers(make: Callable[..., Driver], server: Server) -> None:
+def test_wait_ends_in_time_without_an_answer(make: Callable[..., Driver], server: Server) -> None:
     server.on("GET", EVENTS, refusal(503))
     with pytest.raises(WaitTimeoutError):
         make().call("jobs.wait", "ftjob-1", timeout=0.2)

@@ -202,7 +202,7 @@ def test_a_gpu_is_opt_in() -> None:
 
 
 @pytest.mark.integration
-def test_the_s3_server_knows_every_option_that_it_is_given() -> None:
+def test_the_s3_server_accepts_every_option_in_use() -> None:
     weed = Path(sysconfig.get_path("scripts")) / "weed"
     command = SERVICES["storage"]["command"]
     assert command[1] == "server"

@@ -60,7 +60,7 @@ def test_a_lock_has_all_that_is_needed_but_torch(install: str) -> None:
     assert not writer.LEFT_OUT & locked(install).keys()
 
 
-def test_every_pin_is_needed_by_somebody() -> None:
+def test_every_pin_is_needed() -> None:
     assert PINS.keys() == locked("dev").keys() | {"torch"}
     assert locked("api").keys() < locked("worker").keys() < locked("dev").keys()
 

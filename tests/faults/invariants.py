@@ -182,7 +182,7 @@ def _unhandled(world: World) -> list[str]:
     """Return what the outbox still asks for, but for webhooks whose next try is to come."""
     with world.context.db.read() as session:
         query = select(OutboxRow).where(OutboxRow.done_at.is_(None), OutboxRow.topic != Topic.SEND_WEBHOOK)
-        waiting = [*session.scalars(query), *outbox.due_effects(session, Topic.SEND_WEBHOOK)]
+        waiting = [*session.scalars(query), *outbox.fetch_due_effects(session, Topic.SEND_WEBHOOK)]
         return [f"{row.topic} {row.payload}" for row in waiting]
 
 

@@ -17,7 +17,7 @@ _OPENING = """# Faults
 
 What was done to the service's processes and to the servers that it needs, and what came of it. Every row ended with
 the same checks (`tests/faults/invariants.py`): no job is lost or there twice; each has exactly one end, one final
-event, one notice of it and, where it succeeded, one artifact set, of its last attempt and with the content that an
+event, one notice of it and, if it succeeded, one artifact set, of its last attempt and with the content that an
 undisturbed run would have given; each step is shown once; no attempt wrote after the next one was claimed; no blob is
 left that nothing refers to; no trainer outlived its job; no answer was 500 and no log has an error that nobody
 foresaw.

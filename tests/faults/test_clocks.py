@@ -68,6 +68,6 @@ def test_wrong_and_jumping_clocks_start_no_job_twice(tmp_path: Path, cluster_ser
 
 
 def _is_wrong(log: Path) -> bool:
-    """Tell whether the worker's log shows times that are far apart."""
+    """Return whether the worker's log shows times that are far apart."""
     days = {line[:10] for line in log.read_text().splitlines() if line[:4].isdigit()}
     return len(days) > 1

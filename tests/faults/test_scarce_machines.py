@@ -30,7 +30,7 @@ ROWS = dict.fromkeys(TROUBLES, "out of memory, NaN loss, CUDA out of memory") | 
 PACE = QUICK | {"lease_seconds": "60", "heartbeat_seconds": "5"}
 
 
-def test_a_lack_of_memory_or_disk_and_a_loss_that_is_no_number_end_the_job_alone(
+def test_lack_of_memory_or_disk_or_a_nan_loss_ends_only_the_job(
     tmp_path: Path, tiny_base: Path, report: Report
 ) -> None:
     kinds = [kind for kind in TROUBLES if kind != "full"] if FULL else ["nan", "cuda"]

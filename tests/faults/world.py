@@ -119,7 +119,7 @@ class World:
             return list(session.scalars(select(JobRow.state).where(JobRow.id.in_(job_ids))))
 
     def ended(self, job_ids: Sequence[str]) -> bool:
-        """Tell whether all jobs have ended."""
+        """Return whether all jobs have ended."""
         return all(state in TERMINAL for state in self.states(job_ids))
 
     def wait(self, job_ids: Sequence[str], *, seconds: float = PATIENCE / 3) -> float:

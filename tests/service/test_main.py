@@ -154,7 +154,7 @@ def test_wrong_settings(run: Run, monkeypatch: pytest.MonkeyPatch, environment: 
     assert sentence in result.stderr
 
 
-def test_foreseen_errors_have_sentences_and_others_have_none() -> None:
+def test_expected_errors_have_sentences_and_others_have_none() -> None:
     assert sentence_of(PermissionError(13, "Permission denied", "/data")) == "Permission denied: /data"
     told = sentence_of(ModuleNotFoundError("No module named 'rq'", name="rq"))
     assert told is not None
@@ -162,7 +162,7 @@ def test_foreseen_errors_have_sentences_and_others_have_none() -> None:
     assert sentence_of(KeyError("ours")) is None
 
 
-def test_an_error_that_nobody_foresaw_keeps_its_trace() -> None:
+def test_an_unexpected_error_keeps_its_trace() -> None:
     from service.cli.errors import Commands
 
     group = Commands("x")
@@ -189,9 +189,9 @@ def test_a_port_in_use_and_hosts_that_are_none_of_ours() -> None:
         with pytest.raises(CommandFailed, match=f"Port {port} on 127.0.0.1 is in use: choose another with --port."):
             checks.check_port("127.0.0.1", port)
     checks.check_port("127.0.0.1", free_port())
-    with pytest.raises(CommandFailed, match="no address of this machine"):
+    with pytest.raises(CommandFailed, match="not an address of this machine"):
         checks.check_port("192.0.2.1", free_port())
-    with pytest.raises(CommandFailed, match="no address of this machine"):
+    with pytest.raises(CommandFailed, match="not an address of this machine"):
         checks.check_port("主机 名", free_port())
 
 
@@ -300,7 +300,7 @@ def test_up_refuses_with_a_sentence_and_starts_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_up_tells_why_a_process_did_not_start_and_leaves_none(tmp_path: Path) -> None:
+def test_up_says_why_a_process_did_not_start_and_leaves_none(tmp_path: Path) -> None:
     data = tmp_path / "data"
     failed = up("--data", str(data), "--port", str(free_port()), BURNISH_CATALOG=str(tmp_path / "absent.json"))
     assert failed.returncode == 1
@@ -428,7 +428,7 @@ def test_what_a_sentence_repeats_does_not_steer_the_terminal(run: Run) -> None:
     assert all(char.isprintable() or char == "\n" for char in refused)
 
 
-def test_projects_are_listed_limited_and_deleted_and_it_is_told(run: Run, tmp_path: Path) -> None:
+def test_projects_are_listed_limited_and_deleted_and_audited(run: Run, tmp_path: Path) -> None:
     run("migrate")
     run("keys", "create", "--project", "团队 A", "--name", "n")
     ((project_id, name, _),) = [line.split("\t") for line in run("projects", "list").output.splitlines()]

@@ -47,7 +47,7 @@ def test_broken_job(tmp_path: Path, tiny_base: Path) -> None:
     assert "n_epochs" in error.message
 
 
-def test_job_that_is_no_json(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_job_that_is_not_json(tmp_path: Path, tiny_base: Path) -> None:
     workdir = lay(tmp_path, tiny_base, training_rows())
     (workdir / "job.json").write_text("{")
     assert failed(workdir)[1].code == "invalid_job"

@@ -86,7 +86,7 @@ def measures(workdir: Path) -> list[tuple[int, dict[str, float], float | None]]:
     ]
 
 
-def test_a_training_that_had_stopped_early_does_not_go_on(lay: Lay) -> None:
+def test_a_training_that_had_stopped_early_does_not_continue(lay: Lay) -> None:
     wild = {"learning_rate_multiplier": 300, "early_stopping_patience": 1}
     whole = lay("whole", **wild)
     assert go(whole) is ExitCode.DONE, events_of(whole)[-1]
@@ -100,7 +100,7 @@ def test_a_training_that_had_stopped_early_does_not_go_on(lay: Lay) -> None:
     assert weights(resumed) == weights(whole)
 
 
-def test_a_training_that_ended_within_an_epoch_does_not_go_on(lay: Lay) -> None:
+def test_a_training_that_ended_within_an_epoch_does_not_continue(lay: Lay) -> None:
     budget = {"budget": {"max_steps": 4}}
     whole = lay("whole", spec=budget)
     assert go(whole) is ExitCode.DONE
@@ -111,7 +111,7 @@ def test_a_training_that_ended_within_an_epoch_does_not_go_on(lay: Lay) -> None:
     assert weights(resumed) == weights(whole)
 
 
-def test_a_training_whose_minutes_are_used_up_does_not_go_on(lay: Lay) -> None:
+def test_a_training_without_minutes_left_does_not_continue(lay: Lay) -> None:
     stopped = lay("stopped")
     assert go(stopped, _StopAfter(stopped, 2)) is ExitCode.STOPPED
     spent = {"budget": {"max_gpu_minutes": 1.0}, "used_seconds": 61.0}

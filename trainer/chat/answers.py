@@ -30,7 +30,7 @@ def _never_pauses() -> bool:
 
 
 def answer_conversation(
-    models: BaseModelCache, ask: Ask, cancelled: Callable[[], bool], pausing: Callable[[], bool] = _never_pauses
+    models: BaseModelCache, ask: Ask, is_cancelled: Callable[[], bool], pausing: Callable[[], bool] = _never_pauses
 ) -> Generator[Event]:
     """Yield what is to be reported of the answers to `ask`. After each `Paused` the models may be used for another.
 
@@ -48,15 +48,15 @@ def answer_conversation(
                 param="messages",
             )
         yield Began(id=ask.id, prompt_tokens=len(prompt))
-        known = read_prompt(seat.take_model(), prompt)
+        prompt_tokens = read_prompt(seat.take_model(), prompt)
         seed = secrets.randbits(63) if ask.sampling.seed is None else ask.sampling.seed
         for index in range(ask.sampling.n):
             if index and seat.out_of_time():
                 yield Ended(id=ask.id, index=index, finish_reason="length", tokens=0)
                 continue
             generator = torch.Generator(seat.take_model().device).manual_seed((seed + index) % 2**63)
-            one = _AnswerDraw(seat, known, ask, index, min(room, ask.sampling.max_tokens))
-            yield from one.draw_pieces(generator, cancelled, pausing)
+            answer_draw = _AnswerDraw(seat, prompt_tokens, ask, index, min(room, ask.sampling.max_tokens))
+            yield from answer_draw.draw_pieces(generator, is_cancelled, pausing)
     yield Done(id=ask.id)
 
 
@@ -128,18 +128,18 @@ class _AnswerDraw:
     limit: int
 
     def draw_pieces(
-        self, generator: torch.Generator, cancelled: Callable[[], bool], pausing: Callable[[], bool]
+        self, generator: torch.Generator, is_cancelled: Callable[[], bool], pausing: Callable[[], bool]
     ) -> Generator[Event]:
         sampling = self.ask.sampling
         stream = TextStream(self.seat.template.tokenizer, sampling.stop)
         count, reason = 0, "length"
-        for drawn in draw_answer(self.seat.take_model, self.prompt, sampling, generator, self.limit):
+        for token in draw_answer(self.seat.take_model, self.prompt, sampling, generator, self.limit):
             count += 1
-            if drawn.token in self.seat.stops:
+            if token.token in self.seat.stops:
                 reason = "stop"
                 break
-            yield from self._make_piece(stream.add_token(drawn.token), drawn)
-            if stream.stopped or cancelled():
+            yield from self._make_piece(stream.add_token(token.token), token)
+            if stream.stopped or is_cancelled():
                 reason = "stop" if stream.stopped else "cancelled"
                 break
             if self.seat.out_of_time():
@@ -155,10 +155,10 @@ class _AnswerDraw:
         self.seat.take_model()
         yield Resumed(id=self.ask.id)
 
-    def _make_piece(self, text: str, drawn: DrawnToken | None) -> Iterator[AnswerPiece]:
+    def _make_piece(self, text: str, token: DrawnToken | None) -> Iterator[AnswerPiece]:
         logprobs = ()
-        if drawn is not None and self.ask.sampling.top_logprobs is not None:
-            logprobs = (_token_logprobs(self.seat.template.tokenizer, drawn),)
+        if token is not None and self.ask.sampling.top_logprobs is not None:
+            logprobs = (_token_logprobs(self.seat.template.tokenizer, token),)
         if text or logprobs:
             yield AnswerPiece(id=self.ask.id, index=self.index, text=text, logprobs=logprobs)
 
@@ -166,9 +166,9 @@ class _AnswerDraw:
         return Ended(id=self.ask.id, index=self.index, finish_reason=reason, tokens=count)
 
 
-def _token_logprobs(tokenizer: PreTrainedTokenizerBase, drawn: DrawnToken) -> PieceLogprob:
-    top = tuple(_name_token(tokenizer, token, logprob) for token, logprob in drawn.top)
-    return _name_token(tokenizer, drawn.token, drawn.logprob).model_copy(update={"top": top})
+def _token_logprobs(tokenizer: PreTrainedTokenizerBase, drawn_token: DrawnToken) -> PieceLogprob:
+    top = tuple(_name_token(tokenizer, token, logprob) for token, logprob in drawn_token.top)
+    return _name_token(tokenizer, drawn_token.token, drawn_token.logprob).model_copy(update={"top": top})
 
 
 def _name_token(tokenizer: PreTrainedTokenizerBase, token: int, logprob: float) -> PieceLogprob:
@@ -178,7 +178,7 @@ def _name_token(tokenizer: PreTrainedTokenizerBase, token: int, logprob: float) 
     return PieceLogprob(token=text, bytes=tuple(text.encode()) if whole else None, logprob=logprob)
 
 
-def broken_model_error(error: FloatingPointError) -> TrainerError:
+def make_broken_model_error(error: FloatingPointError) -> TrainerError:
     """Say that a model is broken."""
     return TrainerError(
         "broken_model",

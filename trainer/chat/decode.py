@@ -52,14 +52,14 @@ def draw_answer(
     # The cache grows in place, and the next answer to the same prompt begins where this one did.
     cache = copy.deepcopy(prompt.cache)
     token: int | None = None
-    seen: Counter[int] = Counter()
+    token_counts: Counter[int] = Counter()
     for _ in range(limit):
         with torch.inference_mode():
             scores = prompt.scores if token is None else _score_behind(current_model(), token, cache)
-            drawn = _choose_token(scores, sampling, generator, seen)
-        yield drawn
-        token = drawn.token
-        seen[token] += 1
+            drawn_token = _choose_token(scores, sampling, generator, token_counts)
+        yield drawn_token
+        token = drawn_token.token
+        token_counts[token] += 1
 
 
 def _score_behind(model: Any, token: int, cache: Any) -> torch.Tensor:
@@ -68,10 +68,10 @@ def _score_behind(model: Any, token: int, cache: Any) -> torch.Tensor:
 
 
 def _choose_token(
-    scores: torch.Tensor, sampling: Sampling, generator: torch.Generator, seen: Counter[int]
+    scores: torch.Tensor, sampling: Sampling, generator: torch.Generator, token_counts: Counter[int]
 ) -> DrawnToken:
     log_probs = scores.log_softmax(-1)
-    token = _pick_token(_adjust_scores(scores, sampling, seen), sampling, generator)
+    token = _pick_token(_adjust_scores(scores, sampling, token_counts), sampling, generator)
     top: tuple[tuple[int, float], ...] = ()
     if sampling.top_logprobs:
         values, numbers = log_probs.topk(min(sampling.top_logprobs, log_probs.numel()))
@@ -79,14 +79,14 @@ def _choose_token(
     return DrawnToken(token, float(log_probs[token]), top)
 
 
-def _adjust_scores(scores: torch.Tensor, sampling: Sampling, seen: Counter[int]) -> torch.Tensor:
+def _adjust_scores(scores: torch.Tensor, sampling: Sampling, token_counts: Counter[int]) -> torch.Tensor:
     """Apply the caller's bias, and OpenAI's penalties: `score - count · frequency - (count > 0) · presence`."""
-    if not sampling.logit_bias and not (seen and (sampling.presence_penalty or sampling.frequency_penalty)):
+    if not sampling.logit_bias and not (token_counts and (sampling.presence_penalty or sampling.frequency_penalty)):
         return scores
     scores = scores.clone()
     for token, bias in _bias_in_vocabulary(sampling.logit_bias, scores.numel()):
         scores[token] += bias
-    for token, count in seen.items():
+    for token, count in token_counts.items():
         scores[token] -= count * sampling.frequency_penalty + sampling.presence_penalty
     return scores
 

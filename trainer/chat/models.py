@@ -24,7 +24,7 @@ MAX_ADAPTERS = 8
 
 
 class LoadedBase:
-    """A base model with its tokenizer and chat template, and the adapters that were asked for."""
+    """A base model with its tokenizer and chat template, and the adapters in use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,7 +73,7 @@ class LoadedBase:
 
 
 class BaseModelCache:
-    """Holds the base that was asked for last."""
+    """Holds the base that was used last."""
 
     def __init__(self) -> None:
         self._base: LoadedBase | None = None

@@ -36,22 +36,22 @@ class TextStream:
         """Return what is left at the end of the answer."""
         whole = self._backend.decode(self._tokens, skip_special_tokens=True)
         text = self._release_text(whole[self._decoded :])
-        rest, self._held = self._held, ""
-        return text + ("" if self.stopped else rest)
+        held_text, self._held = self._held, ""
+        return text + ("" if self.stopped else held_text)
 
     def _release_text(self, text: str) -> str:
         if self.stopped:
             return ""
         self._held += text
-        found = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
-        if found:
+        stop_places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if stop_places:
             self.stopped = True
-            shown, self._held = self._held[: min(found)], ""
-            return shown
+            safe_text, self._held = self._held[: min(stop_places)], ""
+            return safe_text
         keep = max((_overlap_length(self._held, stop) for stop in self._stops), default=0)
-        cut = len(self._held) - keep
-        shown, self._held = self._held[:cut], self._held[cut:]
-        return shown
+        safe_length = len(self._held) - keep
+        safe_text, self._held = self._held[:safe_length], self._held[safe_length:]
+        return safe_text
 
 
 def _overlap_length(text: str, stop: str) -> int:

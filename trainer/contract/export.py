@@ -1,4 +1,4 @@
-"""What an export is asked to be, and the folder that it is made in.
+"""What an export is to be, and the folder that it is made in.
 
 The folder holds `export.json`, `source/` (the adapter or the model as it was stored), `base/` (a link, for adapters
 and reward models) and afterwards `output/`: a model's folder with its manifest, or one GGUF file; and `result.json`.

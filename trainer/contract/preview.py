@@ -10,7 +10,7 @@ PREVIEW_NAME = "preview.json"
 
 
 class SampleToken(Frozen):
-    """One token. `text` is empty where it is a part of a character that a later token completes."""
+    """One token. `text` is empty if it is a part of a character that a later token completes."""
 
     id: int
     text: str

@@ -80,7 +80,7 @@ class _Row(BaseModel):
 
 
 class ChatRow(_Row):
-    """A conversation whose assistant's messages are to be imitated."""
+    """A conversation with assistant messages to imitate."""
 
     row_format: ClassVar[str] = "supervised"
     messages: tuple[Message, ...] = Field(min_length=1)
@@ -102,7 +102,7 @@ class TextRow(_Row):
 
 
 class Prompt(BaseModel):
-    """A conversation up to the answer that is asked for."""
+    """A conversation up to the answer to write."""
 
     model_config = ConfigDict(frozen=True)
     messages: tuple[Message, ...] = Field(min_length=1)
@@ -152,10 +152,10 @@ class RankedResponse(BaseModel):
     def _wrap_message(cls, value: Any) -> Any:
         if not isinstance(value, dict) or "message" not in value:
             return cast(Any, value)
-        given = cast("dict[str, Any]", value)
-        if "messages" in given:
+        message = cast("dict[str, Any]", value)
+        if "messages" in message:
             raise ValueError("a response has message or messages, not both")
-        return {**{key: given[key] for key in given if key != "message"}, "messages": [given["message"]]}
+        return {**{key: message[key] for key in message if key != "message"}, "messages": [message["message"]]}
 
     @model_validator(mode="after")
     def _ends_with_assistant(self) -> RankedResponse:

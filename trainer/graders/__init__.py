@@ -86,18 +86,18 @@ def grade_sample(grader: AnyGrader, *, item: Any, sample: Sample, tools: Tools =
     """Return what a grader says of an answer to a row. `item` is the row as a mapping; None has no fields."""
     scene = Scene(item=as_mapping(item), sample=sample, tools=tools)
     if isinstance(grader, MultiGrader):
-        return _graded_together(grader, scene)
+        return _grade_parts(grader, scene)
     reward, errors = _grade_leaf(grader, grader.name, scene)
     return Grade(reward=reward, errors=errors, usage=scene.usage)
 
 
 def leaf_graders(grader: AnyGrader) -> Mapping[str, Leaf]:
     """Return the graders of a `multi` by name; of another, itself."""
-    return grader.named_graders() if isinstance(grader, MultiGrader) else {grader.name: grader}
+    return grader.list_named_graders() if isinstance(grader, MultiGrader) else {grader.name: grader}
 
 
 def grader_models(grader: AnyGrader) -> frozenset[str]:
-    """Return the models that a grader asks."""
+    """Return the models that a grader uses."""
     return frozenset(
         leaf.model for leaf in leaf_graders(grader).values() if isinstance(leaf, (ScoreModelGrader, LabelModelGrader))
     )
@@ -124,11 +124,11 @@ def _grade_leaf(grader: Leaf, name: str, scene: Scene) -> tuple[float, GradeErro
         return 0.0, GradeErrors.from_failure(deep, grader=name)
 
 
-def _graded_together(grader: MultiGrader, scene: Scene) -> Grade:
+def _grade_parts(grader: MultiGrader, scene: Scene) -> Grade:
     """Grade by each; if one failed there is no number to compute with, so the whole reward is 0."""
     rewards: dict[str, float] = {}
     errors = GradeErrors()
-    for name, part in grader.named_graders().items():
+    for name, part in grader.list_named_graders().items():
         rewards[name], own = _grade_leaf(part, name, scene)
         errors = errors.join_errors(own)
     reward = 0.0

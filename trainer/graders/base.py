@@ -48,19 +48,19 @@ class Sample:
     @classmethod
     def from_text(cls, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> Sample:
         """Return the sample of an answer's text and its tool calls."""
-        parsed, value = parse_json(text)
-        return cls(output_text=text, output_tools=tuple(tools), output_json=value, is_json=parsed)
+        is_json, value = parse_json(text)
+        return cls(output_text=text, output_tools=tuple(tools), output_json=value, is_json=is_json)
 
     def template_namespace(self) -> dict[str, Any]:
         """Return what `sample` is in templates and in Python; without JSON in the text there is no `output_json`."""
         tools = [dict(call) for call in self.output_tools]
         message = {"role": "assistant", "content": self.output_text, "tool_calls": tools}
-        found: dict[str, Any] = {
+        namespace: dict[str, Any] = {
             "output_text": self.output_text,
             "output_tools": tools,
             "choices": [{"index": 0, "message": message}],
         }
-        return found | {"output_json": self.output_json} if self.is_json else found
+        return namespace | {"output_json": self.output_json} if self.is_json else namespace
 
 
 def parse_json(text: str) -> tuple[bool, Any]:
@@ -108,14 +108,14 @@ class GradeErrors(Frozen):
     @classmethod
     def from_failure(cls, failure: Failure, *, grader: str) -> GradeErrors:
         """Return the flags of one failure."""
-        said = failure.message.encode("utf-8", "replace").decode()  # halves of surrogate pairs are no text
-        flags: dict[str, Any] = {failure.flag: True, "messages": [f"{grader}: {said}"]}
+        message = failure.message.encode("utf-8", "replace").decode()  # halves of surrogate pairs are not text
+        flags: dict[str, Any] = {failure.flag: True, "messages": [f"{grader}: {message}"]}
         if failure.flag == "python_grader_runtime_error":
-            flags["python_grader_runtime_error_details"] = said
+            flags["python_grader_runtime_error_details"] = message
         elif failure.flag == "python_grader_server_error":
             flags["python_grader_server_error_type"] = failure.kind or "sandbox"
         elif failure.flag == "model_grader_server_error":
-            flags["model_grader_server_error_details"] = said
+            flags["model_grader_server_error_details"] = message
         return cls(**flags)
 
     @property
@@ -125,10 +125,10 @@ class GradeErrors(Frozen):
 
     def join_errors(self, other: GradeErrors) -> GradeErrors:
         """Return the flags of both; of details, the first."""
-        mine, others = self.model_dump(), other.model_dump()
-        merged: dict[str, Any] = {name: mine[name] or others[name] for name in mine}
-        merged["messages"] = [*self.messages, *other.messages]
-        return GradeErrors(**merged)
+        own_errors, other_errors = self.model_dump(), other.model_dump()
+        joined_errors: dict[str, Any] = {name: own_errors[name] or other_errors[name] for name in own_errors}
+        joined_errors["messages"] = [*self.messages, *other.messages]
+        return GradeErrors(**joined_errors)
 
 
 class TokenUsage(Frozen):
@@ -183,9 +183,7 @@ class Reply(Frozen):
 class AskGraderModel(Protocol):
     """Asks a model. Raises Failure (`model_grader_server_error`, `model_grader_refusal_error`)."""
 
-    def __call__(self, question: GraderQuestion) -> Reply:
-        """Return its answer."""
-        ...
+    def __call__(self, question: GraderQuestion) -> Reply: ...
 
 
 class RunPython(Protocol):
@@ -221,15 +219,15 @@ class GradingWork:
                 "grading",
             )
 
-    def count_cells(self, length: int, other: int, unit: str) -> None:
+    def count_cells(self, length: int, other_length: int, unit: str) -> None:
         """Count a comparison of two texts by their common subsequence. Raises Failure beyond the bounds."""
-        if length * other > MOST_CELLS:
+        if length * other_length > MOST_CELLS:
             raise Failure(
                 "truncated_observation_error",
-                f"a text of {length} {unit} is too long to be compared with one of {other}: the product of both is "
-                f"more than {MOST_CELLS}",
+                f"a text of {length} {unit} is too long to be compared with one of {other_length}: the product of both "
+                f"is more than {MOST_CELLS}",
             )
-        self.cells += length * other
+        self.cells += length * other_length
         if self.cells > MOST_CELLS_TOGETHER:
             raise Failure(
                 "truncated_observation_error",
@@ -251,7 +249,7 @@ class Scene:
     def ask_model(self, question: GraderQuestion) -> Reply:
         """Ask a model and count its tokens. Raises Failure."""
         if self.tools.ask is None:
-            raise Failure("model_grader_server_error", "there is nobody here to ask models")
+            raise Failure("model_grader_server_error", "no model can be used as a grader here")
         reply = self.tools.ask(question)
         self.usage[question.model] = self.usage.get(question.model, TokenUsage()) + reply.usage
         return reply

@@ -54,13 +54,13 @@ class Formula:
 
     def evaluate_formula(self, rewards: Mapping[str, float]) -> float:
         """Return what it comes to. Raises ValueError if that is not a finite number."""
-        given = {normalise_name(name): value for name, value in rewards.items()}
+        values = {normalise_name(name): value for name, value in rewards.items()}
         try:
-            result = _evaluate_node(self._tree, given)
+            result = _evaluate_node(self._tree, values)
         except (ArithmeticError, ValueError) as error:
             raise ValueError(f"the formula has no value for these rewards: {error}") from error
         if not math.isfinite(result):
-            raise ValueError(f"the formula comes to {result}, which is no finite number")
+            raise ValueError(f"the formula comes to {result}, which is not a finite number")
         return result
 
 
@@ -90,9 +90,9 @@ def _collect_names(node: ast.expr, source: str, depth: int) -> Iterator[str]:
             for argument in arguments:
                 yield from _collect_names(argument, source, depth + 1)
         case _:
-            shown = (ast.get_source_segment(source, node) or "").replace("**", "^")[:60]
+            source_text = (ast.get_source_segment(source, node) or "").replace("**", "^")[:60]
             raise ValueError(
-                f"{shown!r} has no place in a formula: use numbers, the graders' names, + - * / ^ ( ) and "
+                f"{source_text!r} has no place in a formula: use numbers, the graders' names, + - * / ^ ( ) and "
                 f"{', '.join(_FUNCTIONS)}"
             )
 

@@ -59,11 +59,11 @@ Input = Annotated[list[InputMessage], Field(min_length=1, max_length=64)]
 
 def fill_messages(messages: Sequence[InputMessage], scene: Scene) -> list[dict[str, str]]:
     """Return the messages of one question. Raises Failure, also if they are too long together."""
-    filled: list[dict[str, str]] = []
+    filled_messages: list[dict[str, str]] = []
     size = 0
     for message in messages:
-        filled.append(message.fill_texts(scene))
-        size += len(filled[-1]["content"])
+        filled_messages.append(message.fill_texts(scene))
+        size += len(filled_messages[-1]["content"])
         if size > MAX_FILLED:
             raise Failure("truncated_observation_error", f"the filled messages have more than {MAX_FILLED} characters")
-    return filled
+    return filled_messages

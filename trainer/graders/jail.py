@@ -84,7 +84,7 @@ def main() -> NoReturn:
     """Read the request, shut this process in, grade, answer, and end without looking back."""
     os.write(1, UP)
     request = json.loads(sys.stdin.buffer.readline())
-    given = sys.stdin.buffer.read()
+    input_bytes = sys.stdin.buffer.read()
     answer_to = _own_pipe()
     try:
         _confine_process(request)
@@ -92,7 +92,7 @@ def main() -> NoReturn:
         _write_answer(answer_to, {"error": f"this machine cannot shut a grader in: {error}", "kind": "sandbox"})
     os.write(answer_to, RUNNING)
     try:
-        answer = _answer_request(request | json.loads(given))
+        answer = _answer_request(request | json.loads(input_bytes))
     except BaseException as error:  # noqa: BLE001 - whatever a grader raises is its answer
         answer = {"error": _describe_error(error), "kind": "runtime"}
     _write_answer(answer_to, answer)
@@ -142,7 +142,7 @@ def _confine_process(request: dict[str, Any]) -> None:
     os.nice(5)
     processor = request["cpu_seconds"]
     limits = {
-        resource.RLIMIT_CPU: (processor, processor + 1),  # SIGXCPU at the first, which tells it from other ends
+        resource.RLIMIT_CPU: (processor, processor + 1),  # SIGXCPU at the first, which distinguishes it from other ends
         resource.RLIMIT_AS: (request["memory_bytes"],) * 2,
         **dict.fromkeys((resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NPROC), (0, 0)),
         resource.RLIMIT_NOFILE: (8, 8),
@@ -151,7 +151,7 @@ def _confine_process(request: dict[str, Any]) -> None:
         highest = resource.getrlimit(kind)[1]
         most = hard if highest == resource.RLIM_INFINITY else min(hard, highest)
         resource.setrlimit(kind, (min(soft, most), most))
-    with suppress(Exception):  # what a source makes of the parser or of its memory is no fault of the machine
+    with suppress(Exception):  # a source that breaks the parser or fills its memory is not a fault of the machine
         _load_modules(request["source"])
     if os.geteuid() == 0:
         with suppress(OSError):  # a container may have no such user; the filter below needs none
@@ -171,12 +171,12 @@ def _load_modules(source: str) -> None:
     for name in _ALWAYS:
         importlib.import_module(name)
     with suppress(SyntaxError, ValueError, MemoryError, RecursionError):  # reported when it is compiled
-        for name in sorted(_imported_modules(ast.parse(source))):
+        for name in sorted(_find_imported_modules(ast.parse(source))):
             with suppress(ImportError):
                 importlib.import_module(name)
 
 
-def _imported_modules(tree: ast.Module) -> Iterator[str]:
+def _find_imported_modules(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -190,7 +190,7 @@ def _filter_calls(libc: ctypes.CDLL) -> None:
     """Let the kernel answer EPERM to every call that is not in the list, from now on and for ever."""
     machine = platform.machine()
     if sys.platform != "linux" or machine not in _CALLS:
-        raise OSError(f"it is no Linux on {' or '.join(_CALLS)}, but {sys.platform} on {machine}")
+        raise OSError(f"it needs Linux on {' or '.join(_CALLS)}, and this is {sys.platform} on {machine}")
     architecture, numbers = _CALLS[machine]
     calls = [int(number) for number in numbers.split()]
     steps = [(_LOAD, 0, 0, _ARCHITECTURE_AT), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL)]
@@ -204,8 +204,14 @@ def _filter_calls(libc: ctypes.CDLL) -> None:
 
 
 def _call_prctl(libc: ctypes.CDLL, option: int, *arguments: Any) -> None:
-    rest = [*arguments, *[0] * (4 - len(arguments))]
-    if libc.prctl(option, *(ctypes.c_ulong(one) if isinstance(one, int) else one for one in rest)) != 0:
+    padded_arguments = [*arguments, *[0] * (4 - len(arguments))]
+    if (
+        libc.prctl(
+            option,
+            *(ctypes.c_ulong(argument) if isinstance(argument, int) else argument for argument in padded_arguments),
+        )
+        != 0
+    ):
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
@@ -251,14 +257,14 @@ def _describe_error(error: BaseException) -> str:
         if isinstance(error, UnusableSource):
             return str(error)
         line = error.lineno if isinstance(error, SyntaxError) else _line_of(error)
-        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
         where = "" if line is None else f"line {line}: "
-        sentence = f"{where}{type(error).__name__}{': ' if said else ''}{said}"[:_SHOWN]
+        sentence = f"{where}{type(error).__name__}{': ' if message else ''}{message}"[:_SHOWN]
         if isinstance(error, ModuleNotFoundError):
             sentence += f". These modules can be imported: {', '.join(sorted(MODULES))}"
         return sentence
-    except BaseException:  # noqa: BLE001 - an error whose own text raises one
-        return "an error that cannot be told in words"
+    except BaseException:  # noqa: BLE001 - the error's own text may raise one
+        return "an error whose text cannot be read"
 
 
 def _line_of(error: BaseException) -> int | None:

@@ -16,7 +16,7 @@ Label = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class LabelModelGrader(Leaf):
-    """1 where the model's label is one of `passing_labels`, else 0."""
+    """1 if the model's label is one of `passing_labels`, else 0."""
 
     type: Literal["label_model"] = "label_model"
     model: str = Field(min_length=1, max_length=256)
@@ -25,9 +25,9 @@ class LabelModelGrader(Leaf):
     passing_labels: Annotated[list[Label], Field(min_length=1, max_length=256)]
 
     @model_validator(mode="after")
-    def _known_labels(self) -> LabelModelGrader:
-        known = set(self.labels)
-        unknown = next((label for label in self.passing_labels if label not in known), None)
+    def _check_labels(self) -> LabelModelGrader:
+        known_labels = set(self.labels)
+        unknown = next((label for label in self.passing_labels if label not in known_labels), None)
         if unknown is not None:
             raise ValueError(f"passing_labels has {unknown!r}, which is not among the labels")
         return self
@@ -45,9 +45,13 @@ class LabelModelGrader(Leaf):
             sampling={"temperature": 0.0},
             schema_={"type": "object", "properties": {"result": label}, "required": ["result"]},
         )
-        chosen = parse_reply(
-            scene.ask_model(question), wanted="one of the labels, or JSON with it as `result`", text_counts=True
+        chosen_label = parse_reply(
+            scene.ask_model(question),
+            expected_result="one of the labels, or JSON with it as `result`",
+            text_counts=True,
         )
-        if chosen not in self.labels:
-            raise Failure("model_grader_parse_error", f"the model's label {str(chosen)[:80]!r} is not among the labels")
-        return float(chosen in self.passing_labels)
+        if chosen_label not in self.labels:
+            raise Failure(
+                "model_grader_parse_error", f"the model's label {str(chosen_label)[:80]!r} is not among the labels"
+            )
+        return float(chosen_label in self.passing_labels)

@@ -55,13 +55,15 @@ class MultiGrader(Exact):
     @model_validator(mode="after")
     def _formula_fits(self) -> MultiGrader:
         formula = self.parse_formula()
-        known = {normalise_name(name) for name in self.named_graders()}
+        known_names = {normalise_name(name) for name in self.list_named_graders()}
         for name in sorted(formula.names):
-            if name not in known:
-                raise ValueError(f"calculate_output names {name!r}, which is no grader: {', '.join(sorted(known))} are")
+            if name not in known_names:
+                raise ValueError(
+                    f"calculate_output names {name!r}, which is not a grader: {', '.join(sorted(known_names))} are"
+                )
         return self
 
-    def named_graders(self) -> Mapping[str, Leaf]:
+    def list_named_graders(self) -> Mapping[str, Leaf]:
         """Return the graders by name."""
         if isinstance(self.graders, Leaf):
             return {self.graders.name: self.graders}

@@ -65,7 +65,6 @@ class Leash:
                 process.kill()
 
     def cut_off(self) -> None:
-        """End it."""
         with self._lock:
             self._is_cut = True
             if self._process is not None:
@@ -108,25 +107,25 @@ def run_python_on_all(
     The calls in a process are made one after the other, with the same random numbers and the same order of sets each
     time, within the limits of one run. If that is not enough, each gets a process of its own.
     """
-    found: list[float | Failure] = []
+    rewards: list[float | Failure] = []
     for start in range(0, len(calls), CALLS_A_PROCESS):
         part = calls[start : start + CALLS_A_PROCESS]
-        found += _run_together(source, part, limits) or [_run_alone(source, call, limits) for call in part]
-    return found
+        rewards += _run_together(source, part, limits) or [_run_alone(source, call, limits) for call in part]
+    return rewards
 
 
 def _run_together(
     source: str, calls: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], limits: SandboxLimits
 ) -> list[float | Failure] | None:
     pairs = [{"sample": dict(sample), "item": dict(item)} for sample, item in calls]
-    given = json.dumps({"calls": pairs}).encode()
+    input_bytes = json.dumps({"calls": pairs}).encode()
     try:
-        answers: Any = _in_jail(source, given, limits, most=_MOST_ANSWER * len(calls)).get("answers")
+        answers: Any = _in_jail(source, input_bytes, limits, most=_MOST_ANSWER * len(calls)).get("answers")
     except Failure as failure:
         return [failure for _ in calls] if failure.kind == "sandbox" else None
     if not isinstance(answers, list) or len(cast("list[Any]", answers)) != len(calls):
         return None
-    return [_reward_in(one) for one in cast("list[Any]", answers)]
+    return [_reward_in(reply) for reply in cast("list[Any]", answers)]
 
 
 def _run_alone(
@@ -152,7 +151,7 @@ def check_python(source: str, *, limits: SandboxLimits = LIMITS, leash: Leash | 
 
 
 def _in_jail(
-    source: str, given: bytes, limits: SandboxLimits, *, most: int = _MOST_ANSWER, leash: Leash | None = None
+    source: str, input_bytes: bytes, limits: SandboxLimits, *, most: int = _MOST_ANSWER, leash: Leash | None = None
 ) -> dict[str, Any]:
     """Run the jail and return its answer. Raises Failure."""
     head = {
@@ -163,28 +162,28 @@ def _in_jail(
     }
     deadline = time.monotonic() + limits.wall_seconds
     try:
-        process = _start_jail(json.dumps(head).encode() + b"\n" + given)
+        process = _start_jail(json.dumps(head).encode() + b"\n" + input_bytes)
     except OSError as error:
         raise _machine_fault(f"this machine cannot start a process for a grader: {error}") from error
     with process:
         try:
             if leash is not None:
                 leash.hold_process(process)
-            said = _read_output(process, deadline, most)
+            output = _read_output(process, deadline, most)
         finally:
             process.kill()
-    return _judge_output(said, process.returncode, limits)
+    return _judge_output(output, process.returncode, limits)
 
 
 def _start_jail(request: bytes) -> subprocess.Popen[bytes]:
-    with tempfile.TemporaryFile() as given:
-        given.write(request)
-        given.seek(0)
+    with tempfile.TemporaryFile() as input_file:
+        input_file.write(request)
+        input_file.seek(0)
         return subprocess.Popen(
             [sys.executable, "-s", "-P", "-S", "-B", str(_JAIL)],
             cwd="/",
             env={name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _SAME_ORDER,
-            stdin=given,
+            stdin=input_file,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -225,18 +224,18 @@ def _ends_now(process: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def _judge_output(said: _ProcessOutput, status: int, limits: SandboxLimits) -> dict[str, Any]:
-    if not said.data:  # the program that shuts the source in did not even begin
-        late = said.end == "late"
+def _judge_output(output: _ProcessOutput, status: int, limits: SandboxLimits) -> dict[str, Any]:
+    if not output.data:  # the program that shuts the source in did not even begin
+        late = output.end == "late"
         why = f"has not begun after {limits.wall_seconds:g} seconds" if late else f"ended at once (status {status})"
         raise _machine_fault(f"this machine cannot run a grader: its process {why}")
-    if said.end == "late":
+    if output.end == "late":
         raise Failure("unresponsive_reward_error", f"it was not done after {limits.wall_seconds:g} seconds")
     if status == -signal.SIGXCPU:
         raise Failure("unresponsive_reward_error", f"it used more than {limits.cpu_seconds} seconds of a processor")
-    if said.end == "closed":
-        return _decode_answer(said.data, otherwise="it closed the pipe for its answer, and went on running")
-    return _decode_answer(said.data, otherwise=f"it ended without an answer (status {status})")
+    if output.end == "closed":
+        return _decode_answer(output.data, otherwise="it closed the pipe for its answer, and went on running")
+    return _decode_answer(output.data, otherwise=f"it ended without an answer (status {status})")
 
 
 def _decode_answer(data: bytes, *, otherwise: str) -> dict[str, Any]:

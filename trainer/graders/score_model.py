@@ -28,9 +28,9 @@ class SamplingParams(Exact):
 
     def chat_parameters(self) -> dict[str, Any]:
         """Return them by the names of a chat completion."""
-        named = {"max_completion_tokens": self.max_completions_tokens, "seed": self.seed, "top_p": self.top_p}
-        given = {name: value for name, value in named.items() if value is not None}
-        return given | {"temperature": 0.0 if self.temperature is None else self.temperature}
+        parameters = {"max_completion_tokens": self.max_completions_tokens, "seed": self.seed, "top_p": self.top_p}
+        set_parameters = {name: value for name, value in parameters.items() if value is not None}
+        return set_parameters | {"temperature": 0.0 if self.temperature is None else self.temperature}
 
 
 class ScoreModelGrader(Leaf):
@@ -64,9 +64,9 @@ class ScoreModelGrader(Leaf):
             sampling=(self.sampling_params or SamplingParams()).chat_parameters(),
             schema_={"type": "object", "properties": {"result": number}, "required": ["result"]},
         )
-        score = parse_reply(scene.ask_model(question), wanted='a number, or JSON such as {"result": 0.5}')
+        score = parse_reply(scene.ask_model(question), expected_result='a number, or JSON such as {"result": 0.5}')
         if isinstance(score, bool) or not isinstance(score, (int, float)):
-            raise Failure("model_grader_parse_error", f"the model's result is {str(score)[:80]!r}, which is no number")
+            raise Failure("model_grader_parse_error", f"the model's result {str(score)[:80]!r} is not a number")
         if not low <= score <= high:
             raise Failure(
                 "model_grader_parse_error",

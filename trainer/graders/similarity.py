@@ -34,8 +34,8 @@ _BLEU_ORDER = _GLEU_ORDER = 4
 
 def split_tokens(text: str, *, signs: bool) -> list[str]:
     """Return a text's tokens, after Unicode's composition (NFC); `signs`: commas, stops and the like too."""
-    composed = unicodedata.normalize("NFC", make_stream_safe(text)).lower()
-    return (_WORDS_AND_SIGNS if signs else _WORDS).findall(composed)
+    normal_text = unicodedata.normalize("NFC", make_stream_safe(text)).lower()
+    return (_WORDS_AND_SIGNS if signs else _WORDS).findall(normal_text)
 
 
 def fuzzy_match(text: str, reference: str) -> float:
@@ -52,8 +52,8 @@ def bleu(text: Sequence[str], reference: Sequence[str]) -> float:
     logs: list[float] = []
     smoothing = 1.0
     for order in range(1, min(_BLEU_ORDER, len(text)) + 1):
-        mine, others = _count_ngrams(text, order), _count_ngrams(reference, order)
-        matches, total = (mine & others).total(), len(text) - order + 1
+        text_ngrams, reference_ngrams = _count_ngrams(text, order), _count_ngrams(reference, order)
+        matches, total = (text_ngrams & reference_ngrams).total(), len(text) - order + 1
         if order == 1 and not matches:
             return 0.0
         if not matches:
@@ -67,12 +67,12 @@ def bleu(text: Sequence[str], reference: Sequence[str]) -> float:
 
 def gleu(text: Sequence[str], reference: Sequence[str]) -> float:
     """Google's BLEU (Wu et al. 2016): shared 1- to 4-grams, over those of the text or the reference if it has more."""
-    shared = most = ours = 0
+    shared_total = most = text_total = 0
     for order in range(1, _GLEU_ORDER + 1):
-        mine, others = _count_ngrams(text, order), _count_ngrams(reference, order)
-        shared += (mine & others).total()
-        ours, most = ours + mine.total(), most + others.total()
-    return shared / max(ours, most) if ours and most else 0.0
+        text_ngrams, reference_ngrams = _count_ngrams(text, order), _count_ngrams(reference, order)
+        shared_total += (text_ngrams & reference_ngrams).total()
+        text_total, most = text_total + text_ngrams.total(), most + reference_ngrams.total()
+    return shared_total / max(text_total, most) if text_total and most else 0.0
 
 
 def meteor(text: Sequence[str], reference: Sequence[str]) -> float:
@@ -84,20 +84,20 @@ def meteor(text: Sequence[str], reference: Sequence[str]) -> float:
     places: dict[str, list[int]] = {}
     for place, token in enumerate(reference):
         places.setdefault(token, []).append(place)
-    matched = [(place, places[token].pop()) for place, token in reversed([*enumerate(text)]) if places.get(token)]
-    if not matched:
+    matches = [(place, places[token].pop()) for place, token in reversed([*enumerate(text)]) if places.get(token)]
+    if not matches:
         return 0.0
-    matched.reverse()
-    chunks = 1 + sum(after != (before[0] + 1, before[1] + 1) for before, after in pairwise(matched))
-    precision, recall = len(matched) / len(text), len(matched) / len(reference)
+    matches.reverse()
+    chunks = 1 + sum(after != (before[0] + 1, before[1] + 1) for before, after in pairwise(matches))
+    precision, recall = len(matches) / len(text), len(matches) / len(reference)
     mean = precision * recall / (0.9 * precision + 0.1 * recall)
-    return mean * (1 - 0.5 * (chunks / len(matched)) ** 3)
+    return mean * (1 - 0.5 * (chunks / len(matches)) ** 3)
 
 
 def rouge_n(text: Sequence[str], reference: Sequence[str], order: int) -> float:
     """ROUGE-N (Lin 2004): the F1 of the shared n-grams."""
-    mine, others = _count_ngrams(text, order), _count_ngrams(reference, order)
-    return _f1_score((mine & others).total(), mine.total(), others.total())
+    text_ngrams, reference_ngrams = _count_ngrams(text, order), _count_ngrams(reference, order)
+    return _f1_score((text_ngrams & reference_ngrams).total(), text_ngrams.total(), reference_ngrams.total())
 
 
 def rouge_l(text: Sequence[str], reference: Sequence[str]) -> float:
@@ -109,5 +109,5 @@ def _count_ngrams(of: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(of[place : place + order]) for place in range(len(of) - order + 1))
 
 
-def _f1_score(shared: int, mine: int, others: int) -> float:
-    return 2 * shared / (mine + others) if shared else 0.0
+def _f1_score(shared_count: int, text_count: int, reference_count: int) -> float:
+    return 2 * shared_count / (text_count + reference_count) if shared_count else 0.0

@@ -21,7 +21,7 @@ _CANDIDATE = re.compile(r".?[^\w\s\x00-\x7f]{14,}", re.DOTALL)
 
 def make_stream_safe(text: str) -> str:
     """Return the text with a joiner wherever more than 30 non-starters would follow each other."""
-    return _CANDIDATE.sub(lambda found: _with_joiners(found[0]), text)
+    return _CANDIDATE.sub(lambda match: _with_joiners(match[0]), text)
 
 
 def _with_joiners(text: str) -> str:

@@ -27,7 +27,6 @@ class StringCheckGrader(Leaf):
     operation: Operation
 
     def list_templates(self) -> Sequence[str]:
-        """Return both texts."""
         return self.input, self.reference
 
     def compute_reward(self, scene: Scene) -> float:

@@ -29,8 +29,8 @@ def check_templates(texts: Sequence[str]) -> None:
     """Raise ValueError for the texts of a grader if a template cannot be read (named) or they have too many."""
     templates = steps = 0
     for text in texts:
-        for found in _TEMPLATE.finditer(text):
-            templates, steps = templates + 1, steps + len(_parse_path(found[1])[1])
+        for match in _TEMPLATE.finditer(text):
+            templates, steps = templates + 1, steps + len(_parse_path(match[1])[1])
             if templates > MOST_TEMPLATES or steps > MOST_STEPS:
                 raise ValueError(
                     f"the grader has more than {MOST_TEMPLATES} templates, or more than {MOST_STEPS} names and places "
@@ -41,20 +41,20 @@ def check_templates(texts: Sequence[str]) -> None:
 def fill_template(template: str, scene: Scene) -> str:
     """Return the text with every `{{…}}` replaced. Raises Failure if the row or the answer has no such field."""
     namespaces = {"item": scene.item, "sample": scene.sample.template_namespace()}
-    filled: list[str] = []
+    pieces: list[str] = []
     size = place = 0
-    for found in _TEMPLATE.finditer(template):
-        filled += template[place : found.start()], _render_value(_look_up_value(found[1], namespaces))
-        size, place = size + len(filled[-2]) + len(filled[-1]), found.end()
+    for match in _TEMPLATE.finditer(template):
+        pieces += template[place : match.start()], _render_value(_look_up_value(match[1], namespaces))
+        size, place = size + len(pieces[-2]) + len(pieces[-1]), match.end()
         if size > MAX_FILLED:  # a short template may name a long text very often
             raise Failure("truncated_observation_error", f"a filled template has more than {MAX_FILLED} characters")
     scene.work.count_characters(size + len(template) - place)
-    return "".join([*filled, template[place:]])
+    return "".join([*pieces, template[place:]])
 
 
 def item_paths(template: str) -> list[tuple[str | int, ...]]:
     """Return the fields of the row that a template names, each as its keys and places. Raises ValueError."""
-    paths = [_parse_path(found[1]) for found in _TEMPLATE.finditer(template)]
+    paths = [_parse_path(match[1]) for match in _TEMPLATE.finditer(template)]
     return [tuple(steps) for namespace, steps in paths if namespace == "item" and steps]
 
 
@@ -62,8 +62,8 @@ def has_field(item: Mapping[str, Any], path: Sequence[str | int]) -> bool:
     """Return whether a row has the field that a path leads to."""
     value: Any = item
     for step in path:
-        found, value = _follow_step(value, step)
-        if not found:
+        has_step, value = _follow_step(value, step)
+        if not has_step:
             return False
     return True
 
@@ -71,19 +71,19 @@ def has_field(item: Mapping[str, Any], path: Sequence[str | int]) -> bool:
 def _parse_path(inside: str) -> tuple[str, list[str | int]]:
     """Return the namespace and the steps from it. Raises ValueError."""
     text = inside.strip()
-    shown = "{{" + inside[:_MAX_SHOWN] + "}}"
+    tag = "{{" + inside[:_MAX_SHOWN] + "}}"
     namespace = next((name for name in NAMESPACES if re.match(rf"{name}(?![\w-])", text)), None)
     if namespace is None:
-        raise ValueError(f"the template {shown} must begin with item. or sample., the only namespaces")
+        raise ValueError(f"the template {tag} must begin with item. or sample., the only namespaces")
     if len(text) > _MAX_PATH:
-        raise ValueError(f"the template {shown}… is longer than {_MAX_PATH} characters")
+        raise ValueError(f"the template {tag}… is longer than {_MAX_PATH} characters")
     steps: list[str | int] = []
     place = len(namespace)
     while place < len(text):
         step = _STEP.match(text, place)
         if step is None:
             raise ValueError(
-                f"the template {shown} cannot be read at {text[place : place + 20]!r}: write names after dots, places "
+                f"the template {tag} cannot be read at {text[place : place + 20]!r}: write names after dots, places "
                 'in brackets and other keys in quotes, such as item.tags[0]["correct answer"]'
             )
         steps.append(int(step["place"]) if step["place"] else step["name"] or step["key"])
@@ -97,8 +97,8 @@ def _look_up_value(inside: str, namespaces: Mapping[str, Mapping[str, Any]]) -> 
     if namespace == "sample" and steps[:1] == ["output_json"] and "output_json" not in value:
         raise Failure("sample_parse_error", "the answer is not JSON, so {{sample.output_json}} has no value")
     for step in steps:
-        found, value = _follow_step(value, step)
-        if not found:
+        has_step, value = _follow_step(value, step)
+        if not has_step:
             raise Failure("invalid_variable_error", f"{{{{{inside.strip()[:_MAX_SHOWN]}}}}} has no value: no {step!r}")
     return value
 

@@ -56,7 +56,6 @@ class TextSimilarityGrader(Leaf):
         return value
 
     def list_templates(self) -> Sequence[str]:
-        """Return both texts."""
         return self.input, self.reference
 
     def compute_reward(self, scene: Scene) -> float:
@@ -69,12 +68,12 @@ class TextSimilarityGrader(Leaf):
             return similarity.fuzzy_match(*texts)
         measure = _WITH_SIGNS.get(self.evaluation_metric)
         signs = measure is not None
-        mine, others = (similarity.split_tokens(text, signs=signs) for text in texts)
-        if max(len(mine), len(others)) > similarity.MOST_TOKENS:
+        text_tokens, reference_tokens = (similarity.split_tokens(text, signs=signs) for text in texts)
+        if max(len(text_tokens), len(reference_tokens)) > similarity.MOST_TOKENS:
             raise _too_long(similarity.MOST_TOKENS, "tokens")
         if self.evaluation_metric == "rouge_l":
-            scene.work.count_cells(len(mine), len(others), "tokens")
-        return (measure or _ROUGE[self.evaluation_metric])(mine, others)
+            scene.work.count_cells(len(text_tokens), len(reference_tokens), "tokens")
+        return (measure or _ROUGE[self.evaluation_metric])(text_tokens, reference_tokens)
 
 
 def _too_long(most: int, unit: str) -> Failure:

@@ -107,18 +107,18 @@ def resolve_auto(
     )
 
 
-def with_steps(resolved: Resolved, asked: CommonHyperparameters, total: int) -> Resolved:
+def with_steps(resolved: Resolved, requested: CommonHyperparameters, total: int) -> Resolved:
     """Return the numbers for another count of steps; what is relative to the whole run follows."""
     an_epoch = max(1, resolved.total_steps // resolved.n_epochs)
     fifth = max(1, math.ceil(total / 5))
-    settings, evaluate = resolved.settings, asked.steps_between_evaluations
+    settings, evaluate = resolved.settings, requested.steps_between_evaluations
     return resolved.model_copy(
         update={
             "total_steps": total,
             "n_epochs": math.ceil(total / an_epoch),
-            "warmup_steps": math.ceil(total * asked.warmup_ratio),
+            "warmup_steps": math.ceil(total * requested.warmup_ratio),
             "eval_steps": fifth if evaluate == "auto" else evaluate,
-            "checkpoint_steps": min(100, fifth) if asked.checkpoint_steps == "auto" else asked.checkpoint_steps,
+            "checkpoint_steps": min(100, fifth) if requested.checkpoint_steps == "auto" else requested.checkpoint_steps,
             "settings": {**settings, "iterations": total} if "iterations" in settings else settings,
         }
     )
@@ -131,10 +131,10 @@ def learning_rate_factor(kind: str, step: int, *, warmup: int, total: int) -> fl
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, total - warmup)
+    fraction = (step - warmup) / max(1, total - warmup)
     if kind == "constant":
         return 1.0
-    return max(0.0, 1 - done) if kind == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return max(0.0, 1 - fraction) if kind == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
 
 
 def rows_a_pass(device: str, longest: int) -> int:

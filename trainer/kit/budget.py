@@ -22,7 +22,7 @@ class BudgetMeter:
         self.spent: str | None = None
 
     def plan_steps(
-        self, resolved: Resolved, asked: CommonHyperparameters, step_tokens: Iterable[int] | None
+        self, resolved: Resolved, hyperparameters: CommonHyperparameters, step_tokens: Iterable[int] | None
     ) -> Resolved:
         """Return the numbers of a run that keeps within the budget, its schedule over the steps that it allows.
 
@@ -36,7 +36,7 @@ class BudgetMeter:
         if steps == whole:
             return resolved
         self._planned = (steps, whole)
-        return with_steps(resolved, asked, steps)
+        return with_steps(resolved, hyperparameters, steps)
 
     @property
     def plan_sentence(self) -> str | None:
@@ -48,7 +48,7 @@ class BudgetMeter:
 
     def check_budget(self, step: int, tokens_seen: int) -> bool:
         """Return whether what could not be planned is used up after a step, and note it."""
-        reason = next(self._exceeded_limits(tokens_seen), None)
+        reason = next(self._list_exceeded_limits(tokens_seen), None)
         if reason is not None:
             self.spent = f"The budget ended the training at step {step}: {reason}."
         return reason is not None
@@ -59,13 +59,13 @@ class BudgetMeter:
             self.spent = f"The budget ended the training at step {step} of {self._planned[1]}."
         return self.spent
 
-    def _exceeded_limits(self, tokens_seen: int) -> Iterator[str]:
+    def _list_exceeded_limits(self, tokens_seen: int) -> Iterator[str]:
         tokens, minutes = self._budget.max_tokens, self._budget.max_gpu_minutes
         if tokens is not None and tokens_seen >= tokens:
             yield f"{tokens_seen} tokens were trained on, {tokens} are allowed"
-        used = (self._used + time.monotonic() - self._started) / 60
-        if minutes is not None and used >= minutes:
-            yield f"the job has run for {used:.1f} minutes, {minutes:g} are allowed"
+        used_minutes = (self._used + time.monotonic() - self._started) / 60
+        if minutes is not None and used_minutes >= minutes:
+            yield f"the job has run for {used_minutes:.1f} minutes, {minutes:g} are allowed"
 
 
 def _steps_within(limit: int, step_tokens: Iterable[int]) -> int:

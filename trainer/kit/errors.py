@@ -1,4 +1,4 @@
-"""What can end a run without a result: a stable code, one sentence for people, and whose fault it is."""
+"""What can end a run without a result: a stable code, one sentence for people, and who has to act on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A curve that a method wants in its report."""
+"""A curve of a method for its report."""
 
 from __future__ import annotations
 

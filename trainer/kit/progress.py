@@ -43,31 +43,33 @@ class TrainingProgress(BaseModel):
 
     def latest_metrics(self) -> dict[str, float]:
         """Return the newest measurements by their names on the wire."""
-        found: dict[str, float | None] = {}
+        metrics: dict[str, float | None] = {}
         if self.steps:
             last = self.steps[-1]
-            found = {"step": last.step, "train_loss": last.train_loss, **last.metrics}
-            found["train_mean_token_accuracy"] = last.train_mean_token_accuracy
+            metrics = {"step": last.step, "train_loss": last.train_loss, **last.metrics}
+            metrics["train_mean_token_accuracy"] = last.train_mean_token_accuracy
         for evaluation in self.evaluations:
             prefix = "full_" if evaluation.full else ""
-            found[f"{prefix}valid_loss"] = evaluation.valid_loss
-            found[f"{prefix}valid_mean_token_accuracy"] = evaluation.valid_mean_token_accuracy
-            found.update({f"{prefix}valid_{name}": value for name, value in evaluation.metrics.items()})
-        return {name: value for name, value in found.items() if value is not None}
+            metrics[f"{prefix}valid_loss"] = evaluation.valid_loss
+            metrics[f"{prefix}valid_mean_token_accuracy"] = evaluation.valid_mean_token_accuracy
+            metrics.update({f"{prefix}valid_{name}": value for name, value in evaluation.metrics.items()})
+        return {name: value for name, value in metrics.items() if value is not None}
 
     def to_csv(self) -> str:
         """Return the result file: a line a step, blank if nothing was measured.
 
         The wire's five columns come first, then the method's own numbers.
         """
-        measured = {evaluation.step: evaluation for evaluation in self.evaluations if evaluation.model == "tuned"}
+        tuned_evaluations = {
+            evaluation.step: evaluation for evaluation in self.evaluations if evaluation.model == "tuned"
+        }
         own = sorted({name for step in self.steps for name in step.metrics})
         own_valid = sorted({name for evaluation in self.evaluations for name in evaluation.metrics})
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow((*CSV_HEADER, *own, *(f"valid_{name}" for name in own_valid)))
         for step in self.steps:
-            at = measured.get(step.step)
+            at = tuned_evaluations.get(step.step)
             valid = (at.valid_loss, at.valid_mean_token_accuracy) if at else (None, None)
             more = [step.metrics.get(name) for name in own]
             more += [at.metrics.get(name) if at else None for name in own_valid]

@@ -55,16 +55,16 @@ def parse_row(line: str, kind: type[RowT]) -> RowT:
     too; the class of the row gives it its shape.
     """
     try:
-        parsed: Any = json.loads(line)
+        value: Any = json.loads(line)
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from error
-    if not isinstance(parsed, dict):
+    if not isinstance(value, dict):
         raise ValueError("is not a JSON object")
-    problems = ROW_FORMATS[kind.row_format].check_row(cast("dict[str, Any]", parsed))
+    problems = ROW_FORMATS[kind.row_format].check_row(cast("dict[str, Any]", value))
     if problems:
         raise ValueError(problems[0])
     try:
-        return kind.model_validate(parsed)
+        return kind.model_validate(value)
     except ValidationError as error:
         raise ValueError(_first_reason(error)) from error
 
@@ -76,7 +76,7 @@ def _first_reason(error: ValidationError) -> str:
 
 
 def _summarise_problems(filename: str, problems: list[str]) -> str:
-    shown = "; ".join(problems[:SHOWN_PROBLEMS])
-    rest = len(problems) - SHOWN_PROBLEMS
-    more = f"; and {rest} more" if rest > 0 else ""
-    return f"{filename} has {len(problems)} line(s) that are not rows of this method: {shown}{more}."
+    first_problems = "; ".join(problems[:SHOWN_PROBLEMS])
+    hidden_count = len(problems) - SHOWN_PROBLEMS
+    more = f"; and {hidden_count} more" if hidden_count > 0 else ""
+    return f"{filename} has {len(problems)} line(s) that are not rows of this method: {first_problems}{more}."

@@ -94,8 +94,8 @@ def estimate_measure(measure: Measure) -> Estimate:
     """Return a measure's value and interval: Wilson's for a rate of one trial a row, else clustered by row."""
     if measure.kind == "rate" and all(weight == 1 for weight in measure.weights):
         return wilson_estimate(math.fsum(measure.sums), len(measure.sums))
-    found = ratio_estimate(measure.sums, measure.weights)
-    return _within_unit(found) if measure.kind == "rate" else found
+    estimate = ratio_estimate(measure.sums, measure.weights)
+    return _within_unit(estimate) if measure.kind == "rate" else estimate
 
 
 def compare_measures(base: Sequence[Measure], tuned: Sequence[Measure]) -> tuple[MeasureComparison, ...]:
@@ -143,7 +143,7 @@ def _measure_identity(measure: Measure) -> tuple[str, tuple[int, ...], tuple[flo
     return measure.name, measure.lines, measure.weights
 
 
-def _within_unit(found: Estimate) -> Estimate:
-    low = None if found.low is None else max(0.0, found.low)
-    high = None if found.high is None else min(1.0, found.high)
-    return Estimate(value=found.value, low=low, high=high)
+def _within_unit(estimate: Estimate) -> Estimate:
+    low = None if estimate.low is None else max(0.0, estimate.low)
+    high = None if estimate.high is None else min(1.0, estimate.high)
+    return Estimate(value=estimate.value, low=low, high=high)

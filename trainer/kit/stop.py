@@ -12,7 +12,6 @@ class StopFlag:
         self.raised = False
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Raise the flag."""
         self.raised = True
 
     def __call__(self) -> bool:

@@ -55,7 +55,6 @@ class Orders:
             self._pausing.discard(ask_id)
 
     def forget_order(self, ask_id: str) -> None:
-        """Forget an order."""
         with self._lock:
             self._waiting.discard(ask_id)
             self._cancelled.discard(ask_id)
@@ -86,7 +85,7 @@ class Conversations:
 
     def continue_conversation(self, ask_id: str, events: Generator[Event]) -> None:
         """Write a conversation's events. Errors are written too: one conversation's failure must not end the others."""
-        from trainer.chat.answers import broken_model_error
+        from trainer.chat.answers import make_broken_model_error
 
         try:
             for event in events:
@@ -97,7 +96,7 @@ class Conversations:
                 if isinstance(event, Paused):
                     return
         except FloatingPointError as error:
-            _write_event(self._output, _make_refusal(ask_id, broken_model_error(error)))
+            _write_event(self._output, _make_refusal(ask_id, make_broken_model_error(error)))
         except Exception as error:  # noqa: BLE001 - see above
             if not isinstance(error, TrainerError):
                 traceback.print_exc()

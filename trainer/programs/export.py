@@ -16,7 +16,7 @@ from trainer.programs.shell import run_program
 
 
 def main(arguments: list[str]) -> int:
-    """Make one export."""
+    """Make the export that the folder's `export.json` describes."""
     if len(arguments) != 1:
         print("usage: python -m trainer.programs.export FOLDER", file=sys.stderr)
         return ExitCode.BAD_INPUT

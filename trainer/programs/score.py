@@ -78,15 +78,17 @@ def _is_encodable_row(row: Any) -> bool:
 def _parse_response(response: Any) -> Message:
     if isinstance(response, str):
         return Message(role="assistant", content=response)
-    given: Any = cast("dict[str, Any]", response).get("message", response) if isinstance(response, dict) else response
-    message = Message.model_validate(given)
+    answer_message: Any = (
+        cast("dict[str, Any]", response).get("message", response) if isinstance(response, dict) else response
+    )
+    message = Message.model_validate(answer_message)
     if message.role != "assistant":
         raise ValueError("a response is a message of the assistant")
     return message
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Score a file."""
+    """Score a file of rows with a reward model; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m trainer.programs.score", description="Score answers with a reward model."
     )
@@ -95,28 +97,30 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("input", type=Path)
     parser.add_argument("output", type=Path)
-    given = parser.parse_args(arguments)
-    for path, wanted in ((given.base, "config.json"), (given.adapter, "adapter_config.json")):
-        if not (path / wanted).is_file():
-            parser.error(f"{path} has no {wanted}")
-    if not given.input.is_file():
-        parser.error(f"{given.input} is not a file")
+    options = parser.parse_args(arguments)
+    for path, config_name in ((options.base, "config.json"), (options.adapter, "adapter_config.json")):
+        if not (path / config_name).is_file():
+            parser.error(f"{path} has no {config_name}")
+    if not options.input.is_file():
+        parser.error(f"{options.input} is not a file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what one library says to another is not for our users
-        return run_program(partial(_score_arguments, given), _print_message, **QUIET)
+        return run_program(partial(_score_arguments, options), _print_message, **QUIET)
 
 
-def _score_arguments(given: argparse.Namespace) -> ExitCode:
+def _score_arguments(options: argparse.Namespace) -> ExitCode:
     from trainer.engine.reward.scorer import ResponseScorer
 
     try:
-        scorer = ResponseScorer(given.base.resolve(), given.adapter.resolve(), given.dtype)
-        return _score_file(scorer, given.input, given.output)
+        scorer = ResponseScorer(options.base.resolve(), options.adapter.resolve(), options.dtype)
+        return _score_file(scorer, options.input, options.output)
     except OSError as error:
         raise TrainerError("file_error", str(error), exit_code=ExitCode.FAULT) from error
     except RuntimeError as error:  # torch has no other name for memory that ran out
-        known = as_trainer_error(error)
-        raise TrainerError(known.code, f"{known.message} ({error})", exit_code=known.exit_code) from error
+        trainer_error = as_trainer_error(error)
+        raise TrainerError(
+            trainer_error.code, f"{trainer_error.message} ({error})", exit_code=trainer_error.exit_code
+        ) from error
 
 
 def _print_message(failure: TrainerError) -> None:
@@ -125,7 +129,7 @@ def _print_message(failure: TrainerError) -> None:
 
 def _score_file(scorer: ResponseScorer, source: Path, target: Path) -> ExitCode:
     incoming = target.with_name(f".{target.name}.part")
-    done = bad = 0
+    scored_rows = bad = 0
     try:
         with incoming.open("w", encoding="utf-8") as output:
             for chunk in _read_chunks(source):
@@ -134,14 +138,14 @@ def _score_file(scorer: ResponseScorer, source: Path, target: Path) -> ExitCode:
                         bad += 1
                         print(item, file=sys.stderr)
                 lines = [item for item in chunk if isinstance(item, RowToScore)]
-                written, problems = _score_chunk(scorer, lines, output)
-                done, bad = done + written, bad + len(problems)
+                written_rows, problems = _score_chunk(scorer, lines, output)
+                scored_rows, bad = scored_rows + written_rows, bad + len(problems)
                 for problem in problems:
                     print(problem, file=sys.stderr)
         incoming.replace(target)
     finally:
         incoming.unlink(missing_ok=True)
-    print(f"{done} row(s) scored, {bad} line(s) left out.", file=sys.stderr)
+    print(f"{scored_rows} row(s) scored, {bad} line(s) left out.", file=sys.stderr)
     return ExitCode.BAD_INPUT if bad else ExitCode.DONE
 
 

@@ -24,7 +24,7 @@ def hide_wandb() -> None:
 
     TRL would import it, which is a sixth of a program's start, for nothing: the events have what there is to report.
     """
-    # An entry of None makes each import, and the search that TRL and transformers do first, fail (Python's import system).
+    # An entry of None makes an import, and the search that TRL does first, fail (Python reference, 5.3.1).
     sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
 
 

@@ -81,7 +81,7 @@ def _describe_base(spec: JobSpec) -> str:
 
 
 def _describe_adapter(lora: LoraParameters) -> str:
-    kinds = [name for name, used in (("DoRA", lora.use_dora), ("rsLoRA", lora.use_rslora)) if used]
+    kinds = [name for name, is_used in (("DoRA", lora.use_dora), ("rsLoRA", lora.use_rslora)) if is_used]
     name = " with ".join(["LoRA", " and ".join(kinds)] if kinds else ["LoRA"])
     return f"{name}, rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}"
 

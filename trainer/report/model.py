@@ -117,5 +117,5 @@ def verdict_of(measure: MeasureComparison, *, held_out: bool) -> Verdict:
 
 def _describe_direction(measure: MeasureComparison) -> tuple[Literal["better", "worse"], str]:
     rose = measure.difference.value > 0
-    wanted = measure.better == "higher"
-    return "better" if rose == wanted else "worse", "rose" if rose else "fell"
+    higher_is_better = measure.better == "higher"
+    return "better" if rose == higher_is_better else "worse", "rose" if rose else "fell"

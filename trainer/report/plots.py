@@ -15,7 +15,7 @@ from trainer.report.model import Report
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Matplotlib knows no `currentColor`: this colour stands for it and is replaced in the finished SVG.
+# Matplotlib has no `currentColor`: this colour stands in for it and is replaced in the finished SVG.
 _INK = "#010203"
 _TRAIN, _VALID, _BASE = "#8b93a7", "#2f6fed", "#d9822b"
 
@@ -120,8 +120,8 @@ def _render_svg(draw: Any, label: str, x_label: str = "step") -> str:
     from matplotlib.ticker import MaxNLocator
 
     style = {"svg.fonttype": "none", "svg.hashsalt": "burnish", "font.size": 10, "font.family": "sans-serif"}
-    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    with _plot_style({**style, **dict.fromkeys(inked, _INK)}):
+    ink_settings = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    with _plot_style({**style, **dict.fromkeys(ink_settings, _INK)}):
         figure: Any = Figure(figsize=(5.6, 3.3), layout="constrained")
         axes: Any = figure.add_subplot()
         draw(axes)

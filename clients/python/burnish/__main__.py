@@ -1,4 +1,4 @@
-"""`python -m burnish`."""
+"""`python -m burnish` is the same as `burnish`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A streamed answer: its chunks as they come. One that breaks off is an error, for it cannot be resumed."""
+"""A streamed answer: its chunks as they come. An interrupted one is an error, because it cannot be resumed."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class _ChunkReader:
         self._decoder = Decoder()
 
     def read_chunks(self, data: bytes) -> Generator[ChatCompletionChunk, None, None]:
-        """Yield the chunks in `data`. Raises APIError if the server broke off, APIResponseError for others."""
+        """Yield the chunks in `data`. Raises APIError if the answer was cut off, APIResponseError for others."""
         for frame in self._decoder.feed(data):
             if frame.data == _DONE:
                 self.done = True
                 return
             yield self._parse_chunk(frame.data)
 
-    def broken_stream_error(self, error: httpx.RequestError | None) -> errors.APIConnectionError:
+    def make_broken_stream_error(self, error: httpx.RequestError | None) -> errors.APIConnectionError:
         """Return the error of an answer that ended before its end."""
         return errors.from_exception(
             error or httpx.RemoteProtocolError("the answer ended before it was complete"), self._base_url
@@ -47,7 +47,7 @@ class _ChunkReader:
         try:
             return ChatCompletionChunk.model_validate_json(data)
         except ValidationError as invalid:
-            message = _streamed_error_message(data)
+            message = _find_error_message(data)
             if message is not None:
                 error = errors.APIError(message)
                 error.request_id = self._response.headers.get("x-request-id")
@@ -58,7 +58,7 @@ class _ChunkReader:
             ) from None
 
 
-def _streamed_error_message(data: str) -> str | None:
+def _find_error_message(data: str) -> str | None:
     """Return the message of an error that came after the answer had begun."""
     try:
         body: Any = json.loads(data)
@@ -75,7 +75,7 @@ class ChatStream:
     def __init__(self, client: Transport, request: Request[httpx.Response]) -> None:
         self._stack = ExitStack()
         self._chunks = self._iter_chunks(
-            self._stack.enter_context(client.opened(client.call(request))), client.base_url
+            self._stack.enter_context(client.open_response(client.call(request))), client.base_url
         )
 
     def __iter__(self) -> Self:
@@ -103,9 +103,9 @@ class ChatStream:
                     yield from reader.read_chunks(data)
                     if reader.done:
                         return
-            except httpx.RequestError as broken:
-                error = broken
-        raise reader.broken_stream_error(error)
+            except httpx.RequestError as request_error:
+                error = request_error
+        raise reader.make_broken_stream_error(error)
 
 
 class AsyncChatStream:
@@ -119,7 +119,7 @@ class AsyncChatStream:
     async def open(cls, client: AsyncTransport, request: Request[httpx.Response]) -> Self:
         """Send the request. Raises APIError."""
         stack = AsyncExitStack()
-        return cls(client, await stack.enter_async_context(client.opened(client.call(request))), stack)
+        return cls(client, await stack.enter_async_context(client.open_response(client.call(request))), stack)
 
     def __aiter__(self) -> Self:
         return self
@@ -147,6 +147,6 @@ class AsyncChatStream:
                         yield chunk
                     if reader.done:
                         return
-            except httpx.RequestError as broken:
-                error = broken
-        raise reader.broken_stream_error(error)
+            except httpx.RequestError as request_error:
+                error = request_error
+        raise reader.make_broken_stream_error(error)

@@ -38,7 +38,7 @@ class Download:
     """One download to the file `path`, or, by `finish_extracted`, to the folder of that name.
 
     A context manager. What has arrived stays beside the target if a later download can resume it: after a
-    broken connection, an interrupt, a killed process. Bytes that were proved wrong, or whose source is gone, do not.
+    broken connection, an interrupt, a killed process. Wrong bytes, or ones that lost their source, do not.
     """
 
     def __init__(self, path: Path, *, digest_required: bool, on_progress: Progress | None) -> None:
@@ -104,7 +104,7 @@ class Download:
             self._on_progress(self.done, self._total)
 
     def must_restart(self) -> bool:
-        """Tell whether to download anew: what an earlier download left was damaged. It is thrown away then."""
+        """Return whether to download anew: what an earlier download left was damaged. It is thrown away then."""
         if not self._recalled or self._is_right():
             return False
         assert self._partial is not None
@@ -129,12 +129,12 @@ class Download:
 
     def _verify_partial(self) -> PartialFile:
         assert self._partial is not None
-        found = self._partial.flush_and_hash()
+        actual_sha256 = self._partial.flush_and_hash()
         if self._stated is None and self._digest_required:
             raise DownloadCorrupt("The server sent no SHA-256 in Content-Digest, so the download is not trusted.")
-        if self._stated is not None and self._stated.hex() != found:
+        if self._stated is not None and self._stated.hex() != actual_sha256:
             raise DownloadCorrupt(
-                f"The download has SHA-256 {found}, the server stated {self._stated.hex()}; "
+                f"The download has SHA-256 {actual_sha256}, the server stated {self._stated.hex()}; "
                 "nothing was kept. Download it again."
             )
         return self._partial
@@ -212,15 +212,15 @@ def _parse_manifest(text: bytes) -> _Manifest:
 
 def _copy_entry(source: zipfile.ZipFile, entry: _ManifestEntry, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest, left = hashlib.sha256(), entry.bytes
+    digest, bytes_left = hashlib.sha256(), entry.bytes
     with source.open(entry.path) as reader, target.open("xb") as writer:
         while chunk := reader.read(_CHUNK):
-            left -= len(chunk)
-            if left < 0:  # stop here: an archive can unpack to any size
+            bytes_left -= len(chunk)
+            if bytes_left < 0:  # stop here: an archive can unpack to any size
                 break
             digest.update(chunk)
             writer.write(chunk)
-    if left or digest.hexdigest() != entry.sha256.lower():
+    if bytes_left or digest.hexdigest() != entry.sha256.lower():
         raise DownloadCorrupt(f"{entry.path} differs from the archive's manifest; nothing was unpacked.")
 
 

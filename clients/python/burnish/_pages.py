@@ -12,11 +12,11 @@ from burnish.schemas import PageData
 
 
 class Identified(Protocol):
-    """Whatever has an id that a list can go on from."""
+    """Anything with an id that a list can continue after."""
 
     @property
     def id(self) -> str:
-        """The id."""
+        """The id that the next page starts after."""
         ...
 
 
@@ -63,7 +63,7 @@ class AsyncPage(_Listing[T]):
 
     @classmethod
     async def fetch(cls, client: AsyncTransport, request: Request[PageData[T]]) -> AsyncPage[T]:
-        """Fetch one page."""
+        """Fetch the page that a request describes."""
         return cls(client, await client.send(request), request)
 
     async def next_page(self) -> AsyncPage[T] | None:

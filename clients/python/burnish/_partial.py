@@ -61,7 +61,7 @@ class PartialFile:
             return
         self.origin = origin
         self._file.seek(0)
-        # One byte is asked for again if all are there: the answer tells whether they are still the right ones.
+        # One byte is asked for again if all are there: the answer shows whether they are still the right ones.
         self._count_earlier(origin.total - 1)
 
     def _count_earlier(self, most: int) -> None:
@@ -103,8 +103,8 @@ class PartialFile:
 
     def close(self, *, keep: bool) -> None:
         """Leave the file for a later download if `keep` is set and that could use it, or remove it."""
-        kept = keep and self.size > 0 and self.origin is not None and self.origin.resumable
-        if not kept:
+        keep_file = keep and self.size > 0 and self.origin is not None and self.origin.resumable
+        if not keep_file:
             self._note.unlink(missing_ok=True)
             if self._is_ours():
                 self.path.unlink(missing_ok=True)
@@ -117,7 +117,7 @@ class PartialFile:
                 if fcntl is not None:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._file = file
-                # Whoever had the lock before may just have renamed or removed what was opened here.
+                # Whoever had the lock before may just have renamed or removed what was open_response here.
                 if self._is_ours():
                     return file
                 file.close()
@@ -133,5 +133,5 @@ class PartialFile:
             there = os.stat(self.path)
         except FileNotFoundError:
             return False
-        ours = os.fstat(self._file.fileno())
-        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+        own_status = os.fstat(self._file.fileno())
+        return (there.st_dev, there.st_ino) == (own_status.st_dev, own_status.st_ino)

@@ -32,11 +32,11 @@ class Parts:
         """Yield each piece that the server lacks; report it by `record_sent_part` before the next."""
         for start in range(0, self._state.bytes, PART_BYTES):
             piece = UploadPiece(self._upload, start, min(PART_BYTES, self._state.bytes - start))
-            known = self._known.get(piece.sha256)
-            if known is None:
+            known_part = self._known.get(piece.sha256)
+            if known_part is None:
                 yield piece
             else:
-                self.ids.append(known)
+                self.ids.append(known_part)
                 piece.report_sent()
 
     def record_sent_part(self, piece: UploadPiece, part: UploadPart) -> None:

@@ -42,7 +42,7 @@ class Request(Generic[T]):
 
 @dataclass
 class RetryableCall:
-    """A request on its way: counts its attempts and knows what follows a failed one."""
+    """A request on its way: counts its attempts and decides what follows a failed one."""
 
     request: Request[Any]
     policy: RetryPolicy
@@ -87,8 +87,8 @@ class RetryableCall:
                 raise errors.from_response(failure)
             raise errors.from_exception(failure, self.base_url) from failure
         self.attempt += 1
-        left = self.seconds_left() if self.seconds_left else None
-        return delay if left is None else min(delay, left)
+        seconds_left = self.seconds_left() if self.seconds_left else None
+        return delay if seconds_left is None else min(delay, seconds_left)
 
 
 def path_segment(identifier: str) -> str:

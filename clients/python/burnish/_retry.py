@@ -29,9 +29,9 @@ class RetryPolicy:
         """Return the seconds to wait after failed attempt number `attempt` (from 0), None to give up."""
         if attempt >= self.max_retries or not _worth_retrying(failure):
             return None
-        asked = _retry_after(failure.headers) if isinstance(failure, httpx.Response) else None
-        if asked is not None:
-            return asked if asked <= LONGEST_WAIT else None
+        requested_delay = _retry_after(failure.headers) if isinstance(failure, httpx.Response) else None
+        if requested_delay is not None:
+            return requested_delay if requested_delay <= LONGEST_WAIT else None
         # Up to a quarter less, so that many clients do not return at the same moment.
         return min(self.base * 2.0**attempt, self.cap) * random.uniform(0.75, 1.0)  # noqa: S311
 
@@ -39,9 +39,9 @@ class RetryPolicy:
 def _worth_retrying(failure: Failure) -> bool:
     if not isinstance(failure, httpx.Response):
         return not isinstance(failure, _HOPELESS)
-    said = failure.headers.get("x-should-retry")
-    if said in ("true", "false"):
-        return said == "true"
+    retry_header = failure.headers.get("x-should-retry")
+    if retry_header in ("true", "false"):
+        return retry_header == "true"
     return failure.status_code in (408, 409, 429) or failure.status_code >= 500
 
 

@@ -24,7 +24,7 @@ QUIET = 60.0
 
 
 class Feed:
-    """What the stream knows between connections: the last id, the ids given out, the final job."""
+    """What the stream keeps between connections: the last id, the ids given out, the final job."""
 
     def __init__(self, *, job_id: str, path: str, base_url: str, timeout: float | None) -> None:
         self.job: Job | None = None
@@ -55,8 +55,8 @@ class Feed:
 
     def reconnect_delay(self, error: httpx.RequestError | None) -> float:
         """Return the seconds to wait before connecting again. Raises APIError after too many attempts."""
-        ended = httpx.RemoteProtocolError("the event stream ended before the job did")
-        delay = self._call.delay_after_failure(error or ended)
+        failure = httpx.RemoteProtocolError("the event stream ended before the job did")
+        delay = self._call.delay_after_failure(error or failure)
         return max(delay, min(self._decoder.retry or 0.0, LONGEST_WAIT, self._seconds_left() or LONGEST_WAIT))
 
     def _accept_frame(self, frame: Frame) -> JobEvent | None:
@@ -79,18 +79,18 @@ class Feed:
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self._last_id is not None:
             headers["Last-Event-ID"] = self._last_id
-        left = self._seconds_left()
-        quiet = QUIET if left is None else min(QUIET, left)
+        seconds_left = self._seconds_left()
+        quiet = QUIET if seconds_left is None else min(QUIET, seconds_left)
         return Request("GET", self._path, whole_response, headers=headers, streamed=True, read_timeout=quiet)
 
     def _seconds_left(self) -> float | None:
         """Return the seconds left, at least a little. Raises WaitTimeoutError when there are none."""
         if self._deadline is None:
             return None
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise WaitTimeoutError(f"Job {self._job_id} had not ended after {self._timeout:g} s; it goes on.")
-        return max(left, 0.01)
+        seconds_left = self._deadline - time.monotonic()
+        if seconds_left <= 0:
+            raise WaitTimeoutError(f"Job {self._job_id} had not ended after {self._timeout:g} s; it still runs.")
+        return max(seconds_left, 0.01)
 
 
 class JobStream:
@@ -112,7 +112,7 @@ class JobStream:
         return next(self._events)
 
     def close(self) -> None:
-        """Close the connection; the job goes on."""
+        """Close the connection; the job keeps running."""
         self._events.close()
 
     def __enter__(self) -> Self:
@@ -141,7 +141,7 @@ class AsyncJobStream:
         return await self._events.__anext__()
 
     async def close(self) -> None:
-        """Close the connection; the job goes on."""
+        """Close the connection; the job keeps running."""
         await self._events.aclose()
 
     async def __aenter__(self) -> Self:
@@ -155,13 +155,13 @@ def _follow_events(client: Transport, feed: Feed) -> Generator[JobEvent, None, N
     while True:
         error = None
         try:
-            with client.opened(feed.next_call()) as response:
+            with client.open_response(feed.next_call()) as response:
                 for chunk in response.iter_bytes():
                     yield from feed.read_events(chunk)
                     if feed.job is not None:
                         return
-        except httpx.TransportError as broken:
-            error = broken
+        except httpx.TransportError as transport_error:
+            error = transport_error
         client.sleep(feed.reconnect_delay(error))
 
 
@@ -169,12 +169,12 @@ async def _follow_events_async(client: AsyncTransport, feed: Feed) -> AsyncGener
     while True:
         error = None
         try:
-            async with client.opened(feed.next_call()) as response:
+            async with client.open_response(feed.next_call()) as response:
                 async for chunk in response.aiter_bytes():
                     for event in feed.read_events(chunk):
                         yield event
                     if feed.job is not None:
                         return
-        except httpx.TransportError as broken:
-            error = broken
+        except httpx.TransportError as transport_error:
+            error = transport_error
         await client.sleep(feed.reconnect_delay(error))

@@ -1,4 +1,4 @@
-"""Text for people."""
+"""Text of servers, made safe to print on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def printable_line(text: str) -> str:
     return " ".join(printable_text(text).split())
 
 
-def escaped_json(text: str) -> str:
+def escape_json(text: str) -> str:
     """Return JSON with control characters in escapes; it means the same.
 
     JSON itself escapes those below a space alone, and a terminal also obeys DEL and U+0080 to U+009F.

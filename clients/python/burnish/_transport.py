@@ -40,12 +40,12 @@ class Transport(CommonTransport, Protocol):
         """Carry out a download. Raises APIError, DownloadBusy, DownloadCorrupt."""
         ...
 
-    def opened(self, call: RetryableCall) -> AbstractContextManager[httpx.Response]:
+    def open_response(self, call: RetryableCall) -> AbstractContextManager[httpx.Response]:
         """Open a good answer. Raises APIError."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait so many seconds before the next attempt."""
         ...
 
 
@@ -60,10 +60,10 @@ class AsyncTransport(CommonTransport, Protocol):
         """Carry out a download. Raises APIError, DownloadBusy, DownloadCorrupt."""
         ...
 
-    def opened(self, call: RetryableCall) -> AbstractAsyncContextManager[httpx.Response]:
+    def open_response(self, call: RetryableCall) -> AbstractAsyncContextManager[httpx.Response]:
         """Open a good answer. Raises APIError."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait so many seconds before the next attempt."""
         ...

@@ -48,7 +48,7 @@ class UploadReader:
 
     @property
     def size(self) -> int | None:
-        """How many bytes will be sent; None if only reading tells."""
+        """How many bytes will be sent; None if only reading it shows."""
         return self._size
 
     def multipart_field(self) -> tuple[str, IO[bytes], str]:
@@ -57,11 +57,11 @@ class UploadReader:
 
     def read(self, size: int) -> bytes:
         """Return the next chunk. Raises UploadError if the file got shorter, TypeError for a text file."""
-        left = size if self._size is None else min(size, self._size - self._sent)
-        chunk = self._file.read(left) if left else b""
+        bytes_left = size if self._size is None else min(size, self._size - self._sent)
+        chunk = self._file.read(bytes_left) if bytes_left else b""
         if not isinstance(chunk, bytes):  # pyright: ignore[reportUnnecessaryIsInstance] - the caller's object
-            raise TypeError("The file must be opened in binary mode, not as text.")
-        if not chunk and left and self._size is not None:
+            raise TypeError("The file must be open_response in binary mode, not as text.")
+        if not chunk and bytes_left and self._size is not None:
             raise UploadError(f"{self.filename} got shorter while it was sent; send it again.")
         self._sent += len(chunk)
         if chunk and self._on_progress:

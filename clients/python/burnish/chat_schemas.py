@@ -19,7 +19,7 @@ class ToolCallFunction(WireModel):
 
 
 class ToolCall(WireModel):
-    """A call that the model asks for."""
+    """A call that the model makes."""
 
     id: str
     type: str = "function"

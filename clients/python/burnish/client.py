@@ -112,7 +112,7 @@ class Burnish(_BaseClient):
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; the client cannot be used afterwards."""
         self._http.close()
 
     def healthz(self) -> dict[str, Any]:
@@ -129,11 +129,11 @@ class Burnish(_BaseClient):
 
     def send(self, request: Request[T]) -> T:
         """Carry out a request, repeating it if the rules say so. Raises APIError."""
-        with self.opened(self.call(request)) as response:
+        with self.open_response(self.call(request)) as response:
             return request.parse(response)
 
     def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download, resuming one that broke off, earlier or now.
+        """Carry out a download, resuming one that was interrupted, earlier or now.
 
         Raises APIError, DownloadBusy, DownloadCorrupt.
         """
@@ -142,19 +142,19 @@ class Burnish(_BaseClient):
         while True:
             had = target.done
             try:
-                with self.opened(call) as response:
+                with self.open_response(call) as response:
                     target.start_response(response)
                     for chunk in response.iter_bytes():
                         target.write(chunk)
                 if not target.must_restart():
                     return finish(target)
                 call.continue_with_headers({}, progress=True)
-            except httpx.RequestError as broken:
+            except httpx.RequestError as error:
                 call.continue_with_headers(target.rest_headers(), progress=target.done > had)
-                self.sleep(call.delay_after_failure(broken))
+                self.sleep(call.delay_after_failure(error))
 
     @contextmanager
-    def opened(self, call: RetryableCall) -> Generator[httpx.Response, None, None]:
+    def open_response(self, call: RetryableCall) -> Generator[httpx.Response, None, None]:
         """Open a good answer; its body is read, unless the request says `streamed`. Raises APIError."""
         response = self._attempt_call(call)
         while response is None:
@@ -180,7 +180,7 @@ class Burnish(_BaseClient):
 
     @staticmethod
     def sleep(seconds: float) -> None:
-        """Wait between attempts."""
+        """Wait so many seconds between attempts."""
         time.sleep(seconds)
 
 
@@ -210,7 +210,7 @@ class AsyncBurnish(_BaseClient):
 
     @cached_property
     def chat(self) -> AsyncChat:
-        """Chat completions."""
+        """Chat completions of bases and fine-tuned models."""
         from burnish.resources.chat import AsyncChat
 
         return AsyncChat(self)
@@ -222,7 +222,7 @@ class AsyncBurnish(_BaseClient):
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; the client cannot be used afterwards."""
         await self._http.aclose()
 
     async def healthz(self) -> dict[str, Any]:
@@ -239,11 +239,11 @@ class AsyncBurnish(_BaseClient):
 
     async def send(self, request: Request[T]) -> T:
         """Carry out a request, repeating it if the rules say so. Raises APIError."""
-        async with self.opened(self.call(request)) as response:
+        async with self.open_response(self.call(request)) as response:
             return request.parse(response)
 
     async def download(self, request: Request[httpx.Response], target: Download, finish: Finish) -> Path:
-        """Carry out a download, resuming one that broke off, earlier or now.
+        """Carry out a download, resuming one that was interrupted, earlier or now.
 
         Raises APIError, DownloadBusy, DownloadCorrupt.
         """
@@ -252,19 +252,19 @@ class AsyncBurnish(_BaseClient):
         while True:
             had = target.done
             try:
-                async with self.opened(call) as response:
+                async with self.open_response(call) as response:
                     target.start_response(response)
                     async for chunk in response.aiter_bytes():
                         await run_sync(target.write, chunk)
                 if not await run_sync(target.must_restart):
                     return await run_sync(finish, target)
                 call.continue_with_headers({}, progress=True)
-            except httpx.RequestError as broken:
+            except httpx.RequestError as error:
                 call.continue_with_headers(target.rest_headers(), progress=target.done > had)
-                await self.sleep(call.delay_after_failure(broken))
+                await self.sleep(call.delay_after_failure(error))
 
     @asynccontextmanager
-    async def opened(self, call: RetryableCall) -> AsyncGenerator[httpx.Response, None]:
+    async def open_response(self, call: RetryableCall) -> AsyncGenerator[httpx.Response, None]:
         """Open a good answer; its body is read, unless the request says `streamed`. Raises APIError."""
         response = await self._attempt_call(call)
         while response is None:
@@ -290,5 +290,5 @@ class AsyncBurnish(_BaseClient):
 
     @staticmethod
     async def sleep(seconds: float) -> None:
-        """Wait between attempts."""
+        """Wait so many seconds between attempts."""
         await anyio.sleep(seconds)

@@ -42,9 +42,9 @@ def resolve_settings(base_url: str | None = None, api_key: str | None = None) ->
     for path in _settings_files():
         if base_url and api_key:
             break
-        saved = _read_settings(path)
-        if saved and base_url in (None, saved.base_url):
-            base_url, api_key = saved.base_url, api_key or saved.api_key
+        file_settings = _read_settings(path)
+        if file_settings and base_url in (None, file_settings.base_url):
+            base_url, api_key = file_settings.base_url, api_key or file_settings.api_key
     if not base_url:
         raise ConfigurationError(_missing_setting_message("server address", "base_url"))
     if not api_key:
@@ -111,6 +111,9 @@ def _read_settings(path: Path) -> ClientSettings | None:
     return ClientSettings(normalize_url(base_url), api_key)
 
 
-def _missing_setting_message(what: str, name: str) -> str:
-    looked = " and ".join(str(path) for path in _settings_files())
-    return f"No {what} found: give {name}=, set BURNISH_{name.upper()}, or run `burnish login` (looked in {looked})."
+def _missing_setting_message(setting: str, name: str) -> str:
+    searched_files = " and ".join(str(path) for path in _settings_files())
+    return (
+        f"No {setting} found: give {name}=, set BURNISH_{name.upper()}, or run `burnish login` "
+        f"(looked in {searched_files})."
+    )

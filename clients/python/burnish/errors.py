@@ -20,7 +20,7 @@ BurnishError
 ├── DownloadCorrupt             a download is not what the server said it is
 ├── DownloadBusy                another process writes the same download
 ├── UploadError                 a file cannot be sent as it is
-│   └── UploadInterrupted       a large file broke off and can be resumed
+│   └── UploadInterrupted       the upload of a large file was interrupted and can be resumed
 └── WebhookVerificationError    a webhook was not signed with this secret
 """
 
@@ -142,7 +142,7 @@ class ExportFailed(BurnishError):
 
 
 class WaitTimeoutError(BurnishError):
-    """A job, or an export, had not ended when the time given to `wait` was over; it goes on."""
+    """A job, or an export, had not ended when the time given to `wait` was over; it still runs."""
 
 
 class DownloadCorrupt(BurnishError):
@@ -158,11 +158,11 @@ class UploadError(BurnishError):
 
 
 class UploadInterrupted(UploadError):
-    """A file that is sent in parts broke off; `upload_id` names what the server has of it for an hour."""
+    """An upload in parts was interrupted; the server keeps its parts for an hour under `upload_id`."""
 
     def __init__(self, upload_id: str, filename: str, cause: APIError) -> None:
         super().__init__(
-            f"{filename} broke off ({cause}) What has arrived is kept for an hour: go on with "
+            f"The upload of {filename} was interrupted ({cause}) What has arrived is kept for an hour: resume it by "
             f"client.uploads.send('{upload_id}', file=…) or `burnish files upload {filename} --resume {upload_id}`."
         )
         self.upload_id = upload_id
@@ -193,7 +193,7 @@ def from_response(response: httpx.Response) -> APIStatusError:
 
 def from_exception(error: httpx.RequestError, base_url: str) -> APIConnectionError:
     """Return the error that a request without an answer stands for."""
-    import httpx  # here, because the command line knows the errors before it needs a connection
+    import httpx  # here, because the command line needs the errors before it needs a connection
 
     reason = str(error) or type(error).__name__
     if isinstance(error, httpx.TimeoutException):
@@ -213,10 +213,10 @@ def _error_object(response: httpx.Response) -> dict[str, Any]:
 
 
 def _describe_response(response: httpx.Response) -> str:
-    said = f"{response.request.url.copy_with(query=None)} answered {response.status_code}"
+    sentence = f"{response.request.url.copy_with(query=None)} answered {response.status_code}"
     if response.is_redirect:
-        return f"{said}: moved to {response.headers.get('location')}; use that address as base_url."
-    return f"{said} {response.reason_phrase} without an error object; is this Burnish's address?"
+        return f"{sentence}: moved to {response.headers.get('location')}; use that address as base_url."
+    return f"{sentence} {response.reason_phrase} without an error object; is this Burnish's address?"
 
 
 def _parse_problems(value: object) -> tuple[Problem, ...]:

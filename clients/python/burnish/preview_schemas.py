@@ -1,4 +1,4 @@
-"""What `jobs.preview` answers."""
+"""What `jobs.preview` answers: tokens, masks, time and memory."""
 
 from __future__ import annotations
 

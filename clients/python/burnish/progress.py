@@ -53,7 +53,7 @@ class JobProgress:
             self._display.stop()
 
     def __call__(self, event: JobEvent) -> None:
-        """Show one event."""
+        """Update the display with the next event of the job."""
         data = event.data or {}
         if event.type == "metrics" and _number_field(data, "train_loss") is not None and "step" in data:
             self._show_step(data)
@@ -84,15 +84,15 @@ class JobProgress:
             self._curves["validation loss"].add_value(int(data.get("step") or 0), loss)
 
     def _render_display(self) -> Group:
-        known = [(name, curve) for name, curve in self._curves.items() if curve.values]
-        if not known:
+        drawn_curves = [(name, curve) for name, curve in self._curves.items() if curve.values]
+        if not drawn_curves:
             return Group(self._progress)
         table = Table.grid(padding=(0, 1))
         width = min(60, max(10, self._console.width - 50))
         blocks = self._console.encoding.startswith("utf")
-        for name, curve in known:
-            drawn = draw_sparkline(curve.values, width) if blocks else ""
-            table.add_row(Text(f"  {name}"), Text(drawn, style="cyan"), Text(str(curve)))
+        for name, curve in drawn_curves:
+            sparkline = draw_sparkline(curve.values, width) if blocks else ""
+            table.add_row(Text(f"  {name}"), Text(sparkline, style="cyan"), Text(str(curve)))
         return Group(self._progress, table)
 
     def _print_line(self, line: str, style: str = "") -> None:
@@ -125,13 +125,13 @@ def step_line(data: dict[str, Any]) -> str:
     """Return a step's numbers: `step 3/60 · loss 2.118 · 171 tokens/s · 1:05 left`."""
     parts = [f"step {data['step']}" + (f"/{data['total_steps']}" if data.get("total_steps") else "")]
     loss, speed = _number_field(data, "train_loss"), _number_field(data, "tokens_per_second")
-    left = _number_field(data, "seconds_left")
+    seconds_left = _number_field(data, "seconds_left")
     if loss is not None:
         parts.append(f"loss {loss:.3f}")
     if speed is not None:
         parts.append(f"{speed:,.0f} tokens/s")
-    if left is not None:
-        parts.append(f"{format_duration(left)} left")
+    if seconds_left is not None:
+        parts.append(f"{format_duration(seconds_left)} left")
     return " · ".join(parts)
 
 
@@ -139,13 +139,15 @@ def evaluation_line(data: dict[str, Any]) -> str:
     """Return a validation's numbers in one line, empty if there are none; of a method's own, the first three."""
     for prefix in ("full_valid_", "valid_"):
         numbers = {name[len(prefix) :]: _number_field(data, name) for name in data if name.startswith(prefix)}
-        shown = {name: value for name, value in numbers.items() if value is not None}
-        if not shown:
+        present_numbers = {name: value for name, value in numbers.items() if value is not None}
+        if not present_numbers:
             continue
-        parts = [f"loss {shown.pop('loss'):.3f}"] if "loss" in shown else []
-        accuracy = shown.pop("mean_token_accuracy", None)
+        parts = [f"loss {present_numbers.pop('loss'):.3f}"] if "loss" in present_numbers else []
+        accuracy = present_numbers.pop("mean_token_accuracy", None)
         parts += [] if accuracy is None else [f"token accuracy {accuracy:.1%}"]
-        parts += [f"{printable_text(name).replace('_', ' ')} {value:.3f}" for name, value in list(shown.items())[:3]]
+        parts += [
+            f"{printable_text(name).replace('_', ' ')} {value:.3f}" for name, value in list(present_numbers.items())[:3]
+        ]
         model = printable_text(str(data.get("model") or "model"))
         return f"step {data.get('step', 0)}: validation {', '.join(parts)} ({model})"
     return ""

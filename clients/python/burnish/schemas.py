@@ -159,7 +159,7 @@ class JobQueue(WireModel):
 
 
 class Job(WireModel):
-    """A fine-tuning job. `phase` tells more than `status`: it knows `paused`."""
+    """A fine-tuning job. `phase` says more than `status`: it can be `paused`."""
 
     id: str
     object: str = "fine_tuning.job"

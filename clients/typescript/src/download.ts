@@ -1,4 +1,4 @@
-/** Downloads that go on where they broke off, by Range and If-Range (RFC 9110), checked by their SHA-256. */
+/** Downloads that resume where they stopped, by Range and If-Range (RFC 9110), checked by their SHA-256. */
 
 import { DownloadError } from "./errors.ts";
 import { delay } from "./retry.ts";
@@ -35,7 +35,7 @@ export class Download implements AsyncIterable<Uint8Array> {
     return /sha-256=:([^:]+):/u.exec(this.headers.get("repr-digest") ?? "")?.[1];
   }
 
-  /** Read everything into memory. Throws DownloadError where it is not what the server has. */
+  /** Read everything into memory. Throws DownloadError if it is not what the server has. */
   async bytes(): Promise<Uint8Array<ArrayBuffer>> {
     const parts: Uint8Array<ArrayBuffer>[] = [];
     for await (const chunk of this) parts.push(new Uint8Array(chunk));
@@ -72,7 +72,7 @@ export class Download implements AsyncIterable<Uint8Array> {
       } catch (error) {
         this.#options.signal?.throwIfAborted();
         const wait = this.headers.get("etag") ? delay(broken, RESUMES) : undefined;
-        if (wait === undefined) throw new DownloadError(`${this.#path} broke off after ${received} bytes.`, { cause: error });
+        if (wait === undefined) throw new DownloadError(`${this.#path} was interrupted after ${received} bytes.`, { cause: error });
         await sleep(wait, this.#options.signal);
         response = await this.#rest(received);
       }

@@ -14,7 +14,7 @@ export interface ListOptions extends RequestOptions {
   order?: "asc" | "desc";
 }
 
-/** One page; iterating over it goes on with all that follow. */
+/** One page; iterating over it fetches all that follow. */
 export class Page<Item extends { id: string }> implements AsyncIterable<Item> {
   readonly data: Item[];
   readonly hasMore: boolean;

@@ -1,4 +1,4 @@
-/** Requests: the key, retries, time limits, and errors in the server's words. No resource knows `fetch`. */
+/** Requests: the key, retries, time limits, and errors in the server's words. No resource uses `fetch` itself. */
 
 import { APIError, BurnishError, ConnectionError, TimeoutError } from "./errors.ts";
 import { delay } from "./retry.ts";
@@ -48,11 +48,11 @@ export class Transport {
     try {
       return (await response.json()) as T;
     } catch (error) {
-      throw new ConnectionError(`The answer to ${outgoing.method} ${outgoing.path} is no JSON or broke off.`, { cause: error });
+      throw new ConnectionError(`The answer to ${outgoing.method} ${outgoing.path} is not JSON or was cut off.`, { cause: error });
     }
   }
 
-  /** Send a request until it is answered well, or there is no use in trying. */
+  /** Send a request until it succeeds or another try is useless. */
   async send(outgoing: Outgoing): Promise<Response> {
     const headers = this.#headers(outgoing);
     const limit = outgoing.maxRetries ?? this.#options.maxRetries;
@@ -105,7 +105,7 @@ export class Transport {
 export function path(parts: TemplateStringsArray, ...values: string[]): string {
   return parts.reduce((before, part, index) => {
     const value = values[index - 1] ?? "";
-    if (value === "" || value === "." || value === "..") throw new BurnishError(`'${value}' is no id.`);
+    if (value === "" || value === "." || value === "..") throw new BurnishError(`'${value}' is not an id.`);
     return before + encodeURIComponent(value).replaceAll("%3A", ":") + part;
   });
 }

@@ -59,7 +59,7 @@ export interface ChatCompletionChunk {
   usage?: { prompt_tokens: number; completion_tokens: number; total_tokens: number };
 }
 
-/** What a webhook tells. */
+/** The body of a webhook. */
 export interface WebhookEvent {
   id: string;
   object: "event";

@@ -33,7 +33,7 @@ function parse(raw: Uint8Array): WebhookEvent {
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(raw)) as WebhookEvent;
   } catch {
-    return refuse("its body is no JSON");
+    return refuse("its body is not JSON");
   }
 }
 

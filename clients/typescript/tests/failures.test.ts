@@ -22,7 +22,7 @@ test("an error has the server's sentence, its code, the field and the request's 
     return true;
   });
   await assert.rejects(client.jobs.retrieve("ftjob-没有"), (error) => error instanceof APIError && error.status === 404);
-  for (const id of ["", ".", ".."]) await assert.rejects(async () => await client.jobs.retrieve(id), /is no id/u);
+  for (const id of ["", ".", ".."]) await assert.rejects(async () => await client.jobs.retrieve(id), /is not an id/u);
   await assert.rejects(client.files.retrieve("../models"), (error) => error instanceof APIError && error.status === 404);
 });
 
@@ -55,7 +55,7 @@ test("what the server says is not worth a retry is not sent again", async () => 
   assert.equal(down.sent.length, 3);
 });
 
-test("no server, a slow server and a caller who gives up are told apart", async () => {
+test("no server, a slow server and a caller who gives up are distinguished", async () => {
   const nowhere = new Burnish({ baseURL: "http://127.0.0.1:9/v1", apiKey: "x", maxRetries: 0 });
   await assert.rejects(nowhere.models.list(), (error) => error instanceof ConnectionError && /cannot be reached/u.test(error.message));
   const never: typeof fetch = async (_, init) =>
@@ -69,7 +69,7 @@ test("no server, a slow server and a caller who gives up are told apart", async 
   await assert.rejects(new Burnish({ apiKey: "wrong" }).models.list(), (error) => error instanceof APIError && error.status === 401);
 });
 
-test("a stream of events goes on after a lost connection, from the last event", async () => {
+test("a stream of events resumes after a lost connection, from the last event", async () => {
   const file = await client.files.create({ file: new Blob(['{"messages": []}']), filename: "bad.jsonl" });
   const { id } = await client.jobs.create({ model: "tiny", training_file: file.id });
   await client.jobs.wait(id).catch(() => undefined);
@@ -126,7 +126,7 @@ test("frames are found however the bytes are cut", async () => {
   }
 });
 
-test("a download goes on by Range where it broke off, and a damaged one is refused", async () => {
+test("a download resumes by Range, and a damaged one is refused", async () => {
   const file = await client.files.create({ file: new Blob([ROWS]), filename: "range.jsonl" });
   const ranges: (string | null)[] = [];
   const cutting: typeof fetch = async (url, init) => {

@@ -89,8 +89,8 @@ test("graders give an answer a reward", async () => {
     reference: "{{item.answer}}",
     operation: "like" as const,
   };
-  const told = await client.graders.run({ grader, model_sample: "答案是巴黎", item: { answer: "巴黎" } });
-  assert.equal(told.reward, 1);
+  const grade = await client.graders.run({ grader, model_sample: "答案是巴黎", item: { answer: "巴黎" } });
+  assert.equal(grade.reward, 1);
   assert.deepEqual(await client.graders.validate(grader), { grader });
   const wrong = await client.graders.run({ grader, model_sample: "", item: {} });
   assert.equal(wrong.metadata.errors.invalid_variable_error, true);
@@ -118,7 +118,7 @@ test("jobs are paused, resumed, cancelled and deleted", async () => {
   await assert.rejects(client.jobs.retrieve(id), (error) => error instanceof APIError && error.status === 404);
 });
 
-test("a file goes up in parts, in parallel, and a broken one goes on", async () => {
+test("a file goes up in parts, in parallel, and an interrupted one resumes", async () => {
   const large = new Blob(Array.from({ length: 40 }, () => `${ROWS}\n`.repeat(700)));
   assert.ok(large.size > 2 * 16 * 2 ** 20);
   const whole = { file: large, filename: "groß.jsonl", purpose: "fine-tune" };
@@ -134,7 +134,7 @@ test("a file goes up in parts, in parallel, and a broken one goes on", async () 
   for (const id of [file.id, joined.id]) await client.files.delete(id);
 });
 
-test("webhook endpoints are made, told of a job, rotated and deleted", async () => {
+test("webhook endpoints are created, sent an event, rotated and deleted", async () => {
   const { webhooks } = client;
   const received: { headers: IncomingHttpHeaders; body: string }[] = [];
   const server = createServer((request, response) => {

@@ -45,10 +45,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Undo. Raises where jobs started from other jobs: the earlier schema cannot hold them."""
-    chained = op.get_bind().execute(
+    chained_jobs = op.get_bind().execute(
         sa.text("SELECT count(*) FROM jobs WHERE base <> model OR start_job IS NOT NULL OR reward_job IS NOT NULL")
     )
-    if chained.scalar_one():
+    if chained_jobs.scalar_one():
         raise RuntimeError("Some jobs start from other jobs; the schema 0001 cannot hold them.")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         for column in (

@@ -15,7 +15,6 @@ _JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
 def upgrade() -> None:
-    """Apply."""
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("pause_requested", sa.Boolean(), nullable=False, server_default=sa.false()))
     with op.batch_alter_table("jobs", schema=None) as batch_op:
@@ -74,9 +73,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo. Raises where jobs are paused: the earlier schema's processes would never let them go on."""
-    paused = op.get_bind().execute(sa.text("SELECT count(*) FROM jobs WHERE state = 'paused'"))
-    if paused.scalar_one():
+    """Undo. Raises if jobs are paused: the earlier schema's processes would never resume them."""
+    paused_jobs = op.get_bind().execute(sa.text("SELECT count(*) FROM jobs WHERE state = 'paused'"))
+    if paused_jobs.scalar_one():
         raise RuntimeError("Some jobs are paused; resume or cancel them first.")
     op.drop_table("upload_parts")
     op.drop_table("uploads")

@@ -1,4 +1,4 @@
-"""Keys have scopes, may expire, and tell when they were last used."""
+"""Keys have scopes, may expire, and record when they were last used."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Undo. Raises where keys are limited: the earlier release would let them do everything, for ever."""
-    limited = op.get_bind().execute(
+    limited_keys = op.get_bind().execute(
         sa.text(
             "SELECT count(*) FROM api_keys WHERE revoked_at IS NULL "
             "AND (expires_at IS NOT NULL OR scopes NOT LIKE 'read write%')"
         )
     )
-    if limited.scalar_one():
+    if limited_keys.scalar_one():
         raise RuntimeError("Some keys expire or have few scopes; revoke them first.")
     with op.batch_alter_table("api_keys", schema=None) as batch_op:
         for column in ("scopes", "expires_at", "last_used_at"):

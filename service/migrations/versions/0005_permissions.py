@@ -12,7 +12,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
     op.create_table(
         "checkpoint_permissions",
         sa.Column("seq", sa.Integer(), autoincrement=True, nullable=False),

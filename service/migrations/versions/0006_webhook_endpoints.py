@@ -1,4 +1,4 @@
-"""Webhook endpoints of projects, the events that they are told, and whose each delivery is."""
+"""Webhook endpoints of projects, the events sent to them, and the owner of each delivery."""
 
 from __future__ import annotations
 

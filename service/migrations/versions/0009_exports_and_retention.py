@@ -15,7 +15,6 @@ _JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
 def upgrade() -> None:
-    """Apply."""
     op.create_table(
         "model_exports",
         sa.Column("seq", sa.Integer(), autoincrement=True, nullable=False),

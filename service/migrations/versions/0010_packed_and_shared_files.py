@@ -34,9 +34,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Undo. Refused while files share bytes, because a deletion would take them from the others."""
-    shared = op.get_bind().execute(sa.text("SELECT count(*) FROM file_contents WHERE files > 1")).scalar()
-    if shared:
-        raise RuntimeError(f"{shared} stored contents belong to several files: delete the others first.")
+    shared_contents = op.get_bind().execute(sa.text("SELECT count(*) FROM file_contents WHERE files > 1")).scalar()
+    if shared_contents:
+        raise RuntimeError(f"{shared_contents} stored contents belong to several files: delete the others first.")
     op.drop_table("file_contents")
     with op.batch_alter_table("files") as batch:
         batch.drop_column("packing")

@@ -36,12 +36,12 @@ def upgrade() -> None:
     op.create_index(op.f("ix_job_metadata_job_seq"), "job_metadata", ["job_seq"])
     last = 0
     while rows := op.get_bind().execute(_after(last)).all():
-        found = [
+        new_rows = [
             {"project_id": row.project_id, "key": key, "value": value, "job_seq": row.seq}
             for row in rows
             for key, value in (row.metadata or {"": ""}).items()
         ]
-        op.bulk_insert(pairs, found)
+        op.bulk_insert(pairs, new_rows)
         last = rows[-1].seq
     op.create_index("ix_files_project_seq", "files", ["project_id", "seq"])
     op.create_index("ix_files_project_purpose_seq", "files", ["project_id", "purpose", "seq"])
@@ -56,7 +56,6 @@ def _after(seq: int) -> sa.Select[tuple[int, str, dict[str, str]]]:
 
 
 def downgrade() -> None:
-    """Take back."""
     op.create_index("ix_webhook_attempts_endpoint_id", "webhook_attempts", ["endpoint_id"])
     op.drop_index("ix_webhook_attempts_endpoint_seq", table_name="webhook_attempts")
     op.create_index("ix_files_project_id", "files", ["project_id"])

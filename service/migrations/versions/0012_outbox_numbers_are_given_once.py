@@ -18,7 +18,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo."""
     if op.get_bind().dialect.name == "sqlite":
         with op.batch_alter_table("outbox", recreate="always"):
             pass

@@ -19,7 +19,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo; nobody but the callers can open what was sealed."""
+    """Undo; only the callers can open what was sealed."""
     op.drop_table("idempotent_answers")
     plain = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
     _create(sa.Column("key", sa.String(length=255), nullable=False), sa.Column("answer", plain, nullable=True))

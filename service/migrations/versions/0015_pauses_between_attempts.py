@@ -20,7 +20,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo."""
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         for name in ("crashes", "crash_step", "retry_at"):
             batch_op.drop_column(name)

@@ -1,4 +1,4 @@
-"""Jobs carry the trace that they belong to, and tell since when they are queued."""
+"""Jobs have the trace that they belong to, and the time at which they were queued."""
 
 from __future__ import annotations
 
@@ -19,6 +19,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
     op.drop_column("jobs", "traceparent")
     op.drop_column("jobs", "queued_at")

@@ -32,7 +32,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+|/[^\s'\"<>?#]*[?#][^\s
 
 
 def upgrade() -> None:
-    """Apply. The tries to reach the operator's receiver lose the query of its URL, also where an answer had it."""
+    """Apply. The tries to reach the operator's receiver lose the query of its URL, also if an answer contained it."""
     op.create_table(
         "project_turns",
         sa.Column("kind", sa.String(length=16), nullable=False),

@@ -39,9 +39,9 @@ def upgrade() -> None:
 def _hide_other_projects() -> None:
     connection = op.get_bind()
     owners = {row.id: row.project_id for row in connection.execute(sa.select(_JOBS.c.id, _JOBS.c.project_id))}
-    chained = sa.or_(_JOBS.c.start_job.is_not(None), _JOBS.c.reward_job.is_not(None))
+    in_a_chain = sa.or_(_JOBS.c.start_job.is_not(None), _JOBS.c.reward_job.is_not(None))
     columns = (_JOBS.c.id, _JOBS.c.project_id, _JOBS.c.start_job, _JOBS.c.reward_job, _JOBS.c.lineage)
-    for job in connection.execute(sa.select(*columns).where(chained)).all():
+    for job in connection.execute(sa.select(*columns).where(in_a_chain)).all():
 
         def is_foreign(parent: str | None, own: str = job.project_id) -> bool:
             return parent is not None and owners.get(parent, own) != own
@@ -50,8 +50,8 @@ def _hide_other_projects() -> None:
         values: dict[str, Any] = {"foreign_parents": " ".join(parents) or None}
         places = [place for place, entry in enumerate(job.lineage) if is_foreign(entry.get("job_id"))]
         if places:
-            shared, *rest = job.lineage[places[-1] :]
-            values["lineage"] = [dict.fromkeys(shared) | {"model": shared["model"]}, *rest]
+            shared_link, *own_links = job.lineage[places[-1] :]
+            values["lineage"] = [dict.fromkeys(shared_link) | {"model": shared_link["model"]}, *own_links]
         if parents or places:
             connection.execute(sa.update(_JOBS).where(_JOBS.c.id == job.id).values(values))
 

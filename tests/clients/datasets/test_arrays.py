@@ -73,7 +73,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("size", [1, 4, 1000])
-def test_what_cannot_be_read_on_is_told(name: str, size: int) -> None:
+def test_an_unreadable_rest_is_reported(name: str, size: int) -> None:
     data, reason = BROKEN[name]
     with pytest.raises(UnreadableError, match=re.escape(reason)):
         rows(data, size)
@@ -92,7 +92,7 @@ def test_what_cannot_be_read_on_is_told(name: str, size: int) -> None:
         (b'[{"a": "' + b"x" * (8 << 20) + b'"}, {"b": 1}]', ["bytes long; a row may have 8388608", ""]),
     ],
 )
-def test_a_bad_item_is_told_and_the_others_are_read(data: bytes, reasons: list[str]) -> None:
+def test_a_bad_item_is_reported_and_the_others_are_read(data: bytes, reasons: list[str]) -> None:
     found = [item.reason for item in rows(data, 65_521)]
     assert [bool(reason) for reason in found] == [bool(reason) for reason in reasons]
     assert all(reason in said for reason, said in zip(reasons, found, strict=True))
@@ -158,6 +158,6 @@ def test_the_pieces_of_a_long_document_put_together_are_the_document(line: str) 
     ("data", "reason"),
     [(b"a\n\xff", "line 2: is not UTF-8"), (b"a\0", "NUL"), (b"", "no text"), (b"PK\x03\x04", "zip")],
 )
-def test_what_is_no_text_is_told(data: bytes, reason: str) -> None:
+def test_bytes_that_are_not_text_are_reported(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableError, match=reason):
         documents(data, 1)

@@ -36,7 +36,7 @@ def test_a_row_becomes_rows_of_the_method(case: int, named: bool) -> None:
 
 
 @pytest.mark.parametrize("case", range(len(REFUSED)))
-def test_what_cannot_be_converted_is_told_with_line_and_reason(case: int) -> None:
+def test_rows_that_cannot_be_converted_are_reported_with_line_and_reason(case: int) -> None:
     source, method, row, reason = REFUSED[case]
     conversion = Conversion(method, source)
     assert converted(conversion, row) == []
@@ -50,7 +50,7 @@ def test_every_converter_is_tested() -> None:
     assert {method for _, method, *_ in CONVERSIONS} == set(ROW_FORMATS)
 
 
-def test_bad_rows_are_left_out_and_the_first_twenty_told() -> None:
+def test_bad_rows_are_left_out_and_the_first_twenty_reported() -> None:
     good = {"prompt": "a", "completion": "b"}
     conversion = Conversion("supervised")
     assert len(converted(conversion, good, *[{"prompt": "a"}] * 30, good)) == 2
@@ -58,7 +58,7 @@ def test_bad_rows_are_left_out_and_the_first_twenty_told() -> None:
     assert [place for place, _ in conversion.refused] == [f"line {line}" for line in range(2, 22)]
 
 
-def test_an_unknown_format_is_told_with_its_keys() -> None:
+def test_an_unknown_format_is_reported_with_its_keys() -> None:
     with pytest.raises(UnreadableError, match=r"has the keys 问题, x\); name it, if it is one of sharegpt-pairs, "):
         converted(Conversion("dpo"), {"问题": 1, "x": 2})
     assert detect_converter({}) is None

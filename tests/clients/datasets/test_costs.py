@@ -146,7 +146,7 @@ def test_a_footer_beyond_the_bound_is_refused_at_the_upload_already() -> None:
         assert f"has a footer of {17 << 20} bytes; it may have {16 << 20}" in problem.reason
 
 
-def test_parquet_of_many_rows_that_are_no_good_stops_early() -> None:
+def test_parquet_with_many_bad_rows_stops_early() -> None:
     data = table_bytes(pa.table({"a": pa.array([None] * 400_000, pa.null())}))
     before = time.process_time()
     summary = parquet_summary(data)

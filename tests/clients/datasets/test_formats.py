@@ -47,7 +47,7 @@ def test_the_keys_give_the_format_away(name: str) -> None:
     assert found.name == method or any({found.name, method} <= names for names in alike)
 
 
-def test_what_a_grader_asks_for_must_be_in_every_row() -> None:
+def test_the_fields_of_a_grader_must_be_in_every_row() -> None:
     rows = ItemRows([("答案",), ("facts", "year"), ("tags", 1)])
     good = {"messages": [USER], "答案": "巴黎", "facts": {"year": None}, "tags": ["a", "b"]}
     assert rows.check_row(good) == []
@@ -64,7 +64,7 @@ def test_what_a_grader_asks_for_must_be_in_every_row() -> None:
     ]
 
 
-def test_a_prompt_alone_is_no_row_for_a_grader() -> None:
+def test_a_prompt_alone_is_not_a_row_for_a_grader() -> None:
     found = guess_format({"messages": [USER]})
     assert found is not None
     assert found.name == "supervised"

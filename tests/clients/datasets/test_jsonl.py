@@ -152,7 +152,7 @@ def test_the_sentence_names_file_lines_and_reasons() -> None:
     )
     assert describe("a.jsonl", DatasetSummary(1, problems, 5)).endswith("line 7: is odd; and 5 more")
     assert describe("数据.jsonl", check_rows([b""])) == (
-        "数据.jsonl has 1 problem: there is no row in it: write one JSON object a line"
+        "数据.jsonl has 1 problem: it has no rows: write one JSON object a line"
     )
 
 

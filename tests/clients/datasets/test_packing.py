@@ -95,7 +95,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
         table_bytes(pa.table({"text": pa.array([2**63], pa.uint64())})),
         "row 1: has the number 9223",
     ),
-    "parquet without rows": (table_bytes(pa.table({"text": pa.array([], pa.string())})), "no row in it"),
+    "parquet without rows": (table_bytes(pa.table({"text": pa.array([], pa.string())})), "it has no rows"),
 }
 
 
@@ -160,7 +160,7 @@ def test_rows_of_parquet_have_numbers_of_rows() -> None:
     assert str(summary.problems[0]).startswith("row 3: messages[0].role: ")
 
 
-def test_a_null_of_parquet_is_no_key() -> None:
+def test_a_null_of_parquet_is_not_a_key() -> None:
     answer = {"role": "assistant", "content": "好", "weight": 0}
     rows = [{"messages": [{"role": "user", "content": "嗯"}, answer, {"role": "assistant", "content": "巴黎"}]}]
     assert [json.loads(line) for line in opened(parquet(rows))[1].splitlines()] == rows

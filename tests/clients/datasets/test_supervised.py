@@ -19,13 +19,13 @@ def test_a_bad_row_gets_a_sentence_with_its_place(case: int) -> None:
     assert FORMAT.check_row(bad) == [sentence]
 
 
-def test_rows_of_an_older_format_are_told_the_new_one() -> None:
+def test_rows_of_an_older_format_name_the_new_one() -> None:
     problems = FORMAT.check_row({"prompt": "x", "completion": "y"})
     assert problems[0] == "messages: is missing; a row needs a list of messages"
     assert "write them as messages of user and assistant" in problems[1]
 
 
-def test_all_problems_of_a_row_are_told_in_order() -> None:
+def test_all_problems_of_a_row_are_reported_in_order() -> None:
     problems = FORMAT.check_row(row({"role": "robot"}, USER | {"content": 1}, 7, tools={}, odd=1))
     assert [problem.split(":")[0] for problem in problems] == [
         "messages[0].role",

@@ -9,8 +9,8 @@ from burnish.datasets import ROW_FORMATS, DatasetSummary, TextChecker, check_fil
 TEXT = "从前有座山,\r\nقصة قديمة\n😀 e\u0301\n"
 
 BROKEN: dict[str, tuple[bytes, int, str]] = {
-    "empty": (b"", 0, "there is no text in it"),
-    "blank": (b" \n\t\r\n", 0, "there is no text in it"),
+    "empty": (b"", 0, "it has no text"),
+    "blank": (b" \n\t\r\n", 0, "it has no text"),
     "not UTF-8": (TEXT.encode() + b"\xb0\xa1", 4, "is not UTF-8 (byte 0xb0)"),
     "cut in a character": (b"x\n" + "山".encode()[:2], 2, "is not UTF-8 (byte 0xe5)"),
     "a surrogate": (b"\xed\xa0\x80", 1, "is not UTF-8"),

@@ -141,7 +141,7 @@ def test_no_byte_of_a_strangers_body_is_waited_for(one: Roles) -> None:
 
 
 @pytest.mark.parametrize("scopes", [("read",), ("read", "write")])
-def test_a_scope_that_lacks_is_told_before_the_body_is_parsed(one: Roles, scopes: Any) -> None:
+def test_a_missing_scope_is_refused_before_the_body_is_parsed(one: Roles, scopes: Any) -> None:
     """A body that no parser takes is answered by 403, not by 400."""
     with one.context.db.write() as session:
         _, token = create_key(session, one.context.hmac_key, project="scoped", name="-".join(scopes), scopes=scopes)

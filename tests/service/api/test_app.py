@@ -46,7 +46,7 @@ def test_a_path_is_one_path(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "path", ["evals", "completions", "responses", "embeddings", "batches", "vector_stores", "moderations"]
 )
-def test_what_is_not_served_is_a_404_that_openais_client_knows(api: RunningApi, path: str) -> None:
+def test_unknown_urls_are_a_404_of_openais_form(api: RunningApi, path: str) -> None:
     with (
         OpenAI(base_url=api.url, api_key=api.key("official"), max_retries=0) as client,
         pytest.raises(NotFoundError, match=f"Unknown request URL: POST /v1/{path}.") as caught,
@@ -78,7 +78,7 @@ def test_every_answer_has_a_request_id(client: httpx.Client) -> None:
     assert client.put("/models").status_code == 405
 
 
-def test_an_unforeseen_error_is_told_without_its_details(
+def test_an_unexpected_error_is_answered_without_its_details(
     api: RunningApi, client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     named: list[str] = []

@@ -75,8 +75,8 @@ REFUSED: dict[str, tuple[Made, str]] = {
     "a lone carriage return": (b'{"a":1}\r{"a":2}\n', "line 4: is not JSON"),
     "a byte order mark": (lambda: b"\xef\xbb\xbf" + GOOD_JSONL, "line 1: begins with a byte order mark"),
     "UTF-16": (lambda: GOOD_JSONL.decode().encode("utf-16"), "line 1: the file is UTF-16"),
-    "nothing": (lambda: b"", "no row in it"),
-    "blank lines": (lambda: b"\n \n\t\n", "no row in it"),
+    "nothing": (lambda: b"", "it has no rows"),
+    "blank lines": (lambda: b"\n \n\t\n", "it has no rows"),
     "CSV": (lambda: b"prompt,answer\na,b\n", "line 1: is not JSON"),
     "a JSON array": (lambda: b'[\n{"a":1}\n]\n', "line 1: is not JSON"),
     "a zip": (lambda: b"PK\x03\x04" + b"\0" * 99, "zip archive"),
@@ -88,7 +88,7 @@ REFUSED: dict[str, tuple[Made, str]] = {
     "a zstd bomb": (zstd_bomb, "more than 200 times"),
     "a gzip bomb in gzip": (lambda: gzip.compress(gzip_bomb()), "compress the file once"),
     "gzip cut short": (lambda: gzip.compress(GOOD_JSONL)[:-5], "gzip data ends too early"),
-    "gzip without content": (lambda: gzip.compress(b""), "no row in it"),
+    "gzip without content": (lambda: gzip.compress(b""), "it has no rows"),
     "gzip with a flipped bit": (lambda: gzip.compress(GOOD_JSONL)[:-8] + b"\0" * 8, "gzip data is damaged"),
     "gzip and a tail": (lambda: gzip.compress(GOOD_JSONL) + b"tail", "gzip data is damaged"),
     "a bad line in gzip": (lambda: gzip.compress(GOOD_JSONL + b'{"a":NaN}\n'), "line 4: is not JSON"),
@@ -237,9 +237,7 @@ GOOD |= {"orpo": GOOD["dpo"], "reward": GOOD["dpo"], "grpo": GOOD["ppo"]}
 
 
 @pytest.mark.parametrize("name", FAILED)
-def test_a_row_that_is_no_row_of_its_method_fails_the_job_with_its_place(
-    api: RunningApi, client: httpx.Client, name: str
-) -> None:
+def test_a_row_of_another_method_fails_the_job_with_its_place(api: RunningApi, client: httpx.Client, name: str) -> None:
     method, row, place = FAILED[name]
     rows = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in (GOOD[method], row, GOOD[method]))
     file_id = upload(client, rows.encode(), "数据.jsonl").json()["id"]

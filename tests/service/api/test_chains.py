@@ -62,7 +62,7 @@ def test_a_job_of_the_catalogs_base_waits_for_nothing(client: httpx.Client, file
     assert (job["base_model"], job["lineage"], job["waits_for"]) == ("tiny", [], [])
 
 
-def test_a_job_waits_for_the_one_that_it_goes_on_from(client: httpx.Client, file_id: str) -> None:
+def test_a_job_waits_for_the_job_that_it_starts_from(client: httpx.Client, file_id: str) -> None:
     first = created(client, file_id, "tiny", validation_file=file_id)
     second = created(client, file_id, first["id"], method=method("dpo"))
     assert second["waits_for"] == [first["id"]]
@@ -128,7 +128,7 @@ def test_a_parent_without_a_result_is_refused(api: RunningApi, client: httpx.Cli
         assert word in error["message"]
 
 
-def test_a_deleted_model_is_no_start(api: RunningApi, client: httpx.Client, file_id: str) -> None:
+def test_a_job_cannot_start_from_a_deleted_model(api: RunningApi, client: httpx.Client, file_id: str) -> None:
     parent = created(client, file_id, "tiny")["id"]
     name = finish(api, parent)
     assert client.delete(f"/models/{name}").json()["deleted"] is True

@@ -111,7 +111,7 @@ def test_an_address_at_its_share_makes_room_of_its_own() -> None:
     assert (stranger.ended, mine.ended) == (False, True)
 
 
-def test_a_place_that_was_never_entered_is_given_back() -> None:
+def test_a_place_that_was_never_entered_is_released() -> None:
     places = OpenConnections(1, 1)
     assert places.take_place("192.0.2.1")
     places.give_back("192.0.2.1")
@@ -239,7 +239,7 @@ def is_well(port: int) -> bool:
 
 
 @pytest.mark.integration
-def test_hundreds_of_idle_connections_lock_nobody_out(tmp_path: Path) -> None:
+def test_hundreds_of_idle_connections_lock_out_no_client(tmp_path: Path) -> None:
     with api_process(tmp_path, 160) as (port, process):
         held = hold_open(port, 400)
         try:

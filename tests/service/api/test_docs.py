@@ -14,7 +14,7 @@ import pytest
 from tests.fixtures.service import RunningApi
 
 
-def test_the_page_asks_no_other_site(api: RunningApi) -> None:
+def test_the_page_loads_nothing_from_other_sites(api: RunningApi) -> None:
     root = api.url.removesuffix("/v1")
     page = httpx.get(f"{root}/docs")
     assert page.status_code == 200

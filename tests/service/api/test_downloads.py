@@ -60,7 +60,7 @@ def test_a_range_outside(client: httpx.Client, path: str, asked: str) -> None:
     "asked",
     ["bytes=", "bytes=-", "bytes=5-4", "bytes=0-1,3-4", "lines=0-1", "bytes=a-b", f"bytes=0-{'9' * 40}", "bytes=٣-"],
 )
-def test_what_is_no_single_range_is_answered_whole(client: httpx.Client, path: str, asked: str) -> None:
+def test_a_header_that_is_not_a_single_range_is_answered_whole(client: httpx.Client, path: str, asked: str) -> None:
     answer = client.get(path, headers=[(b"Range", asked.encode())])
     assert (answer.status_code, answer.content) == (200, GOOD_JSONL)
 

@@ -72,7 +72,7 @@ def row(api: RunningApi, export_id: str) -> ModelExportRow | None:
         return repository.by_id(session, export_id)
 
 
-def test_an_export_is_asked_for_made_and_downloaded_in_parts(api: RunningApi, client: httpx.Client, model: str) -> None:
+def test_an_export_is_requested_made_and_downloaded_in_parts(api: RunningApi, client: httpx.Client, model: str) -> None:
     export = asked(client, model, format="gguf", precision="q8_0")
     assert (export["object"], export["status"], export["model"]) == ("model.export", "queued", model)
     assert (export["bytes"], export["sha256"], export["error"]) == (None, None, None)
@@ -164,7 +164,7 @@ def test_a_checkpoint_is_exported_by_its_name(client: httpx.Client, model: str) 
         ({"format": "gguf", "quantise": True}, "quantise", "unknown argument"),
     ],
 )
-def test_what_cannot_be_asked_for(client: httpx.Client, model: str, body: Any, param: str, word: str) -> None:
+def test_requests_that_are_refused(client: httpx.Client, model: str, body: Any, param: str, word: str) -> None:
     refused = ask(client, model, **body)
     assert refused.status_code == 400, refused.text
     assert refused.json()["error"]["param"] == param
@@ -243,7 +243,7 @@ def test_exports_go_with_their_model_their_job_and_their_time(
         assert session.scalar(select(FineTunedModelRow).where(FineTunedModelRow.id == model)) is None
 
 
-def test_an_export_whose_worker_died_is_made_again_and_not_twice(
+def test_an_export_of_a_dead_worker_is_made_again_and_only_once(
     api: RunningApi, client: httpx.Client, model: str
 ) -> None:
     export_id = asked(client, model, format="gguf")["id"]

@@ -178,7 +178,7 @@ def test_projects_are_for_administrators(
     assert rows(api) == before
 
 
-def test_the_test_knows_the_owner_is_answered(owner: httpx.Client, ids: Ids) -> None:
+def test_the_owner_is_answered(owner: httpx.Client, ids: Ids) -> None:
     """The ids are good ones: their owner gets each of them."""
     for path in ("/files/{file_id}", "/uploads/{upload_id}", "/fine_tuning/jobs/{job_id}", "/models/{model}"):
         assert owner.get(path.format(**ids)).status_code == 200

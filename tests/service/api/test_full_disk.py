@@ -50,7 +50,7 @@ def test_deleting_is_possible_on_a_full_disk(tmp_path: Path) -> None:
     assert told["starts again"] == ["insufficient_storage", "ok"]
 
 
-def test_the_reserve_is_kept_given_back_and_kept_again(tmp_path: Path) -> None:
+def test_the_reserve_is_kept_released_and_kept_again(tmp_path: Path) -> None:
     one, other = DiskReserve(tmp_path, 1 << 20), DiskReserve(tmp_path, 1 << 20)
     for reserve in (one, other):
         assert not reserve.is_used_up()

@@ -119,7 +119,7 @@ def test_no_content_type_lifts_the_limit_of_a_body(client: httpx.Client, kind: s
 
 
 @pytest.mark.parametrize("boundary", ["b" * 5000, '"b b\x7f"'])
-def test_an_odd_boundary_is_no_error_of_ours(client: httpx.Client, boundary: str) -> None:
+def test_an_odd_boundary_is_not_our_error(client: httpx.Client, boundary: str) -> None:
     kind = f"multipart/form-data; boundary={boundary}"
     assert client.post("/files", content=b"--x--\r\n", headers={"Content-Type": kind}).status_code == 400
 
@@ -132,7 +132,7 @@ def test_bytes_that_are_gone_are_a_404(either: RunningApi, client: httpx.Client)
     assert "gone" in answer.json()["error"]["message"]
 
 
-def test_an_upload_broken_off_is_no_error_and_leaves_nothing(
+def test_an_interrupted_upload_is_not_an_error_and_leaves_nothing(
     either: RunningApi, client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

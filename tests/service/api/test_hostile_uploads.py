@@ -49,7 +49,7 @@ def test_a_hostile_upload_is_refused_at_little_cost(api: RunningApi, name: str) 
     assert used.children_user - before.children_user < 6
 
 
-def test_the_first_problems_are_told_and_where_the_check_stopped(api: RunningApi) -> None:
+def test_the_first_problems_are_reported_and_where_the_check_stopped(api: RunningApi) -> None:
     with api.client() as client:
         error = upload(client, gzip.compress(LARGE + b"x\n" * (1 << 20)), "训练.jsonl").json()["error"]
     assert len(error["problems"]) == 20
@@ -88,7 +88,7 @@ def test_an_upload_that_stands_still_holds_its_own_project_alone(api: RunningApi
         assert (first.result().status_code, second.result().status_code) == (200, 200)
 
 
-def test_an_upload_that_breaks_off_gives_its_place_back(api: RunningApi) -> None:
+def test_an_interrupted_upload_releases_its_place(api: RunningApi) -> None:
     def broken() -> Iterator[bytes]:
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
         yield LARGE

@@ -90,7 +90,7 @@ def test_requests_at_the_same_time_make_one(client: httpx.Client, file_id: str) 
 
 
 @pytest.mark.parametrize("key", [b"", b"x" * 256, "é".encode(), b"a\tb"])
-def test_a_header_that_is_no_key(client: httpx.Client, file_id: str, key: bytes) -> None:
+def test_a_header_that_is_not_a_key(client: httpx.Client, file_id: str, key: bytes) -> None:
     refused = client.post(JOBS, json=body(file_id), headers=[(b"Idempotency-Key", key)])
     assert refused.status_code == 400
     assert refused.json()["error"]["param"] == "Idempotency-Key"

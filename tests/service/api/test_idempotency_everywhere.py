@@ -196,7 +196,9 @@ def test_what_is_kept_of_an_answer_opens_with_the_header_alone(world: World) -> 
     assert not [answer for answer in kept if answer is None or "object" in answer]
 
 
-def test_a_creation_whose_host_is_gone_has_its_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_creation_gets_its_answer_after_its_host_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = {"Idempotency-Key": "the host goes"}
     first = world.client.post(**world.request("create_webhook_endpoint"), headers=key)
     monkeypatch.setattr("service.webhooks.endpoints.service.refusal_of", _refuse)

@@ -28,7 +28,7 @@ def test_a_job_shows_openais_fields(client: httpx.Client, file_id: str) -> None:
     assert client.get(f"/fine_tuning/jobs/{job['id']}").json() == job
 
 
-def test_what_is_asked_for_is_echoed(client: httpx.Client, file_id: str) -> None:
+def test_requested_settings_are_echoed(client: httpx.Client, file_id: str) -> None:
     hyperparameters = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 0.5, "lora": {"rank": 4, "alpha": 8}}
     method = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}, "dpo": {"nonsense": True}}
     job = create(client, file_id, method=method).json()
@@ -96,7 +96,7 @@ def test_a_wrong_job_is_refused_with_its_field(client: httpx.Client, file_id: st
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"model": "tiny"}', b'{"a": NaN}'])
-def test_a_body_that_is_no_job_is_refused(client: httpx.Client, body: bytes) -> None:
+def test_a_body_that_is_not_a_job_is_refused(client: httpx.Client, body: bytes) -> None:
     answer = client.post("/fine_tuning/jobs", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]

@@ -60,7 +60,7 @@ def in_parts(client: httpx.Client, data: bytes, filename: str) -> httpx.Response
 
 @pytest.mark.parametrize("name", ["train.jsonl", "训练.jsonl.gz", "train.parquet", "a.txt.zst"])
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_the_bytes_and_not_the_name_tell_the_packing(
+def test_the_bytes_and_not_the_name_decide_the_packing(
     api: RunningApi, client: httpx.Client, packing: str, name: str
 ) -> None:
     data = PACKINGS[packing]([GOOD_ROW])

@@ -88,7 +88,7 @@ def test_only_the_owner_shares(api: RunningApi, client: httpx.Client, guest: Gue
     assert "needs no permission" in refused.json()["error"]["message"]
 
 
-def test_nobody_gets_anything_where_one_project_is_unknown(client: httpx.Client, guest: Guest, model: str) -> None:
+def test_no_project_gets_a_permission_if_one_is_unknown(client: httpx.Client, guest: Guest, model: str) -> None:
     assert share(client, model, guest.project, "proj_unknown").status_code == 404
     assert client.get(path(model)).json()["data"] == []
     assert create(guest.client, guest.file, model).status_code == 404

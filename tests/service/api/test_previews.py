@@ -143,7 +143,7 @@ def test_what_a_creation_refuses_a_preview_refuses(live: RunningApi, user: httpx
     assert user.post("/fine_tuning/jobs/preview?rows=51", json=order).status_code == 400
 
 
-def test_what_a_job_would_fail_with_is_told(live: RunningApi, user: httpx.Client) -> None:
+def test_a_preview_reports_the_errors_of_the_job(live: RunningApi, user: httpx.Client) -> None:
     pairs = upload(user, DATA).json()["id"]
     order = {"model": "tiny", "training_file": pairs, "method": {"type": "dpo"}}
     too_long = body(user, method={"type": "supervised", "supervised": {"hyperparameters": {"max_length": 8}}})

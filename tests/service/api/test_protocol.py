@@ -84,7 +84,7 @@ def test_an_upload_that_stops_is_given_up_and_leaves_nothing(api: RunningApi, cl
     assert client.get("/files").json()["data"] == []
 
 
-def test_a_slow_upload_and_a_slow_answer_are_no_silence(api: RunningApi, client: httpx.Client) -> None:
+def test_a_slow_upload_and_a_slow_answer_are_not_cut_off(api: RunningApi, client: httpx.Client) -> None:
     """Three windows long, and more than the least in each."""
     rows = GOOD_JSONL * 10
     form = b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
@@ -202,7 +202,7 @@ def is_refused(connection: socket.socket, status: int) -> None:
         (b"GET /healthz HTTP/1.1", b"Host: a\r\nX: " + b"a" * 70_000 + b"\r\n", 400),
     ],
 )
-def test_what_is_no_request_of_http_1_is_refused(
+def test_bytes_that_are_not_http_1_are_refused(
     api: RunningApi, request_line: bytes, headers: bytes, status: int
 ) -> None:
     with connect(api) as connection:
@@ -261,7 +261,7 @@ def test_extensions_of_chunks_and_trailers_have_a_size(api: RunningApi, client: 
             send_many(connection, b"a" * 1200)
 
 
-def test_a_trailer_is_no_header(api: RunningApi, client: httpx.Client) -> None:
+def test_a_trailer_is_not_a_header(api: RunningApi, client: httpx.Client) -> None:
     with connect(api) as connection:
         connection.sendall(
             b"POST /v1/uploads HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -270,7 +270,7 @@ def test_a_trailer_is_no_header(api: RunningApi, client: httpx.Client) -> None:
         assert answer_to(connection).startswith(b"HTTP/1.1 401 ")
 
 
-def test_a_body_that_goes_on_after_its_answer_is_read_for_a_moment_alone(
+def test_a_body_that_continues_after_its_answer_is_read_only_briefly(
     api: RunningApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BoundedHttp, "window", 60.0)

@@ -50,12 +50,12 @@ def test_the_first_that_no_trusted_proxy_is(peer: str, forwarded: list[str], exp
     assert client_address(scope(peer, *forwarded), TRUSTED) == expected
 
 
-def test_nobody_is_believed_by_default() -> None:
+def test_no_proxy_is_trusted_by_default() -> None:
     assert client_address(scope("127.0.0.1", "1.1.1.1"), ()) == "127.0.0.1"
     assert client_address(scope(None, "1.1.1.1"), TRUSTED) is None
 
 
-def test_what_is_no_network_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_that_is_not_a_network_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BURNISH_TRUSTED_PROXIES", "10.0.0.0/8, 代理.internal")
     with pytest.raises(SettingsError, match=r"BURNISH_TRUSTED_PROXIES: '代理\.internal' is not a network"):
         load_settings()

@@ -38,7 +38,7 @@ def graded(grader: Any, **hyperparameters: Any) -> dict[str, Any]:
     return {"type": "reinforcement", "reinforcement": {"grader": grader, "hyperparameters": hyperparameters}}
 
 
-def test_what_was_asked_is_shown_and_kept(api: RunningApi, client: httpx.Client, file_id: str) -> None:
+def test_the_requested_grader_is_shown_and_kept(api: RunningApi, client: httpx.Client, file_id: str) -> None:
     job = created(client, file_id, "tiny", method=graded(multi(a=CHECK, b=JUDGE), compute_multiplier=2, group_size=4))
     block = job["method"]["reinforcement"]
     assert block["grader"]["graders"]["a"]["reference"] == "{{item.答案}}"

@@ -22,7 +22,7 @@ DAY = {"anchor": "created_at", "seconds": 86400}
 JOBS = "/fine_tuning/jobs"
 
 
-def test_a_job_shows_what_it_asked_for(client: httpx.Client, file_id: str) -> None:
+def test_a_job_shows_its_requested_retention(client: httpx.Client, file_id: str) -> None:
     job = created(client, file_id, "tiny", keep_checkpoints=2, expires_after={"checkpoints": DAY})
     shown = {"checkpoints": DAY, "artifacts": None}
     assert (job["keep_checkpoints"], job["expires_after"]) == (2, shown)
@@ -45,7 +45,7 @@ def test_a_job_shows_what_it_asked_for(client: httpx.Client, file_id: str) -> No
         ({"expires_after": 5}, "expires_after"),
     ],
 )
-def test_what_cannot_be_asked_for(client: httpx.Client, file_id: str, body: dict[str, Any], param: str) -> None:
+def test_requests_that_are_refused(client: httpx.Client, file_id: str, body: dict[str, Any], param: str) -> None:
     refused = create(client, file_id, "tiny", **body)
     assert refused.status_code == 400
     assert refused.json()["error"]["param"] == param

@@ -140,7 +140,7 @@ def test_an_export_that_is_there_is_not_handed_out(
     assert guest.client.get(content).json()["error"]["code"] == "download_blocked"
 
 
-def test_a_block_goes_on_with_what_is_shared_further(
+def test_a_download_block_holds_for_models_shared_further(
     api: RunningApi, client: httpx.Client, guest: Guest, third: Guest, model: str
 ) -> None:
     share(client, model, guest.project, adapter_download="blocked")
@@ -189,7 +189,7 @@ def test_a_whole_model_under_an_adapter(api: RunningApi, client: httpx.Client, g
     assert created(guest.client, guest.file, base)["adapter_download"] == "blocked"
 
 
-def test_a_reward_model_that_is_asked_blocks_nothing(
+def test_a_reward_model_in_use_blocks_nothing(
     api: RunningApi, client: httpx.Client, guest: Guest, file_id: str
 ) -> None:
     reward = finish(api, created(client, file_id, "tiny", method=method("reward"))["id"])
@@ -200,7 +200,7 @@ def test_a_reward_model_that_is_asked_blocks_nothing(
     assert onward["adapter_download"] == "blocked"
 
 
-def test_a_preview_knows_it(api: RunningApi, client: httpx.Client, guest: Guest, model: str) -> None:
+def test_a_preview_shows_it(api: RunningApi, client: httpx.Client, guest: Guest, model: str) -> None:
     share(client, model, guest.project, adapter_download="blocked")
     body = JobCreate(model=model, training_file=guest.file)
     with api.context.db.read() as session:
@@ -296,7 +296,7 @@ def test_what_is_waited_for_is_called_by_the_shared_name(
     end(api, start["id"])  # with a message of the owner's
     release_waiting(api.context, MemoryJobQueue())
     failed = guest.client.get(f"/fine_tuning/jobs/{job['id']}").json()
-    assert failed["error"]["message"].startswith(f"The job of {names[0]}, that this one goes on from, failed, so")
+    assert failed["error"]["message"].startswith(f"The job of {names[0]}, which this job starts from, failed, so")
     late = create(guest.client, guest.file, names[0])
     assert (late.status_code, late.json()["error"]["code"]) == (409, "parent_failed")
     assert f"The job of {names[0]} failed" in late.text
@@ -304,7 +304,7 @@ def test_what_is_waited_for_is_called_by_the_shared_name(
     assert [secret for secret in (start["id"], reward["id"], file_id, "it broke") if secret in told] == []
 
 
-def test_a_checkpoint_that_is_gone_tells_nothing_of_others(
+def test_a_deleted_checkpoint_reveals_nothing_about_others(
     api: RunningApi, client: httpx.Client, guest: Guest, model: str
 ) -> None:
     share(client, f"{model}:ckpt-step-2", guest.project)

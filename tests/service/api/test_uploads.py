@@ -88,7 +88,7 @@ def test_openais_client_uploads_in_chunks(api: RunningApi, client: httpx.Client,
         assert official.uploads.cancel(other.id).status == "cancelled"
 
 
-def test_what_does_not_add_up_changes_nothing_and_can_be_mended(api: RunningApi, client: httpx.Client) -> None:
+def test_inconsistent_parts_change_nothing_and_can_be_corrected(api: RunningApi, client: httpx.Client) -> None:
     upload_id, parts = sent(client)
     files = blobs(api, "files")
     foreign = sent(client)[1]
@@ -143,7 +143,7 @@ def test_a_completion_that_is_sent_again_gives_the_first_answer(client: httpx.Cl
     assert len(client.get("/files").json()["data"]) == 1
 
 
-def test_an_upload_whose_hour_is_over(api: RunningApi, client: httpx.Client) -> None:
+def test_an_expired_upload(api: RunningApi, client: httpx.Client) -> None:
     upload_id, parts = sent(client)
     with api.context.db.write() as session:
         session.execute(
@@ -231,7 +231,7 @@ def test_rows_name_the_blob_that_holds_them(api: RunningApi, client: httpx.Clien
     assert row.rows == 3
 
 
-def test_our_client_goes_on_with_what_broke_off(
+def test_our_client_resumes_an_interrupted_upload(
     api: RunningApi, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_parts, "PART_BYTES", 100)

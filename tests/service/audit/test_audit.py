@@ -55,7 +55,9 @@ def test_every_operation_that_changes_something_has_a_name() -> None:
     assert len({action.type for action in ACTIONS.values()}) == len(ACTIONS)
 
 
-def test_a_change_is_told_with_who_what_when_and_whence(client: httpx.Client, request: pytest.FixtureRequest) -> None:
+def test_a_change_is_recorded_with_key_action_time_and_address(
+    client: httpx.Client, request: pytest.FixtureRequest
+) -> None:
     name: str = request.node.name
     sent = upload(client, filename="客服.jsonl")
     file_id = sent.json()["id"]
@@ -79,7 +81,7 @@ def test_a_change_is_told_with_who_what_when_and_whence(client: httpx.Client, re
     }
 
 
-def test_the_whole_life_of_a_job_is_told(client: httpx.Client) -> None:
+def test_the_whole_life_of_a_job_is_recorded(client: httpx.Client) -> None:
     file_id = upload(client).json()["id"]
     job = client.post(JOBS, json={"model": "tiny", "training_file": file_id}).json()["id"]
     for what in ("pause", "resume", "cancel"):
@@ -92,7 +94,7 @@ def test_the_whole_life_of_a_job_is_told(client: httpx.Client) -> None:
     assert told == [("file.created", file_id), *acts, ("file.deleted", file_id)]
 
 
-def test_uploads_webhooks_projects_and_keys_are_told(client: httpx.Client) -> None:
+def test_uploads_webhooks_projects_and_keys_are_recorded(client: httpx.Client) -> None:
     body = {"filename": "a.jsonl", "purpose": "fine-tune", "bytes": 3, "mime_type": "text/jsonl"}
     upload_id = client.post("/uploads", json=body).json()["id"]
     part = client.post(f"/uploads/{upload_id}/parts", files={"data": b"{}\n"}).json()["id"]
@@ -119,7 +121,7 @@ def test_uploads_webhooks_projects_and_keys_are_told(client: httpx.Client) -> No
     assert client.headers["authorization"].removeprefix("Bearer ") not in everything
 
 
-def test_what_is_refused_is_told_and_reading_is_not(api: RunningApi, client: httpx.Client) -> None:
+def test_refusals_are_recorded_and_reads_are_not(api: RunningApi, client: httpx.Client) -> None:
     assert client.post(JOBS, json={"model": "tiny", "training_file": "file-没有"}).status_code == 404
     assert client.delete("/files/file-x").status_code == 404
     assert client.post(JOBS, content=b"{").status_code == 400
@@ -173,7 +175,7 @@ def test_a_refused_call_is_filed_under_the_callers_own_project(api: RunningApi, 
         assert log_of(client, **mine, **{"project_ids[]": theirs}) == []
 
 
-def test_a_creation_that_is_sent_again_is_told_as_such(client: httpx.Client) -> None:
+def test_a_repeated_creation_is_recorded_as_a_repeat(client: httpx.Client) -> None:
     for _ in range(2):
         client.post(
             "/files",

@@ -63,7 +63,7 @@ def test_a_window_is_one_entry(context: Context) -> None:
     assert log.count_refusal(refused(12), 403), "so that the next is a first one again"
 
 
-def test_kinds_are_apart_and_what_is_no_refused_change_is_none(context: Context) -> None:
+def test_kinds_are_separate_and_other_calls_are_not_counted(context: Context) -> None:
     log = RefusalLog(context.db, clock=Clock())
     for call, status in ((refused(1), 403), (refused(2), 404), (refused(3, key="key_b"), 403)):
         assert log.count_refusal(call, status)

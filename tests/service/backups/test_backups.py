@@ -152,7 +152,7 @@ def test_what_is_written_and_deleted_meanwhile_leaves_no_gap(
     assert sorted(contents(restored).values()) == [b"always there", b"came last"]
 
 
-def test_what_the_store_had_lost_is_told(context: Context, tmp_path: Path) -> None:
+def test_blobs_that_the_store_had_lost_are_reported(context: Context, tmp_path: Path) -> None:
     lost = add_file(context, b"x")
     context.storage.delete(f"files/{lost}")
     assert make_backup(context.settings, tmp_path / "b.tar").missing == (f"files/{lost}",)
@@ -174,7 +174,7 @@ def test_a_cut_backup_is_refused(backup: Path, tmp_path: Path, share: float) -> 
     data = backup.read_bytes()
     whole = data.rstrip(b"\0")
     backup.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(BackupCorrupt, match=r"cut off|no whole backup"):
+    with pytest.raises(BackupCorrupt, match=r"cut off|not a complete backup"):
         restore_backup(backup, tmp_path / "restored")
     assert not (tmp_path / "restored").exists()
 
@@ -189,7 +189,7 @@ def test_a_foreign_archive_writes_nothing(tmp_path: Path, name: str, kind: bytes
         member = tarfile.TarInfo(name)
         member.type, member.linkname = kind, "/etc/passwd"
         tar.addfile(member, io.BytesIO(b""))
-    with pytest.raises(BackupCorrupt, match=r"is no backup of Burnish|cut off"):
+    with pytest.raises(BackupCorrupt, match=r"is not a backup of Burnish|cut off"):
         restore_backup(path, tmp_path / "inside" / "restored")
     assert [entry.name for entry in tmp_path.rglob("*")] == ["x.tar"]
 
@@ -210,7 +210,7 @@ def rewritten(backup: Path, **changes: object) -> Path:
 
 
 def test_a_later_releases_backup_is_refused(backup: Path, tmp_path: Path) -> None:
-    with pytest.raises(BackupRefused, match=r"release 9\.0\.0, whose schema 9999 is newer"):
+    with pytest.raises(BackupRefused, match=r"release 9\.0\.0, with the schema 9999, newer"):
         restore_backup(rewritten(backup, version="9.0.0", schema_revision="9999"), tmp_path / "restored")
     with pytest.raises(BackupCorrupt, match="has the form 2; this release reads 1"):
         restore_backup(rewritten(backup, form=2), tmp_path / "restored")
@@ -257,7 +257,7 @@ def test_the_commands_and_their_sentences(context: Context, tmp_path: Path) -> N
     (tmp_path / "text").write_text("你好")
     code, said = run("restore", str(tmp_path / "text"), "--data", str(tmp_path / "other"))
     assert code == 1
-    assert "is no whole backup of Burnish" in said
+    assert "is not a complete backup of Burnish" in said
 
 
 def test_a_full_disk_leaves_nothing(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

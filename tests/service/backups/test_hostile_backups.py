@@ -92,7 +92,7 @@ def test_a_small_file_that_unpacks_to_gibibytes_is_refused(tmp_path: Path, datab
     path = tmp_path / "b.tar"
     rest = b"".join(header.tobuf() + data for header, data in [member("manifest.json", manifest)])
     path.write_bytes(old_sparse("blobs/x", 2 * GIB) + rest + b"\0" * 2048)
-    assert "is no backup of Burnish: it holds 'blobs/x'" in refused(path)
+    assert "is not a backup of Burnish: it holds 'blobs/x'" in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_only_plain_files_are_taken(tmp_path: Path, database: bytes, kind: bytes
     path = write(
         tmp_path / "b.tar", [member("burnish.db", database), odd, member("manifest.json", manifest)], tarfile.GNU_FORMAT
     )
-    assert "is no backup of Burnish: it holds" in refused(path)
+    assert "is not a backup of Burnish: it holds" in refused(path)
 
 
 def test_names_come_once_and_the_manifest_last(tmp_path: Path, database: bytes) -> None:
@@ -165,7 +165,7 @@ def test_names_come_once_and_the_manifest_last(tmp_path: Path, database: bytes) 
         [*whole, whole[1]],
         [whole[1], whole[0]],
     ):
-        assert "is no backup of Burnish: it holds" in refused(write(tmp_path / "b.tar", odd))
+        assert "is not a backup of Burnish: it holds" in refused(write(tmp_path / "b.tar", odd))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_names_come_once_and_the_manifest_last(tmp_path: Path, database: bytes) 
         ({"blobs/y": entry(b"x")}, "is damaged: blobs/"),
         ({"blobs/x": {"bytes": 2, "sha256": "0" * 64}}, "is damaged: blobs/x"),
         ({"blobs/x": {"bytes": 1, "sha256": "0" * 64}}, "is damaged: blobs/x"),
-        ({"blobs/x": {"bytes": -1, "sha256": "0" * 64}}, "no whole backup"),
+        ({"blobs/x": {"bytes": -1, "sha256": "0" * 64}}, "not a complete backup"),
         ({"blobs/x": entry(b"x"), "blobs/z": entry(b"x")}, "is damaged: blobs/z"),
     ],
 )
@@ -197,7 +197,7 @@ def test_a_name_that_is_a_file_and_a_folder_is_refused(tmp_path: Path, database:
     names = ("blobs/a", "blobs/a/b")
     manifest = manifest_of({"burnish.db": entry(database)} | {name: entry(b"") for name in names})
     members = [member("burnish.db", database), *map(member, names), member("manifest.json", manifest)]
-    assert "'blobs/a' is a file and a folder" in refused(write(tmp_path / "b.tar", members))
+    assert "'blobs/a' is both a file and a folder" in refused(write(tmp_path / "b.tar", members))
 
 
 def test_a_great_number_of_members_costs_no_memory_for_each(tmp_path: Path, database: bytes) -> None:
@@ -205,10 +205,10 @@ def test_a_great_number_of_members_costs_no_memory_for_each(tmp_path: Path, data
     same = member("blobs/x")[0].tobuf()
     path = tmp_path / "b.tar"
     path.write_bytes(same * 50_000 + b"\0" * 1024)
-    assert "is no backup of Burnish: it holds 'blobs/x'" in refused(path)
+    assert "is not a backup of Burnish: it holds 'blobs/x'" in refused(path)
 
 
-def test_a_disk_without_room_is_told_before_a_byte_is_written(
+def test_a_full_disk_is_reported_before_a_byte_is_written(
     tmp_path: Path, database: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = manifest_of({"burnish.db": entry(database)})
@@ -250,7 +250,7 @@ def _torn(database: Path) -> None:
     ("change", "sentence"),
     [
         (_emptied, "has no schema, its manifest says"),
-        (_text, "is no database: file is not a database"),
+        (_text, "is not a database: file is not a database"),
         (_torn, "The database in"),
         (_unlike("DELETE FROM alembic_version"), "has no schema, its manifest says"),
         (_unlike("INSERT INTO alembic_version VALUES ('0001')"), "has no schema, its manifest says"),
@@ -307,7 +307,7 @@ def test_a_long_name_of_our_own_comes_back(tmp_path: Path, database: bytes) -> N
     assert (tmp_path / "restored" / "blobs" / key).read_bytes() == b"x"
 
 
-def test_what_is_no_file_on_a_disk_is_refused(tmp_path: Path) -> None:
+def test_anything_but_a_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
         with pytest.raises(BackupRefused, match="is not a file on a disk"):

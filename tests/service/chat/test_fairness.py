@@ -145,7 +145,7 @@ def test_more_tokens_than_a_request_may_draw_are_refused_before_any_work(
     assert all(words in error["message"] for words in (str(tokens), "131072", "BURNISH_ENGINE_MOST_TOKENS"))
 
 
-def test_a_limit_beyond_the_context_alone_is_no_error(fair: Fair) -> None:
+def test_a_limit_beyond_the_context_alone_is_not_an_error(fair: Fair) -> None:
     """The answer ends where the context is full, or the time is over."""
     with fair.chat.client() as client:
         answer = client.post("/chat/completions", json=BODY | ENDLESS | {"max_tokens": 100_000}, timeout=60)

@@ -92,7 +92,7 @@ def test_too_many_tokens_are_refused(api: RunningApi, client: httpx.Client, engi
     assert "more than the 200" in never.json()["error"]["message"]
 
 
-def test_what_is_refused_costs_nothing_and_what_breaks_off_its_estimate(
+def test_a_refusal_costs_nothing_and_an_interruption_its_estimate(
     api: RunningApi, client: httpx.Client, engine: Scripted
 ) -> None:
     engine.error = ChatUnavailable("It is away.")

@@ -56,7 +56,7 @@ def api(tmp_path: Path, engine: Gated) -> Generator[RunningApi]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_chats_beyond_the_bound_are_refused_before_the_engine_is_asked(
+def test_chats_beyond_the_bound_are_refused_before_they_reach_the_engine(
     api: RunningApi, engine: Gated, stream: bool
 ) -> None:
     def ask(client: httpx.Client) -> httpx.Response:

@@ -48,7 +48,7 @@ def test_what_could_not_be_pushed_waits_in_the_outbox(context: Context, make_job
     with pytest.raises(QueueUnavailable):
         dispatch_jobs(context, Away())
     with context.db.read() as session:
-        assert len(outbox.due_effects(session, outbox.Topic.ENQUEUE_JOB)) == 1
+        assert len(outbox.fetch_due_effects(session, outbox.Topic.ENQUEUE_JOB)) == 1
     back = MemoryJobQueue()
     dispatch_jobs(context, back)
     assert back.waiting_ids() == {job_id}

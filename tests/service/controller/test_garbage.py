@@ -167,7 +167,7 @@ def test_jobs_that_run_or_ended_just_now_are_left_alone(
     assert keys_of(context, "jobs") == {f"jobs/{running}/attempt-1/a"}
 
 
-def test_a_pass_is_bounded_and_the_next_goes_on(
+def test_a_pass_is_bounded_and_the_next_continues(
     context: Context, queue: MemoryJobQueue, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(garbage, "_JOBS_A_PASS", 2)
@@ -195,7 +195,7 @@ def test_uploads_that_were_never_ended_and_old_outbox_rows_go(context: Context, 
     abandoned.abort()
 
 
-def test_exports_are_no_leftovers_of_attempts(context: Context, queue: MemoryJobQueue, make_job: MakeJob) -> None:
+def test_exports_are_not_leftovers_of_attempts(context: Context, queue: MemoryJobQueue, make_job: MakeJob) -> None:
     job_id = make_job(state=JobState.FAILED)
     ended_long_ago(context, job_id)
     export = f"jobs/{job_id}/exports/ftexport-1/1/m.gguf"

@@ -23,7 +23,7 @@ def claim(context: Context, job_id: str, lease_seconds: float) -> int:
         return job.lease_token
 
 
-def test_a_silent_worker_loses_its_job_until_the_third_failure(
+def test_a_stopped_worker_loses_its_job_until_the_third_failure(
     context: Context, queue: MemoryJobQueue, make_job: MakeJob, job_of: ReadJob
 ) -> None:
     job_id = make_job(state=JobState.QUEUED)
@@ -33,7 +33,7 @@ def test_a_silent_worker_loses_its_job_until_the_third_failure(
         job = job_of(job_id)
         assert (job.state, job.crashes, job.failures, job.lease_expires_at) == (JobState.QUEUED, failures, 0, None)
         with context.db.read() as session:
-            assert len(outbox.due_effects(session, outbox.Topic.ENQUEUE_JOB)) == failures
+            assert len(outbox.fetch_due_effects(session, outbox.Topic.ENQUEUE_JOB)) == failures
     claim(context, job_id, -1)
     end_expired_leases(context, queue)
     job = job_of(job_id)
@@ -41,7 +41,7 @@ def test_a_silent_worker_loses_its_job_until_the_third_failure(
     message = "the worker stopped answering, 3 times in a row without the job getting any further."
     assert job.error == {"code": "worker_lost", "message": message, "param": None}
     with context.db.read() as session:
-        (webhook,) = outbox.due_effects(session, outbox.Topic.TELL_WEBHOOKS)
+        (webhook,) = outbox.fetch_due_effects(session, outbox.Topic.TELL_WEBHOOKS)
     assert webhook.payload["type"] == "fine_tuning.job.failed"
     assert end_expired_leases(context, queue) == 0
 

@@ -45,7 +45,7 @@ def run_until(stop: threading.Event, steps: list[ControllerStep], *events: threa
     assert not runner.is_alive()
 
 
-def test_an_outage_is_told_once_whatever_it_holds_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     first, second = (Flaky(*[Unavailable("The database is away.") for _ in range(3)]) for _ in range(2))
     both = threading.Barrier(2)
 
@@ -65,7 +65,7 @@ def test_an_outage_is_told_once_whatever_it_holds_up(caplog: pytest.LogCaptureFi
     assert not any(record.exc_info for record in caplog.records)
 
 
-def test_two_outages_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+def test_two_outages_are_logged_separately(caplog: pytest.LogCaptureFixture) -> None:
     outages = Outages()
     outages.note_failure("a", Unavailable("The database is away."))
     outages.note_failure("b", QueueUnavailable("The queue is away."))
@@ -77,7 +77,7 @@ def test_two_outages_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
     assert len(caplog.records) == 4
 
 
-def test_a_fault_of_our_own_is_told_with_its_trace_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_is_logged_with_its_trace_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     broken, fine = Flaky(KeyError("oops")), Flaky()
     run_until(
         threading.Event(),

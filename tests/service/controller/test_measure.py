@@ -98,7 +98,7 @@ def test_the_gauges_show_what_the_database_has(either: Context) -> None:
     assert shown(metrics.OUTBOX_LAG)[("delete_blobs",)] == pytest.approx(200, abs=60)
 
 
-def test_a_job_tells_since_when_it_is_queued(either: Context) -> None:
+def test_a_job_shows_since_when_it_is_queued(either: Context) -> None:
     with either.db.write() as session:
         session.add(ProjectRow(id="proj_test", name="test"))
         session.flush()

@@ -58,7 +58,7 @@ def test_a_bad_row_is_named_in_every_packing(
 
 
 @pytest.mark.parametrize("name", ["a parquet bomb", "parquet with a broken footer", "parquet with NaN"])
-def test_parquet_that_is_no_good_fails_the_job_with_a_sentence(
+def test_bad_parquet_fails_the_job_with_a_sentence(
     context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob, name: str
 ) -> None:
     data, reason = BROKEN[name]

@@ -93,7 +93,7 @@ def test_expired_checkpoints_go_with_bytes_and_permissions(
 
 
 @pytest.mark.parametrize("state", [JobState.RUNNING, JobState.PAUSED, JobState.QUEUED])
-def test_a_job_that_can_go_on_keeps_its_last_checkpoint(
+def test_a_job_that_can_resume_keeps_its_last_checkpoint(
     context: Context, queue: MemoryJobQueue, make_job: MakeJob, state: JobState
 ) -> None:
     job_id = make_job(state=state)
@@ -108,7 +108,7 @@ def test_a_job_that_can_go_on_keeps_its_last_checkpoint(
 
 
 @pytest.mark.parametrize("role", ["start", "reward"])
-def test_a_checkpoint_that_an_unfinished_job_goes_on_from_waits_for_it(
+def test_a_checkpoint_is_kept_until_the_job_that_starts_from_it_ends(
     context: Context, queue: MemoryJobQueue, make_job: MakeJob, role: str
 ) -> None:
     parent = make_job(state=JobState.SUCCEEDED)
@@ -209,7 +209,7 @@ def test_results_go_all_together(context: Context, queue: MemoryJobQueue, make_j
     assert job_of(job_id).fine_tuned_model == name, "the job still says what it made"
 
 
-def test_checkpoints_expire_as_long_after_as_their_job_asked(context: Context, make_job: MakeJob) -> None:
+def test_checkpoints_expire_after_their_jobs_requested_time(context: Context, make_job: MakeJob) -> None:
     job_id = make_job(state=JobState.RUNNING)
     with context.db.write() as session:
         blobs = {"metrics": {}, "blob_prefix": "p", "manifest_sha256": "0"}
@@ -219,4 +219,4 @@ def test_checkpoints_expire_as_long_after_as_their_job_asked(context: Context, m
         first, second = results_repository.all_checkpoints(session, job_id)
         assert first.expires_at == pytest.approx(first.created_at + 3600, abs=5)
         assert second.expires_at is None
-        assert queries.expired_checkpoints(session, after=0, limit=10) == []
+        assert queries.fetch_expired_checkpoints(session, after=0, limit=10) == []

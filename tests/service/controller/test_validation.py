@@ -36,7 +36,7 @@ def test_good_files_put_the_job_into_the_queue(
     assert validate_jobs(context, queue) == 1
     assert job_of(job_id).state == JobState.QUEUED
     with context.db.read() as session:
-        rows = outbox.due_effects(session, outbox.Topic.ENQUEUE_JOB)
+        rows = outbox.fetch_due_effects(session, outbox.Topic.ENQUEUE_JOB)
     assert [row.payload for row in rows] == [{"job_id": job_id}]
 
 
@@ -77,7 +77,7 @@ def test_the_first_twenty_problems_are_listed_and_the_others_counted(
     assert (len(event.data["problems"]), event.data["more_problems"]) == (20, 13)
 
 
-def test_a_bad_validation_file_is_told_apart_and_both_are_reported(
+def test_bad_training_and_validation_files_are_reported_separately(
     context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob
 ) -> None:
     only_validation = make_job(make_file(), validation_file=make_file(NO_ANSWER, "held-out.jsonl"))
@@ -234,7 +234,7 @@ def test_a_job_cancelled_meanwhile_stays_cancelled(
     validate_jobs(context, queue)
     assert [job_of(job_id).state for job_id in jobs] == [JobState.CANCELLED] * 2
     with context.db.read() as session:
-        assert not outbox.due_effects(session, outbox.Topic.ENQUEUE_JOB)
+        assert not outbox.fetch_due_effects(session, outbox.Topic.ENQUEUE_JOB)
 
 
 def test_a_store_that_is_away_leaves_the_job_as_it_is(

@@ -204,7 +204,7 @@ def test_an_outcome_is_kept_for_its_project_and_its_row_format_alone(
     assert reads.total() == 4
 
 
-def test_a_kept_outcome_names_the_file_that_was_asked_for(
+def test_a_kept_outcome_names_the_requested_file(
     context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob
 ) -> None:
     jobs = [make_job(make_file("{}\n", name)) for name in ("一.jsonl", "二.jsonl")]

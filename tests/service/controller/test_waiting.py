@@ -71,7 +71,7 @@ def test_the_failure_of_a_parent_ends_the_whole_chain(
         assert reason in job.error["message"]
 
 
-def test_a_cancelled_reward_job_ends_the_job_that_asks_it(
+def test_a_cancelled_reward_job_ends_the_job_that_uses_it(
     context: Context, queue: MemoryJobQueue, make_job: MakeJob, job_of: JobOf
 ) -> None:
     reward = make_job(state=JobState.QUEUED)

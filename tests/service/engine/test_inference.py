@@ -122,7 +122,7 @@ def ask(client: httpx.Client, model: str = "tiny", **more: Any) -> httpx.Respons
     return client.post("/chat/completions", json=body)
 
 
-def test_a_base_is_asked_by_its_id_with_everything_the_engine_cannot_do(client: httpx.Client, vllm: Vllm) -> None:
+def test_a_base_gets_its_id_and_everything_the_engine_cannot_do(client: httpx.Client, vllm: Vllm) -> None:
     answer = ask(client, response_format={"type": "json_object"}, tool_choice="required", user="u", store=True).json()
     assert answer["model"] == "tiny"
     assert answer["choices"][0]["message"]["content"] == "我是 tiny"
@@ -192,7 +192,7 @@ def resolve_for(world: ChatWorld, name: str) -> ModelSource:
         ((500, b"<html>oops"), 502, "status 500"),
     ],
 )
-def test_the_servers_errors_are_told(
+def test_the_servers_errors_are_passed_on(
     client: httpx.Client, vllm: Vllm, fail: tuple[int, bytes], status: int, words: str
 ) -> None:
     vllm.fail = fail
@@ -204,7 +204,7 @@ def test_the_servers_errors_are_told(
     assert words in answer.json()["error"]["message"]
 
 
-def test_an_answer_that_breaks_off_is_no_answer(client: httpx.Client, vllm: Vllm) -> None:
+def test_an_interrupted_answer_is_not_an_answer(client: httpx.Client, vllm: Vllm) -> None:
     vllm.cut = True
     try:
         answer = ask(client)

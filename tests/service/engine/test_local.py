@@ -82,7 +82,7 @@ def test_who_leaves_early_does_not_disturb_the_next(context: Context, tmp_path: 
     asyncio.run(story())
 
 
-def test_memory_is_freed_when_nobody_asks(context: Context, tmp_path: Path) -> None:
+def test_memory_is_freed_when_idle(context: Context, tmp_path: Path) -> None:
     async def story() -> None:
         engine, speaker = engine_of(context, tmp_path)
         before = await text(engine.stream_answer(question()))

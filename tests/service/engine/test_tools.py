@@ -35,7 +35,7 @@ def test_a_call_is_found_however_the_text_is_cut(cuts: list[int]) -> None:
 
 
 @given(st.text("<>tol_ca{}", max_size=40), st.lists(st.integers(0, 50), max_size=5))
-def test_text_that_is_no_call_stays_text(text: str, cuts: list[int]) -> None:
+def test_text_that_is_not_a_call_stays_text(text: str, cuts: list[int]) -> None:
     said, calls = read(text, cuts)
     assert said == text
     assert not calls

@@ -126,7 +126,7 @@ def fill(api: RunningApi, client: httpx.Client, queue: RqJobQueue, other: str) -
             )
         )
         session.flush()
-        hand_out(session, configured=True)
+        hand_out(session, has_server_target=True)
         event = session.scalars(select(WebhookEventRow).where(WebhookEventRow.project_id == project)).one()
         session.add(
             WebhookAttemptRow(event_id=event.id, event_type=event.type, url="https://x", duration_ms=1, status_code=500)
@@ -265,7 +265,7 @@ def test_what_is_under_way_is_refused_or_erased(
             assert found == 0, table.name
 
 
-def test_an_erasure_that_broke_off_goes_on(
+def test_an_interrupted_erasure_continues(
     api: RunningApi, queue: RqJobQueue, admin: httpx.Client, victim: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file_id = upload(victim).json()["id"]

@@ -80,7 +80,7 @@ def test_claims_at_the_same_moment_take_turns_and_never_the_same_export(queue: T
     assert len({export.id for export in taken if export}) == 6
 
 
-def test_a_project_queues_so_many_exports_and_is_told_the_bound(queue: TurnsWorld, tmp_path: Path) -> None:
+def test_a_project_can_queue_a_bounded_number_of_exports(queue: TurnsWorld, tmp_path: Path) -> None:
     add(queue, "proj_a", 3)
     with queue.db.write() as session:
         service.require_place(session, "proj_a", 4)

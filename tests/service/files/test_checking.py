@@ -93,7 +93,7 @@ def test_small_content_takes_no_process() -> None:
     assert sent(gzip.compress(GOOD * 100)) == (DatasetSummary(100), False)
     assert sent(zstd.compress("从前".encode()), "a.txt.zst") == (DatasetSummary(1), False)
     summary, in_process = sent(b"")
-    assert (in_process, summary.problems[0].reason) == (False, "there is no row in it: write one JSON object a line")
+    assert (in_process, summary.problems[0].reason) == (False, "it has no rows: write one JSON object a line")
     assert sent(parquet([{"text": "a" * 300_000}]))[1] is False
 
 
@@ -137,7 +137,7 @@ def test_a_row_beyond_the_memory_is_named() -> None:
     assert "memory" in summary.problems[0].reason or "breaks its check" in summary.problems[0].reason
 
 
-def test_a_check_that_nobody_needs_ends_while_it_works_and_while_it_waits() -> None:
+def test_an_unneeded_check_ends_while_it_works_and_while_it_waits() -> None:
     asked = [0]
 
     def needed() -> bool:
@@ -152,7 +152,7 @@ def test_a_check_that_nobody_needs_ends_while_it_works_and_while_it_waits() -> N
     assert children() == []
 
 
-def test_a_process_outlives_the_thread_that_asked_for_it() -> None:
+def test_a_process_outlives_the_thread_that_started_it() -> None:
     begun: list[CheckProcess] = []
     thread = threading.Thread(target=lambda: begun.append(CheckProcess(request(), lambda: True)))
     thread.start()
@@ -176,7 +176,7 @@ def test_a_process_has_no_secret_and_no_file_of_ours(monkeypatch: pytest.MonkeyP
     assert children() == []
 
 
-def test_what_a_failed_program_says_is_no_problem_of_the_file() -> None:
+def test_output_of_a_failed_program_is_not_a_problem_of_the_file() -> None:
     with pytest.raises(RuntimeError, match="KeyError"):
         check(request(format_name="unheard of"), GOOD)
 
@@ -187,7 +187,7 @@ def test_a_broken_process_is_a_problem_of_the_file() -> None:
         assert "breaks its check" in process.finish().problems[0].reason
 
 
-def test_whether_it_is_needed_is_not_asked_at_every_look() -> None:
+def test_needed_until_does_not_look_every_time() -> None:
     looks: list[int] = []
     needed = checking.NeededUntil(lambda: not looks.append(1))
     assert all(needed() for _ in range(100))

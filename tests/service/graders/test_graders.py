@@ -156,7 +156,7 @@ def test_a_validation_answers_the_grader_as_it_came(client: httpx.Client) -> Non
         assert (answer.status_code, answer.json()) == (200, {"grader": grader})
 
 
-def test_a_judge_is_asked_as_a_chat(world: GradersWorld, client: httpx.Client) -> None:
+def test_a_judge_gets_its_question_as_a_chat(world: GradersWorld, client: httpx.Client) -> None:
     world.model.says = '理由充分。{"steps": [], "result": 7}'
     told = graded(client, JUDGE)
     assert (told["reward"], told["metadata"]["sampled_model_name"]) == (7.0, "tiny")
@@ -185,11 +185,11 @@ def test_a_fine_tuned_model_judges(world: GradersWorld, client: httpx.Client) ->
         ("我不知道", "stop", "model_grader_parse_error", "it has to say a number"),
         ("Let me think", "length", "model_grader_parse_error", "its tokens ran out"),
         ("11", "stop", "model_grader_parse_error", "lies outside its range, 0 to 10"),
-        ('"\\ud800"', "stop", "model_grader_parse_error", "which is no number"),
+        ('"\\ud800"', "stop", "model_grader_parse_error", "is not a number"),
         ("", "content_filter", "model_grader_refusal_error", "the model refused to grade"),
     ],
 )
-def test_what_a_judge_says_wrong_is_told(
+def test_a_judges_bad_answer_is_reported(
     world: GradersWorld, client: httpx.Client, says: str, ends: Any, flag: str, why: str
 ) -> None:
     world.model.says, world.model.ends = says, ends
@@ -198,7 +198,7 @@ def test_what_a_judge_says_wrong_is_told(
     assert why in told["metadata"]["errors"]["messages"][0]
 
 
-def test_what_the_engine_refuses_is_told(world: GradersWorld, client: httpx.Client) -> None:
+def test_the_engines_refusals_are_reported(world: GradersWorld, client: httpx.Client) -> None:
     world.model.fails = InvalidRequest("The conversation is longer than the model's context.")
     errors = graded(client, JUDGE)["metadata"]["errors"]
     assert errors["model_grader_server_error_details"] == "The conversation is longer than the model's context."
@@ -274,7 +274,7 @@ def test_python_cannot_reach_the_service(world: GradersWorld, client: httpx.Clie
         ({**JUDGE, "range": [1, 1]}, "grader.range", "the lower first"),
         ({**JUDGE, "model": "gpt-4o"}, "grader.model", "The model 'gpt-4o' does not exist here"),
         ({**MULTI, "calculate_output": "check +"}, "grader", "the formula cannot be read"),
-        ({**MULTI, "calculate_output": "check + other"}, "grader", "names 'other', which is no grader"),
+        ({**MULTI, "calculate_output": "check + other"}, "grader", "names 'other', which is not a grader"),
         ({**MULTI, "graders": {"a": {**CHECK, "operation": 1}}}, "grader.graders.a.operation", "'eq'"),
         ({**MULTI, "graders": {"python": {**PYTHON, "source": 1}}}, "grader.graders.python.source", "valid string"),
         (
@@ -312,7 +312,7 @@ def test_a_wrong_body_is_refused(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("depth", [100, 900, 5000])
-def test_deep_nesting_is_no_fault_of_the_service(client: httpx.Client, depth: int) -> None:
+def test_deep_nesting_is_not_a_fault_of_the_service(client: httpx.Client, depth: int) -> None:
     for grader in ({**CHECK, "reference": "{{item.a}}"}, PYTHON):
         content = json.dumps({"grader": grader, "model_sample": "x", "item": {"a": "DEEP"}})
         content = content.replace('"DEEP"', "[" * depth + "]" * depth)

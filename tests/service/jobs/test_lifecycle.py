@@ -129,7 +129,7 @@ def test_the_third_failure_is_the_last(context: Context, job_id: str) -> None:
         assert failed.error == {"code": "c", "message": "坏了", "param": None}
 
 
-def test_a_preemption_is_no_failure(context: Context, job_id: str) -> None:
+def test_a_preemption_is_not_a_failure(context: Context, job_id: str) -> None:
     for attempt in range(1, 6):
         claimed(context, job_id)
         with context.db.write() as session:
@@ -140,7 +140,7 @@ def test_a_preemption_is_no_failure(context: Context, job_id: str) -> None:
         assert (job.state, job.failures, job.preemptions) == (JobState.QUEUED, 0, 5)
 
 
-def test_each_end_asks_for_one_webhook(context: Context, job_id: str) -> None:
+def test_each_end_queues_one_webhook(context: Context, job_id: str) -> None:
     succeed(context, claimed(context, job_id), 1)
     with context.db.read() as session:
         rows = session.scalars(select(OutboxRow).where(OutboxRow.topic == outbox.Topic.TELL_WEBHOOKS)).all()
@@ -194,7 +194,7 @@ def test_however_an_attempt_ends_a_wanted_pause_comes(context: Context, job_id: 
     with context.db.read() as session:
         messages = [event.message for event in repository.events_since(session, job_id, 0)]
     assert messages.count("Pausing the job") == 1
-    assert messages[-1] == "The job is paused; resume it to go on"
+    assert messages[-1] == "The job is paused; resume it to continue"
 
 
 def test_a_pause_taken_back_in_time_changes_nothing(context: Context, job_id: str) -> None:

@@ -214,7 +214,7 @@ def test_a_database_that_is_away_for_a_while_ends_no_stream(
     run(story)
 
 
-def test_an_unforeseen_error_of_the_reader_ends_its_streams_without_done(
+def test_an_unexpected_error_of_the_reader_ends_its_streams_without_done(
     context: Context, principal: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No stream waits for a reader that is gone; the client connects again."""

@@ -26,7 +26,7 @@ def test_priority_orders_the_jobs_of_a_project_and_none_of_anothers(queue: Turns
     assert queue.start_all() == [high[0], *other, *high[1:], *low]
 
 
-def test_whoever_runs_least_is_next_then_whoever_waits_longest(queue: TurnsWorld) -> None:
+def test_the_project_with_the_fewest_jobs_is_next_then_the_longest_waiting(queue: TurnsWorld) -> None:
     queue.add("proj_a", 4)
     queue.add("proj_b", 2)
     first = [queue.start() for _ in range(3)]
@@ -60,7 +60,7 @@ def test_a_flood_delays_another_by_one_turn_with_a_single_worker(queue: TurnsWor
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_positions_that_jobs_are_told_are_the_order_in_which_they_start(queue: TurnsWorld, seed: int) -> None:
+def test_jobs_start_in_the_order_of_their_shown_positions(queue: TurnsWorld, seed: int) -> None:
     counts = [(seed * 7 + number * 5) % 6 + 1 for number in range(len(PROJECTS))]
     for number, project in enumerate(PROJECTS):
         for position in range(counts[number]):
@@ -73,7 +73,7 @@ def test_the_positions_that_jobs_are_told_are_the_order_in_which_they_start(queu
     assert queue.positions() == queue.start_all()
 
 
-def test_a_job_that_is_not_queued_yet_is_told_the_place_that_it_then_has(queue: TurnsWorld) -> None:
+def test_a_job_that_is_not_queued_yet_shows_its_future_place(queue: TurnsWorld) -> None:
     queue.add("proj_a", 5)
     queue.add("proj_b", 2, priority=10)
     assert queue.start()

@@ -16,7 +16,7 @@ def fill(database: Database) -> None:
         session.execute(text("INSERT INTO rows VALUES (zeroblob(1000000))"))
 
 
-def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_as_one(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'full.db'}")
     with pytest.raises(NoSpace, match="disk of the database is full"):
         fill(database)

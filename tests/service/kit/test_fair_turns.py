@@ -34,7 +34,7 @@ def test_a_project_with_many_requests_keeps_another_waiting_for_one_turn_only() 
     """The other's request is served after the one that is at work, before the forty that waited longer."""
 
     async def scene() -> None:
-        turns, served = FairTurns(1, what="requests"), list[str]()
+        turns, served = FairTurns(1, noun="requests"), list[str]()
 
         async def request(project: str) -> None:
             async with turns.hold_turn(project):
@@ -54,7 +54,7 @@ def test_no_project_holds_more_than_its_cap() -> None:
     """Free places stay free for others."""
 
     async def scene() -> None:
-        turns, most = FairTurns(8, what="requests", per_project=3), 0
+        turns, most = FairTurns(8, noun="requests", per_project=3), 0
 
         async def request() -> None:
             nonlocal most
@@ -98,7 +98,7 @@ def test_one_request_beyond_the_queue_is_refused_before_it_waits() -> None:
     """The refusal names the bound and when to come again; another project still has its queue."""
 
     async def scene() -> None:
-        turns = FairTurns(1, what="gradings", waiting_per_project=2)
+        turns = FairTurns(1, noun="gradings", waiting_per_project=2)
         async with turns.hold_turn("a"):
             waiting = [asyncio.create_task(_hold(turns, "a")) for _ in range(2)]
             await _let_all_run()
@@ -121,7 +121,7 @@ def test_a_request_cancelled_at_any_moment_loses_no_place() -> None:
     """Cancelled while it waits, or between being given its place and running, it gives the place to the next."""
 
     async def scene() -> None:
-        turns = FairTurns(1, what="requests")
+        turns = FairTurns(1, noun="requests")
         holder = turns.hold_turn("a")
         await holder.__aenter__()
         first = asyncio.create_task(_hold(turns, "b"))
@@ -142,7 +142,7 @@ def test_one_project_never_fills_the_waiting_places_of_all() -> None:
     """Whatever a project may have waiting by itself, one place is left; beyond the total everybody is refused."""
 
     async def scene() -> None:
-        turns = FairTurns(1, what="conversations", waiting_per_project=64, waiting=3)
+        turns = FairTurns(1, noun="conversations", waiting_per_project=64, waiting=3)
         tasks = [asyncio.create_task(_hold(turns, "greedy")) for _ in range(3)]
         await _let_all_run()
         with pytest.raises(TurnsExhausted, match="2 conversations of this project"):
@@ -164,7 +164,7 @@ def test_long_work_lets_others_go_and_is_the_first_of_its_project_afterwards() -
     """Nobody waits: it keeps its place. Somebody does: they alternate, and the project's later requests come last."""
 
     async def scene() -> None:
-        turns, order = FairTurns(1, what="conversations"), list[str]()
+        turns, order = FairTurns(1, noun="conversations"), list[str]()
 
         async def work(project: str, name: str) -> None:
             async with turns.hold_turn(project) as turn:
@@ -185,7 +185,7 @@ def test_work_that_is_cancelled_while_others_go_first_gives_no_place_back_twice(
     """Neither while it waits nor in the moment in which it is given its place again."""
 
     async def scene() -> None:
-        turns = FairTurns(1, what="conversations")
+        turns = FairTurns(1, noun="conversations")
 
         async def long() -> None:
             async with turns.hold_turn("a") as turn:

@@ -87,7 +87,7 @@ def test_json_is_one_object_a_line_with_its_ids() -> None:
     assert all("trace_id" not in entry for entry in said)
 
 
-def test_what_is_no_terminal_gets_json() -> None:
+def test_a_stream_that_is_not_a_terminal_gets_json() -> None:
     assert entries("auto")
 
 

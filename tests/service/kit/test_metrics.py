@@ -72,7 +72,7 @@ def test_an_address_in_use_is_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["9464", "host", "host:port", "host:70000", ":9464", "", "[::1"])
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_a_bad_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="host:port"):
         Settings(metrics_address=address)
 

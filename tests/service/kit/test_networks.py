@@ -154,20 +154,20 @@ def clothes_of(plain: IPv4Address) -> dict[str, str]:
 @pytest.mark.parametrize("plain", ["168.63.129.16", "203.0.113.77"])
 def test_denied_addresses_stay_so_in_ipv6_clothes(plain: str, form: str) -> None:
     wrapped = ip_address(clothes_of(IPv4Address(plain))[form])
-    allowed = AllowedNetworks.parse("::/0, 0.0.0.0/0", denied="203.0.113.0/24")
+    allowed = AllowedNetworks.parse("::/0, 0.0.0.0/0", denied_text="203.0.113.0/24")
     assert allowed.denies(wrapped)
     assert not allowed.permits(wrapped)
 
 
 def test_an_operator_denies_networks_that_are_public_or_allowed() -> None:
-    allowed = AllowedNetworks.parse("10.0.0.0/8", denied="10.9.0.0/16, 8.8.8.0/24, 2606:4700::/32")
+    allowed = AllowedNetworks.parse("10.0.0.0/8", denied_text="10.9.0.0/16, 8.8.8.0/24, 2606:4700::/32")
     for address in ("10.9.1.1", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"):
         assert not allowed.permits(ip_address(address))
     for address in ("10.1.1.1", "8.8.4.4", "2606:4701::1"):
         assert allowed.permits(ip_address(address))
 
 
-def test_a_denial_that_is_no_network_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_denial_that_is_not_a_network_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BURNISH_WEBHOOK_DENIED_NETWORKS", "10.0.0.0/8,内网.example")
     with pytest.raises(SettingsError, match=r"BURNISH_WEBHOOK_DENIED_NETWORKS: '内网.example' is not a network"):
         load_settings()

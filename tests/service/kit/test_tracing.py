@@ -80,7 +80,7 @@ def test_a_thread_keeps_the_trace(kept: InMemorySpanExporter) -> None:
     assert parents(kept.get_finished_spans()) == {"outer": None, "beside": "outer"}
 
 
-def test_an_error_is_told_by_its_class_alone(kept: InMemorySpanExporter) -> None:
+def test_an_error_is_recorded_by_its_class_alone(kept: InMemorySpanExporter) -> None:
     with pytest.raises(ValueError, match="hunter2"), tracing.span("broken"):
         raise ValueError("the password is hunter2")
     (span,) = kept.get_finished_spans()

@@ -38,7 +38,7 @@ def database(tmp_path: Path) -> Database:
     return made
 
 
-def test_threads_get_the_lock_in_the_order_in_which_they_asked() -> None:
+def test_threads_get_the_lock_in_order_of_arrival() -> None:
     turns, order = WriteTurns(), list[int]()
 
     def work(number: int) -> None:
@@ -63,7 +63,7 @@ def test_a_thread_that_holds_the_lock_does_not_wait_for_itself() -> None:
         pass
 
 
-def test_whoever_waited_too_long_leaves_the_line(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
+def test_a_thread_that_waited_too_long_leaves_the_line(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
     monkeypatch.setattr(write_turns, "WAIT_SECONDS", 0.2)
     refused: list[Exception] = []
 
@@ -85,7 +85,7 @@ def test_whoever_waited_too_long_leaves_the_line(monkeypatch: pytest.MonkeyPatch
     assert len(refused) == 1, "the lock is free again"
 
 
-def test_a_writer_beside_a_busy_process_gets_its_turn(database: Database) -> None:
+def test_a_writer_next_to_a_busy_process_gets_its_turn(database: Database) -> None:
     command = [sys.executable, "-c", _BUSY_WRITER, str(database.engine.url)]
     with subprocess.Popen(command, cwd=REPOSITORY) as busy:
         try:

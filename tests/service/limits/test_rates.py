@@ -48,7 +48,7 @@ def client(api: RunningApi, request: pytest.FixtureRequest) -> Generator[httpx.C
         yield made
 
 
-def test_requests_are_counted_and_told(client: httpx.Client) -> None:
+def test_requests_are_counted_and_shown_in_headers(client: httpx.Client) -> None:
     first, second = client.get("/files"), client.get("/models")
     assert first.headers["x-ratelimit-limit-requests"] == "30"
     assert (first.headers["x-ratelimit-remaining-requests"], first.headers["x-ratelimit-reset-requests"]) == (
@@ -60,7 +60,7 @@ def test_requests_are_counted_and_told(client: httpx.Client) -> None:
     assert "x-ratelimit-limit-tokens" not in first.headers
 
 
-def test_downloads_errors_and_streams_tell_it_too(client: httpx.Client) -> None:
+def test_downloads_errors_and_streams_have_the_rate_headers_too(client: httpx.Client) -> None:
     file_id = upload(client).json()["id"]
     for answer in (client.get(f"/files/{file_id}/content"), client.get("/files/file-x"), client.post("/files")):
         assert answer.headers["x-ratelimit-limit-requests"] == "30"
@@ -183,7 +183,7 @@ def test_durations_are_written_as_openai_does(seconds: float, text: str) -> None
     assert format_duration(seconds) == text
 
 
-def test_the_official_client_waits_and_goes_on(api: RunningApi, client: httpx.Client) -> None:
+def test_the_official_client_waits_and_retries(api: RunningApi, client: httpx.Client) -> None:
     client.post(LIMITS.format(project_of(client)), json={"requests_per_minute": 60})
     token = client.headers["authorization"].removeprefix("Bearer ")
     while client.get("/files").is_success:

@@ -82,7 +82,7 @@ def schema(database: Database) -> dict[str, list[str]]:
         return {name: sorted(column["name"] for column in seen.get_columns(name)) for name in seen.get_table_names()}
 
 
-def test_jobs_that_wait_and_run_go_on_and_come_back(settings: Settings, database: Database) -> None:
+def test_jobs_survive_a_migration_and_its_way_back(settings: Settings, database: Database) -> None:
     before, earlier = states(database), schema(database)
     migrations.upgrade_schema(settings)
     migrations.check_schema(settings)
@@ -258,7 +258,7 @@ def test_what_an_earlier_schema_cannot_hold_is_refused_and_nothing_changes(
     migrations.check_schema(settings)
     assert schema(database) == here
     assert states(database)["queued"] == "paused"
-    with pytest.raises(MigrationRefused, match="There is no schema 1234; this release knows 0001, 0002"):
+    with pytest.raises(MigrationRefused, match="There is no schema 1234; this release has 0001, 0002"):
         migrations.move_schema(settings, "1234")
 
 
@@ -272,4 +272,4 @@ def test_the_command(tmp_path: Path) -> None:
     assert run("--to", "0007") == (0, "The database's schema is 0007.\n")
     code, said = run("--to", "head")
     assert code == 1
-    assert said.startswith("burnish-server: There is no schema head; this release knows 0001,")
+    assert said.startswith("burnish-server: There is no schema head; this release has 0001,")

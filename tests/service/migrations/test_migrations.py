@@ -77,7 +77,7 @@ def test_jobs_of_the_first_schema_are_kept(tmp_path: Path) -> None:
     database.close()
 
 
-def test_notices_of_the_second_schema_are_still_told(tmp_path: Path) -> None:
+def test_notices_of_the_second_schema_are_still_delivered(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
     migrations.upgrade_schema(settings, "0002")
     database = Database(settings.database)

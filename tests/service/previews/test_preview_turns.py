@@ -36,7 +36,7 @@ def test_previews_of_projects_are_counted_in_turns(queue: TurnsWorld) -> None:
     assert order == ["proj_a", "proj_b", "proj_a", "proj_b", "proj_a", "proj_a"]
 
 
-def test_a_project_whose_preview_is_being_counted_comes_after_one_that_waits(queue: TurnsWorld) -> None:
+def test_a_project_with_a_running_preview_comes_after_one_that_waits(queue: TurnsWorld) -> None:
     add(queue, "proj_a", 3)
     first, second = claim(queue), claim(queue, "w2")
     assert first

@@ -117,7 +117,7 @@ def test_foreign_entries_do_not_show_as_waiting(queue: RqJobQueue, redis: Redis)
     assert queue.waiting_ids() == frozenset()
 
 
-def test_a_queue_that_somebody_made_no_list_is_made_anew(queue: RqJobQueue, redis: Redis) -> None:
+def test_a_queue_that_became_something_else_is_recreated(queue: RqJobQueue, redis: Redis) -> None:
     redis.set(LIST, "不是队列")
     job_id = ids.new_id(ids.JOB)
     with pytest.raises(QueueUnavailable):
@@ -126,7 +126,7 @@ def test_a_queue_that_somebody_made_no_list_is_made_anew(queue: RqJobQueue, redi
     assert queue.waiting_ids() == {job_id}
 
 
-def test_a_server_that_is_away_is_told_in_a_sentence_and_its_data_survives() -> None:
+def test_an_unreachable_server_is_reported_and_its_data_survives() -> None:
     with run_valkey() as server:
         queue, job_id = RqJobQueue(server.url), ids.new_id(ids.JOB)
         queue.push(job_id)

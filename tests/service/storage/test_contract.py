@@ -166,7 +166,7 @@ def test_an_impossible_range_is_refused_at_the_call(storage: Storage, start: int
 
 
 @pytest.mark.parametrize("end", [None, 0])
-def test_a_missing_blob_is_told_at_the_call(storage: Storage, end: int | None) -> None:
+def test_a_missing_blob_is_reported_at_the_call(storage: Storage, end: int | None) -> None:
     storage.put("a/b", [b"x"])
     for key in ("no", "a", "a/b/c", "a/no"):
         with pytest.raises(BlobNotFound, match=key):
@@ -275,7 +275,7 @@ def test_a_bad_prefix_is_refused(storage: Storage, prefix: str) -> None:
         storage.delete_prefix(prefix)
 
 
-def test_threads_write_and_delete_beside_each_other(storage: Storage) -> None:
+def test_threads_write_and_delete_concurrently(storage: Storage) -> None:
     failures: list[BaseException] = []
 
     def work(name: int) -> None:

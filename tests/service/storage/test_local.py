@@ -69,7 +69,7 @@ def test_a_key_is_a_blob_or_a_folder(root: Path) -> None:
     assert list((root / ".tmp").iterdir()) == []
 
 
-def test_an_empty_folder_left_behind_is_no_hindrance(root: Path) -> None:
+def test_an_empty_folder_left_behind_does_no_harm(root: Path) -> None:
     storage = LocalStorage(root)
     (root / "a").mkdir()
     storage.put("a", [b"x"])

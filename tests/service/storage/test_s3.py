@@ -38,7 +38,7 @@ def refused(storage: Storage) -> str:
     return sentences.pop()
 
 
-def test_a_wrong_secret_is_told_without_the_secret(s3_server: S3Server) -> None:
+def test_a_wrong_secret_is_reported_without_the_secret(s3_server: S3Server) -> None:
     secret = "x" * 32
     storage = open_storage(s3_server.url, access_key=s3_server.access_key, secret_key=secret)
     sentence = refused(storage)
@@ -49,20 +49,20 @@ def test_a_wrong_secret_is_told_without_the_secret(s3_server: S3Server) -> None:
         storage.stat("a")
 
 
-def test_a_missing_bucket_is_told(s3_server: S3Server) -> None:
+def test_a_missing_bucket_is_reported(s3_server: S3Server) -> None:
     storage = opened(s3_server, s3_server.url.replace(s3_server.bucket, "no-such-bucket"))
     assert "The bucket 'no-such-bucket' does not exist" in refused(storage)
     with pytest.raises(StorageUnavailable, match="does not exist"):
         storage.stat("a")
 
 
-def test_an_unreachable_server_is_told() -> None:
+def test_an_unreachable_server_is_reported() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         url = f"s3://bucket?endpoint_url=http://127.0.0.1:{port}"
         storage = open_storage(url, access_key="a", secret_key="b")
-        with pytest.raises(StorageUnavailable, match="cannot be reached or broke off"):
+        with pytest.raises(StorageUnavailable, match="cannot be reached or closed the connection"):
             storage.check()
 
 
@@ -90,7 +90,7 @@ def test_the_markers_of_other_programs_are_passed_over(s3_server: S3Server, s3_p
 
 
 @pytest.mark.parametrize(("theirs", "created"), [(b"mine", True), (b"another's", False)])
-def test_a_create_whose_first_answer_got_lost_is_still_ours(
+def test_a_create_is_still_ours_if_its_first_answer_got_lost(
     s3_server: S3Server, s3_prefix: str, theirs: bytes, created: bool
 ) -> None:
     """The server stores the blob, the answer breaks off, and boto's second try meets the first one's blob."""

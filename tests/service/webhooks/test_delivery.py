@@ -45,7 +45,7 @@ from tests.service.webhooks.world import (
 __all__ = ["context", "end_job"]
 
 
-def test_an_end_goes_to_every_endpoint_of_the_project_that_wants_it_and_to_the_settings_receiver(
+def test_an_end_goes_to_every_subscribed_endpoint_and_to_the_settings_receiver(
     context: Context, receiver: Receiver, end_job: EndJob
 ) -> None:
     first, second = make(context, receiver.url + "/1"), make(context, receiver.url + "/2", types=(CANCELLED,))
@@ -208,7 +208,7 @@ def test_secrets_lie_sealed_in_the_database(context: Context) -> None:
     assert row["secret_hint"].startswith("whsec_")
 
 
-def test_a_secret_that_does_not_open_is_told_and_tried_again(
+def test_a_secret_that_does_not_open_is_reported_and_tried_again(
     context: Context, receiver: Receiver, end_job: EndJob
 ) -> None:
     made = make(context, receiver.url)

@@ -21,7 +21,7 @@ from service.tables.webhooks import WebhookEventRow
 from service.webhooks import repository
 from service.webhooks.fan_out import CONFIGURED_LANE, hand_out, send_to
 from service.webhooks.guard import WebhookGuard
-from service.webhooks.lanes import DeliveryLane, DeliveryPace, DeliveryTurns, due_lanes
+from service.webhooks.lanes import DeliveryLane, DeliveryPace, DeliveryTurns, fetch_due_lanes
 from service.webhooks.resolver import NameResolver
 from service.webhooks.sender import WebhookSender
 from service.webhooks.service import NewEndpoint
@@ -177,14 +177,14 @@ def test_one_projects_flood_of_events_is_handed_out_in_turns(
             session, Topic.TELL_WEBHOOKS, lane=OTHER.project_id, event_id="last", type=kind, object_id=single
         )
     with context.db.write() as session:
-        hand_out(session, configured=False)
+        hand_out(session, has_server_target=False)
     with context.db.read() as session:
         assert repository.event_of(session, "last") is not None
         left = session.scalars(select(OutboxRow).where(OutboxRow.done_at.is_(None))).all()
         assert [row.topic for row in left].count(Topic.TELL_WEBHOOKS) == 201
 
 
-def test_lanes_are_told_with_their_project_and_health_if_something_is_due(context: Context, receiver: Receiver) -> None:
+def test_due_lanes_have_their_project_and_health(context: Context, receiver: Receiver) -> None:
     first, second, later = make(context, receiver.url), make(context, receiver.url, OTHER), make(context, receiver.url)
     set_endpoint(context, second, failing_since=5.0)
     for made in (first, second, later):
@@ -194,7 +194,7 @@ def test_lanes_are_told_with_their_project_and_health_if_something_is_due(contex
         outbox.add_effect(session, Topic.SEND_WEBHOOK, lane="whe_gone", event_id="evt_y")
         session.execute(update(OutboxRow).where(OutboxRow.lane == later.endpoint.id).values(due_at=db_now() + 60))
     with context.db.read() as session:
-        found = {(lane.name, lane.project_id, lane.failing) for lane in due_lanes(session)}
+        found = {(lane.name, lane.project_id, lane.failing) for lane in fetch_due_lanes(session)}
     assert found == {
         (first.endpoint.id, PRINCIPAL.project_id, False),
         (second.endpoint.id, OTHER.project_id, True),

@@ -68,7 +68,7 @@ def test_a_lookup_is_given_up_in_time_and_keeps_its_place_until_its_thread_ends(
     asyncio.run(run())
 
 
-def test_a_name_that_does_not_exist_is_not_asked_for_again_at_once(names: Names) -> None:
+def test_a_missing_name_is_not_looked_up_again_at_once(names: Names) -> None:
     names.missing.add("nowhere.example")
 
     async def run() -> None:

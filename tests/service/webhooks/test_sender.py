@@ -43,7 +43,7 @@ def make_event(context: Context, make_job: MakeJob) -> MakeEvent:
         with context.db.write() as session:
             outbox.add_effect(session, TELL, event_id=event_id, type="fine_tuning.job.succeeded", object_id=job_id)
             session.flush()
-            hand_out(session, configured=True)
+            hand_out(session, has_server_target=True)
         return event_id
 
     return make

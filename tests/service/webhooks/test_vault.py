@@ -26,7 +26,7 @@ def test_what_is_sealed_opens_again_and_shows_nothing() -> None:
 
 
 @pytest.mark.parametrize("sealed", ["", "AAAA", "not base64", "密"])
-def test_what_is_no_seal_does_not_open(sealed: str) -> None:
+def test_text_that_is_not_a_seal_does_not_open(sealed: str) -> None:
     with pytest.raises(SealBroken):
         Vault(b"k" * 32).open(sealed, "whe_a")
 

@@ -48,7 +48,7 @@ def checkpoints(world: World, job_id: str) -> list[int]:
         return [checkpoint.step for checkpoint in results_repository.all_checkpoints(session, job_id)]
 
 
-def test_training_and_its_events_go_on_while_a_checkpoint_is_stored(world: World) -> None:
+def test_training_and_its_events_continue_while_a_checkpoint_is_stored(world: World) -> None:
     store, job_id, kept = SlowStore(world.storage), world.job(), list[int]()
 
     def release() -> None:
@@ -128,7 +128,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def test_the_newest_checkpoint_that_is_whole_is_the_one_to_go_on_from(world: World, tmp_path: Path) -> None:
+def test_jobs_resume_from_the_newest_whole_checkpoint(world: World, tmp_path: Path) -> None:
     job_id = world.job()
     world.run(job_id, "fault")
     world.run(job_id, "fault")
@@ -162,7 +162,7 @@ def test_the_newest_checkpoint_that_is_whole_is_the_one_to_go_on_from(world: Wor
     assert told == []
 
 
-def test_a_job_goes_on_from_the_checkpoint_before_a_damaged_one(world: World) -> None:
+def test_a_job_resumes_from_the_checkpoint_before_a_damaged_one(world: World) -> None:
     job_id = world.job()
     world.run(job_id, "fault")
     world.run(job_id, "fault")

@@ -228,7 +228,7 @@ def test_of_several_equal_creations_at_once_one_is_carried_out(world: World) -> 
     assert answers == made * 6
 
 
-def test_an_export_is_asked_for_at_once_made_once_and_collected(world: World) -> None:
+def test_simultaneous_export_requests_make_one_export_that_is_collected(world: World) -> None:
     job_id = world.job()
     world.run(job_id, "checkpoint")
     barrier = threading.Barrier(4)
@@ -262,7 +262,7 @@ def test_an_export_is_asked_for_at_once_made_once_and_collected(world: World) ->
     assert world.artifacts(job_id) == {}
 
 
-def test_an_export_of_a_dead_worker_goes_on(world: World) -> None:
+def test_an_export_of_a_dead_worker_is_made_by_another(world: World) -> None:
     job_id = world.job()
     world.run(job_id)
     export_id = ask(world, job_id, "gguf")
@@ -275,7 +275,7 @@ def test_an_export_of_a_dead_worker_goes_on(world: World) -> None:
 
 
 @pytest.mark.faults
-def test_a_worker_that_falls_silent_amid_a_transaction_does_not_keep_its_job(
+def test_a_worker_that_freezes_in_a_transaction_does_not_keep_its_job(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(db, "IDLE_SECONDS", 1)

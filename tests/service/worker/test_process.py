@@ -83,7 +83,7 @@ class Trap:
         return (os.system, (f"touch {self.path}",))
 
 
-def test_foreign_payloads_are_dropped_and_the_worker_goes_on(world: World, valkey: EmbeddedValkey) -> None:
+def test_foreign_payloads_are_dropped_and_the_worker_continues(world: World, valkey: EmbeddedValkey) -> None:
     sprung = world.settings.data / "sprung"
     touch = f"touch {sprung}"
     with Redis.from_url(valkey.url) as redis:

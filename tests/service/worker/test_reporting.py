@@ -130,7 +130,7 @@ def test_nothing_of_the_machine_or_the_code_is_sent_and_nothing_is_left(told: To
     assert children() == []
 
 
-def test_a_job_that_is_tried_again_goes_on_with_its_run(world: World, server: WandbServer) -> None:
+def test_a_requeued_job_resumes_its_run(world: World, server: WandbServer) -> None:
     job_id = world.job(integrations=asked())
     world.run(job_id, "killed")
     run = run_of(server, job_id)
@@ -144,7 +144,7 @@ def test_a_job_that_is_tried_again_goes_on_with_its_run(world: World, server: Wa
 
 
 @pytest.mark.faults
-def test_a_run_whose_program_was_killed_is_completed_by_the_next_attempt(world: World, server: WandbServer) -> None:
+def test_the_next_attempt_completes_the_run_of_a_killed_program(world: World, server: WandbServer) -> None:
     job_id = world.job(integrations=asked())
 
     def kill_all() -> None:
@@ -160,7 +160,7 @@ def test_a_run_whose_program_was_killed_is_completed_by_the_next_attempt(world: 
     assert run_of(server, job_id).endings[-1]["exitcode"] == 0
 
 
-def test_a_paused_job_is_preempted_and_goes_on(world: World, server: WandbServer) -> None:
+def test_a_paused_job_is_preempted_and_resumes(world: World, server: WandbServer) -> None:
     job_id = world.job(integrations=asked())
 
     def pause() -> None:
@@ -271,7 +271,7 @@ def test_a_server_that_hangs_later_delays_no_heartbeat(
     assert warnings(world, job_id) == [LATE]
 
 
-def test_a_refused_key_is_told_without_it(world: World, server: WandbServer) -> None:
+def test_a_refused_key_is_reported_without_its_text(world: World, server: WandbServer) -> None:
     server.refuses = True
     job_id = world.job(integrations=asked())
     world.run(job_id)

@@ -58,7 +58,7 @@ def test_a_job_succeeds_and_its_files_are_those_that_the_trainer_left(world: Wor
     assert [payload["type"] for payload in world.outbox(Topic.TELL_WEBHOOKS)] == ["fine_tuning.job.succeeded"]
 
 
-def test_events_read_as_the_wire_wants_them(world: World) -> None:
+def test_events_have_the_wires_form(world: World) -> None:
     job_id = world.job()
     world.run(job_id)
     events = {event.once_key: event for event in world.events(job_id) if event.once_key}
@@ -135,7 +135,7 @@ def test_cancel_kills_the_trainer_and_nothing_more_is_written(world: World) -> N
     assert list(world.settings.work.iterdir()) == []
 
 
-def test_a_paused_job_keeps_a_checkpoint_and_goes_on_there(world: World) -> None:
+def test_a_paused_job_keeps_a_checkpoint_and_resumes_there(world: World) -> None:
     job_id = world.job()
 
     def pause() -> None:
@@ -147,7 +147,7 @@ def test_a_paused_job_keeps_a_checkpoint_and_goes_on_there(world: World) -> None
     watcher.join()
     job = world.row(job_id)
     assert (job.state, job.pause_requested, job.failures, job.preemptions) == (JobState.PAUSED, False, 0, 0)
-    assert world.messages(job_id)[-1] == "The job is paused at the checkpoint of step 3; resume it to go on"
+    assert world.messages(job_id)[-1] == "The job is paused at the checkpoint of step 3; resume it to continue"
     world.run(job_id)  # nobody may take it
     assert world.row(job_id).lease_token == 1
 
@@ -179,7 +179,7 @@ def test_a_stale_worker_publishes_nothing(world: World) -> None:
     assert not world.blobs(f"jobs/{job_id}/attempt-1/output")
 
 
-def test_a_stopping_worker_gives_the_job_back_and_the_next_attempt_goes_on(world: World) -> None:
+def test_a_stopping_worker_requeues_its_job_and_the_next_attempt_resumes(world: World) -> None:
     job_id = world.job()
     watcher = world.meanwhile(lambda: world.has_step(job_id, 2), world.stop.set)
     world.run(job_id, "wait")
@@ -202,7 +202,7 @@ def test_a_stopping_worker_gives_the_job_back_and_the_next_attempt_goes_on(world
     assert len(keys) == len(set(keys))
 
 
-def test_a_stubborn_trainer_is_killed_and_another_worker_goes_on_from_what_was_kept(tmp_path: Path) -> None:
+def test_a_stubborn_trainer_is_killed_and_another_worker_resumes(tmp_path: Path) -> None:
     world = World(tmp_path / "w", stop_seconds=0.3)
     job_id = world.job()
     watcher = world.meanwhile(lambda: world.has_step(job_id, 2), world.stop.set)
@@ -285,7 +285,7 @@ def test_a_failed_attempt_is_tried_again_after_a_growing_pause(tmp_path: Path) -
             assert why is not None
             assert (why.reason, why.position) == ("retrying", None)
             assert "the next one may start in" in why.message
-            assert [row.payload for row in outbox.due_effects(session, Topic.ENQUEUE_JOB)] == [
+            assert [row.payload for row in outbox.fetch_due_effects(session, Topic.ENQUEUE_JOB)] == [
                 {"job_id": job_id}
             ]  # the first
             session.execute(update(JobRow).values(retry_at=db_now() - 1))

@@ -46,7 +46,7 @@ def test_a_higher_priority_starts_first_though_others_were_sent_before(world: Wo
 
 
 @pytest.mark.integration
-def test_a_job_waits_for_a_worker_that_has_what_it_asks_for(
+def test_a_job_waits_for_a_worker_with_its_resources(
     world: World, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = RqJobQueue(valkey.url)

@@ -35,7 +35,7 @@ def test_gpus_are_those_that_cuda_sees(visible: str | None, expected: list[int])
     assert memories_of(LISTING, visible) == [size * MIB for size in expected]
 
 
-def test_no_driver_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_there_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert own_capacity(Settings(data=tmp_path)) == Capacity()
 
@@ -58,7 +58,7 @@ def test_settings_decide(tmp_path: Path) -> None:
 
 def test_a_label_that_no_job_can_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BURNISH_WORKER_LABELS", "a100,标签")
-    with pytest.raises(SettingsError, match="BURNISH_WORKER_LABELS: '标签' is no label"):
+    with pytest.raises(SettingsError, match="BURNISH_WORKER_LABELS: '标签' is not a label"):
         load_settings()
 
 
@@ -82,5 +82,5 @@ def test_workers_are_alive_while_they_say_so(context: Context) -> None:
     assert repository.capacity_of(found[0]) == capacity
     with context.db.write() as session:
         repository.remove_worker(session, "w.1")
-        assert repository.forget_silent(session, age=60) == 0
-        assert repository.forget_silent(session, age=-1) == 1
+        assert repository.delete_stopped_workers(session, age=60) == 0
+        assert repository.delete_stopped_workers(session, age=-1) == 1

@@ -164,7 +164,7 @@ def test_what_gguf_would_lose_is_refused(tmp_path: Path, tiny_base: Path, change
     assert caught.value.code == "unsupported_export"
 
 
-def test_the_check_is_kept_beside_the_export(tmp_path: Path, tiny_base: Path, adapter: Path) -> None:
+def test_the_check_is_kept_next_to_the_export(tmp_path: Path, tiny_base: Path, adapter: Path) -> None:
     from trainer.programs.export import main
 
     lay_out(tmp_path / "e", adapter, base=tiny_base, to="gguf", precision="q8_0")

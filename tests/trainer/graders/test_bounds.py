@@ -156,7 +156,7 @@ def test_long_texts_are_searched_in_linear_time(operation: str) -> None:
         costly(lambda text=text, reference=reference: graded(check(operation=operation), text, {"answer": reference}))
 
 
-def test_a_half_of_a_character_in_a_judges_question_is_no_fault() -> None:
+def test_half_a_character_in_a_judges_question_is_accepted() -> None:
     asked: list[GraderQuestion] = []
 
     def ask(question: GraderQuestion) -> Reply:

@@ -74,12 +74,12 @@ def test_a_models_number_is_the_reward(text: str) -> None:
     [
         ("", "the model answered ''"),
         ("很好", "it has to say a number"),
-        ('"0.5"', "is no number"),
-        ("true", "is no number"),
-        ("null", "is no number"),
-        ("[0.5]", "is no number"),
-        ('{"score": 0.5}', "is no number"),
-        ('{"result": "high"}', "is no number"),
+        ('"0.5"', "is not a number"),
+        ("true", "is not a number"),
+        ("null", "is not a number"),
+        ("[0.5]", "is not a number"),
+        ('{"score": 0.5}', "is not a number"),
+        ('{"result": "high"}', "is not a number"),
         ('{"result": NaN}', "lies outside its range"),
         ("1.5", "1.5 lies outside its range, 0 to 1"),
         ("-0.1", "lies outside"),
@@ -88,7 +88,7 @@ def test_a_models_number_is_the_reward(text: str) -> None:
         ("{" * 50_000, "the model answered"),
     ],
 )
-def test_what_is_no_score_is_told(text: str, why: str) -> None:
+def test_an_answer_that_is_not_a_score_is_reported(text: str, why: str) -> None:
     result = graded(JUDGE, tools=Tools(ask=Model(text)))
     assert (result.reward, result.errors.model_grader_parse_error, result.usage) == (0.0, True, {"tiny": USAGE})
     assert why in result.errors.messages[0]
@@ -116,11 +116,11 @@ def test_a_label_passes_or_not(text: str, reward: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "Good", "好好", "[]", '{"result": ["好"]}', "3"])
-def test_what_is_no_label_is_told(text: str) -> None:
+def test_an_answer_that_is_not_a_label_is_reported(text: str) -> None:
     assert labelled(text).errors.model_grader_parse_error
 
 
-def test_a_models_failure_is_told() -> None:
+def test_a_models_failure_is_reported() -> None:
     def away(_question: GraderQuestion) -> Reply:
         raise Failure("model_grader_server_error", "the engine is away")
 

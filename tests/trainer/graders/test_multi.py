@@ -38,7 +38,7 @@ def test_a_formula_has_its_value(formula: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("formula", ["1/(a-a)", "log(a-a)", "sqrt(-a)", "9^9^9^9", "exp(exp(exp(a+9)))", "(-a)^0.5"])
-def test_a_formula_without_a_finite_value_is_told(formula: str) -> None:
+def test_a_formula_without_a_finite_value_is_reported(formula: str) -> None:
     result = graded(multi(formula, a=RIGHT))
     assert (result.reward, result.errors.formula_parse_error) == (0.0, True)
     assert result.sub_rewards == {"a": 1.0}
@@ -48,7 +48,7 @@ def test_a_formula_without_a_finite_value_is_told(formula: str) -> None:
 @pytest.mark.parametrize(
     ("formula", "why"),
     [
-        ("a + c", "names 'c', which is no grader: a, b are"),
+        ("a + c", "names 'c', which is not a grader: a, b are"),
         ("a.real", "'a.real' has no place in a formula"),
         ("__import__('os').system('true')", "has no place in a formula"),
         ("(lambda: a)()", "has no place in a formula"),
@@ -77,7 +77,7 @@ def test_a_formula_without_a_finite_value_is_told(formula: str) -> None:
         ("", "at least 1 character"),
     ],
 )
-def test_what_is_no_formula_is_refused(formula: str, why: str) -> None:
+def test_text_that_is_not_a_formula_is_refused(formula: str, why: str) -> None:
     assert why in refusal(multi(formula, a=RIGHT, b=LIKE))
 
 
@@ -99,7 +99,7 @@ def test_a_grader_that_fails_leaves_no_reward() -> None:
     assert result.errors.messages == ["b: {{item.missing}} has no value: no 'missing'"]
 
 
-def test_the_flags_of_all_graders_are_told() -> None:
+def test_the_flags_of_all_graders_are_reported() -> None:
     result = graded(multi("a", a=check(input="{{item.x}}"), b=check(input="{{sample.output_json}}")))
     assert (result.errors.invalid_variable_error, result.errors.sample_parse_error) == (True, True)
     assert len(result.errors.messages) == 2
@@ -119,7 +119,7 @@ def test_wrong_parts_are_refused_by_their_place() -> None:
     assert "valid dictionary" in refusal({**multi("a"), "graders": [RIGHT]})
 
 
-def test_what_a_grader_needs_is_told() -> None:
+def test_a_graders_fields_are_listed() -> None:
     python = {"type": "python", "name": "p", "source": "def grade(sample, item):\n    return 1"}
     judge = {"type": "score_model", "name": "j", "model": "tiny", "input": [{"role": "user", "content": "?"}]}
     label = {**judge, "type": "label_model", "labels": ["a"], "passing_labels": ["a"], "model": "ft:x"}

@@ -180,7 +180,7 @@ def test_output_is_bounded() -> None:
         ("type('E', (Exception,), {'__str__': lambda self: 1 / 0})().x", "AttributeError"),
     ],
 )
-def test_what_is_no_number_is_told(value: str, why: str) -> None:
+def test_an_answer_that_is_not_a_number_is_reported(value: str, why: str) -> None:
     assert why in told(f"return {value}")
 
 
@@ -188,7 +188,7 @@ def test_an_error_without_words_and_a_number_that_lies() -> None:
     lie = "class Lie(float):\n    def __float__(self): raise ValueError('no')"
     assert "ValueError: no" in told("return Lie(1)", before=lie)
     mute = "class Mute(Exception):\n    def __str__(self): raise KeyError(1)"
-    assert told("raise Mute", before=mute) == "an error that cannot be told in words"
+    assert told("raise Mute", before=mute) == "an error whose text cannot be read"
     assert len(told("raise ValueError('长' * 10**6)")) == 500
 
 
@@ -202,7 +202,7 @@ def test_an_error_without_words_and_a_number_that_lies() -> None:
         ("__import__('os').write(3, b'{\"reward\": \"1\"}') and __import__('os')._exit(0)", "it gave no number"),
     ],
 )
-def test_a_process_that_ends_or_lies_is_told(body: str, why: str) -> None:
+def test_a_process_that_ends_or_lies_is_reported(body: str, why: str) -> None:
     assert why in told(body)
 
 
@@ -263,7 +263,7 @@ def _state(pid: int) -> str:
         return "Z"
 
 
-def test_a_python_grader_grades_and_tells_what_went_wrong() -> None:
+def test_a_python_grader_grades_and_reports_errors() -> None:
     grader = {"type": "python", "name": "p", "source": "def grade(sample, item):\n    return item['x']"}
     tools = Tools(run_python=run_python)
     assert graded(grader, item={"x": 0.5}, tools=tools).reward == 0.5

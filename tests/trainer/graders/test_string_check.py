@@ -26,7 +26,7 @@ def test_each_operation(operation: str, text: str, reference: str, reward: float
     assert (result.reward, result.failed, result.sub_rewards, result.usage) == (reward, False, {}, {})
 
 
-def test_what_is_no_string_check_is_refused() -> None:
+def test_an_invalid_string_check_is_refused() -> None:
     assert "'eq', 'ne', 'like' or 'ilike'" in refusal(check(operation="contains"))
     assert "Extra inputs are not permitted" in refusal(check(operatoin="eq"))
     assert "valid string" in refusal(check(input=3))

@@ -62,20 +62,20 @@ def test_a_template_is_filled(template: str, text: str) -> None:
         "{{sample.other}}",
     ],
 )
-def test_a_name_that_is_not_there_is_told(template: str) -> None:
+def test_a_missing_name_is_reported(template: str) -> None:
     result = graded(check(input=template), "巴黎", ROW)
     assert (result.reward, result.failed, result.errors.invalid_variable_error) == (0.0, True, True)
     assert result.errors.messages[0].startswith(f"right: {template} has no value")
 
 
 @pytest.mark.parametrize("text", ["not JSON", '{"a": NaN}', "[" * 100_000, "9" * 5000, ""])
-def test_an_answer_that_is_no_json_has_no_output_json(text: str) -> None:
+def test_an_answer_that_is_not_json_has_no_output_json(text: str) -> None:
     result = graded(check(input="{{sample.output_json.a}}"), text)
     assert (result.reward, result.errors.sample_parse_error) == (0.0, True)
     assert not result.errors.invalid_variable_error
 
 
-def test_a_row_without_fields_is_told() -> None:
+def test_a_row_without_fields_is_reported() -> None:
     for item in ([], "text", 3):
         assert graded(check(), "巴黎", item).errors.invalid_variable_error
 

@@ -73,7 +73,7 @@ def test_tokens_are_words_or_chinese_characters() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_text_that_is_too_long_is_told_and_not_compared(metric: str) -> None:
+def test_a_text_that_is_too_long_is_reported_and_not_compared(metric: str) -> None:
     result = similar(metric, "字" * (MOST_CHARACTERS + 1), "字")
     assert (result.reward, result.errors.truncated_observation_error) == (0.0, True)
     within = similar(metric, "字 " * (MOST_TOKENS + 1), "字")

@@ -55,7 +55,7 @@ def test_pairing_finds_what_single_intervals_hide() -> None:
     assert verdict_of(comparison, held_out=False).outcome == "not_held_out"
 
 
-def test_noise_is_no_difference() -> None:
+def test_noise_is_not_a_difference() -> None:
     draw = random.Random(5)
     base = [10 + draw.gauss(0, 1) for _ in range(30)]
     comparison, _ = compare_measures(scores(base), scores([nll + draw.gauss(0, 1) for nll in base]))

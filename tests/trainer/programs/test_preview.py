@@ -44,7 +44,7 @@ def rows_with_losses() -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_supervised_run_is_foretold(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_preview_of_a_supervised_job_matches_its_run(tmp_path: Path, tiny_base: Path) -> None:
     asked = {"n_epochs": 3, "batch_size": 3, "gradient_accumulation_steps": 2, "max_length": 128, "dtype": "float32"}
     workdir = lay_out(tmp_path / "w", tiny_base, jsonl(rows_with_losses()), jsonl(training_rows(4)), asked)
     told = preview_by_the_program(workdir).counted
@@ -113,7 +113,9 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("method", OTHERS)
-def test_the_tokens_of_other_methods_are_foretold(method: str, tmp_path: Path, tiny_base: Path) -> None:
+def test_previews_of_other_methods_count_the_same_tokens_as_their_runs(
+    method: str, tmp_path: Path, tiny_base: Path
+) -> None:
     row, own = OTHERS[method]
     asked = {"n_epochs": 2, "batch_size": 2, "dtype": "float32", "lora": {"rank": 2}, **own}
     workdir = lay_out(
@@ -132,7 +134,7 @@ def test_the_tokens_of_other_methods_are_foretold(method: str, tmp_path: Path, t
     assert any(token.trained for shown in told.sample for token in shown.tokens)
 
 
-def test_prompts_are_told_with_the_most_that_answers_can_be(tmp_path: Path, tiny_base: Path) -> None:
+def test_prompts_are_counted_with_the_longest_possible_answers(tmp_path: Path, tiny_base: Path) -> None:
     method = {"type": "grpo", "grpo": {"hyperparameters": {**REWARD, "rollout_prompts": 3, "group_size": 2}}}
     told = preview(lay_out(tmp_path / "w", tiny_base, jsonl([PROMPT] * 4), method=method)).counted
     assert told is not None
@@ -142,7 +144,7 @@ def test_prompts_are_told_with_the_most_that_answers_can_be(tmp_path: Path, tiny
     assert told.speed.tokens_per_second is None
 
 
-def test_what_cannot_be_trained_on_is_told_as_a_run_would(tmp_path: Path, tiny_base: Path) -> None:
+def test_rows_that_cannot_be_trained_on_are_reported_as_in_a_run(tmp_path: Path, tiny_base: Path) -> None:
     workdir = lay_out(tmp_path / "w", tiny_base, jsonl([chat("x" * 300, "不会到")]), None, {"max_length": 64})
     failed = preview(workdir).failed
     assert failed is not None

@@ -137,7 +137,7 @@ def test_missing_parts_are_named(
     assert not Path(out).exists()
 
 
-def test_an_adapter_that_is_no_reward_model_is_refused(
+def test_an_adapter_that_is_not_a_reward_model_is_refused(
     tiny_base: Path, reward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = job(tmp_path / "sft", tiny_base, "supervised", training_rows(4), hyperparameters={"n_epochs": 1})

@@ -69,7 +69,7 @@ class CommonHyperparameters(Exact):
         return "adapter"
 
     def settings(self) -> dict[str, Any]:
-        """Return the hyperparameters that only this method has, as they were asked for."""
+        """Return the hyperparameters that only this method has, as they were requested."""
         return {
             name: value
             for name, value in self.model_dump(mode="json").items()

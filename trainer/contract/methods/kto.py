@@ -19,9 +19,9 @@ class KtoHyperparameters(CommonHyperparameters):
     beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
     """`auto` is 0.1."""
     desirable_weight: Weight = "auto"
-    """`auto` is 1, or so much more that wanted rows weigh as much as the others where they are fewer."""
+    """`auto` is 1, or so much more that wanted rows weigh as much as the others if they are fewer."""
     undesirable_weight: Weight = "auto"
-    """`auto` is 1, or so much more that unwanted rows weigh as much as the others where they are fewer."""
+    """`auto` is 1, or so much more that unwanted rows weigh as much as the others if they are fewer."""
 
 
 class KtoParameters(Frozen):

@@ -25,7 +25,7 @@ class FunctionReward(Exact):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _known_parameters(self) -> FunctionReward:
+    def _check_parameters(self) -> FunctionReward:
         try:
             self.parsed()
         except ValidationError as error:
@@ -40,12 +40,12 @@ class FunctionReward(Exact):
 
 
 def _kind_of_reward(value: Any) -> str | None:
-    """Return the member of `Reward` that is meant, so that only its own mistakes are told."""
+    """Return the member of `Reward` that is meant, so that only its own mistakes are reported."""
     if isinstance(value, Exact):
         return type(value).__name__
-    given = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    reward_block = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     names = {"function": FunctionReward.__name__, "model": ModelReward.__name__}
-    return next((name for key, name in names.items() if key in given), None)
+    return next((name for key, name in names.items() if key in reward_block), None)
 
 
 Reward = Annotated[
@@ -63,9 +63,9 @@ class OnPolicyHyperparameters(CommonHyperparameters):
 
     learning_rate_scale: ClassVar[float] = 0.2
     kl_max: float = Field(default=50.0, gt=0, le=10000)
-    """Stop the job where the mean KL a response passes this many nats."""
+    """Stop the job if the mean KL a response passes this many nats."""
     kl_stop: Annotated[float, Field(gt=0, le=100)] | None = None
-    """End an iteration's updates early where the approximate KL a token to the sampling policy passes this."""
+    """End an iteration's updates early if the approximate KL a token to the sampling policy passes this."""
     clip_range: float = Field(default=0.2, gt=0, lt=1)
     minibatches: int = Field(default=1, ge=1, le=256)
     """Optimizer steps of one pass over an iteration's answers."""
@@ -102,7 +102,6 @@ class RewardedHyperparameters(OnPolicyHyperparameters):
     rollout_prompts: int = Field(default=16, ge=1, le=4096)
 
     def prompts_an_iteration(self, rows: int) -> int:  # noqa: ARG002
-        """Return `rollout_prompts`."""
         return self.rollout_prompts
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Pre-training: predict every token of plain text, going on from a base or from scratch."""
+"""Pre-training: predict every token of plain text, starting from a base or from scratch."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PretrainingHyperparameters(CommonHyperparameters):
     weights: Auto | Literal["lora", "full"] = "auto"
     """What is trained: an adapter, or all weights. `auto` is an adapter on a base, all weights of a new model."""
     architecture: Architecture | None = None
-    """The shape of a new model; without it the base's training goes on."""
+    """The shape of a new model; without it the base's training continues."""
     tokenizer: Literal["base", "byte", "char"] | TrainedTokenizer = "base"
     """A new model's: the base's, one token a byte, one a character of the training file, or trained on that file."""
     attend_across_documents: bool = False

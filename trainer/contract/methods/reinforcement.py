@@ -29,7 +29,7 @@ class ReinforcementHyperparameters(GroupHyperparameters):
 
     @property
     def steps_between_evaluations(self) -> Auto | int:
-        """Return `eval_interval`, or `eval_steps` where that is given."""
+        """Return `eval_interval`, or `eval_steps` if that is given."""
         return self.eval_steps if self.eval_interval == "auto" else self.eval_interval
 
     @property
@@ -44,7 +44,7 @@ class ReinforcementHyperparameters(GroupHyperparameters):
         return 1 if self.eval_samples == "auto" else self.eval_samples
 
     def prompts_an_iteration(self, rows: int) -> int:
-        """Return `batch_size`; `auto` is 4, or all rows where there are fewer."""
+        """Return `batch_size`; `auto` is 4, or all rows if there are fewer."""
         return min(AUTO_PROMPTS, rows) if self.batch_size == "auto" else self.batch_size
 
     @model_validator(mode="after")

@@ -41,7 +41,7 @@ class LexiconReward(RewardFunction):
 
 
 class ExactMatchReward(RewardFunction):
-    """`exact_match`: 1 where the answer is the row's reference."""
+    """`exact_match`: 1 if the answer is the row's reference."""
 
     ignore_case: bool = False
 
@@ -52,7 +52,7 @@ class ExactMatchReward(RewardFunction):
 
 
 class JsonValidReward(RewardFunction):
-    """`json_valid`: 1 where the answer is JSON; with `match_reference`, where it equals the reference as a value."""
+    """`json_valid`: 1 if the answer is JSON; with `match_reference`, if it equals the reference as a value."""
 
     match_reference: bool = False
 

@@ -100,9 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        said = io.StringIO()
-        error.show(file=said)  # what it repeats of an argument or a file must not steer the terminal either
-        click.echo(printable_text(said.getvalue()), err=True, nl=False)
+        output = io.StringIO()
+        error.show(file=output)  # what it repeats of an argument or a file must not steer the terminal either
+        click.echo(printable_text(output.getvalue()), err=True, nl=False)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         return _end_after_abort(error)

@@ -42,32 +42,32 @@ def _with_limits(command: Any) -> Any:
 @click.argument("project_id", required=False)
 @_with_limits
 @json_option
-def limits(project_id: str | None, as_json: bool, **given: int | str | None) -> None:
+def limits(project_id: str | None, as_json: bool, **options: int | str | None) -> None:
     """Show what a project may use and uses: the key's own, or PROJECT_ID's. With options, set PROJECT_ID's first.
 
     Another project than one's own, and setting, need a key with the scope admin.
     """
-    changes = {name: None if value == "none" else value for name, value in given.items() if value is not None}
+    changes = {name: None if value == "none" else value for name, value in options.items() if value is not None}
     if changes and project_id is None:
-        raise click.UsageError("Name the project whose limits are to be set: `burnish projects list` shows all.")
+        raise click.UsageError("Name the project to set limits for: `burnish projects list` shows all.")
     with connect_client() as client:
         if project_id is None:
-            shown = client.limits()
+            project_limits = client.limits()
         elif changes:
-            shown = client.projects.update_limits(project_id, **cast("LimitChanges", changes))
+            project_limits = client.projects.update_limits(project_id, **cast("LimitChanges", changes))
         else:
-            shown = client.projects.limits(project_id)
+            project_limits = client.projects.limits(project_id)
     if as_json:
-        print_json(shown)
+        print_json(project_limits)
         return
     rows: list[tuple[object, ...]] = []
     for name in _LIMITS:
-        limit = getattr(shown, name)
+        limit = getattr(project_limits, name)
         most = "no limit" if limit.limit is None else limit.limit
         rows.append((name, "" if limit.used is None else f"{limit.used:g}", most, limit.source))
     print_table(("limit of", "used", "most", "set by"), rows)
-    if shown.training_minutes.resets_at is not None:
-        print_line(f"training_minutes begin anew at {format_time(shown.training_minutes.resets_at)}.")
+    if project_limits.training_minutes.resets_at is not None:
+        print_line(f"training_minutes begin anew at {format_time(project_limits.training_minutes.resets_at)}.")
 
 
 @click.command()
@@ -94,9 +94,9 @@ def audit(
             resource_ids=resource_ids,
             limit=min(limit, 100),
         )
-        found = list(islice(page, limit))
+        entries = list(islice(page, limit))
     if as_json:
-        print_json(found)
+        print_json(entries)
         return
     rows = [
         (
@@ -108,6 +108,6 @@ def audit(
             cell_text(entry.ip_address),
             cell_text(entry.request_id),
         )
-        for entry in found
+        for entry in entries
     ]
     print_table(("when", "what", "id", "outcome", "who", "from", "request"), rows)

@@ -44,7 +44,7 @@ def loader_class() -> Any:
     yaml = import_yaml()
 
     class Loader(yaml.SafeLoader):
-        """Safe; 1e-4 is a number, as in JSON, and a date is text, for the wire knows none."""
+        """Safe; 1e-4 is a number, as in JSON, and a date is text, because JSON has no dates."""
 
         def __init__(self, stream: Any) -> None:
             yaml.SafeLoader.__init__(self, stream)
@@ -62,11 +62,11 @@ def loader_class() -> Any:
             self._bounds.leave_node(event.anchor)
             return node
 
-    kept = {
+    resolvers_by_first = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{_TAGS}timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    Loader.yaml_implicit_resolvers = kept
+    Loader.yaml_implicit_resolvers = resolvers_by_first
     number = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?[eE][-+]?[0-9]+")
     Loader.add_implicit_resolver(f"{_TAGS}float", number, list("-+0123456789"))
     return Loader
@@ -90,11 +90,11 @@ class _Bounds:
 
     def leave_node(self, anchor: str | None) -> None:
         """End the value that was begun last."""
-        ended = self._open.pop()
+        node_size = self._open.pop()
         if self._open:
-            self._open[-1].below = max(self._open[-1].below, ended.below + 1)
+            self._open[-1].below = max(self._open[-1].below, node_size.below + 1)
         if anchor is not None:
-            self._anchors[anchor] = _Size(self._nodes - ended.before, ended.below + 1)
+            self._anchors[anchor] = _Size(self._nodes - node_size.before, node_size.below + 1)
 
     def add_alias(self, anchor: str, line: int) -> None:
         """Count what an alias stands for. Raises YamlFault beyond a bound, and if it stands for itself."""
@@ -137,5 +137,5 @@ def _require_json(node: Any, line: int) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, _ in node.value:
             if key.tag not in (f"{_TAGS}str", _MERGE):
-                shown = f"the key {key.value}" if isinstance(key, yaml.ScalarNode) else "a key"
-                raise YamlFault(key.start_mark.line + 1, f"{shown} is not text: write it in quotes.")
+                key_text = f"the key {key.value}" if isinstance(key, yaml.ScalarNode) else "a key"
+                raise YamlFault(key.start_mark.line + 1, f"{key_text} is not text: write it in quotes.")

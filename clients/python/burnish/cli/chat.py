@@ -1,4 +1,4 @@
-"""`burnish chat`."""
+"""`burnish chat`: one answer, or a conversation."""
 
 from __future__ import annotations
 
@@ -28,8 +28,12 @@ _HOPELESS = (AuthenticationError, NotFoundError, PermissionDeniedError)
 @click.argument("prompt", required=False)
 @click.option("--system", help="The instructions that the conversation begins with.")
 @click.option("--temperature", type=click.FloatRange(0, 2), help="0 takes the likeliest token each time.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Only the likeliest tokens of this mass.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens of an answer.")
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Sample from the likeliest tokens with this total probability.",
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), help="The most tokens in an answer.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="Ends the answer; may be repeated.")
 @click.option("--seed", type=int, help="The same seed gives the same answer.")
 @json_option
@@ -54,7 +58,7 @@ def chat(model: str, prompt: str | None, system: str | None, as_json: bool, **op
 
 
 class _Conversation:
-    """What has been said, and how to go on."""
+    """The conversation so far, and the settings for the next answer."""
 
     def __init__(self, client: Burnish, model: str, system: str | None, settings: dict[str, Any]) -> None:
         self._client = client
@@ -84,24 +88,24 @@ class _Conversation:
 
     def print_answer(self) -> None:
         """Print the answer as it comes, and keep it, also if Ctrl-C ended it. Raises APIError."""
-        said: list[str] = []
+        pieces: list[str] = []
         try:
-            self._stream_answer(said)
+            self._stream_answer(pieces)
         finally:
-            if said:
-                self._messages.append({"role": "assistant", "content": "".join(said)})
+            if pieces:
+                self._messages.append({"role": "assistant", "content": "".join(pieces)})
                 click.echo()
 
-    def _stream_answer(self, said: list[str]) -> None:
-        finished = None
+    def _stream_answer(self, pieces: list[str]) -> None:
+        finish_reason = None
         with self._client.chat.completions.create(stream=True, **self.completion_arguments()) as stream:
             for choice in (choice for chunk in stream for choice in chunk.choices):
-                finished = choice.finish_reason or finished
+                finish_reason = choice.finish_reason or finish_reason
                 if choice.delta.content:
-                    said.append(choice.delta.content)
+                    pieces.append(choice.delta.content)
                     print_line(choice.delta.content, nl=False)
                     sys.stdout.flush()
-        if finished == "length":
+        if finish_reason == "length":
             print_line("\n(The answer was cut off: it has as many tokens as it may have.)", nl=False, err=True)
 
 
@@ -143,7 +147,7 @@ def _try_to_answer(talk: _Conversation) -> None:
         if isinstance(error, _HOPELESS):
             raise
         talk.drop_last_message()
-        print_line(f"Error: {error.message} Your last message was taken back.", err=True)
+        print_line(f"Error: {error.message} Your last message was removed.", err=True)
 
 
 def _read_piped_prompt() -> str:

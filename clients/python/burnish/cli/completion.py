@@ -1,4 +1,4 @@
-"""`burnish completion`, and what is completed: ids and names that the server knows."""
+"""`burnish completion`, and what is completed: ids and names from the server."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def _one_line_item(item: CompletionItem) -> CompletionItem:
 
 
 def _list_job_items(client: Burnish) -> list[CompletionItem]:
-    found = islice(client.jobs.list(limit=_MOST), _MOST)
-    return [CompletionItem(job.id, help=f"{job.phase or job.status}, {job.model}") for job in found]
+    jobs = islice(client.jobs.list(limit=_MOST), _MOST)
+    return [CompletionItem(job.id, help=f"{job.phase or job.status}, {job.model}") for job in jobs]
 
 
 def _list_model_items(client: Burnish) -> list[CompletionItem]:
@@ -66,8 +66,8 @@ def _list_model_items(client: Burnish) -> list[CompletionItem]:
 
 
 def _list_file_items(client: Burnish) -> list[CompletionItem]:
-    found = islice(client.files.list(limit=_MOST), _MOST)
-    return [CompletionItem(file.id, help=file.filename) for file in found]
+    files = islice(client.files.list(limit=_MOST), _MOST)
+    return [CompletionItem(file.id, help=file.filename) for file in files]
 
 
 complete_jobs: Any = _make_completer(_list_job_items)

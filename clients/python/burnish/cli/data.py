@@ -44,7 +44,7 @@ def data() -> None:
 
 @data.command()
 @_source
-@click.option("--method", type=click.Choice(list(ROW_FORMATS)), help="What to train with; else the first row tells.")
+@click.option("--method", type=click.Choice(list(ROW_FORMATS)), help="What to train with; default: by the first row.")
 @json_option
 @click.pass_context
 def check(context: click.Context, path: Path, method: str | None, as_json: bool) -> None:
@@ -69,7 +69,7 @@ def check(context: click.Context, path: Path, method: str | None, as_json: bool)
 @data.command()
 @_source
 @click.option("--to", "method", type=click.Choice(list(ROW_FORMATS)), required=True, help="The method to train with.")
-@click.option("--from", "source", type=click.Choice(list(CONVERTERS)), help="FILE's format; else the first row tells.")
+@click.option("--from", "source", type=click.Choice(list(CONVERTERS)), help="FILE's format; default: by the first row.")
 @click.option("-o", "--output", type=_new, required=True, help="The .jsonl file to write; - for a pipe.")
 @click.option("--strict", is_flag=True, help="Write nothing unless every row can be converted.")
 def convert(path: Path, method: str, source: str | None, output: Path, strict: bool) -> None:
@@ -108,18 +108,18 @@ def _guess_row_format(path: Path, name: str) -> RowFormat:
         except (InvalidLineError, UnreadableError):
             row = None
     # Without a good first row the file is in no format, and any check will say so.
-    found = guess_format(row) if row is not None else ROW_FORMATS["supervised"]
-    if found is None:
+    row_format = guess_format(row) if row is not None else ROW_FORMATS["supervised"]
+    if row_format is None:
         keys = ", ".join(list(row or ())[:12]) or "none"
         raise ValueError(
             f"{name}: no method has rows with the keys {keys}. Name one with --method, or see burnish data convert."
         )
-    return found
+    return row_format
 
 
 @contextmanager
 def _open_with_progress(path: Path, name: str) -> Generator[tuple[Packing, Iterator[bytes]], None, None]:
-    """Open a file or a pipe and tell its packing and what it holds, with a bar if reading takes long."""
+    """Open a file or a pipe and return its packing and what it holds, with a bar if reading takes long."""
     if str(path) == "-":
         yield open_dataset(sys.stdin.buffer)
         return
@@ -195,9 +195,9 @@ def _conversion_sentence(conversion: Conversion, name: str, output: Path | None)
     left_out = f"{conversion.refused_count:,} could not be converted"
     if output is None:
         return f"Wrote nothing: {read}, {left_out}."
-    made = f"{_count_noun(conversion.written, 'row')} for {conversion.method}"
+    row_count = f"{_count_noun(conversion.written, 'row')} for {conversion.method}"
     where = "" if str(output) == "-" else f" to {output}"
-    return f"Wrote {made}{where}: {read}" + (f", {left_out}." if conversion.refused_count else ".")
+    return f"Wrote {row_count}{where}: {read}" + (f", {left_out}." if conversion.refused_count else ".")
 
 
 def _count_noun(number: int, noun: str) -> str:

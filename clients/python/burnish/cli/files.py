@@ -1,4 +1,4 @@
-"""`burnish files`."""
+"""`burnish files`: upload, list, download and delete."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def files() -> None:
 @files.command()
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--purpose", default="fine-tune", show_default=True, help="What the file is for.")
-@click.option("--resume", metavar="ID", help="The upload that broke off: only what is missing is sent.")
+@click.option("--resume", metavar="ID", help="The interrupted upload: only what is missing is sent.")
 @json_option
 def upload(path: Path, purpose: str, resume: str | None, as_json: bool) -> None:
     """Upload the file PATH. One of 64 MiB or more goes in parts."""
@@ -62,11 +62,11 @@ def upload_with_progress(client: Burnish, path: Path, purpose: str = "fine-tune"
 def list_(purpose: str | None, limit: int, as_json: bool) -> None:
     """List files, newest first."""
     with connect_client() as client:
-        found = list(islice(client.files.list(purpose=purpose, limit=min(limit, 1000)), limit))
+        page = list(islice(client.files.list(purpose=purpose, limit=min(limit, 1000)), limit))
     if as_json:
-        print_json(found)
+        print_json(page)
     else:
-        rows = [(f.id, f.filename, format_bytes(f.bytes), f.purpose, format_time(f.created_at)) for f in found]
+        rows = [(f.id, f.filename, format_bytes(f.bytes), f.purpose, format_time(f.created_at)) for f in page]
         print_table(("id", "name", "size", "purpose", "created"), rows)
 
 
@@ -97,7 +97,7 @@ def content(file_id: str, output: Path | None) -> None:
 @click.argument("file_id", shell_complete=complete_files)
 @json_option
 def delete(file_id: str, as_json: bool) -> None:
-    """Delete a file."""
+    """Delete a file from the server."""
     with connect_client() as client:
-        gone = client.files.delete(file_id)
-    print_json(gone) if as_json else print_line(f"Deleted {gone.id}.")
+        deletion = client.files.delete(file_id)
+    print_json(deletion) if as_json else print_line(f"Deleted {deletion.id}.")

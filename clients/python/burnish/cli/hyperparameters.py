@@ -73,7 +73,7 @@ def hyperparameter_options(function: F) -> F:
     return more(function)
 
 
-def _put_setting(packed: dict[str, Any], setting: str) -> None:
+def _put_setting(settings: dict[str, Any], setting: str) -> None:
     """Add `name=value`, the dots of the name as levels. Raises a usage error."""
     name, sign, text = setting.partition("=")
     *levels, last = name.split(".")
@@ -81,7 +81,7 @@ def _put_setting(packed: dict[str, Any], setting: str) -> None:
         raise click.BadParameter(f"{_shorten_name(setting)} must be NAME=VALUE.", param_hint="--set")
     if len(levels) >= _MOST_DEPTH:
         raise click.BadParameter(_too_deep(name), param_hint="--set")
-    place = packed
+    place = settings
     for level in levels:
         below = place.setdefault(level, {})
         if not isinstance(below, dict):
@@ -94,11 +94,11 @@ def _parse_setting_value(name: str, text: str) -> Any:
     """Return JSON as its value, anything else as the text that it is. Raises a usage error."""
 
     def require_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
+        mapping = dict(pairs)
+        if len(mapping) < len(pairs):
             twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
             raise click.BadParameter(f"{name[:64]} has the key {twice[:64]} twice in one object.", param_hint="--set")
-        return made
+        return mapping
 
     try:
         value = json.loads(text, object_pairs_hook=require_unique_keys, parse_constant=_refuse_constant)
@@ -139,7 +139,7 @@ def _shorten_name(text: str) -> str:
 
 def pack_hyperparameters(options: dict[str, Any]) -> Hyperparameters | None:
     """Take the hyperparameters out of a command's options; None if none was given."""
-    packed: dict[str, Any] = {}
+    hyperparameters: dict[str, Any] = {}
     lora: dict[str, Any] = {}
     for option in _OPTIONS:
         name = option.replace("-", "_")
@@ -148,10 +148,10 @@ def pack_hyperparameters(options: dict[str, Any]) -> Hyperparameters | None:
             continue
         if name == "lora_target_modules" and value != "all-linear":
             value = [module.strip() for module in value.split(",")]
-        place = lora if name.startswith("lora_") else packed
+        place = lora if name.startswith("lora_") else hyperparameters
         place[_RENAMED.get(name, name.removeprefix("lora_"))] = value
     if lora:
-        packed["lora"] = lora
+        hyperparameters["lora"] = lora
     for setting in options.pop("settings"):
-        _put_setting(packed, setting)
-    return cast("Hyperparameters", packed) if packed else None
+        _put_setting(hyperparameters, setting)
+    return cast("Hyperparameters", hyperparameters) if hyperparameters else None

@@ -94,12 +94,12 @@ def _collect_lines(node: Any, place: tuple[str, ...], lines: dict[tuple[str, ...
             lines[(*place, str(number))] = item.start_mark.line + 1
             yield from _collect_lines(item, (*place, str(number)), lines)
     elif isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
-            if name in seen and name != "<<":
+            if name in keys and name != "<<":
                 yield line, f"{name[:64]} stands here a second time."
-            seen.add(name)
+            keys.add(name)
             lines[(*place, name)] = line
             yield from _collect_lines(value, (*place, name), lines)
 
@@ -116,9 +116,11 @@ def _construct_values(name: str, node: Any) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise JobFileError(printable_text(f"{name} holds something that JSON has no form for: {error}.")) from None
     # A known name without a value says nothing; an unknown one is a fault all the same.
-    known = _known_names(())
+    known_names = _list_known_names(())
     return {
-        key: value for key, value in cast("dict[str, Any]", values).items() if value is not None or key not in known
+        key: value
+        for key, value in cast("dict[str, Any]", values).items()
+        if value is not None or key not in known_names
     }
 
 
@@ -128,12 +130,16 @@ def _find_faults(arguments: dict[str, Any], lines: dict[tuple[str, ...], int]) -
     try:
         _arguments_adapter().validate_python(arguments, strict=True)
     except ValidationError as error:
-        found: dict[tuple[str, ...], list[str]] = {}
+        messages_by_place: dict[tuple[str, ...], list[str]] = {}
         for detail in error.errors():
-            found.setdefault(_place_in_file(detail["loc"], lines), []).append(_fault_reason(detail))
-        # Of a value with several forms, what is wrong inside the likeliest says more than that it is no other.
-        said = [place for place in found if not any(place == other[: len(place)] != other for other in found)]
-        return [(lines.get(place, 1), _fault_sentence(place, found[place])) for place in said]
+            messages_by_place.setdefault(_place_in_file(detail["loc"], lines), []).append(_fault_reason(detail))
+        # For a value with several forms, the error inside the likeliest form says more than the other mismatches.
+        innermost_places = [
+            place
+            for place in messages_by_place
+            if not any(place == other_place[: len(place)] != other_place for other_place in messages_by_place)
+        ]
+        return [(lines.get(place, 1), _fault_sentence(place, messages_by_place[place])) for place in innermost_places]
     return []
 
 
@@ -156,11 +162,11 @@ def _fault_reason(detail: ErrorDetails) -> str:
     if detail["type"] != "extra_forbidden":
         reason = detail["msg"].removeprefix("Input ")
         return reason[0].lower() + reason[1:]
-    near = get_close_matches(str(detail["loc"][-1]), _known_names(detail["loc"][:-1]), 1)
+    near = get_close_matches(str(detail["loc"][-1]), _list_known_names(detail["loc"][:-1]), 1)
     return "is not known here" + (f"; {near[0]} is" if near else "")
 
 
-def _known_names(place: tuple[int | str, ...]) -> list[str]:
+def _list_known_names(place: tuple[int | str, ...]) -> list[str]:
     from burnish import job_arguments as known
 
     inside = {
@@ -191,8 +197,8 @@ def _strict_type(hint: Any, *, whole: bool = True) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
         options = [option for option in get_args(hint) if option is not types.NoneType]
         free = any(_is_known(option) for option in options)
-        kept = [_strict_type(option) for option in options if not (free and get_origin(option) is dict)]
-        return Union[tuple(kept)]  # noqa: UP007 - as many as there are
+        strict_options = [_strict_type(option) for option in options if not (free and get_origin(option) is dict)]
+        return Union[tuple(strict_options)]  # noqa: UP007 - as many as there are
     if get_origin(hint) is list:
         return list[_strict_type(get_args(hint)[0])]
     return _strict_members(hint, whole) if _is_known(hint) else hint
@@ -208,9 +214,9 @@ def _strict_members(hint: Any, whole: bool) -> Any:
 
     members: dict[str, Any] = {}
     for name, member in get_type_hints(hint, include_extras=True).items():
-        required = whole and (hint.__total__ or get_origin(member) is Required)
+        is_required = whole and (hint.__total__ or get_origin(member) is Required)
         kind = _strict_type(get_args(member)[0] if get_origin(member) is Required else member)
-        members[name] = kind if required else NotRequired[kind]
+        members[name] = kind if is_required else NotRequired[kind]
     make: Any = TypedDict
     # A method has hyperparameters of its own.
     extra = "allow" if hint.__name__ == "Hyperparameters" else "forbid"

@@ -63,12 +63,12 @@ def order_options(function: F) -> F:
             "--file",
             "job_file",
             type=click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True),
-            help="A job in YAML: names and values as in the API. Options go before what it says.",
+            help="A job in YAML: names and values as in the API. Options override it.",
         ),
         click.option(
             "--model",
             shell_complete=complete_models,
-            help="A base's name, an earlier outcome's (ft:…), or a job's id (ftjob-…).",
+            help="A base, a fine-tuned model (ft:…), or a job's id (ftjob-…).",
         ),
         click.option("--training-file", help="A path, which is uploaded, or a file's id."),
         click.option("--validation-file", help="Held-out rows: a path or a file's id."),
@@ -88,11 +88,15 @@ def order_options(function: F) -> F:
             for name, (kind, text) in (_BUDGET | _RESOURCES).items()
         ),
         click.option("--label", "labels", multiple=True, help="A label that the worker must have; may be repeated."),
-        click.option("--keep-checkpoints", type=click.IntRange(min=1), help="Keep the last so many, and the best."),
+        click.option(
+            "--keep-checkpoints",
+            type=click.IntRange(min=1),
+            help="Keep this many of the newest checkpoints, and the best.",
+        ),
         click.option("--expire-checkpoints", type=Age(), help="Delete each checkpoint at this age, such as 7d."),
         click.option("--expire-artifacts", type=Age(), help="Delete the results at this age."),
         click.option("--wandb-project", help="A project of Weights & Biases that the metrics go to."),
-        click.option("--idempotency-key", help="Given again, with the same order, it makes no second job."),
+        click.option("--idempotency-key", help="A second call with the same key creates no second job."),
     ]
     for option in reversed(options):
         function = option(function)

@@ -1,4 +1,4 @@
-"""`burnish jobs`."""
+"""`burnish jobs`: create, watch, stop and download."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def preview(rows: int, as_json: bool, **options: Any) -> None:
     """Tell what a job would come to, and create none: tokens, masks, time, memory, its place in the queue."""
     order = JobSubmission(options)
     with connect_client() as client, order.upload_files(client) as arguments:
-        found = client.jobs.preview(rows=rows, **arguments)
+        job_preview = client.jobs.preview(rows=rows, **arguments)
     if as_json:
-        print_json(found)
+        print_json(job_preview)
         return
-    print_preview(found, training_file=arguments["training_file"])
+    print_preview(job_preview, training_file=arguments["training_file"])
 
 
 @jobs.command("list")
@@ -77,11 +77,11 @@ def preview(rows: int, as_json: bool, **options: Any) -> None:
 def list_(limit: int, as_json: bool) -> None:
     """List jobs, newest first."""
     with connect_client() as client:
-        found = list(islice(client.jobs.list(limit=min(limit, 100)), limit))
+        page = list(islice(client.jobs.list(limit=min(limit, 100)), limit))
     if as_json:
-        print_json(found)
+        print_json(page)
     else:
-        rows = [(j.id, j.phase or j.status, j.model, format_time(j.created_at), j.fine_tuned_model) for j in found]
+        rows = [(j.id, j.phase or j.status, j.model, format_time(j.created_at), j.fine_tuned_model) for j in page]
         print_table(("id", "state", "model", "created", "fine-tuned model"), rows)
 
 
@@ -108,7 +108,7 @@ def watch(job_id: str, as_json: bool) -> None:
 @job_argument
 @json_option
 def cancel(job_id: str, as_json: bool) -> None:
-    """Stop a job."""
+    """Stop a job for good."""
     with connect_client() as client:
         job = client.jobs.cancel(job_id)
     print_json(job) if as_json else print_line(f"{job.id}: {job.phase or job.status}")
@@ -144,8 +144,8 @@ def delete(job_id: str, yes: bool, as_json: bool) -> None:
     if not yes:
         click.confirm(f"Delete {job_id} with its checkpoints, results and model?", abort=True, err=True)
     with connect_client() as client:
-        deleted = client.jobs.delete(job_id)
-    print_json(deleted) if as_json else print_line(f"{deleted.id}: deleted")
+        deletion = client.jobs.delete(job_id)
+    print_json(deletion) if as_json else print_line(f"{deletion.id}: deleted")
 
 
 @jobs.command()
@@ -155,11 +155,11 @@ def delete(job_id: str, yes: bool, as_json: bool) -> None:
 def events(job_id: str, limit: int, as_json: bool) -> None:
     """List a job's events, newest first."""
     with connect_client() as client:
-        found = list(islice(client.jobs.events(job_id, limit=min(limit, 100)), limit))
+        job_events = list(islice(client.jobs.events(job_id, limit=min(limit, 100)), limit))
     if as_json:
-        print_json(found)
+        print_json(job_events)
     else:
-        print_table(("time", "level", "message"), [(format_time(e.created_at), e.level, e.message) for e in found])
+        print_table(("time", "level", "message"), [(format_time(e.created_at), e.level, e.message) for e in job_events])
 
 
 @jobs.command()
@@ -169,9 +169,9 @@ def events(job_id: str, limit: int, as_json: bool) -> None:
 def checkpoints(job_id: str, limit: int, as_json: bool) -> None:
     """List a job's checkpoints, newest first."""
     with connect_client() as client:
-        found = list(islice(client.jobs.checkpoints(job_id, limit=min(limit, 100)), limit))
+        job_checkpoints = list(islice(client.jobs.checkpoints(job_id, limit=min(limit, 100)), limit))
     if as_json:
-        print_json(found)
+        print_json(job_checkpoints)
         return
     rows = [
         (
@@ -181,7 +181,7 @@ def checkpoints(job_id: str, limit: int, as_json: bool) -> None:
             c.metrics.get("valid_loss"),
             c.fine_tuned_model_checkpoint,
         )
-        for c in found
+        for c in job_checkpoints
     ]
     print_table(("id", "step", "train loss", "valid loss", "model"), rows)
 

@@ -23,18 +23,18 @@ def projects() -> None:
 def list_projects(limit: int, as_json: bool) -> None:
     """List all projects, the oldest first."""
     with connect_client() as client:
-        found = list(islice(client.projects.list(limit=min(limit, 100)), limit))
+        page = list(islice(client.projects.list(limit=min(limit, 100)), limit))
     if as_json:
-        print_json(found)
+        print_json(page)
     else:
-        print_table(("id", "name", "created"), [(p.id, p.name, format_time(p.created_at)) for p in found])
+        print_table(("id", "name", "created"), [(p.id, p.name, format_time(p.created_at)) for p in page])
 
 
 @projects.command("create")
 @click.argument("name")
 @json_option
 def create_project(name: str, as_json: bool) -> None:
-    """Make a project."""
+    """Create a project; it has no keys yet."""
     with connect_client() as client:
         project = client.projects.create(name=name)
     print_json(project) if as_json else print_line(project.id)
@@ -54,8 +54,8 @@ def delete_project(project_id: str, yes: bool, as_json: bool) -> None:
                 abort=True,
                 err=True,
             )
-        gone = client.projects.delete(project_id)
-    print_json(gone) if as_json else print_line(f"{gone.id}: deleted")
+        deletion = client.projects.delete(project_id)
+    print_json(deletion) if as_json else print_line(f"{deletion.id}: deleted")
 
 
 @click.group()
@@ -70,9 +70,9 @@ def keys() -> None:
 def list_keys(project_id: str, limit: int, as_json: bool) -> None:
     """List a project's keys, the oldest first."""
     with connect_client() as client:
-        found = list(islice(client.projects.list_keys(project_id, limit=min(limit, 100)), limit))
+        page = list(islice(client.projects.list_keys(project_id, limit=min(limit, 100)), limit))
     if as_json:
-        print_json(found)
+        print_json(page)
         return
     rows = [
         (
@@ -87,7 +87,7 @@ def list_keys(project_id: str, limit: int, as_json: bool) -> None:
             if key.expires_at
             else "—",
         )
-        for key in found
+        for key in page
     ]
     print_table(("id", "name", "key", "scopes", "last used", "ends"), rows)
 
@@ -125,5 +125,5 @@ def create_key(project_id: str, name: str, scopes: tuple[str, ...], expires_in: 
 def revoke_key(project_id: str, key_id: str, as_json: bool) -> None:
     """Revoke a key, at once and for ever."""
     with connect_client() as client:
-        gone = client.projects.revoke_key(project_id, key_id)
-    print_json(gone) if as_json else print_line(f"{gone.id}: revoked")
+        deletion = client.projects.revoke_key(project_id, key_id)
+    print_json(deletion) if as_json else print_line(f"{deletion.id}: revoked")

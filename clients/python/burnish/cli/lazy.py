@@ -1,4 +1,4 @@
-"""A group of commands whose modules are loaded one by one, when they are needed."""
+"""A group of commands that loads each module when it is needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands' names, modules (in this package) and one line of help without loading them."""
+    """A group with its commands' names, modules (in this package) and one line of help, which loads none of them."""
 
     def __init__(self, *args: Any, commands_in: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

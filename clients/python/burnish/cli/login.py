@@ -1,4 +1,4 @@
-"""`burnish login`."""
+"""`burnish login`: keep an address and a key for later commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`burnish models`."""
+"""`burnish models`: list, delete, export."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def models() -> None:
 def list_(as_json: bool) -> None:
     """List bases and the outcomes of jobs."""
     with connect_client() as client:
-        found = list(client.models.list())
+        page = list(client.models.list())
     if as_json:
-        print_json(found)
+        print_json(page)
     else:
-        print_table(("id", "owned by"), [(model.id, model.owned_by) for model in found])
+        print_table(("id", "owned by"), [(model.id, model.owned_by) for model in page])
 
 
 @models.command()
@@ -39,8 +39,8 @@ def list_(as_json: bool) -> None:
 def delete(model: str, as_json: bool) -> None:
     """Delete the outcome of a job."""
     with connect_client() as client:
-        gone = client.models.delete(model)
-    print_json(gone) if as_json else print_line(f"Deleted {gone.id}.")
+        deletion = client.models.delete(model)
+    print_json(deletion) if as_json else print_line(f"Deleted {deletion.id}.")
 
 
 @models.command()
@@ -54,15 +54,15 @@ def delete(model: str, as_json: bool) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="A file or a folder.")
 @click.option("--extract", is_flag=True, help="Unpack the zip of adapter or merged as the new folder OUTPUT.")
 @json_option
-def export(model: str, output: Path, extract: bool, as_json: bool, **asked: Any) -> None:
+def export(model: str, output: Path, extract: bool, as_json: bool, **options: Any) -> None:
     """Have a tuned model (or ft:…:ckpt-step-N) exported, and download it, checked by its hash."""
     with connect_client() as client:
         printer = _ExportStatusPrinter()
-        made = client.models.exports.create_and_wait(model, on_status=printer, **asked)
-        with transfer_bar(made.filename) as tell:
-            place = Path(Path(filename_of(made.filename, "")).stem) if extract and output == Path() else output
-            path = client.models.exports.download(model, made.id, place, extract=extract, on_progress=tell)
-    print_json({**made.model_dump(mode="json"), "path": str(path)}) if as_json else print_line(str(path))
+        model_export = client.models.exports.create_and_wait(model, on_status=printer, **options)
+        with transfer_bar(model_export.filename) as tell:
+            place = Path(Path(filename_of(model_export.filename, "")).stem) if extract and output == Path() else output
+            path = client.models.exports.download(model, model_export.id, place, extract=extract, on_progress=tell)
+    print_json({**model_export.model_dump(mode="json"), "path": str(path)}) if as_json else print_line(str(path))
 
 
 @models.command()
@@ -71,11 +71,11 @@ def export(model: str, output: Path, extract: bool, as_json: bool, **asked: Any)
 def exports(model: str, as_json: bool) -> None:
     """List the exports of a tuned model."""
     with connect_client() as client:
-        found = list(client.models.exports.list(model))
+        model_exports = list(client.models.exports.list(model))
     if as_json:
-        print_json(found)
+        print_json(model_exports)
         return
-    rows = [(e.id, e.format, e.precision, e.status, _format_export_size(e), _format_expiry(e)) for e in found]
+    rows = [(e.id, e.format, e.precision, e.status, _format_export_size(e), _format_expiry(e)) for e in model_exports]
     print_table(("id", "format", "precision", "status", "size", "kept until"), rows)
 
 

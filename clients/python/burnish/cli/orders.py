@@ -58,28 +58,30 @@ class JobSubmission:
         return None if line is None else f"{self._file.name}, line {line}"
 
 
-def _merge_job_file(file: JobFile, given: dict[str, Any]) -> dict[str, Any]:
+def _merge_job_file(file: JobFile, options: dict[str, Any]) -> dict[str, Any]:
     arguments, block = file.arguments, file.arguments.get("method")
     if not isinstance(block, dict):
-        return _merge_values(arguments, given)
+        return _merge_values(arguments, options)
     kind = cast("dict[str, Any]", block).get("type")
     if "hyperparameters" in arguments:
         raise JobFileError(f"{file.name} has hyperparameters beside those of its method: keep them in one place.")
-    if given.get("method", kind) != kind or not isinstance(kind, str):
+    if options.get("method", kind) != kind or not isinstance(kind, str):
         raise JobFileError(f"{file.name} describes the method {kind}, which --method cannot change.")
-    rest = {name: value for name, value in given.items() if name not in ("method", "hyperparameters")}
-    own = {kind: {"hyperparameters": given["hyperparameters"]}} if "hyperparameters" in given else {}
-    return _merge_values(arguments, {**rest, "method": own})
+    other_options = {name: value for name, value in options.items() if name not in ("method", "hyperparameters")}
+    own = {kind: {"hyperparameters": options["hyperparameters"]}} if "hyperparameters" in options else {}
+    return _merge_values(arguments, {**other_options, "method": own})
 
 
 def _merge_values(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Lay values over others, name by name at each level."""
-    merged = dict(below)
+    result = dict(below)
     for name, value in above.items():
-        under = merged.get(name)
-        both = isinstance(value, dict) and isinstance(under, dict)
-        merged[name] = _merge_values(cast("dict[str, Any]", under), cast("dict[str, Any]", value)) if both else value
-    return merged
+        under = result.get(name)
+        both_objects = isinstance(value, dict) and isinstance(under, dict)
+        result[name] = (
+            _merge_values(cast("dict[str, Any]", under), cast("dict[str, Any]", value)) if both_objects else value
+        )
+    return result
 
 
 def _path_or_file_id(value: str) -> Path | str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from burnish._text import escaped_json, printable_text
+from burnish._text import escape_json, printable_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -26,7 +26,7 @@ limit_option = click.option(
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any], *, compact: bool = False) -> None:
     """Print JSON to stdout; `compact` on one line."""
     plain: Any = value if isinstance(value, dict) else _dump_models(value)
-    click.echo(escaped_json(json.dumps(plain, ensure_ascii=False, indent=None if compact else 2)))
+    click.echo(escape_json(json.dumps(plain, ensure_ascii=False, indent=None if compact else 2)))
 
 
 def print_line(line: str, *, err: bool = False, nl: bool = True) -> None:
@@ -72,8 +72,8 @@ def print_fields(values: dict[str, Any], prefix: str = "") -> None:
         elif name.endswith("_at") and isinstance(value, int):
             print_line(f"{prefix}{name}: {format_time(value)}")
         else:
-            shown = ", ".join(map(cell_text, items)) if isinstance(value, list) else cell_text(value)
-            print_line(f"{prefix}{name}: {shown}")
+            text = ", ".join(map(cell_text, items)) if isinstance(value, list) else cell_text(value)
+            print_line(f"{prefix}{name}: {text}")
 
 
 def cell_text(value: object) -> str:
@@ -98,7 +98,7 @@ def format_bytes(count: int) -> str:
 
 @contextmanager
 def transfer_bar(label: str) -> Generator[Callable[[int, int | None], None], None, None]:
-    """Show a bar on stderr, on a terminal only; yields the function to tell it (done, total) bytes."""
+    """Show a bar on stderr, on a terminal only; yields the function that updates it with (done, total) bytes."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -130,6 +130,6 @@ def _print_rich_table(table: Table) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=1000)  # into a pipe or a file, lines are as long as they are
-    with console.capture() as drawn:
+    with console.capture() as capture:
         console.print(table)
-    click.echo(drawn.get(), nl=False)
+    click.echo(capture.get(), nl=False)

@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from burnish.preview_schemas import DataPreview, JobPreview, SampleRow
 
 
-def print_preview(found: JobPreview, *, training_file: str) -> None:
+def print_preview(preview: JobPreview, *, training_file: str) -> None:
     """Print everything; trained spans are green in a terminal and between ⟦ and ⟧ elsewhere."""
-    files = [_file_row("training", found.training)]
-    if found.validation is not None:
-        files.append(_file_row("validation", found.validation))
+    files = [_file_row("training", preview.training)]
+    if preview.validation is not None:
+        files.append(_file_row("validation", preview.validation))
     print_table(("file", "name", "rows", "used", "tokens", "in the loss", "cut", "dropped"), files)
-    time, memory = found.estimates.time, found.estimates.memory
+    time, memory = preview.estimates.time, preview.estimates.memory
     click.echo()
     print_fields(
         {
             "training file": training_file,
-            "steps": found.steps,
-            "trained tokens": f"{'' if found.trained_tokens_exact else 'at most '}{found.trained_tokens:,}",
+            "steps": preview.steps,
+            "trained tokens": f"{'' if preview.trained_tokens_exact else 'at most '}{preview.trained_tokens:,}",
             "time": f"{_format_duration(time.seconds)}. {time.method}",
             "memory": f"{format_bytes(memory.bytes)}. {memory.method}",
-            "queue": found.queue.message,
+            "queue": preview.queue.message,
         }
     )
-    for warning in found.warnings:
+    for warning in preview.warnings:
         click.echo(click.style("warning: ", fg="yellow"), nl=False)
         print_line(warning)
-    for row in found.sample:
+    for row in preview.sample:
         click.echo()
         click.echo(
             click.style(
@@ -60,8 +60,8 @@ def _file_row(role: str, data: DataPreview) -> tuple[object, ...]:
 def _format_lines(count: int, lines: list[int]) -> str:
     if not count:
         return "0"
-    shown = ", ".join(map(str, lines[:5]))
-    return f"{count} (line {shown}{', …' if count > 5 else ''})"
+    line_numbers = ", ".join(map(str, lines[:5]))
+    return f"{count} (line {line_numbers}{', …' if count > 5 else ''})"
 
 
 def _format_duration(seconds: float | None) -> str:
@@ -76,10 +76,10 @@ def _format_duration(seconds: float | None) -> str:
 def _colour_sample(row: SampleRow) -> str:
     plain = not sys.stdout.isatty()
     parts: list[str] = []
-    for trained, tokens in groupby(row.tokens, key=lambda token: token.trained):
+    for is_trained, tokens in groupby(row.tokens, key=lambda token: token.trained):
         lines = "".join(token.text for token in tokens).split("\n")
         text = "\n".join(printable_text(line) for line in lines)
-        parts.append(_mark_trained(text, plain) if trained else text)
+        parts.append(_mark_trained(text, plain) if is_trained else text)
     return "".join(parts) + (f" … {row.left_out} more tokens" if row.left_out else "")
 
 

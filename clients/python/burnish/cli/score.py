@@ -31,10 +31,10 @@ def score(context: click.Context, source: Path, output: Path, adapter: Path, bas
     {"messages": [...]} that ends with the assistant's message, which is written with its "score".
     """
     try:
-        found = subprocess.run([python, "-c", _PROBE], check=False, capture_output=True).returncode == 0
+        has_trainer = subprocess.run([python, "-c", _PROBE], check=False, capture_output=True).returncode == 0
     except OSError as error:
         raise click.ClickException(f"{python} cannot be run: {error.strerror}.") from error
-    if not found:
+    if not has_trainer:
         raise click.ClickException(
             f"Scoring needs the trainer, which is not installed for {python}: pip install 'burnish-server[trainer]', "
             "or name the Python that has it with --python."

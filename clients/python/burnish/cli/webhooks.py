@@ -1,4 +1,4 @@
-"""`burnish webhooks`."""
+"""`burnish webhooks`: the project's endpoints and their deliveries."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def webhooks() -> None:
 def list_(limit: int, as_json: bool) -> None:
     """List endpoints, newest first."""
     with connect_client() as client:
-        found = list(islice(client.webhooks.endpoints.list(limit=min(limit, 100)), limit))
+        endpoints = list(islice(client.webhooks.endpoints.list(limit=min(limit, 100)), limit))
     if as_json:
-        print_json(found)
+        print_json(endpoints)
     else:
         rows = [
             (e.id, e.name, e.url, _endpoint_state(e), "\n".join(e.event_types), format_time(e.created_at))
-            for e in found
+            for e in endpoints
         ]
         print_table(("id", "name", "url", "state", "events", "created"), rows)
 
@@ -48,18 +48,18 @@ def create(url: str, name: str | None, event_types: tuple[str, ...], as_json: bo
     """Create an endpoint at URL, for all events unless some are named. Prints its signing secret, this once."""
     with connect_client() as client:
         types = event_types or client.webhooks.event_types()
-        made = client.webhooks.endpoints.create(name=name or url[:255], url=url, event_types=types)
-    _print_secret(made, as_json)
+        endpoint = client.webhooks.endpoints.create(name=name or url[:255], url=url, event_types=types)
+    _print_secret(endpoint, as_json)
 
 
 @webhooks.command()
 @click.argument("endpoint_id")
 @json_option
 def delete(endpoint_id: str, as_json: bool) -> None:
-    """Delete an endpoint."""
+    """Delete an endpoint; it gets no further events."""
     with connect_client() as client:
-        gone = client.webhooks.endpoints.delete(endpoint_id)
-    print_json(gone) if as_json else print_line(f"Deleted {gone.id}.")
+        deletion = client.webhooks.endpoints.delete(endpoint_id)
+    print_json(deletion) if as_json else print_line(f"Deleted {deletion.id}.")
 
 
 @webhooks.command()
@@ -79,8 +79,10 @@ def enable(endpoint_id: str, as_json: bool) -> None:
 def rotate(endpoint_id: str, keep_old: bool, as_json: bool) -> None:
     """Give an endpoint a new signing secret. Prints it, this once."""
     with connect_client() as client:
-        made = client.webhooks.endpoints.rotate_secret(endpoint_id, keep_old_secret_active_for_24_hours=keep_old)
-    _print_secret(made, as_json)
+        endpoint_secret = client.webhooks.endpoints.rotate_secret(
+            endpoint_id, keep_old_secret_active_for_24_hours=keep_old
+        )
+    _print_secret(endpoint_secret, as_json)
 
 
 @webhooks.command()
@@ -90,8 +92,8 @@ def rotate(endpoint_id: str, keep_old: bool, as_json: bool) -> None:
 def test(endpoint_id: str, event_type: str, as_json: bool) -> None:
     """Let the server post a sample event to an endpoint."""
     with connect_client() as client:
-        tested = client.webhooks.endpoints.test(endpoint_id, event_type=event_type)
-    print_json(tested) if as_json else print_line(f"The receiver answered {tested.status_code}.")
+        delivery = client.webhooks.endpoints.test(endpoint_id, event_type=event_type)
+    print_json(delivery) if as_json else print_line(f"The receiver answered {delivery.status_code}.")
 
 
 @webhooks.command()
@@ -101,13 +103,16 @@ def test(endpoint_id: str, event_type: str, as_json: bool) -> None:
 def deliveries(endpoint_id: str, limit: int, as_json: bool) -> None:
     """List every try to deliver an event to an endpoint, newest first."""
     with connect_client() as client:
-        found = list(islice(client.webhooks.endpoints.deliveries(endpoint_id, limit=min(limit, 1000)), limit))
+        endpoint_deliveries = list(
+            islice(client.webhooks.endpoints.deliveries(endpoint_id, limit=min(limit, 1000)), limit)
+        )
     if as_json:
-        print_json(found)
+        print_json(endpoint_deliveries)
     else:
         columns = ("event", "type", "status", "ms", "when", "error")
         rows = [
-            (d.event_id, d.event_type, d.status_code, d.duration_ms, format_time(d.created_at), d.error) for d in found
+            (d.event_id, d.event_type, d.status_code, d.duration_ms, format_time(d.created_at), d.error)
+            for d in endpoint_deliveries
         ]
         print_table(columns, rows)
 
@@ -126,12 +131,12 @@ def replay(
         raise click.UsageError("Name either the events' ids, or a span by --from (and --to).")
     with connect_client() as client:
         if begin is None:
-            replayed = client.webhooks.endpoints.replay(endpoint_id, event_ids=event_ids)
+            replay_result = client.webhooks.endpoints.replay(endpoint_id, event_ids=event_ids)
         else:
-            replayed = client.webhooks.endpoints.replay(
+            replay_result = client.webhooks.endpoints.replay(
                 endpoint_id, begin=begin, end=end or datetime.now().astimezone()
             )
-    print_json(replayed) if as_json else print_line(f"Events on their way again: {len(replayed.event_ids)}.")
+    print_json(replay_result) if as_json else print_line(f"Events on their way again: {len(replay_result.event_ids)}.")
 
 
 def _endpoint_state(endpoint: WebhookEndpoint) -> str:

@@ -1,6 +1,6 @@
 """Datasets: the row formats of every method with their checks, and converters from what people have.
 
-Files are read as streams. The server and the command line share this package; it knows neither.
+Files are read as streams. The server and the command line share this package; it depends on neither.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _MARKS = {
 
 def guess_format(row: Row) -> RowFormat | None:
     """Return the format that a row's keys give away; `dpo` for pairs and `ppo` for prompts alone. None: no idea."""
-    found = next((name for key, name in _MARKS.items() if key in row), None)
-    if found == "supervised" and row.keys() - PROMPT_KEYS and not ROW_FORMATS["reinforcement"].check_row(row):
-        found = "reinforcement"  # nobody answers, and a grader knows what to do with the other keys
-    return ROW_FORMATS[found] if found else None
+    format_name = next((name for key, name in _MARKS.items() if key in row), None)
+    if format_name == "supervised" and row.keys() - PROMPT_KEYS and not ROW_FORMATS["reinforcement"].check_row(row):
+        format_name = "reinforcement"  # there is no answer, and a grader can use the other keys
+    return ROW_FORMATS[format_name] if format_name else None

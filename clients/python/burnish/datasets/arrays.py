@@ -73,16 +73,16 @@ class ArraySplitter:
                 self._escaped = False
                 position += 1
                 continue
-            found = (_IN_STRING if self._in_string else _STRUCTURE).search(chunk, position)
-            if found is None:
+            match = (_IN_STRING if self._in_string else _STRUCTURE).search(chunk, position)
+            if match is None:
                 return None
-            position = found.end()
-            if found[0] == b'"':
+            position = match.end()
+            if match[0] == b'"':
                 self._in_string = not self._in_string
-            elif found[0] == b"\\":
+            elif match[0] == b"\\":
                 self._escaped = True
             else:
-                return found.start()
+                return match.start()
         return None
 
     def _open_array(self, before: bytes) -> None:

@@ -70,11 +70,11 @@ def describe(filename: str, summary: DatasetSummary) -> str:
     count = len(summary.problems) + summary.more_problems
     if not count:
         return f"{filename} has {summary.rows} good row{'s' * (summary.rows != 1)}"
-    listed = "; ".join(map(str, summary.problems))
+    problems = "; ".join(map(str, summary.problems))
     more = f"; and {summary.more_problems} more" if summary.more_problems else ""
     if summary.stopped_at is None:
-        return f"{filename} has {count} problem{'s' * (count != 1)}: {listed}{more}"
+        return f"{filename} has {count} problem{'s' * (count != 1)}: {problems}{more}"
     return (
-        f"{filename} has {count} problems or more: {listed}{more}; the check stopped at "
+        f"{filename} has {count} problems or more: {problems}{more}; the check stopped at "
         f"{summary.problems[0].unit} {summary.stopped_at}, so there may be others after it"
     )

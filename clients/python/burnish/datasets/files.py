@@ -43,12 +43,12 @@ class FileChecker(Protocol):
 
 
 def is_dataset_name(filename: str) -> bool:
-    """Tell whether a dataset may have this name: `.jsonl`, `.txt`, `.parquet`, perhaps with `.gz`, `.zst`, `.zstd`."""
+    """Return whether a dataset may have this name: `.jsonl`, `.txt`, `.parquet`, or one with `.gz` or `.zst(d)`."""
     return _strip_packing_suffix(filename).endswith(SUFFIXES)
 
 
 def is_text(filename: str, packing: Packing = "none") -> bool:
-    """Tell whether a file is plain text: its name says so, and it is not Parquet."""
+    """Return whether a file is plain text: its name says so, and it is not Parquet."""
     return packing != "parquet" and _strip_packing_suffix(filename).endswith(TEXT_SUFFIX)
 
 
@@ -102,13 +102,13 @@ class PackedChecker:
             self._begin_unpacking(self._start)
         if self.packing == "parquet":
             self._problem = parquet.check_ends(self._size, self._tail)
-            return self._failed_summary() if self._problem else DatasetSummary(0)
+            return self._make_failed_summary() if self._problem else DatasetSummary(0)
         if not self.done:
             try:
                 self._unpacker.finish()
             except UnreadableError as error:
                 self._problem = str(error)
-        return self._failed_summary() if self._problem else self._inner.finish()
+        return self._make_failed_summary() if self._problem else self._inner.finish()
 
     def _begin_unpacking(self, start: bytes) -> None:
         self._start = None
@@ -129,7 +129,7 @@ class PackedChecker:
             except UnreadableError as error:
                 self._problem = str(error)
 
-    def _failed_summary(self) -> DatasetSummary:
+    def _make_failed_summary(self) -> DatasetSummary:
         return DatasetSummary(0, (Problem(0, self._problem or ""),))
 
 
@@ -145,7 +145,7 @@ def check_file(
     """Check what a file holds, unpacked, for a method; one that the method cannot read at all is not looked into.
 
     Without a row format, a row may be any object. The chunks are read only as far as they can change the outcome. Of
-    Parquet, the problems have the numbers of rows. Where reading breaks off, that is a problem of the file.
+    Parquet, the problems have the numbers of rows. If reading fails, that is a problem of the file.
     """
     if row_format and is_text(filename, packing) and not row_format.plain_text:
         reason = f"it is plain text, which only pretraining reads; {row_format.name} needs {ROWS_SUFFIX} rows"

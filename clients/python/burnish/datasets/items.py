@@ -1,4 +1,4 @@
-"""Rows of reinforcement fine-tuning: a prompt, and whatever a grader may want to know about it.
+"""Rows of reinforcement fine-tuning: a prompt, and whatever a grader may need about it.
 
 `{"messages": [{role, content, name?, …}], "tools"?, "parallel_tool_calls"?, any other key}`; in a grader's templates
 the key `answer` is `{{item.answer}}`.
@@ -33,7 +33,7 @@ class ItemRows:
     def check_row(self, row: Row) -> list[str]:
         """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
-        check_prompt("", row, problems, missing="is missing; a row needs a list of the prompt's messages")
+        check_prompt("", row, problems, missing_message="is missing; a row needs a list of the prompt's messages")
         check_options("", row, problems)
         for path in self._needs:
             if problem := _missing_path_problem(row, path):
@@ -41,7 +41,7 @@ class ItemRows:
         return problems
 
     def count_plain_strings(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain row, whose other keys hold texts; see `RowFormat.count_plain_strings`."""
+        """Count the strings of a plain row with texts in its other keys; see `RowFormat.count_plain_strings`."""
         strings, last = plain_messages(row.get("messages"), texts)
         if last != "user" or any(len(path) > 1 or path[0] not in row for path in self._needs):
             return 0

@@ -21,7 +21,7 @@ OnRow = Callable[[int, Row], None]
 class LineChecker:
     """Checks a JSONL file that is pushed in piece by piece, and each row against a row format.
 
-    It goes on after a bad line, keeps the first 20 problems and counts the others, up to `MAX_COUNTED_PROBLEMS`: there
+    It reads on after a bad line, keeps the first 20 problems and counts the others, up to `MAX_COUNTED_PROBLEMS`: there
     it stops. It stops, too, at more than `max_rows` rows, or far too many tiny lines. Blank lines are passed over, as
     is a carriage return at a line's end. `on_row` gets the number and the row of every good line.
     """
@@ -62,7 +62,7 @@ class LineChecker:
         if not self._done:
             self._check_blocks(self._splitter.finish())
         if not self._lines:
-            self._add_problem(0, "there is no row in it: write one JSON object a line")
+            self._add_problem(0, "it has no rows: write one JSON object a line")
         elif self._lines < self._min_rows and not self._done:
             self._add_problem(
                 0, f"it has {self._lines} row{'s' * (self._lines != 1)}; at least {self._min_rows} are needed"

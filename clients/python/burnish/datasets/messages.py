@@ -53,15 +53,15 @@ class Conversation:
 
 def check_messages(place: str, value: object, problems: list[str]) -> Conversation:
     """Check a list of messages and return what it holds; an empty list is a problem."""
-    seen = Conversation()
+    conversation = Conversation()
     if not isinstance(value, list):
         problems.append(f"{place}: must be a list of messages, not {json_kind(value)}")
     elif not value:
         problems.append(f"{place}: is empty; a row needs at least one message")
     else:
         for index, message in enumerate(cast("list[object]", value)):
-            check_message(f"{place}[{index}]", message, seen, problems)
-    return seen
+            check_message(f"{place}[{index}]", message, conversation, problems)
+    return conversation
 
 
 def plain_messages(value: Any, texts: list[str]) -> tuple[int, str]:
@@ -86,8 +86,8 @@ def plain_messages(value: Any, texts: list[str]) -> tuple[int, str]:
     return 4 * len(messages), role
 
 
-def check_message(place: str, value: object, seen: Conversation, problems: list[str]) -> None:
-    """Check one message that comes after those in `seen`, and add it to them."""
+def check_message(place: str, value: object, conversation: Conversation, problems: list[str]) -> None:
+    """Check one message that comes after those in `conversation`, and add it to them."""
     if not isinstance(value, dict):
         problems.append(f"{place}: must be an object with role and content, not {json_kind(value)}")
         return
@@ -101,11 +101,11 @@ def check_message(place: str, value: object, seen: Conversation, problems: list[
     if message.get("name") is not None:
         _check_text(f"{place}.name", message["name"], problems)
     if role == "assistant":
-        _check_assistant(place, message, seen, problems)
+        _check_assistant(place, message, conversation, problems)
     else:
         _check_content(place, message, problems, may_be_empty=role == "tool")
         if role == "tool":
-            _check_answer(place, message, seen, problems)
+            _check_answer(place, message, conversation, problems)
 
 
 def check_tools(place: str, value: object, problems: list[str]) -> None:
@@ -130,13 +130,14 @@ def check_options(place: str, value: dict[str, Any], problems: list[str]) -> Non
         problems.append(f"{prefix}parallel_tool_calls: must be true or false, not {json_kind(parallel)}")
 
 
-def unknown_keys(place: str, value: dict[str, Any], known: Collection[str]) -> list[str]:
-    """Return a problem for each key that is not among `known`."""
+def unknown_keys(place: str, value: dict[str, Any], known_keys: Collection[str]) -> list[str]:
+    """Return a problem for each key that is not among `known_keys`."""
     prefix = f"{place}." if place else ""
     return [
-        f"{prefix}{quote_key(key)}: is not a known key; " + (_KEY_HINTS.get(key) or f"use {', '.join(sorted(known))}")
+        f"{prefix}{quote_key(key)}: is not a known key; "
+        + (_KEY_HINTS.get(key) or f"use {', '.join(sorted(known_keys))}")
         for key in value
-        if key not in known
+        if key not in known_keys
     ]
 
 
@@ -148,22 +149,22 @@ def _role_problem(place: str, message: dict[str, Any]) -> str:
 
 
 def _check_keys(place: str, message: dict[str, Any], role: str, problems: list[str]) -> None:
-    # Messages saved from a chat API's answer carry keys that say nothing; they are no mistake.
-    said = {key: value for key, value in message.items() if not (key in _NULL_IN_EXPORTS and value in (None, []))}
-    problems.extend(unknown_keys(place, said, _KEYS[role]))
+    # Messages saved from a chat API's answer carry keys without a meaning here; they are not mistakes.
+    own_keys = {key: value for key, value in message.items() if not (key in _NULL_IN_EXPORTS and value in (None, []))}
+    problems.extend(unknown_keys(place, own_keys, _KEYS[role]))
 
 
-def _check_assistant(place: str, message: dict[str, Any], seen: Conversation, problems: list[str]) -> None:
+def _check_assistant(place: str, message: dict[str, Any], conversation: Conversation, problems: list[str]) -> None:
     weight = message.get("weight", 1)
     if isinstance(weight, bool) or not isinstance(weight, int) or weight not in (0, 1):
         problems.append(f"{place}.weight: is {quote_value(weight)}; use 0 (do not learn it) or 1")
     calls = message.get("tool_calls")
     if calls is not None:
-        _check_calls(f"{place}.tool_calls", calls, seen, problems)
+        _check_calls(f"{place}.tool_calls", calls, conversation, problems)
     if calls is None or message.get("content") is not None:
         _check_content(place, message, problems, may_be_empty=calls is not None)
-    seen.assistants += 1
-    seen.trained += weight != 0
+    conversation.assistants += 1
+    conversation.trained += weight != 0
 
 
 def _check_content(place: str, message: dict[str, Any], problems: list[str], *, may_be_empty: bool) -> None:
@@ -189,8 +190,8 @@ def _check_parts(place: str, parts: list[object], problems: list[str]) -> None:
             continue
         part = cast("dict[str, Any]", part)
         if part.get("type") != "text":
-            what = quote_value(part["type"]) if "type" in part else "a part without a type"
-            problems.append(f'{here}.type: {what} cannot be trained on; only parts of the type "text" can')
+            kind = quote_value(part["type"]) if "type" in part else "a part without a type"
+            problems.append(f'{here}.type: {kind} cannot be trained on; only parts of the type "text" can')
             continue
         _check_text(f"{here}.text", part.get("text"), problems)
         problems.extend(unknown_keys(here, part, ("type", "text")))
@@ -203,7 +204,7 @@ def _check_text(place: str, value: object, problems: list[str]) -> None:
         problems.append(f"{place}: is empty")
 
 
-def _check_calls(place: str, value: object, seen: Conversation, problems: list[str]) -> None:
+def _check_calls(place: str, value: object, conversation: Conversation, problems: list[str]) -> None:
     if not isinstance(value, list) or not value:
         problems.append(f"{place}: must be a list of at least one call; leave the key out if there are none")
         return
@@ -212,7 +213,7 @@ def _check_calls(place: str, value: object, seen: Conversation, problems: list[s
         function = _function_of(here, call, {"id", "type", "function"}, problems)
         if function is None:
             continue
-        _check_call_id(f"{here}.id", cast("dict[str, Any]", call).get("id"), seen, problems)
+        _check_call_id(f"{here}.id", cast("dict[str, Any]", call).get("id"), conversation, problems)
         _check_function_name(f"{here}.function.name", function, problems)
         _check_arguments(f"{here}.function.arguments", function, problems)
         problems.extend(unknown_keys(f"{here}.function", function, ("name", "arguments")))
@@ -225,58 +226,58 @@ def _function_of(place: str, value: object, keys: set[str], problems: list[str])
     value = cast("dict[str, Any]", value)
     problems.extend(unknown_keys(place, value, keys))
     if value.get("type") != "function":
-        what = f"{quote_value(value['type'])} is not known" if "type" in value else "is missing"
-        problems.append(f'{place}.type: {what}; use "function"')
+        fault = f"{quote_value(value['type'])} is not known" if "type" in value else "is missing"
+        problems.append(f'{place}.type: {fault}; use "function"')
     function = value.get("function")
     if not isinstance(function, dict):
-        what = f"must be an object, not {json_kind(function)}" if "function" in value else "is missing"
-        problems.append(f"{place}.function: {what}")
+        fault = f"must be an object, not {json_kind(function)}" if "function" in value else "is missing"
+        problems.append(f"{place}.function: {fault}")
         return None
     return cast("dict[str, Any]", function)
 
 
-def _check_call_id(place: str, value: object, seen: Conversation, problems: list[str]) -> None:
+def _check_call_id(place: str, value: object, conversation: Conversation, problems: list[str]) -> None:
     if not isinstance(value, str) or not value:
         problems.append(f"{place}: must be a string that the tool's answer repeats, not {quote_value(value)}")
-    elif value in seen.calls:
+    elif value in conversation.calls:
         problems.append(f"{place}: {quote_value(value)} is the id of an earlier call; give each its own")
     else:
-        seen.calls.add(value)
-        seen.open_calls.add(value)
+        conversation.calls.add(value)
+        conversation.open_calls.add(value)
 
 
 def _check_function_name(place: str, function: dict[str, Any], problems: list[str]) -> None:
     name = function.get("name")
     if not isinstance(name, str) or not _FUNCTION_NAME.fullmatch(name):
-        what = f"is {quote_value(name)}" if "name" in function else "is missing"
-        problems.append(f"{place}: {what}; use 1 to 64 of a-z A-Z 0-9 _ -")
+        fault = f"is {quote_value(name)}" if "name" in function else "is missing"
+        problems.append(f"{place}: {fault}; use 1 to 64 of a-z A-Z 0-9 _ -")
 
 
 def _check_arguments(place: str, function: dict[str, Any], problems: list[str]) -> None:
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
-        what = f"not {json_kind(arguments)}" if "arguments" in function else "and it is missing"
-        problems.append(f'{place}: must be a string that holds a JSON object, like "{{}}", {what}')
+        fault = f"not {json_kind(arguments)}" if "arguments" in function else "and it is missing"
+        problems.append(f'{place}: must be a string that holds a JSON object, like "{{}}", {fault}')
         return
     try:
-        parsed = orjson.loads(arguments)
+        arguments_value = orjson.loads(arguments)
     except orjson.JSONDecodeError as error:
         problems.append(f"{place}: is not JSON at column {error.colno} of the string: {error.msg}")
         return
-    if not isinstance(parsed, dict):
-        problems.append(f"{place}: must hold a JSON object, not {json_kind(parsed)}")
+    if not isinstance(arguments_value, dict):
+        problems.append(f"{place}: must hold a JSON object, not {json_kind(arguments_value)}")
 
 
-def _check_answer(place: str, message: dict[str, Any], seen: Conversation, problems: list[str]) -> None:
-    answered = message.get("tool_call_id")
-    if not isinstance(answered, str):
-        what = f"must be a string, not {json_kind(answered)}" if "tool_call_id" in message else "is missing"
-        problems.append(f"{place}.tool_call_id: {what}; name the call that this message answers")
-    elif answered in seen.open_calls:
-        seen.open_calls.remove(answered)
+def _check_answer(place: str, message: dict[str, Any], conversation: Conversation, problems: list[str]) -> None:
+    call_id = message.get("tool_call_id")
+    if not isinstance(call_id, str):
+        fault = f"must be a string, not {json_kind(call_id)}" if "tool_call_id" in message else "is missing"
+        problems.append(f"{place}.tool_call_id: {fault}; name the call that this message answers")
+    elif call_id in conversation.open_calls:
+        conversation.open_calls.remove(call_id)
     else:
-        why = "was answered already" if answered in seen.calls else "is the id of no earlier call"
-        problems.append(f"{place}.tool_call_id: {quote_value(answered)} {why}")
+        why = "was answered already" if call_id in conversation.calls else "is the id of no earlier call"
+        problems.append(f"{place}.tool_call_id: {quote_value(call_id)} {why}")
 
 
 def _check_declaration(place: str, function: dict[str, Any], names: set[str], problems: list[str]) -> None:
@@ -287,10 +288,10 @@ def _check_declaration(place: str, function: dict[str, Any], names: set[str], pr
         if name in names:
             problems.append(f"{place}.name: {quote_value(name)} is declared twice")
         names.add(name)
-    for key, wanted, words in (
+    for key, expected_type, words in (
         ("description", str, "a string"),
         ("parameters", dict, "an object (JSON Schema)"),
         ("strict", bool, "true or false"),
     ):
-        if function.get(key) is not None and not isinstance(function[key], wanted):
+        if function.get(key) is not None and not isinstance(function[key], expected_type):
             problems.append(f"{place}.{key}: must be {words}, not {json_kind(function[key])}")

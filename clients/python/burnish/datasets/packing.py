@@ -21,7 +21,7 @@ _SKIPPABLE = range(0x184D2A50, 0x184D2A60)
 """Frames that may precede those of zstd (RFC 8878, 3.1.2), as `pzstd` writes them."""
 _ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 MAGIC_BYTES = 4
-"""How many first bytes tell the packing."""
+"""How many first bytes identify the packing."""
 _PIECE = 1 << 18
 _BITE = 1 << 14
 """Bytes taken at once: the decoders copy what they leave, once for each of perhaps very many tiny frames."""
@@ -53,10 +53,10 @@ def packing_of(start: bytes) -> Packing:
     """Tell a file's packing by its first four bytes."""
     if int.from_bytes(start[:MAGIC_BYTES], "little") in _SKIPPABLE:
         return "zstd"
-    found: Packing = "none"
+    result: Packing = "none"
     for magic, packing in _MAGIC.items():
-        found = packing if start.startswith(magic) else found
-    return found
+        result = packing if start.startswith(magic) else result
+    return result
 
 
 def unpack_chunks(packing: Packing, chunks: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
@@ -69,10 +69,10 @@ def unpack_chunks(packing: Packing, chunks: Iterable[bytes], limits: Limits) -> 
 
 def limit_growth(size: int, pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
     """Yield what a file of `size` bytes turned out to hold, within the limits. Raises UnreadableError."""
-    written = 0
+    unpacked_bytes = 0
     for piece in pieces:
-        written += len(piece)
-        _check_growth(size, written, limits)
+        unpacked_bytes += len(piece)
+        _check_growth(size, unpacked_bytes, limits)
         yield piece
 
 
@@ -94,18 +94,20 @@ class Unpacker:
         for start in range(0, len(chunk), _BITE):
             yield from self._unpack_piece(chunk[start : start + _BITE])
 
-    def _unpack_piece(self, rest: bytes) -> Iterator[bytes]:
-        self._read += len(rest)
-        while rest or (self._frame is not None and not self._frame.hungry):
+    def _unpack_piece(self, packed_bytes: bytes) -> Iterator[bytes]:
+        self._read += len(packed_bytes)
+        while packed_bytes or (self._frame is not None and not self._frame.hungry):
             if self._frame is None:
-                rest = rest.lstrip(b"\0") if self._frames else rest  # tapes and block devices pad with zeros
-                if not rest:
+                packed_bytes = (
+                    packed_bytes.lstrip(b"\0") if self._frames else packed_bytes
+                )  # tapes and block devices pad with zeros
+                if not packed_bytes:
                     return
                 self._frames += 1
                 self._check_frames()
                 self._frame = _open_frame(self._packing)
             try:
-                piece, rest = self._frame.unpack_next(rest)
+                piece, packed_bytes = self._frame.unpack_next(packed_bytes)
             except (zlib.error, _zstd_error()) as error:
                 raise UnreadableError(self._fault_reason(error)) from None
             if self._frame.ended:
@@ -134,12 +136,12 @@ class Unpacker:
         return f"the {self._packing} data is damaged ({error}): compress it again, or send it uncompressed"
 
 
-def _check_growth(read: int, written: int, limits: Limits) -> None:
-    if written > limits.max_bytes:
+def _check_growth(read: int, unpacked_bytes: int, limits: Limits) -> None:
+    if unpacked_bytes > limits.max_bytes:
         raise UnreadableError(
             f"it unpacks to more than {limits.max_bytes} bytes, the most that is read: split it into several files"
         )
-    if written > max(_ALWAYS, limits.max_ratio * read):
+    if unpacked_bytes > max(_ALWAYS, limits.max_ratio * read):
         raise UnreadableError(
             f"it unpacks to more than {limits.max_ratio} times its own size, as decompression bombs do: "
             "if it is a dataset, send it uncompressed"

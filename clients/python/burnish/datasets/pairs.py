@@ -36,7 +36,7 @@ class PairRows:
         return problems
 
     def count_plain_strings(self, row: Row, texts: list[str]) -> int:
-        """Count the strings of a plain row, whose two outputs differ; see `RowFormat.count_plain_strings`."""
+        """Count the strings of a plain row with two different outputs; see `RowFormat.count_plain_strings`."""
         prompt = plain_input(row, texts)
         better = plain_output(row.get(PREFERRED), texts)
         worse = plain_output(row.get(NON_PREFERRED), texts)
@@ -47,10 +47,10 @@ class PairRows:
 
 def _check_side(row: Row, key: str, prompt: Conversation, problems: list[str]) -> str | None:
     """Return the name under which the row gives this output, None if the output is not good."""
-    given = [name for name in (key, _OLDER[key]) if name in row]
-    if len(given) == 1:
-        return given[0] if check_output(given[0], row[given[0]], prompt, problems) else None
-    if given:
+    present_keys = [name for name in (key, _OLDER[key]) if name in row]
+    if len(present_keys) == 1:
+        return present_keys[0] if check_output(present_keys[0], row[present_keys[0]], prompt, problems) else None
+    if present_keys:
         problems.append(f"{key}: is given twice, here and as the older {_OLDER[key]}; keep one")
     else:
         problems.append(f"{key}: is missing; a pair needs {PREFERRED} and {NON_PREFERRED}")

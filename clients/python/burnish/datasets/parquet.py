@@ -54,22 +54,22 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
         source = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         _check_shape(source.metadata.num_columns, source.metadata.num_row_groups)
         _check_type("", list(source.schema_arrow), arrow.types, depth=1)
-        number, held = 0, bytearray()
+        number, pending_lines = 0, bytearray()
         for batch in source.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
             for index in range(batch.num_rows):
                 number += 1
-                held += _encode_row(batch, index, number)
-                if len(held) >= _PIECE_BYTES:
-                    yield bytes(held)
-                    held.clear()
-        yield bytes(held)
+                pending_lines += _encode_row(batch, index, number)
+                if len(pending_lines) >= _PIECE_BYTES:
+                    yield bytes(pending_lines)
+                    pending_lines.clear()
+        yield bytes(pending_lines)
     except arrow.ArrowMemoryError:
         raise UnreadableError("one piece of the Parquet file takes more memory than reading it may") from None
     except (arrow.ArrowException, OSError, ValueError) as error:
         if isinstance(error, UnreadableError):
             raise
-        said = " ".join(str(error).split())[:200]
-        raise UnreadableError(f"the Parquet file cannot be read ({said}): write it again") from None
+        message = " ".join(str(error).split())[:200]
+        raise UnreadableError(f"the Parquet file cannot be read ({message}): write it again") from None
 
 
 def _check_footer(file: BinaryIO) -> None:
@@ -77,7 +77,7 @@ def _check_footer(file: BinaryIO) -> None:
     file.seek(max(0, size - _TAIL_BYTES))
     tail = file.read(_TAIL_BYTES)
     file.seek(0)
-    if tail[-4:] == _END and (reason := check_ends(size, tail)):  # of any other end, the library knows more
+    if tail[-4:] == _END and (reason := check_ends(size, tail)):  # for any other end, the library's message says more
         raise UnreadableError(reason)
 
 

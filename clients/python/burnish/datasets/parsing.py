@@ -81,7 +81,7 @@ def parse_row(line: bytes) -> Row:
 
 
 def has_long_number(data: bytes) -> bool:
-    """Tell whether there are digits for a number beyond 64 bits, be it in a text."""
+    """Return whether there are digits for a number beyond 64 bits, be it in a text."""
     return _LONG_NUMBER in data.translate(_DIGITS_TO_ZERO)
 
 
@@ -149,19 +149,19 @@ def _check_nuls(row: Row) -> None:
 
 def _check_slowly(line: bytes) -> None:
     """Look for what the quick tests suspect. Raises RefusedError if they are right."""
-    json.loads(line, object_pairs_hook=_checked_pairs, parse_int=_checked_integer)
+    json.loads(line, object_pairs_hook=_reject_duplicate_keys, parse_int=_parse_integer)
 
 
-def _checked_pairs(pairs: list[tuple[str, Any]]) -> Row:
-    found: Row = {}
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> Row:
+    row: Row = {}
     for key, value in pairs:
-        if key in found:
+        if key in row:
             raise RefusedError(f"has the key {quote_key(key)} twice in one object")
-        found[key] = value
-    return found
+        row[key] = value
+    return row
 
 
-def _checked_integer(digits: str) -> int:
+def _parse_integer(digits: str) -> int:
     if len(digits) > 20 or int(digits) not in _INTEGERS:
         raise RefusedError(f"has the number {digits[:24]}…, beyond 64 bits: write it as a string")
     return int(digits)

@@ -38,19 +38,19 @@ def good_rows(block: Block, row_format: RowFormat | None) -> list[Row] | None:
 
 
 def _all_plain(rows: list[Row], data: bytes, row_format: RowFormat) -> bool:
-    """Tell whether all rows have the plainest form of their format: no numbers, nothing deep, every string known."""
+    """Return whether all rows have the plainest form of their format: no numbers, nothing deep, every string known."""
     texts: list[str] = []
     strings = 0
     for row in rows:
-        found = row_format.count_plain_strings(row, texts)
-        if not found:
+        plain_count = row_format.count_plain_strings(row, texts)
+        if not plain_count:
             return False
-        strings += found
+        strings += plain_count
     return _adds_up("".join(texts), strings, data)
 
 
 def _all_sound(rows: list[Row], data: bytes) -> bool:
-    """Tell whether all rows are what `parse_row` would return for their lines, by walking down level by level."""
+    """Return whether all rows are what `parse_row` would return for their lines, by walking down level by level."""
     level: list[Any] = cast("list[Any]", rows)
     strings = 0
     texts: list[str] = []
@@ -74,7 +74,7 @@ def _all_sound(rows: list[Row], data: bytes) -> bool:
 
 
 def _adds_up(text: str, strings: int, data: bytes) -> bool:
-    """Tell whether the strings are all that the bytes hold, and none has a NUL."""
+    """Return whether the strings are all that the bytes hold, and none has a NUL."""
     # A quote may be written as \u0022. Where that is only a backslash before the letters u0022, the bytes seem to have
     # more quotes than they do, which can make this a no but never a yes.
     quotes = data.count(b'"') + data.count(b"\\u0022")

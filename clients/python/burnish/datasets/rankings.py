@@ -98,11 +98,11 @@ def _check_order(responses: list[Row], problems: list[str]) -> None:
         return
     first: dict[bytes, int] = {}
     for index, response in enumerate(responses):
-        same = first.setdefault(repr(spoken_content(_messages_of(response))).encode(), index)
-        if responses[same]["rank"] != response["rank"]:
+        first_index = first.setdefault(repr(spoken_content(_messages_of(response))).encode(), index)
+        if responses[first_index]["rank"] != response["rank"]:
             problems.append(
-                f"responses[{index}]: says the same as responses[{same}] with another rank "
-                f"({response['rank']} and {responses[same]['rank']})"
+                f"responses[{index}]: says the same as responses[{first_index}] with another rank "
+                f"({response['rank']} and {responses[first_index]['rank']})"
             )
     _check_scores(responses, problems)
 
@@ -112,15 +112,15 @@ def _messages_of(response: Row) -> list[Row]:
 
 
 def _check_scores(responses: list[Row], problems: list[str]) -> None:
-    scored = [index for index, response in enumerate(responses) if response.get("score") is not None]
-    if not scored:
+    scored_indexes = [index for index, response in enumerate(responses) if response.get("score") is not None]
+    if not scored_indexes:
         return
-    if len(scored) < len(responses):
-        missing = next(index for index in range(len(responses)) if index not in scored)
-        problems.append(f"responses[{missing}].score: is missing; give every response of a row a score, or none")
+    if len(scored_indexes) < len(responses):
+        unscored_index = next(index for index in range(len(responses)) if index not in scored_indexes)
+        problems.append(f"responses[{unscored_index}].score: is missing; give every response of a row a score, or none")
         return
     for index, response in enumerate(responses):
-        worse = [other["score"] for other in responses if other["rank"] > response["rank"]]
+        worse = [other_response["score"] for other_response in responses if other_response["rank"] > response["rank"]]
         if worse and response["score"] < max(worse):
             problems.append(
                 f"responses[{index}].score: is lower than that of a response with a worse rank; "

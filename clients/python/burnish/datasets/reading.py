@@ -32,7 +32,7 @@ class Item:
 def read_items(chunks: Iterable[bytes]) -> Iterator[Item]:
     """Yield the rows of JSON lines, or of a JSON array if the first character is its bracket.
 
-    Raises UnreadableError if reading cannot go on.
+    Raises UnreadableError if reading cannot continue.
     """
     pieces = _strip_byte_order_mark(chunks)
     start = b""
@@ -63,14 +63,14 @@ def read_documents(chunks: Iterable[bytes]) -> Iterator[Item]:
 
 def _strip_byte_order_mark(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the bytes without a byte order mark of UTF-8, the first of them together, so that kinds show."""
-    rest = iter(chunks)
+    remaining_chunks = iter(chunks)
     start = b""
-    for chunk in rest:
+    for chunk in remaining_chunks:
         start += chunk
         if len(start) >= OTHER_FILE_BYTES:
             break
     yield start.removeprefix(_BOM)
-    yield from rest
+    yield from remaining_chunks
 
 
 def _read_array(chunks: Iterable[bytes]) -> Iterator[Item]:
@@ -107,7 +107,7 @@ def _decode_text(chunks: Iterable[bytes]) -> Iterator[str]:
             yield decoder.decode(chunk)
         yield decoder.decode(b"", True)
     except UnicodeDecodeError:
-        pass  # the checker has found it, too, and knows the line
+        pass  # the checker has found it, too, and has its line
     if problems := checker.finish().problems:
         raise UnreadableError(str(problems[0]))
 

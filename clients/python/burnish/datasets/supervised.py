@@ -1,4 +1,4 @@
-"""Rows of supervised fine-tuning: a conversation whose assistant messages are to be imitated.
+"""Rows of supervised fine-tuning: a conversation with assistant messages to imitate.
 
 `{"messages": [{role, content, name?, weight?, …}], "tools"?, "parallel_tool_calls"?}`
 """
@@ -21,9 +21,9 @@ class SupervisedRows:
         """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
         if "messages" in row:
-            seen = check_messages("messages", row["messages"], problems)
+            conversation = check_messages("messages", row["messages"], problems)
             if not problems:
-                _check_lesson(seen, problems)
+                _check_lesson(conversation, problems)
         else:
             problems.append("messages: is missing; a row needs a list of messages")
         check_options("", row, problems)
@@ -36,8 +36,8 @@ class SupervisedRows:
         return strings + 1 if len(row) == 1 and last == "assistant" else 0
 
 
-def _check_lesson(seen: Conversation, problems: list[str]) -> None:
-    if not seen.assistants:
+def _check_lesson(conversation: Conversation, problems: list[str]) -> None:
+    if not conversation.assistants:
         problems.append("messages: has no assistant message; there would be nothing to learn")
-    elif not seen.trained:
+    elif not conversation.trained:
         problems.append("messages: every assistant message has weight 0; there would be nothing to learn")

@@ -40,7 +40,7 @@ class TextChecker:
         if self._problem is None:
             self._check_chunk(b"", final=True)
         if self._problem is None and self._blank:
-            self._problem = Problem(0, "there is no text in it")
+            self._problem = Problem(0, "it has no text")
         # What the start gives away says more than the first byte that is out of place.
         if reason := other_file(self._start):
             self._problem = Problem(0, reason)
@@ -53,11 +53,11 @@ class TextChecker:
             line = self._line + chunk.count(b"\n", 0, chunk.index(0))
             self._problem = Problem(line, "has a NUL byte: remove it, or save the file as UTF-8")
             return
-        held = self._decoder.getstate()[0]
+        partial_character = self._decoder.getstate()[0]
         try:
             text = self._decoder.decode(chunk, final)
         except UnicodeDecodeError as error:
-            data = held + chunk
+            data = partial_character + chunk
             line = self._line + data.count(b"\n", 0, error.start)
             self._problem = Problem(line, f"is not UTF-8 (byte 0x{data[error.start]:02x}): save the file as UTF-8")
             return

@@ -32,22 +32,24 @@ def check_input(row: Row, problems: list[str]) -> Conversation:
         problems.append(f"input: must be an object with the prompt's messages, not {json_kind(row['input'])}")
         return Conversation()
     prompt = cast("dict[str, Any]", row["input"])
-    seen = check_prompt("input.", prompt, problems, missing="is missing; the prompt is a list of messages")
+    conversation = check_prompt(
+        "input.", prompt, problems, missing_message="is missing; the prompt is a list of messages"
+    )
     check_options("input", prompt, problems)
     problems.extend(unknown_keys("input", prompt, _INPUT_KEYS))
-    return seen
+    return conversation
 
 
-def check_prompt(prefix: str, prompt: Row, problems: list[str], *, missing: str) -> Conversation:
+def check_prompt(prefix: str, prompt: Row, problems: list[str], *, missing_message: str) -> Conversation:
     """Check the `messages` of a prompt; its place ends with `prefix`, and they may not end with the assistant's."""
     place, before = f"{prefix}messages", len(problems)
     if "messages" not in prompt:
-        problems.append(f"{place}: {missing}")
+        problems.append(f"{place}: {missing_message}")
         return Conversation()
-    seen = check_messages(place, prompt["messages"], problems)
+    conversation = check_messages(place, prompt["messages"], problems)
     if len(problems) == before:
         _check_end(place, prompt["messages"], problems)
-    return seen
+    return conversation
 
 
 def plain_input(row: Row, texts: list[str]) -> int:
@@ -104,22 +106,22 @@ def _check_end(place: str, messages: list[Row], problems: list[str]) -> None:
 
 
 def _check_turns(place: str, messages: list[object], prompt: Conversation, problems: list[str]) -> None:
-    seen, before = _conversation_after(prompt), len(problems)
+    conversation, before = _conversation_after(prompt), len(problems)
     for index, message in enumerate(messages):
-        check_message(f"{place}[{index}]", message, seen, problems)
+        check_message(f"{place}[{index}]", message, conversation, problems)
     if len(problems) > before:
         return
     for index, message in enumerate(cast("list[Row]", messages)):
-        wanted = "user" if index % 2 else "assistant"
-        if message["role"] != wanted:
+        expected_role = "user" if index % 2 else "assistant"
+        if message["role"] != expected_role:
             problems.append(
-                f"{place}[{index}].role: is {message['role']} where {wanted} is due; "
+                f"{place}[{index}].role: is {message['role']} where {expected_role} is due; "
                 "an output is one assistant message, or assistant and user in turns"
             )
             return
     if len(messages) % 2 == 0:
         problems.append(f"{place}[{len(messages) - 1}]: an output ends with an assistant message, not a user's")
-    elif not seen.trained:
+    elif not conversation.trained:
         problems.append(f"{place}: every assistant message has weight 0; there would be nothing to learn")
 
 

@@ -29,31 +29,31 @@ class AuditFilter(TypedDict, total=False):
 _NAMES = {"since": "effective_at[gte]", "until": "effective_at[lte]"}
 
 
-def _list_audit_logs_request(wanted: AuditFilter) -> Request[PageData[AuditLog]]:
-    given = cast("dict[str, str | int | Sequence[str]]", wanted)
+def _list_audit_logs_request(filters: AuditFilter) -> Request[PageData[AuditLog]]:
+    query = cast("dict[str, str | int | Sequence[str]]", filters)
     params = {
-        _NAMES.get(name, name if isinstance(value, (str, int)) else f"{name}[]"): value for name, value in given.items()
+        _NAMES.get(name, name if isinstance(value, (str, int)) else f"{name}[]"): value for name, value in query.items()
     }
     return Request("GET", "/organization/audit_logs", parser_of(PageData[AuditLog]), params=params)
 
 
 class AuditLogs:
-    """`client.audit_logs`."""
+    """`client.audit_logs`: who changed what, and when."""
 
     def __init__(self, client: Transport) -> None:
         self._client = client
 
-    def list(self, **wanted: Unpack[AuditFilter]) -> Page[AuditLog]:
+    def list(self, **filters: Unpack[AuditFilter]) -> Page[AuditLog]:
         """List the log's entries, the newest first."""
-        return Page(self._client, _list_audit_logs_request(wanted))
+        return Page(self._client, _list_audit_logs_request(filters))
 
 
 class AsyncAuditLogs:
-    """`client.audit_logs`, awaited."""
+    """`client.audit_logs`, to be awaited."""
 
     def __init__(self, client: AsyncTransport) -> None:
         self._client = client
 
-    async def list(self, **wanted: Unpack[AuditFilter]) -> AsyncPage[AuditLog]:
+    async def list(self, **filters: Unpack[AuditFilter]) -> AsyncPage[AuditLog]:
         """List the log's entries, the newest first."""
-        return await AsyncPage[AuditLog].fetch(self._client, _list_audit_logs_request(wanted))
+        return await AsyncPage[AuditLog].fetch(self._client, _list_audit_logs_request(filters))

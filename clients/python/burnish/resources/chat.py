@@ -16,7 +16,7 @@ from burnish.chat_schemas import ChatCompletion, CreateChatCompletion
 
 _PATH = "/chat/completions"
 _ANSWER_SECONDS = 600.0
-"""How long the server may be silent: it may load the model first, and without `stream` says nothing till the end."""
+"""How long the server may send nothing: it may load the model first, and without `stream` answers at the end."""
 
 
 def _completion_body(arguments: CreateChatCompletion) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _stream_completion_request(arguments: CreateChatCompletion) -> Request[httpx
 
 
 class Completions:
-    """`client.chat.completions`."""
+    """`client.chat.completions`: answers of models, whole or streamed."""
 
     def __init__(self, client: Transport) -> None:
         self._client = client
@@ -99,14 +99,14 @@ class AsyncCompletions:
 
 
 class Chat:
-    """`client.chat`."""
+    """`client.chat`, which holds `completions`."""
 
     def __init__(self, client: Transport) -> None:
         self.completions = Completions(client)
 
 
 class AsyncChat:
-    """`client.chat`, awaited."""
+    """`client.chat`, to be awaited."""
 
     def __init__(self, client: AsyncTransport) -> None:
         self.completions = AsyncCompletions(client)

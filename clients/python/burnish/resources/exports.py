@@ -85,7 +85,7 @@ class _ExportWait:
         self._pause = _POLL_SECONDS
 
     def is_ready(self, export: ModelExport) -> bool:
-        """Tell whether the export is ready. Raises ExportFailed, WaitTimeoutError."""
+        """Return whether the export is ready. Raises ExportFailed, WaitTimeoutError."""
         if self._on_status:
             self._on_status(export)
         if export.status == "failed":
@@ -93,7 +93,7 @@ class _ExportWait:
         if export.status == "ready":
             return True
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            raise WaitTimeoutError(f"The export {export.id} is still {export.status}; it goes on.")
+            raise WaitTimeoutError(f"The export {export.id} is still {export.status}; it continues.")
         return False
 
     def next_pause(self) -> float:

@@ -61,7 +61,7 @@ def _delete_file_request(file_id: str) -> Request[Deleted]:
 
 
 class Files:
-    """`client.files`."""
+    """`client.files`: datasets, uploaded and checked."""
 
     def __init__(self, client: Transport, uploads: Uploads) -> None:
         self._client = client
@@ -79,7 +79,7 @@ class Files:
         """Upload a path, bytes or a binary file object in chunks; `on_progress(sent, total)` counts bytes.
 
         A file of 64 MiB or more goes in parts, each tried again by itself. Raises UploadError, APIError, and
-        UploadInterrupted with what is needed to go on.
+        UploadInterrupted with what is needed to resume.
         """
         with UploadReader(file=file, filename=filename, on_progress=on_progress) as upload:
             if (upload.size or 0) >= IN_PARTS_FROM:
@@ -131,7 +131,7 @@ class AsyncFiles:
         on_progress: Progress | None = None,
         idempotency_key: str | None = None,
     ) -> File:
-        """Upload a file."""
+        """Upload a file; large ones go in parts. Raises as `Files.create`."""
         make = partial(UploadReader, file=file, filename=filename, on_progress=on_progress)
         with await run_sync(make) as upload:
             if (upload.size or 0) >= IN_PARTS_FROM:
@@ -146,7 +146,7 @@ class AsyncFiles:
         limit: int | None = None,
         order: str | None = None,
     ) -> AsyncPage[File]:
-        """List files."""
+        """List the project's files, page by page."""
         return await AsyncPage[File].fetch(self._client, _list_files_request(purpose, after, limit, order))
 
     async def retrieve(self, file_id: str) -> File:
@@ -165,5 +165,5 @@ class AsyncFiles:
             return await self._client.download(_download_file_request(file_id), target, Download.finish)
 
     async def delete(self, file_id: str) -> Deleted:
-        """Delete a file."""
+        """Delete a file from the server."""
         return await self._client.send(_delete_file_request(file_id))

@@ -11,7 +11,7 @@ from burnish.grader_schemas import Grader, GraderRun, GraderValidation
 
 _PATH = "/fine_tuning/alpha/graders"
 _ANSWER_SECONDS = 600.0
-"""How long the server may be silent: a model that grades may have to be loaded first."""
+"""How long the server may send nothing: a model that grades may have to be loaded first."""
 
 
 def _run_grader_request(
@@ -29,7 +29,7 @@ def _validate_grader_request(grader: Grader | Mapping[str, Any]) -> Request[Grad
 
 
 class Graders:
-    """`client.graders`."""
+    """`client.graders`: try a grader on one answer."""
 
     def __init__(self, client: Transport) -> None:
         self._client = client

@@ -181,7 +181,7 @@ class AsyncJobs:
     async def list(
         self, *, after: str | None = None, limit: int | None = None, metadata: dict[str, str] | None = None
     ) -> AsyncPage[Job]:
-        """List jobs."""
+        """List the project's jobs, newest first."""
         return await AsyncPage[Job].fetch(self._client, requests.list_jobs_request(after, limit, metadata))
 
     async def retrieve(self, job_id: str) -> Job:
@@ -189,7 +189,7 @@ class AsyncJobs:
         return await self._client.send(requests.retrieve_job_request(job_id))
 
     async def cancel(self, job_id: str) -> Job:
-        """Stop a job."""
+        """Stop a job for good."""
         return await self._client.send(requests.change_job_request(job_id, "cancel"))
 
     async def pause(self, job_id: str) -> Job:
@@ -269,14 +269,14 @@ class AsyncJobs:
 
 
 class FineTuning:
-    """`client.fine_tuning`."""
+    """`client.fine_tuning.jobs`, the place that OpenAI's client gives to `client.jobs`."""
 
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
 
 
 class AsyncFineTuning:
-    """`client.fine_tuning`, awaited."""
+    """`client.fine_tuning`, to be awaited."""
 
     def __init__(self, jobs: AsyncJobs) -> None:
         self.jobs = jobs

@@ -20,14 +20,14 @@ def _delete_model_request(model: str) -> Request[Deleted]:
 
 
 class Models:
-    """`client.models`."""
+    """`client.models`: bases and fine-tuned models."""
 
     def __init__(self, client: Transport) -> None:
         self._client = client
         self.exports = Exports(client)
 
     def list(self) -> Page[Model]:
-        """List all models."""
+        """List all models that the key may use."""
         return Page(self._client, _LIST)
 
     def retrieve(self, model: str) -> Model:
@@ -40,14 +40,14 @@ class Models:
 
 
 class AsyncModels:
-    """`client.models`, awaited."""
+    """`client.models`, to be awaited."""
 
     def __init__(self, client: AsyncTransport) -> None:
         self._client = client
         self.exports = AsyncExports(client)
 
     async def list(self) -> AsyncPage[Model]:
-        """List all models."""
+        """List all models that the key may use."""
         return await AsyncPage[Model].fetch(self._client, _LIST)
 
     async def retrieve(self, model: str) -> Model:

@@ -67,7 +67,7 @@ def _revoke_key_request(project_id: str, key_id: str) -> Request[Deleted]:
 
 
 class Projects:
-    """`client.projects`."""
+    """`client.projects`: projects and their keys, for administrators."""
 
     def __init__(self, client: Transport) -> None:
         self._client = client
@@ -81,7 +81,7 @@ class Projects:
         return self._client.send(_create_project_request(name))
 
     def retrieve(self, project_id: str) -> Project:
-        """Return a project."""
+        """Return a project by its id."""
         return self._client.send(_retrieve_project_request(project_id))
 
     def update(self, project_id: str, *, name: str) -> Project:
@@ -116,7 +116,7 @@ class Projects:
 
 
 class AsyncProjects:
-    """`client.projects`, awaited."""
+    """`client.projects`, to be awaited."""
 
     def __init__(self, client: AsyncTransport) -> None:
         self._client = client
@@ -126,11 +126,11 @@ class AsyncProjects:
         return await AsyncPage[Project].fetch(self._client, _list_projects_request(after, limit))
 
     async def create(self, *, name: str) -> Project:
-        """Make a project."""
+        """Create a project; it has no keys yet."""
         return await self._client.send(_create_project_request(name))
 
     async def retrieve(self, project_id: str) -> Project:
-        """Return a project."""
+        """Return a project by its id."""
         return await self._client.send(_retrieve_project_request(project_id))
 
     async def update(self, project_id: str, *, name: str) -> Project:
@@ -162,5 +162,5 @@ class AsyncProjects:
         return await self._client.send(_create_key_request(project_id, name, scopes, expires_in))
 
     async def revoke_key(self, project_id: str, key_id: str) -> Deleted:
-        """Revoke a key."""
+        """Revoke a key; requests with it fail at once."""
         return await self._client.send(_revoke_key_request(project_id, key_id))

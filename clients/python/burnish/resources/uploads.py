@@ -98,7 +98,7 @@ class Uploads:
         return self._client.send(_cancel_upload_request(upload_id))
 
     def send(self, upload_id: str, *, file: FileContent, on_progress: Progress | None = None) -> File:
-        """Send what the server lacks of a file, and complete its upload; a second call resumes one that broke off.
+        """Send what the server lacks of a file, and complete its upload; a second call resumes an interrupted one.
 
         Each part is checked by its SHA-256. Raises UploadError, UploadInterrupted, APIError.
         """
@@ -134,7 +134,7 @@ class AsyncUploads:
         mime_type: str = "application/octet-stream",
         idempotency_key: str | None = None,
     ) -> UploadState:
-        """Announce a file."""
+        """Announce a file that comes in parts."""
         return await self._client.send(_create_upload_request(filename, bytes, purpose, mime_type, idempotency_key))
 
     async def retrieve(self, upload_id: str) -> UploadState:
@@ -142,7 +142,7 @@ class AsyncUploads:
         return await self._client.send(_retrieve_upload_request(upload_id))
 
     async def add_part(self, upload_id: str, *, data: FileContent, on_progress: Progress | None = None) -> UploadPart:
-        """Send one part."""
+        """Send one part of an upload."""
         with await run_sync(partial(UploadReader, file=data, filename=None, on_progress=on_progress)) as upload:
             return await self._client.send(_add_part_request(upload_id, upload))
 

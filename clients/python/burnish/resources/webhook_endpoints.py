@@ -35,8 +35,8 @@ def _retrieve_endpoint_request(endpoint_id: str) -> Request[WebhookEndpoint]:
 def _update_endpoint_request(
     endpoint_id: str, name: str | None, url: str | None, event_types: Sequence[str] | None
 ) -> Request[WebhookEndpoint]:
-    given = {"name": name, "url": url, "event_types": None if event_types is None else list(event_types)}
-    body = {key: value for key, value in given.items() if value is not None}
+    changes = {"name": name, "url": url, "event_types": None if event_types is None else list(event_types)}
+    body = {key: value for key, value in changes.items() if value is not None}
     return Request("POST", f"{_PATH}/{path_segment(endpoint_id)}", parser_of(WebhookEndpoint), json=body)
 
 
@@ -72,12 +72,12 @@ def _list_deliveries_request(
 def _replay_events_request(
     endpoint_id: str, event_ids: Sequence[str] | None, begin: Moment | None, end: Moment | None
 ) -> Request[WebhookReplay]:
-    given = {
+    arguments = {
         "event_ids": None if event_ids is None else list(event_ids),
         "from": _unix_seconds(begin),
         "to": _unix_seconds(end),
     }
-    body = {key: value for key, value in given.items() if value is not None}
+    body = {key: value for key, value in arguments.items() if value is not None}
     return Request(
         "POST",
         f"{_PATH}/{path_segment(endpoint_id)}/replay",
@@ -92,7 +92,7 @@ def _unix_seconds(moment: Moment | None) -> float | None:
 
 
 class WebhookEndpoints:
-    """`client.webhooks.endpoints`."""
+    """`client.webhooks.endpoints`: receivers of the project's events."""
 
     def __init__(self, client: Transport) -> None:
         self._client = client
@@ -165,17 +165,17 @@ class AsyncWebhookEndpoints:
         self._client = client
 
     async def create(self, *, name: str, url: str, event_types: Sequence[str]) -> WebhookEndpoint:
-        """Create an endpoint."""
+        """Create an endpoint; its secret is shown only now."""
         return await self._client.send(_create_endpoint_request(name, url, event_types))
 
     async def list(
         self, *, after: str | None = None, limit: int | None = None, order: str | None = None
     ) -> AsyncPage[WebhookEndpoint]:
-        """List endpoints."""
+        """List the project's endpoints, page by page."""
         return await AsyncPage[WebhookEndpoint].fetch(self._client, _list_endpoints_request(after, limit, order))
 
     async def retrieve(self, endpoint_id: str) -> WebhookEndpoint:
-        """Return one endpoint."""
+        """Return an endpoint without its secret."""
         return await self._client.send(_retrieve_endpoint_request(endpoint_id))
 
     async def update(
@@ -219,5 +219,5 @@ class AsyncWebhookEndpoints:
         begin: Moment | None = None,
         end: Moment | None = None,
     ) -> WebhookReplay:
-        """Deliver events again."""
+        """Deliver events again to one endpoint."""
         return await self._client.send(_replay_events_request(endpoint_id, event_ids, begin, end))

@@ -35,7 +35,7 @@ class _Unwrapping:
 
 
 class Webhooks(_Unwrapping):
-    """`client.webhooks`."""
+    """`client.webhooks`: endpoints, and `unwrap` for receivers."""
 
     def __init__(self, client: Transport) -> None:
         self._client = client

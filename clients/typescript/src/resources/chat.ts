@@ -26,11 +26,11 @@ export class Chat {
     if (!response.body) return;
     for await (const { data } of frames(response.body)) {
       if (data === "[DONE]") return;
-      const told = JSON.parse(data) as ChatCompletionChunk | { error: unknown };
-      if ("error" in told) throw new APIError(response, told);
-      yield told;
+      const chunk = JSON.parse(data) as ChatCompletionChunk | { error: unknown };
+      if ("error" in chunk) throw new APIError(response, chunk);
+      yield chunk;
     }
-    throw new ConnectionError("The answer broke off before its end.");
+    throw new ConnectionError("The answer was cut off before its end.");
   }
 
   /** Yield an answer's text as it comes. */

@@ -21,7 +21,7 @@ export class Jobs {
     return await this.#transport.json({ method: "POST", path: "/fine_tuning/jobs", json: body, creates: true, ...options });
   }
 
-  /** Create a job and wait for its end. Throws JobFailedError where it does not succeed. */
+  /** Create a job and wait for its end. Throws JobFailedError if it does not succeed. */
   async createAndWait(body: JobCreate, options: RequestOptions = {}): Promise<Job> {
     return await this.wait((await this.create(body, options)).id, options);
   }
@@ -82,12 +82,12 @@ export class Jobs {
         if (error instanceof APIError && !worthRetrying(error)) throw error;
       }
       const wait = delay(broken, RECONNECTS);
-      if (wait === undefined) throw new ConnectionError(`The events of ${id} cannot be reached any more; the job goes on.`);
+      if (wait === undefined) throw new ConnectionError(`The events of ${id} cannot be reached any more; the job still runs.`);
       await sleep(wait, options.signal);
     }
   }
 
-  /** Wait for a job's end. Throws JobFailedError where it did not succeed. */
+  /** Wait for a job's end. Throws JobFailedError if it did not succeed. */
   async wait(id: string, options: RequestOptions = {}): Promise<Job> {
     const events = this.stream(id, options);
     let turn = await events.next();

@@ -6,12 +6,12 @@ import type { FileObject, Upload, UploadCreate, UploadPart } from "../types.ts";
 export const PART_BYTES = 16 * 2 ** 20;
 const AT_A_TIME = 4;
 
-/** A file upload that broke off; `uploads.resume(uploadId, file)` sends what is missing. */
+/** A file upload that was interrupted; `uploads.resume(uploadId, file)` sends what is missing. */
 export class UploadInterruptedError extends BurnishError {
   readonly uploadId: string;
 
   constructor(uploadId: string, cause: unknown) {
-    super(`The upload ${uploadId} broke off: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    super(`The upload ${uploadId} was interrupted: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
     this.uploadId = uploadId;
   }
 }
@@ -58,7 +58,7 @@ export class Uploads {
     return await this.#transport.json({ method: "POST", path: path`/uploads/${id}/cancel`, ...options });
   }
 
-  /** Send a whole file in parts. Throws UploadInterruptedError where it breaks off for good. */
+  /** Send a whole file in parts. Throws UploadInterruptedError if it fails for good. */
   async file({ file, filename, purpose, expiresAfter }: WholeFile, options: RequestOptions = {}): Promise<FileObject> {
     const upload = await this.create(
       {

@@ -10,7 +10,7 @@ import type {
 } from "../types.ts";
 import { unwrap } from "../webhooks.ts";
 
-/** `/v1/webhook_endpoints`: who is told what; and whether what arrives is from your server. */
+/** `/v1/webhook_endpoints`: who receives which events, and whether a delivery is from your server. */
 export class Webhooks {
   readonly #transport: Transport;
   /** Verify a delivery and return its event. It needs no connection. */
@@ -45,7 +45,7 @@ export class Webhooks {
     return await this.#transport.json({ method: "DELETE", path: path`/webhook_endpoints/${id}`, ...options });
   }
 
-  /** Make a new secret; the old one may go on signing beside it for a day. */
+  /** Make a new secret; the old one may sign as well for one more day. */
   async rotateSecret(id: string, keepOld = false, options: RequestOptions = {}): Promise<WebhookEndpointWithSecret> {
     const json = { keep_old_secret_active_for_24_hours: keepOld };
     const at = path`/webhook_endpoints/${id}/rotate_secret`;

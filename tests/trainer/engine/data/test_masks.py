@@ -123,7 +123,7 @@ def test_an_answer_quoting_the_question_is_found_in_its_own_turn() -> None:
     assert row.trained_tokens == 2 * (len("echo") + 1)
 
 
-def test_tool_calls_in_hermes_form_where_the_template_knows_none() -> None:
+def test_tool_calls_in_hermes_form_for_a_template_without_tools() -> None:
     chat = template()
     row = tokenize(
         chat,
@@ -141,7 +141,7 @@ def test_tool_calls_in_hermes_form_where_the_template_knows_none() -> None:
     assert f"<|im_start|>user\n<tool_response>\n晴\n</tool_response>{END}" in text
 
 
-def test_tool_calls_by_a_template_that_knows_them() -> None:
+def test_tool_calls_by_a_template_with_tools() -> None:
     chat = template(NATIVE)
     row = tokenize(
         chat,
@@ -162,7 +162,7 @@ def test_a_template_that_refuses_system_messages() -> None:
     assert whole(chat, row).startswith("<|im_start|>user\n规则\n\na" + END)
 
 
-def test_a_template_whose_turns_change_when_others_follow() -> None:
+def test_a_template_that_changes_turns_when_others_follow() -> None:
     chat = template(THINKING)
     row = tokenize(
         chat, message("user", "a"), message("assistant", "b"), message("user", "c"), message("assistant", "d")

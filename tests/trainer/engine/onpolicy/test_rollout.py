@@ -65,7 +65,7 @@ def test_a_stop_request_gives_up_drawing() -> None:
     assert sample(tiny_policy(3), PROMPTS, sampling(), 9, lambda: True) is None
 
 
-def test_outputs_that_are_no_numbers_are_a_collapse() -> None:
+def test_outputs_that_are_not_numbers_are_a_collapse() -> None:
     model = tiny_policy(3)
     with torch.no_grad():
         model.get_base_model().lm_head.weight.fill_(torch.nan)

@@ -51,7 +51,7 @@ def test_a_resumed_job_ends_with_the_same_bytes(finished: Path, tiny_base: Path,
     assert (folder / weights).read_bytes() == (finished / weights).read_bytes()
 
 
-def test_a_job_goes_on_with_an_earlier_adapter(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_job_starts_from_an_earlier_adapter(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     start = {"id": "ft:tiny:<org>::one", "job_id": "ftjob-one", "sha256": "0" * 64}
     folder = job(
         tmp_path / "job",

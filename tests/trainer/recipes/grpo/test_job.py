@@ -107,7 +107,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(whole: Path, tiny_base: Path, t
     ]
 
 
-def test_a_stop_while_drawing_leaves_a_checkpoint_that_goes_on_exactly(
+def test_a_stop_while_drawing_leaves_a_checkpoint_that_resumes_exactly(
     whole: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
     stopped = lay(tmp_path / "stopped", tiny_base, iterations=4, checkpoint_steps=100)
@@ -145,7 +145,7 @@ def test_every_option_at_once(tiny_base: Path, tmp_path: Path) -> None:
     assert all(step.metrics["kl_penalty"] == 0 for step in steps)
 
 
-def test_it_goes_on_from_an_adapter_with_a_copy_as_the_reference(whole: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_it_starts_from_an_adapter_with_a_copy_as_the_reference(whole: Path, tiny_base: Path, tmp_path: Path) -> None:
     start = {"id": "ft:start", "job_id": "ftjob-s", "sha256": "0" * 64}
     workdir = lay(tmp_path / "w", tiny_base, start=start, lora="auto")
     shutil.copytree(whole / ADAPTER_FOLDER, workdir / "start")
@@ -169,7 +169,7 @@ def test_a_reward_model_on_the_same_base(tiny_base: Path, tmp_path: Path) -> Non
     assert error.param == "method.grpo.hyperparameters.reward.model"
 
 
-def test_a_reward_that_tells_no_answer_from_another_is_said_once(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_reward_without_any_difference_is_reported_once(tiny_base: Path, tmp_path: Path) -> None:
     reward = {"function": "contains", "parameters": {"words": ["支离破碎"]}}
     workdir = lay(tmp_path / "w", tiny_base, reward=reward, missing_eos_penalty=None)
     assert go(workdir) == ExitCode.DONE

@@ -169,7 +169,7 @@ class StopAfter(StopFlag):
 
 
 @pytest.mark.parametrize("looks", [1, 2], ids=["between iterations", "while drawing"])
-def test_a_stop_leaves_a_checkpoint_that_goes_on_exactly(
+def test_a_stop_leaves_a_checkpoint_that_resumes_exactly(
     whole: Path, tiny_base: Path, tmp_path: Path, looks: int
 ) -> None:
     stopped = lay(tmp_path / "stopped", tiny_base, iterations=4, checkpoint_steps=100)
@@ -184,7 +184,7 @@ def test_a_stop_leaves_a_checkpoint_that_goes_on_exactly(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_it_goes_on_from_an_adapter_with_a_copy_as_the_reference(whole: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_it_starts_from_an_adapter_with_a_copy_as_the_reference(whole: Path, tiny_base: Path, tmp_path: Path) -> None:
     start = {"id": "ft:start", "job_id": "ftjob-s", "sha256": "0" * 64}
     workdir = lay(tmp_path / "w", tiny_base, start=start, lora="auto", result="best", early_stopping_patience=5)
     shutil.copytree(whole / ADAPTER_FOLDER, workdir / "start")

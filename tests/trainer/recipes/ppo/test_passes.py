@@ -25,7 +25,7 @@ from trainer.contract.methods.ppo import PpoHyperparameters
         ({"batch_size": "auto", "gradient_accumulation_steps": 1}, (3, 1)),
     ],
 )
-def test_what_is_asked_for_is_done(
+def test_requested_settings_are_used(
     asked: dict[str, Any], cut: tuple[int, int], tiny_base: Path, tmp_path: Path
 ) -> None:
     """Six answers an iteration in two minibatches: three an update."""

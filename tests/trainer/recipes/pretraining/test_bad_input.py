@@ -63,7 +63,7 @@ def test_from_scratch_without_what_it_needs(tmp_path: Path) -> None:
     assert error.param == "method.pretraining.hyperparameters.tokenizer"
 
 
-def test_a_new_model_goes_on_from_nothing(tmp_path: Path) -> None:
+def test_a_new_model_starts_from_nothing(tmp_path: Path) -> None:
     start = {"id": "ft:first", "job_id": "ftjob-first", "sha256": "0" * 64}
     error = refusal(lay_out(tmp_path / "w", NEW, start=start))
     assert "A new model starts from nothing" in error.message

@@ -146,7 +146,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_characters_that_training_never_saw_are_told(tmp_path: Path) -> None:
+def test_characters_that_training_never_saw_are_reported(tmp_path: Path) -> None:
     hyperparameters = {**NEW, "tokenizer": "char", "max_steps": 1}
     report = train(lay_out(tmp_path / "w", hyperparameters, validation=HELD_OUT + "Ω🙂".encode(), sample_count=0))
     assert "valid.txt: 2 character(s) are not in the training file and count as unknown." in report["warnings"]

@@ -40,7 +40,7 @@ def test_any_script_comes_back(choice: str | TrainedTokenizer, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
-def test_a_later_job_can_go_on_with_conversations(choice: str | TrainedTokenizer, tmp_path: Path) -> None:
+def test_a_later_job_can_train_on_conversations(choice: str | TrainedTokenizer, tmp_path: Path) -> None:
     chat = ChatTemplate(made(choice, tmp_path))
     text = chat.render([{"role": "user", "content": "很好"}], None, prompt=True)
     assert text == "<|im_start|>user\n很好<|im_end|>\n<|im_start|>assistant\n"

@@ -96,7 +96,7 @@ def test_a_python_grader_resumes_exactly_too(tiny_base: Path, tmp_path: Path) ->
     assert adapter_hash(resumed) == adapter_hash(whole)
 
 
-def test_it_goes_on_from_an_adapter_that_may_be_the_judge(whole: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_it_starts_from_an_adapter_that_may_be_the_judge(whole: Path, tiny_base: Path, tmp_path: Path) -> None:
     start = {"id": "ft:start", "job_id": "ftjob-s", "sha256": "0" * 64}
     judged = {"type": "multi", "name": "m", "graders": {"a": CHECK, "b": SCORE | {"model": "ftjob-s"}}}
     workdir = lay(tmp_path / "w", tiny_base, judged | {"calculate_output": "a + b"}, start=start, lora="auto")
@@ -150,7 +150,7 @@ def test_a_grader_that_cannot_judge_ends_the_job(
     assert not steps_of(workdir)
 
 
-def test_what_the_grader_asks_of_a_row_must_be_there(tiny_base: Path, tmp_path: Path) -> None:
+def test_the_graders_fields_must_be_in_the_row(tiny_base: Path, tmp_path: Path) -> None:
     rows = [*ROWS, {"messages": [{"role": "user", "content": "没有答案"}], "letter": "e"}]
     error = refusal(lay(tmp_path / "w", tiny_base, SIMILAR, rows=rows))
     assert (error.code, error.param) == ("invalid_training_file", "training_file")

@@ -129,7 +129,7 @@ def test_a_resumed_job_ends_with_the_same_bytes(finished: Path, tiny_base: Path,
     assert (folder / WEIGHTS).read_bytes() == (finished / WEIGHTS).read_bytes()
 
 
-def test_a_stop_leaves_a_checkpoint_to_go_on_from(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_stop_leaves_a_checkpoint_to_resume_from(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     spec = json.loads((finished / "job.json").read_text())
     stopped = job(tmp_path / "stopped", tiny_base, "reward", rankings(12), held_out=rankings(8))
     (stopped / "job.json").write_text(json.dumps(spec))
@@ -161,7 +161,7 @@ def chained(tmp_path: Path, base: Path, start: Path, **hyperparameters: Any) -> 
     return folder
 
 
-def test_a_job_goes_on_from_a_supervised_adapter(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_job_starts_from_a_supervised_adapter(tiny_base: Path, tmp_path: Path) -> None:
     tuned = job(tmp_path / "sft", tiny_base, "supervised", training_rows(6), hyperparameters={"n_epochs": 1})
     assert run_training_job(tuned, StopFlag()) is ExitCode.DONE
     folder = chained(tmp_path, tiny_base, tuned, learning_rate_multiplier=1e-6)
@@ -175,7 +175,7 @@ def test_a_job_goes_on_from_a_supervised_adapter(tiny_base: Path, tmp_path: Path
     assert_peft_agrees(folder, tiny_base, tmp_path)
 
 
-def test_a_job_goes_on_from_a_reward_model_head_and_all(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_job_starts_from_a_reward_model_with_its_head(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     folder = chained(tmp_path, tiny_base, finished, learning_rate_multiplier=1e-6)
     assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     given, found = load_file(finished / WEIGHTS), load_file(folder / WEIGHTS)
@@ -243,7 +243,7 @@ def test_options(tiny_base: Path, tmp_path: Path, asked: dict[str, Any]) -> None
     assert shown["settings"] == {name: asked.get(name, default) for name, default in DEFAULTS.items()}
 
 
-def test_a_reward_model_is_no_start_for_a_language_model(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_language_model_cannot_start_from_a_reward_model(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     folder = job(tmp_path, tiny_base, "supervised", training_rows(6), hyperparameters={"lora": "auto"}, start=START)
     shutil.copytree(finished / "output" / "adapter", folder / "start")
     assert run_training_job(folder, StopFlag()) is ExitCode.BAD_INPUT

@@ -33,5 +33,5 @@ CONVERTERS: dict[str, Converter] = {
 
 
 def detect_converter(row: Row) -> str | None:
-    """Return the name of the converter that knows a row like this; None if none does."""
+    """Return the name of the converter for a row like this; None if there is none."""
     return next((name for name, converter in CONVERTERS.items() if converter.matches_row(row)), None)

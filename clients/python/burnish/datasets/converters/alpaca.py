@@ -17,7 +17,7 @@ class AlpacaConverter:
         return "instruction" in row and "output" in row
 
     def convert_row(self, row: Row) -> ChatExample:
-        """Return the conversation."""
+        """Return `instruction`, `input`, `output` and `history` as a conversation."""
         label = row.get("kto_tag")
         if label is not None and not isinstance(label, bool):
             raise NotConvertibleError("kto_tag: must be true or false")
@@ -39,8 +39,8 @@ def _history_messages(value: object) -> list[Row]:
     if value is not None and not isinstance(value, list):
         raise NotConvertibleError("history: must be a list of questions and answers")
     for index, item in enumerate(rounds):
-        said = cast("list[object]", item) if isinstance(item, list) else []
-        if len(said) != 2 or not all(isinstance(part, str) for part in said):
+        pair = cast("list[object]", item) if isinstance(item, list) else []
+        if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
             raise NotConvertibleError(f"history[{index}]: must be a list of a question and its answer")
-        messages += [make_message("user", str(said[0])), make_message("assistant", str(said[1]))]
+        messages += [make_message("user", str(pair[0])), make_message("assistant", str(pair[1]))]
     return messages

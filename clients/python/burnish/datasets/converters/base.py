@@ -12,7 +12,7 @@ from burnish.datasets.wording import json_kind
 
 @dataclass(frozen=True)
 class TextExample:
-    """A document."""
+    """A document for pre-training."""
 
     text: str
 
@@ -72,7 +72,7 @@ def require_string(row: Row, key: str, default: str | None = None) -> str:
 
 
 def make_message(role: str, content: str) -> Row:
-    """Return a message."""
+    """Return a message with a role and a text."""
     return {"role": role, "content": content}
 
 

@@ -16,7 +16,7 @@ class ChatConverter:
         return "messages" in row
 
     def convert_row(self, row: Row) -> ChatExample:
-        """Return the conversation."""
+        """Return the `messages` as a conversation."""
         label = row.get("label")
         if label is not None and not isinstance(label, bool):
             raise NotConvertibleError("label: must be true or false")

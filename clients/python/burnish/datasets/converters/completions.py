@@ -16,7 +16,7 @@ class CompletionsConverter:
         return "prompt" in row
 
     def convert_row(self, row: Row) -> ChatExample:
-        """Return the conversation."""
+        """Return `prompt` and `completion` as a conversation of two messages."""
         label = row.get("label")
         if label is not None and not isinstance(label, bool):
             raise NotConvertibleError("label: must be true or false")

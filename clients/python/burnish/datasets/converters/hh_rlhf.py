@@ -16,7 +16,7 @@ class HumanAssistantConverter:
         return "prompt" not in row and all(str(row.get(key, "")).startswith(starts) for key in ("chosen", "rejected"))
 
     def convert_row(self, row: Row) -> RankedExample:
-        """Return the prompt and how each transcript goes on."""
+        """Return the prompt and the rest of each transcript."""
         prompt, *answers = split_common_prompt(
             *(parse_transcript(require_string(row, key), key) for key in ("chosen", "rejected"))
         )

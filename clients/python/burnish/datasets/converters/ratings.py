@@ -88,11 +88,13 @@ def _require_list(row: Row, key: str) -> list[object]:
 def _completion_score(item: Row) -> float | None:
     annotations = item.get("annotations")
     if isinstance(annotations, dict):
-        judged = cast("dict[str, object]", annotations).values()
-        ratings = [_parse_number(cast("Row", aspect).get("Rating")) for aspect in judged if isinstance(aspect, dict)]
-        known = [rating for rating in ratings if rating is not None]
-        if known:
-            return fmean(known)
+        judgements = cast("dict[str, object]", annotations).values()
+        ratings = [
+            _parse_number(cast("Row", aspect).get("Rating")) for aspect in judgements if isinstance(aspect, dict)
+        ]
+        known_ratings = [rating for rating in ratings if rating is not None]
+        if known_ratings:
+            return fmean(known_ratings)
     return next((score for score in (_parse_number(item.get(key)) for key in _SCORES) if score is not None), None)
 
 

@@ -16,7 +16,7 @@ class ShareGPTConverter:
         return "conversations" in row or "conversation" in row
 
     def convert_row(self, row: Row) -> ChatExample:
-        """Return the conversation."""
+        """Return the `conversations` as a conversation."""
         label = row.get("label", row.get("kto_tag"))
         if label is not None and not isinstance(label, bool):
             raise NotConvertibleError("label: must be true or false")

@@ -30,7 +30,7 @@ def _pretraining_rows(example: Example) -> list[Row]:
     raise NotConvertibleError("the row is a conversation; pretraining learns from plain text")
 
 
-def _supervised_rows(example: Example) -> list[Row]:
+def _make_supervised_rows(example: Example) -> list[Row]:
     if isinstance(example, RankedExample):
         return [_with_tools({"messages": [*example.prompt, *_best_response(example).messages]}, example.tools)]
     return [_with_tools({"messages": _require_chat(example).messages}, _require_chat(example).tools)]
@@ -51,12 +51,12 @@ def _item_rows(example: Example) -> list[Row]:
     return [{**row.pop("input"), **row} for row in _prompt_rows(example)]
 
 
-def _labelled_rows(example: Example) -> list[Row]:
+def _make_labelled_rows(example: Example) -> list[Row]:
     if isinstance(example, RankedExample):
-        both = ((_best_response(example), True), (_worst_response(example), False))
+        labelled_responses = ((_best_response(example), True), (_worst_response(example), False))
         return [
             {"input": _input_block(example.prompt, example.tools), "output": side.messages, "label": label}
-            for side, label in both
+            for side, label in labelled_responses
         ]
     chat = _require_chat(example)
     if chat.label is None:
@@ -66,24 +66,24 @@ def _labelled_rows(example: Example) -> list[Row]:
 
 
 def _pair_rows(example: Example) -> list[Row]:
-    ranked = _require_ranked(example)
+    ranked_responses = _require_ranked(example)
     return [
         {
-            "input": _input_block(ranked.prompt, ranked.tools),
-            "preferred_output": _best_response(ranked).messages,
-            "non_preferred_output": _worst_response(ranked).messages,
+            "input": _input_block(ranked_responses.prompt, ranked_responses.tools),
+            "preferred_output": _best_response(ranked_responses).messages,
+            "non_preferred_output": _worst_response(ranked_responses).messages,
         }
     ]
 
 
 def _ranking_rows(example: Example) -> list[Row]:
-    ranked = _require_ranked(example)
+    ranked_responses = _require_ranked(example)
     responses: list[Row] = [
         {**_message_or_messages(response.messages), "rank": response.rank}
         | ({} if response.score is None else {"score": response.score})
-        for response in sorted(ranked.responses, key=lambda response: response.rank)
+        for response in sorted(ranked_responses.responses, key=lambda response: response.rank)
     ]
-    return [{"input": _input_block(ranked.prompt, ranked.tools), "responses": responses}]
+    return [{"input": _input_block(ranked_responses.prompt, ranked_responses.tools), "responses": responses}]
 
 
 def _message_or_messages(messages: list[Row]) -> Row:
@@ -92,14 +92,14 @@ def _message_or_messages(messages: list[Row]) -> Row:
 
 _WRITERS: dict[type[RowFormat], Callable[[Example], list[Row]]] = {
     TextRows: _pretraining_rows,
-    SupervisedRows: _supervised_rows,
+    SupervisedRows: _make_supervised_rows,
     RankingRows: _ranking_rows,
     PairRows: _pair_rows,
     PromptRows: _prompt_rows,
-    LabelledRows: _labelled_rows,
+    LabelledRows: _make_labelled_rows,
     ItemRows: _item_rows,
 }
-"""How each kind of row is written: a method whose rows are of a known kind needs nothing here."""
+"""How each kind of row is written: a method with rows of a known kind needs nothing here."""
 
 
 def _require_chat(example: Example) -> ChatExample:

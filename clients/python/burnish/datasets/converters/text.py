@@ -14,5 +14,5 @@ class PlainTextConverter:
         return any(isinstance(row.get(key), str) for key in ("text", "content"))
 
     def convert_row(self, row: Row) -> TextExample:
-        """Return the document."""
+        """Return the row's `text` as a document."""
         return TextExample(require_string(row, "text" if "text" in row else "content"))

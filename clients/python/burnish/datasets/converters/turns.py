@@ -38,8 +38,8 @@ TRANSCRIPT_START = "\n\nHuman:"
 def messages_of(value: object, place: str) -> list[Row]:
     """Return a list of messages in the chat format. Raises NotConvertibleError with the place."""
     if not isinstance(value, list) or not value:
-        what = "is empty" if value == [] else f"must be a list of messages, not {json_kind(cast('object', value))}"
-        raise NotConvertibleError(f"{place}: {what}")
+        fault = "is empty" if value == [] else f"must be a list of messages, not {json_kind(cast('object', value))}"
+        raise NotConvertibleError(f"{place}: {fault}")
     waiting: list[str] = []
     return [
         _convert_message(item, f"{place}[{index}]", waiting) for index, item in enumerate(cast("list[object]", value))
@@ -96,18 +96,18 @@ def output_of(value: object, place: str) -> list[Row]:
 
 
 def split_common_prompt(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], list[Row], list[Row]]:
-    """Return what two conversations begin with, and how each goes on from there, the assistant first."""
-    same = 0
-    for one, other in zip(chosen, rejected, strict=False):
-        if one != other:
+    """Return the common beginning of two conversations and the rest of each, the assistant first."""
+    common_length = 0
+    for chosen_turn, rejected_turn in zip(chosen, rejected, strict=False):
+        if chosen_turn != rejected_turn:
             break
-        same += 1
-    same = min(same, len(chosen) - 1, len(rejected) - 1)
-    while same and not (chosen[same]["role"] == rejected[same]["role"] == "assistant"):
-        same -= 1
-    if not same:
+        common_length += 1
+    common_length = min(common_length, len(chosen) - 1, len(rejected) - 1)
+    while common_length and not (chosen[common_length]["role"] == rejected[common_length]["role"] == "assistant"):
+        common_length -= 1
+    if not common_length:
         raise NotConvertibleError("chosen and rejected: do not begin with the same prompt")
-    return chosen[:same], chosen[same:], rejected[same:]
+    return chosen[:common_length], chosen[common_length:], rejected[common_length:]
 
 
 def _wrap_tool(tool: Any) -> Row:
@@ -131,8 +131,8 @@ def _convert_message(item: object, place: str, waiting: list[str]) -> Row:
     if sender == "role":
         return {key: turn[key] for key in _KEYS if turn.get(key) is not None} | {"role": role}
     if not isinstance(turn.get(text), str):
-        what = f"must be a string, not {json_kind(turn[text])}" if text in turn else "is missing"
-        raise NotConvertibleError(f"{place}.value: {what}")
+        fault = f"must be a string, not {json_kind(turn[text])}" if text in turn else "is missing"
+        raise NotConvertibleError(f"{place}.value: {fault}")
     if turn["from"] == "function_call":
         return {"role": role, "tool_calls": _parse_function_calls(turn["value"], place, waiting)}
     if role == "tool":
