@@ -13,7 +13,7 @@ export interface paths {
         };
         /**
          * Check health
-         * @description Tell that the process lives.
+         * @description Answer as long as the process lives.
          */
         get: operations["check_health"];
         put?: never;
@@ -33,7 +33,7 @@ export interface paths {
         };
         /**
          * Check readiness
-         * @description Tell that SQL and the blob store answer.
+         * @description Answer 200 if SQL and the blob store answer.
          */
         get: operations["check_readiness"];
         put?: never;
@@ -107,7 +107,7 @@ export interface paths {
         post?: never;
         /**
          * Delete file
-         * @description Delete a file.
+         * @description Delete a file, and its content unless another file has the same.
          */
         delete: operations["delete_file"];
         options?: never;
@@ -146,7 +146,7 @@ export interface paths {
         put?: never;
         /**
          * Run grader
-         * @description Grade one answer and keep nothing. What goes wrong in grading is told by `metadata.errors`, not by a status.
+         * @description Grade one answer and keep nothing. Errors in grading are in `metadata.errors`, not in the status.
          */
         post: operations["run_grader"];
         delete?: never;
@@ -255,7 +255,7 @@ export interface paths {
         };
         /**
          * Get job
-         * @description Return a job.
+         * @description Return a job with its state, progress and errors.
          */
         get: operations["get_job"];
         put?: never;
@@ -424,7 +424,7 @@ export interface paths {
         put?: never;
         /**
          * Resume job
-         * @description Let a paused job go on, from the step of its last checkpoint.
+         * @description Resume a paused job from the step of its last checkpoint.
          */
         post: operations["resume_job"];
         delete?: never;
@@ -505,7 +505,7 @@ export interface paths {
         };
         /**
          * Get model
-         * @description Return one model.
+         * @description Return a model that the key's project may use.
          */
         get: operations["get_model"];
         put?: never;
@@ -625,7 +625,7 @@ export interface paths {
         put?: never;
         /**
          * Create project
-         * @description Make a project.
+         * @description Create a project, which owns files, jobs and models.
          */
         post: operations["create_project"];
         delete?: never;
@@ -643,7 +643,7 @@ export interface paths {
         };
         /**
          * Get project
-         * @description Return a project.
+         * @description Return a project by its id.
          */
         get: operations["get_project"];
         put?: never;
@@ -761,7 +761,7 @@ export interface paths {
         };
         /**
          * Get upload
-         * @description Return an upload with the parts that have come: what is needed to go on with it.
+         * @description Return an upload with the parts that have arrived: what is needed to resume it.
          */
         get: operations["get_upload"];
         put?: never;
@@ -865,13 +865,13 @@ export interface paths {
         };
         /**
          * Get webhook endpoint
-         * @description Return an endpoint.
+         * @description Return an endpoint without its secret.
          */
         get: operations["get_webhook_endpoint"];
         put?: never;
         /**
          * Update webhook endpoint
-         * @description Change an endpoint, and enable it where it was disabled.
+         * @description Change an endpoint, and enable it if it was disabled.
          */
         post: operations["update_webhook_endpoint"];
         /**
@@ -1295,7 +1295,7 @@ export interface components {
         };
         /**
          * ChatCompletion
-         * @description OpenAI's chat completion.
+         * @description A whole answer, in the form of OpenAI's `chat.completion`.
          */
         ChatCompletion: {
             /** Choices */
@@ -1395,7 +1395,7 @@ export interface components {
         };
         /**
          * CheckpointObject
-         * @description OpenAI's checkpoint.
+         * @description One checkpoint of a job, in OpenAI's form.
          */
         CheckpointObject: {
             /** Created At */
@@ -1423,7 +1423,7 @@ export interface components {
         };
         /**
          * Choice
-         * @description One answer.
+         * @description One of the `n` answers to a request.
          */
         Choice: {
             /**
@@ -1720,7 +1720,7 @@ export interface components {
         };
         /**
          * EndpointTested
-         * @description The answer to a test. `success` tells that there was an answer; `status_code` is what it was.
+         * @description The answer to a test. `success` is whether there was an answer; `status_code` is its status.
          */
         EndpointTested: {
             /** Event Type */
@@ -2114,7 +2114,7 @@ export interface components {
             name: string;
             /**
              * Sampled Model Name
-             * @description The model that graded, where it was one.
+             * @description The model that graded, if there was one.
              */
             sampled_model_name: string | null;
             /**
@@ -2127,7 +2127,7 @@ export interface components {
             };
             /**
              * Token Usage
-             * @description All tokens of models that graded; null where none did.
+             * @description All tokens of models that graded; null if none did.
              */
             token_usage: number | null;
             /**
@@ -2199,7 +2199,7 @@ export interface components {
             } | null;
             /**
              * Model Sample
-             * @description The answer; where it is JSON, `{{sample.output_json}}` is its value.
+             * @description The answer; if it is JSON, `{{sample.output_json}}` is its value.
              */
             model_sample: string;
         };
@@ -2474,7 +2474,7 @@ export interface components {
             hyperparameters?: components["schemas"]["SupervisedHyperparameters"] | null;
             /**
              * Integrations
-             * @description Where the job's metrics are sent beside its events; each names another project.
+             * @description Where the job's metrics are sent besides its events; each names another project.
              */
             integrations?: components["schemas"]["WandbIntegration-Input"][] | null;
             /**
@@ -2564,7 +2564,7 @@ export interface components {
         };
         /**
          * JobEventObject
-         * @description OpenAI's job event.
+         * @description One event of a job, in OpenAI's form.
          */
         JobEventObject: {
             /** Created At */
@@ -2974,7 +2974,7 @@ export interface components {
         };
         /**
          * LabelModelGrader
-         * @description 1 where the model's label is one of `passing_labels`, else 0.
+         * @description 1 if the model's label is one of `passing_labels`, else 0.
          */
         LabelModelGrader: {
             /** Input */
@@ -3244,7 +3244,7 @@ export interface components {
         };
         /**
          * ModelObject
-         * @description OpenAI's model object.
+         * @description A base or a result, in the form of OpenAI's model object.
          */
         ModelObject: {
             /** Created */
@@ -3515,7 +3515,7 @@ export interface components {
         };
         /**
          * PermissionObject
-         * @description OpenAI's checkpoint permission.
+         * @description A project's permission to use a checkpoint, in OpenAI's form.
          */
         PermissionObject: {
             /**
@@ -3956,7 +3956,7 @@ export interface components {
             trained_tokens: number;
             /**
              * Trained Tokens Exact
-             * @description False where the model's own answers are trained on: then `trained_tokens` is the most it can be.
+             * @description False if the model's own answers are trained on: then `trained_tokens` is the most it can be.
              */
             trained_tokens_exact: boolean;
             training: components["schemas"]["DataPreview"];
@@ -3997,7 +3997,7 @@ export interface components {
         };
         /**
          * ProjectObject
-         * @description OpenAI's project.
+         * @description A project, in the form of OpenAI's administration API.
          */
         ProjectObject: {
             /** Created At */
@@ -4321,7 +4321,7 @@ export interface components {
         };
         /**
          * Resources
-         * @description What the worker must have. Left out, the job runs on any worker and uses its GPU where there is one.
+         * @description What the worker must have. Left out, the job runs on any worker and uses its GPU if there is one.
          */
         Resources: {
             /**
@@ -4485,7 +4485,7 @@ export interface components {
         };
         /**
          * SampleToken
-         * @description One token. `text` is empty where it is a part of a character that a later token completes.
+         * @description One token. `text` is empty if it is a part of a character that a later token completes.
          */
         SampleToken: {
             /** Id */
@@ -4770,7 +4770,7 @@ export interface components {
             method: string;
             /**
              * Seconds
-             * @description null where nothing can be said
+             * @description null if there is no estimate
              */
             seconds: number | null;
             /** Tokens Per Second */
@@ -4819,7 +4819,7 @@ export interface components {
         };
         /**
          * ToolCall
-         * @description A call that the model asks for.
+         * @description A call that the model makes.
          */
         "ToolCall-Output": {
             function: components["schemas"]["CalledFunction"];
@@ -4880,7 +4880,7 @@ export interface components {
         UploadComplete: {
             /**
              * Md5
-             * @description The file's MD5 in hexadecimal, checked where it is given.
+             * @description The file's MD5 in hexadecimal, checked if it is given.
              */
             md5?: string | null;
             /** Part Ids */
@@ -4915,7 +4915,7 @@ export interface components {
         };
         /**
          * UploadObject
-         * @description OpenAI's upload.
+         * @description An upload and its file, in OpenAI's form.
          */
         UploadObject: {
             /** Bytes */
@@ -4945,7 +4945,7 @@ export interface components {
         };
         /**
          * UploadWithParts
-         * @description An upload and what has come of it so far, the first part first: what a client needs to go on.
+         * @description An upload and what has come of it so far, the first part first: what a client needs to resume.
          */
         UploadWithParts: {
             /** Bytes */
@@ -5040,7 +5040,7 @@ export interface components {
             name?: string | null;
             /**
              * Project
-             * @description The project of the run; it is made where there is none of that name.
+             * @description The project of the run; it is created if there is none of that name.
              */
             project: string;
             /**
@@ -5067,7 +5067,7 @@ export interface components {
             name?: string | null;
             /**
              * Project
-             * @description The project of the run; it is made where there is none of that name.
+             * @description The project of the run; it is created if there is none of that name.
              */
             project: string;
             /**
@@ -5083,7 +5083,7 @@ export interface components {
     requestBodies: never;
     headers: {
         /**
-         * @description How to say who asks (RFC 9110).
+         * @description How to authenticate (RFC 9110).
          * @example Bearer
          */
         Authenticate: "Bearer";
@@ -5093,12 +5093,12 @@ export interface components {
          */
         ProcessingMs: string;
         /**
-         * @description `true` where this is the earlier answer to the same `Idempotency-Key`.
+         * @description `true` if this is the earlier answer to the same `Idempotency-Key`.
          * @example true
          */
         Replayed: "true";
         /**
-         * @description The request's id, which the service's log has too: the caller's own where it sent one.
+         * @description The request's id, which the service's log has too: the caller's own if it sent one.
          * @example req_5f0d1c2b3a49586778695a4b3c2d1e0f
          */
         RequestId: string;
@@ -5400,7 +5400,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The engine broke off: its machine's fault, or the model's */
+            /** @description The engine failed: its machine's fault, or the model's */
             502: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -5605,7 +5605,7 @@ export interface operations {
                     "application/json": components["schemas"]["FileObject"];
                 };
             };
-            /** @description The bytes are no dataset of a known form; every one of the first problems is named with its line; or: The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            /** @description The bytes are not a dataset of a known form; each of the first problems is named with its line; or: The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -5997,7 +5997,7 @@ export interface operations {
             200: {
                 headers: {
                     /**
-                     * @description Ranges of bytes can be asked for.
+                     * @description Ranges of bytes can be requested.
                      * @example bytes
                      */
                     "Accept-Ranges"?: string;
@@ -6040,11 +6040,11 @@ export interface operations {
                     "text/csv": string;
                 };
             };
-            /** @description The range asked for */
+            /** @description The requested range */
             206: {
                 headers: {
                     /**
-                     * @description Ranges of bytes can be asked for.
+                     * @description Ranges of bytes can be requested.
                      * @example bytes
                      */
                     "Accept-Ranges"?: string;
@@ -6091,7 +6091,7 @@ export interface operations {
             304: {
                 headers: {
                     /**
-                     * @description Ranges of bytes can be asked for.
+                     * @description Ranges of bytes can be requested.
                      * @example bytes
                      */
                     "Accept-Ranges"?: string;
@@ -6170,7 +6170,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range asked for has no byte of the download */
+            /** @description The requested range has no byte of the download */
             416: {
                 headers: {
                     /**
@@ -7756,7 +7756,7 @@ export interface operations {
             200: {
                 headers: {
                     /**
-                     * @description Ranges of bytes can be asked for.
+                     * @description Ranges of bytes can be requested.
                      * @example bytes
                      */
                     "Accept-Ranges"?: string;
@@ -7793,11 +7793,11 @@ export interface operations {
                     "application/zip": string;
                 };
             };
-            /** @description The range asked for */
+            /** @description The requested range */
             206: {
                 headers: {
                     /**
-                     * @description Ranges of bytes can be asked for.
+                     * @description Ranges of bytes can be requested.
                      * @example bytes
                      */
                     "Accept-Ranges"?: string;
@@ -7838,7 +7838,7 @@ export interface operations {
             304: {
                 headers: {
                     /**
-                     * @description Ranges of bytes can be asked for.
+                     * @description Ranges of bytes can be requested.
                      * @example bytes
                      */
                     "Accept-Ranges"?: string;
@@ -7917,7 +7917,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The job has no such result, at least not yet; or: the job leaves a whole model where an adapter is asked for, or the other way round */
+            /** @description The job has no such result, at least not yet; or: the job produced a whole model but an adapter was requested, or the other way round */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -7929,7 +7929,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range asked for has no byte of the download */
+            /** @description The requested range has no byte of the download */
             416: {
                 headers: {
                     /**
@@ -8496,7 +8496,7 @@ export interface operations {
             200: {
                 headers: {
                     /**
-                     * @description Ranges of bytes can be asked for.
+                     * @description Ranges of bytes can be requested.
                      * @example bytes
                      */
                     "Accept-Ranges"?: string;
@@ -8533,11 +8533,11 @@ export interface operations {
                     "application/zip": string;
                 };
             };
-            /** @description The range asked for */
+            /** @description The requested range */
             206: {
                 headers: {
                     /**
-                     * @description Ranges of bytes can be asked for.
+                     * @description Ranges of bytes can be requested.
                      * @example bytes
                      */
                     "Accept-Ranges"?: string;
@@ -8578,7 +8578,7 @@ export interface operations {
             304: {
                 headers: {
                     /**
-                     * @description Ranges of bytes can be asked for.
+                     * @description Ranges of bytes can be requested.
                      * @example bytes
                      */
                     "Accept-Ranges"?: string;
@@ -8657,7 +8657,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The job has no such result, at least not yet; or: the job leaves a whole model where an adapter is asked for, or the other way round */
+            /** @description The job has no such result, at least not yet; or: the job produced a whole model but an adapter was requested, or the other way round */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -8669,7 +8669,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range asked for has no byte of the download */
+            /** @description The requested range has no byte of the download */
             416: {
                 headers: {
                     /**
@@ -9404,7 +9404,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The job that the model would have come from ended without one; or: what the job would start from does not exist yet; or: the project has enough previews under way; or: nobody can count */
+            /** @description The job that the model would have come from ended without one; or: what the job would start from does not exist yet; or: the project has enough previews under way; or: no living worker could count the tokens */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -10582,7 +10582,7 @@ export interface operations {
             200: {
                 headers: {
                     /**
-                     * @description Ranges of bytes can be asked for.
+                     * @description Ranges of bytes can be requested.
                      * @example bytes
                      */
                     "Accept-Ranges"?: string;
@@ -10620,11 +10620,11 @@ export interface operations {
                     "application/zip": string;
                 };
             };
-            /** @description The range asked for */
+            /** @description The requested range */
             206: {
                 headers: {
                     /**
-                     * @description Ranges of bytes can be asked for.
+                     * @description Ranges of bytes can be requested.
                      * @example bytes
                      */
                     "Accept-Ranges"?: string;
@@ -10666,7 +10666,7 @@ export interface operations {
             304: {
                 headers: {
                     /**
-                     * @description Ranges of bytes can be asked for.
+                     * @description Ranges of bytes can be requested.
                      * @example bytes
                      */
                     "Accept-Ranges"?: string;
@@ -10745,7 +10745,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description There are no bytes to download, or not yet */
+            /** @description There is nothing to download, or not yet */
             409: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
@@ -10757,7 +10757,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description The range asked for has no byte of the download */
+            /** @description The requested range has no byte of the download */
             416: {
                 headers: {
                     /**
@@ -12887,7 +12887,7 @@ export interface operations {
                     "application/json": components["schemas"]["UploadObject"];
                 };
             };
-            /** @description The bytes are no dataset of a known form; every one of the first problems is named with its line; or: The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
+            /** @description The bytes are not a dataset of a known form; each of the first problems is named with its line; or: The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
             400: {
                 headers: {
                     "openai-processing-ms": components["headers"]["ProcessingMs"];
