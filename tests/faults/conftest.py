@@ -1,4 +1,4 @@
-"""The servers that the whole suite shares."""
+"""The servers that these tests share; they end with the last of them, and take no time from the others."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from tests.fixtures.postgres import PostgresServer, run_postgres
 from tests.fixtures.seaweedfs import S3Server, run_seaweedfs
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgres() -> Iterator[PostgresServer]:
     with run_postgres() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def s3() -> Iterator[S3Server]:
     with run_seaweedfs() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster_servers(postgres: PostgresServer, s3: S3Server) -> Servers:
     return Servers(postgres, s3)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(cluster_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A world with production's leases, for the tests that leave it whole."""
     folder = tmp_path_factory.mktemp("cluster")
