@@ -168,7 +168,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "no such model": ({"model": "ft:tiny:burnish::abcdefgh"}, "model", "does not exist"),
     "an odd checkpoint": ({"model": "ft:tiny:burnish::abcdefgh:ckpt-step-x"}, "model", "does not exist"),
     "a wildcard": ({"model": "ft:tiny:burnish::%"}, "model", "does not exist"),
-    "a base as a reward": ({"method": method("ppo", reward={"model": "tiny"})}, PPO_REWARD, "no reward model"),
+    "a base as a reward": ({"method": method("ppo", reward={"model": "tiny"})}, PPO_REWARD, "is not a reward model"),
     "no such reward job": ({"method": method("ppo", reward={"model": "ftjob-x"})}, PPO_REWARD, "does not exist"),
     "a reward that is neither": ({"method": method("ppo", reward={})}, _REWARD, "the result of a reward job, or"),
     "a reward that is a text": ({"method": method("grpo", reward="x")}, "method.grpo.hyperparameters.reward", "or"),

@@ -19,7 +19,7 @@ _POSITIONAL = ("TrainerError", "JobFailureReason", "_worker_fault")
 """What takes the code first."""
 _COMPOSED = {
     "invalid_{param}": ("invalid_training_file", "invalid_validation_file"),
-    "no_{asked}": ("no_adapter", "no_model"),
+    "no_{requested_kind}": ("no_adapter", "no_model"),
     "upload_{status}": ("upload_completed", "upload_cancelled", "upload_expired"),
 }
 """The codes that are put together, by how they stand in the code."""

@@ -73,7 +73,7 @@ def test_a_project_that_is_not_alone_holds_half_of_the_places(monkeypatch: pytes
     monkeypatch.setattr(fair_turns, "_ALONE_SECONDS", 0.05)
 
     async def scene() -> None:
-        turns, held = FairTurns(8, what="requests"), list[int]()
+        turns, held = FairTurns(8, noun="requests"), list[int]()
 
         async def request() -> None:
             async with turns.hold_turn("flood"):
