@@ -63,8 +63,8 @@ class FairTurns:
 
     `per_project` bounds how many places one project holds at once, `waiting_per_project` how many of its requests
     wait and `waiting` how many of all projects; one more is refused by TurnsExhausted before any work is done for it.
-    One project never fills `waiting`, unless that is one. While other projects use the places too, one holds half of
-    them at most: work in threads takes Python's one lock in turns, and each place of a flood makes the others slower.
+    One project never fills `waiting`, unless that is one. While other projects use the places too, one holds a third
+    of them at most: work in threads takes Python's one lock in turns, and each place of a flood makes the others slower.
     `noun` names the requests in that sentence, in the plural, and `of` the owner: places may be shared out by something
     else than the project, such as an address.
     """
@@ -81,7 +81,7 @@ class FairTurns:
         of: str = "of this project",
     ) -> None:
         self._free = places
-        self._half = max(1, places // 2)
+        self._share = max(1, places // 3)
         self._noun = noun
         self._of = of
         self._per_project = places if per_project is None else min(per_project, places)
@@ -160,7 +160,7 @@ class FairTurns:
 
     def _most_places(self, project_id: str) -> int:
         others = len(self._asked_at) - (project_id in self._asked_at)
-        return min(self._per_project, self._half) if others else self._per_project
+        return min(self._per_project, self._share) if others else self._per_project
 
     def _occupy_place(self, project_id: str) -> None:
         # At the moment of the decision and not when the waiter runs: the event loop may run others in between.

@@ -68,12 +68,12 @@ def test_no_project_holds_more_than_its_cap() -> None:
     run(scene)
 
 
-def test_a_project_that_is_not_alone_holds_half_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_that_is_not_alone_holds_a_third_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood has all places until another project asks; after a while without others it has them again."""
     monkeypatch.setattr(fair_turns, "_ALONE_SECONDS", 0.05)
 
     async def scene() -> None:
-        turns, held = FairTurns(8, noun="requests"), list[int]()
+        turns, held = FairTurns(9, noun="requests"), list[int]()
 
         async def request() -> None:
             async with turns.hold_turn("flood"):
@@ -85,11 +85,11 @@ def test_a_project_that_is_not_alone_holds_half_of_the_places(monkeypatch: pytes
             await asyncio.gather(*(request() for _ in range(40)))
             return max(held)
 
-        assert await flood() == 8
+        assert await flood() == 9
         async with turns.hold_turn("安静"):
-            assert await flood() == 4
+            assert await flood() == 3
         await asyncio.sleep(0.1)
-        assert await flood() == 8
+        assert await flood() == 9
 
     run(scene)
 
