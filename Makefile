@@ -37,8 +37,9 @@ demo: install ## fine-tune a real chat model through the real service, and show 
 serve: install ## run the service here until Ctrl-C
 	$(BIN)/burnish-server up --data "$(DATA)"
 
-# Both cores at work, each file's tests in one process; torch has one thread in each, or they would wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Each file's tests in one process, one process more than there are cores, since many tests wait for processes of their
+# own; torch has one thread in each, or they would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 )) --dist loadfile --no-loadscope-reorder
 
 test: install ## run the whole test suite, the matrices of faults and attacks in their short form
 	$(PYTEST)
@@ -47,7 +48,7 @@ test-fast: install ## run the unit tests alone, for the daily loop: no servers, 
 	$(PYTEST) -m 'not integration and not acceptance and not faults and not abuse and not slow'
 
 test-all: install ## run everything at full length: faults and attacks too; needs an idle machine, and more than an hour
-	$(PYTEST) -m 'not faults and not abuse'
+	BURNISH_TESTS=full $(PYTEST) -m 'not faults and not abuse'
 	BURNISH_FAULTS=full $(PYTEST) -m faults
 	OMP_NUM_THREADS=1 BURNISH_ABUSE=full $(BIN)/pytest -m abuse
 

@@ -71,6 +71,7 @@ def _reachable(graph: Graph, start: str) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", FOLDERS)
 def test_no_files_import_each_other_in_a_circle(package: str) -> None:
     assert circles_of(import_graph(files_of(package))) == []

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.fixtures.supervised import REPOSITORY
 
 _ROOTS = ("service", "trainer", "clients/python/burnish")
@@ -44,6 +46,7 @@ def _trees() -> Iterator[tuple[Path, ast.Module]]:
                 yield path, ast.parse(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_class_name_stands_once() -> None:
     places: defaultdict[str, list[str]] = defaultdict(list)
     for path, tree in _trees():
@@ -54,6 +57,7 @@ def test_a_class_name_stands_once() -> None:
     assert twice == {}, "class names that stand twice"
 
 
+@pytest.mark.slow
 def test_few_functions_have_one_word_for_a_name() -> None:
     names = [
         node.name
@@ -66,6 +70,7 @@ def test_few_functions_have_one_word_for_a_name() -> None:
     assert share <= _MOST_ONE_WORD, f"{len(one_word)} of {len(names)} functions"
 
 
+@pytest.mark.slow
 def test_few_functions_begin_with_a_participle() -> None:
     """`fetch_expired_files`, not `expired_files`. A property may be a state: `lease.lost`."""
     names = [
@@ -80,6 +85,7 @@ def test_few_functions_begin_with_a_participle() -> None:
     assert len(participles) / len(names) < _MOST_PARTICIPLES, participles
 
 
+@pytest.mark.slow
 def test_few_variables_are_named_by_a_participle() -> None:
     """`hyperparameters`, not `given`: a name says what the thing is."""
     places = [

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from service.kit.metrics import DECLARED
@@ -74,6 +75,7 @@ def test_prometheus_scrapes_where_the_containers_listen() -> None:
         assert "inside" in services[name]["networks"]
 
 
+@pytest.mark.slow
 def test_the_trainer_loads_neither_metrics_nor_traces() -> None:
     code = (
         "import sys, trainer.run, trainer.contract.events\n"

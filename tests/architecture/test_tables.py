@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from service.kit.db import Base
 from service.migrations.tables import TABLES
 from service.tables.exports import ExportStatus
@@ -25,6 +27,7 @@ def sources() -> Iterator[tuple[str, ast.Module]]:
             yield name, ast.parse(path.read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_no_table_and_no_column_is_named_by_a_string() -> None:
     found = [
         f"{name}: {alias.name}"

@@ -38,6 +38,7 @@ def _measure_step(program: str, base: Path, folder: Path, answers: tuple[str, st
     return measure(settings, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.filterwarnings("ignore")  # TRL's own
 def test_the_places_of_all_passes_are_counted_with_their_padding(program: str, tiny_base: Path, tmp_path: Path) -> None:

@@ -186,6 +186,7 @@ def test_report_and_download(run: Run, server: Server) -> None:
     assert (status, "new or empty" in err) == (1, True)
 
 
+@pytest.mark.slow
 def test_a_whole_model_is_downloaded_if_there_is_no_adapter(run: Run, server: Server) -> None:
     server.on("GET", f"{JOB}/adapter", refusal(409, "It leaves a model.", code="no_adapter"))
     server.on("GET", f"{JOB}/model", offered(archive(FILES)))
@@ -261,6 +262,7 @@ def process(*arguments: str, stdin: str | None = None, **environment: str) -> su
     )
 
 
+@pytest.mark.slow
 def test_a_missing_server_causes_no_traceback() -> None:
     with process("models", "list", BURNISH_BASE_URL="http://127.0.0.1:9/v1") as child:
         out, err = child.communicate(timeout=60)
@@ -292,6 +294,7 @@ def test_interrupted_is_status_130(server: Server) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_causes_no_traceback(server: Server) -> None:
     server.on("GET", "/v1/files", Answer(a_page([a_file(number) for number in range(3000)])))
     with process("files", "list", "--limit", "3000", "--json", BURNISH_BASE_URL=server.url) as child:

@@ -163,6 +163,7 @@ MERGES = doubled("{x: 1, y: 2}", "{name}: &{name} {{<<: [" + "*{below}, " * 9 + 
 STAIRS = f"a: &a {'[' * 20}x{']' * 20}\nb: {'[' * 15}*a{']' * 15}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -35,6 +35,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_file_is_scored(run: Run, tiny_base: Path, reward: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "回答.jsonl", tmp_path / "分数.jsonl"
     source.write_bytes(jsonl([ranking("你好吗?", [("我很好, 谢谢!", 1), ("No.", 2)]), chat("Hi", "Hello")]))
@@ -47,6 +48,7 @@ def test_a_file_is_scored(run: Run, tiny_base: Path, reward: Path, tmp_path: Pat
     assert isinstance(single["score"], float)
 
 
+@pytest.mark.slow
 def test_a_broken_line_is_named_and_ends_with_2(run: Run, tiny_base: Path, reward: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(jsonl([chat("Hi", "Hello")]) + b"{oops\n")

@@ -66,6 +66,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_repeats_what_steers(run: Run, hostile: Server, command: str) -> None:
     _, out, err = run(*command.split())

@@ -9,6 +9,7 @@ from burnish import APIResponseError, APIStatusError, BadRequestError, Problem
 from tests.clients.scripted import KEY, Answer, Driver, Server, a_page, refusal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "name"),
     [

@@ -208,6 +208,7 @@ def test_a_corrupt_download_leaves_nothing(driver: Driver, server: Server, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [

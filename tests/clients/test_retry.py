@@ -23,6 +23,7 @@ from tests.clients.scripted import Answer, Driver, Server, a_job, a_page, refusa
 JOBS = "/v1/fine_tuning/jobs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
 def test_repeats_what_may_pass_with_one_idempotency_key(
     driver: Driver, server: Server, naps: list[float], status: int
@@ -36,6 +37,7 @@ def test_repeats_what_may_pass_with_one_idempotency_key(
     assert 0.375 <= naps[0] <= 0.5 < naps[1] <= 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "arguments", "path"),
     [
@@ -116,6 +118,7 @@ def test_a_senseless_retry_after_is_ignored(text: str) -> None:
     assert 0.375 <= delay <= 0.5
 
 
+@pytest.mark.slow
 def test_no_server_listens(make: Callable[..., Driver], naps: list[float]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

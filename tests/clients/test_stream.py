@@ -82,6 +82,7 @@ def test_the_server_may_ask_for_a_pause(driver: Driver, server: Server, naps: li
     assert naps == [3.0]
 
 
+@pytest.mark.slow
 def test_it_gives_up_at_last(driver: Driver, server: Server, naps: list[float]) -> None:
     server.on("GET", EVENTS, Answer([b""], headers=SSE, cut=True))
     with pytest.raises(APIConnectionError, match="broke"):

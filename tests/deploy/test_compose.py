@@ -85,6 +85,7 @@ def test_the_servers_get_their_images_own_variables(service: str) -> None:
     assert set(SERVICES[service].get("environment", {})) == IMAGES_OWN_VARIABLES.get(service, set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", OWN_SERVICES)
 def test_the_environment_makes_settings_that_work(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in settings_variables():
@@ -159,6 +160,7 @@ def test_only_the_api_has_a_port_and_only_on_loopback() -> None:
     assert outside == {"api", "controller"}
 
 
+@pytest.mark.slow
 def test_health_checks_ask_paths_that_the_api_has() -> None:
     assert {name for name, said in SERVICES.items() if "healthcheck" in said} == {"api", "engine", *SERVERS}
     script = SERVICES["api"]["healthcheck"]["test"][-1]

@@ -70,6 +70,7 @@ def test_there_is_a_lock_for_each_install_and_no_other() -> None:
     assert sorted(names) == sorted(writer.INSTALLS)
 
 
+@pytest.mark.slow
 def test_pip_refuses_a_file_with_another_hash(tmp_path: Path) -> None:
     """What `--require-hashes` is trusted to do, by the pip that is used: on a file of our own, without an index."""
     wheel = tmp_path / "lockedpkg-1.0-py3-none-any.whl"

@@ -41,12 +41,12 @@ TRAINER_MODULE = "tests.faults.trainer_program"
 QUICK = {
     "heartbeat_seconds": "0.5",
     "lease_seconds": "4",
-    "poll_seconds": "0.1",
+    "poll_seconds": "0.2",
     "stop_seconds": "10",
     "retry_seconds": "0",
 }
 """Leases that run out in seconds, for tests that wait for it."""
-PLAIN = {"poll_seconds": "0.1", "stop_seconds": "10", "retry_seconds": "0"}
+PLAIN = {"poll_seconds": "0.2", "stop_seconds": "10", "retry_seconds": "0"}
 """The heartbeat and lease of production."""
 RESTART_SECONDS = 0.3
 

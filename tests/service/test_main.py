@@ -86,6 +86,7 @@ def test_wrong_usage_ends_with_2(run: Run, arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
 
 
+@pytest.mark.slow
 def test_openapi_is_the_applications_own(run: Run) -> None:
     assert json.loads(run("openapi").output) == openapi_document()
 
@@ -421,6 +422,7 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_what_a_sentence_repeats_does_not_steer_the_terminal(run: Run) -> None:
     run("migrate")
     refused = run("keys", "revoke", "\x1b[2J\x9b").output
@@ -428,6 +430,7 @@ def test_what_a_sentence_repeats_does_not_steer_the_terminal(run: Run) -> None:
     assert all(char.isprintable() or char == "\n" for char in refused)
 
 
+@pytest.mark.slow
 def test_projects_are_listed_limited_and_deleted_and_audited(run: Run, tmp_path: Path) -> None:
     run("migrate")
     run("keys", "create", "--project", "团队 A", "--name", "n")

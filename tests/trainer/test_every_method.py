@@ -67,6 +67,7 @@ def test_every_method_has_a_sample_and_every_sample_a_method() -> None:
     assert sorted(SAMPLES) == sorted(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_two_steps(name: str, tiny_base: Path, tmp_path: Path) -> None:
     rows, own = SAMPLES[name]

@@ -34,6 +34,7 @@ def losses(workdir: Path) -> list[float]:
     return [event.train_loss for event in events_of(workdir) if isinstance(event, StepEvent)]
 
 
+@pytest.mark.slow
 def test_the_kinds_of_lora_are_peft_s(tmp_path: Path, tiny_base: Path) -> None:
     plain = losses(done(tmp_path / "plain", tiny_base))
     for kind in ("use_dora", "use_rslora"):
@@ -44,6 +45,7 @@ def test_the_kinds_of_lora_are_peft_s(tmp_path: Path, tiny_base: Path) -> None:
         assert losses(workdir)[-1] != plain[-1]
 
 
+@pytest.mark.slow
 def test_recomputed_activations_change_nothing(tmp_path: Path, tiny_base: Path) -> None:
     kept, recomputed = (
         losses(done(tmp_path / str(on), tiny_base, gradient_checkpointing=on, lora={"dropout": 0.1}))
@@ -52,12 +54,14 @@ def test_recomputed_activations_change_nothing(tmp_path: Path, tiny_base: Path) 
     assert recomputed == pytest.approx(kept, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32(tmp_path: Path, tiny_base: Path) -> None:
     exact, rough = (losses(done(tmp_path / kind, tiny_base, dtype=kind)) for kind in ("float32", "bfloat16"))
     assert rough != exact
     assert rough == pytest.approx(exact, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_schedules(tmp_path: Path, tiny_base: Path, schedule: str) -> None:
     workdir = done(tmp_path / "w", tiny_base, lr_scheduler=schedule, warmup_ratio=0.34)
@@ -81,6 +85,7 @@ def test_four_bits_without_a_gpu_are_refused(tmp_path: Path, tiny_base: Path) ->
     assert "needs a GPU" in error.message
 
 
+@pytest.mark.slow
 def test_it_ends_early_and_keeps_the_best_weights(tmp_path: Path, tiny_base: Path) -> None:
     """Held-out answers that contradict the training rows: the longer it trains, the worse it gets."""
     held_out = [chat(f"Say {number}.", "完全不同的回答" * 2) for number in range(8)]

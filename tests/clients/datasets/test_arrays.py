@@ -30,6 +30,7 @@ ROWS = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(ROWS, max_size=5), st.sampled_from([None, 2]), st.booleans(), st.integers(1, 9))
 def test_an_array_gives_what_json_reads(
@@ -111,6 +112,7 @@ def outcome(data: bytes, size: int) -> object:
         return "unreadable"
 
 
+@pytest.mark.slow
 def test_an_array_of_60_mb_is_read_in_flat_memory() -> None:
     def source() -> Iterator[bytes]:
         yield b"["

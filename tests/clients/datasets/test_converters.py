@@ -102,6 +102,7 @@ def either(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.lists(inner, max_size=3) | st.dictionaries(KEYS | MORE_KEYS, inner, max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(KEYS | MORE_KEYS, st.recursive(SCALARS, either, max_leaves=10), min_size=1, max_size=6))
 def test_any_object_is_converted_to_good_rows_or_refused(row: Row) -> None:
@@ -123,6 +124,7 @@ def chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "source", "method", "rows"),
     [

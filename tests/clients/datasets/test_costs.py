@@ -35,6 +35,7 @@ TINY: dict[str, tuple[bytes, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", PACK)
 @pytest.mark.parametrize("name", TINY)
 def test_a_flood_of_tiny_lines_costs_a_moment(name: str, packing: Packing) -> None:
@@ -108,6 +109,7 @@ def test_skippable_frames_count() -> None:
     assert "more than 10000 zstd frames" in summary.problems[0].reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["gzip", "zstd"])
 def test_many_honest_frames_pass(packing: Packing) -> None:
     shards, blocks = PACK[packing](GOOD) * 9000, PACK[packing](GOOD * 200) * 300
@@ -121,6 +123,7 @@ def parquet_summary(data: bytes) -> DatasetSummary:
     return check_file("a.parquet", chunks, ROW_FORMATS["pretraining"], packing=packing)
 
 
+@pytest.mark.slow
 def test_parquet_with_far_too_many_columns_is_refused() -> None:
     wide = table_bytes(pa.table({f"列{number}": ["a"] for number in range(20_000)}))
     before = time.process_time()
@@ -132,6 +135,7 @@ def test_parquet_with_far_too_many_columns_is_refused() -> None:
     )
 
 
+@pytest.mark.slow
 def test_parquet_with_far_too_many_row_groups_is_refused() -> None:
     data = table_bytes(pa.table({"text": ["a"] * 100_001}), row_group_size=1)
     assert "row groups" in parquet_summary(data).problems[0].reason
@@ -156,6 +160,7 @@ def test_parquet_with_many_bad_rows_stops_early() -> None:
     assert "the check stopped at row 1001" in describe("a.parquet", summary)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", PACK)
 def test_an_honest_large_file_passes(packing: Packing) -> None:
     rows = 1_200_000

@@ -87,6 +87,7 @@ def either(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 JSON = st.recursive(SCALARS, either, max_leaves=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(KEYS, JSON, max_size=5), st.sampled_from(sorted(ROW_FORMATS)))
 def test_any_object_gets_an_answer(row: dict[str, Any], method: str) -> None:

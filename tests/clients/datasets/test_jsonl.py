@@ -230,6 +230,7 @@ def has_duplicates(text: str) -> bool:
     return any(found)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.tuples(KEYS, VALUES), max_size=4).map(as_object))
 def test_keys_given_twice_are_found_exactly(text: str) -> None:

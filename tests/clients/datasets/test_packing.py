@@ -99,6 +99,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_broken_or_made_to_hurt_is_named(name: str) -> None:
     data, reason = BROKEN[name]
@@ -130,6 +131,7 @@ def test_a_limit_in_bytes_holds_for_every_packing() -> None:
     assert "more than 1048576 bytes" in str(sent(PACKINGS["gzip"](rows), 4096, limits=SMALL).problems[0])
 
 
+@pytest.mark.slow
 def test_a_long_dataset_is_unpacked_in_flat_memory() -> None:
     dice = b"".join(json.dumps({"text": f"{number * 7919} 从前有座山"}).encode() + b"\n" for number in range(300_000))
     packed = zstd.compress(dice)

@@ -66,6 +66,7 @@ def test_one_bad_row_takes_the_yes_from_all(line: bytes) -> None:
         assert checked([good, line, good], method) == exactly([good, line, good], method)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_quick_and_exact_agree_on_mutated_rows(data: st.DataObject) -> None:

@@ -47,6 +47,7 @@ def test_characters_that_fall_between_chunks_are_whole(text: str, size: int) -> 
     assert checked(("x" + text).encode(), size) == DatasetSummary(1)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=80), st.integers(1, 9))
 def test_any_bytes_are_judged_as_python_decodes_them(data: bytes, size: int) -> None:

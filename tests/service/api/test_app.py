@@ -18,6 +18,7 @@ def test_health_needs_no_key(api: RunningApi) -> None:
     assert httpx.get(f"{root}/readyz").json() == {"status": "ok"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Basic abc", "Bearer wrong", "Bearer \xff"])
 def test_without_a_good_key_every_path_answers_401(api: RunningApi, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header.encode("latin-1")}
@@ -123,6 +124,7 @@ def test_openais_client_uploads_creates_and_follows(api: RunningApi) -> None:
         stranger.models.list()
 
 
+@pytest.mark.slow
 def test_the_api_never_loads_torch() -> None:
     program = (
         "import sys; import service.api.app, service.controller.main, service.worker.main, service.__main__; "

@@ -102,6 +102,7 @@ REFUSED: dict[str, tuple[Made, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_bad_dataset_is_refused_with_its_place(api: RunningApi, client: httpx.Client, name: str) -> None:
     made, expected = REFUSED[name]
@@ -236,6 +237,7 @@ GRADER = {
 GOOD |= {"orpo": GOOD["dpo"], "reward": GOOD["dpo"], "grpo": GOOD["ppo"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAILED)
 def test_a_row_of_another_method_fails_the_job_with_its_place(api: RunningApi, client: httpx.Client, name: str) -> None:
     method, row, place = FAILED[name]

@@ -99,6 +99,7 @@ class make_scene:  # noqa: N801 - reads as a phrase
         self._client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", REQUESTS, ids=str)
 def test_a_bad_request_is_refused_with_its_place_and_changes_nothing(scene: Scene, bad: Bad) -> None:
     before = scene.state()

@@ -183,6 +183,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_a_wrong_start_is_refused_with_its_field(client: httpx.Client, file_id: str, name: str) -> None:
     changes, param, expected = BAD[name]

@@ -165,6 +165,7 @@ def ask(connection: socket.socket) -> bytes:
     return connection.recv(65536)
 
 
+@pytest.mark.slow
 def test_beyond_the_places_a_503_comes_at_once_and_the_log_counts(
     small: RunningApi, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -56,6 +56,7 @@ def test_a_range_outside(client: httpx.Client, path: str, asked: str) -> None:
     assert refused.json()["error"]["code"] == "range_not_satisfiable"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     ["bytes=", "bytes=-", "bytes=5-4", "bytes=0-1,3-4", "lines=0-1", "bytes=a-b", f"bytes=0-{'9' * 40}", "bytes=٣-"],

@@ -152,6 +152,7 @@ def test_a_checkpoint_is_exported_by_its_name(client: httpx.Client, model: str) 
     assert ask(client, f"{model}:ckpt-step-3", format="adapter").status_code == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "param", "word"),
     [

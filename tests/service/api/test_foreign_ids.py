@@ -141,6 +141,7 @@ def rows(api: RunningApi) -> dict[str, int]:
         return {table.name: session.scalar(select(func.count()).select_from(table)) or 0 for table in tables}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path", "operation"), _operations(administrative=False))
 def test_another_projects_id_is_answered_by_404(
     api: RunningApi, stranger: httpx.Client, ids: Ids, method: str, path: str, operation: dict[str, Any]
@@ -163,6 +164,7 @@ def _without(text: str, ids: Ids) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path", "operation"), _operations(administrative=True))
 def test_projects_are_for_administrators(
     api: RunningApi, stranger: httpx.Client, owner: httpx.Client, ids: Ids, method: str, path: str, operation: Any

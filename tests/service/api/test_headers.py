@@ -26,6 +26,7 @@ def require_safe(answer: httpx.Response) -> None:
     assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -105,6 +106,7 @@ def test_the_report_is_a_page_without_powers(api: RunningApi, client: httpx.Clie
     assert not any(part.startswith("script-src") for part in policy)
 
 
+@pytest.mark.slow
 def test_the_document_is_encoded_once_and_known_by_its_tag(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"{root_of(api)}/openapi.json"
     plain = httpx.get(address, headers={"Accept-Encoding": "identity"})

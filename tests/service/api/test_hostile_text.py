@@ -43,6 +43,7 @@ def send(client: httpx.Client, members: str = "", file_id: str = "file-x") -> ht
     return client.post("/fine_tuning/jobs", content=body, headers={"Content-Type": "application/json"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -64,6 +65,7 @@ def test_a_nul_in_the_url_is_refused(client: httpx.Client, path: str) -> None:
 _HYPER = "hyperparameters.lora.target_modules.0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", ["\\u0000", "\\ud800"])
 @pytest.mark.parametrize(
     ("members", "param"),
@@ -86,6 +88,7 @@ def test_a_block_of_another_type_is_refused(client: httpx.Client) -> None:
     assert answer.json()["error"]["param"] == "method.supervised"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ['a"b', "a.b", "a[0]", "a\\b", "'", "*", "团队", "a\nb", '"]', "$", "0"])
 def test_metadata_is_found_by_any_key(client: httpx.Client, key: str) -> None:
     file_id = upload(client).json()["id"]

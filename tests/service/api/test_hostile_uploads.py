@@ -34,6 +34,7 @@ def api(tmp_path: Path) -> Generator[RunningApi]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_upload_is_refused_at_little_cost(api: RunningApi, name: str) -> None:
     data = HOSTILE[name]
@@ -71,6 +72,7 @@ def post_slowly(client: httpx.Client, data: bytes, go_on: threading.Event) -> ht
     return client.post("/files", content=slowly(data, go_on), headers=headers)
 
 
+@pytest.mark.slow
 def test_an_upload_that_stands_still_holds_its_own_project_alone(api: RunningApi) -> None:
     go_on, children = threading.Event(), psutil.Process().children
     with api.client() as own, api.client("other") as other, ThreadPoolExecutor() as pool:

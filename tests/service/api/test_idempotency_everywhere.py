@@ -50,6 +50,7 @@ CREATES_NOTHING = {
 }
 
 
+@pytest.mark.slow
 def test_every_post_is_known_to_create_or_not() -> None:
     posts = {
         methods["post"]["operationId"]: methods["post"]
@@ -157,6 +158,7 @@ def test_the_list_of_creations_is_whole() -> None:
     assert set(CREATIONS) == CREATES - {"complete_upload"}, "which has a test of its own"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CREATIONS)
 def test_a_creation_that_is_sent_again_is_made_once(world: World, name: str) -> None:
     key = {"Idempotency-Key": f"{name}-1"}

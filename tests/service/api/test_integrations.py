@@ -89,6 +89,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_what_makes_no_sense_is_refused_by_name(client: httpx.Client, file_id: str, case: str) -> None:
     integrations, param, sentence = BAD[case]

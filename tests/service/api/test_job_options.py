@@ -73,6 +73,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_what_makes_no_sense_is_refused_by_name(client: httpx.Client, file_id: str, case: str) -> None:
     more, param, sentence = BAD[case]

@@ -83,6 +83,7 @@ BAD_BODIES: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_BODIES)
 def test_a_wrong_job_is_refused_with_its_field(client: httpx.Client, file_id: str, name: str) -> None:
     changes, param, expected = BAD_BODIES[name]

@@ -35,6 +35,7 @@ def _served(settings: Settings) -> Generator[RunningApi, None, None]:
         yield api
 
 
+@pytest.mark.slow
 def test_a_burst_is_answered(world: RunningApi) -> None:
     limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
     headers = {"Authorization": f"Bearer {world.key()}"}

@@ -90,6 +90,7 @@ def checkpoint_names(client: httpx.Client, job_id: str) -> list[str]:
     return [checkpoint["fine_tuned_model_checkpoint"] for checkpoint in listed]
 
 
+@pytest.mark.slow
 def test_models_and_checkpoints_keep_their_names_when_the_organization_changes(installation: Installation) -> None:
     with installation.serve("acme") as (api, client):
         file_id = upload(client).json()["id"]
@@ -127,6 +128,7 @@ def test_models_and_checkpoints_keep_their_names_when_the_organization_changes(i
         assert client.get(f"{JOBS}/{done}").json()["organization_id"] == new["organization_id"] == "nova"
 
 
+@pytest.mark.slow
 def test_what_was_shared_stays_shared_and_ends_with_its_checkpoint(installation: Installation) -> None:
     with installation.serve("acme") as (api, client), api.client("guest") as guest:
         job_id = created(client, upload(client).json()["id"], "tiny")["id"]

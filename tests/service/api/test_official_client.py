@@ -40,6 +40,7 @@ def official(api: RunningApi, objects: Objects) -> Generator[OpenAI, None, None]
         yield client
 
 
+@pytest.mark.slow
 def test_files_and_uploads(official: OpenAI) -> None:
     file = official.files.create(file=("训练.jsonl", GOOD_JSONL), purpose="fine-tune")
     assert official.files.retrieve(file.id) == file

@@ -42,6 +42,7 @@ def examples_of(content: dict[str, Any]) -> Iterator[Any]:
         yield named["value"]
 
 
+@pytest.mark.slow
 def test_the_document_is_openapi_3_1() -> None:
     assert DOCUMENT["openapi"].startswith("3.1")
     assert [error.message for error in OpenAPIV31SpecValidator(DOCUMENT).iter_errors()] == []

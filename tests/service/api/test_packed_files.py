@@ -58,6 +58,7 @@ def in_parts(client: httpx.Client, data: bytes, filename: str) -> httpx.Response
     return client.post(f"/uploads/{upload_id}/complete", json={"part_ids": parts})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train.jsonl", "训练.jsonl.gz", "train.parquet", "a.txt.zst"])
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_the_bytes_and_not_the_name_decide_the_packing(
@@ -88,6 +89,7 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_broken_is_named_and_not_stored(api: RunningApi, client: httpx.Client, name: str) -> None:
     made, reason = BROKEN[name]
@@ -177,6 +179,7 @@ def test_a_file_that_is_deleted_twice_at_once_counts_down_once(api: RunningApi, 
     assert client.get(f"/files/{kept}/content").content == data
 
 
+@pytest.mark.slow
 def test_uploads_and_deletions_of_the_same_bytes_at_once_lose_nothing(api: RunningApi, client: httpx.Client) -> None:
     data = GOOD_JSONL + b"\n" * 9
     before = blobs(api)

@@ -61,6 +61,7 @@ def test_large_headers_that_end_are_taken(client: httpx.Client) -> None:
     assert client.get("/models", headers={"x-long": "a" * 32_000}).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", [b"", b"GET /v1/files HTTP/1.1\r\nHost: x\r\n"])
 def test_a_request_that_does_not_come_is_given_up(api: RunningApi, begun: bytes) -> None:
     with connect(api) as connection:
@@ -68,6 +69,7 @@ def test_a_request_that_does_not_come_is_given_up(api: RunningApi, begun: bytes)
         assert answer_to(connection) == b""
 
 
+@pytest.mark.slow
 def test_an_upload_that_stops_is_given_up_and_leaves_nothing(api: RunningApi, client: httpx.Client) -> None:
     blobs = api.context.settings.data / "blobs"
     with connect(api) as connection:
@@ -84,6 +86,7 @@ def test_an_upload_that_stops_is_given_up_and_leaves_nothing(api: RunningApi, cl
     assert client.get("/files").json()["data"] == []
 
 
+@pytest.mark.slow
 def test_a_slow_upload_and_a_slow_answer_are_not_cut_off(api: RunningApi, client: httpx.Client) -> None:
     """Three windows long, and more than the least in each."""
     rows = GOOD_JSONL * 10
@@ -120,6 +123,7 @@ def test_chunks_without_a_length_are_a_body(client: httpx.Client) -> None:
     assert large.status_code == 413
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "head",
     [
@@ -232,6 +236,7 @@ def test_unusual_requests_that_have_one_meaning_are_served(
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.slow
 def test_a_refusal_does_not_fall_into_the_answers_before_it(api: RunningApi) -> None:
     good = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     with connect(api) as connection:

@@ -90,6 +90,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_is_refused_by_its_place(api: RunningApi, client: httpx.Client, file_id: str, name: str) -> None:
     method, param, said = REFUSED[name]

@@ -88,6 +88,7 @@ def test_a_plain_permission_lets_the_results_out(
     assert not BLOCKED & set(weights(api, guest.client, job["id"], name).values())
 
 
+@pytest.mark.slow
 def test_blocked_weights_stay_in_over_generations(
     api: RunningApi, client: httpx.Client, guest: Guest, model: str
 ) -> None:
@@ -247,6 +248,7 @@ def chain(api: RunningApi, client: httpx.Client, file_id: str) -> str:
     return finish(api, created(client, file_id, first, suffix="shared", validation_file=file_id)["id"], checkpoint=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["", ":ckpt-step-2"])
 def test_a_lineage_begins_with_the_shared_name(
     api: RunningApi, client: httpx.Client, guest: Guest, third: Guest, chain: str, ending: str

@@ -183,6 +183,7 @@ def test_another_projects_upload_is_not_there(client: httpx.Client, stranger: ht
     assert len(client.get(f"/uploads/{upload_id}").json()["parts"]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "status", "param"),
     [
@@ -231,6 +232,7 @@ def test_rows_name_the_blob_that_holds_them(api: RunningApi, client: httpx.Clien
     assert row.rows == 3
 
 
+@pytest.mark.slow
 def test_our_client_resumes_an_interrupted_upload(
     api: RunningApi, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

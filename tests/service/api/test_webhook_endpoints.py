@@ -145,6 +145,7 @@ def test_without_a_key_nothing_is_said(api: RunningApi) -> None:
         assert refused(nobody.post(HOOKS, json=body()), 401)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "param", "sentence"),
     [
@@ -168,6 +169,7 @@ def test_wrong_creations_are_sentences(client: httpx.Client, wrong: dict[str, An
     assert client.get(HOOKS).json()["data"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     [

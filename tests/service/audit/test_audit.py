@@ -43,6 +43,7 @@ def log_of(client: httpx.Client, **params: Any) -> list[dict[str, Any]]:
     return answer.json()["data"][::-1]
 
 
+@pytest.mark.slow
 def test_every_operation_that_changes_something_has_a_name() -> None:
     places = {
         (method.upper(), path)

@@ -246,6 +246,7 @@ def _torn(database: Path) -> None:
     database.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -277,6 +278,7 @@ def test_only_a_database_of_the_service_is_put_in_place(
     assert sentence in refused(tmp_path / "b.tar")
 
 
+@pytest.mark.slow
 def test_a_database_of_each_earlier_schema_is_restored(tmp_path: Path) -> None:
     for revision in ("0001", "0009", migrations.head_revision()):
         folder = tmp_path / revision

@@ -55,6 +55,7 @@ def api(tmp_path: Path, engine: Gated) -> Generator[RunningApi]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_chats_beyond_the_bound_are_refused_before_they_reach_the_engine(
     api: RunningApi, engine: Gated, stream: bool
@@ -81,6 +82,7 @@ def test_chats_beyond_the_bound_are_refused_before_they_reach_the_engine(
         wait_until(lambda: ask(greedy).status_code == 200, what="a place for another chat")
 
 
+@pytest.mark.slow
 def test_a_caller_who_hangs_up_makes_room(api: RunningApi, engine: Gated) -> None:
     with api.client("greedy") as greedy:
         for _ in range(2):

@@ -25,6 +25,7 @@ from tests.service.controller.test_validation import ReadJob
 BAD_ROW = {"messages": [{"role": "用户", "content": "你好"}]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_good_rows_pass_in_every_packing(
     context: Context,
@@ -39,6 +40,7 @@ def test_good_rows_pass_in_every_packing(
     assert (job_of(job_id).state, job_of(job_id).error) == (JobState.QUEUED, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("packing", "place"), [("gzip", "line 3"), ("zstd", "line 3"), ("parquet", "row 3")])
 def test_a_bad_row_is_named_in_every_packing(
     context: Context,
@@ -57,6 +59,7 @@ def test_a_bad_row_is_named_in_every_packing(
     assert error["message"].startswith(f"训练.jsonl has 1 problem: {place}: messages[0].role: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a parquet bomb", "parquet with a broken footer", "parquet with NaN"])
 def test_bad_parquet_fails_the_job_with_a_sentence(
     context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob, name: str
@@ -70,6 +73,7 @@ def test_bad_parquet_fails_the_job_with_a_sentence(
     assert reason in error["message"]
 
 
+@pytest.mark.slow
 def test_a_batch_that_takes_too_much_memory_ends_in_its_reader(
     context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob
 ) -> None:
@@ -85,6 +89,7 @@ def readers() -> list[int]:
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "parquet_reader" in line]
 
 
+@pytest.mark.slow
 def test_a_reader_that_breaks_is_a_problem_of_the_file_and_leaves_no_process(context: Context, tmp_path: Path) -> None:
     rows = [{"text": "从前" * 1000} for _ in range(3000)]
     source = tmp_path / "a.parquet"

@@ -120,6 +120,7 @@ ROWS_OF = {
 INPUT = {"input": {"messages": [{"role": "user", "content": "天气?"}]}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ROWS_OF)
 def test_each_method_has_its_own_rows(
     context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob, method: str

@@ -124,6 +124,7 @@ def reads(context: Context, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [GOOD_ROW, LARGE], ids=["small", "large"])
 def test_another_projects_job_is_checked_while_hostile_ones_take_long(
     context: Context,
@@ -144,6 +145,7 @@ def test_another_projects_job_is_checked_while_hostile_ones_take_long(
         assert check_processes() <= 1
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_loses_its_check_and_one_that_waited_is_never_read(
     context: Context, make_slow_jobs: Callable[[int], list[str]], reads: Counter[str], job_of: ReadJob
 ) -> None:
@@ -159,6 +161,7 @@ def test_a_cancelled_job_loses_its_check_and_one_that_waited_is_never_read(
     assert check_processes() == 0
 
 
+@pytest.mark.slow
 def test_a_controller_that_ends_leaves_its_jobs_as_they_are(
     context: Context, make_slow_jobs: Callable[[int], list[str]], job_of: ReadJob
 ) -> None:
@@ -227,6 +230,7 @@ def test_kept_outcomes_are_bounded(
     assert checks._under_way == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "packing"),
     [

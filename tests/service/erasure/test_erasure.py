@@ -147,6 +147,7 @@ def some_row(session: Session, name: str, project: str) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.slow
 def test_nothing_is_left(
     api: RunningApi, queue: RqJobQueue, admin: httpx.Client, victim: httpx.Client, valkey: EmbeddedValkey
 ) -> None:
@@ -196,6 +197,7 @@ def test_every_table_is_covered() -> None:
         assert known or follows(table), f"service/erasure does not know whose the rows of {table.name} are"
 
 
+@pytest.mark.slow
 def test_everything_stops_at_once(api: RunningApi, admin: httpx.Client, victim: httpx.Client) -> None:
     file_id = upload(victim).json()["id"]
     job_id, project = job(victim, file_id), project_of(victim)
@@ -241,6 +243,7 @@ def test_an_administrator_does_not_delete_the_ground_it_stands_on(admin: httpx.C
     assert victim.delete(f"{PROJECTS}/{project_of(victim)}").status_code == 403
 
 
+@pytest.mark.slow
 def test_what_is_under_way_is_refused_or_erased(
     api: RunningApi, queue: RqJobQueue, admin: httpx.Client, victim: httpx.Client
 ) -> None:
@@ -265,6 +268,7 @@ def test_what_is_under_way_is_refused_or_erased(
             assert found == 0, table.name
 
 
+@pytest.mark.slow
 def test_an_interrupted_erasure_continues(
     api: RunningApi, queue: RqJobQueue, admin: httpx.Client, victim: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +289,7 @@ def test_an_interrupted_erasure_continues(
     assert erase_projects(api.context, queue) == 0
 
 
+@pytest.mark.slow
 def test_jobs_that_start_from_a_deleted_projects_model_say_so(
     api: RunningApi, queue: RqJobQueue, admin: httpx.Client, victim: httpx.Client
 ) -> None:

@@ -78,6 +78,7 @@ HOSTILE: dict[str, bytes] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_is_made_to_hurt_costs_this_process_next_to_nothing(name: str) -> None:
     data = HOSTILE[name]
@@ -97,6 +98,7 @@ def test_small_content_takes_no_process() -> None:
     assert sent(parquet([{"text": "a" * 300_000}]))[1] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress])
 def test_the_outcome_is_the_same_in_a_process(pack: Callable[[bytes], bytes]) -> None:
     assert sent(pack(GOOD * 20_000)) == (DatasetSummary(20_000), True)
@@ -115,12 +117,14 @@ def test_the_row_format_and_what_a_grader_needs_reach_the_process() -> None:
     assert "答案.国: is missing, and the grader asks for it" in missing.problems[0].reason
 
 
+@pytest.mark.slow
 def test_beyond_its_processor_time_a_check_is_ended_with_a_sentence() -> None:
     flood = LONG_NUMBERS * 300_000
     summary = check(request(size=1000, seconds_per_gib=0.001, least_seconds=0.4), flood)
     assert "takes more processor time than is allowed (0.001 seconds for each GiB" in summary.problems[0].reason
 
 
+@pytest.mark.slow
 def test_a_parquet_file_is_ended_at_its_processor_time(tmp_path: Path) -> None:
     data = parquet([{"text": str(number)} for number in range(400_000)])
     source = tmp_path / "a.parquet"
@@ -130,6 +134,7 @@ def test_a_parquet_file_is_ended_at_its_processor_time(tmp_path: Path) -> None:
         assert "takes more processor time" in process.finish().problems[0].reason
 
 
+@pytest.mark.slow
 def test_a_row_beyond_the_memory_is_named() -> None:
     line = b'{"a":[' + b'{"":0},' * 9_000_000 + b"0]}\n"
     summary = check(request(max_line_bytes=80 << 20), line)
@@ -137,6 +142,7 @@ def test_a_row_beyond_the_memory_is_named() -> None:
     assert "memory" in summary.problems[0].reason or "breaks its check" in summary.problems[0].reason
 
 
+@pytest.mark.slow
 def test_an_unneeded_check_ends_while_it_works_and_while_it_waits() -> None:
     asked = [0]
 

@@ -66,6 +66,7 @@ ENDS: dict[str, tuple[str, Callable[[Session, JobRow], object]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ENDS)
 def test_each_end_of_an_attempt_is_counted_once(world: World, what: str) -> None:
     reason, end = ENDS[what]

@@ -92,6 +92,7 @@ _FIRST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("deep", [False, True], ids=["first page", "last page"])
 def test_a_page_is_read_from_its_index(database: Database, name: str, deep: bool) -> None:
@@ -125,6 +126,7 @@ def _plan(session: Session, statement: str, parameters: Any) -> str:
     return "\n".join(str(line[-1]) for line in lines)
 
 
+@pytest.mark.slow
 def test_the_official_client_turns_every_page(world: Settings) -> None:
     context = open_context(world)
     with run_api(context) as api, OpenAI(base_url=api.url, api_key=api.key("many"), max_retries=0) as client:

@@ -143,6 +143,7 @@ def test_a_stream_that_joins_gets_what_it_has_not_seen(context: Context, princip
     run(story)
 
 
+@pytest.mark.slow
 def test_a_slow_reader_keeps_nothing_in_memory_and_misses_nothing(
     context: Context, principal: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +321,7 @@ def delete_project(api: RunningApi, client: httpx.Client) -> None:
         assert keys.mark_deleted(session, project_of(client))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [revoke, expire, narrow, delete_project])
 def test_a_stream_ends_soon_after_its_key_may_not_read_any_more(
     api: RunningApi, end: Callable[[RunningApi, httpx.Client], None]

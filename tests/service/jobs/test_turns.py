@@ -59,6 +59,7 @@ def test_a_flood_delays_another_by_one_turn_with_a_single_worker(queue: TurnsWor
         assert len(served) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_jobs_start_in_the_order_of_their_shown_positions(queue: TurnsWorld, seed: int) -> None:
     counts = [(seed * 7 + number * 5) % 6 + 1 for number in range(len(PROJECTS))]

@@ -47,6 +47,7 @@ def test_a_reader_who_takes_nothing_ends_the_stream() -> None:
     asyncio.run(asyncio.wait_for(story(), 20))
 
 
+@pytest.mark.slow
 def test_a_reader_who_is_slow_but_reads_gets_everything() -> None:
     """The bound is for one piece, not for all of them."""
 

@@ -85,6 +85,7 @@ def test_a_thread_that_waited_too_long_leaves_the_line(monkeypatch: pytest.Monke
     assert len(refused) == 1, "the lock is free again"
 
 
+@pytest.mark.slow
 def test_a_writer_next_to_a_busy_process_gets_its_turn(database: Database) -> None:
     command = [sys.executable, "-c", _BUSY_WRITER, str(database.engine.url)]
     with subprocess.Popen(command, cwd=REPOSITORY) as busy:

@@ -82,6 +82,7 @@ def schema(database: Database) -> dict[str, list[str]]:
         return {name: sorted(column["name"] for column in seen.get_columns(name)) for name in seen.get_table_names()}
 
 
+@pytest.mark.slow
 def test_jobs_survive_a_migration_and_its_way_back(settings: Settings, database: Database) -> None:
     before, earlier = states(database), schema(database)
     migrations.upgrade_schema(settings)
@@ -125,6 +126,7 @@ def test_jobs_survive_a_migration_and_its_way_back(settings: Settings, database:
     assert states(database) == now
 
 
+@pytest.mark.slow
 def test_other_projects_ids_leave_the_lineages_and_blocked_weights_stay(settings: Settings, database: Database) -> None:
     def entry(job_id: str, model: str) -> dict[str, str | None]:
         return {"model": model, "job_id": job_id, "method": "dpo", "training_sha256": "a" * 64}
@@ -178,6 +180,7 @@ def names_of_models(database: Database, column: str) -> dict[str, str | None]:
         return {job_id.removeprefix("ftjob-"): name for job_id, name in rows}
 
 
+@pytest.mark.slow
 def test_every_job_gets_the_name_that_it_answered_by(settings: Settings, database: Database) -> None:
     """What was published keeps its name; the others are named by the setting, as the release before named them."""
     migrations.upgrade_schema(settings, "0018")
@@ -235,6 +238,7 @@ def index_in_line(database: Database) -> str:
         return str(session.scalar(text(query)))
 
 
+@pytest.mark.slow
 def test_the_index_of_jobs_in_line_keeps_its_order_and_condition(settings: Settings, database: Database) -> None:
     """SQLite makes the table of jobs anew to change a column, and does not see DESC in an index."""
     migrations.upgrade_schema(settings, "0018")
@@ -246,6 +250,7 @@ def test_the_index_of_jobs_in_line_keeps_its_order_and_condition(settings: Setti
     assert index_in_line(database) == before
 
 
+@pytest.mark.slow
 def test_what_an_earlier_schema_cannot_hold_is_refused_and_nothing_changes(
     settings: Settings, database: Database
 ) -> None:
@@ -262,6 +267,7 @@ def test_what_an_earlier_schema_cannot_hold_is_refused_and_nothing_changes(
         migrations.move_schema(settings, "1234")
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     def run(*arguments: str) -> tuple[int, str]:
         result = CliRunner().invoke(cli, ["migrate", *arguments], env={"BURNISH_DATA": str(tmp_path / "data")})

@@ -23,6 +23,7 @@ from service.tables.webhooks import WebhookAttemptRow
 from tests.fixtures.postgres import new_database
 
 
+@pytest.mark.slow
 def test_the_migrations_make_the_tables_that_the_code_says(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
     with pytest.raises(SettingsError, match="burnish-server migrate"):

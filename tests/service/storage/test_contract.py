@@ -239,6 +239,7 @@ def test_the_list_is_whole_and_sized(storage: Storage) -> None:
     assert {blob.key: blob.bytes for blob in listed}["A"] == len(wanted) - 1
 
 
+@pytest.mark.slow
 def test_many_blobs_are_listed_and_deleted(storage: Storage) -> None:
     wanted = [f"many/{number:05}" for number in range(1030)]
     for key in wanted:

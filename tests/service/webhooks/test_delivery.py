@@ -45,6 +45,7 @@ from tests.service.webhooks.world import (
 __all__ = ["context", "end_job"]
 
 
+@pytest.mark.slow
 def test_an_end_goes_to_every_subscribed_endpoint_and_to_the_settings_receiver(
     context: Context, receiver: Receiver, end_job: EndJob
 ) -> None:

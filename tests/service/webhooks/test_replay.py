@@ -62,6 +62,7 @@ def test_a_replay_hurries_what_waits_and_never_doubles_it(
     assert pending(context, made) == []
 
 
+@pytest.mark.slow
 def test_replay_takes_the_types_of_the_endpoint_and_the_events_of_the_project(
     context: Context, receiver: Receiver, end_job: EndJob
 ) -> None:

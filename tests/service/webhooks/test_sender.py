@@ -160,6 +160,7 @@ def test_a_failure_is_tried_again_with_the_same_id_and_body_and_a_signature_of_i
     assert [attempt.status_code for attempt in attempts_of(context, event_id)] == [500, 204]
 
 
+@pytest.mark.slow
 def test_the_schedule_to_its_end(
     context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent
 ) -> None:
@@ -188,6 +189,7 @@ def test_gone_is_given_up_at_once(
     assert row.error == "given up after 1: answered 410"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_a_failure_and_not_followed(
     context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent, status: int
@@ -207,6 +209,7 @@ def _in_an_hour() -> str:
     return format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("retry_after", "at_least", "at_most"),
     [
@@ -340,6 +343,7 @@ def test_no_more_are_in_flight_than_allowed(
     assert asyncio.run(run()) == [2, 0, 2]
 
 
+@pytest.mark.slow
 def test_a_sender_that_was_stopped_in_the_middle_is_followed_by_one_that_delivers_again(
     context: Context, receiver: Receiver, configured: DeliveryTarget, make_event: MakeEvent
 ) -> None:

@@ -59,6 +59,7 @@ def succeeded(world: World, job_id: str) -> str:
     return job_id
 
 
+@pytest.mark.slow
 def test_the_parents_adapter_is_handed_to_the_trainer(world: World, specs: list[JobSpec]) -> None:
     parent = succeeded(world, world.job())
     entry = {"model": "ft:x", "job_id": parent, "method": "supervised", "training_sha256": None}
@@ -72,6 +73,7 @@ def test_the_parents_adapter_is_handed_to_the_trainer(world: World, specs: list[
     assert (spec.base.id, specs[0].start, spec.lineage[0].job_id) == ("tiny", None, parent)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_unfinished_job_is_a_start(world: World, specs: list[JobSpec]) -> None:
     parent = world.job()
     world.meanwhile(lambda: world.has_step(parent, 2), world.stop.set)
@@ -83,6 +85,7 @@ def test_a_checkpoint_of_an_unfinished_job_is_a_start(world: World, specs: list[
     assert specs[-1].start.id == f"ft:tiny:burnish:demo:{parent[-8:]}:ckpt-step-3"
 
 
+@pytest.mark.slow
 def test_a_reward_model_is_handed_to_ppo_without_a_second_base(world: World, specs: list[JobSpec]) -> None:
     reward = succeeded(world, world.job(method=REWARD))
     assert model_of(world, reward).kind == "reward"
@@ -93,6 +96,7 @@ def test_a_reward_model_is_handed_to_ppo_without_a_second_base(world: World, spe
     assert spec.start is None
 
 
+@pytest.mark.slow
 def test_a_whole_model_is_published_and_serves_as_a_base(world: World, specs: list[JobSpec]) -> None:
     text = world.file("从前有座山。\n", "山.txt")
     columns = {"model": "from-scratch", "method": new_model(), "training_file": text, "validation_file": None}
@@ -119,6 +123,7 @@ def test_a_whole_model_is_published_and_serves_as_a_base(world: World, specs: li
     assert specs[-1].reward.base.id == "tiny"
 
 
+@pytest.mark.slow
 def test_a_shared_parent_is_named_by_what_was_shared(world: World, specs: list[JobSpec]) -> None:
     """What the trainer is told goes into report and model card, which are for the project of the job."""
     parent, reward = succeeded(world, world.job()), succeeded(world, world.job(method=REWARD))
@@ -157,6 +162,7 @@ def test_a_shared_parent_is_named_by_what_was_shared(world: World, specs: list[J
         assert error["message"].startswith(f"The model {name} was deleted")
 
 
+@pytest.mark.slow
 def test_a_model_that_was_deleted_ends_the_job(world: World) -> None:
     parent = succeeded(world, world.job())
     with world.db.write() as session:
@@ -174,6 +180,7 @@ def test_a_model_that_was_deleted_ends_the_job(world: World) -> None:
         assert (job.error["code"], job.error["param"]) == ("model_deleted", param)
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_not_trained_on(world: World) -> None:
     parent = succeeded(world, world.job())
     prefix = model_of(world, parent).blob_prefix
@@ -187,6 +194,7 @@ def test_a_damaged_model_is_not_trained_on(world: World) -> None:
     assert "adapter_model.safetensors does not have the SHA-256" in job.error["message"]
 
 
+@pytest.mark.slow
 def test_two_workers_fetch_a_base_once(world: World) -> None:
     parent = succeeded(world, world.job(model="from-scratch", method=new_model()))
     name = world.row(parent).fine_tuned_model

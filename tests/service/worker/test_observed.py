@@ -40,6 +40,7 @@ def step(number: int, tokens: int) -> events.StepEvent:
     return events.StepEvent.model_validate({"step": number, "total_steps": 9, "tokens_seen": tokens, **more})
 
 
+@pytest.mark.slow
 def test_an_attempt_is_one_span_with_its_parts_and_its_numbers(world: World, kept: InMemorySpanExporter) -> None:
     steps, tokens = value(metrics.TRAINING_STEPS), value(metrics.TRAINING_TOKENS)
     waited = value(metrics.QUEUE_SECONDS, "_count")
@@ -62,6 +63,7 @@ def test_an_attempt_is_one_span_with_its_parts_and_its_numbers(world: World, kep
     assert value(metrics.BUSY, "") == 0
 
 
+@pytest.mark.slow
 def test_the_trainers_last_words_are_logged_with_its_job(world: World, caplog: pytest.LogCaptureFixture) -> None:
     from service.kit.log import _name_subject
 

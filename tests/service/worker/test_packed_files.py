@@ -37,6 +37,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["gzip", "zstd", "parquet"])
 def test_a_packed_dataset_is_laid_out_as_lines(world: World, seen: dict[str, bytes], packing: str) -> None:
     data = PACKINGS[packing](ROWS)
@@ -49,6 +50,7 @@ def test_a_packed_dataset_is_laid_out_as_lines(world: World, seen: dict[str, byt
     assert spec["training"]["sha256"] == hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.slow
 def test_packed_text_is_laid_out_as_text(world: World, seen: dict[str, bytes]) -> None:
     text = "从前有座山\r\nقصة 😀\n".encode()
     training = world.file(gzip.compress(text), "故事.txt.gz", packing="gzip")

@@ -163,6 +163,7 @@ JOB_PATHS: dict[str, Callable[[Frozen], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", JOB_PATHS)
 def test_a_stale_worker_s_write_is_refused_and_leaves_no_trace(world: World, tmp_path: Path, path: str) -> None:
     frozen = Frozen(world, tmp_path / "folder")
@@ -186,6 +187,7 @@ EXPORT_PATHS: dict[str, Callable[[Any, ModelExportRow, World], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXPORT_PATHS)
 def test_a_stale_exporter_s_write_is_refused(world: World, path: str) -> None:
     job_id = world.job()
@@ -223,6 +225,7 @@ def rows_of(world: World) -> list[tuple[Any, ...]]:
         return [tuple(row) for table in tables for row in session.execute(select(*table.__table__.columns))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["success", "failure", "preemption", "lost worker", "pause"])
 def test_a_cancel_that_comes_with_another_change_wins_or_comes_too_late(world: World, other: str) -> None:
     outcomes: set[str] = set()
@@ -273,6 +276,7 @@ def race(world: World, actions: list[Callable[[Any], object]]) -> list[object]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "state", ["validating", "queued", "waiting", "held", "retrying", "running", "pausing", "paused"]
 )

@@ -32,6 +32,7 @@ def claim(world: World, job_id: str) -> JobRow:
         return job
 
 
+@pytest.mark.slow
 def test_the_worker_ends_the_job_and_keeps_a_last_checkpoint(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = world.job(timeout_seconds=3600)
     # The hour is over when the second step is done.
@@ -110,6 +111,7 @@ def test_the_controller_ends_what_a_worker_does_not(world: World) -> None:
     assert world.row(other).state == JobState.RUNNING
 
 
+@pytest.mark.slow
 def test_waiting_does_not_count(world: World) -> None:
     job_id = world.job(timeout_seconds=600, created_at=1e9)
     with world.db.read() as session:

@@ -82,6 +82,7 @@ def runtime(world: World, **capacity: object) -> WorkerRuntime:
     )
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_passed_over(world: World) -> None:
     large = world.job(resources={**GPU, "gpu_memory_gb": 40.0})
     labelled = world.job(resources={"gpus": None, "labels": ["a", "b"]})

@@ -64,6 +64,7 @@ def reference(base: Path, adapter: AdapterRef | None, tokens: int) -> tuple[str,
     return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True), scores
 
 
+@pytest.mark.slow
 def test_greedy_answers_are_those_of_transformers_with_each_adapter_and_without(
     models: BaseModelCache, tiny_base: Path, adapters: list[AdapterRef]
 ) -> None:
@@ -85,6 +86,7 @@ def test_log_probabilities_are_the_models(models: BaseModelCache, tiny_base: Pat
         assert [other.logprob for other in token.top] == pytest.approx(row, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_seed_decides_what_is_drawn_and_answers_differ(models: BaseModelCache, tiny_base: Path) -> None:
     order = ask(tiny_base, temperature=1.0, seed=5, n=3)
     first, again = told(models, order), told(models, order)
@@ -144,6 +146,7 @@ def test_the_answer_stays_within_the_context(models: BaseModelCache, tiny_base: 
     assert (raised.value.code, raised.value.param) == ("context_length_exceeded", "messages")
 
 
+@pytest.mark.slow
 def test_adapters_unused_for_long_leave_the_memory(
     tiny_base: Path, adapters: list[AdapterRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +158,7 @@ def test_adapters_unused_for_long_leave_the_memory(
     assert answers[0] == answers[2] != answers[1]
 
 
+@pytest.mark.slow
 def test_a_broken_adapter_is_named_and_the_next_one_still_answers(
     models: BaseModelCache, tiny_base: Path, adapters: list[AdapterRef], tmp_path: Path
 ) -> None:
@@ -165,6 +169,7 @@ def test_a_broken_adapter_is_named_and_the_next_one_still_answers(
     assert text(told(models, ask(tiny_base, adapters[1]))) == reference(tiny_base, adapters[1], 24)[0]
 
 
+@pytest.mark.slow
 def test_an_answer_that_pauses_is_the_same_whatever_answers_meanwhile(
     models: BaseModelCache, tiny_base: Path, adapters: list[AdapterRef], tmp_path: Path
 ) -> None:
@@ -185,6 +190,7 @@ def test_an_answer_that_pauses_is_the_same_whatever_answers_meanwhile(
     assert pieces == whole
 
 
+@pytest.mark.slow
 def test_a_conversation_that_pauses_keeps_no_base_in_memory(
     models: BaseModelCache, tiny_base: Path, tmp_path: Path
 ) -> None:
@@ -199,6 +205,7 @@ def test_a_conversation_that_pauses_keeps_no_base_in_memory(
     events.close()
 
 
+@pytest.mark.slow
 def test_the_time_of_an_answer_is_bounded(models: BaseModelCache, tiny_base: Path) -> None:
     """One token is drawn; the answers that were not begun are told as ended, so that every one has an end."""
     order = ask(tiny_base, n=3, max_tokens=400, logit_bias={50: 100.0}).model_copy(update={"seconds": 1e-6})

@@ -3,9 +3,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.trainer.workdirs import REPOSITORY
 
 
+@pytest.mark.slow
 def test_contract_graders_kit_and_report_load_without_torch() -> None:
     code = (
         "import pkgutil, sys, importlib, trainer.contract, trainer.graders, trainer.kit, trainer.report\n"

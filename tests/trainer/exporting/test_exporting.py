@@ -38,6 +38,7 @@ def loaded_gguf(folder: Path, name: str) -> torch.Tensor:
     return logits(model, AutoTokenizer.from_pretrained(str(folder), gguf_file=name), SAID)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", "f16", "bf16"])
 def test_merged_weights_load_by_transformers_alone(
     tmp_path: Path, tiny_base: Path, adapter: Path, precision: str
@@ -60,6 +61,7 @@ def test_merged_weights_load_by_transformers_alone(
     assert not [path for path in output.iterdir() if str(tmp_path) in path.read_bytes().decode("utf-8", "ignore")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", "f16", "bf16", "q8_0"])
 def test_gguf_gives_the_same_logits(tmp_path: Path, tiny_base: Path, adapter: Path, precision: str) -> None:
     spec = lay_out(tmp_path / "e", adapter, base=tiny_base, to="gguf", precision=precision)
@@ -95,6 +97,7 @@ def test_a_dora_adapter_is_merged_with_its_magnitudes(tmp_path: Path, tiny_base:
     assert float((found - expected(tiny_base, adapter)).abs().max()) <= CLOSE["f32"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", ["byte", "bpe"])
 def test_a_model_from_scratch_becomes_gguf(tmp_path: Path, tokenizer: Any) -> None:
     source = make_scratch(tmp_path / "scratch", tokenizer)
@@ -115,6 +118,7 @@ def test_a_tokenizer_of_characters_is_refused_as_gguf_and_fine_as_merged(tmp_pat
     assert AutoTokenizer.from_pretrained(tmp_path / "merged" / "output")("河水")["input_ids"]
 
 
+@pytest.mark.slow
 def test_a_reward_model_is_merged_with_its_head(tmp_path: Path, tiny_base: Path) -> None:
     adapter = make_adapter(tiny_base, tmp_path / "reward", reward=True)
     spec = lay_out(tmp_path / "e", adapter, base=tiny_base, kind="reward", to="merged", precision="f32")

@@ -48,6 +48,7 @@ def costly(grade: Callable[[], Grade]) -> Grade:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["bleu", "gleu", "meteor", "rouge_1", "rouge_5", "rouge_l", "fuzzy_match"])
 def test_marks_without_end_cost_no_more_than_other_text(metric: str) -> None:
     costly(lambda: graded(similar(metric), MARKS, {"answer": MARKS[:-1] + "字"}))
@@ -74,6 +75,7 @@ def test_many_comparisons_cost_no_more_than_four() -> None:
     assert not graded(few, text, {"answer": text[::-1]}).failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["bleu", "rouge_l"])
 def test_many_graders_of_the_longest_texts_end(metric: str) -> None:
     grader = multi(**{f"g{number}": similar(metric) for number in range(16)})

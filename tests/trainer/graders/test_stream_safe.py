@@ -63,6 +63,7 @@ def test_every_character_that_can_be_in_a_long_run_is_looked_at() -> None:
             assert not character.isspace()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["\u0301\u0316", "\u0f73\u0e38", "a" + "\u0301\u0316" * 5000, "\u2026", "。\u0301"])
 def test_normalising_takes_linear_time(unit: str) -> None:
     text = ("a" + unit * (200_000 // len(unit)))[:200_000]

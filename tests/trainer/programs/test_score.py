@@ -37,6 +37,7 @@ def score(base: Path, adapter: Path, folder: Path, content: bytes) -> tuple[int,
     return code, rows
 
 
+@pytest.mark.slow
 def test_rankings_and_conversations_come_back_with_scores(tiny_base: Path, reward: Path, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [*rankings(7), ranking("你好吗?", [("我很好, 谢谢!", 1), ("不好。", 2)])]
     rows.append({**chat("你好吗?", "我很好, 谢谢!"), "id": "第一"})
@@ -71,6 +72,7 @@ def test_earlier_turns_of_the_assistant_are_part_of_the_prompt(tiny_base: Path, 
     assert abs(short["score"] - whole["score"]) > 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -137,6 +139,7 @@ def test_missing_parts_are_named(
     assert not Path(out).exists()
 
 
+@pytest.mark.slow
 def test_an_adapter_that_is_not_a_reward_model_is_refused(
     tiny_base: Path, reward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +165,7 @@ def test_another_base_is_refused(reward: Path, tmp_path: Path, capsys: pytest.Ca
     assert "name the base that it was trained on" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_as_a_program(tiny_base: Path, reward: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(jsonl([chat("天气?", "很好。"), {"no": "row"}]))

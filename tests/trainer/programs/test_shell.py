@@ -60,6 +60,7 @@ def test_a_failure_is_reported_by_its_code(
     assert [failure.code for failure in reported] == [code]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["trainer", "trainer.programs.preview", "trainer.programs.prepare"])
 def test_every_program_says_which_package_is_missing(program: str, tmp_path: Path) -> None:
     (tmp_path / "source.json").write_text('{"kind": "folder", "path": "/nowhere"}', "utf-8")

@@ -27,6 +27,7 @@ def test_a_row_is_drawn_alone_as_in_a_batch_of_one() -> None:
     assert len({int(token) for token in alone}) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_greedy_answers_are_those_that_transformers_gives_each_prompt_alone(seed: int) -> None:
     model = tiny_policy(seed)

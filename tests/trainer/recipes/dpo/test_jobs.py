@@ -27,6 +27,7 @@ def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_report_has_dpo_s_own_measures(finished: Path) -> None:
     report = json.loads((finished / "output" / "report.json").read_text())
     measures = {measure["name"]: measure for measure in report["comparison"]}
@@ -40,6 +41,7 @@ def test_the_report_has_dpo_s_own_measures(finished: Path) -> None:
     assert html.count("<svg") >= 4
 
 
+@pytest.mark.slow
 def test_a_resumed_job_ends_with_the_same_bytes(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     folder = job(
         tmp_path / "job", tiny_base, "dpo", preferences(12), hyperparameters=SHORT, held_out=preferences(8), resume=True
@@ -51,6 +53,7 @@ def test_a_resumed_job_ends_with_the_same_bytes(finished: Path, tiny_base: Path,
     assert (folder / weights).read_bytes() == (finished / weights).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_job_starts_from_an_earlier_adapter(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     start = {"id": "ft:tiny:<org>::one", "job_id": "ftjob-one", "sha256": "0" * 64}
     folder = job(
@@ -99,6 +102,7 @@ def test_equal_answers_are_refused_with_their_line(tiny_base: Path, tmp_path: Pa
     assert "are the same" in error.message
 
 
+@pytest.mark.slow
 def test_orpo_trains_without_a_reference(tiny_base: Path, tmp_path: Path) -> None:
     folder = job(tmp_path, tiny_base, "orpo", preferences(12), hyperparameters=SHORT, held_out=preferences(8))
     assert run_training_job(folder, StopFlag()) is ExitCode.DONE

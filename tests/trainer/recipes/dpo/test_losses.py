@@ -39,6 +39,7 @@ def gradients(model: PeftModel) -> torch.Tensor:
     return torch.cat(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "theirs"),
     [

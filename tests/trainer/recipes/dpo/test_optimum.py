@@ -31,6 +31,7 @@ def batch_of_all() -> dict[str, Any]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", sampled([1, 2, 3]))
 def test_dpo_on_bradley_terry_labels_reaches_the_optimal_objective(seed: int, record_property: Record) -> None:
     model, batch = tiny_policy(seed, rank=32), batch_of_all()

@@ -39,6 +39,7 @@ def fixed_point(
     return found, sum(value * weight / total for _, value, weight in parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_it_comes_to_where_it_should(beta: float) -> None:
     answers = completions()

@@ -76,6 +76,7 @@ def their_inputs(recipe: GrpoRecipe, answers: Answers, experience: GroupExperien
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "theirs"),
     [

@@ -30,6 +30,7 @@ def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_report_has_kto_s_own_measures(finished: Path) -> None:
     report = json.loads((finished / "output" / "report.json").read_text())
     measures = {measure["name"]: measure for measure in report["comparison"]}
@@ -47,6 +48,7 @@ def test_the_report_has_kto_s_own_measures(finished: Path) -> None:
     assert all(step.metrics["baseline"] >= 0 and math.isfinite(step.train_loss) for step in steps)
 
 
+@pytest.mark.slow
 def test_a_resumed_job_ends_with_the_same_bytes(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     folder = job(
         tmp_path / "job", tiny_base, "kto", answers(12), hyperparameters=SHORT, held_out=answers(8), resume=True
@@ -59,6 +61,7 @@ def test_a_resumed_job_ends_with_the_same_bytes(finished: Path, tiny_base: Path,
     assert (folder / weights).read_bytes() == (finished / weights).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [True, False])
 def test_labels_that_are_all_equal_are_said(tiny_base: Path, tmp_path: Path, label: bool) -> None:
     rows = [labelled(f"{number}?", f"答{number}", label) for number in range(4)]

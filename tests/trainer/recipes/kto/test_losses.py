@@ -46,6 +46,7 @@ def their_inputs(recipe: KtoRecipe) -> dict[str, torch.Tensor]:
     return inputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "clamped"), [(1.0, False), (0.05, False), (-0.05, True)])
 def test_loss_and_gradients_are_trl_s(
     tiny_base: Path, tmp_path: Path, record_property: Record, scale: float, clamped: bool

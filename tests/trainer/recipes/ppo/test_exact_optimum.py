@@ -26,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:Futur
 BETA, ANSWERS, ITERATIONS, RATE = 0.5, 1024, 60, 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", sampled([1, 2, 3]))
 def test_the_kl_regularised_objective_is_reached(seed: int, record_property: Record) -> None:
     answers = completions()

@@ -61,6 +61,7 @@ def test_bad_rows_are_refused_with_file_and_line(
     assert said in error.message
 
 
+@pytest.mark.slow
 def test_responses_longer_than_the_context_are_left_out_and_said(tiny_base: Path, tmp_path: Path) -> None:
     rows = rankings(6)
     rows[3] = ranking("Hi", [("字" * 200, 1), ("good", 2), ("bad", 3)])
@@ -79,6 +80,7 @@ def test_a_file_without_a_pair_that_fits_is_refused(tiny_base: Path, tmp_path: P
     assert "training.jsonl has no row with pair of responses within 512 tokens" in error.message
 
 
+@pytest.mark.slow
 def test_a_margin_needs_scores(tiny_base: Path, tmp_path: Path) -> None:
     rows = [ranking("Hi", [("a", 1), ("b", 2)]), preference("Hi", "a", "b")]
     error = refusal(job(tmp_path / "none", tiny_base, "reward", rows, hyperparameters={"margin": True}))
@@ -91,6 +93,7 @@ def test_a_margin_needs_scores(tiny_base: Path, tmp_path: Path) -> None:
     assert any("1 ranking(s) lack a response's score, at line 2" in message for message in said)
 
 
+@pytest.mark.slow
 def test_a_tool_call_is_a_response_but_a_tool_s_result_is_not(tiny_base: Path, tmp_path: Path) -> None:
     row = ranking("Hi", [("a", 1), ("b", 2)])
     row["responses"][0]["message"] = {"role": "tool", "content": "5", "tool_call_id": "x"}

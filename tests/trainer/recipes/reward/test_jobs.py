@@ -72,6 +72,7 @@ def assert_peft_agrees(folder: Path, base: Path, tmp_path: Path) -> None:
     assert len(set(theirs)) == len(theirs)
 
 
+@pytest.mark.slow
 def test_the_result_loads_with_peft_s_own_class(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     assert_peft_agrees(finished, tiny_base, tmp_path)
     facts = read_manifest(finished).facts
@@ -80,6 +81,7 @@ def test_the_result_loads_with_peft_s_own_class(finished: Path, tiny_base: Path,
     assert "AutoModelForSequenceClassification" in card
 
 
+@pytest.mark.slow
 def test_pairs_of_preferences_train_a_reward_model_too(tiny_base: Path, tmp_path: Path) -> None:
     folder = job(tmp_path / "job", tiny_base, "reward", preferences(12), hyperparameters=SHORT, held_out=preferences(8))
     assert run_training_job(folder, StopFlag()) is ExitCode.DONE
@@ -116,6 +118,7 @@ def test_each_step_and_evaluation_has_the_method_s_numbers(finished: Path) -> No
     assert first.metrics.keys() == {"pair_accuracy", "margin", "top1"}
 
 
+@pytest.mark.slow
 def test_a_resumed_job_ends_with_the_same_bytes(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     spec = json.loads((finished / "job.json").read_text())
     folder = job(tmp_path / "job", tiny_base, "reward", rankings(12), held_out=rankings(8), resume=True)
@@ -129,6 +132,7 @@ def test_a_resumed_job_ends_with_the_same_bytes(finished: Path, tiny_base: Path,
     assert (folder / WEIGHTS).read_bytes() == (finished / WEIGHTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_stop_leaves_a_checkpoint_to_resume_from(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     spec = json.loads((finished / "job.json").read_text())
     stopped = job(tmp_path / "stopped", tiny_base, "reward", rankings(12), held_out=rankings(8))
@@ -161,6 +165,7 @@ def chained(tmp_path: Path, base: Path, start: Path, **hyperparameters: Any) -> 
     return folder
 
 
+@pytest.mark.slow
 def test_a_job_starts_from_a_supervised_adapter(tiny_base: Path, tmp_path: Path) -> None:
     tuned = job(tmp_path / "sft", tiny_base, "supervised", training_rows(6), hyperparameters={"n_epochs": 1})
     assert run_training_job(tuned, StopFlag()) is ExitCode.DONE
@@ -175,6 +180,7 @@ def test_a_job_starts_from_a_supervised_adapter(tiny_base: Path, tmp_path: Path)
     assert_peft_agrees(folder, tiny_base, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_job_starts_from_a_reward_model_with_its_head(finished: Path, tiny_base: Path, tmp_path: Path) -> None:
     folder = chained(tmp_path, tiny_base, finished, learning_rate_multiplier=1e-6)
     assert run_training_job(folder, StopFlag()) is ExitCode.DONE
@@ -185,6 +191,7 @@ def test_a_job_starts_from_a_reward_model_with_its_head(finished: Path, tiny_bas
     assert report_of(folder)["hyperparameters"]["lora"]["rank"] == 4
 
 
+@pytest.mark.slow
 def test_early_stopping_and_the_best_weights(tiny_base: Path, tmp_path: Path) -> None:
     hyperparameters = {
         "n_epochs": 10,
@@ -207,6 +214,7 @@ def test_early_stopping_and_the_best_weights(tiny_base: Path, tmp_path: Path) ->
     assert report_of(folder)["comparison"][0]["tuned"]["value"] == pytest.approx(max(accuracies))
 
 
+@pytest.mark.slow
 def test_rows_that_end_with_the_padding_token_are_read_at_their_end(tiny_base: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny_base, base)
@@ -222,6 +230,7 @@ def test_rows_that_end_with_the_padding_token_are_read_at_their_end(tiny_base: P
     assert report_of(folder)["verification"]["max_abs_difference"] < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     [

@@ -54,6 +54,7 @@ def pairs_with_scores() -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "theirs"),
     [
@@ -127,6 +128,7 @@ def naive_loss(recipe: RewardRecipe, rows: list[dict[str, Any]], *, margin: bool
     return torch.stack(prompts).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("margin", "centering"), [(False, 0.0), (True, 0.05)])
 @pytest.mark.parametrize("prompts", [1, 2, 5])
 def test_the_loss_of_rankings_against_a_naive_loop(
@@ -164,6 +166,7 @@ def test_each_response_goes_through_the_model_once(tiny_base: Path, tmp_path: Pa
     assert Counter(seen) == Counter(r.input_ids for row in recipe.data.training.rows for r in row.responses)
 
 
+@pytest.mark.slow
 def test_an_update_is_the_mean_over_its_prompts_however_they_are_split(tiny_base: Path, tmp_path: Path) -> None:
     first: list[StepEvent] = []
     for name, sizes in (("whole", (6, 1)), ("split", (2, 3)), ("uneven", (4, 2))):

@@ -64,6 +64,7 @@ def rankings_by(
     return data, seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", sampled([1, 2, 3]))
 def test_the_order_of_a_hidden_reward_is_recovered_on_unseen_pairs(seed: int, record_property: Record) -> None:
     generator = torch.Generator().manual_seed(seed)
