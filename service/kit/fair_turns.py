@@ -64,9 +64,9 @@ class FairTurns:
     `per_project` bounds how many places one project holds at once, `waiting_per_project` how many of its requests
     wait and `waiting` how many of all projects; one more is refused by TurnsExhausted before any work is done for it.
     One project never fills `waiting`, unless that is one. While other projects use the places too, one holds a third
-    of them at most: work in threads takes Python's one lock in turns, and each place of a flood makes the others slower.
-    `noun` names the requests in that sentence, in the plural, and `of` the owner: places may be shared out by something
-    else than the project, such as an address.
+    of them at most: threads take Python's one lock in turns, and each place of a flood makes the others slower. `noun`
+    names the requests in that sentence, in the plural, and `of` the owner: places may be shared out by something else
+    than the project, such as an address.
     """
 
     def __init__(
