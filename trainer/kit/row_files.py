@@ -8,8 +8,8 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
-from burnish.datasets import ROW_FORMATS
-from trainer.contract.rows import AnyRow
+from burnish.datasets import ROW_FORMATS, drop_null_keys
+from trainer.contract.rows import AnyRow, ItemRow
 from trainer.kit.errors import TrainerError
 
 SHOWN_PROBLEMS = 20
@@ -64,9 +64,11 @@ def parse_row(line: str, kind: type[RowT]) -> RowT:
     if problems:
         raise ValueError(problems[0])
     try:
-        return kind.model_validate(value)
+        row = kind.model_validate(drop_null_keys(value))
     except ValidationError as error:
         raise ValueError(_first_reason(error)) from error
+    # What a grader reads stays as it was written, its nulls among it.
+    return row.model_copy(update={"item": value}) if isinstance(row, ItemRow) else row
 
 
 def _first_reason(error: ValidationError) -> str:

@@ -227,6 +227,24 @@ CONVERSIONS: list[tuple[str, str, Row, list[Row]]] = [
         [{"input": {"messages": [user("a")]}, "reference": "b"}],
     ),
     (
+        "chat",
+        "supervised",
+        {
+            "messages": [
+                user("a") | {"tool_calls": None, "weight": None},
+                assistant("b") | {"tool_calls": [], "reasoning_content": None, "annotations": None},
+            ],
+            "tools": [{"type": "function", "function": {"name": "f", "strict": None, "parameters": {"x": None}}}],
+            "functions": None,
+        },
+        [
+            {
+                "messages": [user("a"), assistant("b")],
+                "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+            }
+        ],
+    ),
+    (
         "completions",
         "reinforcement",
         {"prompt": "法国的首都是哪里?", "completion": "巴黎"},

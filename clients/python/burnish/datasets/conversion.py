@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import orjson
 
 from burnish.datasets import ROW_FORMATS
+from burnish.datasets.absence import drop_null_keys
 from burnish.datasets.base import Row
 from burnish.datasets.converters import CONVERTERS, PLAIN_TEXT, detect_converter
 from burnish.datasets.converters.targets import rows_of
@@ -56,11 +57,12 @@ class Conversion:
     def _convert_item(self, item: Item) -> list[bytes]:
         if item.row is None:
             raise NotConvertibleError(item.reason)
-        self.source = self.source or _detect_source(item.row)
+        row = drop_null_keys(item.row)
+        self.source = self.source or _detect_source(row)
         converter = CONVERTERS[self.source]
-        if not converter.matches_row(item.row):
-            raise NotConvertibleError(f"is not a row of {self.source}: its keys are {_list_row_keys(item.row)}")
-        return [self._encode_checked_row(row) for row in rows_of(converter.convert_row(item.row), self.method)]
+        if not converter.matches_row(row):
+            raise NotConvertibleError(f"is not a row of {self.source}: its keys are {_list_row_keys(row)}")
+        return [self._encode_checked_row(made) for made in rows_of(converter.convert_row(row), self.method)]
 
     def _encode_checked_row(self, row: Row) -> bytes:
         reasons = ROW_FORMATS[self.method].check_row(row)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import orjson
 
+from burnish.datasets.absence import is_absent
 from burnish.datasets.base import Row
 from burnish.datasets.converters.base import make_message
 from burnish.datasets.errors import NotConvertibleError
@@ -129,7 +130,7 @@ def _convert_message(item: object, place: str, waiting: list[str]) -> Row:
             f"{place}.{sender}: {quote_value(turn[sender])} is not known; use {', '.join(_ROLES)}"
         )
     if sender == "role":
-        return {key: turn[key] for key in _KEYS if turn.get(key) is not None} | {"role": role}
+        return {key: turn[key] for key in _KEYS if not is_absent(key, turn.get(key))} | {"role": role}
     if not isinstance(turn.get(text), str):
         fault = f"must be a string, not {json_kind(turn[text])}" if text in turn else "is missing"
         raise NotConvertibleError(f"{place}.value: {fault}")
