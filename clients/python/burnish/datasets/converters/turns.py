@@ -10,6 +10,7 @@ import orjson
 from burnish.datasets.absence import is_absent
 from burnish.datasets.base import Row
 from burnish.datasets.converters.base import make_message
+from burnish.datasets.converters.weights import weight_of
 from burnish.datasets.errors import NotConvertibleError
 from burnish.datasets.wording import json_kind, quote_value
 
@@ -31,7 +32,7 @@ _ROLES = {
     "observation": "tool",
     "function_response": "tool",
 }
-_KEYS = ("role", "content", "name", "weight", "tool_calls", "tool_call_id")
+_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id")
 _SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 TRANSCRIPT_START = "\n\nHuman:"
 
@@ -121,7 +122,7 @@ def _convert_message(item: object, place: str, waiting: list[str]) -> Row:
     if not isinstance(item, dict):
         raise NotConvertibleError(f"{place}: must be a message, not {json_kind(item)}")
     turn = cast("Row", item)
-    sender, text = ("from", "value") if "from" in turn else ("role", "content")
+    sender = "from" if "from" in turn else "role"
     if sender not in turn:
         raise NotConvertibleError(f"{place}: has neither from and value nor role and content")
     role = _ROLES.get(str(turn[sender]).lower())
@@ -129,10 +130,19 @@ def _convert_message(item: object, place: str, waiting: list[str]) -> Row:
         raise NotConvertibleError(
             f"{place}.{sender}: {quote_value(turn[sender])} is not known; use {', '.join(_ROLES)}"
         )
-    if sender == "role":
-        return {key: turn[key] for key in _KEYS if not is_absent(key, turn.get(key))} | {"role": role}
-    if not isinstance(turn.get(text), str):
-        fault = f"must be a string, not {json_kind(turn[text])}" if text in turn else "is missing"
+    message = _sharegpt_message(turn, role, place, waiting) if sender == "from" else _chat_message(turn, role)
+    weight = weight_of(turn, f"{place}.")
+    # What others say is never learned, whatever their flags.
+    return message if weight is None or role != "assistant" else {**message, "weight": weight}
+
+
+def _chat_message(turn: Row, role: str) -> Row:
+    return {key: turn[key] for key in _KEYS if not is_absent(key, turn.get(key))} | {"role": role}
+
+
+def _sharegpt_message(turn: Row, role: str, place: str, waiting: list[str]) -> Row:
+    if not isinstance(turn.get("value"), str):
+        fault = f"must be a string, not {json_kind(turn['value'])}" if "value" in turn else "is missing"
         raise NotConvertibleError(f"{place}.value: {fault}")
     if turn["from"] == "function_call":
         return {"role": role, "tool_calls": _parse_function_calls(turn["value"], place, waiting)}
