@@ -17,8 +17,11 @@ def is_absent(key: str, value: object) -> bool:
 
 
 def drop_null_keys(value: Any) -> Any:
-    """Return a JSON value without the keys that have a null, at any depth; nulls in lists stay."""
-    if isinstance(value, dict):
+    """Return a JSON value without the keys that have a null, at any depth; nulls in lists stay.
+
+    Objects of other classes than `dict` stay as they are.
+    """
+    if type(value) is dict:
         items = cast("dict[str, Any]", value).items()
         return {key: drop_null_keys(child) for key, child in items if child is not None}
     if isinstance(value, list):

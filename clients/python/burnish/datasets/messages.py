@@ -14,6 +14,7 @@ from typing import Any, cast
 import orjson
 
 from burnish.datasets.absence import is_absent
+from burnish.datasets.parsing import MAX_DEPTH, is_too_deep
 from burnish.datasets.wording import json_kind, quote_key, quote_value
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -267,12 +268,16 @@ def _check_arguments(place: str, function: dict[str, Any], problems: list[str]) 
         problems.append(f'{place}: must be a string that holds a JSON object, like "{{}}", {fault}')
         return
     try:
-        arguments_value = orjson.loads(arguments)
+        arguments_value: object = orjson.loads(arguments)
     except orjson.JSONDecodeError as error:
         problems.append(f"{place}: is not JSON at column {error.colno} of the string: {error.msg}")
         return
-    if not isinstance(arguments_value, dict):
+    if isinstance(arguments_value, str):
+        problems.append(f"{place}: was encoded twice, as JSON text inside of JSON text: burnish data convert mends it")
+    elif not isinstance(arguments_value, dict):
         problems.append(f"{place}: must hold a JSON object, not {json_kind(arguments_value)}")
+    elif arguments.count("{") + arguments.count("[") > MAX_DEPTH and is_too_deep(cast("object", arguments_value)):
+        problems.append(f"{place}: is nested deeper than {MAX_DEPTH} levels")
 
 
 def _check_answer(place: str, message: dict[str, Any], conversation: Conversation, problems: list[str]) -> None:

@@ -27,6 +27,8 @@ class Item:
     place: str
     row: Row | None
     reason: str = ""
+    content: bytes = b""
+    """The JSON text of a row that was read from one."""
 
 
 def read_items(chunks: Iterable[bytes]) -> Iterator[Item]:
@@ -93,7 +95,7 @@ def _parse_item(place: str, content: bytes, length: int) -> Item:
     if length > MAX_LINE_BYTES:
         return Item(place, None, f"is {length} bytes long; a row may have {MAX_LINE_BYTES}")
     try:
-        return Item(place, parse_row(content))
+        return Item(place, parse_row(content), content=content)
     except RefusedError as error:
         return Item(place, None, str(error))
 
