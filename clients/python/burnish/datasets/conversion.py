@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 import orjson
 
@@ -18,6 +19,7 @@ from burnish.datasets.converters.targets import name_unused_parts, rows_of
 from burnish.datasets.errors import NotConvertibleError, UnreadableError
 from burnish.datasets.files import is_text
 from burnish.datasets.jsonl import MAX_PROBLEMS
+from burnish.datasets.layouts import name_list_of_rows
 from burnish.datasets.lines import MAX_LINE_BYTES
 from burnish.datasets.reading import Item, read_documents, read_items
 from burnish.datasets.wording import quote_key
@@ -110,6 +112,13 @@ class Conversion:
 def _detect_source(row: Row) -> str:
     source = detect_converter(row)
     if source is None:
+        for key, value in row.items():
+            if (
+                isinstance(value, list)
+                and value
+                and all(isinstance(item, dict) for item in cast("list[object]", value))
+            ):
+                raise UnreadableError(name_list_of_rows(key))
         raise UnreadableError(
             f"The format of the rows is not known (the first has the keys {_list_row_keys(row)}); "
             f"name it, if it is one of {', '.join(CONVERTERS)}."

@@ -40,6 +40,7 @@ _KEY_HINTS = {
     "chosen": "this is another format: burnish data convert rewrites it",
     "rejected": "this is another format: burnish data convert rewrites it",
     "instruction": "this is another format: burnish data convert rewrites it",
+    "data": "if it is a list of rows, write one row a line, as jq -c '.data[]' FILE does",
 }
 
 

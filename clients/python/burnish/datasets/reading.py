@@ -10,6 +10,7 @@ from itertools import chain
 from burnish.datasets.arrays import ArraySplitter
 from burnish.datasets.base import Row
 from burnish.datasets.errors import UnreadableError
+from burnish.datasets.layouts import other_layout
 from burnish.datasets.lines import MAX_LINE_BYTES, LineSplitter
 from burnish.datasets.parsing import OTHER_FILE_BYTES, RefusedError, other_file, parse_row
 from burnish.datasets.text import TextChecker
@@ -85,10 +86,18 @@ def _read_array(chunks: Iterable[bytes]) -> Iterator[Item]:
 
 def _read_lines(chunks: Iterable[bytes]) -> Iterator[Item]:
     splitter = LineSplitter()
+    opening: bytes | None = None
+    count = 0
     for lines in chain((splitter.feed(chunk) for chunk in chunks), (splitter.finish(),)):
         for number, line, length in lines:
-            if line and not line.isspace():
-                yield _parse_item(f"line {number}", line, length)
+            if not line or line.isspace():
+                continue
+            count += 1
+            if count == 2 and opening is not None and (reason := other_layout(opening, line)):
+                raise UnreadableError(reason)
+            item = _parse_item(f"line {number}", line, length)
+            opening = line if count == 1 and item.row is None else opening
+            yield item
 
 
 def _parse_item(place: str, content: bytes, length: int) -> Item:
