@@ -149,7 +149,7 @@ def media_type(file: FileRow) -> str:
         return _PACKED_TYPES[file.packing]
     if file.filename.endswith(".csv"):
         return "text/csv; charset=utf-8"
-    return "text/plain; charset=utf-8" if file.filename.endswith(".txt") else "application/jsonl"
+    return "text/plain; charset=utf-8" if file.filename.lower().endswith(".txt") else "application/jsonl"
 
 
 def remove_file(session: Session, file: FileRow) -> None:

@@ -7,7 +7,7 @@ import json
 import orjson
 import pytest
 
-from burnish.datasets import ROW_FORMATS, check_rows
+from burnish.datasets import ROW_FORMATS, check_rows, drop_null_keys
 from burnish.datasets.conversion import Conversion
 from tests.clients.datasets.conversions import CONVERSIONS, Row
 from tests.fixtures import conversation_rows, row_tables
@@ -59,6 +59,34 @@ def test_a_good_row_passes_the_check_and_the_trainer(name: str) -> None:
     method, row = GOOD[name]
     assert check_rows([line_of(row).encode()], ROW_FORMATS[method]).ok
     assert isinstance(parse_row(line_of(row), ROW_CLASSES[method]), ROW_CLASSES[method])
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if GOOD[name][0] != "reinforcement"])
+def test_the_trainer_reads_a_row_with_nulls_as_one_without(name: str) -> None:
+    """JSON lines with nulls, and Parquet, which has none left, train the same."""
+    method, row = GOOD[name]
+    with_nulls, without_nulls = line_of(row), line_of(drop_null_keys(row))
+    assert check_rows([without_nulls.encode()], ROW_FORMATS[method]).ok
+    assert parse_row(with_nulls, ROW_CLASSES[method]) == parse_row(without_nulls, ROW_CLASSES[method])
+
+
+def test_nulls_inside_of_tools_are_not_trained() -> None:
+    schema = {"type": "object", "properties": {"城市": {"type": "string", "description": None}, "年": None}}
+    tool = conversation_rows.tool(parameters=schema, strict=None)
+    row = parse_row(
+        line_of(conversation_rows.row(conversation_rows.USER, conversation_rows.ANSWER, tools=[tool])), ChatRow
+    )
+    assert row.tools is not None
+    assert "null" not in json.dumps(row.tools)
+    assert row.tools[0]["function"]["parameters"]["properties"] == {"城市": {"type": "string"}}
+
+
+@pytest.mark.parametrize("weight", [0, 0.0, 1, 1.0, None])
+def test_a_weight_may_be_written_as_a_fraction(weight: float | None) -> None:
+    user, answer = conversation_rows.USER, conversation_rows.ANSWER
+    row = conversation_rows.row(user, answer | {"weight": weight}, user, answer)
+    assert check_rows([line_of(row).encode()], ROW_FORMATS["supervised"]).ok
+    assert parse_row(line_of(row), ChatRow).messages[1].trained == (weight != 0)
 
 
 @pytest.mark.parametrize("case", range(len(BAD)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class _Part(BaseModel):
@@ -38,6 +38,10 @@ class ToolCall(BaseModel):
     function: FunctionCall
 
 
+def _whole_number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Message(BaseModel):
     """One message of a conversation. `weight: 0` keeps an assistant's message out of the loss."""
 
@@ -45,7 +49,7 @@ class Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | tuple[_Part, ...] | None = None
     name: str | None = None
-    weight: Literal[0, 1] | None = None
+    weight: Annotated[Literal[0, 1] | None, BeforeValidator(_whole_number)] = None
     tool_calls: tuple[ToolCall, ...] | None = None
     tool_call_id: str | None = None
 

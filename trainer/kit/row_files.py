@@ -8,8 +8,8 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
-from burnish.datasets import ROW_FORMATS
-from trainer.contract.rows import AnyRow
+from burnish.datasets import ROW_FORMATS, drop_null_keys
+from trainer.contract.rows import AnyRow, ItemRow
 from trainer.kit.errors import TrainerError
 
 SHOWN_PROBLEMS = 20
@@ -26,10 +26,11 @@ def read_rows(path: Path, kind: type[RowT], *, filename: str, param: str) -> lis
     problems: list[str] = []
     code = f"invalid_{param}"
     try:
-        with path.open(encoding="utf-8") as file:
+        # As bytes, so that only a newline ends a line, as in the check: within a row, a carriage return is white space.
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if line.strip():
-                    _read_line(line, number, kind, rows, problems)
+                if not line.isspace():
+                    _read_line(line.decode("utf-8"), number, kind, rows, problems)
     except FileNotFoundError as error:
         raise TrainerError(code, f"The file {filename} is missing from the work folder.", param=param) from error
     except UnicodeDecodeError as error:
@@ -64,9 +65,11 @@ def parse_row(line: str, kind: type[RowT]) -> RowT:
     if problems:
         raise ValueError(problems[0])
     try:
-        return kind.model_validate(value)
+        row = kind.model_validate(drop_null_keys(value))
     except ValidationError as error:
         raise ValueError(_first_reason(error)) from error
+    # What a grader reads stays as it was written, its nulls among it.
+    return row.model_copy(update={"item": value}) if isinstance(row, ItemRow) else row
 
 
 def _first_reason(error: ValidationError) -> str:

@@ -20,7 +20,7 @@ CHOSEN = "\n\nHuman: 你好 \n\nAssistant: 您好!\n\nHuman: 首都?\n\nAssistan
 REJECTED = "\n\nHuman: 你好 \n\nAssistant: 您好!\n\nHuman: 首都?\n\nAssistant: 里昂"
 HH_PROMPT = [user("你好 "), assistant("您好!"), user("首都?")]
 CALL = '{"name": "weather", "arguments": {"城市": "北京"}}'
-CALLS = [{"id": "call_1_0", "type": "function", "function": {"name": "weather", "arguments": '{"城市":"北京"}'}}]
+CALLS = [{"id": "call_1_0", "type": "function", "function": {"name": "weather", "arguments": '{"城市": "北京"}'}}]
 
 
 def pair(prompt: list[Row], better: list[Row], worse: list[Row]) -> Row:
@@ -225,6 +225,24 @@ CONVERSIONS: list[tuple[str, str, Row, list[Row]]] = [
         "grpo",
         {"messages": [user("a") | {"name": None, "id": 3}, assistant("b")], "source": "x"},
         [{"input": {"messages": [user("a")]}, "reference": "b"}],
+    ),
+    (
+        "chat",
+        "supervised",
+        {
+            "messages": [
+                user("a") | {"tool_calls": None, "weight": None},
+                assistant("b") | {"tool_calls": [], "reasoning_content": None, "annotations": None},
+            ],
+            "tools": [{"type": "function", "function": {"name": "f", "strict": None, "parameters": {"x": None}}}],
+            "functions": None,
+        },
+        [
+            {
+                "messages": [user("a"), assistant("b")],
+                "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+            }
+        ],
     ),
     (
         "completions",

@@ -79,6 +79,47 @@ def test_a_row_that_grows_too_long_is_refused() -> None:
     assert "bytes long; a row may have 8388608" in conversion.refused[0][1]
 
 
+def masked_rows(key: str, silent: object, learned: object) -> list[tuple[str, Row]]:
+    """A wrong answer that is not to be learned and a right one that is, in each way to write turns."""
+    turns = [("user", "青铜是什么?"), ("assistant", "一种元素。"), ("user", "再想想。"), ("assistant", "铜锡合金。")]
+    flags = [{key: silent}, {key: silent}, {key: silent}, {key: learned}]
+    names = {"user": "human", "assistant": "gpt"}
+    told = [{"from": names[who], "value": text} | flag for (who, text), flag in zip(turns, flags, strict=True)]
+    chat = [{"role": who, "content": text} | flag for (who, text), flag in zip(turns, flags, strict=True)]
+    pair_row = {"prompt": chat[:3], "chosen": chat[3], "rejected": {"role": "assistant", "content": "不知道。"}}
+    return [
+        ("sharegpt", {"conversations": told}),
+        ("chat", {"messages": chat}),
+        ("pairs", pair_row),
+    ]
+
+
+@pytest.mark.parametrize("key", ["weight", "loss_weight", "train", "training", "trainable", "loss"])
+@pytest.mark.parametrize(("silent", "learned"), [(0, 1), (0.0, 1.0), (False, True), (0, None)])
+def test_turns_that_are_kept_out_of_the_loss_stay_out_of_it(key: str, silent: object, learned: object) -> None:
+    for source, row in masked_rows(key, silent, learned):
+        (made,) = converted(Conversion("supervised", source), row)
+        weights = [message.get("weight") for message in made["messages"]]
+        assert weights == [None, 0, None, learned if learned is None else 1]
+        assert not any(isinstance(weight, bool | float) for weight in weights)
+
+
+@pytest.mark.parametrize("value", [0.5, 2, -1, "0", "false", [], {}])
+@pytest.mark.parametrize("key", ["weight", "loss_weight", "train", "loss"])
+def test_a_flag_of_the_loss_that_is_neither_yes_nor_no_is_refused(key: str, value: object) -> None:
+    for source, row in masked_rows(key, value, 1):
+        conversion = Conversion("supervised", source)
+        assert converted(conversion, row) == []
+        assert f"[0].{key}: is " in conversion.refused[0][1]
+        assert "a turn is learned (1, true) or not (0, false)" in conversion.refused[0][1]
+
+
+def test_flags_of_the_loss_that_contradict_each_other_are_refused() -> None:
+    conversion = Conversion("supervised")
+    assert converted(conversion, {"messages": [user("a"), assistant("b") | {"weight": 0, "train": True}]}) == []
+    assert "messages[1].weight: contradicts train" in conversion.refused[0][1]
+
+
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(str.strip)
 
 

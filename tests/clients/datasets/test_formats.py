@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from burnish.datasets import ROW_FORMATS, ItemRows, check_rows, guess_format
+from burnish.datasets import ROW_FORMATS, ItemRows, check_rows, drop_null_keys, guess_format
 from tests.fixtures.row_tables import BAD_ROWS, GOOD_ROWS
 from tests.fixtures.rows import USER, labelled, pair, ranked
 
@@ -49,9 +49,10 @@ def test_the_keys_give_the_format_away(name: str) -> None:
 
 def test_the_fields_of_a_grader_must_be_in_every_row() -> None:
     rows = ItemRows([("答案",), ("facts", "year"), ("tags", 1)])
-    good = {"messages": [USER], "答案": "巴黎", "facts": {"year": None}, "tags": ["a", "b"]}
+    good = {"messages": [USER], "答案": "巴黎", "facts": {"year": 1900}, "tags": ["a", "b"]}
     assert rows.check_row(good) == []
     bad = {"messages": [USER], "facts": {"age": 3}, "tags": ["a"]}
+    assert rows.check_row({**good, "facts": {"year": None}}) == ["facts.year: is missing, and the grader asks for it"]
     assert rows.check_row(bad) == [
         "答案: is missing, and the grader asks for it",
         "facts.year: is missing, and the grader asks for it",
@@ -77,6 +78,33 @@ def test_unknown_keys_give_nothing_away() -> None:
 KEYS = st.sampled_from(
     ["input", "messages", "role", "content", "responses", "message", "rank", "score", "output", "label"]
 )
+CHAT_KEYS = ["name", "weight", "tool_calls", "tool_call_id", "tools", "reference", "responses", "label", "问题"]
+
+
+def add_nulls(value: Any, keys: list[str]) -> Any:
+    """Return a value with nulls in each of its objects, under those of the keys that it does not have."""
+    if isinstance(value, dict):
+        return {key: add_nulls(child, keys) for key, child in value.items()} | {
+            key: None for key in keys if key not in value
+        }
+    return [add_nulls(child, keys) for child in value] if isinstance(value, list) else value
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(GOOD_ROWS)), st.lists(st.sampled_from(CHAT_KEYS), max_size=4))
+def test_nulls_change_nothing_about_a_good_row(name: str, keys: list[str]) -> None:
+    method, row = GOOD_ROWS[name]
+    assert ROW_FORMATS[method].check_row(add_nulls(row, keys)) == []
+
+
+@pytest.mark.parametrize("case", range(len(BAD_ROWS)))
+def test_nulls_change_nothing_about_a_bad_row(case: int) -> None:
+    method, row, problem = BAD_ROWS[case]
+    found = ROW_FORMATS[method].check_row(add_nulls(row, CHAT_KEYS))
+    assert any(reason.startswith(problem.split(":")[0]) for reason in found), found
+    assert ROW_FORMATS[method].check_row(drop_null_keys(row))
+
+
 SCALARS = st.none() | st.booleans() | st.integers(-2, 3) | st.floats(allow_nan=False) | st.sampled_from(["", "user"])
 
 

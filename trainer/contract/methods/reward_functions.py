@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from trainer.frozen import Exact
 
 Word = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _require_visible_text(term: str) -> str:
+    if term.isspace():
+        raise ValueError("is only white space, which no answer is searched for; name a word or a phrase")
+    return term
+
+
+Term = Annotated[Word, AfterValidator(_require_visible_text)]
 
 
 class RewardFunction(Exact):
@@ -37,7 +46,7 @@ class ContainsReward(RewardFunction):
 class LexiconReward(RewardFunction):
     """`lexicon`: the mean weight of these words in the answer, such as a sentiment."""
 
-    weights: dict[Word, Annotated[float, Field(ge=-1000, le=1000)]] = Field(min_length=1, max_length=100000)
+    weights: dict[Term, Annotated[float, Field(ge=-1000, le=1000)]] = Field(min_length=1, max_length=100000)
 
 
 class ExactMatchReward(RewardFunction):

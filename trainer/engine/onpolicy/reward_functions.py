@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from trainer.contract.methods.reward_functions import (
     REWARD_PARAMETERS,
@@ -17,6 +19,7 @@ from trainer.contract.methods.reward_functions import (
 )
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
+_NO_WORD_BEFORE, _NO_WORD_AFTER = r"(?<!\w)(?<!\w['\u2019])", r"(?!\w)(?!['\u2019]\w)"
 
 
 def score_length(text: str, _reference: str | None, given: LengthReward) -> float:
@@ -47,8 +50,8 @@ def score_exact_match(text: str, reference: str | None, given: ExactMatchReward)
 def score_json_validity(text: str, reference: str | None, given: JsonValidReward) -> float:
     """Return 1 if the text is JSON (and equals the row's reference as a value, if asked for), else 0."""
     try:
-        value = json.loads(text)
-        return float(not given.match_reference or value == json.loads(reference or "null"))
+        value = _parse_json(text)
+        return float(not given.match_reference or _is_same_json(value, _parse_json(reference or "null")))
     except (ValueError, RecursionError):
         return 0.0
 
@@ -72,8 +75,45 @@ def score_texts(
     return [score(text, reference, parameters) for text, reference in zip(texts, references, strict=True)]
 
 
-def _count_occurrences(text: str, words: Sequence[str]) -> dict[str, int]:
-    """Count whole words where a script separates them, and substrings where it does not, as in Chinese."""
+def _parse_json(text: str) -> Any:
+    """Return the value of a JSON text. Raises ValueError, for NaN and Infinity, too, which Python takes for JSON."""
+    return json.loads(text, parse_constant=_reject_constant)
+
+
+def _reject_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _is_same_json(left: Any, right: Any) -> bool:
+    """Compare JSON values: numbers by their value, while Python's 1 == True is false in JSON."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        ours, theirs = cast("dict[str, Any]", left), cast("dict[str, Any]", right)
+        return ours.keys() == theirs.keys() and all(_is_same_json(ours[key], theirs[key]) for key in ours)
+    if isinstance(left, list) and isinstance(right, list):
+        pairs = zip(cast("list[Any]", left), cast("list[Any]", right), strict=False)
+        return len(cast("list[Any]", left)) == len(cast("list[Any]", right)) and all(
+            _is_same_json(one, other) for one, other in pairs
+        )
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
+
+
+def _count_occurrences(text: str, terms: Sequence[str]) -> dict[str, int]:
+    """Count whole words and phrases where a script separates words, and substrings where it does not, as in Chinese."""
     folded = text.casefold()
-    spoken = _WORD.findall(folded)
-    return {word: spoken.count(word.casefold()) if word.isascii() else folded.count(word.casefold()) for word in words}
+    spoken = Counter(_WORD.findall(folded))
+    return {term: _count_term(term.casefold(), folded, spoken) for term in terms}
+
+
+def _count_term(term: str, folded: str, spoken: Mapping[str, int]) -> int:
+    if not term.isascii():
+        return folded.count(term)
+    if _WORD.fullmatch(term):
+        return spoken.get(term, 0)
+    # A phrase ("thank you"), or a word with other characters in it ("e-mail", "c++").
+    pieces = term.split()
+    if not all(piece in folded for piece in pieces):
+        return 0
+    phrase = r"\s+".join(map(re.escape, pieces))
+    start = _NO_WORD_BEFORE if pieces[0][0].isalnum() else ""
+    end = _NO_WORD_AFTER if pieces[-1][-1].isalnum() else ""
+    return len(re.findall(f"{start}{phrase}{end}", folded))

@@ -89,6 +89,7 @@ def convert(path: Path, method: str, source: str | None, output: Path, strict: b
         _print_refused_rows(conversion)
         raise ValueError(_conversion_sentence(conversion, name, output=None)) from None
     _print_refused_rows(conversion)
+    _print_left_out_keys(conversion)
     print_line(_conversion_sentence(conversion, name, output), err=True)
 
 
@@ -188,6 +189,12 @@ def _print_refused_rows(conversion: Conversion) -> None:
     more = conversion.refused_count - len(conversion.refused)
     if more:
         print_line(f"and {more:,} more", err=True)
+
+
+def _print_left_out_keys(conversion: Conversion) -> None:
+    if conversion.left_out:
+        counts = ", ".join(f"{place} ({count:,})" for place, count in conversion.left_out.most_common())
+        print_line(f"Keys left out, with their counts: {counts}.", err=True)
 
 
 def _conversion_sentence(conversion: Conversion, name: str, output: Path | None) -> str:

@@ -5,6 +5,7 @@ Files are read as streams. The server and the command line share this package; i
 
 from __future__ import annotations
 
+from burnish.datasets.absence import drop_null_keys
 from burnish.datasets.base import DatasetSummary, Problem, Row, RowFormat, describe
 from burnish.datasets.errors import InvalidLineError
 from burnish.datasets.files import FileChecker, PackedChecker, check_file, is_dataset_name, is_text, open_dataset
@@ -36,6 +37,7 @@ __all__ = [
     "check_file",
     "check_rows",
     "describe",
+    "drop_null_keys",
     "guess_format",
     "is_dataset_name",
     "is_text",
@@ -69,7 +71,8 @@ _MARKS = {
 
 def guess_format(row: Row) -> RowFormat | None:
     """Return the format that a row's keys give away; `dpo` for pairs and `ppo` for prompts alone. None: no idea."""
-    format_name = next((name for key, name in _MARKS.items() if key in row), None)
-    if format_name == "supervised" and row.keys() - PROMPT_KEYS and not ROW_FORMATS["reinforcement"].check_row(row):
+    keys = {key for key, value in row.items() if value is not None}
+    format_name = next((name for key, name in _MARKS.items() if key in keys), None)
+    if format_name == "supervised" and keys - PROMPT_KEYS and not ROW_FORMATS["reinforcement"].check_row(row):
         format_name = "reinforcement"  # there is no answer, and a grader can use the other keys
     return ROW_FORMATS[format_name] if format_name else None

@@ -43,7 +43,10 @@ class FileChecker(Protocol):
 
 
 def is_dataset_name(filename: str) -> bool:
-    """Return whether a dataset may have this name: `.jsonl`, `.txt`, `.parquet`, or one with `.gz` or `.zst(d)`."""
+    """Return whether a dataset may have this name: `.jsonl`, `.txt`, `.parquet`, or one with `.gz` or `.zst(d)`.
+
+    In capitals, too.
+    """
     return _strip_packing_suffix(filename).endswith(SUFFIXES)
 
 
@@ -190,5 +193,6 @@ def _read_parquet(start: bytes, file: BinaryIO, limits: Limits) -> Iterator[byte
 
 
 def _strip_packing_suffix(filename: str) -> str:
-    """Return a name without the ending of its packing."""
-    return next((filename.removesuffix(end) for end in PACKED_SUFFIXES if filename.endswith(end)), filename)
+    """Return a name in small letters, without the ending of its packing."""
+    name = filename.lower()
+    return next((name.removesuffix(end) for end in PACKED_SUFFIXES if name.endswith(end)), name)

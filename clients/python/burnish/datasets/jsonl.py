@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 
 from burnish.datasets.base import DatasetSummary, Problem, Row, RowFormat
 from burnish.datasets.errors import InvalidLineError
+from burnish.datasets.layouts import other_layout
 from burnish.datasets.lines import MAX_LINE_BYTES, MAX_ROWS, Block, BlockSplitter, LineBudget, LineSplitter, lines_of
 from burnish.datasets.parsing import RefusedError, other_file, parse_row
 from burnish.datasets.quick import good_rows
@@ -44,6 +45,8 @@ class LineChecker:
         self._problem_count = 0
         self._lines = 0
         self._rows = 0
+        self._opening: tuple[int, bytes] | None = None
+        """The first line, if it is not JSON: with the next one it may show what the file is."""
         self._done = False
         self._stopped_at: int | None = None
 
@@ -89,6 +92,8 @@ class LineChecker:
         """Take a block as a whole, if it is good beyond doubt."""
         if block.length > self._max_line_bytes and any(length > self._max_line_bytes for *_, length in lines_of(block)):
             return False
+        if self._opening is not None and self._lines == 1:
+            return False
         rows = good_rows(block, self._format)
         if rows is None:
             return False
@@ -110,13 +115,28 @@ class LineChecker:
                 self._add_problem(number, f"is {length} bytes long; a row may have {self._max_line_bytes}")
             elif line and not line.isspace():
                 self._lines += 1
+                if self._find_other_layout(line):
+                    return
                 self._check_line(number, line)
+
+    def _find_other_layout(self, line: bytes) -> bool:
+        """Look whether the second line shows that the file is no JSON lines at all; then one problem says it."""
+        if self._lines != 2 or self._opening is None:
+            return False
+        number, first_line = self._opening
+        reason = other_layout(first_line, line)
+        if reason is None:
+            return False
+        self._problems[-1:] = [Problem(number, reason)]
+        self._done = True
+        return True
 
     def _check_line(self, number: int, line: bytes) -> None:
         try:
             row = parse_row(line)
         except RefusedError as error:
             self._add_problem(number, str(error))
+            self._opening = (number, line) if self._lines == 1 else self._opening
             return
         if self._format and (reasons := self._format.check_row(row)):
             for reason in reasons[:MAX_PROBLEMS_PER_ROW]:

@@ -13,6 +13,8 @@ from typing import Any, cast
 
 import orjson
 
+from burnish.datasets.absence import is_absent
+from burnish.datasets.parsing import MAX_DEPTH, is_too_deep
 from burnish.datasets.wording import json_kind, quote_key, quote_value
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -23,7 +25,7 @@ _KEYS = dict.fromkeys(ROLES, _COMMON_KEYS) | {
     "assistant": _COMMON_KEYS | {"weight", "tool_calls"},
     "tool": _COMMON_KEYS | {"tool_call_id"},
 }
-_NULL_IN_EXPORTS = frozenset({"name", "tool_calls", "refusal", "audio", "function_call", "annotations"})
+_EMPTY_IN_EXPORTS = frozenset({"tool_calls", "annotations"})
 _FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEY_HINTS = {
     "function_call": "function_call is deprecated: use tool_calls",
@@ -38,6 +40,7 @@ _KEY_HINTS = {
     "chosen": "this is another format: burnish data convert rewrites it",
     "rejected": "this is another format: burnish data convert rewrites it",
     "instruction": "this is another format: burnish data convert rewrites it",
+    "data": "if it is a list of rows, write one row a line, as jq -c '.data[]' FILE does",
 }
 
 
@@ -110,8 +113,10 @@ def check_message(place: str, value: object, conversation: Conversation, problem
 
 def check_tools(place: str, value: object, problems: list[str]) -> None:
     """Check the list of tools that a row declares."""
-    if not isinstance(value, list) or not value:
-        problems.append(f"{place}: must be a list of at least one tool; leave the key out if there are none")
+    if not isinstance(value, list):
+        problems.append(
+            f"{place}: must be a list of tools, not {json_kind(value)}; leave the key out if there are none"
+        )
         return
     names: set[str] = set()
     for index, tool in enumerate(cast("list[object]", value)):
@@ -131,13 +136,13 @@ def check_options(place: str, value: dict[str, Any], problems: list[str]) -> Non
 
 
 def unknown_keys(place: str, value: dict[str, Any], known_keys: Collection[str]) -> list[str]:
-    """Return a problem for each key that is not among `known_keys`."""
+    """Return a problem for each key that is not among `known_keys`; a null means that the key is not there."""
     prefix = f"{place}." if place else ""
     return [
         f"{prefix}{quote_key(key)}: is not a known key; "
         + (_KEY_HINTS.get(key) or f"use {', '.join(sorted(known_keys))}")
         for key in value
-        if key not in known_keys
+        if key not in known_keys and value[key] is not None
     ]
 
 
@@ -150,15 +155,17 @@ def _role_problem(place: str, message: dict[str, Any]) -> str:
 
 def _check_keys(place: str, message: dict[str, Any], role: str, problems: list[str]) -> None:
     # Messages saved from a chat API's answer carry keys without a meaning here; they are not mistakes.
-    own_keys = {key: value for key, value in message.items() if not (key in _NULL_IN_EXPORTS and value in (None, []))}
+    own_keys = {key: value for key, value in message.items() if not (key in _EMPTY_IN_EXPORTS and value == [])}
     problems.extend(unknown_keys(place, own_keys, _KEYS[role]))
 
 
 def _check_assistant(place: str, message: dict[str, Any], conversation: Conversation, problems: list[str]) -> None:
-    weight = message.get("weight", 1)
-    if isinstance(weight, bool) or not isinstance(weight, int) or weight not in (0, 1):
+    weight = message.get("weight")
+    weight = 1 if weight is None else weight
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight not in (0, 1):
         problems.append(f"{place}.weight: is {quote_value(weight)}; use 0 (do not learn it) or 1")
-    calls = message.get("tool_calls")
+    calls: object = message.get("tool_calls")
+    calls = None if is_absent("tool_calls", calls) else calls
     if calls is not None:
         _check_calls(f"{place}.tool_calls", calls, conversation, problems)
     if calls is None or message.get("content") is not None:
@@ -205,8 +212,10 @@ def _check_text(place: str, value: object, problems: list[str]) -> None:
 
 
 def _check_calls(place: str, value: object, conversation: Conversation, problems: list[str]) -> None:
-    if not isinstance(value, list) or not value:
-        problems.append(f"{place}: must be a list of at least one call; leave the key out if there are none")
+    if not isinstance(value, list):
+        problems.append(
+            f"{place}: must be a list of calls, not {json_kind(value)}; leave the key out if there are none"
+        )
         return
     for index, call in enumerate(cast("list[object]", value)):
         here = f"{place}[{index}]"
@@ -260,12 +269,16 @@ def _check_arguments(place: str, function: dict[str, Any], problems: list[str]) 
         problems.append(f'{place}: must be a string that holds a JSON object, like "{{}}", {fault}')
         return
     try:
-        arguments_value = orjson.loads(arguments)
+        arguments_value: object = orjson.loads(arguments)
     except orjson.JSONDecodeError as error:
         problems.append(f"{place}: is not JSON at column {error.colno} of the string: {error.msg}")
         return
-    if not isinstance(arguments_value, dict):
+    if isinstance(arguments_value, str):
+        problems.append(f"{place}: was encoded twice, as JSON text inside of JSON text: burnish data convert mends it")
+    elif not isinstance(arguments_value, dict):
         problems.append(f"{place}: must hold a JSON object, not {json_kind(arguments_value)}")
+    elif arguments.count("{") + arguments.count("[") > MAX_DEPTH and is_too_deep(cast("object", arguments_value)):
+        problems.append(f"{place}: is nested deeper than {MAX_DEPTH} levels")
 
 
 def _check_answer(place: str, message: dict[str, Any], conversation: Conversation, problems: list[str]) -> None:

@@ -47,7 +47,7 @@ class PairRows:
 
 def _check_side(row: Row, key: str, prompt: Conversation, problems: list[str]) -> str | None:
     """Return the name under which the row gives this output, None if the output is not good."""
-    present_keys = [name for name in (key, _OLDER[key]) if name in row]
+    present_keys = [name for name in (key, _OLDER[key]) if row.get(name) is not None]
     if len(present_keys) == 1:
         return present_keys[0] if check_output(present_keys[0], row[present_keys[0]], prompt, problems) else None
     if present_keys:

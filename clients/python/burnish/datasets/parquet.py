@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 
+from burnish.datasets.absence import drop_null_keys
 from burnish.datasets.errors import UnreadableError
 from burnish.datasets.parsing import MAX_DEPTH
 from burnish.datasets.wording import quote_key
@@ -128,20 +129,22 @@ def _check_field(place: str, kind: Any, types: Any, depth: int) -> None:
 def _encode_row(batch: Any, index: int, number: int) -> bytes:
     try:
         row = {name: batch.column(place)[index].as_py() for place, name in enumerate(batch.schema.names)}
-        return orjson.dumps(_without_nulls(row, number), option=orjson.OPT_APPEND_NEWLINE)
+        _reject_non_finite(row, number)
+        # Every object of a column has all of the column's keys: a null is one that its row does not have.
+        return orjson.dumps(drop_null_keys(row), option=orjson.OPT_APPEND_NEWLINE)
     except UnicodeDecodeError:
         raise UnreadableError(f"row {number}: has text that is not UTF-8") from None
     except orjson.JSONEncodeError as error:
         raise UnreadableError(f"row {number}: cannot be written as JSON ({error})") from None
 
 
-def _without_nulls(value: Any, number: int) -> Any:
-    """Leave out keys of objects if their value is null: every object of a column has all the column's keys."""
+def _reject_non_finite(value: Any, number: int) -> None:
+    """Refuse NaN and infinities, which the encoder would write as null."""
     if isinstance(value, dict):
-        items = cast("dict[str, Any]", value).items()
-        return {key: _without_nulls(child, number) for key, child in items if child is not None}
-    if isinstance(value, list):
-        return [_without_nulls(child, number) for child in cast("list[Any]", value)]
-    if isinstance(value, float) and not math.isfinite(value):
+        for child in cast("dict[str, Any]", value).values():
+            _reject_non_finite(child, number)
+    elif isinstance(value, list):
+        for child in cast("list[Any]", value):
+            _reject_non_finite(child, number)
+    elif isinstance(value, float) and not math.isfinite(value):
         raise UnreadableError(f"row {number}: has NaN or Infinity, which are not JSON: use null")
-    return value

@@ -69,8 +69,8 @@ def parse_row(line: bytes) -> Row:
     if not isinstance(row, dict):
         raise RefusedError(_not_an_object(row))
     row = cast("Row", row)
-    if line.count(b"{") + line.count(b"[") > MAX_DEPTH:
-        _check_depth(row)
+    if line.count(b"{") + line.count(b"[") > MAX_DEPTH and is_too_deep(row):
+        raise RefusedError(f"is nested deeper than {MAX_DEPTH} levels")
     escaped_quotes = 0
     if b"\\u00" in line:
         escaped_quotes = line.count(b"\\u0022")
@@ -121,14 +121,14 @@ def _not_an_object(value: object) -> str:
     return f"is {json_kind(cast('object', value))}, not a JSON object{hint}"
 
 
-def _check_depth(row: Row) -> None:
-    level: list[object] = [row]
+def is_too_deep(value: object) -> bool:
+    """Return whether a JSON value is nested deeper than `MAX_DEPTH` levels."""
+    level: list[object] = [value]
     for _ in range(MAX_DEPTH):
         level = [child for value in level for child in _child_values(value)]
         if not level:
-            return
-    if any(isinstance(value, (dict, list)) for value in level):
-        raise RefusedError(f"is nested deeper than {MAX_DEPTH} levels")
+            return False
+    return any(isinstance(value, (dict, list)) for value in level)
 
 
 def _child_values(value: object) -> list[object]:

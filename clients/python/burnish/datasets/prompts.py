@@ -24,8 +24,10 @@ class PromptRows:
         """Return what is wrong with a row; see `RowFormat.check_row`."""
         problems: list[str] = []
         check_input(row, problems)
-        reference = row.get("reference", "-")
-        if not isinstance(reference, str):
+        reference = row.get("reference")
+        if reference is None:
+            pass  # a prompt alone
+        elif not isinstance(reference, str):
             problems.append(f"reference: must be a string, not {json_kind(reference)}; leave the key out for none")
         elif not reference or reference.isspace():
             problems.append("reference: is empty; leave the key out if there is none")

@@ -30,7 +30,7 @@ class RankingRows:
 
     def check_row(self, row: Row) -> list[str]:
         """Return what is wrong with a row; see `RowFormat.check_row`."""
-        if "responses" not in row and not PAIR_KEYS.isdisjoint(row):
+        if row.get("responses") is None and any(row.get(key) is not None for key in PAIR_KEYS):
             return self._pairs.check_row(row)
         problems: list[str] = []
         prompt = check_input(row, problems)
@@ -81,9 +81,9 @@ def _check_response(place: str, value: object, prompt: Conversation, problems: l
 
 
 def _check_turns_of(place: str, response: Row, prompt: Conversation, problems: list[str]) -> None:
-    if "message" in response and "messages" in response:
+    if response.get("message") is not None and response.get("messages") is not None:
         problems.append(f"{place}: has message and messages; keep one, messages for a response of several turns")
-    elif "messages" in response:
+    elif response.get("messages") is not None:
         check_output(f"{place}.messages", response["messages"], prompt, problems)
     elif "message" in response:
         check_reply(f"{place}.message", response["message"], prompt, problems)
@@ -108,7 +108,7 @@ def _check_order(responses: list[Row], problems: list[str]) -> None:
 
 
 def _messages_of(response: Row) -> list[Row]:
-    return response["messages"] if "messages" in response else [response["message"]]
+    return response["messages"] if response.get("messages") is not None else [response["message"]]
 
 
 def _check_scores(responses: list[Row], problems: list[str]) -> None:

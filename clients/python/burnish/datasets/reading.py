@@ -10,6 +10,7 @@ from itertools import chain
 from burnish.datasets.arrays import ArraySplitter
 from burnish.datasets.base import Row
 from burnish.datasets.errors import UnreadableError
+from burnish.datasets.layouts import other_layout
 from burnish.datasets.lines import MAX_LINE_BYTES, LineSplitter
 from burnish.datasets.parsing import OTHER_FILE_BYTES, RefusedError, other_file, parse_row
 from burnish.datasets.text import TextChecker
@@ -27,6 +28,8 @@ class Item:
     place: str
     row: Row | None
     reason: str = ""
+    content: bytes = b""
+    """The JSON text of a row that was read from one."""
 
 
 def read_items(chunks: Iterable[bytes]) -> Iterator[Item]:
@@ -83,17 +86,25 @@ def _read_array(chunks: Iterable[bytes]) -> Iterator[Item]:
 
 def _read_lines(chunks: Iterable[bytes]) -> Iterator[Item]:
     splitter = LineSplitter()
+    opening: bytes | None = None
+    count = 0
     for lines in chain((splitter.feed(chunk) for chunk in chunks), (splitter.finish(),)):
         for number, line, length in lines:
-            if line and not line.isspace():
-                yield _parse_item(f"line {number}", line, length)
+            if not line or line.isspace():
+                continue
+            count += 1
+            if count == 2 and opening is not None and (reason := other_layout(opening, line)):
+                raise UnreadableError(reason)
+            item = _parse_item(f"line {number}", line, length)
+            opening = line if count == 1 and item.row is None else opening
+            yield item
 
 
 def _parse_item(place: str, content: bytes, length: int) -> Item:
     if length > MAX_LINE_BYTES:
         return Item(place, None, f"is {length} bytes long; a row may have {MAX_LINE_BYTES}")
     try:
-        return Item(place, parse_row(content))
+        return Item(place, parse_row(content), content=content)
     except RefusedError as error:
         return Item(place, None, str(error))
 

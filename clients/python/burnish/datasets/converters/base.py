@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from burnish.datasets.base import Row
 from burnish.datasets.errors import NotConvertibleError
@@ -22,7 +22,8 @@ class ChatExample:
     """A conversation; `label` says whether its last answer was found good."""
 
     messages: list[Row]
-    tools: list[Row] | None = None
+    options: Row = field(default_factory=dict[str, Any])
+    """`tools` and `parallel_tool_calls`."""
     label: bool | None = None
 
 
@@ -41,7 +42,8 @@ class RankedExample:
 
     prompt: list[Row]
     responses: list[RankedResponse]
-    tools: list[Row] | None = None
+    options: Row = field(default_factory=dict[str, Any])
+    """`tools` and `parallel_tool_calls`."""
 
 
 Example = TextExample | ChatExample | RankedExample
@@ -76,10 +78,25 @@ def make_message(role: str, content: str) -> Row:
     return {"role": role, "content": content}
 
 
-def system_messages(row: Row) -> list[Row]:
-    """Return the message of a row's `system` key, if it says anything."""
-    system = require_string(row, "system", "")
-    return [make_message("system", system)] if system.strip() else []
+def label_of(row: Row, *keys: str) -> bool | None:
+    """Return whether a row says that its answer is good; None if it says nothing. Raises NotConvertibleError."""
+    key = next((key for key in keys if row.get(key) is not None), None)
+    if key is None:
+        return None
+    if not isinstance(row[key], bool):
+        raise NotConvertibleError(f"{key}: must be true or false")
+    return bool(row[key])
+
+
+def parse_number(value: object) -> float | None:
+    """Return a number, also from text such as "4" (UltraFeedback's ratings); None for N/A."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if abs(number) < float("inf") else None
 
 
 def by_score(outputs: list[list[Row]], scores: list[float]) -> list[RankedResponse]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from burnish.datasets.base import Row
-from burnish.datasets.converters.base import ChatExample, system_messages
-from burnish.datasets.converters.turns import messages_of, tools_of
-from burnish.datasets.errors import NotConvertibleError
+from burnish.datasets.converters.base import ChatExample, label_of
+from burnish.datasets.converters.calls import options_of
+from burnish.datasets.converters.prompts import with_system
+from burnish.datasets.converters.turns import messages_of
 
 
 class ChatConverter:
@@ -17,7 +18,5 @@ class ChatConverter:
 
     def convert_row(self, row: Row) -> ChatExample:
         """Return the `messages` as a conversation."""
-        label = row.get("label")
-        if label is not None and not isinstance(label, bool):
-            raise NotConvertibleError("label: must be true or false")
-        return ChatExample([*system_messages(row), *messages_of(row.get("messages"), "messages")], tools_of(row), label)
+        messages = with_system(row, messages_of(row.get("messages"), "messages"))
+        return ChatExample(messages, options_of(row), label_of(row, "label"))

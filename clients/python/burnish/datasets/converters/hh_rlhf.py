@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from burnish.datasets.base import Row
 from burnish.datasets.converters.base import RankedExample, RankedResponse, require_string
+from burnish.datasets.converters.prompts import with_system
 from burnish.datasets.converters.turns import parse_transcript, split_common_prompt
 
 
@@ -20,4 +21,5 @@ class HumanAssistantConverter:
         prompt, *answers = split_common_prompt(
             *(parse_transcript(require_string(row, key), key) for key in ("chosen", "rejected"))
         )
-        return RankedExample(prompt, [RankedResponse(answer, rank) for rank, answer in enumerate(answers, start=1)])
+        responses = [RankedResponse(answer, rank) for rank, answer in enumerate(answers, start=1)]
+        return RankedExample(with_system(row, prompt), responses)

@@ -12,8 +12,10 @@ from statistics import fmean
 from typing import cast
 
 from burnish.datasets.base import Row
-from burnish.datasets.converters.base import RankedExample, RankedResponse, by_score, system_messages
-from burnish.datasets.converters.turns import output_of, prompt_of
+from burnish.datasets.converters.base import RankedExample, RankedResponse, by_score, parse_number
+from burnish.datasets.converters.calls import options_of
+from burnish.datasets.converters.prompts import prompt_messages
+from burnish.datasets.converters.turns import output_of
 from burnish.datasets.errors import NotConvertibleError
 from burnish.datasets.wording import json_kind
 
@@ -42,8 +44,9 @@ class RatingsConverter:
             raise NotConvertibleError(f"{list_key}: must be a list, not {json_kind(row[list_key])}")
         items = cast("list[object]", row[list_key])
         outputs = [_completion_messages(item, f"{list_key}[{index}]") for index, item in enumerate(items)]
-        prompt = [*system_messages(row), *prompt_of(row[prompt_key], prompt_key)]
-        return RankedExample(prompt, _rank_outputs(row, list_key, items, outputs))
+        return RankedExample(
+            prompt_messages(row, prompt_key), _rank_outputs(row, list_key, items, outputs), options_of(row)
+        )
 
 
 def _first_present_key(row: Row, keys: tuple[str, ...]) -> str | None:
@@ -71,7 +74,7 @@ def _rank_outputs(row: Row, list_key: str, items: list[object], outputs: list[li
     values = _require_list(row, beside) if beside else [_completion_score(item) for item in rows]
     if len(values) != len(outputs):
         raise NotConvertibleError(f"{beside}: has {len(values)} values for {len(outputs)} completions")
-    scores = [_parse_number(value) for value in values]
+    scores = [parse_number(value) for value in values]
     for index, score in enumerate(scores):
         if score is None:
             place = f"{beside}[{index}]" if beside else f"{list_key}[{index}]"
@@ -89,21 +92,8 @@ def _completion_score(item: Row) -> float | None:
     annotations = item.get("annotations")
     if isinstance(annotations, dict):
         judgements = cast("dict[str, object]", annotations).values()
-        ratings = [
-            _parse_number(cast("Row", aspect).get("Rating")) for aspect in judgements if isinstance(aspect, dict)
-        ]
+        ratings = [parse_number(cast("Row", aspect).get("Rating")) for aspect in judgements if isinstance(aspect, dict)]
         known_ratings = [rating for rating in ratings if rating is not None]
         if known_ratings:
             return fmean(known_ratings)
-    return next((score for score in (_parse_number(item.get(key)) for key in _SCORES) if score is not None), None)
-
-
-def _parse_number(value: object) -> float | None:
-    """Return a number, also from text such as "4" (UltraFeedback's ratings); None for N/A."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if abs(number) < float("inf") else None
+    return next((score for score in (parse_number(item.get(key)) for key in _SCORES) if score is not None), None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from burnish.datasets.base import Row
-from burnish.datasets.converters.base import ChatExample, RankedExample, RankedResponse, system_messages
-from burnish.datasets.converters.turns import messages_of, output_of, tools_of
-from burnish.datasets.errors import NotConvertibleError
+from burnish.datasets.converters.base import ChatExample, RankedExample, RankedResponse, label_of
+from burnish.datasets.converters.calls import options_of
+from burnish.datasets.converters.prompts import with_system
+from burnish.datasets.converters.turns import messages_of, output_of
 
 
 class ShareGPTConverter:
@@ -17,10 +18,7 @@ class ShareGPTConverter:
 
     def convert_row(self, row: Row) -> ChatExample:
         """Return the `conversations` as a conversation."""
-        label = row.get("label", row.get("kto_tag"))
-        if label is not None and not isinstance(label, bool):
-            raise NotConvertibleError("label: must be true or false")
-        return ChatExample(_conversation_messages(row), tools_of(row), label)
+        return ChatExample(_conversation_messages(row), options_of(row), label_of(row, "label", "kto_tag"))
 
 
 class ShareGPTPairsConverter:
@@ -34,10 +32,10 @@ class ShareGPTPairsConverter:
         """Return the prompt and the two answers."""
         answers = [output_of(row.get(key), key) for key in ("chosen", "rejected")]
         return RankedExample(
-            _conversation_messages(row), [RankedResponse(answers[0], 1), RankedResponse(answers[1], 2)], tools_of(row)
+            _conversation_messages(row), [RankedResponse(answers[0], 1), RankedResponse(answers[1], 2)], options_of(row)
         )
 
 
 def _conversation_messages(row: Row) -> list[Row]:
     key = "conversations" if "conversations" in row else "conversation"
-    return [*system_messages(row), *messages_of(row.get(key), key)]
+    return with_system(row, messages_of(row.get(key), key))

@@ -24,6 +24,16 @@ def rows_of(example: Example, method: str) -> list[Row]:
     return _WRITERS[type(ROW_FORMATS[method])](example)
 
 
+def name_unused_parts(example: Example, method: str) -> list[str]:
+    """Return what of an example the rows of a method have no place for, by the names of its keys."""
+    kind = type(ROW_FORMATS[method])
+    if isinstance(example, RankedExample):
+        scored = any(response.score is not None for response in example.responses)
+        return ["scores"] if scored and kind is not RankingRows else []
+    labelled = isinstance(example, ChatExample) and example.label is not None
+    return ["label"] if labelled and kind is not LabelledRows else []
+
+
 def _pretraining_rows(example: Example) -> list[Row]:
     if isinstance(example, TextExample):
         return [{"text": example.text}]
@@ -32,18 +42,22 @@ def _pretraining_rows(example: Example) -> list[Row]:
 
 def _make_supervised_rows(example: Example) -> list[Row]:
     if isinstance(example, RankedExample):
-        return [_with_tools({"messages": [*example.prompt, *_best_response(example).messages]}, example.tools)]
-    return [_with_tools({"messages": _require_chat(example).messages}, _require_chat(example).tools)]
+        return [_input_block([*example.prompt, *_best_response(example).messages], example.options)]
+    chat = _require_chat(example)
+    if chat.label is False:
+        raise NotConvertibleError("the row's label says that its answer is bad; supervised would learn it")
+    return [_input_block(chat.messages, chat.options)]
 
 
 def _prompt_rows(example: Example) -> list[Row]:
     if isinstance(example, RankedExample):
-        return [{"input": _input_block(example.prompt, example.tools)}]
+        return [{"input": _input_block(example.prompt, example.options)}]
     chat = _require_chat(example)
     prompt, answer = _last_answer(chat)
-    content = answer[0].get("content") if answer else None
+    # A bad answer is nothing to compare with.
+    content = answer[0].get("content") if answer and chat.label is not False else None
     reference = {"reference": content} if isinstance(content, str) and content else {}
-    return [{"input": _input_block(prompt, chat.tools), **reference}]
+    return [{"input": _input_block(prompt, chat.options), **reference}]
 
 
 def _item_rows(example: Example) -> list[Row]:
@@ -55,21 +69,21 @@ def _make_labelled_rows(example: Example) -> list[Row]:
     if isinstance(example, RankedExample):
         labelled_responses = ((_best_response(example), True), (_worst_response(example), False))
         return [
-            {"input": _input_block(example.prompt, example.tools), "output": side.messages, "label": label}
+            {"input": _input_block(example.prompt, example.options), "output": side.messages, "label": label}
             for side, label in labelled_responses
         ]
     chat = _require_chat(example)
     if chat.label is None:
         raise NotConvertibleError("the row has no label that says whether its answer is good")
     prompt, answer = _last_answer(chat)
-    return [{"input": _input_block(prompt, chat.tools), "output": answer, "label": chat.label}]
+    return [{"input": _input_block(prompt, chat.options), "output": answer, "label": chat.label}]
 
 
 def _pair_rows(example: Example) -> list[Row]:
     ranked_responses = _require_ranked(example)
     return [
         {
-            "input": _input_block(ranked_responses.prompt, ranked_responses.tools),
+            "input": _input_block(ranked_responses.prompt, ranked_responses.options),
             "preferred_output": _best_response(ranked_responses).messages,
             "non_preferred_output": _worst_response(ranked_responses).messages,
         }
@@ -83,7 +97,7 @@ def _ranking_rows(example: Example) -> list[Row]:
         | ({} if response.score is None else {"score": response.score})
         for response in sorted(ranked_responses.responses, key=lambda response: response.rank)
     ]
-    return [{"input": _input_block(ranked_responses.prompt, ranked_responses.tools), "responses": responses}]
+    return [{"input": _input_block(ranked_responses.prompt, ranked_responses.options), "responses": responses}]
 
 
 def _message_or_messages(messages: list[Row]) -> Row:
@@ -137,9 +151,5 @@ def _last_answer(chat: ChatExample) -> tuple[list[Row], list[Row]]:
     return chat.messages, []
 
 
-def _input_block(prompt: list[Row], tools: list[Row] | None) -> Row:
-    return _with_tools({"messages": prompt}, tools)
-
-
-def _with_tools(row: Row, tools: list[Row] | None) -> Row:
-    return {**row, "tools": tools} if tools else row
+def _input_block(prompt: list[Row], options: Row) -> Row:
+    return {"messages": prompt, **options}

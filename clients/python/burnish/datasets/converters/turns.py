@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-import orjson
-
+from burnish.datasets.absence import is_absent
 from burnish.datasets.base import Row
 from burnish.datasets.converters.base import make_message
+from burnish.datasets.converters.calls import calls_of_text, calls_of_turn
+from burnish.datasets.converters.weights import weight_of
 from burnish.datasets.errors import NotConvertibleError
 from burnish.datasets.wording import json_kind, quote_value
 
@@ -27,10 +28,11 @@ _ROLES = {
     "system": "system",
     "developer": "developer",
     "tool": "tool",
+    "function": "tool",
     "observation": "tool",
     "function_response": "tool",
 }
-_KEYS = ("role", "content", "name", "weight", "tool_calls", "tool_call_id")
+_KEYS = ("content", "name", "tool_call_id")
 _SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 TRANSCRIPT_START = "\n\nHuman:"
 
@@ -41,25 +43,10 @@ def messages_of(value: object, place: str) -> list[Row]:
         fault = "is empty" if value == [] else f"must be a list of messages, not {json_kind(cast('object', value))}"
         raise NotConvertibleError(f"{place}: {fault}")
     waiting: list[str] = []
-    return [
-        _convert_message(item, f"{place}[{index}]", waiting) for index, item in enumerate(cast("list[object]", value))
-    ]
-
-
-def tools_of(row: Row) -> list[Row] | None:
-    """Return the tools that a row declares: a list, or JSON text of one, bare or in the chat format."""
-    value: Any = row.get("tools")
-    if isinstance(value, str) and value.strip():
-        try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError as error:
-            raise NotConvertibleError(f"tools: is not JSON: {error.msg}") from None
-    if not value:
-        return None
-    if not isinstance(value, list):
-        raise NotConvertibleError(f"tools: must be a list of tools, not {json_kind(value)}")
-    tools = cast("list[Any]", value)
-    return [_wrap_tool(tool) for tool in tools]
+    messages: list[Row] = []
+    for index, item in enumerate(cast("list[object]", value)):
+        messages += _messages_of_turn(item, f"{place}[{index}]", waiting)
+    return messages
 
 
 def parse_transcript(text: str, place: str) -> list[Row]:
@@ -110,52 +97,81 @@ def split_common_prompt(chosen: list[Row], rejected: list[Row]) -> tuple[list[Ro
     return chosen[:common_length], chosen[common_length:], rejected[common_length:]
 
 
-def _wrap_tool(tool: Any) -> Row:
-    if isinstance(tool, dict) and "function" not in tool:
-        return {"type": "function", "function": cast("Row", tool)}
-    return cast("Row", tool)
-
-
-def _convert_message(item: object, place: str, waiting: list[str]) -> Row:
+def _messages_of_turn(item: object, place: str, waiting: list[str]) -> list[Row]:
     if not isinstance(item, dict):
         raise NotConvertibleError(f"{place}: must be a message, not {json_kind(item)}")
     turn = cast("Row", item)
-    sender, text = ("from", "value") if "from" in turn else ("role", "content")
-    if sender not in turn:
-        raise NotConvertibleError(f"{place}: has neither from and value nor role and content")
+    sender = next((key for key in ("from", "role") if key in turn), None)
+    if sender is None:
+        return _messages_by_speaker(turn, place)
     role = _ROLES.get(str(turn[sender]).lower())
     if role is None:
         raise NotConvertibleError(
             f"{place}.{sender}: {quote_value(turn[sender])} is not known; use {', '.join(_ROLES)}"
         )
-    if sender == "role":
-        return {key: turn[key] for key in _KEYS if turn.get(key) is not None} | {"role": role}
-    if not isinstance(turn.get(text), str):
-        fault = f"must be a string, not {json_kind(turn[text])}" if text in turn else "is missing"
+    make = _sharegpt_message if sender == "from" else _chat_message
+    message = make(turn, role, place, waiting)
+    weight = weight_of(turn, f"{place}.")
+    # What others say is never learned, whatever their flags.
+    return [message if weight is None or role != "assistant" else {**message, "weight": weight}]
+
+
+def _messages_by_speaker(turn: Row, place: str) -> list[Row]:
+    """Return the messages of a round such as `{"human": …, "assistant": …}`, in its order."""
+    speakers = [key for key in turn if key.lower() in _ROLES and _ROLES[key.lower()] in ("user", "assistant", "system")]
+    if not speakers:
+        raise NotConvertibleError(f"{place}: has neither from and value nor role and content")
+    weight = weight_of(turn, f"{place}.")
+    messages: list[Row] = []
+    for key in speakers:
+        if not isinstance(turn[key], str):
+            raise NotConvertibleError(f"{place}.{key}: must be a string, not {json_kind(turn[key])}")
+        message = make_message(_ROLES[key.lower()], turn[key])
+        learned = weight is None or message["role"] != "assistant"
+        messages.append(message if learned else {**message, "weight": weight})
+    return messages
+
+
+def _chat_message(turn: Row, role: str, place: str, waiting: list[str]) -> Row:
+    message = {"role": role} | {key: turn[key] for key in _KEYS if not is_absent(key, turn.get(key))}
+    if role == "assistant":
+        if calls := calls_of_turn(turn, place, waiting):
+            message["tool_calls"] = calls
+        elif "content" not in message and isinstance(turn.get("refusal"), str):
+            message["content"] = turn["refusal"]
+    elif role == "tool":
+        call_id = message.setdefault("tool_call_id", waiting[0] if waiting else None)
+        if call_id in waiting:
+            waiting.remove(call_id)
+        elif call_id is None:
+            raise NotConvertibleError(f"{place}: answers no call: it has no tool_call_id, and no call precedes it")
+    if isinstance(message.get("content"), list):
+        message["content"] = [_text_part(part) for part in message["content"]]
+    return message
+
+
+def _text_part(part: Any) -> Any:
+    """Return a part of a content, its text under `text` (some write `value`); parts of other types as they are."""
+    if not isinstance(part, dict):
+        return part
+    part = cast("Row", part)
+    if part.get("type", "text") != "text":
+        return part
+    text = part.get("text")
+    return {"type": "text", "text": part.get("value") if text is None else text}
+
+
+def _sharegpt_message(turn: Row, role: str, place: str, waiting: list[str]) -> Row:
+    if not isinstance(turn.get("value"), str):
+        fault = f"must be a string, not {json_kind(turn['value'])}" if "value" in turn else "is missing"
         raise NotConvertibleError(f"{place}.value: {fault}")
     if turn["from"] == "function_call":
-        return {"role": role, "tool_calls": _parse_function_calls(turn["value"], place, waiting)}
+        return {"role": role, "tool_calls": calls_of_text(turn["value"], place, waiting)}
+    message = make_message(role, turn["value"])
+    if isinstance(turn.get("name"), str):
+        message["name"] = turn["name"]
     if role == "tool":
         if not waiting:
             raise NotConvertibleError(f"{place}: answers no function_call")
-        return make_message(role, turn["value"]) | {"tool_call_id": waiting.pop(0)}
-    return make_message(role, turn["value"])
-
-
-def _parse_function_calls(text: str, place: str, waiting: list[str]) -> list[Row]:
-    try:
-        value: object = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise NotConvertibleError(f"{place}.value: is not JSON of a function call: {error.msg}") from None
-    calls: list[Row] = []
-    for call in cast("list[object]", value if isinstance(value, list) else [value]):
-        if not isinstance(call, dict) or "name" not in call:
-            raise NotConvertibleError(f"{place}.value: a function call is an object with name and arguments")
-        function = cast("Row", call)
-        arguments = function.get("arguments", {})
-        text = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
-        # Numbered by the place, so that every call of a conversation has a name of its own.
-        name = f"call_{place.rpartition('[')[2].rstrip(']')}_{len(calls)}"
-        calls.append({"id": name, "type": "function", "function": {"name": function["name"], "arguments": text}})
-        waiting.append(name)
-    return calls
+        message["tool_call_id"] = waiting.pop(0)
+    return message
