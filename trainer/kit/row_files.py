@@ -26,7 +26,8 @@ def read_rows(path: Path, kind: type[RowT], *, filename: str, param: str) -> lis
     problems: list[str] = []
     code = f"invalid_{param}"
     try:
-        with path.open(encoding="utf-8") as file:
+        # Editors on Windows put a byte order mark in front, which is no part of the first row.
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     _read_line(line, number, kind, rows, problems)
