@@ -28,6 +28,8 @@ def parse_method(body: JobCreate) -> Method:
         block = body.method.get(kind) if isinstance(kind, str) else None
         block = {} if block is None else block
         place = f"method.{kind}"
+    if kind == "reinforcement":
+        block = _without_response_format(block)
     if body.lora is not None:
         block = _with_lora(block, body.lora, place if body.method is None else f"{place}.hyperparameters")
     if kind not in METHODS_BY_TYPE:
@@ -38,6 +40,22 @@ def parse_method(body: JobCreate) -> Method:
         return METHOD.validate_python({"type": kind, kind: block})
     except ValidationError as error:
         raise _explain_invalid(error.errors(include_url=False, include_input=False), kind, place) from error
+
+
+def _without_response_format(block: Any) -> Any:
+    """Leave out a `response_format` that asks for text, which answers are. Raises InvalidRequest for another one."""
+    if not isinstance(block, dict):
+        return block
+    method_block = dict(cast("dict[str, Any]", block))
+    if method_block.pop("response_format", None) not in (None, {"type": "text"}):
+        param = "method.reinforcement.response_format"
+        raise InvalidRequest(
+            f"{param} is not supported: a training samples its answers as free text, and nothing holds them to a "
+            "schema. Leave it out, ask for JSON in the prompts, and let the grader check it: "
+            "{{sample.output_json}} is the value of an answer that is JSON.",
+            param=param,
+        )
+    return method_block
 
 
 def _with_lora(block: Any, lora: LoraParameters, place: str) -> Any:

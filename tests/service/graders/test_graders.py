@@ -150,6 +150,31 @@ def test_openais_client_runs_every_type(world: GradersWorld, strict: bool) -> No
             graders.validate(grader={**CHECK, "operation": "gt"})  # type: ignore[typeddict-item]
 
 
+def unnamed(grader: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in grader.items() if key != "name"}
+
+
+@pytest.mark.parametrize("grader", [CHECK, SIMILAR, PYTHON, JUDGE, MULTI], ids=lambda grader: grader["type"])
+def test_a_grader_without_a_name_is_named_after_its_type(
+    world: GradersWorld, client: httpx.Client, grader: dict[str, Any]
+) -> None:
+    named = {**grader, "name": grader["type"]}
+    assert validate(client, unnamed(grader)).json() == {"grader": named}
+    assert graded(client, unnamed(grader))["metadata"]["name"] == grader["type"]
+    with OpenAI(base_url=world.chat.api.url, api_key=world.chat.api.key("desk")) as official:
+        result = official.fine_tuning.alpha.graders.validate(grader=unnamed(grader))  # type: ignore[arg-type]
+        assert result.grader is not None
+        assert result.grader.to_dict() == named
+
+
+def test_unnamed_graders_inside_of_multi_go_by_their_keys(client: httpx.Client) -> None:
+    inside = {"相同": unnamed(CHECK), "string_check": unnamed(SIMILAR)}
+    grader = {**unnamed(MULTI), "graders": inside, "calculate_output": "相同 + string_check"}
+    assert graded(client, grader)["sub_rewards"] == pytest.approx({"相同": 1.0, "string_check": 4 / 7})
+    alone = {**unnamed(MULTI), "graders": unnamed(CHECK), "calculate_output": "2 * string_check"}
+    assert graded(client, alone)["reward"] == 2.0
+
+
 def test_a_validation_answers_the_grader_as_it_came(client: httpx.Client) -> None:
     for grader in (CHECK, PYTHON, MULTI):
         answer = validate(client, grader)
