@@ -156,7 +156,7 @@ def _check_keys(place: str, message: dict[str, Any], role: str, problems: list[s
 
 def _check_assistant(place: str, message: dict[str, Any], conversation: Conversation, problems: list[str]) -> None:
     weight = message.get("weight", 1)
-    if isinstance(weight, bool) or not isinstance(weight, int) or weight not in (0, 1):
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight not in (0, 1):
         problems.append(f"{place}.weight: is {quote_value(weight)}; use 0 (do not learn it) or 1")
     calls = message.get("tool_calls")
     if calls is not None:
