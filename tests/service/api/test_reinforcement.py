@@ -64,7 +64,7 @@ def test_a_grader_without_a_name_is_shown_with_its_type(client: httpx.Client, fi
 REFUSED: dict[str, tuple[Any, str, str]] = {
     "no grader": ({"type": "reinforcement", "reinforcement": {}}, PLACE, "required"),
     "an unknown kind": (graded(CHECK | {"type": "vibes"}), PLACE, "vibes"),
-    "a grader as text": (graded("good"), PLACE, "dictionary"),
+    "a grader as text": (graded("good"), PLACE, "an object"),
     "an unknown operation": (graded(CHECK | {"operation": "is"}), f"{PLACE}.operation", "ilike"),
     "a template of nothing": (graded(CHECK | {"input": "{{answer}}"}), PLACE, "item. or sample."),
     "an operation in a multi": (

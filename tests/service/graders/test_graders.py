@@ -237,7 +237,7 @@ def test_a_labeller_labels_inside_of_multi(world: GradersWorld, client: httpx.Cl
     assert graded(client, grader)["reward"] == 1.0
     world.model.says = "坏"
     assert graded(client, grader)["sub_rewards"] == {"标签": 0.0}
-    assert "does not match any of the expected tags" in refused(validate(client, LABEL))[1]
+    assert "has the type 'label_model'; use one of" in refused(validate(client, LABEL))[1]
 
 
 def test_tokens_of_judges_count_for_the_projects_rate(
@@ -283,8 +283,8 @@ def test_python_cannot_reach_the_service(world: GradersWorld, client: httpx.Clie
 @pytest.mark.parametrize(
     ("grader", "param", "why"),
     [
-        (None, "grader", "valid dictionary"),
-        ({}, "grader", "Unable to extract tag using discriminator 'type'"),
+        (None, "grader", "an object"),
+        ({}, "grader", "needs a type"),
         ({**CHECK, "type": "regex"}, "grader", "'string_check', 'text_similarity', 'python', 'score_model', 'multi'"),
         ({**CHECK, "operation": "contains"}, "grader.operation", "'eq', 'ne', 'like' or 'ilike'"),
         ({**CHECK, "pass": 1}, "grader.pass", "unknown argument"),
@@ -301,7 +301,7 @@ def test_python_cannot_reach_the_service(world: GradersWorld, client: httpx.Clie
         ({**MULTI, "calculate_output": "check +"}, "grader", "the formula cannot be read"),
         ({**MULTI, "calculate_output": "check + other"}, "grader", "names 'other', which is not a grader"),
         ({**MULTI, "graders": {"a": {**CHECK, "operation": 1}}}, "grader.graders.a.operation", "'eq'"),
-        ({**MULTI, "graders": {"python": {**PYTHON, "source": 1}}}, "grader.graders.python.source", "valid string"),
+        ({**MULTI, "graders": {"python": {**PYTHON, "source": 1}}}, "grader.graders.python.source", "a string"),
         (
             {**MULTI, "graders": {"j": {**JUDGE, "model": "x"}}, "calculate_output": "j"},
             "grader.graders.j.model",
