@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from service.kit.errors import ServiceError, TooLarge, Unavailable
+from service.kit.problem_words import FieldProblem, join_alternatives, word_problem
 
 _log = logging.getLogger(__name__)
 _SHOWN, _LONGEST = 10, 256
@@ -94,14 +95,15 @@ async def _service_error(_request: Request, error: Exception) -> JSONResponse:
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     details = error.errors()
-    problems = [_describe_problem(item, error.body) for item in details[:_SHOWN]]
-    sentences = [f"{where[:_LONGEST]}: {fault}" if where else fault for where, fault in problems]
-    if len(details) > _SHOWN:
-        sentences.append(f"and {len(details) - _SHOWN} more")
-    return _make_error_response(400, "; ".join(sentences) + ".", param=problems[0][0][:_LONGEST] or None)
+    faults = join_alternatives(_word_problem(item, error.body) for item in details)
+    problems = [(".".join(place)[:_LONGEST], fault) for place, fault in faults.items()]
+    sentences = [f"{where}: {fault}" if where else fault for where, fault in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        sentences.append(f"and {len(problems) - _SHOWN} more")
+    return _make_error_response(400, "; ".join(sentences) + ".", param=problems[0][0] or None)
 
 
-def _describe_problem(item: dict[str, Any], body: Any) -> tuple[str, str]:
+def _word_problem(item: dict[str, Any], body: Any) -> FieldProblem:
     """Name the field as the caller wrote it, and what is wrong with it."""
     location: Sequence[Any] = item["loc"]
     source = location[0]
@@ -109,14 +111,12 @@ def _describe_problem(item: dict[str, Any], body: Any) -> tuple[str, str]:
     if source == "body" and isinstance(body, dict):
         path = _as_written(location[1:], cast("dict[str, Any]", body), is_missing=item["type"] == "missing")
     if item["type"] == "json_invalid":
-        return "", f"The body is not valid JSON: {item['ctx']['error']} at character {location[-1]}"
+        fault = f"The body is not valid JSON: {item['ctx']['error']} at character {location[-1]}"
+        return FieldProblem((), item["type"], fault)
     if source == "body" and not path and item["type"] in _NO_OBJECT:
-        return "", "The body must be a JSON object, sent with the header Content-Type: application/json"
-    if item["type"] == "extra_forbidden":
-        return ".".join(path), "unknown argument; check its spelling"
-    if item["type"] == "missing":
-        return ".".join(path), "required, but it is missing"
-    return ".".join(path), item["msg"].removeprefix("Value error, ")
+        fault = "The body must be a JSON object, sent with the header Content-Type: application/json"
+        return FieldProblem((), "json_invalid", fault)
+    return word_problem(tuple(path), item)
 
 
 def _as_written(location: Sequence[Any], body: dict[str, Any], *, is_missing: bool) -> list[str]:

@@ -169,7 +169,7 @@ def _common_errors(path: str, operation: Json) -> list[ServiceError]:
     if not path.startswith("/v1"):
         return errors
     if operation.get("parameters") or "requestBody" in operation:
-        errors.insert(0, InvalidRequest("limit: Input should be greater than or equal to 1.", param="limit"))
+        errors.insert(0, InvalidRequest("limit: must be at least 1.", param="limit"))
     scope = "read" if operation["x-method"] == "get" else "write"
     scope = "admin" if path.startswith("/v1/organization") else scope
     errors += [NoKey(), WrongKey(), ScopeMissing({"read"} if scope == "write" else {"write"}, scope), Unavailable("")]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from trainer.contract.rows import Message
 
@@ -12,6 +12,30 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "functi
 MAX_STOPS = 4
 MAX_ANSWERS = 16
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+WITHOUT_EFFECT = (
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "reasoning_effort",
+    "verbosity",
+    "modalities",
+    "prediction",
+)
+"""Parameters of OpenAI's that are accepted and change nothing here."""
+_REFUSED = {
+    "audio": "answers are text alone",
+    "functions": "it is deprecated; use tools",
+    "function_call": "it is deprecated; use tool_choice",
+    "moderation": "nothing is moderated here",
+    "web_search_options": "models here cannot search the web",
+}
 
 
 class StreamOptions(BaseModel):
@@ -42,7 +66,7 @@ class Tool(BaseModel):
 
 
 class ChatCompletionRequest(BaseModel):
-    """The body of a chat completion. `user`, `metadata`, `store` and the like are taken and change nothing."""
+    """The body of a chat completion. Those of WITHOUT_EFFECT are accepted and change nothing."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -83,7 +107,32 @@ class ChatCompletionRequest(BaseModel):
     store: bool | None = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
+    reasoning_effort: str | None = Field(None, max_length=64)
+    verbosity: Literal["low", "medium", "high"] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
+    prediction: dict[str, Any] | None = None
+    audio: None = None
+    functions: None = None
+    function_call: None = None
+    moderation: None = None
+    web_search_options: None = None
+
+    @field_validator(*_REFUSED, mode="before")
+    @classmethod
+    def _refuse_by_name(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None:
+            raise ValueError(f"is not supported: {_REFUSED[info.field_name or '']}; leave it out")
+        return None
+
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _refuse_audio(cls, value: Any) -> Any:
+        if isinstance(value, list) and "audio" in cast("list[Any]", value):
+            raise ValueError('audio is not supported: answers are text alone; leave it out, or send ["text"]')
+        return cast("Any", value)
 
     @field_validator("logit_bias")
     @classmethod
@@ -95,7 +144,7 @@ class ChatCompletionRequest(BaseModel):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> ChatCompletionRequest:
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream: true")

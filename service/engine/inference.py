@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from service.chat.errors import AnswerFailed, AnswerTooLong, ChatUnavailable, EngineBusy
 from service.chat.protocol import EngineQuestion
-from service.chat.schemas import Chunk
+from service.chat.schemas import WITHOUT_EFFECT, Chunk
 from service.engine.turns import EngineTurns
 from service.engine.weights import EngineWeights
 from service.kit.errors import InvalidRequest
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
 _LOAD_SECONDS = 120.0
-_NOT_PASSED_ON = {"user", "metadata", "store", "service_tier", "prompt_cache_key", "safety_identifier"}
 
 
 class _UnknownModel(Exception):
@@ -142,7 +141,7 @@ class InferenceServer:
                     yield _parse_chunk(data)
 
     def _make_request_body(self, question: EngineQuestion, model_name: str) -> dict[str, Any]:
-        body = question.request.model_dump(mode="json", exclude_none=True, exclude=_NOT_PASSED_ON)
+        body = question.request.model_dump(mode="json", exclude_none=True, exclude=set(WITHOUT_EFFECT))
         limit = question.request.most_tokens or self._most_tokens
         # One limit only, under the name that older servers have as well.
         body.pop("max_completion_tokens", None)

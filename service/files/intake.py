@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 
-from burnish.datasets import is_dataset_name
 from service.context import Context
 from service.files.checking import UploadCheck
 from service.files.errors import FileTooLarge, InvalidFile
@@ -15,6 +14,8 @@ from service.limits.errors import NoRoom
 from service.tables.files import FileRow
 
 UPLOAD_PURPOSES = ("fine-tune",)
+DEFAULT_FILENAME = "upload"
+"""The name of a file that came without one, as OpenAI's clients and httpx name bytes."""
 _MIN_EXPIRY, _MAX_EXPIRY = 3600, 2592000
 
 
@@ -71,18 +72,15 @@ class Intake:
 
 
 def checked_filename(filename: str, *, param: str = "file") -> str:
-    """Return a file's name without folders. Raises InvalidRequest if it cannot be one, or of no known format."""
-    name = filename.replace("\\", "/").rpartition("/")[2]
-    if not name or len(name) > 255 or any(unicodedata.category(char) == "Cc" for char in name):
+    """Return a file's name without folders, DEFAULT_FILENAME if nothing is left. Raises InvalidRequest for a bad one.
+
+    The name need not say what the file holds: its content is checked.
+    """
+    name = filename.replace("\\", "/").rpartition("/")[2] or DEFAULT_FILENAME
+    if len(name) > 255 or any(unicodedata.category(char) == "Cc" for char in name):
         subject = "The part `file`" if param == "file" else "The upload"
         raise InvalidRequest(
-            f"{subject} needs a file name of 1 to 255 characters without control characters.", param=param
-        )
-    if not is_dataset_name(name):
-        raise InvalidRequest(
-            f"'{name}' is neither a .jsonl file (JSON Lines: one JSON object a line, in UTF-8) nor a .txt file "
-            "(plain text for pretraining, in UTF-8) nor a .parquet file, with .gz or .zst after it or without.",
-            param=param,
+            f"{subject} needs a file name of at most 255 characters without control characters.", param=param
         )
     return name
 

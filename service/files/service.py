@@ -9,6 +9,7 @@ from typing import Self
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
+from burnish.datasets import is_text
 from service.context import Context
 from service.files import repository
 from service.files.errors import FileNotFound
@@ -147,9 +148,9 @@ def media_type(file: FileRow) -> str:
     """Return the media type of a file's bytes."""
     if file.packing != "none":
         return _PACKED_TYPES[file.packing]
-    if file.filename.endswith(".csv"):
+    if file.purpose == RESULT_PURPOSE:
         return "text/csv; charset=utf-8"
-    return "text/plain; charset=utf-8" if file.filename.lower().endswith(".txt") else "application/jsonl"
+    return "text/plain; charset=utf-8" if is_text(file.filename) else "application/jsonl"
 
 
 def remove_file(session: Session, file: FileRow) -> None:

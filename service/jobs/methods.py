@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from service.jobs.schemas import JobCreate
 from service.kit.errors import InvalidRequest
+from service.kit.problem_words import join_alternatives, word_problem
 from trainer.contract.methods import METHODS_BY_TYPE, Method
 from trainer.contract.methods.base import LoraParameters
 from trainer.frozen import Frozen
@@ -28,6 +29,8 @@ def parse_method(body: JobCreate) -> Method:
         block = body.method.get(kind) if isinstance(kind, str) else None
         block = {} if block is None else block
         place = f"method.{kind}"
+    if kind == "reinforcement":
+        block = _without_response_format(block)
     if body.lora is not None:
         block = _with_lora(block, body.lora, place if body.method is None else f"{place}.hyperparameters")
     if kind not in METHODS_BY_TYPE:
@@ -38,6 +41,22 @@ def parse_method(body: JobCreate) -> Method:
         return METHOD.validate_python({"type": kind, kind: block})
     except ValidationError as error:
         raise _explain_invalid(error.errors(include_url=False, include_input=False), kind, place) from error
+
+
+def _without_response_format(block: Any) -> Any:
+    """Leave out a `response_format` that asks for text, which answers are. Raises InvalidRequest for another one."""
+    if not isinstance(block, dict):
+        return block
+    method_block = dict(cast("dict[str, Any]", block))
+    if method_block.pop("response_format", None) not in (None, {"type": "text"}):
+        param = "method.reinforcement.response_format"
+        raise InvalidRequest(
+            f"{param} is not supported: a training samples its answers as free text, and nothing holds them to a "
+            "schema. Leave it out, ask for JSON in the prompts, and let the grader check it: "
+            "{{sample.output_json}} is the value of an answer that is JSON.",
+            param=param,
+        )
+    return method_block
 
 
 def _with_lora(block: Any, lora: LoraParameters, place: str) -> Any:
@@ -61,18 +80,16 @@ def load_method(method: Mapping[str, Any]) -> Method:
 
 def _explain_invalid(details: list[ErrorDetails], kind: str, place: str) -> InvalidRequest:
     """Name the field in the words of the request, and everything that is wrong with it."""
-    named_details = [(".".join([place, *_location_parts(item, kind, place)]), item) for item in details]
-    reasons: dict[str, list[str]] = {}
-    for name, item in named_details:
-        # Of "auto or an object", the object was meant where something inside it is wrong.
-        if item["type"] == "literal_error" and any(
-            other_name.startswith(f"{name}.") for other_name, _ in named_details
-        ):
-            continue
-        message = "is not a hyperparameter of this method" if item["type"] == "extra_forbidden" else item["msg"]
-        reasons.setdefault(name, []).append(message)
-    sentences = [f"{name}: {' or '.join(dict.fromkeys(messages))}" for name, messages in reasons.items()]
-    return InvalidRequest("; ".join(sentences) + ".", param=next(iter(reasons)))
+    problems = [word_problem((place, *_location_parts(item, kind, place)), item) for item in details]
+    faults = join_alternatives(
+        problem._replace(sentence="is not a hyperparameter of this method")
+        if problem.kind == "extra_forbidden"
+        else problem
+        for problem in problems
+    )
+    named_faults = {".".join(name): fault for name, fault in faults.items()}
+    sentences = [f"{name}: {fault}" for name, fault in named_faults.items()]
+    return InvalidRequest("; ".join(sentences) + ".", param=next(iter(named_faults)))
 
 
 def _location_parts(item: ErrorDetails, kind: str, place: str) -> list[str]:

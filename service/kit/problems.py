@@ -7,6 +7,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 
 from service.kit.errors import InvalidRequest
+from service.kit.problem_words import join_alternatives, word_problem
 
 FEW_ELEMENTS = 128
 """Bodies of no more values than that cannot have many problems."""
@@ -41,10 +42,8 @@ def _describe_first(adapter: TypeAdapter[Any], body: object) -> str:
         adapter.validate_python(_cut_value(body))
     except ValidationError as error:
         errors = [item for item in error.errors(include_url=False) if item["type"] not in _FROM_CUTTING]
-        sentences = [
-            f"{'.'.join(map(str, item['loc']))[:128]}: {item['msg'].removeprefix('Value error, ')[:256]}"
-            for item in errors[:_DESCRIBED]
-        ]
+        problems = join_alternatives(word_problem(tuple(map(str, item["loc"])), item) for item in errors)
+        sentences = [f"{'.'.join(place)[:128]}: {text[:256]}" for place, text in [*problems.items()][:_DESCRIBED]]
         return f"; among them {'; '.join(sentences)}" if sentences else ""
     return ""
 

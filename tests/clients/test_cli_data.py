@@ -88,13 +88,15 @@ def test_a_file_without_a_good_row_is_checked_all_the_same(run: Run, tmp_path: P
     assert f"{name} has 1 problem for" in out
 
 
+@pytest.mark.parametrize("name", ["训练", "a.json", "A.JSONL", "a.csv"])
+def test_the_content_decides_whatever_the_name(run: Run, tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, PAIR)
+    assert run("check", path) == (0, f"{name} has 1 good row for dpo.\n", "")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert run("check", path) == (0, f"{name} has 1 good row for dpo.\n", "")
+
+
 def test_a_file_that_is_not_a_dataset_is_reported(run: Run, tmp_path: Path) -> None:
-    status, _, err = run("check", write(tmp_path / "a.json", ROW))
-    assert (status, err) == (
-        1,
-        "Error: a.json is neither .jsonl nor .txt nor .parquet, with .gz or .zst or .zstd or without: "
-        "other formats go through burnish data convert.\n",
-    )
     status, _, err = run("check", write(tmp_path / "a.jsonl", {"问": 1}))
     assert status == 1
     assert "no method has rows with the keys 问. Name one with --method" in err

@@ -52,9 +52,9 @@ def test_a_run_sends_the_grader_and_reads_the_reward(driver: Driver, server: Ser
 
 
 def test_a_validation_answers_the_grader_or_raises(driver: Driver, server: Server) -> None:
-    refused = refusal(400, "grader.operation: Input should be 'eq'.", param="grader.operation")
+    refused = refusal(400, "grader.operation: must be 'eq'.", param="grader.operation")
     server.on("POST", f"{PATH}/validate", [Answer({"grader": CHECK}), refused])
     assert driver.call("graders.validate", grader=CHECK).grader == CHECK
-    with pytest.raises(BadRequestError, match="Input should be 'eq'") as raised:
+    with pytest.raises(BadRequestError, match="must be 'eq'") as raised:
         driver.call("graders.validate", grader={**CHECK, "operation": "is"})
     assert raised.value.param == "grader.operation"

@@ -5,13 +5,29 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+_OTHER_PARTS = {
+    "image_url": "images",
+    "input_image": "images",
+    "input_audio": "audio",
+    "video_url": "videos",
+    "file": "files",
+    "input_file": "files",
+}
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True)
     type: Literal["text"]
     text: str
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _refuse_other_media(cls, value: Any) -> Any:
+        if isinstance(value, str) and value in _OTHER_PARTS:
+            raise ValueError(f"{_OTHER_PARTS[value]} cannot be read: models here read text alone; send parts of text")
+        return value
 
 
 class FunctionCall(BaseModel):
@@ -52,6 +68,12 @@ class Message(BaseModel):
     weight: Annotated[Literal[0, 1] | None, BeforeValidator(_whole_number)] = None
     tool_calls: tuple[ToolCall, ...] | None = None
     tool_call_id: str | None = None
+
+    @field_validator("weight", mode="before")
+    @classmethod
+    def _read_whole_number(cls, value: Any) -> Any:
+        # Some JSON writers know one kind of number, so that 1 becomes 1.0.
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
     @model_validator(mode="after")
     def _something_to_say(self) -> Message:

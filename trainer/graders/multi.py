@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from trainer.frozen import Exact
 from trainer.graders.base import Name
 from trainer.graders.formula import MAX_LENGTH, Formula, normalise_name
 from trainer.graders.label_model import LabelModelGrader
-from trainer.graders.leaf import Leaf
+from trainer.graders.leaf import Leaf, NamedGrader
 from trainer.graders.python import PythonGrader
 from trainer.graders.score_model import ScoreModelGrader
 from trainer.graders.string_check import StringCheckGrader
@@ -41,13 +40,12 @@ def _limit_graders(value: Any) -> Any:
 Many = Annotated[dict[Name, Part], Field(min_length=1, max_length=MOST_GRADERS), BeforeValidator(_limit_graders)]
 
 
-class MultiGrader(Exact):
+class MultiGrader(NamedGrader):
     """`graders` by the names that the formula uses, as OpenAI's guide has them.
 
     OpenAI's schema has one grader there; it counts by its own name.
     """
 
-    name: Name
     type: Literal["multi"] = "multi"
     graders: Annotated[Annotated[Many, Tag("many")] | Annotated[Part, Tag("one")], Discriminator(_one_or_many)]
     calculate_output: str = Field(min_length=1, max_length=MAX_LENGTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -29,7 +30,9 @@ def read_rows(path: Path, kind: type[RowT], *, filename: str, param: str) -> lis
         # As bytes, so that only a newline ends a line, as in the check: within a row, a carriage return is white space.
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if not line.isspace():
+                if number == 1:  # editors on Windows put a byte order mark in front, which is no part of the row
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if line.strip():
                     _read_line(line.decode("utf-8"), number, kind, rows, problems)
     except FileNotFoundError as error:
         raise TrainerError(code, f"The file {filename} is missing from the work folder.", param=param) from error

@@ -15,7 +15,7 @@ class StringCheckGrader(TypedDict):
     """1 if two texts compare as asked; the texts may have `{{item.…}}` and `{{sample.…}}`."""
 
     type: Literal["string_check"]
-    name: str
+    name: NotRequired[str]
     input: str
     reference: str
     operation: Literal["eq", "ne", "like", "ilike"]
@@ -25,7 +25,7 @@ class TextSimilarityGrader(TypedDict):
     """How alike two texts are: `fuzzy_match`, `bleu`, `gleu`, `meteor`, `rouge_1` … `rouge_5`, `rouge_l`."""
 
     type: Literal["text_similarity"]
-    name: str
+    name: NotRequired[str]
     input: str
     reference: str
     evaluation_metric: str
@@ -35,7 +35,7 @@ class PythonGrader(TypedDict):
     """A source with `def grade(sample, item)`, if the server's operator allows it."""
 
     type: Literal["python"]
-    name: str
+    name: NotRequired[str]
     source: str
     image_tag: NotRequired[str | None]
 
@@ -59,7 +59,7 @@ class ScoreModelGrader(TypedDict):
     """A model says a number within `range`, [0, 1] by default."""
 
     type: Literal["score_model"]
-    name: str
+    name: NotRequired[str]
     model: str
     input: Sequence[GraderMessage]
     range: NotRequired[Sequence[float] | None]
@@ -70,7 +70,7 @@ class LabelModelGrader(TypedDict):
     """A model picks a label, inside of a `multi` alone."""
 
     type: Literal["label_model"]
-    name: str
+    name: NotRequired[str]
     model: str
     input: Sequence[GraderMessage]
     labels: Sequence[str]
@@ -84,7 +84,7 @@ class MultiGrader(TypedDict):
     """Several graders by name, and a formula over their rewards: `0.5 * a + 0.5 * b`."""
 
     type: Literal["multi"]
-    name: str
+    name: NotRequired[str]
     graders: dict[str, GraderPart] | GraderPart
     calculate_output: str
 

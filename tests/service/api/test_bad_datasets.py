@@ -73,7 +73,7 @@ REFUSED: dict[str, tuple[Made, str]] = {
     "Latin-1": ('{"a":"café"}\n'.encode("latin-1"), "line 4: is not UTF-8 (byte 0xe9 at byte 10)"),
     "GBK": ('{"a":"你好"}\n'.encode("gbk"), "line 4: is not UTF-8"),
     "a lone carriage return": (b'{"a":1}\r{"a":2}\n', "line 4: is not JSON"),
-    "a byte order mark": (lambda: b"\xef\xbb\xbf" + GOOD_JSONL, "line 1: begins with a byte order mark"),
+    "a second byte order mark": (b"\xef\xbb\xbf" + GOOD_JSONL, "line 4: begins with a byte order mark"),
     "UTF-16": (lambda: GOOD_JSONL.decode().encode("utf-16"), "line 1: the file is UTF-16"),
     "nothing": (lambda: b"", "it has no rows"),
     "blank lines": (lambda: b"\n \n\t\n", "it has no rows"),

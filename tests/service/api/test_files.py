@@ -140,6 +140,39 @@ def test_plain_text_goes_in_and_comes_out_unchanged(client: httpx.Client) -> Non
     assert client.get(f"/files/{file['id']}/content").content == TEXT
 
 
+MARK = b"\xef\xbb\xbf"
+NAMES = ["训练", "train", "train.json", "TRAIN.JSONL", "train.csv", "train.jsonl.bak", ".", "a.GZ"]
+
+
+@pytest.mark.parametrize("filename", NAMES)
+def test_the_content_of_a_file_decides_whatever_its_name(client: httpx.Client, filename: str) -> None:
+    answer = upload(client, MARK + GOOD_JSONL, filename=filename)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["filename"] == filename
+    content = client.get(f"/files/{answer.json()['id']}/content")
+    assert content.content == MARK + GOOD_JSONL
+    assert content.headers["content-type"] == "application/jsonl"
+    announced = {"filename": filename, "purpose": "fine-tune", "bytes": 9, "mime_type": "application/json"}
+    assert client.post("/uploads", json=announced).json()["filename"] == filename
+
+
+@pytest.mark.parametrize("header", ['name="file"', 'name="file"; filename=""', 'name="file"; filename="a/"'])
+def test_a_file_without_a_name_gets_a_plain_one(client: httpx.Client, header: str) -> None:
+    form = f"--b\r\nContent-Disposition: form-data; {header}\r\n\r\n".encode() + GOOD_JSONL
+    form += b'\r\n--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--b--\r\n'
+    answer = client.post("/files", content=form, headers={"Content-Type": "multipart/form-data; boundary=b"})
+    assert (answer.status_code, answer.json()["filename"]) == (200, "upload")
+
+
+@pytest.mark.parametrize("filename", ["故事", "story.md"])
+def test_text_under_another_name_is_refused_with_the_name_to_give(client: httpx.Client, filename: str) -> None:
+    error = upload(client, TEXT, filename=filename).json()["error"]
+    assert error["code"] == "invalid_file_format"
+    assert "line 1: is not JSON" in error["message"]
+    assert "let its name end with .txt" in error["message"]
+    assert upload(client, MARK + TEXT, filename=f"{filename}.TXT").status_code == 200
+
+
 BROKEN_TEXTS = {
     "empty": (b"", "no text"),
     "not utf-8": (TEXT + b"\xb0\xa1", "line 3: is not UTF-8"),
@@ -168,7 +201,7 @@ FORMS = {
     "wrong purpose": ({"file": ("a.jsonl", GOOD_JSONL)}, {"purpose": "assistants"}, "purpose", "assistants"),
     "results are ours": ({"file": ("a.jsonl", GOOD_JSONL)}, {"purpose": "fine-tune-results"}, "purpose", "fine-tune"),
     "no file": ({"other": ("a.jsonl", GOOD_JSONL)}, {"purpose": "fine-tune"}, "file", "no part `file`"),
-    "not jsonl": ({"file": ("a.csv", GOOD_JSONL)}, {"purpose": "fine-tune"}, "file", "a.csv"),
+    "not rows": ({"file": ("表.csv", "问,答\n".encode())}, {"purpose": "fine-tune"}, "file", "表.csv has 1 problem"),
     "bad anchor": (
         {"file": ("a.jsonl", GOOD_JSONL)},
         {"purpose": "fine-tune", "expires_after[anchor]": "now", "expires_after[seconds]": "3600"},

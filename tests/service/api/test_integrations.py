@@ -57,9 +57,9 @@ def test_a_preview_takes_them_and_refuses_what_a_creation_refuses(client: httpx.
 
 
 BAD: dict[str, tuple[Any, str, str]] = {
-    "no list": (wandb(project="p"), "integrations", "valid list"),
-    "no object": (["wandb"], "integrations.0", "valid dictionary"),
-    "null": ([None], "integrations.0", "valid dictionary"),
+    "no list": (wandb(project="p"), "integrations", "a list"),
+    "no object": (["wandb"], "integrations.0", "an object"),
+    "null": ([None], "integrations.0", "an object"),
     "no type": ([{"wandb": {"project": "p"}}], "integrations.0.type", "required"),
     "another type": ([{"type": "mlflow", "wandb": {"project": "p"}}], "integrations.0.type", "'wandb'"),
     "no settings": ([{"type": "wandb"}], "integrations.0.wandb", "required"),
@@ -67,8 +67,8 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "unknown": ([wandb(project="p", api_key="k")], "integrations.0.wandb.api_key", "unknown argument"),
     "unknown outside": ([wandb(project="p") | {"mode": 1}], "integrations.0.mode", "unknown argument"),
     "no project": ([wandb(name="n")], "integrations.0.wandb.project", "required"),
-    "null project": ([wandb(project=None)], "integrations.0.wandb.project", "valid string"),
-    "a number": ([wandb(project=7)], "integrations.0.wandb.project", "valid string"),
+    "null project": ([wandb(project=None)], "integrations.0.wandb.project", "a string"),
+    "a number": ([wandb(project=7)], "integrations.0.wandb.project", "a string"),
     "empty": ([wandb(project="")], "integrations.0.wandb.project", "at least 1 character"),
     "long": ([wandb(project="p" * 129)], "integrations.0.wandb.project", "at most 128 characters"),
     "a path": ([wandb(project="../p")], "integrations.0.wandb.project", "must have none of / \\ # ? % :"),
@@ -77,7 +77,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "an entity": ([wandb(project="p", entity="a/b")], "integrations.0.wandb.entity", "must have none of /"),
     "a name": ([wandb(project="p", name="  ")], "integrations.0.wandb.name", "more than spaces"),
     "a long name": ([wandb(project="p", name="名" * 129)], "integrations.0.wandb.name", "at most 128 characters"),
-    "a tag alone": ([wandb(project="p", tags="desk")], "integrations.0.wandb.tags", "valid list"),
+    "a tag alone": ([wandb(project="p", tags="desk")], "integrations.0.wandb.tags", "a list"),
     "an empty tag": ([wandb(project="p", tags=["a", ""])], "integrations.0.wandb.tags.1", "at least 1 character"),
     "a long tag": ([wandb(project="p", tags=["t" * 65])], "integrations.0.wandb.tags.0", "at most 64 characters"),
     "a tag twice": ([wandb(project="p", tags=["团", "团"])], "integrations.0.wandb.tags", "the tag '团' twice"),

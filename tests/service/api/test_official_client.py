@@ -6,6 +6,7 @@ Its webhooks are in test_webhook_endpoints.py, its chat in tests/service/chat.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Generator
 
 import pytest
@@ -68,6 +69,20 @@ def test_files_and_uploads(official: OpenAI) -> None:
     other = official.uploads.create(filename="c.jsonl", purpose="fine-tune", bytes=9, mime_type="text/jsonl")
     assert official.uploads.cancel(other.id).status == "cancelled"
     assert official.files.delete(file.id).deleted
+
+
+def test_files_without_a_telling_name(official: OpenAI) -> None:
+    named = io.BytesIO(GOOD_JSONL)
+    named.name = "训练.json"
+    marked = b"\xef\xbb\xbf" + GOOD_JSONL
+    for file, name in ((GOOD_JSONL, "upload"), (io.BytesIO(marked), "upload"), (named, "训练.json")):
+        made = official.files.create(file=file, purpose="fine-tune")
+        assert (made.filename, made.status) == (name, "processed")
+    chunked = official.uploads.upload_file_chunked(
+        file=GOOD_JSONL, filename="训练", bytes=len(GOOD_JSONL), mime_type="text/plain", purpose="fine-tune"
+    )
+    assert chunked.file is not None
+    assert official.files.retrieve(chunked.file.id).filename == "训练"
 
 
 def test_jobs_from_creation_to_their_end(official: OpenAI, objects: Objects) -> None:

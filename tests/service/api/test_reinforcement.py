@@ -46,10 +46,25 @@ def test_the_requested_grader_is_shown_and_kept(api: RunningApi, client: httpx.C
     assert load_method(job["method"]).model_dump(mode="json") == job["method"]
 
 
+@pytest.mark.parametrize("response_format", [None, {"type": "text"}])
+def test_a_format_that_asks_for_nothing_is_accepted(
+    client: httpx.Client, file_id: str, response_format: object
+) -> None:
+    method = {"type": "reinforcement", "reinforcement": {"grader": CHECK, "response_format": response_format}}
+    shown = created(client, file_id, "tiny", method=method)["method"]["reinforcement"]
+    assert shown["grader"]["name"] == CHECK["name"]
+
+
+def test_a_grader_without_a_name_is_shown_with_its_type(client: httpx.Client, file_id: str) -> None:
+    grader = {key: value for key, value in CHECK.items() if key != "name"}
+    job = created(client, file_id, "tiny", method=graded(grader))
+    assert job["method"]["reinforcement"]["grader"]["name"] == "string_check"
+
+
 REFUSED: dict[str, tuple[Any, str, str]] = {
     "no grader": ({"type": "reinforcement", "reinforcement": {}}, PLACE, "required"),
     "an unknown kind": (graded(CHECK | {"type": "vibes"}), PLACE, "vibes"),
-    "a grader as text": (graded("good"), PLACE, "dictionary"),
+    "a grader as text": (graded("good"), PLACE, "an object"),
     "an unknown operation": (graded(CHECK | {"operation": "is"}), f"{PLACE}.operation", "ilike"),
     "a template of nothing": (graded(CHECK | {"input": "{{answer}}"}), PLACE, "item. or sample."),
     "an operation in a multi": (
@@ -71,6 +86,16 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
         graded(CHECK, group_size=1024, compute_multiplier=2),
         GIVEN,
         "2048",
+    ),
+    "a format of answers": (
+        {"type": "reinforcement", "reinforcement": {"grader": CHECK, "response_format": {"type": "json_object"}}},
+        "method.reinforcement.response_format",
+        "nothing holds them to a schema",
+    ),
+    "a format of no form": (
+        {"type": "reinforcement", "reinforcement": {"grader": CHECK, "response_format": "答"}},
+        "method.reinforcement.response_format",
+        "Leave it out",
     ),
     "rollout_prompts": (
         graded(CHECK, rollout_prompts=2),

@@ -187,8 +187,6 @@ def test_another_projects_upload_is_not_there(client: httpx.Client, stranger: ht
 @pytest.mark.parametrize(
     ("body", "status", "param"),
     [
-        ({"filename": "a.csv"}, 400, "filename"),
-        ({"filename": ""}, 400, "filename"),
         ({"filename": "a\n.jsonl"}, 400, "filename"),
         ({"filename": "\ud800.jsonl"}, 400, "filename"),
         ({"purpose": "batch"}, 400, "purpose"),

@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 from openai import OpenAI
+from openai.types.chat import ChatCompletionMessageParam
 
+from service.chat.schemas import ChatCompletionRequest
 from service.tables.jobs import JobState
 from tests.fixtures.processes import wait_until
 from tests.service.chat.conftest import ChatWorld
@@ -17,6 +19,7 @@ from tests.service.chat.conftest import ChatWorld
 pytestmark = pytest.mark.integration
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "你好, who are you?"}]
+ASKED: list[ChatCompletionMessageParam] = [{"role": "user", "content": [{"type": "text", "text": "你好"}]}]
 BIAS = {"logit_bias": {"50": 100}}
 """Makes every token the same, so that an answer never ends by itself."""
 
@@ -129,7 +132,12 @@ def test_the_default_length_is_the_operators(client: httpx.Client) -> None:
         ({"model": "ft:tiny:burnish:x:aaaaaaaa"}, 404, "does not exist"),
         ({"model": "ftjob-aaaaaaaaaaaaaaaaaaaaaaaa"}, 404, "does not exist"),
         ({"model": "../base"}, 404, "does not exist"),
-        ({"messages": []}, 400, "messages"),
+        ({"messages": []}, 400, "messages: give at least 1 message."),
+        (
+            {"messages": [{"role": "user", "content": 7}]},
+            400,
+            "messages.0.content: must be a string or a list or null.",
+        ),
         ({"messages": [{"role": "robot", "content": "x"}]}, 400, "messages.0.role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages.0.content.0.type"),
         ({"messages": [{"role": "user"}]}, 400, "messages.0"),
@@ -147,7 +155,16 @@ def test_the_default_length_is_the_operators(client: httpx.Client) -> None:
         ({"tool_choice": "required"}, 400, "tool_choice"),
         ({"tools": [{"type": "retrieval"}]}, 400, "tools.0"),
         ({"seed": 1 << 64}, 400, "seed"),
-        ({"best_of": 2}, 400, "best_of"),
+        ({"best_of": 2}, 400, "best_of: unknown argument"),
+        ({"modalities": ["text", "audio"]}, 400, "modalities: audio is not supported"),
+        ({"modalities": ["video"]}, 400, "modalities.0"),
+        ({"audio": {"voice": "alloy", "format": "wav"}}, 400, "audio: is not supported: answers are text alone"),
+        ({"functions": [{"name": "f"}]}, 400, "functions: is not supported: it is deprecated; use tools"),
+        ({"function_call": "auto"}, 400, "function_call: is not supported"),
+        ({"web_search_options": {}}, 400, "web_search_options: is not supported"),
+        ({"moderation": {"model": "m"}}, 400, "moderation: is not supported"),
+        ({"verbosity": "loud"}, 400, "verbosity"),
+        ({"messages": [{"role": "user", "content": "x", "weight": 0.5}]}, 400, "messages.0.weight"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -158,6 +175,53 @@ def test_what_cannot_be_answered_is_refused_by_name(
     answer = ask(client, **{"model": "tiny", **change, **options})
     assert answer.status_code == status, answer.text
     assert words in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [("image_url", "images"), ("input_audio", "audio"), ("file", "files"), ("video_url", "videos")],
+)
+def test_parts_that_are_not_text_are_refused_by_a_sentence(client: httpx.Client, kind: str, named: str) -> None:
+    content = [{"type": "text", "text": "这是什么?"}, {"type": kind, kind: {"url": "data:,"}}]
+    error = ask(client, messages=[{"role": "user", "content": content}]).json()["error"]
+    assert f"messages.0.content.1.type: {named} cannot be read: models here read text alone" in error["message"]
+
+
+def test_the_official_clients_options_without_effect_are_accepted(world: ChatWorld) -> None:
+    with OpenAI(base_url=world.api.url, api_key=world.api.key("desk"), _strict_response_validation=True) as official:
+        plain = official.chat.completions.create(model="tiny", messages=ASKED, temperature=0, max_tokens=4)
+        more = official.chat.completions.create(
+            model="tiny",
+            messages=ASKED,
+            temperature=0,
+            max_tokens=4,
+            metadata={"团队": "客服"},
+            modalities=["text"],
+            parallel_tool_calls=True,
+            prediction={"type": "content", "content": [{"type": "text", "text": "你好"}]},
+            prompt_cache_key="k",
+            prompt_cache_retention="24h",
+            reasoning_effort="minimal",
+            response_format={"type": "text"},
+            safety_identifier="s",
+            service_tier="flex",
+            store=True,
+            top_logprobs=0,
+            user="李",
+            verbosity="low",
+        )
+    assert more.choices == plain.choices
+
+
+def test_options_that_are_null_are_as_if_left_out(world: ChatWorld, client: httpx.Client) -> None:
+    required = {"model", "messages", "max_tokens"}
+    nulls = dict.fromkeys(set(ChatCompletionRequest.model_fields) - required)
+    assert ask(client, **nulls).status_code == 200
+
+
+def test_a_weight_with_a_decimal_point_is_a_weight(client: httpx.Client) -> None:
+    answered = {"role": "assistant", "content": "好", "weight": 1.0}
+    assert ask(client, messages=[*MESSAGES, answered, MESSAGES[1]]).status_code == 200
 
 
 def test_models_that_write_nothing_yet_or_never_are_refused(world: ChatWorld, client: httpx.Client) -> None:

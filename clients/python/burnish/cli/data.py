@@ -20,7 +20,6 @@ from burnish.datasets import (
     RowFormat,
     check_file,
     guess_format,
-    is_dataset_name,
     is_text,
     iter_rows,
     open_dataset,
@@ -28,7 +27,6 @@ from burnish.datasets import (
 from burnish.datasets.conversion import Conversion
 from burnish.datasets.converters import CONVERTERS
 from burnish.datasets.errors import UnreadableError
-from burnish.datasets.files import PACKED_SUFFIXES, SUFFIXES
 
 _LARGE = 8 << 20
 
@@ -50,11 +48,6 @@ def data() -> None:
 def check(context: click.Context, path: Path, method: str | None, as_json: bool) -> None:
     """Check every row of FILE, as the server will; - reads from a pipe. Exit 1: there are problems."""
     name = "standard input" if str(path) == "-" else path.name
-    if str(path) != "-" and not is_dataset_name(name):
-        raise ValueError(
-            f"{name} is neither {' nor '.join(SUFFIXES)}, with {' or '.join(PACKED_SUFFIXES)} or without: "
-            "other formats go through burnish data convert."
-        )
     row_format = ROW_FORMATS[method] if method else _guess_row_format(path, name)
     with _open_with_progress(path, name) as (packing, chunks):
         summary = check_file(name, chunks, row_format, packing=packing)

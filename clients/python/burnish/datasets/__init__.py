@@ -8,7 +8,7 @@ from __future__ import annotations
 from burnish.datasets.absence import drop_null_keys
 from burnish.datasets.base import DatasetSummary, Problem, Row, RowFormat, describe
 from burnish.datasets.errors import InvalidLineError
-from burnish.datasets.files import FileChecker, PackedChecker, check_file, is_dataset_name, is_text, open_dataset
+from burnish.datasets.files import FileChecker, PackedChecker, check_file, is_text, open_dataset
 from burnish.datasets.items import PROMPT_KEYS, ItemRows
 from burnish.datasets.jsonl import LineChecker, check_rows, iter_rows
 from burnish.datasets.labelled import LabelledRows
@@ -39,7 +39,6 @@ __all__ = [
     "describe",
     "drop_null_keys",
     "guess_format",
-    "is_dataset_name",
     "is_text",
     "iter_rows",
     "open_dataset",

@@ -1,4 +1,4 @@
-"""Which check a file gets: of rows or of text, by the end of its name, once its first bytes show its packing."""
+"""Which check a file gets: of text if its name says `.txt`, else of rows, once its first bytes show its packing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from burnish.datasets.lines import MAX_LINE_BYTES, MAX_ROWS
 from burnish.datasets.packing import MAGIC_BYTES, Limits, Packing, Unpacker, limit_growth, packing_of, unpack_chunks
 from burnish.datasets.text import TextChecker
 
-ROWS_SUFFIX, TEXT_SUFFIX, PARQUET_SUFFIX = ".jsonl", ".txt", ".parquet"
-SUFFIXES = (ROWS_SUFFIX, TEXT_SUFFIX, PARQUET_SUFFIX)
+ROWS_SUFFIX, TEXT_SUFFIX = ".jsonl", ".txt"
 PACKED_SUFFIXES = (".gz", ".zst", ".zstd")
 _CHUNK = 1 << 20
 _TAIL_BYTES = 8
@@ -42,16 +41,11 @@ class FileChecker(Protocol):
         ...
 
 
-def is_dataset_name(filename: str) -> bool:
-    """Return whether a dataset may have this name: `.jsonl`, `.txt`, `.parquet`, or one with `.gz` or `.zst(d)`.
-
-    In capitals, too.
-    """
-    return _strip_packing_suffix(filename).endswith(SUFFIXES)
-
-
 def is_text(filename: str, packing: Packing = "none") -> bool:
-    """Return whether a file is plain text: its name says so, and it is not Parquet."""
+    """Return whether a file is plain text: its name ends with `.txt` (in any case), and it is not Parquet.
+
+    Of all others, whatever their names, the content decides whether they are rows.
+    """
     return packing != "parquet" and _strip_packing_suffix(filename).endswith(TEXT_SUFFIX)
 
 
@@ -161,7 +155,7 @@ def check_file(
                 break
     except UnreadableError as error:
         return DatasetSummary(0, (Problem(0, str(error)),))
-    summary = checker.finish()
+    summary = _explain_name(filename, checker.finish())
     if packing != "parquet":
         return summary
     return replace(summary, problems=tuple(replace(problem, unit="row") for problem in summary.problems))
@@ -190,6 +184,15 @@ def _read_parquet(start: bytes, file: BinaryIO, limits: Limits) -> Iterator[byte
         copy.write(start)
         shutil.copyfileobj(file, copy, _CHUNK)
         yield from limit_growth(copy.tell(), parquet.read_lines(copy), limits)
+
+
+def _explain_name(filename: str, summary: DatasetSummary) -> DatasetSummary:
+    """Add to the first problem of a file without a good row how to name text, unless its name says what it is."""
+    if summary.rows or not summary.problems or _strip_packing_suffix(filename).endswith((ROWS_SUFFIX, TEXT_SUFFIX)):
+        return summary
+    first, *others = summary.problems
+    hint = f"it is read as rows; if it is plain text for pretraining, let its name end with {TEXT_SUFFIX}"
+    return replace(summary, problems=(replace(first, reason=f"{first.reason}; {hint}"), *others))
 
 
 def _strip_packing_suffix(filename: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from burnish.datasets.parsing import OTHER_FILE_BYTES
+from burnish.datasets.parsing import BYTE_ORDER_MARK, OTHER_FILE_BYTES
 
 MAX_LINE_BYTES = 8 << 20
 MAX_ROWS = 100_000_000
@@ -55,7 +55,10 @@ class LineBudget:
 
 
 class BlockSplitter:
-    """Cuts chunks of bytes, however they fall, into blocks of whole lines; keeps one line at most."""
+    """Cuts chunks of bytes, however they fall, into blocks of whole lines; keeps one line at most.
+
+    A byte order mark at the start of the file is dropped.
+    """
 
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._max = max_line_bytes
@@ -88,6 +91,8 @@ class BlockSplitter:
         return chunk.rfind(b"\n", start, start + BLOCK_BYTES) + 1 or chunk.find(b"\n", start + BLOCK_BYTES) + 1
 
     def _make_block(self, data: bytes, length: int) -> Block:
+        if self._next == 1 and data.startswith(BYTE_ORDER_MARK):
+            data, length = data.removeprefix(BYTE_ORDER_MARK), length - len(BYTE_ORDER_MARK)
         block = Block(self._next, data, data.split(b"\n"), length)
         self._next += len(block.lines)
         return block

@@ -18,7 +18,8 @@ from burnish.datasets.base import Row
 from burnish.datasets.wording import json_kind, quote_key
 
 MAX_DEPTH = 100
-_BOM = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What editors on Windows put at the start of a file in UTF-8: accepted there, and no part of the first row."""
 _DIGITS_TO_ZERO = bytes.maketrans(b"0123456789", b"0000000000")
 _LONG_NUMBER = b"0" * 19
 _INTEGERS = range(-(2**63), 2**63)
@@ -86,8 +87,8 @@ def has_long_number(data: bytes) -> bool:
 
 
 def _json_fault_reason(line: bytes, error: orjson.JSONDecodeError) -> str:
-    if line.startswith(_BOM):
-        return "begins with a byte order mark: save the file as UTF-8 without BOM"
+    if line.startswith(BYTE_ORDER_MARK):
+        return "begins with a byte order mark, which only a file's first line may: join files without theirs"
     if b"\0" in line:
         return f"has a NUL byte at byte {line.index(0) + 1}: remove it, or save the file as UTF-8"
     try:

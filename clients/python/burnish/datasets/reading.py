@@ -12,13 +12,12 @@ from burnish.datasets.base import Row
 from burnish.datasets.errors import UnreadableError
 from burnish.datasets.layouts import other_layout
 from burnish.datasets.lines import MAX_LINE_BYTES, LineSplitter
-from burnish.datasets.parsing import OTHER_FILE_BYTES, RefusedError, other_file, parse_row
+from burnish.datasets.parsing import BYTE_ORDER_MARK, OTHER_FILE_BYTES, RefusedError, other_file, parse_row
 from burnish.datasets.text import TextChecker
 
 DOCUMENT_END = "<|endoftext|>"
 """A line of plain text that holds nothing else ends a document."""
 MAX_DOCUMENT_CHARACTERS = 1 << 20
-_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def _strip_byte_order_mark(chunks: Iterable[bytes]) -> Iterator[bytes]:
         start += chunk
         if len(start) >= OTHER_FILE_BYTES:
             break
-    yield start.removeprefix(_BOM)
+    yield start.removeprefix(BYTE_ORDER_MARK)
     yield from remaining_chunks
 
 

@@ -7,8 +7,6 @@ import codecs
 from burnish.datasets.base import DatasetSummary, Problem
 from burnish.datasets.parsing import OTHER_FILE_BYTES, other_file
 
-_BOM = b"\xef\xbb\xbf"
-
 
 class TextChecker:
     """Checks a text file that is pushed in piece by piece: UTF-8 without NUL, and something in it.
@@ -44,8 +42,6 @@ class TextChecker:
         # What the start gives away says more than the first byte that is out of place.
         if reason := other_file(self._start):
             self._problem = Problem(0, reason)
-        elif self._start.startswith(_BOM):
-            self._problem = Problem(1, "begins with a byte order mark: save the file as UTF-8 without BOM")
         return DatasetSummary(0, (self._problem,)) if self._problem else DatasetSummary(1)
 
     def _check_chunk(self, chunk: bytes, *, final: bool) -> None:
@@ -62,4 +58,5 @@ class TextChecker:
             self._problem = Problem(line, f"is not UTF-8 (byte 0x{data[error.start]:02x}): save the file as UTF-8")
             return
         self._line += text.count("\n")
-        self._blank = self._blank and (not text or text.isspace())
+        # A byte order mark at the start is accepted, but it is no text.
+        self._blank = self._blank and not text.replace("\ufeff", "").strip()
