@@ -1316,7 +1316,7 @@ export interface components {
         };
         /**
          * ChatCompletionRequest
-         * @description The body of a chat completion. `user`, `metadata`, `store` and the like are taken and change nothing.
+         * @description The body of a chat completion. Those of WITHOUT_EFFECT are accepted and change nothing.
          * @example {
          *       "max_tokens": 64,
          *       "messages": [
@@ -1330,8 +1330,14 @@ export interface components {
          *     }
          */
         ChatCompletionRequest: {
+            /** Audio */
+            audio?: null;
             /** Frequency Penalty */
             frequency_penalty?: number | null;
+            /** Function Call */
+            function_call?: null;
+            /** Functions */
+            functions?: null;
             /** Logit Bias */
             logit_bias?: {
                 [key: string]: number;
@@ -1348,19 +1354,35 @@ export interface components {
             metadata?: {
                 [key: string]: string;
             } | null;
+            /** Modalities */
+            modalities?: "text"[] | null;
             /**
              * Model
              * @description A base of the catalog, `ft:…`, a checkpoint, a job.
              */
             model: string;
+            /** Moderation */
+            moderation?: null;
             /** N */
             n?: number | null;
             /** Parallel Tool Calls */
             parallel_tool_calls?: boolean | null;
+            /** Prediction */
+            prediction?: {
+                [key: string]: unknown;
+            } | null;
             /** Presence Penalty */
             presence_penalty?: number | null;
             /** Prompt Cache Key */
             prompt_cache_key?: string | null;
+            /** Prompt Cache Options */
+            prompt_cache_options?: {
+                [key: string]: unknown;
+            } | null;
+            /** Prompt Cache Retention */
+            prompt_cache_retention?: string | null;
+            /** Reasoning Effort */
+            reasoning_effort?: string | null;
             /** Response Format */
             response_format?: {
                 [key: string]: unknown;
@@ -1392,6 +1414,10 @@ export interface components {
             top_p?: number | null;
             /** User */
             user?: string | null;
+            /** Verbosity */
+            verbosity?: ("low" | "medium" | "high") | null;
+            /** Web Search Options */
+            web_search_options?: null;
         };
         /**
          * CheckpointObject
@@ -2983,8 +3009,11 @@ export interface components {
             labels: string[];
             /** Model */
             model: string;
-            /** Name */
-            name: string;
+            /**
+             * Name
+             * @description By default the grader's type.
+             */
+            name?: string;
             /** Passing Labels */
             passing_labels: string[];
             /**
@@ -3300,8 +3329,11 @@ export interface components {
             graders: {
                 [key: string]: components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["LabelModelGrader"];
             } | (components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["LabelModelGrader"]);
-            /** Name */
-            name: string;
+            /**
+             * Name
+             * @description By default the grader's type.
+             */
+            name?: string;
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
@@ -4040,8 +4072,11 @@ export interface components {
              * @default null
              */
             image_tag?: string | null;
-            /** Name */
-            name: string;
+            /**
+             * Name
+             * @description By default the grader's type.
+             */
+            name?: string;
             /** Source */
             source: string;
             /**
@@ -4535,8 +4570,11 @@ export interface components {
             input: components["schemas"]["InputMessage"][];
             /** Model */
             model: string;
-            /** Name */
-            name: string;
+            /**
+             * Name
+             * @description By default the grader's type.
+             */
+            name?: string;
             /**
              * Range
              * @default null
@@ -4584,8 +4622,11 @@ export interface components {
         StringCheckGrader: {
             /** Input */
             input: string;
-            /** Name */
-            name: string;
+            /**
+             * Name
+             * @description By default the grader's type.
+             */
+            name?: string;
             /**
              * Operation
              * @enum {string}
@@ -4746,8 +4787,11 @@ export interface components {
             evaluation_metric: "cosine" | "fuzzy_match" | "bleu" | "gleu" | "meteor" | "rouge_1" | "rouge_2" | "rouge_3" | "rouge_4" | "rouge_5" | "rouge_l";
             /** Input */
             input: string;
-            /** Name */
-            name: string;
+            /**
+             * Name
+             * @description By default the grader's type.
+             */
+            name?: string;
             /** Reference */
             reference: string;
             /**
