@@ -82,17 +82,17 @@ class Conversion:
         if self.source != PLAIN_TEXT:
             refuse_lost_meaning(row.unread_keys(), carries_keys=carries_keys)
         if carries_keys:
-            kept = row.take_unread()
-            rows = [{**kept, **made} for made in rows]
+            item_keys = row.take_unread()
+            rows = [{**item_keys, **new_row} for new_row in rows]
         left_out = [*(place for place, _ in row.unread_keys()), *name_unused_parts(example, self.method)]
-        lines = [self._encode_checked_row(made) for made in rows]
+        lines = [self._encode_checked_row(new_row) for new_row in rows]
         self._count_left_out(left_out)
         return lines
 
     def _count_left_out(self, places: list[str]) -> None:
         for place in places:
-            known = place in self.left_out or len(self.left_out) < _MAX_LEFT_OUT
-            self.left_out[place if known else "other keys"] += 1
+            has_count = place in self.left_out or len(self.left_out) < _MAX_LEFT_OUT
+            self.left_out[place if has_count else "other keys"] += 1
 
     def _encode_checked_row(self, row: Row) -> bytes:
         reasons = ROW_FORMATS[self.method].check_row(row)

@@ -71,8 +71,8 @@ def _missing_path_problem(row: Row, path: Sequence[str | int]) -> str | None:
 def _value_at(value: object, part: str | int) -> object:
     """Return what a value has at a key or a place, as the graders look it up."""
     if isinstance(value, dict):
-        found = cast("dict[str, object]", value).get(str(part))
-        return _NOTHING if found is None else found
+        child = cast("dict[str, object]", value).get(str(part))
+        return _NOTHING if child is None else child
     if isinstance(value, list) and str(part).isdecimal():
         items = cast("list[object]", value)
         return items[int(part)] if int(part) < len(items) else _NOTHING

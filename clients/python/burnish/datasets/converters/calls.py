@@ -63,7 +63,7 @@ def _mend_call(call: Any, place: str, turn_place: str, number: int, waiting: lis
     if isinstance(function, dict):
         function = cast("Row", function)
         text = arguments_text(function.get("arguments"), f"{place}.function.arguments")
-        function = {**_named(function), "arguments": text}
+        function = {**_copy_name(function), "arguments": text}
     name: object = call.get("id", _call_name(turn_place, number))
     if isinstance(name, str):
         waiting.append(name)
@@ -77,7 +77,7 @@ def _make_call(call: object, place: str, turn_place: str, number: int, waiting: 
     text = arguments_text(function.get("arguments"), f"{place}.arguments")
     name = _call_name(turn_place, number)
     waiting.append(name)
-    return {"id": name, "type": "function", "function": {**_named(function), "arguments": text}}
+    return {"id": name, "type": "function", "function": {**_copy_name(function), "arguments": text}}
 
 
 def _call_name(turn_place: str, number: int) -> str:
@@ -85,7 +85,7 @@ def _call_name(turn_place: str, number: int) -> str:
     return f"call_{turn_place.rpartition('[')[2].rstrip(']')}_{number}"
 
 
-def _named(function: Row) -> Row:
+def _copy_name(function: Row) -> Row:
     return {"name": function["name"]} if "name" in function else {}
 
 
