@@ -61,9 +61,7 @@ def test_spaces_of_a_suffix_become_hyphens(client: httpx.Client, file_id: str, s
 
 
 @pytest.mark.parametrize("suffix", ["客服", "café", "مكتب", "-a", "a/b", "a:b", "a\tb", "   ", "a\u00a0b"])
-def test_another_suffix_is_refused_with_an_example(
-    client: httpx.Client, file_id: str, suffix: str
-) -> None:
+def test_another_suffix_is_refused_with_an_example(client: httpx.Client, file_id: str, suffix: str) -> None:
     error = create(client, file_id, suffix=suffix).json()["error"]
     assert error["param"] == "suffix"
     assert "[A-Za-z0-9][A-Za-z0-9._-]*" in error["message"]
