@@ -24,14 +24,26 @@ MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _SUFFIX = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-def _of_a_name(suffix: str) -> str:
-    if re.fullmatch(_SUFFIX, suffix) is None:
-        raise ValueError("it becomes part of the model's name: use letters (A to Z, a to z), digits, . _ -")
-    return suffix
+def _make_name_part(suffix: str) -> str:
+    """Return a suffix as it stands in the model's name: spaces become hyphens, as OpenAI's do. Raises ValueError."""
+    part = re.sub(" +", "-", suffix.strip(" "))
+    if re.fullmatch(_SUFFIX, part) is None:
+        raise ValueError(
+            f"'{suffix}' cannot be part of the model's name: use letters (A to Z, a to z), digits, . _ - and spaces, "
+            f"which become hyphens, with a letter or a digit first ({_SUFFIX}), such as 'support-desk.v2'"
+        )
+    return part
 
 
 Suffix = Annotated[
-    str, Field(min_length=1, max_length=64, json_schema_extra={"pattern": f"^{_SUFFIX}$"}), AfterValidator(_of_a_name)
+    str,
+    Field(
+        min_length=1,
+        max_length=64,
+        description="Becomes part of the model's name, with hyphens for spaces.",
+        json_schema_extra={"pattern": "^ *[A-Za-z0-9][A-Za-z0-9._ -]*$"},
+    ),
+    AfterValidator(_make_name_part),
 ]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.kit import ids
 from service.kit.pagination import Order, Scope, fetch_page
+from service.tables.jobs import JobCheckpointRow, JobRow
 from service.tables.models import AdapterDownload, CheckpointPermissionRow, FineTunedModelRow
 
 
@@ -16,6 +17,19 @@ def get_project_model(session: Session, project_id: str, model_id: str) -> FineT
     """Return a project's fine-tuned model."""
     return session.scalar(
         select(FineTunedModelRow).where(FineTunedModelRow.id == model_id, FineTunedModelRow.project_id == project_id)
+    )
+
+
+def get_project_checkpoint(session: Session, project_id: str, name: str) -> JobCheckpointRow | None:
+    """Return a checkpoint of a project's job by its name, `ft:…:ckpt-step-N`."""
+    model_name, _, step = name.rpartition(":ckpt-step-")
+    if not (step.isascii() and step.isdigit() and len(step) < 10):
+        return None
+    query = select(JobCheckpointRow).join(JobRow, JobRow.id == JobCheckpointRow.job_id)
+    return session.scalar(
+        query.where(
+            JobRow.model_name == model_name, JobRow.project_id == project_id, JobCheckpointRow.step == int(step)
+        )
     )
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from service.catalog import BaseModelEntry
+from service.tables.jobs import JobCheckpointRow
 from service.tables.models import FineTunedModelRow
 
 
@@ -29,6 +30,12 @@ class ModelObject(BaseModel):
         """Show a fine-tuned model."""
         expires_at = None if model.expires_at is None else int(model.expires_at)
         return cls(id=model.id, created=int(model.created_at), owned_by=owned_by, expires_at=expires_at)
+
+    @classmethod
+    def of_checkpoint(cls, name: str, checkpoint: JobCheckpointRow, *, owned_by: str) -> ModelObject:
+        """Show a checkpoint of a job."""
+        expires_at = None if checkpoint.expires_at is None else int(checkpoint.expires_at)
+        return cls(id=name, created=int(checkpoint.created_at), owned_by=owned_by, expires_at=expires_at)
 
 
 class ModelList(BaseModel):

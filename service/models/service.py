@@ -27,7 +27,7 @@ def list_models(session: Session, principal: Principal, catalog: Catalog, organi
 
 
 def show_model(session: Session, principal: Principal, catalog: Catalog, organization: str, name: str) -> ModelObject:
-    """Return one model, as `list_models` does. Raises ModelNotFound."""
+    """Return one model, as `list_models` does, or a checkpoint of the project's own. Raises ModelNotFound."""
     base = catalog.find_base(name)
     if base is not None:
         return ModelObject.of_base(base)
@@ -35,6 +35,9 @@ def show_model(session: Session, principal: Principal, catalog: Catalog, organiz
     foreign = next((model for model in shared_rows if model.id == name), None)
     if foreign is not None:
         return ModelObject.of_result(foreign, owned_by=organization)
+    checkpoint = repository.get_project_checkpoint(session, principal.project_id, name)
+    if checkpoint is not None:
+        return ModelObject.of_checkpoint(name, checkpoint, owned_by=principal.project_id)
     return ModelObject.of_result(_find_result(session, principal, catalog, name), owned_by=principal.project_id)
 
 

@@ -50,6 +50,24 @@ def hyper(**values: Any) -> dict[str, Any]:
 
 
 _PLACE = "method.supervised.hyperparameters"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "part"),
+    [("custom model name", "custom-model-name"), (" a  b ", "a-b"), ("v2.1_x-y", "v2.1_x-y"), ("a -b", "a--b")],
+)
+def test_spaces_of_a_suffix_become_hyphens(client: httpx.Client, file_id: str, suffix: str, part: str) -> None:
+    assert create(client, file_id, suffix=suffix).json()["suffix"] == part
+
+
+@pytest.mark.parametrize("suffix", ["客服", "café", "مكتب", "-a", "a/b", "a:b", "a\tb", "   ", "a\u00a0b"])
+def test_another_suffix_is_refused_with_an_example(client: httpx.Client, file_id: str, suffix: str) -> None:
+    error = create(client, file_id, suffix=suffix).json()["error"]
+    assert error["param"] == "suffix"
+    assert "[A-Za-z0-9][A-Za-z0-9._-]*" in error["message"]
+    assert "such as 'support-desk.v2'" in error["message"]
+
+
 BAD_BODIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown base": ({"model": "gpt-9"}, "model", "Base models of this service: tiny"),
     "a path as a model": ({"model": "../../etc/passwd"}, "model", "does not exist here"),
