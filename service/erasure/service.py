@@ -63,15 +63,15 @@ def _cancel_jobs(session: Session, project_id: str) -> None:
 
 def _erase_jobs(context: Context, queue: JobIdQueue, project_id: str) -> bool:
     with context.db.read() as session:
-        found = repository.some_jobs(session, project_id, limit=_AT_ONCE)
-    queue.remove_ids([job.id for job in found])
+        some_jobs = repository.some_jobs(session, project_id, limit=_AT_ONCE)
+    queue.remove_ids([job.id for job in some_jobs])
     with context.db.write() as session:
-        for job in found:
+        for job in some_jobs:
             models.remove_of_job(session, job.id)
             jobs.delete_job_row(session, job)
             outbox.add_effect(session, outbox.Topic.DELETE_BLOBS, prefix=f"jobs/{job.id}")
-        repository.forget_jobs(session, [job.id for job in found])
-    return bool(found)
+        repository.forget_jobs(session, [job.id for job in some_jobs])
+    return bool(some_jobs)
 
 
 def _erase_files(context: Context, project_id: str) -> bool:

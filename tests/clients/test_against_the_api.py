@@ -86,7 +86,7 @@ def test_a_file_with_everything_makes_one_job(run: Run, api: RunningApi, tmp_pat
         ("training_file: 训练.jsonl\n\nmodel: none-such\n", 3),
         ("model: tiny\ntraining_file: 训练.jsonl\nhyperparameters:\n  n_epochs: 2\n  lora:\n    rank: -4\n", 6),
         ("model: tiny\ntraining_file: 训练.jsonl\nhyperparameters:\n  none_such: 2\n", 4),
-        ("model: tiny\ntraining_file: 训练.jsonl\nsuffix: a b\n", 3),
+        ("model: tiny\ntraining_file: 训练.jsonl\nsuffix: a/b\n", 3),
     ],
 )
 def test_the_servers_refusals_are_reported_with_their_line(

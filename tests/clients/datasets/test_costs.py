@@ -27,7 +27,7 @@ TINY: dict[str, tuple[bytes, str]] = {
     "an object without messages": (b"{}\n", "messages: is missing"),
     "an object without a message": (b'{"messages":[]}\n', "messages: is empty"),
     "a key twice": (b'{"a":1,"a":1}\n', "has the key a twice"),
-    "a list": (b"[]\n", "is a list"),
+    "a list": (b"[]\n", "the file is a JSON array"),
     "broken UTF-8": (b"\xff\n", "is not UTF-8"),
     "a large number": (b'{"a":99999999999999999999}\n', "beyond 64 bits"),
     "nothing": (b"\n", "more than 1000000 lines with less than 8 bytes"),

@@ -115,7 +115,7 @@ def test_a_broken_dataset_is_refused_whole(api: RunningApi, client: httpx.Client
 
 
 def test_the_first_twenty_problems_come_at_once(client: httpx.Client) -> None:
-    error = upload(client, b"{\n" * 30).json()["error"]
+    error = upload(client, b'{"a":\n' * 30).json()["error"]
     assert [problem["line"] for problem in error["problems"]] == list(range(1, 21))
     assert "10 more" in error["message"]
 
