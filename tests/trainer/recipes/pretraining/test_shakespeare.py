@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 # Fewer of the recipe's 2000 steps, for the time it takes: with Llama's layers its target is reached that early.
 STEPS = 750
-# What the first steps alone must reach, in the short form: twice the least loss of a model that knows no context at
-# all, the entropy of the characters, is far above it.
+# What the first steps alone must reach, in the short form. No model that ignores the context can: the entropy of the
+# text's characters is 3.31 nats, and of each character after the one before it 2.45.
 EARLY_STEPS, EARLY_LOSS = 120, 2.6
 
 
