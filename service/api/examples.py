@@ -106,7 +106,6 @@ ANSWERS: dict[str, dict[str, Any]] = {
             "object": "file",
             "bytes": 52428,
             "created_at": 1764000300,
-            "expires_at": None,
             "filename": "train.jsonl",
             "purpose": "fine-tune",
             "status": "processed",
@@ -122,6 +121,10 @@ _TYPES_OF: dict[type, tuple[str, ...]] = {
     dict: ("object",),
 }
 _BY_TYPE: dict[str, Any] = {"string": "text", "integer": 1, "number": 0.5, "boolean": False, "null": None}
+
+
+_SELDOM = frozenset({"session", "status_details", "tool_calls"})
+"""Members that most answers leave out."""
 
 
 class SchemaExamples:
@@ -168,7 +171,7 @@ class SchemaExamples:
         example = {
             key: self.make_example(value, name=key, kind=kind)
             for key, value in properties.items()
-            if optional or key in required or "examples" in value
+            if key in required or "examples" in value or (optional and key not in _SELDOM)
         }
         if example.get("data") and "first_id" in example:
             example |= {"first_id": example["data"][0]["id"], "last_id": example["data"][-1]["id"]}

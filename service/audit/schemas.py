@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from service.kit.members import LEFT_OUT_IF_NULL
 from service.tables.audit import AuditRow, split_count
+
+
+class AuditServiceAccount(BaseModel):
+    """Whose key it is: Burnish's keys belong to no person, and each is an account of its own."""
+
+    id: str
 
 
 class AuditKey(BaseModel):
@@ -14,6 +21,7 @@ class AuditKey(BaseModel):
 
     id: str
     type: Literal["service_account"] = "service_account"
+    service_account: AuditServiceAccount
 
 
 class AuditUser(BaseModel):
@@ -26,28 +34,28 @@ class AuditSession(BaseModel):
     """A session on the server itself, by the command `burnish-server`."""
 
     user: AuditUser
-    ip_address: str | None = None
+    ip_address: Annotated[str | None, LEFT_OUT_IF_NULL] = None
 
 
 class AuditActor(BaseModel):
     """Who did it: an API key, or an operator on the server."""
 
     type: Literal["api_key", "session"]
-    api_key: AuditKey | None = None
-    session: AuditSession | None = None
+    api_key: Annotated[AuditKey | None, LEFT_OUT_IF_NULL] = None
+    session: Annotated[AuditSession | None, LEFT_OUT_IF_NULL] = None
 
 
 class AuditProject(BaseModel):
-    """The project that it was about; `name` is null once the project is deleted."""
+    """The project that it was about; `name` is left out once the project is deleted."""
 
     id: str
-    name: str | None
+    name: Annotated[str | None, LEFT_OUT_IF_NULL] = None
 
 
 class AuditLogObject(BaseModel):
     """OpenAI's entry of the audit log. A member with the name of the `type` has the object's `id`, as there.
 
-    `outcome`, `status_code`, `object_id`, `request_id`, `ip_address` and `count` are Burnish's. `actor` is null for
+    `outcome`, `status_code`, `object_id`, `request_id`, `ip_address` and `count` are Burnish's. `actor` is left out for
     what the service did of its own accord. `count` is above 1 for refused calls of one kind that came within a minute:
     the other members are those of the last.
     """
@@ -58,8 +66,8 @@ class AuditLogObject(BaseModel):
     object: Literal["organization.audit_log"] = "organization.audit_log"
     type: str
     effective_at: int
-    actor: AuditActor | None
-    project: AuditProject | None
+    actor: Annotated[AuditActor | None, LEFT_OUT_IF_NULL] = None
+    project: Annotated[AuditProject | None, LEFT_OUT_IF_NULL] = None
     outcome: Literal["succeeded", "replayed", "failed"]
     status_code: int | None
     object_id: str | None
@@ -90,7 +98,9 @@ class AuditLogObject(BaseModel):
 
 def _show_actor(row: AuditRow) -> AuditActor | None:
     if row.key_id is not None:
-        return AuditActor(type="api_key", api_key=AuditKey(id=row.key_id))
+        return AuditActor(
+            type="api_key", api_key=AuditKey(id=row.key_id, service_account=AuditServiceAccount(id=row.key_id))
+        )
     if row.operator is not None:
         return AuditActor(type="session", session=AuditSession(user=AuditUser(id=row.operator)))
     return None

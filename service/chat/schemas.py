@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
+from service.kit.members import LEFT_OUT_IF_NULL
 from trainer.contract.rows import Message
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
@@ -203,7 +204,7 @@ class AnswerMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall] | None, LEFT_OUT_IF_NULL] = None
 
 
 class Choice(BaseModel):

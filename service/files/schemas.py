@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel
 
+from service.kit.members import LEFT_OUT_IF_NULL
 from service.tables.files import FileRow
 
 
@@ -16,11 +17,11 @@ class FileObject(BaseModel):
     object: Literal["file"] = "file"
     bytes: int
     created_at: int
-    expires_at: int | None
+    expires_at: Annotated[int | None, LEFT_OUT_IF_NULL] = None
     filename: str
     purpose: str
     status: Literal["uploaded", "processed", "error"] = "processed"
-    status_details: str | None = None
+    status_details: Annotated[str | None, LEFT_OUT_IF_NULL] = None
 
     @classmethod
     def from_row(cls, file: FileRow) -> FileObject:

@@ -13,6 +13,7 @@ from service.jobs.parents import shown_waits
 from service.jobs.resources import Resources
 from service.jobs.states import WIRE_STATUS
 from service.kit.expiry import ExpiresAfter
+from service.kit.members import LEFT_OUT_IF_NULL
 from service.tables.jobs import JobCheckpointRow, JobEventRow, JobRow, JobState
 from service.tables.models import AdapterDownload
 from trainer.contract.job import Budget, LineageEntry
@@ -273,7 +274,7 @@ class JobEventObject(BaseModel):
     level: Literal["info", "warn", "error"]
     message: str
     type: Literal["message", "metrics"]
-    data: dict[str, Any] | None
+    data: Annotated[dict[str, Any] | None, LEFT_OUT_IF_NULL] = None
 
     @classmethod
     def from_row(cls, event: JobEventRow) -> JobEventObject:
@@ -299,7 +300,7 @@ class CheckpointObject(BaseModel):
     fine_tuning_job_id: str
     step_number: int
     metrics: dict[str, float]
-    expires_at: int | None = None
+    expires_at: Annotated[int | None, LEFT_OUT_IF_NULL] = None
 
     @classmethod
     def from_row(cls, checkpoint: JobCheckpointRow, model_name: str) -> CheckpointObject:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -63,8 +64,24 @@ class KeyCreate(BaseModel):
     expires_in: int | None = Field(None, ge=60, le=_TEN_YEARS, strict=True, description="Seconds; without it, never.")
 
 
+class KeyServiceAccount(BaseModel):
+    """The account that a key belongs to: itself, since no person owns a key here."""
+
+    id: str
+    name: str
+    created_at: int
+    role: Literal["member", "owner"]
+
+
+class KeyOwner(BaseModel):
+    """Who owns a key, in OpenAI's form."""
+
+    type: Literal["service_account"] = "service_account"
+    service_account: KeyServiceAccount
+
+
 class KeyObject(BaseModel):
-    """OpenAI's key of a project; `scopes`, `expires_at` and `revoked_at` are Burnish's."""
+    """OpenAI's key of a project; `scopes` and `revoked_at` are Burnish's."""
 
     id: str
     object: Literal["organization.project.api_key"] = "organization.project.api_key"
@@ -72,6 +89,8 @@ class KeyObject(BaseModel):
     redacted_value: str
     created_at: int
     last_used_at: int | None
+    owner: KeyOwner
+    owner_project_access: Literal["active", "inactive"] = Field(description="`inactive` once it is revoked or expired.")
     scopes: list[Scope]
     expires_at: int | None
     revoked_at: int | None
@@ -83,6 +102,8 @@ class KeyObject(BaseModel):
                 "id": key.id,
                 "name": key.name,
                 "redacted_value": key.hint,
+                "owner": {"service_account": _show_account(key)},
+                "owner_project_access": "active" if _works_now(key) else "inactive",
                 "created_at": int(key.created_at),
                 "last_used_at": None if key.last_used_at is None else int(key.last_used_at),
                 "scopes": key.scopes.split(),
@@ -90,6 +111,19 @@ class KeyObject(BaseModel):
                 "revoked_at": None if key.revoked_at is None else int(key.revoked_at),
             }
         )
+
+
+def _show_account(key: ApiKeyRow) -> KeyServiceAccount:
+    return KeyServiceAccount(
+        id=key.id,
+        name=key.name,
+        created_at=int(key.created_at),
+        role="owner" if "admin" in key.scopes.split() else "member",
+    )
+
+
+def _works_now(key: ApiKeyRow) -> bool:
+    return key.revoked_at is None and (key.expires_at is None or key.expires_at > time.time())
 
 
 class NewKey(KeyObject):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.kit.errors import InvalidRequest
+from service.kit.members import LEFT_OUT_IF_NULL
 
 T = TypeVar("T")
 Order = Literal["asc", "desc"]
@@ -28,8 +29,8 @@ class ListPage(BaseModel, Generic[T]):
 class BoundedListPage(ListPage[T], Generic[T]):
     """The same with the ids of its ends, as files and checkpoints have it."""
 
-    first_id: str | None
-    last_id: str | None
+    first_id: Annotated[str | None, LEFT_OUT_IF_NULL] = None
+    last_id: Annotated[str | None, LEFT_OUT_IF_NULL] = None
 
     @classmethod
     def from_items(cls, data: list[T], has_more: bool) -> Self:

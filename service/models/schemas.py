@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel
 
 from service.catalog import BaseModelEntry
+from service.kit.members import LEFT_OUT_IF_NULL
 from service.tables.jobs import JobCheckpointRow
 from service.tables.models import FineTunedModelRow
 
@@ -18,7 +19,7 @@ class ModelObject(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
-    expires_at: int | None = None
+    expires_at: Annotated[int | None, LEFT_OUT_IF_NULL] = None
 
     @classmethod
     def of_base(cls, entry: BaseModelEntry) -> ModelObject:

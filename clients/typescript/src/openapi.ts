@@ -1014,7 +1014,7 @@ export interface components {
              */
             role?: "assistant";
             /** Tool Calls */
-            tool_calls?: components["schemas"]["ToolCall-Output"][] | null;
+            tool_calls?: components["schemas"]["ToolCall-Output"][];
         };
         /**
          * Architecture
@@ -1042,8 +1042,8 @@ export interface components {
          * @description Who did it: an API key, or an operator on the server.
          */
         AuditActor: {
-            api_key?: components["schemas"]["AuditKey"] | null;
-            session?: components["schemas"]["AuditSession"] | null;
+            api_key?: components["schemas"]["AuditKey"];
+            session?: components["schemas"]["AuditSession"];
             /**
              * Type
              * @enum {string}
@@ -1057,6 +1057,7 @@ export interface components {
         AuditKey: {
             /** Id */
             id: string;
+            service_account: components["schemas"]["AuditServiceAccount"];
             /**
              * Type
              * @default service_account
@@ -1068,12 +1069,12 @@ export interface components {
          * AuditLogObject
          * @description OpenAI's entry of the audit log. A member with the name of the `type` has the object's `id`, as there.
          *
-         *     `outcome`, `status_code`, `object_id`, `request_id`, `ip_address` and `count` are Burnish's. `actor` is null for
+         *     `outcome`, `status_code`, `object_id`, `request_id`, `ip_address` and `count` are Burnish's. `actor` is left out for
          *     what the service did of its own accord. `count` is above 1 for refused calls of one kind that came within a minute:
          *     the other members are those of the last.
          */
         AuditLogObject: {
-            actor: components["schemas"]["AuditActor"] | null;
+            actor?: components["schemas"]["AuditActor"];
             /**
              * Count
              * @default 1
@@ -1098,7 +1099,7 @@ export interface components {
              * @enum {string}
              */
             outcome: "succeeded" | "replayed" | "failed";
-            project: components["schemas"]["AuditProject"] | null;
+            project?: components["schemas"]["AuditProject"];
             /** Request Id */
             request_id: string | null;
             /** Status Code */
@@ -1110,13 +1111,21 @@ export interface components {
         };
         /**
          * AuditProject
-         * @description The project that it was about; `name` is null once the project is deleted.
+         * @description The project that it was about; `name` is left out once the project is deleted.
          */
         AuditProject: {
             /** Id */
             id: string;
             /** Name */
-            name: string | null;
+            name?: string;
+        };
+        /**
+         * AuditServiceAccount
+         * @description Whose key it is: Burnish's keys belong to no person, and each is an account of its own.
+         */
+        AuditServiceAccount: {
+            /** Id */
+            id: string;
         };
         /**
          * AuditSession
@@ -1124,7 +1133,7 @@ export interface components {
          */
         AuditSession: {
             /** Ip Address */
-            ip_address?: string | null;
+            ip_address?: string;
             user: components["schemas"]["AuditUser"];
         };
         /**
@@ -1140,11 +1149,11 @@ export interface components {
             /** Data */
             data: components["schemas"]["AuditLogObject"][];
             /** First Id */
-            first_id: string | null;
+            first_id?: string;
             /** Has More */
             has_more: boolean;
             /** Last Id */
-            last_id: string | null;
+            last_id?: string;
             /**
              * Object
              * @default list
@@ -1157,11 +1166,11 @@ export interface components {
             /** Data */
             data: components["schemas"]["CheckpointObject"][];
             /** First Id */
-            first_id: string | null;
+            first_id?: string;
             /** Has More */
             has_more: boolean;
             /** Last Id */
-            last_id: string | null;
+            last_id?: string;
             /**
              * Object
              * @default list
@@ -1174,11 +1183,11 @@ export interface components {
             /** Data */
             data: components["schemas"]["EndpointObject"][];
             /** First Id */
-            first_id: string | null;
+            first_id?: string;
             /** Has More */
             has_more: boolean;
             /** Last Id */
-            last_id: string | null;
+            last_id?: string;
             /**
              * Object
              * @default list
@@ -1191,11 +1200,11 @@ export interface components {
             /** Data */
             data: components["schemas"]["ExportObject"][];
             /** First Id */
-            first_id: string | null;
+            first_id?: string;
             /** Has More */
             has_more: boolean;
             /** Last Id */
-            last_id: string | null;
+            last_id?: string;
             /**
              * Object
              * @default list
@@ -1208,11 +1217,11 @@ export interface components {
             /** Data */
             data: components["schemas"]["FileObject"][];
             /** First Id */
-            first_id: string | null;
+            first_id?: string;
             /** Has More */
             has_more: boolean;
             /** Last Id */
-            last_id: string | null;
+            last_id?: string;
             /**
              * Object
              * @default list
@@ -1225,11 +1234,11 @@ export interface components {
             /** Data */
             data: components["schemas"]["KeyObject"][];
             /** First Id */
-            first_id: string | null;
+            first_id?: string;
             /** Has More */
             has_more: boolean;
             /** Last Id */
-            last_id: string | null;
+            last_id?: string;
             /**
              * Object
              * @default list
@@ -1242,11 +1251,11 @@ export interface components {
             /** Data */
             data: components["schemas"]["PermissionObject"][];
             /** First Id */
-            first_id: string | null;
+            first_id?: string;
             /** Has More */
             has_more: boolean;
             /** Last Id */
-            last_id: string | null;
+            last_id?: string;
             /**
              * Object
              * @default list
@@ -1259,11 +1268,11 @@ export interface components {
             /** Data */
             data: components["schemas"]["ProjectObject"][];
             /** First Id */
-            first_id: string | null;
+            first_id?: string;
             /** Has More */
             has_more: boolean;
             /** Last Id */
-            last_id: string | null;
+            last_id?: string;
             /**
              * Object
              * @default list
@@ -1427,7 +1436,7 @@ export interface components {
             /** Created At */
             created_at: number;
             /** Expires At */
-            expires_at?: number | null;
+            expires_at?: number;
             /** Fine Tuned Model Checkpoint */
             fine_tuned_model_checkpoint: string;
             /** Fine Tuning Job Id */
@@ -2006,7 +2015,7 @@ export interface components {
             /** Created At */
             created_at: number;
             /** Expires At */
-            expires_at: number | null;
+            expires_at?: number;
             /** Filename */
             filename: string;
             /** Id */
@@ -2026,7 +2035,7 @@ export interface components {
              */
             status?: "uploaded" | "processed" | "error";
             /** Status Details */
-            status_details?: string | null;
+            status_details?: string;
         };
         /**
          * FunctionCall
@@ -2596,9 +2605,9 @@ export interface components {
             /** Created At */
             created_at: number;
             /** Data */
-            data: {
+            data?: {
                 [key: string]: unknown;
-            } | null;
+            };
             /** Id */
             id: string;
             /**
@@ -2842,7 +2851,7 @@ export interface components {
         };
         /**
          * KeyObject
-         * @description OpenAI's key of a project; `scopes`, `expires_at` and `revoked_at` are Burnish's.
+         * @description OpenAI's key of a project; `scopes` and `revoked_at` are Burnish's.
          */
         KeyObject: {
             /** Created At */
@@ -2861,12 +2870,49 @@ export interface components {
              * @constant
              */
             object?: "organization.project.api_key";
+            owner: components["schemas"]["KeyOwner"];
+            /**
+             * Owner Project Access
+             * @description `inactive` once it is revoked or expired.
+             * @enum {string}
+             */
+            owner_project_access: "active" | "inactive";
             /** Redacted Value */
             redacted_value: string;
             /** Revoked At */
             revoked_at: number | null;
             /** Scopes */
             scopes: ("read" | "write" | "admin")[];
+        };
+        /**
+         * KeyOwner
+         * @description Who owns a key, in OpenAI's form.
+         */
+        KeyOwner: {
+            service_account: components["schemas"]["KeyServiceAccount"];
+            /**
+             * Type
+             * @default service_account
+             * @constant
+             */
+            type?: "service_account";
+        };
+        /**
+         * KeyServiceAccount
+         * @description The account that a key belongs to: itself, since no person owns a key here.
+         */
+        KeyServiceAccount: {
+            /** Created At */
+            created_at: number;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "member" | "owner";
         };
         /**
          * KtoHyperparameters
@@ -3279,7 +3325,7 @@ export interface components {
             /** Created */
             created: number;
             /** Expires At */
-            expires_at?: number | null;
+            expires_at?: number;
             /** Id */
             id: string;
             /**
@@ -3361,6 +3407,13 @@ export interface components {
              * @constant
              */
             object?: "organization.project.api_key";
+            owner: components["schemas"]["KeyOwner"];
+            /**
+             * Owner Project Access
+             * @description `inactive` once it is revoked or expired.
+             * @enum {string}
+             */
+            owner_project_access: "active" | "inactive";
             /** Redacted Value */
             redacted_value: string;
             /** Revoked At */
@@ -5316,8 +5369,7 @@ export interface operations {
                      *           "message": {
                      *             "role": "assistant",
                      *             "content": null,
-                     *             "refusal": null,
-                     *             "tool_calls": null
+                     *             "refusal": null
                      *           },
                      *           "finish_reason": "stop",
                      *           "logprobs": null
@@ -5504,8 +5556,7 @@ export interface operations {
                      *           "expires_at": 1764003600,
                      *           "filename": "train.jsonl",
                      *           "purpose": "fine-tune",
-                     *           "status": "processed",
-                     *           "status_details": null
+                     *           "status": "processed"
                      *         }
                      *       ],
                      *       "has_more": false,
@@ -5642,8 +5693,7 @@ export interface operations {
                      *       "expires_at": 1764003600,
                      *       "filename": "train.jsonl",
                      *       "purpose": "fine-tune",
-                     *       "status": "processed",
-                     *       "status_details": null
+                     *       "status": "processed"
                      *     }
                      */
                     "application/json": components["schemas"]["FileObject"];
@@ -5788,8 +5838,7 @@ export interface operations {
                      *       "expires_at": 1764003600,
                      *       "filename": "train.jsonl",
                      *       "purpose": "fine-tune",
-                     *       "status": "processed",
-                     *       "status_details": null
+                     *       "status": "processed"
                      *     }
                      */
                     "application/json": components["schemas"]["FileObject"];
@@ -10894,8 +10943,20 @@ export interface operations {
                      *           "object": "organization.audit_log",
                      *           "type": "text",
                      *           "effective_at": 1,
-                     *           "actor": null,
-                     *           "project": null,
+                     *           "actor": {
+                     *             "type": "api_key",
+                     *             "api_key": {
+                     *               "id": "text",
+                     *               "type": "service_account",
+                     *               "service_account": {
+                     *                 "id": "text"
+                     *               }
+                     *             }
+                     *           },
+                     *           "project": {
+                     *             "id": "text",
+                     *             "name": "support desk"
+                     *           },
                      *           "outcome": "succeeded",
                      *           "status_code": 204,
                      *           "object_id": null,
@@ -11709,6 +11770,16 @@ export interface operations {
                      *           "redacted_value": "burnish-h2JpQx…",
                      *           "created_at": 1764000000,
                      *           "last_used_at": null,
+                     *           "owner": {
+                     *             "type": "service_account",
+                     *             "service_account": {
+                     *               "id": "text",
+                     *               "name": "support desk",
+                     *               "created_at": 1764000000,
+                     *               "role": "member"
+                     *             }
+                     *           },
+                     *           "owner_project_access": "active",
                      *           "scopes": [
                      *             "read",
                      *             "write"
@@ -11852,6 +11923,16 @@ export interface operations {
                      *       "redacted_value": "burnish-h2JpQx…",
                      *       "created_at": 1764000000,
                      *       "last_used_at": null,
+                     *       "owner": {
+                     *         "type": "service_account",
+                     *         "service_account": {
+                     *           "id": "text",
+                     *           "name": "support desk",
+                     *           "created_at": 1764000000,
+                     *           "role": "member"
+                     *         }
+                     *       },
+                     *       "owner_project_access": "active",
                      *       "scopes": [
                      *         "read",
                      *         "write"
@@ -12921,7 +13002,6 @@ export interface operations {
                      *         "object": "file",
                      *         "bytes": 52428,
                      *         "created_at": 1764000300,
-                     *         "expires_at": null,
                      *         "filename": "train.jsonl",
                      *         "purpose": "fine-tune",
                      *         "status": "processed"

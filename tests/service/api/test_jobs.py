@@ -212,8 +212,6 @@ def test_results_of_an_unfinished_job_are_not_ready(client: httpx.Client, file_i
         "object": "list",
         "data": [],
         "has_more": False,
-        "first_id": None,
-        "last_id": None,
     }
 
 

@@ -71,6 +71,22 @@ def test_files_and_uploads(official: OpenAI) -> None:
     assert official.files.delete(file.id).deleted
 
 
+def test_members_that_openai_leaves_out_are_absent(official: OpenAI, objects: Objects) -> None:
+    file = official.files.retrieve(objects.ids["file_id"])
+    assert not {"expires_at", "status_details"} & file.model_fields_set
+    kept = official.files.create(
+        file=GOOD_JSONL, purpose="fine-tune", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert kept.expires_at is not None
+    events = official.fine_tuning.jobs.list_events(objects.ids["job_id"]).data
+    assert events
+    assert all(event.data is not None or "data" not in event.model_fields_set for event in events)
+    assert any("data" not in event.model_fields_set for event in events)
+    none_of_these = official.files.list(purpose="evals")
+    assert none_of_these.data == []
+    assert not {"first_id", "last_id"} & set(none_of_these.model_extra or {})
+
+
 def test_files_without_a_telling_name(official: OpenAI) -> None:
     named = io.BytesIO(GOOD_JSONL)
     named.name = "训练.json"

@@ -70,7 +70,14 @@ def test_a_change_is_recorded_with_key_action_time_and_address(
     assert entry == {
         "object": "organization.audit_log",
         "type": "file.created",
-        "actor": {"type": "api_key", "api_key": {"id": key_of(client), "type": "service_account"}, "session": None},
+        "actor": {
+            "type": "api_key",
+            "api_key": {
+                "id": key_of(client),
+                "type": "service_account",
+                "service_account": {"id": key_of(client)},
+            },
+        },
         "project": {"id": project_of(client), "name": name[:64]},
         "outcome": "succeeded",
         "status_code": None,
@@ -266,6 +273,16 @@ def test_the_official_client_reads_it_strictly(api: RunningApi, client: httpx.Cl
         assert entry.actor is not None
         assert entry.actor.api_key is not None
         assert (entry.api_key_created.id, entry.actor.api_key.id) == (key, key_of(client))
+        assert entry.actor.api_key.service_account is not None
+        assert entry.actor.api_key.service_account.id == key_of(client)
+        assert "session" not in entry.actor.model_fields_set
+        (listed,) = official.admin.organization.projects.api_keys.list(project)
+        assert listed.owner.service_account is not None
+        assert (listed.id, listed.owner.service_account.role, listed.owner_project_access) == (key, "member", "active")
+        client.delete(f"{PROJECTS}/{project}/api_keys/{key}")
+        assert [one.owner_project_access for one in official.admin.organization.projects.api_keys.list(project)] == [
+            "inactive"
+        ]
         assert official.admin.organization.projects.retrieve(project).name == f"strict {project_of(client)}"
         assert official.admin.organization.projects.update(project, name=f"s {project}").name == f"s {project}"
 
