@@ -186,6 +186,21 @@ def test_report_html_is_self_contained_and_escaped(finished: Path) -> None:
     assert "prefers-color-scheme: dark" in html
 
 
+@pytest.mark.parametrize(("also_trained", "outcome"), [(0, "better"), (1, "better"), (None, "not_held_out")])
+def test_only_rows_that_were_not_trained_on_are_called_held_out(
+    finished: Path, also_trained: int | None, outcome: str
+) -> None:
+    facts = json.loads((finished / REPORT_JSON).read_bytes())
+    report = Report.model_validate({name: facts[name] for name in facts if name in Report.model_fields})
+    assert report.validation is not None
+    count = report.validation.rows if also_trained is None else also_trained
+    report = report.model_copy(update={"validation": report.validation.model_copy(update={"also_trained": count})})
+    assert report.verdict.outcome == outcome
+    html = render_html(report)
+    assert ("Every row of the validation file is in the training file too" in html) == (also_trained is None)
+    assert ("rows of the validation file are in the training file too" in html) == (also_trained == 1)
+
+
 def test_a_lineage_shows_a_shared_model_by_its_name_alone(finished: Path) -> None:
     facts = json.loads((finished / REPORT_JSON).read_bytes())
     report = Report.model_validate({name: facts[name] for name in facts if name in Report.model_fields})

@@ -41,6 +41,9 @@ class DataPreview(Frozen):
     cut_lines: tuple[int, ...]
     dropped: int
     dropped_lines: tuple[int, ...]
+    also_trained: int = 0
+    """Of a validation file: its rows that are in the training file too, which are not held out."""
+    also_trained_lines: tuple[int, ...] = ()
 
 
 class MemoryEstimate(Frozen):

@@ -68,7 +68,14 @@ class Report(Frozen):
     @property
     def verdict(self) -> Verdict:
         """The outcome, drawn from the paired difference's interval alone."""
-        return verdict_of(self.comparison[0], held_out=self.measured_on == "validation")
+        return verdict_of(self.comparison[0], held_out=self.held_out)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the models were compared on rows, or at least on some, that were not trained on."""
+        if self.measured_on == "training" or self.validation is None:
+            return False
+        return self.validation.also_trained < self.validation.rows
 
     @computed_field
     @property
@@ -94,7 +101,7 @@ def verdict_of(measure: MeasureComparison, *, held_out: bool) -> Verdict:
         return Verdict(
             outcome="not_held_out",
             sentence=f"Nothing was held out: on training rows the {measure.label} went {numbers}, which says nothing "
-            "about new rows. Give a validation file to measure that.",
+            "about new rows. Give a validation file of other rows to measure that.",
         )
     if difference.low is None or difference.high is None:
         return Verdict(

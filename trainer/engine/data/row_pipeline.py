@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from hashlib import blake2b
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -136,7 +138,9 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
         # The training rows alone decide the length: with the same ones, a job with a validation file trains the same.
         self.max_length = self.choose_max_length(training)
         self.training = self.fit_rows(spec.training, rows, training)
-        self.validation = self.fit_rows(*held_out) if held_out else None
+        self.validation = None
+        if held_out:
+            self.validation = replace(self.fit_rows(*held_out), also_trained=_find_lines_in_both(rows, held_out[1]))
         self.warn_about_dropped_rows()
         # After the warnings, which take a validation file away that no row is left of.
         self.source = held_out[1] if held_out and self.validation else rows
@@ -181,6 +185,12 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
             if split.dropped:
                 at = format_lines(split.dropped)
                 self.job.warn(f"{name}: {len(split.dropped)} row(s) have no {self.needed}, at {at}.")
+            if split.also_trained:
+                at = format_lines(split.also_trained)
+                self.job.warn(
+                    f"{name}: {len(split.also_trained)} of {split.read} row(s) are in the training file too, at {at}: "
+                    "they are not held out, and the model may do better on them than on new ones."
+                )
         if not self.training.rows:
             raise TrainerError(
                 "no_trainable_rows",
@@ -191,3 +201,14 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
         if self.validation is not None and not self.validation.rows:
             self.job.warn("The validation file has no row to measure on: the report has training numbers only.")
             self.validation = None
+
+
+def _find_lines_in_both(training: Iterable[AnyRow], held_out: Iterable[AnyRow]) -> tuple[int, ...]:
+    """Return the lines of those validation rows that say the same as a training row, whatever their place and keys."""
+    known = {_fingerprint_row(row) for row in training}
+    return tuple(row.line for row in held_out if _fingerprint_row(row) in known)
+
+
+def _fingerprint_row(row: AnyRow) -> bytes:
+    # A hash of each, and not the rows themselves, so that a file of gigabytes does not stand in memory once more.
+    return blake2b(row.model_dump_json(exclude={"line"}).encode("utf-8", "surrogatepass"), digest_size=16).digest()

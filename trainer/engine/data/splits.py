@@ -27,6 +27,8 @@ class Split(Generic[R]):
     trained_tokens: int
     cut: tuple[int, ...] = ()
     dropped: tuple[int, ...] = ()
+    also_trained: tuple[int, ...] = ()
+    """Lines of a validation file's rows that are in the training file too."""
 
     def preview_file(self, shown_lines: int = PREVIEWED_LINES) -> DataPreview:
         """Return what became of the file, with the first `shown_lines` of each list of lines."""
@@ -40,6 +42,8 @@ class Split(Generic[R]):
             cut_lines=self.cut[:shown_lines],
             dropped=len(self.dropped),
             dropped_lines=self.dropped[:shown_lines],
+            also_trained=len(self.also_trained),
+            also_trained_lines=self.also_trained[:shown_lines],
         )
 
     def summarise_file(self) -> DataSummary:

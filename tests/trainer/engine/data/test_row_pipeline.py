@@ -55,6 +55,22 @@ def some_rows(kind: str) -> Rows:
 
 
 @pytest.mark.parametrize("kind", ROW_MAKERS)
+def test_validation_rows_that_are_trained_on_are_named(tmp_path: Path, tiny_base: Path, kind: str) -> None:
+    rows = some_rows(kind)
+    new = ROW_MAKERS[kind][0]("新的问题", "新的回答。")
+    data, warnings = read(tmp_path / "some", tiny_base, kind, rows, held_out=[rows[3], new, rows[0]])
+    assert data.validation is not None
+    assert data.validation.also_trained == (1, 3)
+    (warning,) = [text for text in warnings if "training file too" in text]
+    assert "2 of 3 row(s)" in warning
+    assert "line 1, 3" in warning
+    data, warnings = read(tmp_path / "none", tiny_base, kind, rows, held_out=[new])
+    assert data.validation is not None
+    assert data.validation.also_trained == ()
+    assert not [text for text in warnings if "training file too" in text]
+
+
+@pytest.mark.parametrize("kind", ROW_MAKERS)
 def test_training_rows_are_the_same_with_and_without_a_validation_file(
     tmp_path: Path, tiny_base: Path, kind: str
 ) -> None:
