@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -55,6 +56,8 @@ class CommonHyperparameters(Exact):
     result: Literal["last", "best"] = "last"
     """Which weights become the result: the last step's, or those of the best evaluation."""
 
+    evaluation_options: ClassVar[tuple[str, ...]] = ("early_stopping_patience", "result", "eval_steps")
+    """What says how evaluations are done and used."""
     learning_rate_scale: ClassVar[float] = 1.0
     """What the method's automatic learning rate is, relative to supervised fine-tuning's."""
 
@@ -67,6 +70,17 @@ class CommonHyperparameters(Exact):
     def result_kind(self) -> Kinds:
         """What the job leaves."""
         return "adapter"
+
+    def find_ineffective(self, *, has_validation: bool) -> dict[str, str]:
+        """Return the hyperparameters that are given and change nothing in such a job, each with the reason."""
+        if has_validation:
+            return {}
+        return self.given_options(self.evaluation_options, "nothing is evaluated without a validation file")
+
+    def given_options(self, names: Iterable[str], reason: str) -> dict[str, str]:
+        """Return those of `names` that do not have their default, each with the reason."""
+        fields = type(self).model_fields
+        return {name: reason for name in names if getattr(self, name) != fields[name].default}
 
     def settings(self) -> dict[str, Any]:
         """Return the hyperparameters that only this method has, as they were requested."""

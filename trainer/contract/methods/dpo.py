@@ -19,6 +19,15 @@ class DpoHyperparameters(PreferenceHyperparameters):
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     length_normalised: bool = False
 
+    def find_ineffective(self, *, has_validation: bool) -> dict[str, str]:
+        """Name the options of other losses too."""
+        found = super().find_ineffective(has_validation=has_validation)
+        if self.loss in ("ipo", "hinge"):
+            found |= self.given_options(["label_smoothing"], f"the loss {self.loss} does not smooth labels")
+        if self.loss == "ipo":
+            found |= self.given_options(["length_normalised"], "the loss ipo takes means a token in any case")
+        return found
+
 
 class DpoParameters(Frozen):
     """The block `dpo` of the wire's `method`."""

@@ -31,6 +31,13 @@ class GroupHyperparameters(OnPolicyHyperparameters):
     scale_rewards: Literal["group", "none"] = "group"
     """Whether a group's advantages are divided by the standard deviation of its rewards."""
 
+    def find_ineffective(self, *, has_validation: bool) -> dict[str, str]:
+        """Name what is about the KL too, if the loss has none."""
+        found = super().find_ineffective(has_validation=has_validation)
+        if not self.kl_coef:
+            found |= self.given_options(["kl_correction"], "the loss has no KL with kl_coef 0")
+        return found
+
     @property
     def passes(self) -> int:
         """The passes over an iteration's answers."""

@@ -75,6 +75,14 @@ class OnPolicyHyperparameters(CommonHyperparameters):
     top_p: float = Field(default=1.0, gt=0, le=1)
     missing_eos_penalty: Annotated[float, Field(ge=0, le=1000)] | None = None
 
+    def find_ineffective(self, *, has_validation: bool) -> dict[str, str]:
+        """Name the limits of an iteration's later updates too, if there is one update alone."""
+        found = super().find_ineffective(has_validation=has_validation)
+        if self.passes * self.minibatches == 1:
+            reason = "an iteration with one update never moves away from the policy that sampled its answers"
+            found |= self.given_options(["clip_range", "kl_stop"], reason)
+        return found
+
     @property
     @abstractmethod
     def passes(self) -> int:

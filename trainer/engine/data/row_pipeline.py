@@ -142,6 +142,7 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
         if held_out:
             self.validation = replace(self.fit_rows(*held_out), also_trained=_find_lines_in_both(rows, held_out[1]))
         self.warn_about_dropped_rows()
+        self.warn_about_options()
         # After the warnings, which take a validation file away that no row is left of.
         self.source = held_out[1] if held_out and self.validation else rows
 
@@ -174,6 +175,12 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
         """Return the most tokens of a sequence, from those of the training file."""
         longest = max(self.sequence_lengths(training), default=0)
         return resolve_max_length(self.hyperparameters, longest, self.context)
+
+    def warn_about_options(self) -> None:
+        """Warn about hyperparameters that change nothing in this job."""
+        found = self.hyperparameters.find_ineffective(has_validation=self.validation is not None)
+        for name, reason in found.items():
+            self.job.warn(f"{name} has no effect in this job: {reason}.")
 
     def warn_about_dropped_rows(self) -> None:
         """Warn about rows that were cut or dropped. Raises TrainerError if no training row is left."""

@@ -71,6 +71,16 @@ def test_validation_rows_that_are_trained_on_are_named(tmp_path: Path, tiny_base
 
 
 @pytest.mark.parametrize("kind", ROW_MAKERS)
+def test_options_without_effect_are_named(tmp_path: Path, tiny_base: Path, kind: str) -> None:
+    asked = {"result": "best"}
+    _, warnings = read(tmp_path / "alone", tiny_base, kind, some_rows(kind), hyperparameters=asked)
+    assert "result has no effect in this job: nothing is evaluated without a validation file." in warnings
+    held_out = [ROW_MAKERS[kind][0]("新的问题", "新的回答。")]
+    _, warnings = read(tmp_path / "both", tiny_base, kind, some_rows(kind), hyperparameters=asked, held_out=held_out)
+    assert not [text for text in warnings if "no effect" in text]
+
+
+@pytest.mark.parametrize("kind", ROW_MAKERS)
 def test_training_rows_are_the_same_with_and_without_a_validation_file(
     tmp_path: Path, tiny_base: Path, kind: str
 ) -> None:
