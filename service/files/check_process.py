@@ -24,6 +24,7 @@ from burnish.datasets.parquet import read_lines
 
 MEMORY_BYTES = 1 << 30
 _NICENESS = 10
+Paths = tuple[tuple[str | int, ...], ...]
 _PIECE = 1 << 18
 
 
@@ -36,8 +37,9 @@ class CheckRequest:
     size: int
     """The file's bytes, or the most that they can become."""
     format_name: str | None
-    needs: tuple[tuple[str | int, ...], ...]
-    """What a grader asks for in each row; see `ItemRows`."""
+    needs: Paths
+    references: Paths
+    """What a grader asks for in each row, and what of it may not be empty; see `ItemRows`."""
     limits: Limits
     max_line_bytes: int
     max_rows: int
@@ -50,7 +52,7 @@ class CheckRequest:
         """The format of the rows; None for any JSON objects."""
         if self.format_name is None:
             return None
-        return ItemRows(self.needs) if self.needs else ROW_FORMATS[self.format_name]
+        return ItemRows(self.needs, self.references) if self.needs else ROW_FORMATS[self.format_name]
 
     @property
     def niceness(self) -> int:
@@ -81,9 +83,9 @@ class CheckRequest:
     def load(cls, data: bytes) -> CheckRequest:
         """Read what `dump` wrote."""
         fields: dict[str, Any] = orjson.loads(data)
-        needs = tuple(tuple(path) for path in fields.pop("needs"))
+        paths = {name: tuple(tuple(path) for path in fields.pop(name)) for name in ("needs", "references")}
         limits = Limits(**fields.pop("limits"))
-        return cls(**fields, needs=needs, limits=limits)
+        return cls(**fields, **paths, limits=limits)
 
 
 def check_content(request: CheckRequest, content: Iterator[bytes]) -> DatasetSummary:

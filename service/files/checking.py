@@ -11,13 +11,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
 from burnish.datasets import DatasetSummary, Limits, PackedChecker, Packing, Problem
 from burnish.datasets.packing import MAGIC_BYTES, packing_of, unpack_chunks
 from service.context import Context
-from service.files.check_process import CheckRequest, check_content, load_summary
+from service.files.check_process import CheckRequest, Paths, check_content, load_summary
 from service.files.content import copy_to_temporary, limits_of, packing_of_row
 from service.files.process import start_reader
 from service.kit.settings import Settings
@@ -78,13 +79,12 @@ def check_small(request: CheckRequest, data: bytes) -> DatasetSummary | None:
         return None
 
 
-def stored_request(
-    settings: Settings, file: FileRow, row_format: str, needs: tuple[tuple[str | int, ...], ...]
-) -> CheckRequest:
+def stored_request(settings: Settings, file: FileRow, row_format: str, needs: Paths, references: Paths) -> CheckRequest:
     """Return the request to check a stored file; `row_format` is a name in `burnish.datasets.ROW_FORMATS`."""
-    return _make_check_request(
-        settings, file.filename, packing_of_row(file), size=file.bytes, format_name=row_format, needs=needs
+    request = _make_check_request(
+        settings, file.filename, packing_of_row(file), size=file.bytes, format_name=row_format
     )
+    return replace(request, needs=needs, references=references)
 
 
 class UploadCheck:
@@ -302,7 +302,6 @@ def _make_check_request(
     *,
     size: int,
     format_name: str | None = None,
-    needs: tuple[tuple[str | int, ...], ...] = (),
 ) -> CheckRequest:
     limits: Limits = limits_of(settings)
     return CheckRequest(
@@ -310,7 +309,8 @@ def _make_check_request(
         packing=packing,
         size=size,
         format_name=format_name,
-        needs=needs,
+        needs=(),
+        references=(),
         limits=limits,
         max_line_bytes=settings.max_line_bytes,
         max_rows=settings.max_file_rows,

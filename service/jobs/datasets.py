@@ -10,7 +10,7 @@ from typing import Any
 from burnish.datasets import DatasetSummary, describe, is_text
 from service.context import Context
 from service.files import repository as files
-from service.files.check_process import CheckRequest
+from service.files.check_process import CheckRequest, Paths
 from service.files.checking import CheckAbandoned, Needed, check_stored, stored_request
 from service.jobs import methods
 from service.jobs.lifecycle import JobFailureReason
@@ -19,12 +19,11 @@ from service.tables.files import FileRow
 from service.tables.jobs import JobRow
 from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.methods.reinforcement import ReinforcementMethod
-from trainer.graders import required_fields
+from trainer.graders import reference_fields, required_fields
 
 _OUTCOMES_KEPT = 1000
 _LOOK_SECONDS = 0.5
 
-Paths = tuple[tuple[str | int, ...], ...]
 _Key = tuple[str, str, bool, CheckRequest]
 
 
@@ -63,7 +62,7 @@ class DatasetChecks:
                 param, f"The {role} {file_id} was deleted before it could be checked: upload it again."
             )
         row_format = METHODS_BY_TYPE[job.method["type"]].row_format
-        request = stored_request(self._context.settings, file, row_format, needs_of(job))
+        request = stored_request(self._context.settings, file, row_format, *needs_of(job))
         try:
             summary = self._check_once(file, request, needed)
         except BlobNotFound:
@@ -115,12 +114,13 @@ class DatasetChecks:
             return running_check
 
 
-def needs_of(job: JobRow) -> Paths:
-    """Return what a job's grader asks for in each row, besides what its method does."""
+def needs_of(job: JobRow) -> tuple[Paths, Paths]:
+    """Return what a job's grader asks for in each row, besides what its method does, and what may not be empty."""
     method = methods.load_method(job.method)
     if isinstance(method, ReinforcementMethod):
-        return tuple(tuple(path) for path in required_fields(method.reinforcement.grader))
-    return ()
+        grader = method.reinforcement.grader
+        return required_fields(grader), reference_fields(grader)
+    return (), ()
 
 
 def _make_bad_file(param: str, message: str, problems: dict[str, Any] | None = None) -> BadFile:

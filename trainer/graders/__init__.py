@@ -39,7 +39,7 @@ from trainer.graders.multi import MultiGrader
 from trainer.graders.python import PythonGrader
 from trainer.graders.score_model import ScoreModelGrader
 from trainer.graders.string_check import StringCheckGrader
-from trainer.graders.templates import item_paths
+from trainer.graders.templates import item_paths, sole_item_path
 from trainer.graders.text_similarity import TextSimilarityGrader
 
 Grader = Annotated[
@@ -78,6 +78,7 @@ __all__ = [
     "grader_models",
     "leaf_graders",
     "python_sources",
+    "reference_fields",
     "required_fields",
 ]
 
@@ -107,6 +108,13 @@ def required_fields(grader: AnyGrader) -> tuple[tuple[str | int, ...], ...]:
     """Return the fields that its templates ask of every row, each as its keys and places."""
     texts = [template for leaf in leaf_graders(grader).values() for template in leaf.list_templates()]
     return tuple(dict.fromkeys(path for text in texts for path in item_paths(text)))
+
+
+def reference_fields(grader: AnyGrader) -> tuple[tuple[str | int, ...], ...]:
+    """Return those fields that are, each by itself, what an answer must contain: empty, every answer would."""
+    leaves = leaf_graders(grader).values()
+    texts = [leaf.reference for leaf in leaves if isinstance(leaf, StringCheckGrader) and leaf.looks_inside]
+    return tuple(dict.fromkeys(path for text in texts if (path := sole_item_path(text))))
 
 
 def python_sources(grader: AnyGrader) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from pydantic import model_validator
+
 from trainer.graders.base import Scene, Template
 from trainer.graders.leaf import Leaf
 from trainer.graders.templates import fill_template
@@ -25,6 +27,20 @@ class StringCheckGrader(Leaf):
     input: Template
     reference: Template
     operation: Operation
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether the reference is looked for inside the input."""
+        return self.operation in ("like", "ilike")
+
+    @model_validator(mode="after")
+    def _something_to_look_for(self) -> StringCheckGrader:
+        if self.looks_inside and not self.reference:
+            raise ValueError(
+                f"reference: is empty, and every answer has an empty text in it: give {self.operation} something to "
+                "look for, or use eq"
+            )
+        return self
 
     def list_templates(self) -> Sequence[str]:
         return self.input, self.reference

@@ -58,14 +58,19 @@ def item_paths(template: str) -> list[tuple[str | int, ...]]:
     return [tuple(steps) for namespace, steps in paths if namespace == "item" and steps]
 
 
-def has_field(item: Mapping[str, Any], path: Sequence[str | int]) -> bool:
-    """Return whether a row has the field that a path leads to."""
+def sole_item_path(template: str) -> tuple[str | int, ...] | None:
+    """Return the field of the row that a template is made of alone; None if there is more in it. Raises ValueError."""
+    match = _TEMPLATE.fullmatch(template.strip())
+    paths = item_paths(match[0]) if match else []
+    return paths[0] if paths else None
+
+
+def find_field(item: Mapping[str, Any], path: Sequence[str | int]) -> Any:
+    """Return what a row has at the end of a path; None if there is nothing, or null."""
     value: Any = item
     for step in path:
-        has_step, value = _follow_step(value, step)
-        if not has_step:
-            return False
-    return True
+        _, value = _follow_step(value, step)
+    return value
 
 
 def _parse_path(inside: str) -> tuple[str, list[str | int]]:

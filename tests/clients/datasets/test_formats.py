@@ -65,6 +65,17 @@ def test_the_fields_of_a_grader_must_be_in_every_row() -> None:
     ]
 
 
+@pytest.mark.parametrize("empty", ["", None])
+def test_what_a_grader_looks_for_is_not_empty(empty: str | None) -> None:
+    row = orjson.dumps({"messages": [USER], "答案": empty, "note": ""})
+    good = orjson.dumps({"messages": [USER], "答案": "巴黎", "note": ""})
+    summary = check_rows([b"\n".join([good, row, good])], ItemRows([("答案",), ("note",)], [("答案",)]))
+    said = (
+        "is empty, and the grader compares answers with it" if empty == "" else "is missing, and the grader asks for it"
+    )
+    assert [(problem.line, problem.reason) for problem in summary.problems] == [(2, f"答案: {said}")]
+
+
 def test_a_prompt_alone_is_not_a_row_for_a_grader() -> None:
     found = guess_format({"messages": [USER]})
     assert found is not None

@@ -33,6 +33,7 @@ def request(packing: Packing = "none", **fields: Any) -> CheckRequest:
         size=1 << 30,
         format_name=None,
         needs=(),
+        references=(),
         limits=Limits(),
         max_line_bytes=8 << 20,
         max_rows=100_000_000,
@@ -115,6 +116,8 @@ def test_the_row_format_and_what_a_grader_needs_reach_the_process() -> None:
     assert check(asked, row * 3) == DatasetSummary(3)
     missing = check(replace(asked, needs=(("答案", "国"),)), row)
     assert "答案.国: is missing, and the grader asks for it" in missing.problems[0].reason
+    empty = check(replace(asked, references=(("答案", "城", 0),)), row.replace("巴黎".encode(), b""))
+    assert "答案.城[0]: is empty, and the grader compares answers with it" in empty.problems[0].reason
 
 
 @pytest.mark.slow

@@ -50,7 +50,6 @@ def test_options_of_evaluations_need_a_validation_file(kind: str) -> None:
         ("ppo", {"clip_range": 0.1, "kl_stop": 1.0}, []),
         ("ppo", {"clip_range": 0.1, "ppo_epochs": 1}, ["clip_range"]),
         ("grpo", {"kl_coef": 0, "kl_correction": False}, ["kl_correction"]),
-        ("reinforcement", {"reasoning_effort": "high"}, ["reasoning_effort"]),
     ],
 )
 def test_options_of_another_choice(kind: str, given: dict[str, Any], named: list[str]) -> None:

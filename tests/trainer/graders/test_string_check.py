@@ -29,6 +29,8 @@ def test_each_operation(operation: str, text: str, reference: str, reward: float
 def test_an_invalid_string_check_is_refused() -> None:
     assert "'eq', 'ne', 'like' or 'ilike'" in refusal(check(operation="contains"))
     assert "Extra inputs are not permitted" in refusal(check(operatoin="eq"))
+    assert "every answer has an empty text in it" in refusal(check(operation="ilike", reference=""))
+    assert check(operation="eq", reference="")
     assert "valid string" in refusal(check(input=3))
     assert "at least 1 character" in refusal(check(name=""))
     assert "'string_check', 'text_similarity', 'python', 'score_model', 'multi'" in refusal({"type": "label_model"})

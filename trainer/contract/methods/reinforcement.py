@@ -33,12 +33,6 @@ class ReinforcementHyperparameters(GroupHyperparameters):
         "eval_samples",
     )
 
-    def find_ineffective(self, *, has_validation: bool) -> dict[str, str]:
-        """Name the effort too."""
-        reason = "the models that are trained here have no such setting"
-        found = super().find_ineffective(has_validation=has_validation)
-        return found | self.given_options(["reasoning_effort"], reason)
-
     @property
     def steps_between_evaluations(self) -> Auto | int:
         """Return `eval_interval`, or `eval_steps` if that is given."""

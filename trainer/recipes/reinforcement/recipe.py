@@ -17,9 +17,9 @@ from trainer.engine.onpolicy.prompts import PromptData
 from trainer.engine.onpolicy.rollout import RolloutSampling
 from trainer.engine.onpolicy.scorers import Scorer
 from trainer.engine.onpolicy.updates import UpdateSettings, UpdateSums
-from trainer.graders import AnyGrader, Failure, python_sources, required_fields
+from trainer.graders import AnyGrader, Failure, python_sources, reference_fields, required_fields
 from trainer.graders.sandbox import check_python
-from trainer.graders.templates import has_field
+from trainer.graders.templates import find_field
 from trainer.kit.errors import TrainerError
 from trainer.recipes.grpo.iteration import Grpo
 from trainer.recipes.grpo.recipe import GroupRecipe
@@ -71,17 +71,23 @@ class GradedPromptData(PromptData):
             )
 
     def check_rows(self, file: DataFile, rows: Sequence[PromptRow], param: str) -> None:
-        """Check that rows have every field that the grader's templates name."""
+        """Check that rows have every field that the grader's templates name, and a text in what it looks for."""
+        references = set(reference_fields(self.grader))
         for path in required_fields(self.grader):
-            lacking = [row.line for row in rows if isinstance(row, ItemRow) and not has_field(row.item, path)]
-            if lacking:
-                name = ".".join(str(step) for step in path)
-                raise TrainerError(
-                    f"invalid_{param}",
-                    f"{file.filename}: the grader asks for {{{{item.{name}}}}}, which is missing at "
-                    f"{format_lines(lacking)}.",
-                    param=param,
-                )
+            name = ".".join(str(step) for step in path)
+            values = [(row.line, find_field(row.item, path)) for row in rows if isinstance(row, ItemRow)]
+            lacking = [line for line, value in values if value is None]
+            empty = [line for line, value in values if value == "" and path in references]
+            for lines, fault in (
+                (lacking, "which is missing"),
+                (empty, "which is empty, so that every answer has it in it,"),
+            ):
+                if lines:
+                    raise TrainerError(
+                        f"invalid_{param}",
+                        f"{file.filename}: the grader asks for {{{{item.{name}}}}}, {fault} at {format_lines(lines)}.",
+                        param=param,
+                    )
 
     def _check_sources(self) -> None:
         written = python_sources(self.grader)

@@ -21,14 +21,18 @@ _NOTHING = object()
 class ItemRows:
     """The `RowFormat` of prompts with keys of their own; each of `needs` is the path of a value that a row must have.
 
-    A path is a list of keys and, in lists, of places from 0.
+    A path is a list of keys and, in lists, of places from 0. Those that are among `references` too may not be empty
+    texts: every answer has an empty text in it.
     """
 
     name = "reinforcement"
     plain_text = False
 
-    def __init__(self, needs: Sequence[Sequence[str | int]] = ()) -> None:
+    def __init__(
+        self, needs: Sequence[Sequence[str | int]] = (), references: Sequence[Sequence[str | int]] = ()
+    ) -> None:
         self._needs = needs
+        self._references = references
 
     def check_row(self, row: Row) -> list[str]:
         """Return what is wrong with a row; see `RowFormat.check_row`."""
@@ -36,7 +40,7 @@ class ItemRows:
         check_prompt("", row, problems, missing_message="is missing; a row needs a list of the prompt's messages")
         check_options("", row, problems)
         for path in self._needs:
-            if problem := _missing_path_problem(row, path):
+            if problem := _path_problem(row, path, may_be_empty=path not in self._references):
                 problems.append(problem)
         return problems
 
@@ -44,6 +48,8 @@ class ItemRows:
         """Count the strings of a plain row with texts in its other keys; see `RowFormat.count_plain_strings`."""
         strings, last = plain_messages(row.get("messages"), texts)
         if last != "user" or any(len(path) > 1 or path[0] not in row for path in self._needs):
+            return 0
+        if any(row[str(path[0])] == "" for path in self._references):
             return 0
         for key, value in row.items():
             if key == "messages":
@@ -55,8 +61,8 @@ class ItemRows:
         return strings + 1
 
 
-def _missing_path_problem(row: Row, path: Sequence[str | int]) -> str | None:
-    """Return what is missing of a path, named from the row's key on."""
+def _path_problem(row: Row, path: Sequence[str | int], *, may_be_empty: bool) -> str | None:
+    """Return what is missing of a path, or that its value is empty, named from the row's key on."""
     value: object = row
     place = ""
     for part in path:
@@ -65,6 +71,8 @@ def _missing_path_problem(row: Row, path: Sequence[str | int]) -> str | None:
         if value is _NOTHING:
             return f"{here}: is missing, and the grader asks for it"
         place = here
+    if value == "" and not may_be_empty:
+        return f"{place}: is empty, and the grader compares answers with it"
     return None
 
 

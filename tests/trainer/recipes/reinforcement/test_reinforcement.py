@@ -155,6 +155,17 @@ def test_the_graders_fields_must_be_in_the_row(tiny_base: Path, tmp_path: Path) 
     error = refusal(lay(tmp_path / "w", tiny_base, SIMILAR, rows=rows))
     assert (error.code, error.param) == ("invalid_training_file", "training_file")
     assert f"the grader asks for {{{{item.答案}}}}, which is missing at line {len(ROWS) + 1}." in error.message
+    null = {**rows[-1], "答案": None}
+    error = refusal(lay(tmp_path / "n", tiny_base, SIMILAR, rows=[*ROWS, null]))
+    assert f"which is missing at line {len(ROWS) + 1}." in error.message
+    contains = {
+        "type": "string_check",
+        "input": "{{sample.output_text}}",
+        "reference": "{{ item.答案 }}",
+        "operation": "like",
+    }
+    error = refusal(lay(tmp_path / "e", tiny_base, contains, rows=[{**row, "答案": ""} for row in ROWS[:2]]))
+    assert "which is empty, so that every answer has it in it, at line 1, 2." in error.message
     error = refusal(lay(tmp_path / "v", tiny_base, BOTH, held_out=[item("好"), {**rows[-1]}]))
     assert (error.code, error.param) == ("invalid_validation_file", "validation_file")
 
