@@ -83,7 +83,9 @@ class CheckRequest:
     def load(cls, data: bytes) -> CheckRequest:
         """Read what `dump` wrote."""
         fields: dict[str, Any] = orjson.loads(data)
-        paths = {name: tuple(tuple(path) for path in fields.pop(name)) for name in ("needs", "references")}
+        paths: dict[str, Any] = {
+            name: tuple(tuple(path) for path in fields.pop(name)) for name in ("needs", "references")
+        }
         limits = Limits(**fields.pop("limits"))
         return cls(**fields, **paths, limits=limits)
 

@@ -70,10 +70,10 @@ def test_what_a_grader_looks_for_is_not_empty(empty: str | None) -> None:
     row = orjson.dumps({"messages": [USER], "答案": empty, "note": ""})
     good = orjson.dumps({"messages": [USER], "答案": "巴黎", "note": ""})
     summary = check_rows([b"\n".join([good, row, good])], ItemRows([("答案",), ("note",)], [("答案",)]))
-    said = (
-        "is empty, and the grader compares answers with it" if empty == "" else "is missing, and the grader asks for it"
-    )
-    assert [(problem.line, problem.reason) for problem in summary.problems] == [(2, f"答案: {said}")]
+    (problem,) = summary.problems
+    assert problem.line == 2
+    fault = "is missing, and the grader asks for it" if empty is None else "is empty, and the grader compares answers"
+    assert problem.reason.startswith(f"答案: {fault}")
 
 
 def test_a_prompt_alone_is_not_a_row_for_a_grader() -> None:

@@ -158,12 +158,8 @@ def test_the_graders_fields_must_be_in_the_row(tiny_base: Path, tmp_path: Path) 
     null = {**rows[-1], "答案": None}
     error = refusal(lay(tmp_path / "n", tiny_base, SIMILAR, rows=[*ROWS, null]))
     assert f"which is missing at line {len(ROWS) + 1}." in error.message
-    contains = {
-        "type": "string_check",
-        "input": "{{sample.output_text}}",
-        "reference": "{{ item.答案 }}",
-        "operation": "like",
-    }
+    check = {"type": "string_check", "input": "{{sample.output_text}}"}
+    contains = check | {"reference": "{{ item.答案 }}", "operation": "like"}
     error = refusal(lay(tmp_path / "e", tiny_base, contains, rows=[{**row, "答案": ""} for row in ROWS[:2]]))
     assert "which is empty, so that every answer has it in it, at line 1, 2." in error.message
     error = refusal(lay(tmp_path / "v", tiny_base, BOTH, held_out=[item("好"), {**rows[-1]}]))
