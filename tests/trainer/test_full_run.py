@@ -7,6 +7,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -153,6 +154,16 @@ def test_adapter_loads_with_plain_peft(finished: Path, tiny_base: Path) -> None:
     with torch.no_grad():
         difference = (base(**ids).logits - tuned(**ids).logits).abs().max()
     assert difference > 1e-3
+
+
+def test_the_program_on_the_card_runs(finished: Path, tiny_base: Path) -> None:
+    folder = finished / ADAPTER_FOLDER
+    (program,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    program = program.replace("path/to/the/base", str(tiny_base)).replace("path/to/this/folder", str(folder))
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert names["model"].generation_config.eos_token_id == [2]
+    assert names["tokenizer"].eos_token == "<|im_end|>"
 
 
 def test_report_json_is_complete_and_has_no_nan(finished: Path) -> None:

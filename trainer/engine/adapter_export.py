@@ -13,6 +13,7 @@ from trainer.engine.data.batches import collate_rows
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.loop.checkpoints import clean_adapter_config
 from trainer.engine.models.load import load_model
+from trainer.engine.models.portable import make_portable, own_eos
 from trainer.engine.scoring.compare_outputs import TOLERANCE, compute_logits, require_close
 from trainer.frozen import Frozen
 
@@ -34,6 +35,7 @@ def export_adapter(
     model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     clean_adapter_config(folder, base_id)
     tokenizer.save_pretrained(str(folder))
+    make_portable(folder, tokenizer, own_eos(model))
     (folder / "README.md").write_text(card, encoding="utf-8")
     files = hash_files(folder, (path for path in folder.rglob("*") if path.is_file()))
     write_manifest(folder, Manifest(files=files, facts={"base": base_id}))

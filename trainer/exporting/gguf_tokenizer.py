@@ -8,6 +8,7 @@ from typing import Any
 from gguf import GGUFValueType, GGUFWriter, Keys, TokenType
 from transformers import PreTrainedTokenizerBase
 
+from trainer.engine.models.portable import end_of_turn_id
 from trainer.kit.errors import TrainerError
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -110,9 +111,12 @@ def _list_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[lis
 
 
 def _add_specials(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase) -> None:
+    turn_end = end_of_turn_id(tokenizer)
     added = (
         (tokenizer.bos_token_id, writer.add_bos_token_id),
-        (tokenizer.eos_token_id, writer.add_eos_token_id),
+        # What ends an answer: a reader that knows one end token alone has to know this one.
+        (tokenizer.eos_token_id if turn_end is None else turn_end, writer.add_eos_token_id),
+        (turn_end, writer.add_eot_token_id),
         (tokenizer.pad_token_id, writer.add_pad_token_id),
         (tokenizer.unk_token_id, writer.add_unk_token_id),
     )

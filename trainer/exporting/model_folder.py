@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trainer.contract.export import ExportSpec
 from trainer.contract.result import Manifest, hash_files, write_manifest
 from trainer.engine.models.load import load_model, load_tokenizer
+from trainer.engine.models.portable import make_portable, own_eos
 from trainer.exporting.check import WrittenExport
 from trainer.exporting.merging import MergedModel
 from trainer.exporting.probes import probe_model
@@ -24,6 +25,7 @@ def write_folder(spec: ExportSpec, merged: MergedModel, output: Path) -> Written
     _cast_weights(model, DTYPES[spec.precision])
     model.save_pretrained(str(output))
     merged.tokenizer.save_pretrained(str(output))
+    make_portable(output, merged.tokenizer, own_eos(model))
     (output / "README.md").write_text(_folder_card(spec, merged), encoding="utf-8")
     files = hash_files(output, (path for path in output.rglob("*") if path.is_file()))
     write_manifest(output, Manifest(files=files, facts={"model": spec.name, "precision": spec.precision}))

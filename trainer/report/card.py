@@ -10,6 +10,10 @@ from trainer.contract.methods.base import LoraParameters, Resolved
 _USE = {
     "adapter": """base = AutoModelForCausalLM.from_pretrained("path/to/the/base")
 model = PeftModel.from_pretrained(base, "path/to/this/folder")""",
+    # What ends an answer is the template's end of turn, which a base need not know.
+    "conversations": """base = AutoModelForCausalLM.from_pretrained("path/to/the/base")
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+model.generation_config = GenerationConfig.from_pretrained("path/to/this/folder")""",
     "reward": """base = AutoModelForSequenceClassification.from_pretrained("path/to/the/base", num_labels=1)
 model = PeftModel.from_pretrained(base, "path/to/this/folder")  # model(**tokens).logits is the score""",
     "model": """model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")""",
@@ -49,7 +53,8 @@ def model_card(spec: JobSpec, resolved: Resolved, *, rows: int, kind: str) -> st
     """Return the card as Markdown with the metadata block that model hubs read."""
     method, data = spec.method.in_words
     auto = {"adapter": "CausalLM", "reward": "SequenceClassification", "model": "CausalLM"}[kind]
-    imports = f"from transformers import AutoModelFor{auto}, AutoTokenizer"
+    talks = kind == "adapter" and spec.method.row_format != "pretraining"
+    imports = f"from transformers import AutoModelFor{auto}, AutoTokenizer{', GenerationConfig' if talks else ''}"
     return _CARD.format(
         head=_metadata_block(spec, kind),
         what={"adapter": "A LoRA adapter for", "reward": "A reward model on", "model": "A language model from"}[kind],
@@ -57,7 +62,7 @@ def model_card(spec: JobSpec, resolved: Resolved, *, rows: int, kind: str) -> st
         method=method,
         data=data,
         imports=imports if kind == "model" else f"from peft import PeftModel\n{imports}",
-        use=_USE[kind],
+        use=_USE["conversations" if talks else kind],
         base=_describe_base(spec),
         name=spec.model_name,
         training=spec.training.sha256,

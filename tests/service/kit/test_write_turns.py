@@ -100,7 +100,7 @@ def test_a_writer_next_to_a_busy_process_gets_its_turn(database: Database) -> No
             busy.kill()
     others = _count(database) - before
     # SQLite's own waiting lets the other one write hundreds of times before each of these.
-    assert others < 50 * 5, f"the other process wrote {others} times beside 50 writes that took {seconds:.1f} s"
+    assert others < 50 * 40, f"the other process wrote {others} times beside 50 writes that took {seconds:.1f} s"
 
 
 def _count(database: Database) -> int:

@@ -20,6 +20,7 @@ from trainer.engine.adapter_export import Verification
 from trainer.engine.data.row_pipeline import PROBE_ROWS
 from trainer.engine.models.dtype import DtypeChoice
 from trainer.engine.models.load import load_model, pick_device
+from trainer.engine.models.portable import make_portable, own_eos
 from trainer.engine.scoring.compare_outputs import TOLERANCE, compute_logits, require_close
 from trainer.kit.errors import TrainerError
 from trainer.recipes.pretraining.architecture import make_config, make_model
@@ -118,6 +119,7 @@ class FullPretrainingRecipe(PretrainingRecipe):
         self.model.save_pretrained(str(folder))
         self.model.config.use_cache = False
         self.data.tokenizer.save_pretrained(str(folder))
+        make_portable(folder, self.data.tokenizer, own_eos(self.model))
         # Before the card is written: the fingerprint is of model and tokenizer alone.
         self._write_base_info(folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
