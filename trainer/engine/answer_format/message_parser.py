@@ -23,6 +23,8 @@ class MessageParser:
         self._rest = ""
         self._prompt_header = header
         """What the prompt has written of the first header: it is no part of the answer."""
+        self._searched = 0
+        """How much of a call's body has no mark."""
         self._place = "header"
         self._kind: PartKind = "content"
         self._call = ("", "")
@@ -84,14 +86,16 @@ class MessageParser:
 
     def _open_body(self, meaning: MessageHeader | None, raw: str) -> None:
         self._place, self._begins_message, self._raw_header = "body", meaning is not None, ""
+        self._searched = 0
         self._kind = "content" if meaning is None else meaning.kind
         self._call = ("", "") if meaning is None else (meaning.tool, raw)
 
     def _take_body(self) -> list[AnswerPart]:
         marks = [*self._closings, self._opening]
-        places = [(place, mark) for mark in marks if (place := self._rest.find(mark)) >= 0]
+        places = [(place, mark) for mark in marks if (place := self._rest.find(mark, self._searched)) >= 0]
         if not places:
             if self._kind == "tool_call":
+                self._searched = max(0, len(self._rest) - max(map(len, marks)))
                 return []
             safe_length = len(self._rest) - max(overlap_length(self._rest, mark) for mark in marks)
             text, self._rest = self._rest[:safe_length], self._rest[safe_length:]
@@ -111,9 +115,13 @@ class MessageParser:
             return []
         if opening.startswith(text):
             return []
-        self._place = "body"
+        self._place, self._searched = "body", 0
         self._kind, self._begins_message = "content", True
-        return []
+        if not text.startswith(self._opening):
+            return []
+        # A message of another role: left in the rest, its mark would end the text in front of it again and again.
+        self._rest = text[len(self._opening) :]
+        return self._show_message("content", self._opening)
 
     def _close_call(self, body: str) -> list[AnswerPart]:
         tool, raw_header = self._call

@@ -9,6 +9,7 @@ from trainer.engine.answer_format.grammar import CallForm, CallMarks
 from trainer.engine.answer_format.parts import CallText, OfferedTools, collect_calls, load_json, make_call
 
 _NAMES, _ARGUMENTS = ("name", "tool_name"), ("arguments", "parameters")
+_OTHER_KEYS = {"id", "type", "index", "call_id", "tool_call_id"}
 
 
 def read_json_calls(body: str, _tools: OfferedTools) -> list[CallText] | None:
@@ -21,10 +22,15 @@ def read_json_calls(body: str, _tools: OfferedTools) -> list[CallText] | None:
 
 
 def read_json_call(value: Any) -> CallText | None:
-    """Read `{"name": …, "arguments": {…}}`, or with the keys that other families have; None if it is no call."""
+    """Read `{"name": …, "arguments": {…}}`, or with the keys that other families have; None if it is no call.
+
+    An object with keys that no call has is none: what they say would be lost.
+    """
     if not isinstance(value, dict):
         return None
     call = cast("dict[str, Any]", value)
+    if not call.keys() <= {*_NAMES, *_ARGUMENTS, *_OTHER_KEYS}:
+        return None
     name = next((call[key] for key in _NAMES if key in call), None)
     arguments = next((call[key] for key in _ARGUMENTS if key in call), {})
     return make_call(name, arguments)

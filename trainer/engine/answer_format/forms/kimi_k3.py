@@ -8,9 +8,9 @@ from html import unescape
 from trainer.engine.answer_format.grammar import CallForm, CallMarks
 from trainer.engine.answer_format.parts import CallText, OfferedTools, collect_calls, load_json, make_call
 
-_CALL = re.compile(r'\s*<\|open\|>call tool="([^"]+)"[^<]*<\|sep\|>')
+_CALL = re.compile(r'\s*<\|open\|>call tool="([^"]+)"(?: index="\d+")?<\|sep\|>')
 _CALL_END = re.compile(r"\s*<\|close\|>call<\|sep\|>\s*")
-_JSON = re.compile(r"\s*<\|open\|>json[^<]*<\|sep\|>(.*?)<\|close\|>json<\|sep\|>", re.DOTALL)
+_JSON = re.compile(r'\s*<\|open\|>json(?: type="object")?<\|sep\|>(.*?)<\|close\|>json<\|sep\|>', re.DOTALL)
 _ARGUMENT = re.compile(
     r'\s*<\|open\|>argument key="([^"]+)" type="(\w+)"<\|sep\|>(.*?)<\|close\|>argument<\|sep\|>', re.DOTALL
 )

@@ -8,20 +8,24 @@ from trainer.engine.answer_format.forms.invoke_tags import make_invoke_reader
 from trainer.engine.answer_format.grammar import MessageForm, MessageHeader
 from trainer.engine.answer_format.parts import OfferedTools, dump_arguments, load_json
 
-_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
-_RECIPIENT = re.compile(r"(?:^|\s)to=([^\s<]+)")
+_TO = r"\s*(?:to=([^\s<]+))?\s*"
+_HARMONY = re.compile(
+    rf"{_TO}(?:<\|channel\|>\s*(analysis|commentary|final){_TO})?(?:<\|constrain\|>|\s)*(?:json|code)?\s*"
+)
+_MUSE = re.compile(r"\s*to=([^\s<]+)\s*")
 _BLOCK = re.compile(r"\s*<atem:function_calls>(.*)</atem:function_calls>\s*", re.DOTALL)
 _read_muse_calls = make_invoke_reader("atem:")
 
 
 def _read_harmony_header(header: str) -> MessageHeader | None:
-    recipient, channel = _RECIPIENT.search(header), _CHANNEL.search(header)
-    if recipient is not None and recipient[1] not in ("user", "assistant"):
-        return MessageHeader("tool_call", recipient[1].removeprefix("functions."))
-    if channel is None:
+    match = _HARMONY.fullmatch(header)
+    recipient = match and (match[1] or match[3])
+    if recipient:
+        return MessageHeader("tool_call", recipient.removeprefix("functions."))
+    if match is None or match[2] is None:
         return None
     # A preamble in the channel `commentary` is meant for the user.
-    return MessageHeader("reasoning" if channel[1] == "analysis" else "content")
+    return MessageHeader("reasoning" if match[2] == "analysis" else "content")
 
 
 def _read_harmony_arguments(_tool: str, body: str, _tools: OfferedTools) -> str | None:
@@ -32,7 +36,7 @@ def _read_harmony_arguments(_tool: str, body: str, _tools: OfferedTools) -> str 
 
 
 def _read_muse_header(header: str) -> MessageHeader | None:
-    recipient = _RECIPIENT.search(header)
+    recipient = _MUSE.fullmatch(header)
     if recipient is None:
         return None
     if recipient[1] in ("self", "user"):

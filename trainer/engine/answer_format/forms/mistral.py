@@ -9,7 +9,7 @@ from trainer.engine.answer_format.grammar import CallForm, CallMarks
 from trainer.engine.answer_format.parts import CallText, OfferedTools, collect_calls, load_json, make_call
 
 _OPENING = "[TOOL_CALLS]"
-_NAMED_CALL = re.compile(r"\s*([\w.\-]+)\s*(?:\[CALL_ID\][^\[]*)?(?:\[ARGS\])?\s*(\{.*)", re.DOTALL)
+_NAMED_CALL = re.compile(r"\s*([\w.\-]+)\s*(?:\[CALL_ID\][A-Za-z0-9_-]*)?(?:\[ARGS\])?\s*(\{.*)", re.DOTALL)
 
 
 def _read_mistral_calls(body: str, tools: OfferedTools) -> list[CallText] | None:

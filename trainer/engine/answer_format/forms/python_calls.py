@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from typing import Any
 
@@ -11,6 +12,10 @@ from trainer.engine.answer_format.parts import CallText, OfferedTools, collect_c
 
 _LONGEST = 1 << 18
 """Characters of source that are compiled at most."""
+_LONGEST_UNESCAPED = 1 << 13
+"""Characters of source in which quotes that are not escaped are looked for: that takes quadratic time."""
+# A quote ends a text where the next argument, the next call or the end follows.
+_QUOTED = re.compile(r"(?<=[\w]=)'(.*?)'(?=\s*(?:,\s*\w+=|\)\s*(?:,\s*[\w.]+\(|\]?\s*\Z)))", re.DOTALL)
 _WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "none": None}
 
 
@@ -18,11 +23,19 @@ def read_python_calls(body: str, _tools: OfferedTools) -> list[CallText] | None:
     """Read a call, or a list of calls, with arguments by name alone."""
     if len(body) > _LONGEST:
         return None
+    calls = _read_source(body)
+    if calls is None and len(body) <= _LONGEST_UNESCAPED:
+        # Some of LFM2's templates put quotes around text and escape nothing in it.
+        calls = _read_source(_QUOTED.sub(lambda match: repr(match[1]), body))
+    return calls
+
+
+def _read_source(source: str) -> list[CallText] | None:
     try:
         with warnings.catch_warnings():
             # An escape that Python does not know is the model's matter.
             warnings.simplefilter("ignore")
-            tree = ast.parse(body.strip(), mode="eval").body
+            tree = ast.parse(source.strip(), mode="eval").body
         nodes = tree.elts if isinstance(tree, ast.List | ast.Tuple) else [tree]
         return collect_calls(map(_read_call, nodes))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
