@@ -175,6 +175,10 @@ class TokenLogprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
 class Logprobs(BaseModel):
     """The log-probabilities of an answer's tokens."""
 
@@ -198,12 +202,14 @@ class ToolCall(BaseModel):
 
 
 class AnswerMessage(BaseModel):
-    """What the model says."""
+    """What the model says. Members that are OpenAI's, and optional there, are left out if there is nothing in them."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    reasoning_content: str | None = Field(None, exclude_if=_is_none)
+    """What it thought first, of models that show that."""
+    tool_calls: list[ToolCall] | None = Field(None, exclude_if=_is_none)
 
 
 class Choice(BaseModel):
@@ -255,7 +261,15 @@ class Delta(BaseModel):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_newer_name(cls, value: Any) -> Any:
+        """Read `reasoning`, which newer inference servers write for `reasoning_content`."""
+        delta = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        return {**delta, "reasoning_content": delta["reasoning"]} if delta.get("reasoning") else cast("Any", value)
 
 
 class ChunkChoice(BaseModel):

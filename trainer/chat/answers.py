@@ -162,9 +162,7 @@ class _AnswerDraw:
         self.seat.take_model()
         yield Resumed(id=self.ask.id)
 
-    def _make_pieces(
-        self, parts: Sequence[AnswerPart], logprobs: tuple[PieceLogprob, ...]
-    ) -> Iterator[AnswerPiece]:
+    def _make_pieces(self, parts: Sequence[AnswerPart], logprobs: tuple[PieceLogprob, ...]) -> Iterator[AnswerPiece]:
         """Yield the parts; a token's log-probability comes at once, though its text may wait."""
         if logprobs and not parts:
             parts = [AnswerPart("content", "")]

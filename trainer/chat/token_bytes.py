@@ -17,7 +17,7 @@ class TokenBytes:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        backend: Tokenizer = tokenizer.backend_tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+        backend: Tokenizer = cast("Any", tokenizer).backend_tokenizer
         self._added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items()}
         self._steps = _list_decoders(backend.decoder)
         self._byte_of = {character: byte for byte, character in enumerate(_byte_characters())}

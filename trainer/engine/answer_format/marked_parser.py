@@ -41,7 +41,7 @@ class MarkedParser:
         self._rest = ""
         """What has not become a part."""
         self._searched = 0
-        """How much of the rest of a call has no closing mark: a search from its beginning at each token is quadratic."""
+        """How much of a call's rest has no closing mark: a search from its beginning at each token is quadratic."""
         self._closings_seen = 0
         self._call = ("", CallMarks("", (), lambda _body, _tools: None))
         self._line_feeds = ""

@@ -233,7 +233,15 @@ def test_arguments_have_the_types_of_their_schema() -> None:
     properties: dict[str, Any] = {key: {"type": kind} for key, kind in kinds.items()}
     properties["any_of"] = {"anyOf": [{"type": "string"}, {"type": "integer"}]}
     tools = OfferedTools.from_wire([{"function": {"name": "f", "parameters": {"properties": properties}}}])
-    texts = {"text": "12", "number": "12", "either": "None", "flag": "True", "nothing": "None", "any_of": "a", "new": "[1]"}
+    texts = {
+        "text": "12",
+        "number": "12",
+        "either": "None",
+        "flag": "True",
+        "nothing": "None",
+        "any_of": "a",
+        "new": "[1]",
+    }
     assert {key: tools.read_argument("f", key, text) for key, text in texts.items()} == {
         "text": "12", "number": 12, "either": "None", "flag": True, "nothing": None, "any_of": "a", "new": [1],
     }  # fmt: skip

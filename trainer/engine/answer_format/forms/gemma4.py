@@ -90,6 +90,4 @@ def _skip_space(text: str, place: int) -> int:
     return place if match is None else match.end()
 
 
-GEMMA4 = CallForm(
-    "gemma4", (CallMarks("<|tool_call>", ("<tool_call|>",), _read_gemma4_call),), inner_marks=(_QUOTE,)
-)
+GEMMA4 = CallForm("gemma4", (CallMarks("<|tool_call>", ("<tool_call|>",), _read_gemma4_call),), inner_marks=(_QUOTE,))

@@ -55,9 +55,7 @@ def _read_argument(tools: OfferedTools, name: str, key: str, text: str, is_strin
 
 
 INVOKE_FORMS = (
-    CallForm(
-        "minimax", (CallMarks("<minimax:tool_call>", ("</minimax:tool_call>",), make_invoke_reader("")),)
-    ),
+    CallForm("minimax", (CallMarks("<minimax:tool_call>", ("</minimax:tool_call>",), make_invoke_reader("")),)),
     CallForm(
         "deepseek-v3.2",
         (CallMarks("<｜DSML｜function_calls>", ("</｜DSML｜function_calls>",), make_invoke_reader("｜DSML｜")),),

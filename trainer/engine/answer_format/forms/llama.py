@@ -31,7 +31,7 @@ LLAMA_FORMS = (
         "llama-json",
         (
             CallMarks("<|python_tag|>", (), _read_python_tag),
-            CallMarks('{', (), read_json_sequence, at_start=True),
+            CallMarks("{", (), read_json_sequence, at_start=True),
         ),
     ),
     CallForm("llama-function-tag", (CallMarks("<function=", ("</function>",), _read_tagged_call),)),
