@@ -26,8 +26,7 @@ class AnswerReader:
 
     def open_parser(self, prompt_ids: Sequence[int], tools: OfferedTools = _NO_TOOLS) -> AnswerParser:
         """Return a parser of the answer to a prompt."""
-        prompt_end = str(self._decode(list(prompt_ids[-_PROMPT_END:]), skip_special_tokens=False))
-        return self.form.open_parser(prompt_end, tools, self.token_marks)
+        return self.form.open_parser(self._decode_end(prompt_ids), tools, self.token_marks)
 
     def read_answer(
         self, prompt_ids: Sequence[int], ids: Sequence[int], tools: OfferedTools = _NO_TOOLS
@@ -36,6 +35,13 @@ class AnswerReader:
         parser = self.open_parser(prompt_ids, tools)
         parts = parser.add_text("".join(self._decode_pieces(ids)))
         return AnswerContent.from_parts([*parts, *parser.finish_text()])
+
+    def read_text(self, prompt_ids: Sequence[int], text: str) -> AnswerContent:
+        """Read a whole answer that is text, its special tokens as they are written. Calls are text."""
+        return self.form.read_text(text, _NO_TOOLS, prompt_end=self._decode_end(prompt_ids))
+
+    def _decode_end(self, ids: Sequence[int]) -> str:
+        return str(self._decode(list(ids[-_PROMPT_END:]), skip_special_tokens=False))
 
     def _decode_pieces(self, ids: Sequence[int]) -> Iterator[str]:
         marks, begin = self.token_marks.by_id, 0
