@@ -106,6 +106,7 @@ async def create_chat_completion(
             media_type="text/event-stream",
             stall_seconds=context.settings.stream_stall_seconds,
             headers=_UNBUFFERED,
+            stop_work=stream.stop_work,
         )
     return await run_while_connected(request, gather.join_chunks(chunks))
 
