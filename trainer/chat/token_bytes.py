@@ -48,7 +48,7 @@ def _list_decoders(decoder: Any) -> set[str]:
 
 
 def _byte_characters() -> list[str]:
-    """Return the character that byte-level vocabularies write for each byte: itself if it can be seen, else a later one."""
+    """Return the character that byte-level vocabularies write for each byte: itself if visible, else a later one."""
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     characters: list[str] = []
     shifted = 0x100

@@ -99,7 +99,7 @@ class _TemplateProbe:
         return next((form for form in CALL_FORMS if self._reads_call(AnswerForm(calls=(form,)))), None)
 
     def find_thoughts(self) -> ThoughtMarks | None:
-        """Return the marks around a thought, or those that the template or the prompt names: many leave thoughts out."""
+        """Return the marks around a thought, or those that the template or the prompt names: many drop thoughts."""
         texts = [*self._thoughts(), self._prompt]
         for marks in THOUGHT_MARKS:
             pattern = rf"{re.escape(marks.opening)}\s*{_THOUGHT}\s*{re.escape(marks.closing)}"
@@ -121,10 +121,7 @@ class _TemplateProbe:
         return [(call.name, json.loads(call.arguments)) for call in calls] == [(_PROBE, _ARGUMENTS)]
 
     def _read(self, form: AnswerForm, text: str) -> AnswerContent:
-        if text.startswith(self._prompt):
-            answer = text[len(self._prompt) :]
-        else:
-            answer = text.removeprefix(self._question)
+        answer = text.removeprefix(self._prompt if text.startswith(self._prompt) else self._question)
         return form.read_text(
             answer.removesuffix(self._ending), OfferedTools.from_wire([_TOOL]), prompt_end=self._prompt
         )
