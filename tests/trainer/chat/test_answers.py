@@ -93,7 +93,9 @@ WRITES = (
     "{{ m.content }}{% for c in m.tool_calls or [] %}[TOOL_CALLS]{{ c.function.name }}[ARGS]"
     "{{ c.function.arguments | tojson(ensure_ascii=False) }}{% endfor %}<|im_end|>\n"
 )
-WRITES = f"{{% for m in messages %}}{WRITES}{{% endfor %}}{{% if add_generation_prompt %}}<|im_start|>assistant\n{{% endif %}}"
+WRITES = f"{{% for m in messages %}}{WRITES}{{% endfor %}}" + (
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 WEATHER = {"type": "function", "function": {"name": "天气", "parameters": {"type": "object", "properties": {}}}}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
 
 from trainer.engine.answer_format.forms import CALL_FORMS, HERMES, MESSAGE_FORMS, THOUGHT_MARKS
 from trainer.engine.answer_format.grammar import CallForm, MessageForm, ThoughtMarks
@@ -16,8 +17,6 @@ from trainer.engine.answer_format.marked_parser import MarkedParser
 from trainer.engine.answer_format.message_parser import MessageParser
 from trainer.engine.answer_format.parts import AnswerContent, AnswerParser, CallText, OfferedTools
 from trainer.engine.answer_format.token_marks import TokenMarks
-from trainer.engine.chat_template.render import ChatTemplate
-from trainer.kit.errors import TrainerError
 
 _PROBE = "burnishprobe"
 _THOUGHT = "burnishthought"
@@ -37,12 +36,12 @@ class AnswerForm:
     messages: MessageForm | None = None
 
     @classmethod
-    def detect(cls, template: ChatTemplate) -> AnswerForm:
-        """Find the form in which the template writes. Calls in the Hermes form are read from every base.
+    def detect(cls, tokenizer: PreTrainedTokenizerBase) -> AnswerForm:
+        """Find the form in which the chat template writes. Calls in the Hermes form are read from every base.
 
         It is the form of the calls in training rows for templates without one.
         """
-        probe = _TemplateProbe(template)
+        probe = _TemplateProbe(tokenizer)
         messages = probe.find_messages()
         if messages is not None:
             return cls(messages=messages)
@@ -77,8 +76,8 @@ class AnswerForm:
 class _TemplateProbe:
     """Renders a call and a thought, and looks which form reads them back."""
 
-    def __init__(self, template: ChatTemplate) -> None:
-        self._template = template
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
         self._prompt = self._render([_USER], prompt=True) or ""
         self._question = self._render([_USER]) or ""
         said = self._render([_USER, {"role": "assistant", "content": _PROBE}]) or ""
@@ -105,7 +104,7 @@ class _TemplateProbe:
             pattern = rf"{re.escape(marks.opening)}\s*{_THOUGHT}\s*{re.escape(marks.closing)}"
             if any(re.search(pattern, text) for text in texts):
                 return marks
-        source = self._template.tokenizer.chat_template
+        source = self._tokenizer.chat_template
         for marks in THOUGHT_MARKS:
             opening = marks.stripped_by or marks.opening
             if isinstance(source, str) and opening in source and marks.closing in source:
@@ -145,7 +144,16 @@ class _TemplateProbe:
                 yield text
 
     def _render(self, messages: list[dict[str, Any]], *, prompt: bool = False) -> str | None:
-        try:
-            return self._template.render(messages, None, prompt=prompt)
-        except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError, TrainerError):
-            return None
+        # Templates of models that see pictures may take contents as parts alone.
+        as_parts = [
+            message | {"content": [{"type": "text", "text": message["content"]}] if message["content"] else []}
+            for message in messages
+        ]
+        for conversation in (messages, as_parts):
+            try:
+                return str(
+                    self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=prompt)
+                )
+            except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError):
+                continue
+        return None

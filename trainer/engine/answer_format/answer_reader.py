@@ -19,7 +19,7 @@ class AnswerReader:
     """Reads answers of models with this chat template. Special tokens that are no marks are left out."""
 
     def __init__(self, template: ChatTemplate) -> None:
-        self.form = AnswerForm.detect(template)
+        self.form = AnswerForm.detect(template.tokenizer)
         self.token_marks = TokenMarks.from_tokenizer(template.tokenizer, self.form.marks)
         self._tokenizer = template.tokenizer
         self._decode = partial(template.tokenizer.decode, clean_up_tokenization_spaces=False)
