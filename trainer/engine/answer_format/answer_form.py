@@ -145,15 +145,14 @@ class _TemplateProbe:
 
     def _render(self, messages: list[dict[str, Any]], *, prompt: bool = False) -> str | None:
         # Templates of models that see pictures may take contents as parts alone.
-        as_parts = [
+        as_parts: list[dict[str, Any]] = [
             message | {"content": [{"type": "text", "text": message["content"]}] if message["content"] else []}
             for message in messages
         ]
         for conversation in (messages, as_parts):
             try:
-                return str(
-                    self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=prompt)
-                )
+                text = self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=prompt)
+                return str(text)
             except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError):
                 continue
         return None

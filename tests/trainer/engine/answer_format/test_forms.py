@@ -40,8 +40,8 @@ FUNCTIONS = (
 K3 = (
     '<|open|>call tool="weather" index="1"<|sep|><|open|>argument key="city" type="string"<|sep|>北京 🙂<|close|>'
     'argument<|sep|><|open|>argument key="days" type="number"<|sep|>3<|close|>argument<|sep|><|open|>argument '
-    'key="list" type="array"<|sep|>[1,null,true]<|close|>argument<|sep|><|close|>call<|sep|><|open|>call tool="time.now" index="2"'
-    "<|sep|><|close|>call<|sep|>"
+    'key="list" type="array"<|sep|>[1,null,true]<|close|>argument<|sep|><|close|>call<|sep|>'
+    '<|open|>call tool="time.now" index="2"<|sep|><|close|>call<|sep|>'
 )
 EXAMPLES: dict[str, str] = {
     "hermes": f'{WORDS}<tool_call>\n{NAMED}\n</tool_call>\n<tool_call>{{"name": "time.now"}}</tool_call>',
@@ -55,8 +55,8 @@ EXAMPLES: dict[str, str] = {
     "qwen3-coder": f"{WORDS}<tool_call>\n{FUNCTIONS}</tool_call>",
     "seed-oss": f"{WORDS}<seed:tool_call>\n{FUNCTIONS}</seed:tool_call>",
     "glm": f"{WORDS}<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>北京 🙂</arg_value>\n"
-    "<arg_key>days</arg_key><arg_value>3</arg_value><arg_key>list</arg_key>\n<arg_value>[1, null, true]</arg_value>\n</tool_call>\n"
-    "<tool_call>time.now</tool_call>",
+    "<arg_key>days</arg_key><arg_value>3</arg_value><arg_key>list</arg_key>\n"
+    "<arg_value>[1, null, true]</arg_value>\n</tool_call>\n<tool_call>time.now</tool_call>",
     "mistral": f"{WORDS}[TOOL_CALLS]weather[CALL_ID]a1b2c3d4e[ARGS]{JSON}[TOOL_CALLS]time.now{{}}",
     "deepseek": f"{WORDS}<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{JSON}\n```"
     "<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>time.now<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
@@ -74,8 +74,8 @@ EXAMPLES: dict[str, str] = {
     "llama4": f"{WORDS}<|python_start|>{PYTHON}<|python_end|>",
     "pythonic": PYTHON,
     "harmony": "<|channel|>analysis<|message|>想一想<|end|><|start|>assistant<|channel|>commentary<|message|>"
-    f"{WORDS}<|end|><|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{JSON}<|call|>"
-    "<|start|>assistant to=functions.time.now<|channel|>commentary json<|message|>{}",
+    f"{WORDS}<|end|><|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>"
+    f"{JSON}<|call|><|start|>assistant to=functions.time.now<|channel|>commentary json<|message|>{{}}",
     "muse": f" to=self<|message|>想一想<|eom|><|start|>assistant to=user<|message|>{WORDS}<|eom|><|start|>assistant "
     f"to=weather<|message|><atem:function_calls>\n{TAGS.replace('<', '<atem:').replace('<atem:/', '</atem:')}",
 }
