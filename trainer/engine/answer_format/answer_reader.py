@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from transformers import PreTrainedTokenizerBase
+
 from trainer.engine.answer_format.answer_form import AnswerForm
 from trainer.engine.answer_format.parts import AnswerContent, AnswerParser, OfferedTools
 from trainer.engine.answer_format.token_marks import TokenMarks
-from trainer.engine.chat_template.render import ChatTemplate
 
 _PROMPT_END = 64
 """Tokens at a prompt's end that may open the answer."""
@@ -16,13 +17,13 @@ _NO_TOOLS = OfferedTools()
 
 
 class AnswerReader:
-    """Reads answers of models with this chat template. Special tokens that are no marks are left out."""
+    """Reads answers in the form of this tokenizer's chat template. Special tokens that are no marks are left out."""
 
-    def __init__(self, template: ChatTemplate) -> None:
-        self.form = AnswerForm.detect(template.tokenizer)
-        self.token_marks = TokenMarks.from_tokenizer(template.tokenizer, self.form.marks)
-        self._tokenizer = template.tokenizer
-        self._decode = partial(template.tokenizer.decode, clean_up_tokenization_spaces=False)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.form = AnswerForm.detect(tokenizer)
+        self.token_marks = TokenMarks.from_tokenizer(tokenizer, self.form.marks)
+        self._tokenizer = tokenizer
+        self._decode = partial(tokenizer.decode, clean_up_tokenization_spaces=False)
 
     def open_parser(self, prompt_ids: Sequence[int], tools: OfferedTools = _NO_TOOLS) -> AnswerParser:
         """Return a parser of the answer to a prompt."""

@@ -26,7 +26,7 @@ Scorer = Callable[[Sequence[TokenizedPrompt], Sequence[SampledResponse]], list[f
 def function_scorer(template: ChatTemplate, reward: FunctionReward) -> Scorer:
     """Return a scorer of the answers' texts: what they say in the end, without thoughts and calls."""
     parameters = reward.parsed()
-    reader = AnswerReader(template)
+    reader = AnswerReader(template.tokenizer)
 
     def score_by_function(prompts: Sequence[TokenizedPrompt], responses: Sequence[SampledResponse]) -> list[float]:
         texts = [

@@ -71,7 +71,7 @@ def pick_questions(
     """Choose `count` evenly spaced rows' last turns, skipping rows without a prompt that fits the context."""
     stride = max(1, len(rows) // max(count, 1))
     found = (_make_question(template, row, context, source) for row in rows[::stride][:count])
-    reader = AnswerReader(template)
+    reader = AnswerReader(template.tokenizer)
     return [_split_expected(reader, question) for question in found if question]
 
 
@@ -137,7 +137,7 @@ def _answer_in_batches(
     """Generate in batches of rows of similar length, padded on the left; answers come back in the given order."""
     order = sorted(range(len(questions)), key=lambda number: len(questions[number].ids))
     answers: dict[int, SampleAnswer] = {}
-    reader = AnswerReader(template)
+    reader = AnswerReader(template.tokenizer)
     for start in range(0, len(order), BATCH_ROWS):
         numbers = order[start : start + BATCH_ROWS]
         prompts = [questions[number].ids for number in numbers]

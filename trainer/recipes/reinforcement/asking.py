@@ -69,7 +69,7 @@ class ModelGraders:
         with self._recipe.roles.act_as(role) as model:
             drawn = sample(model, asked, sampling, int(given.get("seed") or 0) % _SEEDS)
         assert drawn is not None, "nothing asks it to stop"
-        self._reader = self._reader or AnswerReader(self._recipe.data.template)
+        self._reader = self._reader or AnswerReader(self._recipe.data.template.tokenizer)
         # What the model thought about the grade is no grade.
         texts = [
             self._reader.read_answer(prompt, response.ids).text for prompt, response in zip(asked, drawn, strict=True)

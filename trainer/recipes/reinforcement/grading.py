@@ -49,7 +49,7 @@ class Grading:
         self, template: ChatTemplate, grader: AnyGrader, *, ask_all: AskAll, warn: Callable[[str], None]
     ) -> None:
         self.failed = 0.0
-        self._reader, self._grader, self._ask_all, self._warn = AnswerReader(template), grader, ask_all, warn
+        self._reader, self._grader, self._ask_all, self._warn = AnswerReader(template.tokenizer), grader, ask_all, warn
         self._needs_tools = bool(grader_models(grader) or python_sources(grader))
         self._has_warned = False
 

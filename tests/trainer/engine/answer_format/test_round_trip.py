@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerFast
 from tests.fixtures.tiny_model import make_tokenizer
 from trainer.engine.answer_format.answer_reader import AnswerReader
 from trainer.engine.answer_format.parts import AnswerContent, OfferedTools
-from trainer.engine.chat_template.render import ChatTemplate
 
 TEMPLATES = {path.stem: path for path in sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))}
 WITHOUT_CALLS = re.compile(
@@ -48,28 +47,42 @@ THOUGHT = "想一想 🙂\n\nlook"
 TEXT = "好的。\nHere it is"
 
 
-def make_template(path: Path) -> ChatTemplate:
-    """Return a template on a byte-level tokenizer that has the template's special tokens."""
+def make_family_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """Return a byte-level tokenizer with the template and its special tokens."""
     tokenizer: PreTrainedTokenizerFast = make_tokenizer()
     source = path.read_text(encoding="utf-8")
     tokenizer.chat_template = source
     specials = sorted({*SPECIAL.findall(source), "<|im_end|>"} - {"<|im_start|>"})
     tokenizer.add_special_tokens({"additional_special_tokens": specials})
-    return ChatTemplate(tokenizer)
+    return tokenizer
 
 
-def read_back(template: ChatTemplate, message: dict[str, Any], tools: list[dict[str, Any]] | None) -> AnswerContent:
+def render(
+    tokenizer: PreTrainedTokenizerFast,
+    messages: list[dict[str, Any]],
+    tools: list[Any] | None,
+    *,
+    prompt: bool = False,
+) -> str:
+    text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt)
+    assert isinstance(text, str)
+    return text
+
+
+def read_back(
+    tokenizer: PreTrainedTokenizerFast, message: dict[str, Any], tools: list[dict[str, Any]] | None
+) -> AnswerContent:
     """Render a message as an answer, tokenize it and read it, its end left out."""
-    prompt = template.render([USER], tools, prompt=True)
-    whole = template.render([USER, {"role": "assistant", **message}], tools)
-    closing = template.render([USER, {"role": "assistant", "content": "甲乙"}], tools).rpartition("甲乙")[2]
+    prompt = render(tokenizer, [USER], tools, prompt=True)
+    whole = render(tokenizer, [USER, {"role": "assistant", **message}], tools)
+    closing = render(tokenizer, [USER, {"role": "assistant", "content": "甲乙"}], tools).rpartition("甲乙")[2]
     if not whole.startswith(prompt):  # the prompt has opened a thought, or skipped it, and this answer has none
         prompt = re.sub(r"<think>\s*(</think>\s*)?$", "", prompt)
     assert whole.startswith(prompt)
-    reader = AnswerReader(template)
+    reader = AnswerReader(tokenizer)
 
     def tokenize(text: str) -> list[int]:
-        return template.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     answer = whole.removeprefix(prompt).removesuffix(closing).removesuffix("<|tool_response>")
     return reader.read_answer(tokenize(prompt), tokenize(answer), OfferedTools.from_wire(tools))
@@ -81,16 +94,16 @@ def call(arguments: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", [name for name in TEMPLATES if not WITHOUT_CALLS.match(name)])
 def test_calls_come_back_as_they_were(name: str) -> None:
-    template = make_template(TEMPLATES[name])
+    tokenizer = make_family_tokenizer(TEMPLATES[name])
     arguments: Any = json.dumps(ARGUMENTS, ensure_ascii=False) if name.startswith("deepseekv3") else ARGUMENTS
-    answer = read_back(template, {"content": "", "tool_calls": [call(arguments)]}, [TOOL])
+    answer = read_back(tokenizer, {"content": "", "tool_calls": [call(arguments)]}, [TOOL])
     assert [(one.name, json.loads(one.arguments)) for one in answer.calls] == [("find_weather", ARGUMENTS)]
     assert (answer.reasoning, answer.text) == ("", "")
     if name.startswith(("llama", "gptoss")):  # one call a turn
         return
     empty: Any = "{}" if name.startswith("deepseekv3") else {}
     both = [call(arguments), call(empty) | {"id": "call00002"}]
-    answer = read_back(template, {"content": TEXT, "tool_calls": both}, [TOOL])
+    answer = read_back(tokenizer, {"content": TEXT, "tool_calls": both}, [TOOL])
     assert [json.loads(one.arguments) for one in answer.calls] == [ARGUMENTS, {}]
     if not name.startswith("muse"):  # which leaves text beside a call out
         assert answer.text == TEXT
@@ -100,30 +113,29 @@ def test_calls_come_back_as_they_were(name: str) -> None:
 def test_text_alone_comes_back_as_it_was(name: str) -> None:
     if re.match(r"llava|idefics|smolvlm", name):  # their messages are parts
         return
-    template = make_template(TEMPLATES[name])
+    tokenizer = make_family_tokenizer(TEMPLATES[name])
     text = f"{TEXT} <|im_start|> <|channel|> [TOOL_CALLS] ok"
-    answer = read_back(template, {"content": TEXT}, None)
+    answer = read_back(tokenizer, {"content": TEXT}, None)
     assert (answer.text, answer.calls) == (TEXT, ())
     # Control words that were written as characters are text.
-    tokenizer = template.tokenizer
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    assert AnswerReader(template).read_answer([], ids).text.lstrip() == text
+    assert AnswerReader(tokenizer).read_answer([], ids).text.lstrip() == text
 
 
 @pytest.mark.parametrize(
     "name", ["qwen3", "glm4moe", "gptoss", "muse_glimmer", "nemotron_3_nano", "qwen3_5_think", "qwen3_6", "lfm2_2_5"]
 )
 def test_thoughts_come_back_apart(name: str) -> None:
-    template = make_template(TEMPLATES[name])
+    tokenizer = make_family_tokenizer(TEMPLATES[name])
     message = {"content": TEXT, "reasoning_content": THOUGHT, "thinking": THOUGHT}
-    answer = read_back(template, message, None)
+    answer = read_back(tokenizer, message, None)
     assert (answer.reasoning, answer.text, answer.calls) == (THOUGHT, TEXT, ())
 
 
 def test_gemma_s_thought_stands_in_front_of_its_call() -> None:
-    template = make_template(TEMPLATES["gemma4_v5"])
+    tokenizer = make_family_tokenizer(TEMPLATES["gemma4_v5"])
     message = {"content": "", "reasoning_content": THOUGHT, "tool_calls": [call(ARGUMENTS)]}
-    answer = read_back(template, message, [TOOL])
+    answer = read_back(tokenizer, message, [TOOL])
     assert (answer.reasoning, answer.text) == (THOUGHT, "")
     assert [json.loads(one.arguments) for one in answer.calls] == [ARGUMENTS]
 
@@ -133,7 +145,6 @@ def test_a_template_that_fails_on_calls_has_the_form_of_training_rows() -> None:
     tokenizer.chat_template = "{% for m in messages %}{% if m.tool_calls %}{{ raise_exception('no') }}{% endif %}" + (
         "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
     )
-    template = ChatTemplate(tokenizer)
     with pytest.raises(TemplateError):
-        template.render([USER, {"role": "assistant", "content": "", "tool_calls": [call({})]}], None)
-    assert [form.name for form in AnswerReader(template).form.calls] == ["hermes"]
+        render(tokenizer, [USER, {"role": "assistant", "content": "", "tool_calls": [call({})]}], None)
+    assert [form.name for form in AnswerReader(tokenizer).form.calls] == ["hermes"]
