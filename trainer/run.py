@@ -23,7 +23,7 @@ from trainer.engine.loop.checkpoints import verified_checkpoint
 from trainer.engine.loop.training_loop import evaluation_event
 from trainer.engine.models.environment import describe_environment
 from trainer.engine.recipe import Loop, Recipe
-from trainer.engine.scoring.samples import AnswerComparison, side_by_side
+from trainer.engine.scoring.samples import AnswerComparison, SampleAnswer, side_by_side
 from trainer.kit.errors import Stopped, as_trainer_error
 from trainer.kit.event_sink import EventSink
 from trainer.kit.job_context import JobContext
@@ -126,7 +126,7 @@ class _Job:
         self.sink.emit(ConfiguredEvent(hyperparameters=resolved.shown(), counts=self.counts, message=message))
         return loop
 
-    def _measure_base(self, recipe: Recipe) -> tuple[tuple[Measure, ...], list[str]]:
+    def _measure_base(self, recipe: Recipe) -> tuple[tuple[Measure, ...], list[SampleAnswer]]:
         """Measure and ask before the first step: the adapter is still what the job starts from, resumed or not."""
         measures = recipe.measure_model()
         if recipe.data.validation:

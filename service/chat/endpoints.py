@@ -15,8 +15,9 @@ from service.chat.engine import Engine
 from service.chat.errors import AnswerFailed, ChatUnavailable, EngineBusy, ModelNotReady
 from service.chat.metering import TokenMeter
 from service.chat.protocol import EngineQuestion, ModelSource
-from service.chat.schemas import ChatCompletion, ChatCompletionRequest, Chunk
-from service.chat.service import open_engine, require_bounded, resolve_model, until_first
+from service.chat.schemas import ChatCompletion, ChatCompletionRequest
+from service.chat.service import open_engine, require_bounded, resolve_model
+from service.chat.waiting import AwaitedStream
 from service.keys.auth import ContextDep, PrincipalDep
 from service.kit.attended import run_while_connected
 from service.kit.bounded_stream import BoundedStream
@@ -97,21 +98,25 @@ async def create_chat_completion(
     reserved_tokens = await meter.reserve_tokens(body)
     chunks = meter.meter_chunks(engine.stream_answer(question), reserved_tokens)
     if body.stream:
-        chunks = await run_while_connected(request, until_first(chunks))
+        stream = AwaitedStream(chunks)
+        await stream.wait_for_refusal(request)
         usage = body.stream_options is not None and body.stream_options.include_usage
         return BoundedStream(
-            _write_events(chunks, usage=usage),
+            _write_events(stream, usage=usage),
             media_type="text/event-stream",
             stall_seconds=context.settings.stream_stall_seconds,
             headers=_UNBUFFERED,
+            stop_work=stream.stop_work,
         )
     return await run_while_connected(request, gather.join_chunks(chunks))
 
 
-async def _write_events(chunks: AsyncGenerator[Chunk], *, usage: bool) -> AsyncGenerator[bytes]:
-    """Write chunks; an error after the first becomes an event, as the status has been sent."""
+async def _write_events(stream: AwaitedStream, *, usage: bool) -> AsyncGenerator[bytes]:
+    """Write comments, then chunks; an error becomes an event, as the status has been sent."""
     try:
-        async with aclosing(chunks):
+        async with stream, aclosing(stream.write_comments()) as comments, aclosing(stream.iterate_chunks()) as chunks:
+            async for comment in comments:
+                yield comment
             async for chunk in chunks:
                 if chunk.choices or usage:
                     yield gather.write_event(chunk if usage else chunk.model_copy(update={"usage": None}))

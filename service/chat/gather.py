@@ -40,16 +40,19 @@ async def join_chunks(chunks: AsyncIterator[Chunk]) -> ChatCompletion:
 
 
 def write_event(chunk: Chunk) -> bytes:
-    """Write a chunk as OpenAI does: what is null is left out, except for `finish_reason`."""
+    """Write a chunk as OpenAI does: what is null is left out, except for `finish_reason` and `logprobs.refusal`."""
     data = chunk.model_dump(exclude_none=True)
     for choice in data["choices"]:
         choice.setdefault("finish_reason", None)
+        if "logprobs" in choice:
+            choice["logprobs"].setdefault("refusal", None)
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
 @dataclass
 class _JoinedAnswer:
     text: list[str] = field(default_factory=list[str])
+    thoughts: list[str] = field(default_factory=list[str])
     calls: dict[int, ToolCall] = field(default_factory=dict[int, ToolCall])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     has_logprobs: bool = False
@@ -57,6 +60,7 @@ class _JoinedAnswer:
 
     def add_piece(self, piece: ChunkChoice) -> None:
         self.text.append(piece.delta.content or "")
+        self.thoughts.append(piece.delta.reasoning_content or "")
         self.reason = piece.finish_reason or self.reason
         if piece.logprobs is not None:
             self.has_logprobs = True
@@ -75,6 +79,10 @@ class _JoinedAnswer:
             raise AnswerFailed("The answer was cut off before its end. Send the request again.")
         text = "".join(self.text)
         calls = [self.calls[number] for number in sorted(self.calls)]
-        message = AnswerMessage(content=text if text or not calls else None, tool_calls=calls or None)
+        message = AnswerMessage(
+            content=text if text or not calls else None,
+            reasoning_content="".join(self.thoughts) or None,
+            tool_calls=calls or None,
+        )
         logprobs = Logprobs(content=self.logprobs) if self.has_logprobs else None
         return Choice(index=index, message=message, finish_reason=self.reason, logprobs=logprobs)

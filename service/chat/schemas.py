@@ -176,6 +176,7 @@ class TokenLogprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
+
 class Logprobs(BaseModel):
     """The log-probabilities of an answer's tokens."""
 
@@ -199,11 +200,13 @@ class ToolCall(BaseModel):
 
 
 class AnswerMessage(BaseModel):
-    """What the model says."""
+    """What the model says. Members that are OpenAI's, and optional there, are left out if there is nothing in them."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: str | None = None
+    reasoning_content: Annotated[str | None, LEFT_OUT_IF_NULL] = None
+    """What it thought first, of models that show that."""
     tool_calls: Annotated[list[ToolCall] | None, LEFT_OUT_IF_NULL] = None
 
 
@@ -256,7 +259,15 @@ class Delta(BaseModel):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_newer_name(cls, value: Any) -> Any:
+        """Read `reasoning`, which newer inference servers write for `reasoning_content`."""
+        delta = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        return {**delta, "reasoning_content": delta["reasoning"]} if delta.get("reasoning") else cast("Any", value)
 
 
 class ChunkChoice(BaseModel):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-
 from sqlalchemy.orm import Session
 
 from service.chat.engine import Engine
 from service.chat.errors import ChatUnavailable, ModelNotReady, TooManyTokens
 from service.chat.protocol import ModelSource
-from service.chat.schemas import ChatCompletionRequest, Chunk
+from service.chat.schemas import ChatCompletionRequest
 from service.context import Context
 from service.jobs import references
 from service.keys.service import Principal
@@ -63,17 +60,3 @@ def open_engine(context: Context) -> Engine:
             retry=False,
         )
     return Engine(context.settings.engine_url, context.hmac_key)
-
-
-async def until_first(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[Chunk]:
-    """Wait for the first chunk, so that a refusal comes before any answer; return the whole stream."""
-    first = await anext(chunks, None)
-
-    async def chain_chunks() -> AsyncGenerator[Chunk]:
-        async with aclosing(chunks) as rest:
-            if first is not None:
-                yield first
-                async for chunk in rest:
-                    yield chunk
-
-    return chain_chunks()

@@ -95,7 +95,7 @@ class LocalEngine:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _run_conversation(self, question: EngineQuestion, ask: Ask, turn: Turn) -> AsyncGenerator[Chunk]:
-        writer = ChunkWriter(question.request.model, tools=ask.tools is not None)
+        writer = ChunkWriter(question.request.model)
         reader = _AnswerReader(self._settings.stream_stall_seconds, self._turns)
         async with aclosing(self._speaker.ask(ask, _TurnSlices(self, turn))) as events:
             async for event in events:

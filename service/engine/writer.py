@@ -13,28 +13,25 @@ from service.chat.schemas import (
     FunctionDelta,
     Logprobs,
     TokenLogprob,
-    ToolCall,
     ToolCallDelta,
     TopLogprob,
     Usage,
 )
-from service.engine.tools import CallReader
 from service.kit import ids
 from trainer.contract import chat as events
 
 
 @dataclass
 class ChunkWriter:
-    """Makes the chunks of one completion; `tools` says whether calls are looked for in its text."""
+    """Makes the chunks of one completion."""
 
     model: str
-    tools: bool
     id: str = field(default_factory=lambda: ids.new_id(ids.CHAT))
     created: int = field(default_factory=lambda: int(time.time()))
     prompt_tokens: int = 0
     drawn: int = 0
-    readers: dict[int, CallReader] = field(default_factory=dict[int, CallReader])
-    called: dict[int, int] = field(default_factory=dict[int, int])
+    call_counts: dict[int, int] = field(default_factory=dict[int, int])
+    """The calls of each answer that has begun."""
 
     def make_chunks(self, event: events.Began | events.AnswerPiece | events.Ended | events.Done) -> list[Chunk]:
         """Return the chunks of an event; the last has the usage and no choice."""
@@ -43,7 +40,7 @@ class ChunkWriter:
                 self.prompt_tokens = event.prompt_tokens
                 return []
             case events.AnswerPiece():
-                return self._make_text_chunks(event.index, event.text, _show_logprobs(event.logprobs))
+                return self._make_piece_chunks(event)
             case events.Ended():
                 self.drawn += event.tokens
                 return self._make_end_chunks(event)
@@ -52,40 +49,37 @@ class ChunkWriter:
                 usage = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.drawn, total_tokens=total)
                 return [self._make_chunk(usage=usage)]
 
-    def _make_text_chunks(self, index: int, text: str, logprobs: Logprobs | None) -> list[Chunk]:
-        if not self.tools:
-            return self._make_piece_chunks(index, text, [], logprobs)
-        visible_text, calls = self.readers.setdefault(index, CallReader()).add_text(text)
-        return self._make_piece_chunks(index, visible_text, calls, logprobs)
-
     def _make_end_chunks(self, event: events.Ended) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        if event.index in self.readers:
-            chunks = self._make_piece_chunks(event.index, *self.readers[event.index].finish_text(), None)
-        chunks += self._make_role_chunk(event.index)
+        chunks = self._make_role_chunk(event.index)
         reason: FinishReason = "length" if event.finish_reason == "length" else "stop"
-        if self.called[event.index] and reason == "stop":
+        if self.call_counts[event.index] and reason == "stop":
             reason = "tool_calls"
         return [*chunks, self._make_chunk(ChunkChoice(index=event.index, delta=Delta(), finish_reason=reason))]
 
-    def _make_piece_chunks(
-        self, index: int, text: str, calls: list[ToolCall], logprobs: Logprobs | None
-    ) -> list[Chunk]:
-        chunks = self._make_role_chunk(index)
-        if text or logprobs:
-            chunks.append(self._make_chunk(ChunkChoice(index=index, delta=Delta(content=text), logprobs=logprobs)))
-        for call in calls:
-            function = FunctionDelta(name=call.function.name, arguments=call.function.arguments)
-            delta = ToolCallDelta(index=self.called[index], id=call.id, type="function", function=function)
-            self.called[index] += 1
-            chunks.append(self._make_chunk(ChunkChoice(index=index, delta=Delta(tool_calls=[delta]))))
+    def _make_piece_chunks(self, piece: events.AnswerPiece) -> list[Chunk]:
+        chunks = self._make_role_chunk(piece.index)
+        delta = self._make_delta(piece)
+        chunks.append(
+            self._make_chunk(ChunkChoice(index=piece.index, delta=delta, logprobs=_show_logprobs(piece.logprobs)))
+        )
         return chunks
+
+    def _make_delta(self, piece: events.AnswerPiece) -> Delta:
+        if piece.kind == "reasoning":
+            return Delta(reasoning_content=piece.text)
+        if piece.kind == "content":
+            return Delta(content=piece.text)
+        number = self.call_counts[piece.index]
+        self.call_counts[piece.index] += 1
+        function = FunctionDelta(name=piece.tool, arguments=piece.text)
+        call = ToolCallDelta(index=number, id=ids.new_id(ids.TOOL_CALL), type="function", function=function)
+        return Delta(tool_calls=[call])
 
     def _make_role_chunk(self, index: int) -> list[Chunk]:
         """Return the chunk that names the role, once an answer."""
-        if index in self.called:
+        if index in self.call_counts:
             return []
-        self.called[index] = 0
+        self.call_counts[index] = 0
         return [self._make_chunk(ChunkChoice(index=index, delta=Delta(role="assistant", content="")))]
 
     def _make_chunk(self, choice: ChunkChoice | None = None, usage: Usage | None = None) -> Chunk:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,11 @@ from transformers import PreTrainedTokenizerBase
 from trainer.chat.decode import DrawnToken, ReadPrompt, draw_answer, read_prompt
 from trainer.chat.models import BaseModelCache
 from trainer.chat.text import TextStream
+from trainer.chat.token_bytes import TokenBytes
 from trainer.contract.chat import AnswerPiece, Ask, Began, Done, Ended, FinishReason, Paused, PieceLogprob, Resumed
 from trainer.contract.result import ExitCode
 from trainer.contract.rows import ChatRow, Message
+from trainer.engine.answer_format.parts import AnswerParser, AnswerPart, OfferedTools
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.kit.errors import TrainerError
 
@@ -55,7 +57,8 @@ def answer_conversation(
                 yield Ended(id=ask.id, index=index, finish_reason="length", tokens=0)
                 continue
             generator = torch.Generator(seat.take_model().device).manual_seed((seed + index) % 2**63)
-            answer_draw = _AnswerDraw(seat, prompt_tokens, ask, index, min(room, ask.sampling.max_tokens))
+            parser = seat.reader.open_parser(prompt, OfferedTools.from_wire(ask.tools))
+            answer_draw = _AnswerDraw(seat, prompt_tokens, ask, index, min(room, ask.sampling.max_tokens), parser)
             yield from answer_draw.draw_pieces(generator, is_cancelled, pausing)
     yield Done(id=ask.id)
 
@@ -71,6 +74,7 @@ class _Seat:
         self._worked = 0.0
         base = models.load_base(ask.base)
         self.template, self.context, self.stops = base.template, base.context, base.stops
+        self.reader, self.token_bytes = base.reader, base.token_bytes
 
     def __enter__(self) -> _Seat:
         self._began = time.monotonic()
@@ -126,19 +130,21 @@ class _AnswerDraw:
     ask: Ask
     index: int
     limit: int
+    parser: AnswerParser
 
     def draw_pieces(
         self, generator: torch.Generator, is_cancelled: Callable[[], bool], pausing: Callable[[], bool]
     ) -> Generator[Event]:
         sampling = self.ask.sampling
-        stream = TextStream(self.seat.template.tokenizer, sampling.stop)
+        stream = TextStream(self.seat.template.tokenizer, sampling.stop, self.seat.reader.token_marks.by_id)
         count, reason = 0, "length"
         for token in draw_answer(self.seat.take_model, self.prompt, sampling, generator, self.limit):
             count += 1
             if token.token in self.seat.stops:
                 reason = "stop"
                 break
-            yield from self._make_piece(stream.add_token(token.token), token)
+            parts = self.parser.add_text(stream.add_token(token.token))
+            yield from self._make_pieces(parts, self._show_logprobs(token))
             if stream.stopped or is_cancelled():
                 reason = "stop" if stream.stopped else "cancelled"
                 break
@@ -146,7 +152,8 @@ class _AnswerDraw:
                 break
             if pausing():
                 yield from self._pause_answer()
-        yield from self._make_piece(stream.finish_text(), None)
+        parts = self.parser.add_text(stream.finish_text())
+        yield from self._make_pieces([*parts, *self.parser.finish_text()], ())
         yield self._make_end(reason, count)
 
     def _pause_answer(self) -> Generator[Event]:
@@ -155,27 +162,35 @@ class _AnswerDraw:
         self.seat.take_model()
         yield Resumed(id=self.ask.id)
 
-    def _make_piece(self, text: str, token: DrawnToken | None) -> Iterator[AnswerPiece]:
-        logprobs = ()
-        if token is not None and self.ask.sampling.top_logprobs is not None:
-            logprobs = (_token_logprobs(self.seat.template.tokenizer, token),)
-        if text or logprobs:
-            yield AnswerPiece(id=self.ask.id, index=self.index, text=text, logprobs=logprobs)
+    def _make_pieces(self, parts: Sequence[AnswerPart], logprobs: tuple[PieceLogprob, ...]) -> Iterator[AnswerPiece]:
+        """Yield the parts; a token's log-probability comes at once, though its text may wait."""
+        if logprobs and not parts:
+            parts = [AnswerPart("content", "")]
+        for part in parts:
+            yield AnswerPiece(
+                id=self.ask.id, index=self.index, text=part.text, kind=part.kind, tool=part.tool, logprobs=logprobs
+            )
+            logprobs = ()
+
+    def _show_logprobs(self, token: DrawnToken) -> tuple[PieceLogprob, ...]:
+        if self.ask.sampling.top_logprobs is None:
+            return ()
+        return (_token_logprobs(self.seat.template.tokenizer, self.seat.token_bytes, token),)
 
     def _make_end(self, reason: FinishReason, count: int) -> Ended:
         return Ended(id=self.ask.id, index=self.index, finish_reason=reason, tokens=count)
 
 
-def _token_logprobs(tokenizer: PreTrainedTokenizerBase, drawn_token: DrawnToken) -> PieceLogprob:
-    top = tuple(_name_token(tokenizer, token, logprob) for token, logprob in drawn_token.top)
-    return _name_token(tokenizer, drawn_token.token, drawn_token.logprob).model_copy(update={"top": top})
+def _token_logprobs(
+    tokenizer: PreTrainedTokenizerBase, token_bytes: TokenBytes, drawn_token: DrawnToken
+) -> PieceLogprob:
+    def name_token(token: int, logprob: float) -> PieceLogprob:
+        # A part of a character has no text of its own: its bytes say what it is.
+        text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        return PieceLogprob(token=text, bytes=tuple(token_bytes.find_bytes(token)), logprob=logprob)
 
-
-def _name_token(tokenizer: PreTrainedTokenizerBase, token: int, logprob: float) -> PieceLogprob:
-    """Name a token by its text. A part of a character has no text of its own, and its bytes are not shown."""
-    text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
-    whole = "\ufffd" not in text
-    return PieceLogprob(token=text, bytes=tuple(text.encode()) if whole else None, logprob=logprob)
+    top = tuple(name_token(token, logprob) for token, logprob in drawn_token.top)
+    return name_token(drawn_token.token, drawn_token.logprob).model_copy(update={"top": top})
 
 
 def make_broken_model_error(error: FloatingPointError) -> TrainerError:

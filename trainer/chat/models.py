@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from trainer.chat.token_bytes import TokenBytes
 from trainer.contract.chat import AdapterRef
 from trainer.contract.result import ExitCode
+from trainer.engine.answer_format.answer_reader import AnswerReader
 from trainer.engine.chat_template.end_of_turn import stop_ids
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.models.load import context_length, load_model, load_tokenizer, pick_device
@@ -29,6 +31,8 @@ class LoadedBase:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.template = ChatTemplate(load_tokenizer(folder))
+        self.reader = AnswerReader(self.template.tokenizer)
+        self.token_bytes = TokenBytes(self.template.tokenizer)
         self._model: Any = load_model(folder, _inference_dtype())
         self._model.eval()
         self._adapters: OrderedDict[str, None] = OrderedDict()

@@ -91,12 +91,18 @@ class Began(Frozen):
 
 
 class AnswerPiece(Frozen):
-    """The next piece of answer number `index`; text, log-probabilities, or both."""
+    """The next piece of answer number `index`; text, log-probabilities, or both.
+
+    A `tool_call` comes whole: `text` is its arguments as JSON.
+    """
 
     type: Literal["piece"] = "piece"
     id: str
     index: int
     text: str
+    kind: Literal["content", "reasoning", "tool_call"] = "content"
+    tool: str = ""
+    """The function of a call."""
     logprobs: tuple[PieceLogprob, ...] = ()
 
 

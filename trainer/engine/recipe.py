@@ -17,7 +17,7 @@ from trainer.engine.data.row_pipeline import RowPipeline
 from trainer.engine.models.adapters import adapter_shape, add_adapter
 from trainer.engine.models.dtype import DtypeChoice, choose_dtype
 from trainer.engine.models.load import hidden_size, load_model, pick_device
-from trainer.engine.scoring.samples import SampleQuestion, answer_greedily, pick_questions
+from trainer.engine.scoring.samples import SampleAnswer, SampleQuestion, answer_greedily, pick_questions
 from trainer.kit.auto import Workload, resolve_auto
 from trainer.kit.job_context import JobContext
 from trainer.kit.plot_spec import PlotSpec
@@ -130,7 +130,7 @@ class Recipe(ABC, Generic[DataT_co]):
             source=self.data.measured_on,
         )
 
-    def answer_questions(self) -> list[str]:
+    def answer_questions(self) -> list[SampleAnswer]:
         """Answer the questions with the model as it is now."""
         return answer_greedily(self.model, self.data.template, self.questions)
 

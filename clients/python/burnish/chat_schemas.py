@@ -32,6 +32,8 @@ class ChatCompletionMessage(WireModel):
     role: str = "assistant"
     content: str | None = None
     refusal: str | None = None
+    reasoning_content: str | None = None
+    """What it thought first, of models that show that."""
     tool_calls: list[ToolCall] | None = None
 
 
@@ -106,6 +108,7 @@ class ChoiceDelta(WireModel):
     role: str | None = None
     content: str | None = None
     refusal: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
 
 

@@ -41,6 +41,8 @@ class Vllm:
     keys: set[str] = field(default_factory=set)
     fail: tuple[int, bytes] | None = None
     cut: bool = False
+    deltas: list[dict[str, Any]] | None = None
+    """What it says in place of its name."""
     gate: threading.Event | None = None
     url: str = ""
 
@@ -66,6 +68,9 @@ class Vllm:
         end = {"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": None}
         usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
         choices = [[start], [said]] if self.cut else [[start], [said], [end]]
+        if self.deltas is not None:
+            pieces = [{"index": 0, "delta": delta, "finish_reason": None} for delta in self.deltas]
+            choices = [[start], *([piece] for piece in pieces), [end | {"finish_reason": "tool_calls"}]]
         lines = [{**chunk, "choices": choice} for choice in choices]
         if not self.cut:
             lines.append({**chunk, "choices": [], "usage": usage})
@@ -202,6 +207,72 @@ def test_the_servers_errors_are_passed_on(
         vllm.fail = None
     assert answer.status_code == status, answer.text
     assert words in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+def test_thoughts_and_calls_of_the_server_are_kept(client: httpx.Client, vllm: Vllm, key: str) -> None:
+    function = {"name": "天气", "arguments": '{"city": '}
+    call = {"index": 0, "id": "call-1", "type": "function", "function": function}
+    rest = {"index": 0, "function": {"arguments": '"北京"}'}}
+    vllm.deltas = [{key: "想一"}, {key: "想"}, {"content": "好的"}, {"tool_calls": [call]}, {"tool_calls": [rest]}]
+    try:
+        choice = ask(client).json()["choices"][0]
+        with client.stream("POST", "/chat/completions", json=STREAM) as response:
+            lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+    finally:
+        vllm.deltas = None
+    message = choice["message"]
+    assert (message["reasoning_content"], message["content"], choice["finish_reason"]) == (
+        "想一想",
+        "好的",
+        "tool_calls",
+    )
+    assert message["tool_calls"] == [
+        {"id": "call-1", "type": "function", "function": {"name": "天气", "arguments": '{"city": "北京"}'}}
+    ]
+    deltas = [json.loads(line)["choices"][0]["delta"] for line in lines[:-1]]
+    assert [delta["reasoning_content"] for delta in deltas if "reasoning_content" in delta] == ["想一", "想"]
+    assert "reasoning_content" not in ask(client).json()["choices"][0]["message"]
+
+
+STREAM = {"model": "tiny", "messages": [{"role": "user", "content": "谁?"}], "stream": True}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_stream_that_waits_has_its_headers_and_comments(client: httpx.Client, vllm: Vllm, fails: bool) -> None:
+    gate = vllm.gate = threading.Event()
+    try:
+        with client.stream("POST", "/chat/completions", json=STREAM) as response:
+            assert response.status_code == 200
+            assert response.headers["content-type"].startswith("text/event-stream")
+            lines = response.iter_lines()
+            assert next(lines) == ": waiting"
+            vllm.fail = (500, b"oops") if fails else None
+            gate.set()
+            rest = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+    finally:
+        gate.set()
+        vllm.gate = vllm.fail = None
+    if fails:
+        assert json.loads(rest[-1])["error"]["code"] == "answer_failed"
+    else:
+        assert rest[-1] == "[DONE]"
+        text = "".join(json.loads(line)["choices"][0]["delta"].get("content", "") for line in rest[:-1])
+        assert text == "我是 tiny"
+
+
+def test_a_stream_that_waits_and_hangs_up_ends_the_work(client: httpx.Client, vllm: Vllm) -> None:
+    gate = vllm.gate = threading.Event()
+    asked = len(vllm.bodies)
+    try:
+        for _ in range(3):
+            with client.stream("POST", "/chat/completions", json=STREAM) as response:
+                assert next(response.iter_lines()) == ": waiting"
+        assert len(vllm.bodies) == asked + 3
+    finally:
+        gate.set()
+        vllm.gate = None
+    assert ask(client).status_code == 200
 
 
 def test_an_interrupted_answer_is_not_an_answer(client: httpx.Client, vllm: Vllm) -> None:

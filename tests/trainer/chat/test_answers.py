@@ -13,8 +13,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.fixtures.adapters import make_adapter
+from trainer.chat import answers as chat_answers
 from trainer.chat import models as chat_models
 from trainer.chat.answers import answer_conversation
+from trainer.chat.decode import DrawnToken
 from trainer.chat.models import BaseModelCache
 from trainer.contract.chat import AdapterRef, AnswerPiece, Ask, Began, Done, Ended, Paused, Resumed, Sampling
 from trainer.contract.rows import Message
@@ -84,6 +86,76 @@ def test_log_probabilities_are_the_models(models: BaseModelCache, tiny_base: Pat
     for token, row in zip(pieces, values.tolist(), strict=True):
         assert token.logprob == pytest.approx(row[0], abs=1e-4)
         assert [other.logprob for other in token.top] == pytest.approx(row, abs=1e-4)
+
+
+WRITES = (
+    "<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
+    "{{ m.content }}{% for c in m.tool_calls or [] %}[TOOL_CALLS]{{ c.function.name }}[ARGS]"
+    "{{ c.function.arguments | tojson(ensure_ascii=False) }}{% endfor %}<|im_end|>\n"
+)
+WRITES = f"{{% for m in messages %}}{WRITES}{{% endfor %}}" + (
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WEATHER = {"type": "function", "function": {"name": "天气", "parameters": {"type": "object", "properties": {}}}}
+
+
+def answer_with(
+    text: str, base: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, template: str = WRITES, **asked: Any
+) -> list[Any]:
+    """Answer as if the model drew the tokens of a text, on a base with marks of calls that are special tokens."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = template
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[TOOL_CALLS]", "[ARGS]"]})
+    AutoModelForCausalLM.from_pretrained(base).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    drawn = [DrawnToken(token, -1.0, ()) for token in ids]
+    monkeypatch.setattr(chat_answers, "draw_answer", lambda *_: iter(drawn))
+    return told(BaseModelCache(), ask(folder, top_logprobs=0).model_copy(update=asked))
+
+
+def show_parts(events: list[Any]) -> list[tuple[str, str, str]]:
+    """Return the parts of the first answer, neighbours of one kind joined."""
+    parts: list[tuple[str, str, str]] = []
+    for event in events:
+        if isinstance(event, AnswerPiece) and (event.text or event.tool):
+            if parts and parts[-1][:2] == (event.kind, event.tool) == (event.kind, ""):
+                parts[-1] = (event.kind, "", parts[-1][2] + event.text)
+            else:
+                parts.append((event.kind, event.tool, event.text))
+    return parts
+
+
+def test_thoughts_text_and_calls_come_apart_with_every_token_s_bytes(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '<think>\n想 🙂\n</think>\n\n好的 🙂[TOOL_CALLS]天气[ARGS]{"city": "北京"}<|im_end|>'
+    events = answer_with(text, tiny_base, tmp_path, monkeypatch, tools=(WEATHER,))
+    assert show_parts(events) == [
+        ("reasoning", "", "想 🙂"),
+        ("content", "", "好的 🙂"),
+        ("tool_call", "天气", '{"city": "北京"}'),
+    ]
+    logprobs = [token for event in events if isinstance(event, AnswerPiece) for token in event.logprobs]
+    assert b"".join(bytes(token.bytes or ()) for token in logprobs).decode() == text.removesuffix("<|im_end|>")
+
+
+def test_a_call_of_a_tool_that_was_not_offered_is_text(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '好的[TOOL_CALLS]天气[ARGS]{"city": "北京"}'
+    other = {"type": "function", "function": {"name": "时间"}}
+    for tools in (None, (other,)):
+        events = answer_with(text, tiny_base, tmp_path, monkeypatch, tools=tools)
+        assert show_parts(events) == [("content", "", text)]
+
+
+def test_a_prompt_that_opens_the_thought_begins_in_it(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = WRITES.replace("<|im_start|>assistant\n{% endif", "<|im_start|>assistant\n<think>\n{% endif")
+    events = answer_with("想\n</think>\n\n好的", tiny_base, tmp_path, monkeypatch, template)
+    assert show_parts(events) == [("reasoning", "", "想"), ("content", "", "好的")]
 
 
 @pytest.mark.slow

@@ -46,6 +46,20 @@ def test_the_text_ends_in_front_of_the_first_stop(text: str, stops: list[str]) -
     assert "".join(shown) == heard[: min(heard.find(stop) for stop in stops if stop in heard)]
 
 
+def test_a_mark_comes_as_its_character_and_other_special_tokens_not_at_all() -> None:
+    mark, other = TOKENIZER.convert_tokens_to_ids(["<|im_start|>", "<|endoftext|>"])
+    stream = TextStream(TOKENIZER, (), {mark: "\U0010ff00"})
+    tokens = TOKENIZER("好<|im_start|>a<|endoftext|>🙂<|im_start|>", add_special_tokens=False)["input_ids"]
+    assert tokens.count(mark) == 2
+    assert other in tokens
+    shown = "".join(stream.add_token(token) for token in tokens)
+    assert shown == "好\U0010ff00a🙂\U0010ff00"
+    # Half a character in front of a mark is lost, the mark is not.
+    half = TOKENIZER("好", add_special_tokens=False)["input_ids"][:2]
+    assert "".join(map(stream.add_token, [*half, mark])) == "\ufffd\U0010ff00"
+    assert stream.finish_text() == ""
+
+
 def test_an_unfinished_character_at_the_end_is_shown_as_such() -> None:
     stream = TextStream(TOKENIZER, ())
     tokens = TOKENIZER("a好", add_special_tokens=False)["input_ids"]

@@ -31,6 +31,8 @@ class TokenizedPrompt:
     reference: str | None = None
     item: Mapping[str, Any] | None = None
     """The whole row: a grader may ask for any of its keys."""
+    tools: tuple[dict[str, Any], ...] | None = None
+    """What the answer may call."""
 
 
 def tokenize_prompts(template: ChatTemplate, rows: Iterable[PromptRow], *, param: str) -> list[TokenizedPrompt]:
@@ -129,4 +131,4 @@ def _tokenize_prompt(template: ChatTemplate, row: PromptRow, param: str) -> Toke
         ) from error
     ids = template.tokenizer(text, add_special_tokens=False)["input_ids"]
     item = row.item if isinstance(row, ItemRow) else None
-    return TokenizedPrompt(row.line, tuple(ids), row.reference, item)
+    return TokenizedPrompt(row.line, tuple(ids), row.reference, item, row.input.tools)

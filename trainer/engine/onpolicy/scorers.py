@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 
 from trainer.contract.methods.onpolicy import FunctionReward
+from trainer.engine.answer_format.answer_reader import AnswerReader
+from trainer.engine.answer_format.parts import OfferedTools
 from trainer.engine.chat_template.end_of_turn import closing_ids
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.data.batches import batches_within
@@ -23,21 +24,18 @@ Scorer = Callable[[Sequence[TokenizedPrompt], Sequence[SampledResponse]], list[f
 
 
 def function_scorer(template: ChatTemplate, reward: FunctionReward) -> Scorer:
-    """Return a scorer of the answers' texts, special tokens left out."""
+    """Return a scorer of the answers' texts: what they say in the end, without thoughts and calls."""
     parameters = reward.parsed()
+    reader = AnswerReader(template.tokenizer)
 
     def score_by_function(prompts: Sequence[TokenizedPrompt], responses: Sequence[SampledResponse]) -> list[float]:
-        return score_texts(
-            reward.function, parameters, decode_responses(template, responses), [prompt.reference for prompt in prompts]
-        )
+        texts = [
+            reader.read_answer(prompt.input_ids, response.ids, OfferedTools.from_wire(prompt.tools)).text
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        return score_texts(reward.function, parameters, texts, [prompt.reference for prompt in prompts])
 
     return score_by_function
-
-
-def decode_responses(template: ChatTemplate, responses: Sequence[SampledResponse]) -> list[str]:
-    """Return what the answers say, special tokens left out."""
-    decode = partial(template.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return [str(decode(list(response.ids))) for response in responses]
 
 
 def model_scorer(template: ChatTemplate, roles: Roles) -> Scorer:

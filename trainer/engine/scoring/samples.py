@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from trainer.contract.rows import ChatRow
+from trainer.engine.answer_format.answer_reader import AnswerReader
 from trainer.engine.chat_template.end_of_turn import stop_ids
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.scoring.evaluate import evaluation_mode
@@ -25,7 +26,7 @@ class PromptMessage(Frozen):
 
 
 class AnswerComparison(Frozen):
-    """One prompt, the answer that its row expects, and both models' answers."""
+    """One prompt, the answer that its row expects, and both models' answers, with what they think first apart."""
 
     line: int
     source: Literal["validation", "training"]
@@ -33,6 +34,17 @@ class AnswerComparison(Frozen):
     expected: str
     base: str
     tuned: str
+    expected_thoughts: str = ""
+    base_thoughts: str = ""
+    tuned_thoughts: str = ""
+
+
+@dataclass(frozen=True)
+class SampleAnswer:
+    """What a model answers to a sample's prompt. Calls of tools are in the text, as it writes them."""
+
+    text: str
+    thoughts: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,7 @@ class SampleQuestion:
     ids: list[int]
     expected: str
     expected_tokens: int
+    expected_thoughts: str = ""
 
 
 def pick_questions(
@@ -58,10 +71,11 @@ def pick_questions(
     """Choose `count` evenly spaced rows' last turns, skipping rows without a prompt that fits the context."""
     stride = max(1, len(rows) // max(count, 1))
     found = (_make_question(template, row, context, source) for row in rows[::stride][:count])
-    return [question for question in found if question]
+    reader = AnswerReader(template.tokenizer)
+    return [_split_expected(reader, question) for question in found if question]
 
 
-def answer_greedily(model: Any, template: ChatTemplate, questions: Sequence[SampleQuestion]) -> list[str]:
+def answer_greedily(model: Any, template: ChatTemplate, questions: Sequence[SampleQuestion]) -> list[SampleAnswer]:
     """Answer greedily, each answer up to half as long again as the longest that is expected."""
     if not questions:
         return []
@@ -72,13 +86,28 @@ def answer_greedily(model: Any, template: ChatTemplate, questions: Sequence[Samp
 
 
 def side_by_side(
-    questions: Sequence[SampleQuestion], base: Sequence[str], tuned: Sequence[str]
+    questions: Sequence[SampleQuestion], base: Sequence[SampleAnswer], tuned: Sequence[SampleAnswer]
 ) -> list[AnswerComparison]:
     """Pair both models' answers."""
     return [
-        AnswerComparison(line=q.line, source=q.source, prompt=q.messages, expected=q.expected, base=b, tuned=t)
+        AnswerComparison(
+            line=q.line,
+            source=q.source,
+            prompt=q.messages,
+            expected=q.expected,
+            base=b.text,
+            tuned=t.text,
+            expected_thoughts=q.expected_thoughts,
+            base_thoughts=b.thoughts,
+            tuned_thoughts=t.thoughts,
+        )
         for q, b, t in zip(questions, base, tuned, strict=True)
     ]
+
+
+def _split_expected(reader: AnswerReader, question: SampleQuestion) -> SampleQuestion:
+    answer = reader.read_text(question.ids, question.expected)
+    return replace(question, expected=answer.text, expected_thoughts=answer.reasoning)
 
 
 def _make_question(
@@ -104,23 +133,25 @@ def _make_question(
 
 def _answer_in_batches(
     model: Any, template: ChatTemplate, questions: Sequence[SampleQuestion], limit: int
-) -> list[str]:
+) -> list[SampleAnswer]:
     """Generate in batches of rows of similar length, padded on the left; answers come back in the given order."""
     order = sorted(range(len(questions)), key=lambda number: len(questions[number].ids))
-    answers: dict[int, str] = {}
+    answers: dict[int, SampleAnswer] = {}
+    reader = AnswerReader(template.tokenizer)
     for start in range(0, len(order), BATCH_ROWS):
         numbers = order[start : start + BATCH_ROWS]
-        texts = _generate_texts(model, template, [questions[number].ids for number in numbers], limit)
-        answers.update(zip(numbers, texts, strict=True))
+        prompts = [questions[number].ids for number in numbers]
+        answer_ids = _generate_ids(model, template, prompts, limit)
+        for number, prompt, ids in zip(numbers, prompts, answer_ids, strict=True):
+            answer = reader.read_answer(prompt, ids)
+            answers[number] = SampleAnswer(answer.text.strip(), answer.reasoning)
     return [answers[number] for number in range(len(questions))]
 
 
-def _generate_texts(model: Any, template: ChatTemplate, prompts: Sequence[list[int]], limit: int) -> list[str]:
+def _generate_ids(
+    model: Any, template: ChatTemplate, prompts: Sequence[list[int]], limit: int
+) -> Sequence[Sequence[int]]:
     tokenizer = template.tokenizer
     assert isinstance(tokenizer.pad_token_id, int)
     stops = stop_ids(template, model.generation_config.eos_token_id)
-    answers = generate_greedily(model, prompts, limit=limit, stops=stops, pad_id=tokenizer.pad_token_id)
-    return [
-        str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
-        for ids in answers
-    ]
+    return generate_greedily(model, prompts, limit=limit, stops=stops, pad_id=tokenizer.pad_token_id)

@@ -7,6 +7,7 @@ from typing import Any
 from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.pretraining import PretrainingHyperparameters
 from trainer.engine.recipe import Recipe
+from trainer.engine.scoring.samples import SampleAnswer
 from trainer.kit.auto import with_steps
 from trainer.kit.errors import TrainerError
 from trainer.kit.progress import TrainingProgress
@@ -80,6 +81,7 @@ class PretrainingRecipe(Recipe[WindowData]):
             source=self.data.measured_on,
         )
 
-    def answer_questions(self) -> list[str]:
+    def answer_questions(self) -> list[SampleAnswer]:
         """Continue them with the model as it is now."""
-        return continue_openings(self.model, self.data.tokenizer, self.questions, self.data.context)
+        texts = continue_openings(self.model, self.data.tokenizer, self.questions, self.data.context)
+        return [SampleAnswer(text) for text in texts]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from jinja2.exceptions import TemplateError
 
 from trainer.contract.rows import ChatRow, Message
+from trainer.engine.answer_format.answer_reader import AnswerReader
 from trainer.engine.onpolicy.roles import Role
 from trainer.engine.onpolicy.rollout import RolloutSampling, sample
-from trainer.engine.onpolicy.scorers import decode_responses
 from trainer.graders import Failure, GraderQuestion, Reply
 from trainer.kit.errors import TrainerError
 
@@ -34,6 +34,7 @@ class ModelGraders:
 
     def __init__(self, recipe: OnPolicyRecipe) -> None:
         self._recipe = recipe
+        self._reader: AnswerReader | None = None
 
     def ask_all(self, questions: Sequence[GraderQuestion]) -> list[Reply | Failure]:
         """Return the replies in the questions' order. Raises TrainerError if a model is not at hand."""
@@ -68,7 +69,11 @@ class ModelGraders:
         with self._recipe.roles.act_as(role) as model:
             drawn = sample(model, asked, sampling, int(given.get("seed") or 0) % _SEEDS)
         assert drawn is not None, "nothing asks it to stop"
-        texts = decode_responses(self._recipe.data.template, drawn)
+        self._reader = self._reader or AnswerReader(self._recipe.data.template.tokenizer)
+        # What the model thought about the grade is no grade.
+        texts = [
+            self._reader.read_answer(prompt, response.ids).text for prompt, response in zip(asked, drawn, strict=True)
+        ]
         return [Reply(text=text, cut=not response.ended) for text, response in zip(texts, drawn, strict=True)]
 
     def _tokenize_question(self, question: GraderQuestion, room: int) -> tuple[int, ...] | Failure:

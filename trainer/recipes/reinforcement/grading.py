@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trainer.contract.result import ExitCode
+from trainer.engine.answer_format.answer_reader import AnswerReader
+from trainer.engine.answer_format.parts import AnswerContent, OfferedTools
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
-from trainer.engine.onpolicy.scorers import decode_responses
 from trainer.engine.scoring.generation import SampledResponse
 from trainer.graders import (
     AnyGrader,
@@ -30,7 +30,6 @@ from trainer.kit.errors import TrainerError
 PLACE = "method.reinforcement.grader"
 AskAll = Callable[[Sequence[GraderQuestion]], list[Reply | Failure]]
 Call = tuple[Mapping[str, Any], Mapping[str, Any]]
-_CALL_BEGINS, _CALL_ENDS = re.compile(r"<tool_call>\s*(?=\{)"), re.compile(r"\}\s*</tool_call>")
 _ANSWERS_FAULTS = (
     "sample_parse_error",
     "invalid_variable_error",
@@ -50,13 +49,16 @@ class Grading:
         self, template: ChatTemplate, grader: AnyGrader, *, ask_all: AskAll, warn: Callable[[str], None]
     ) -> None:
         self.failed = 0.0
-        self._template, self._grader, self._ask_all, self._warn = template, grader, ask_all, warn
+        self._reader, self._grader, self._ask_all, self._warn = AnswerReader(template.tokenizer), grader, ask_all, warn
         self._needs_tools = bool(grader_models(grader) or python_sources(grader))
         self._has_warned = False
 
     def __call__(self, prompts: Sequence[TokenizedPrompt], responses: Sequence[SampledResponse]) -> list[float]:
         """Return the rewards."""
-        samples = [parse_sample(text) for text in decode_responses(self._template, responses)]
+        samples = [
+            make_sample(self._reader.read_answer(prompt.input_ids, response.ids, _offer_tools(prompt)))
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
         scenes = [(prompt.item or {}, sample) for prompt, sample in zip(prompts, samples, strict=True)]
         grades = self._grade_all(scenes, self._prepare_tools(scenes))
         self._review_failures(prompts, grades)
@@ -131,33 +133,18 @@ class _RequestRecorder:
         raise Failure("other_error", "not run yet")
 
 
-def parse_sample(text: str) -> Sample:
-    """Return an answer as graders see it, its calls of tools in the Hermes form that open models write."""
-    calls: list[dict[str, Any]] = []
-    for number, written in enumerate(_calls_in(text)):
-        try:
-            value = json.loads(written)
-            name, arguments = value["name"], value.get("arguments", {})
-        except (ValueError, KeyError, RecursionError):
-            continue
-        said = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-        function = {"name": name, "arguments": said}
-        calls.append({"id": f"call_{number}", "type": "function", "function": function})
-    return Sample.from_text(text, calls)
+def make_sample(answer: AnswerContent) -> Sample:
+    """Return an answer as graders see it: what it says in the end, and its calls in the form of OpenAI's chat."""
+    calls = [
+        {"id": f"call_{number}", "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for number, call in enumerate(answer.calls)
+    ]
+    return Sample.from_text(answer.text, calls)
 
 
-def _calls_in(text: str) -> Iterator[str]:
-    """Yield what stands between `<tool_call>` and the next end of one, in one pass over the text.
-
-    One pattern for both would look for an end behind each beginning: a text of many beginnings took seconds.
-    """
-    begins = _CALL_BEGINS.search(text)
-    while begins is not None:
-        ends = _CALL_ENDS.search(text, begins.end() + 1)
-        if ends is None:
-            return
-        yield text[begins.end() : ends.start() + 1]
-        begins = _CALL_BEGINS.search(text, ends.end())
+def _offer_tools(prompt: TokenizedPrompt) -> OfferedTools:
+    # A row without tools may describe them in words: its grader is to see what is called.
+    return OfferedTools.from_wire(prompt.tools) if prompt.tools else OfferedTools(any_name=True)
 
 
 def _call_key(sample: Mapping[str, Any], item: Mapping[str, Any]) -> str:

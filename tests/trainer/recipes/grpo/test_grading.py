@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import time
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import pytest
 
+from tests.fixtures.tiny_model import CHAT_TEMPLATE, make_tokenizer
 from tests.trainer.recipes.reinforcement.graded import PYTHON, SIMILAR
 from trainer.contract.result import ExitCode
+from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.onpolicy.prompts import TokenizedPrompt
 from trainer.engine.scoring.generation import SampledResponse
 from trainer.graders import GRADER
 from trainer.graders.base import MOST_CELLS
 from trainer.kit.errors import TrainerError
-from trainer.recipes.reinforcement.grading import Grading, parse_sample
+from trainer.recipes.reinforcement.grading import Grading
 
 pytestmark = pytest.mark.integration
 
 CLOSES = "import os, time\ndef grade(sample, item):\n    if item['n'] in {bad}:\n        {does}\n    return 1.0\n"
 PIPE = "os.close(3); time.sleep(1000)"
+TOKENIZER = make_tokenizer()
 LIE = """os.write(3, b'{"error": "no machine", "kind": "sandbox"}'); os._exit(0)"""
 
 
 def grading(grader: dict[str, Any], warnings: list[str]) -> Grading:
-    """Grade by a grader answers of which each token is a character."""
-    tokenizer = SimpleNamespace(decode=lambda ids, **_: "".join(map(chr, ids)))
-    template: Any = SimpleNamespace(tokenizer=tokenizer)
-    return Grading(template, GRADER.validate_python(grader), ask_all=lambda _: [], warn=warnings.append)
+    """Grade by a grader."""
+    return Grading(ChatTemplate(TOKENIZER), GRADER.validate_python(grader), ask_all=lambda _: [], warn=warnings.append)
 
 
 def prompts(items: list[dict[str, Any]]) -> list[TokenizedPrompt]:
@@ -36,7 +36,8 @@ def prompts(items: list[dict[str, Any]]) -> list[TokenizedPrompt]:
 
 
 def answers(*texts: str) -> list[SampledResponse]:
-    return [SampledResponse(ids=tuple(map(ord, text)), ended=True) for text in texts]
+    tokenize = partial(TOKENIZER, add_special_tokens=False)
+    return [SampledResponse(ids=tuple(tokenize(text)["input_ids"]), ended=True) for text in texts]
 
 
 @pytest.mark.parametrize("does", [PIPE, LIE])
@@ -67,18 +68,49 @@ def test_an_answer_too_long_to_be_compared_has_no_reward_and_the_others_have_the
     assert f"more than {MOST_CELLS}" in warnings[0]
 
 
-@pytest.mark.parametrize(
-    "text", ["<tool_call>{" * 20_000, "<tool_call>{" + "}" * 200_000, "<tool_call>{}" + " " * 200_000]
-)
-def test_calls_of_tools_are_found_in_linear_time(text: str) -> None:
-    began = time.process_time()
-    assert not parse_sample(text).output_tools
-    assert time.process_time() - began < 2
+SEES = PYTHON | {
+    "source": "def grade(sample, item):\n    calls = [call['function']['name'] for call in sample['output_tools']]\n"
+    "    message = sample['choices'][0]['message']\n    assert message['tool_calls'] == sample['output_tools']\n"
+    "    assert message['content'] == sample['output_text']\n"
+    "    return float([sample['output_text'], *calls] == item['expected'])\n"
+}
 
 
-def test_calls_are_found_whatever_stands_around_them() -> None:
-    text = (
-        '<tool_call>没有<tool_call> {"name": "一", "arguments": {"标签": "</tool_call>"}} </tool_call>'
-        '<tool_call>{"name": "二"}</tool_call><tool_call>{"name": "三"}'
+def test_a_grader_sees_the_text_and_the_calls_of_tools_that_were_offered() -> None:
+    call = '<tool_call>\n{"name": "天气", "arguments": {"城市": "巴黎"}}\n</tool_call>'
+    broken_call = "<tool_call>{x}</tool_call>"
+    offers = [None, ("天气",), ("时间",)]
+    expected = [
+        [f"查一下。 {broken_call}", "天气"],
+        [f"查一下。 {broken_call}", "天气"],
+        [f"查一下。{call} {broken_call}"],
+    ]
+    asked = [
+        TokenizedPrompt(
+            line=1,
+            input_ids=(1,),
+            item={"expected": words},
+            tools=names and tuple({"type": "function", "function": {"name": name}} for name in names),
+        )
+        for names, words in zip(offers, expected, strict=True)
+    ]
+    judge = grading(SEES, [])
+    assert judge(asked, answers(*[f"查一下。{call} {broken_call}"] * 3)) == [1.0, 1.0, 1.0]
+
+
+def test_a_grader_sees_no_thoughts() -> None:
+    tokenizer = make_tokenizer()
+    thinking = "{{ '<think>\n' + m.reasoning_content + '\n</think>\n\n' if m.reasoning_content }}{{ m.content }}"
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("{% for message", "{% for m").replace(
+        "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}",
+        "{{ '<|im_start|>' + m.role + '\n' }}" + thinking + "{{ '<|im_end|>\n' }}",
     )
-    assert [call["function"]["name"] for call in parse_sample(text).output_tools] == ["一", "二"]
+    judge = Grading(ChatTemplate(tokenizer), GRADER.validate_python(SEES), ask_all=lambda _: [], warn=lambda _: None)
+    opened = tuple(tokenizer("<|im_start|>assistant\n<think>\n", add_special_tokens=False)["input_ids"])
+    asked = [
+        TokenizedPrompt(line=1, input_ids=(1,), item={"expected": ["四"]}),
+        TokenizedPrompt(line=2, input_ids=opened, item={"expected": ["四"]}),
+        TokenizedPrompt(line=3, input_ids=opened, item={"expected": [""]}),
+    ]
+    said = answers("<think>\n二加二\n</think>\n\n四", "二加二</think>四", "二加二")
+    assert judge(asked, said) == [1.0, 1.0, 1.0]

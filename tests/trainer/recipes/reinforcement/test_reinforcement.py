@@ -17,7 +17,6 @@ from tests.trainer.recipes.reinforcement.graded import BOTH, CHECK, PYTHON, ROWS
 from tests.trainer.workdirs import events_of
 from trainer.contract.events import CheckpointEvent, ConfiguredEvent, EvaluationEvent
 from trainer.contract.result import ADAPTER_FOLDER, REPORT_JSON, ExitCode, read_manifest
-from trainer.recipes.reinforcement.grading import parse_sample
 from trainer.run import run_training_job
 
 pytestmark = pytest.mark.integration
@@ -164,12 +163,6 @@ def test_the_graders_fields_must_be_in_the_row(tiny_base: Path, tmp_path: Path) 
     assert "which is empty, so that every answer has it in it, at line 1, 2." in error.message
     error = refusal(lay(tmp_path / "v", tiny_base, BOTH, held_out=[item("好"), {**rows[-1]}]))
     assert (error.code, error.param) == ("invalid_validation_file", "validation_file")
-
-
-def test_a_tool_call_is_seen_by_graders() -> None:
-    call = '<tool_call>\n{"name": "天气", "arguments": {"city": "巴黎"}}\n</tool_call>'
-    seen = parse_sample(f"查一下。{call} <tool_call>{{x}}</tool_call>")
-    assert [call["function"] for call in seen.output_tools] == [{"name": "天气", "arguments": '{"city": "巴黎"}'}]
 
 
 def sharper(base: Path, folder: Path) -> Path:
