@@ -160,7 +160,8 @@ def make_page(grids: Sequence[Grid], wrong: Sequence[str], hardware: str, second
     notes = (
         f"{hardware}; {packages}; {datetime.now(UTC):%Y-%m-%d}; {seconds:.0f} s in all. {verdict}",
         f"Tolerances: {tolerances}, relative to the loss, or to 1 if that is smaller. Answers are drawn almost "
-        "greedily; in bfloat16 a near tie may give another answer, so that methods on their own answers only have to run there.",
+        "greedily; in bfloat16 a near tie may give another answer, so that methods on their own answers only have to "
+        "run there.",
         "Speed is the median of the steps behind the first; memory is the most that was allocated since the model was "
         "made.",
         "All rows have the same length, so that nothing is padding on either side.",
