@@ -22,12 +22,14 @@ class _Part(BaseModel):
     type: Literal["text"]
     text: str
 
-    @field_validator("type", mode="before")
+    @model_validator(mode="before")
     @classmethod
     def _refuse_other_media(cls, value: Any) -> Any:
-        if isinstance(value, str) and value in _OTHER_PARTS:
-            raise ValueError(f"{_OTHER_PARTS[value]} cannot be read: models here read text alone; send parts of text")
-        return value
+        # Before the fields, or the text that an image lacks would be asked for as well.
+        kind = cast("dict[str, Any]", value).get("type") if isinstance(value, dict) else None
+        if isinstance(kind, str) and kind in _OTHER_PARTS:
+            raise ValueError(f"{_OTHER_PARTS[kind]} cannot be read: models here read text alone; send parts of text")
+        return cast(Any, value)
 
 
 class FunctionCall(BaseModel):
