@@ -7,31 +7,39 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from trainer.contract.memory import ModelShape
 from trainer.frozen import Frozen
 
 BASE_NAME = "base.json"
 
 
-class GgufBaseSource(Frozen):
+class _BaseSource(Frozen):
+    chat_template: str | None = None
+    """The text of a template to use instead of the base's own."""
+
+
+class GgufBaseSource(_BaseSource):
     """A GGUF file on this machine; quantized weights are expanded to float32."""
 
     kind: Literal["gguf"]
     path: Path
 
 
-class FolderBaseSource(Frozen):
+class FolderBaseSource(_BaseSource):
     """A folder in the layout of transformers, with safetensors weights."""
 
     kind: Literal["folder"]
     path: Path
 
 
-class HubBaseSource(Frozen):
+class HubBaseSource(_BaseSource):
     """A repository of the hub at one commit."""
 
     kind: Literal["hf"]
     repo: str = Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")
     revision: str = Field(pattern=r"^[0-9a-f]{7,64}$")
+    folder: Path | None = None
+    """Where its files lie already, if they were downloaded to this machine."""
 
 
 Source = Annotated[GgufBaseSource | FolderBaseSource | HubBaseSource, Field(discriminator="kind")]
@@ -49,3 +57,58 @@ class BaseInfo(Frozen):
     source: dict[str, str]
     parameters: int
     context_length: int
+
+
+class MethodSupport(Frozen):
+    """Whether a method can train the base, and the sentence that says why if it cannot."""
+
+    works: bool
+    reason: str | None = None
+
+
+class MethodMemory(Frozen):
+    """The GPU memory that a method needs with the card's assumptions, in bytes; null if it does not work so."""
+
+    bf16: int | None
+    four_bit: int | None
+
+
+class BaseModelCard(Frozen):
+    """What is known of a base before a job is ordered: printed by `models add`, shown at `GET /v1/models/{id}`."""
+
+    family: str
+    """transformers' `model_type`."""
+    architecture: str
+    """The class of the causal language model."""
+    family_known: bool
+    """False if the family is in no table of ours, and what is said of it was found by inspecting the model."""
+    parameters: int
+    context_length: int
+    end_of_turn_ids: tuple[int, ...]
+    end_of_turn_tokens: tuple[str, ...]
+    thinking_switch: str | None
+    """The template's setting that turns thinking on and off, null if it has none."""
+    methods: dict[str, MethodSupport]
+    adapter_targets: tuple[str, ...]
+    """The names of the linear layers that get an adapter."""
+    memory: dict[str, MethodMemory]
+    memory_assumptions: str
+    gguf: MethodSupport
+    """Whether what is trained on it can be exported as GGUF."""
+    warnings: tuple[str, ...] = ()
+    shape: ModelShape
+
+
+class Inspection(Frozen):
+    """What `python -m trainer.programs.inspect_base` leaves: a card, or the sentence that says what is wrong."""
+
+    card: BaseModelCard | None = None
+    problem: str | None = None
+
+
+class HubFetch(Frozen):
+    """What `python -m trainer.programs.fetch_base` leaves: the folder and the commit, or what is wrong."""
+
+    folder: Path | None = None
+    revision: str | None = None
+    problem: str | None = None

@@ -1,0 +1,254 @@
+"""What a base model can do, found without its weights: configuration, tokenizer, template, and the shape on `meta`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from jinja2.exceptions import TemplateError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.pytorch_utils import Conv1D
+
+from trainer.contract.base_model import (
+    BaseModelCard,
+    FolderBaseSource,
+    GgufBaseSource,
+    HubBaseSource,
+    MethodMemory,
+    MethodSupport,
+)
+from trainer.contract.memory import SAMPLING_NOTE, MemoryPlan, ModelShape, estimate_peak_memory
+from trainer.contract.methods import METHODS_BY_TYPE
+from trainer.contract.methods.base import CommonHyperparameters, LoraParameters
+from trainer.engine.chat_template.end_of_turn import stop_ids
+from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.models.load import context_length
+from trainer.exporting.gguf_file import explain_gguf_refusal
+from trainer.kit.errors import TrainerError
+
+ASSUMED_TOKENS = 2048
+_PAIRS = ("dpo", "orpo", "reward")
+"""The methods that read two answers a row."""
+_SWITCHES = ("enable_thinking", "thinking", "reasoning_effort")
+_PLAIN = [{"role": "user", "content": "Hello, 你好"}, {"role": "assistant", "content": "Hi, 好的"}]
+
+
+class BaseInspector:
+    """Reads one base. `where` is what its operator calls it, a folder or a name of the hub: sentences say it."""
+
+    def __init__(self, source: GgufBaseSource | FolderBaseSource | HubBaseSource, where: str) -> None:
+        self._where = where
+        self._given_template = source.chat_template
+        self._place, self._more = _loading_arguments(source)
+
+    def describe_base(self) -> BaseModelCard:
+        """Return the card. Raises TrainerError (`invalid_base_model`) with what is wrong and the way out."""
+        config = self._load_config()
+        tokenizer = self._load_tokenizer()
+        self._check_template(tokenizer)
+        stops = self._find_stop_ids(config, tokenizer)
+        self._check_vocabulary(config, tokenizer)
+        model = self._build_hollow(config)
+        targets = _linear_targets(model)
+        shape = _measure_shape(config, model, targets)
+        refusal = explain_gguf_refusal(config.get_text_config(), tokenizer)
+        return BaseModelCard(
+            family=str(config.model_type),
+            architecture=type(model).__name__,
+            family_known=True,
+            parameters=shape.parameters,
+            context_length=context_length(config),
+            end_of_turn_ids=stops,
+            end_of_turn_tokens=tuple(str(tokenizer.convert_ids_to_tokens(number)) for number in stops),
+            thinking_switch=find_thinking_switch(tokenizer),
+            methods={name: MethodSupport(works=bool(targets), reason=None) for name in METHODS_BY_TYPE},
+            adapter_targets=tuple(sorted({name.rpartition(".")[2] for name in targets})),
+            memory={name: _estimate_memory(name, shape) for name in METHODS_BY_TYPE},
+            memory_assumptions=_ASSUMPTIONS,
+            gguf=MethodSupport(works=refusal is None, reason=refusal),
+            warnings=tuple(_list_warnings(config)),
+            shape=shape,
+        )
+
+    def _load_config(self) -> PreTrainedConfig:
+        try:
+            return AutoConfig.from_pretrained(self._place, trust_remote_code=False, **self._more)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if family := re.search(r"model type `([^`]+)`", str(error)):
+                raise self._broken(
+                    f"it is of the family '{family[1]}', which transformers {transformers.__version__} of this service "
+                    "does not know, and code that comes with a model is never run",
+                    "Take a model of another family, or a release of this service that has it.",
+                ) from error
+            raise self._broken(
+                f"its config.json cannot be read ({_first_line(error)})", "Copy the file again from where it came from."
+            ) from error
+
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self._place, trust_remote_code=False, **self._more)
+        # The tokenizers library raises a plain Exception for a file that it cannot read.
+        except Exception as error:  # noqa: BLE001
+            raise self._broken(
+                f"its tokenizer cannot be loaded ({_first_line(error)})",
+                "Copy tokenizer.json and tokenizer_config.json again from where they came from.",
+            ) from error
+        if self._given_template is not None:
+            tokenizer.chat_template = self._given_template
+        return tokenizer
+
+    def _check_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise TrainerError unless the tokenizer's template renders a plain conversation."""
+        if not tokenizer.chat_template:
+            raise self._broken("it has no chat template", TEMPLATE_REMEDY)
+        try:
+            for prompt in (False, True):
+                text = tokenizer.apply_chat_template(
+                    _PLAIN[:1] if prompt else _PLAIN, tokenize=False, add_generation_prompt=prompt
+                )
+                if "你好" not in str(text):
+                    raise ValueError("the user's text is not in what it writes")
+        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+            raise self._broken(
+                f"its chat template fails on a plain conversation of one question and one answer "
+                f"({_first_line(error)})",
+                TEMPLATE_REMEDY,
+            ) from error
+
+    def _find_stop_ids(self, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+        known = config.get_text_config().eos_token_id or self._generation_stops()
+        try:
+            stops = stop_ids(ChatTemplate(tokenizer), cast("int | list[int] | None", known))
+        except TrainerError as error:
+            raise self._broken(error.message.rstrip("."), TEMPLATE_REMEDY) from error
+        if not stops:
+            raise self._broken(
+                "nothing ends an answer: neither generation_config.json nor the tokenizer names an eos token",
+                'Name the token that ends a turn in tokenizer_config.json, for example "eos_token": "<|im_end|>".',
+            )
+        return stops
+
+    def _generation_stops(self) -> int | list[int] | None:
+        try:
+            return cast("int | list[int] | None", GenerationConfig.from_pretrained(self._place).eos_token_id)
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _check_vocabulary(self, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+        rows = int(getattr(config.get_text_config(), "vocab_size", 0))
+        beyond = sorted(str(token) for number, token in tokenizer.added_tokens_decoder.items() if number >= rows)
+        if rows and beyond:
+            raise self._broken(
+                f"its tokenizer has control tokens that its embedding of {rows} rows has no place for: "
+                f"{', '.join(beyond[:5])}",
+                "Take the tokenizer that belongs to these weights.",
+            )
+
+    def _build_hollow(self, config: PreTrainedConfig) -> Any:
+        try:
+            with torch.device("meta"):
+                return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        # Whatever a model's constructor does with numbers that do not fit together.
+        except Exception as error:  # noqa: BLE001
+            raise self._broken(
+                f"no causal language model can be made of its config.json ({_first_line(error)})",
+                "Take a model that writes text, with the config.json that came with its weights.",
+            ) from error
+
+    def _broken(self, problem: str, remedy: str) -> TrainerError:
+        return TrainerError(
+            "invalid_base_model", f"The base model in {self._where} cannot be used: {problem}. {remedy}", param="model"
+        )
+
+
+TEMPLATE_REMEDY = (
+    "Give one that fits the model: `burnish-server models add … --chat-template file.jinja`, or put it into the folder "
+    "as chat_template.jinja."
+)
+_ASSUMPTIONS = (
+    f"On a GPU, one row of {ASSUMED_TOKENS:,} tokens a pass (two answers a row for {', '.join(_PAIRS)}), a LoRA adapter "
+    f"of rank {LoraParameters().rank} on all targets, gradient checkpointing; by the formula of previews, which counts "
+    "a job's own rows and includes the second copy of the weights that checks the export. Estimates, not "
+    f"measurements. For ppo, grpo and reinforcement:{SAMPLING_NOTE.lower()}"
+)
+
+
+def find_thinking_switch(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the name of the template's setting that changes the prompt of an answer, None if there is none."""
+    template = tokenizer.chat_template
+    text = template if isinstance(template, str) else " ".join(cast("dict[str, str]", template or {}).values())
+    return next((name for name in _SWITCHES if re.search(rf"\b{name}\b", text)), None)
+
+
+def _loading_arguments(source: GgufBaseSource | FolderBaseSource | HubBaseSource) -> tuple[Path, dict[str, Any]]:
+    if isinstance(source, GgufBaseSource):
+        return source.path.parent, {"gguf_file": source.path.name}
+    folder = source.folder if isinstance(source, HubBaseSource) else source.path
+    assert folder is not None, "the hub's files are fetched first"
+    return folder, {"local_files_only": True}
+
+
+def _linear_targets(model: Any) -> dict[str, Any]:
+    """Return the linear layers that an adapter on all of them is put on, by name: all but the output layer."""
+    head = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
+    }
+
+
+def _measure_shape(config: PreTrainedConfig, model: Any, targets: dict[str, Any]) -> ModelShape:
+    text = config.get_text_config()
+    features = [_count_features(module) for module in targets.values()]
+    return ModelShape(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        width=int(text.hidden_size),
+        layers=int(text.num_hidden_layers),
+        vocabulary=int(text.vocab_size),
+        adapter_features=sum(inputs + outputs for inputs, outputs in features),
+        adapter_inputs=sum(inputs for inputs, _ in features),
+    )
+
+
+def _count_features(module: Any) -> tuple[int, int]:
+    if isinstance(module, Conv1D):
+        return int(module.nx), int(module.nf)
+    return int(module.in_features), int(module.out_features)
+
+
+def _estimate_memory(method: str, shape: ModelShape) -> MethodMemory:
+    tokens = ASSUMED_TOKENS * (2 if method in _PAIRS else 1)
+    sizes = [
+        estimate_peak_memory(
+            MemoryPlan.on_gpu(shape, CommonHyperparameters(quantization=quantization), tokens=tokens)
+        ).bytes
+        for quantization in ("none", "4bit")
+    ]
+    return MethodMemory(bf16=sizes[0], four_bit=sizes[1])
+
+
+def _list_warnings(config: PreTrainedConfig) -> list[str]:
+    warnings: list[str] = []
+    quantization = cast("dict[str, Any] | None", getattr(config, "quantization_config", None))
+    if quantization:
+        method = quantization.get("quant_method", "an unknown method")
+        warnings.append(
+            f"Its weights are stored quantized ({method}): take the unquantized weights for training if there are any."
+        )
+    return warnings
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
