@@ -278,6 +278,11 @@ class Settings(BaseSettings):
         return self.data / "bases"
 
     @property
+    def hub(self) -> Path:
+        """Where `models add` puts what it fetches from the hub."""
+        return self.data / "hub"
+
+    @property
     def work(self) -> Path:
         """Where workers lay out the folders of running trainers."""
         return self.data / "work"

@@ -19,6 +19,10 @@ class PreviewRow(Base):
     id: Mapped[str] = mapped_column(String(40), unique=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[float] = mapped_column(Double, default=db_now())
+    awaited_at: Mapped[float] = mapped_column(Double, default=db_now())
+    """When a request last waited for the answer."""
+    body_sha256: Mapped[str] = mapped_column(String(64))
+    """Of what was asked: the same request, sent again, finds the answer by it."""
     job: Mapped[dict[str, Any]] = mapped_column(Json)
     """The columns of the job that is not created."""
     rows_shown: Mapped[int] = mapped_column(Integer)

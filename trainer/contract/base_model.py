@@ -112,3 +112,8 @@ class HubFetch(Frozen):
     folder: Path | None = None
     revision: str | None = None
     problem: str | None = None
+
+
+def hub_folder_name(repo: str, revision: str, *, weights: bool = True) -> str:
+    """Return what the folder of a commit's files is called, which has its weights or not."""
+    return f"{repo.replace('/', '--')}-{revision[:12]}{'' if weights else '-files'}"

@@ -99,7 +99,7 @@ class BaseInspector:
         try:
             tokenizer = AutoTokenizer.from_pretrained(self._place, trust_remote_code=False, **self._more)
         # The tokenizers library raises a plain Exception for a file that it cannot read.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise self._broken(
                 f"its tokenizer cannot be loaded ({_first_line(error)})",
                 "Copy tokenizer.json and tokenizer_config.json again from where they came from.",
@@ -160,7 +160,7 @@ class BaseInspector:
             with torch.device("meta"):
                 return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         # Whatever a model's constructor does with numbers that do not fit together.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise self._broken(
                 f"no causal language model can be made of its config.json ({_first_line(error)})",
                 "Take a model that writes text, with the config.json that came with its weights.",
@@ -177,7 +177,7 @@ TEMPLATE_REMEDY = (
     "as chat_template.jinja."
 )
 _ASSUMPTIONS = (
-    f"On a GPU, one row of {ASSUMED_TOKENS:,} tokens a pass (two answers a row for {', '.join(_PAIRS)}), a LoRA adapter "
+    f"On a GPU, one row of {ASSUMED_TOKENS:,} tokens a pass (two answers a row for {', '.join(_PAIRS)}), an adapter "
     f"of rank {LoraParameters().rank} on all targets, gradient checkpointing; by the formula of previews, which counts "
     "a job's own rows and includes the second copy of the weights that checks the export. Estimates, not "
     f"measurements. For ppo, grpo and reinforcement:{SAMPLING_NOTE.lower()}"

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from trainer.contract.methods.onpolicy import OnPolicyHyperparameters
 from trainer.contract.memory import SAMPLING_NOTE, MemoryPlan, estimate_peak_memory
+from trainer.contract.methods.onpolicy import OnPolicyHyperparameters
 from trainer.contract.preview import MemoryEstimate, SpeedEstimate
 from trainer.engine.models.adapters import add_adapter
 from trainer.engine.models.dtype import TOKENS, layer_seconds

@@ -9,18 +9,14 @@ import tempfile
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from trainer.contract.base_model import BASE_NAME, BaseInfo, FolderBaseSource, GgufBaseSource, HubBaseSource
-from trainer.contract.result import ExitCode, sha256_of
+from trainer.contract.result import sha256_of
 from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.models.hub import WANTED, download_hub_files
 from trainer.engine.models.load import context_length, load_config, load_tokenizer
 from trainer.kit.errors import TrainerError
-
-# Weights in safetensors, the configuration and the tokenizer: never pickles, never code.
-WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 
 
 def convert_base(source: GgufBaseSource | FolderBaseSource | HubBaseSource, target: Path) -> BaseInfo:
@@ -45,19 +41,30 @@ def convert_base(source: GgufBaseSource | FolderBaseSource | HubBaseSource, targ
 
 
 def _fill_folder(source: GgufBaseSource | FolderBaseSource | HubBaseSource, folder: Path) -> BaseInfo:
-    if isinstance(source, HubBaseSource):
+    if isinstance(source, HubBaseSource) and source.folder is None:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".hub.") as download:
-            _download_from_hub(source, Path(download))
+            download_hub_files(source.repo, source.revision, Path(download))
             fingerprint = _copy_base_files(Path(download), folder)
+    elif isinstance(source, HubBaseSource):
+        assert source.folder is not None
+        fingerprint = _copy_base_files(source.folder, folder)
     elif isinstance(source, FolderBaseSource):
         fingerprint = _copy_base_files(source.path, folder)
     else:
         fingerprint = _expand_gguf(source.path, folder)
+    if source.chat_template is not None:
+        # transformers takes this file before what tokenizer_config.json says.
+        (folder / "chat_template.jinja").write_text(source.chat_template, encoding="utf-8")
+        fingerprint = hashlib.sha256(f"{fingerprint}\n{source.chat_template}".encode()).hexdigest()
     config = load_config(folder)
     # For its errors alone: a base without a usable template is refused here and not in every job.
     ChatTemplate(load_tokenizer(folder))
     parameters = _check_weights(folder)
-    described = {key: str(value) for key, value in source.model_dump().items() if key != "path"}
+    described = {
+        key: str(value)
+        for key, value in source.model_dump().items()
+        if key not in ("path", "folder", "chat_template") and value is not None
+    }
     return BaseInfo(
         fingerprint=fingerprint, source=described, parameters=parameters, context_length=context_length(config)
     )
@@ -89,8 +96,12 @@ def _copy_base_files(origin: Path, folder: Path) -> str:
     if not (origin / "config.json").is_file():
         raise _not_found("the folder has no config.json")
     files = sorted({path for pattern in WANTED for path in origin.glob(pattern) if path.is_file()})
-    if not any(path.suffix == ".safetensors" for path in files):
+    weights = [path.name for path in files if path.suffix == ".safetensors"]
+    if not weights:
         raise _invalid_base("it has no weights in safetensors; pickled weights are not loaded")
+    # Mistral's repositories have all weights a second time in such a file, which transformers does not read.
+    if not all(name.startswith("consolidated") for name in weights):
+        files = [path for path in files if not path.name.startswith("consolidated")]
     lines: list[str] = []
     for path in files:
         # What an earlier conversion said is not about this source.
@@ -98,18 +109,6 @@ def _copy_base_files(origin: Path, folder: Path) -> str:
             shutil.copyfile(path, folder / path.name)
             lines.append(f"{sha256_of(path)}  {path.name}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _download_from_hub(source: HubBaseSource, folder: Path) -> None:
-    try:
-        snapshot_download(source.repo, revision=source.revision, local_dir=folder, allow_patterns=list(WANTED))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise TrainerError(
-            "base_not_found",
-            f"{source.repo} at {source.revision} cannot be fetched from the hub: {_first_line(error)}",
-            param="model",
-            exit_code=ExitCode.FAULT,
-        ) from error
 
 
 def _check_weights(folder: Path) -> int:
