@@ -10,6 +10,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
@@ -34,6 +35,22 @@ def load_config(base: Path) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise _broken_base(error) from error
+
+
+def language_class(config: PreTrainedConfig) -> Any:
+    """Return the auto class that loads a base with its LM head: many that read images are in the second one alone.
+
+    Raises TrainerError (`invalid_base_model`) if transformers has no such model for the family.
+    """
+    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        if type(config) in auto._model_mapping:  # pyright: ignore[reportPrivateUsage] - the classes have no other face
+            return auto
+    raise TrainerError(
+        "invalid_base_model",
+        f"The base model's family is {config.model_type}, for which transformers has no model that writes text: "
+        "choose another base.",
+        param="model",
+    )
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
