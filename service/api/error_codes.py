@@ -19,6 +19,11 @@ class ErrorCode(NamedTuple):
 
 REQUEST_CODES: Mapping[str, ErrorCode] = {
     "answer_failed": ErrorCode("502", "The chat engine failed while it wrote the answer.", "Send the request again."),
+    "base_model_unavailable": ErrorCode(
+        "400",
+        "The base model is broken, or its folder has changed since it was added.",
+        "Do what the sentence says; the operator's `burnish-server models check` looks again.",
+    ),
     "chat_unavailable": ErrorCode(
         "503", "No chat engine is configured, or it does not answer.", "Start one (`burnish-server engine`), or wait."
     ),
@@ -182,6 +187,9 @@ REQUEST_CODES: Mapping[str, ErrorCode] = {
         "400",
         "The model's chat template cannot render the messages.",
         "Change their roles or order as the sentence says.",
+    ),
+    "unsupported_export": ErrorCode(
+        "400", "The model's family cannot be written in the format of the export.", "Choose another format."
     ),
     "upload_cancelled": ErrorCode("409", "The upload was cancelled.", "Begin another one."),
     "upload_completed": ErrorCode(

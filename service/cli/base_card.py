@@ -16,12 +16,14 @@ def describe_card(entry: BaseModelEntry, card: BaseModelCard) -> Iterator[str]:
         f"{token} ({number})" for token, number in zip(card.end_of_turn_tokens, card.end_of_turn_ids, strict=True)
     )
     yield f"{entry.id}: {entry.place}"
-    yield f"  family            {card.family}, {card.architecture}{known}"
+    yield f"  family            {card.family}, {card.model_class}{known}"
     yield f"  parameters        {card.parameters:,}"
     yield f"  context           {card.context_length:,} tokens"
     yield f"  ends a turn       {stops}"
     yield f"  thinking switch   {card.thinking_switch or 'none'}"
     yield f"  adapter targets   {', '.join(card.adapter_targets) or 'none'}"
+    for group in card.targets.left_out:
+        yield f"  no adapter on     {group.name}: {group.reason}"
     yield f"  GGUF export       {'yes' if card.gguf.works else f'no: {card.gguf.reason}'}"
     yield "  methods           GPU memory in bf16, in 4 bits"
     for name, support in card.methods.items():
@@ -31,9 +33,9 @@ def describe_card(entry: BaseModelEntry, card: BaseModelCard) -> Iterator[str]:
         else:
             yield f"    {name:<15} no: {support.reason}"
     yield f"  Memory: {card.memory_assumptions}"
-    for warning in card.warnings:
-        yield f"  Warning: {warning}"
+    for note in card.notes:
+        yield f"  Note: {note}"
 
 
-def _in_gb(number: int | None) -> str:
-    return "-" if number is None else f"{number / GB:.1f} GB"
+def _in_gb(number: int) -> str:
+    return f"{number / GB:.1f} GB"

@@ -105,10 +105,8 @@ def list_bases() -> None:
             rows = {entry.id: repository.find_base_row(session, entry.id) for entry in bases}
     for entry in bases:
         row = rows[entry.id]
-        if row is None or row.fingerprint != entry.fingerprint:
-            standing = "not checked yet"
-        else:
-            standing = row.problem or "ready"
+        is_checked = row is not None and row.fingerprint == entry.fingerprint
+        standing = (row.problem or "ready") if row is not None and is_checked else "not checked yet"
         origin = "added" if row is not None and row.entry is not None else "catalog file"
         click.echo(f"{entry.id}\t{entry.place}\t{origin}\t{standing}")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from service.bases import repository as bases
 from service.bases.live_catalog import LiveCatalog
+from service.catalog import BaseModelEntry
 from service.keys.service import Principal
 from service.models import repository
 from service.models.errors import CatalogModel, ModelNotFound
-from service.models.schemas import ModelObject
+from service.models.schemas import ModelDetail, ModelObject
 from service.tables.models import FineTunedModelRow
 
 
@@ -28,11 +30,23 @@ def list_models(session: Session, principal: Principal, catalog: LiveCatalog, or
 
 def show_model(
     session: Session, principal: Principal, catalog: LiveCatalog, organization: str, name: str
-) -> ModelObject:
+) -> ModelDetail:
     """Return one model, as `list_models` does, or a checkpoint of the project's own. Raises ModelNotFound."""
     base = catalog.find_base(name)
     if base is not None:
-        return ModelObject.of_base(base)
+        return _show_base(session, base)
+    return ModelDetail.model_validate(_show_result(session, principal, catalog, organization, name).model_dump())
+
+
+def _show_base(session: Session, base: BaseModelEntry) -> ModelDetail:
+    row = bases.find_base_row(session, base.id)
+    problem = row.problem if row is not None and row.fingerprint == base.fingerprint else None
+    return ModelDetail(**ModelObject.of_base(base).model_dump(), card=bases.card_of(row, base), problem=problem)
+
+
+def _show_result(
+    session: Session, principal: Principal, catalog: LiveCatalog, organization: str, name: str
+) -> ModelObject:
     shared_rows = repository.fetch_shared_models(session, principal.project_id)
     foreign = next((model for model in shared_rows if model.id == name), None)
     if foreign is not None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from service.context import Context
+from service.jobs import base_fit
 from service.jobs import service as jobs
+from service.jobs.methods import load_method
 from service.jobs.queueing import QueueSnapshot
+from service.jobs.resources import Resources
 from service.jobs.schemas import JobCreate
 from service.keys.service import Principal
 from service.kit import ids
@@ -59,7 +64,7 @@ def request_preview(context: Context, principal: Principal, body: JobCreate, *, 
     """
     seconds = context.settings.preview_seconds
     with context.db.write() as session:
-        job = jobs.draft_job(session, principal, context, body)
+        job, _ = jobs.draft_job(session, principal, context, body)
         if job.waits_for and job.base.startswith("ft:"):
             raise StartNotReady(job.model)
         if not workers.alive_workers(session, within=context.settings.lease_seconds):
@@ -92,6 +97,7 @@ def read_preview(context: Context, preview_id: str) -> PreviewObject | None:
         job = job_of(preview)
         time = estimate_time(session, job, outcome.counted)
         queue = QueueSnapshot.read_snapshot(session, context.settings, job.project_id).explain_new(job)
+        base_warnings = _list_base_warnings(session, context, job)
     job_counts, kind = outcome.counted, job.method["type"]
     return PreviewObject(
         model=job.model,
@@ -104,11 +110,19 @@ def read_preview(context: Context, preview_id: str) -> PreviewObject | None:
         trained_tokens_exact=job_counts.tokens_exact,
         ended_by=job_counts.ended_by,
         adapter_download=job.adapter_download,
-        warnings=[*job_counts.warnings, *_of_time(job, job_counts, time.seconds)],
+        warnings=[*job_counts.warnings, *base_warnings, *_of_time(job, job_counts, time.seconds)],
         estimates=PreviewEstimates(memory=job_counts.memory, time=time),
         queue=queue,
         sample=list(job_counts.sample),
     )
+
+
+def _list_base_warnings(session: Session, context: Context, job: JobRow) -> list[str]:
+    """Return what the base and the workers will not be able to do. Raises as a creation does, if that has changed."""
+    resources = Resources.model_validate(job.resources) if job.resources else None
+    fit = base_fit.check_order(session, context, job.base, load_method(job.method), resources)
+    no_gguf = base_fit.explain_no_gguf(base_fit.find_card(session, context, job.base), job.base)
+    return [*fit.warnings, *([no_gguf] if no_gguf else [])]
 
 
 def give_up(context: Context, preview_id: str) -> PreviewTimeout:

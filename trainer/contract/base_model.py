@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from trainer.contract.family import AdapterTargets, MethodFit
 from trainer.contract.memory import ModelShape
 from trainer.frozen import Frozen
 
@@ -59,18 +60,11 @@ class BaseInfo(Frozen):
     context_length: int
 
 
-class MethodSupport(Frozen):
-    """Whether a method can train the base, and the sentence that says why if it cannot."""
-
-    works: bool
-    reason: str | None = None
-
-
 class MethodMemory(Frozen):
-    """The GPU memory that a method needs with the card's assumptions, in bytes; null if it does not work so."""
+    """The GPU memory in bytes that a method needs with the card's assumptions."""
 
-    bf16: int | None
-    four_bit: int | None
+    bf16: int
+    four_bit: int
 
 
 class BaseModelCard(Frozen):
@@ -78,24 +72,27 @@ class BaseModelCard(Frozen):
 
     family: str
     """transformers' `model_type`."""
-    architecture: str
-    """The class of the causal language model."""
     family_known: bool
     """False if the family is in no table of ours, and what is said of it was found by inspecting the model."""
+    model_class: str
     parameters: int
     context_length: int
     end_of_turn_ids: tuple[int, ...]
+    """What ends an answer in chats, samples and rollouts."""
     end_of_turn_tokens: tuple[str, ...]
     thinking_switch: str | None
-    """The template's setting that turns thinking on and off, null if it has none."""
-    methods: dict[str, MethodSupport]
+    """The template's setting that turns thinking on and off; null if it has none."""
+    methods: dict[str, MethodFit]
     adapter_targets: tuple[str, ...]
-    """The names of the linear layers that get an adapter."""
+    """The names of the layers that `all-linear` adapts."""
+    targets: AdapterTargets
+    """The same over the layers, and what gets no adapter with the reason."""
     memory: dict[str, MethodMemory]
+    """By method, with `memory_assumptions`."""
     memory_assumptions: str
-    gguf: MethodSupport
+    gguf: MethodFit
     """Whether what is trained on it can be exported as GGUF."""
-    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     shape: ModelShape
 
 

@@ -6,13 +6,10 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 import transformers
 from jinja2.exceptions import TemplateError
-from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
@@ -26,14 +23,14 @@ from trainer.contract.base_model import (
     GgufBaseSource,
     HubBaseSource,
     MethodMemory,
-    MethodSupport,
 )
+from trainer.contract.family import FamilyCard, MethodFit
 from trainer.contract.memory import SAMPLING_NOTE, MemoryPlan, ModelShape, estimate_peak_memory
 from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.methods.base import CommonHyperparameters, LoraParameters
 from trainer.engine.chat_template.end_of_turn import stop_ids
 from trainer.engine.chat_template.render import ChatTemplate
-from trainer.engine.models.load import context_length
+from trainer.engine.models.families import describe_family, empty_model, find_targets
 from trainer.exporting.gguf_file import explain_gguf_refusal
 from trainer.kit.errors import TrainerError
 
@@ -59,25 +56,25 @@ class BaseInspector:
         self._check_template(tokenizer)
         stops = self._find_stop_ids(config, tokenizer)
         self._check_vocabulary(config, tokenizer)
-        model = self._build_hollow(config)
-        targets = _linear_targets(model)
-        shape = _measure_shape(config, model, targets)
+        family = self._describe_family(config)
+        shape = _measure_shape(config)
         refusal = explain_gguf_refusal(config.get_text_config(), tokenizer)
         return BaseModelCard(
-            family=str(config.model_type),
-            architecture=type(model).__name__,
-            family_known=True,
-            parameters=shape.parameters,
-            context_length=context_length(config),
+            family=family.family,
+            family_known=family.known,
+            model_class=family.model_class,
+            parameters=family.parameters,
+            context_length=family.context_length,
             end_of_turn_ids=stops,
             end_of_turn_tokens=tuple(str(tokenizer.convert_ids_to_tokens(number)) for number in stops),
             thinking_switch=find_thinking_switch(tokenizer),
-            methods={name: MethodSupport(works=bool(targets), reason=None) for name in METHODS_BY_TYPE},
-            adapter_targets=tuple(sorted({name.rpartition(".")[2] for name in targets})),
-            memory={name: _estimate_memory(name, shape) for name in METHODS_BY_TYPE},
+            methods=family.methods,
+            adapter_targets=family.linear,
+            targets=family.targets,
+            memory={name: _estimate_memory(name, shape, family.context_length) for name in METHODS_BY_TYPE},
             memory_assumptions=_ASSUMPTIONS,
-            gguf=MethodSupport(works=refusal is None, reason=refusal),
-            warnings=tuple(_list_warnings(config)),
+            gguf=MethodFit(works=refusal is None, reason=refusal or ""),
+            notes=(*family.notes, *_list_notes(config)),
             shape=shape,
         )
 
@@ -155,16 +152,18 @@ class BaseInspector:
                 "Take the tokenizer that belongs to these weights.",
             )
 
-    def _build_hollow(self, config: PreTrainedConfig) -> Any:
+    def _describe_family(self, config: PreTrainedConfig) -> FamilyCard:
         try:
-            with torch.device("meta"):
-                return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        # Whatever a model's constructor does with numbers that do not fit together.
-        except Exception as error:
+            card = describe_family(config)
+        except TrainerError as error:
             raise self._broken(
-                f"no causal language model can be made of its config.json ({_first_line(error)})",
+                error.message.rstrip("."),
                 "Take a model that writes text, with the config.json that came with its weights.",
             ) from error
+        if not any(method.works for method in card.methods.values()):
+            reason = next((method.reason for method in card.methods.values()), "").rstrip(".")
+            raise self._broken(f"no method can train it: {reason}", "Take a model of another family.")
+        return card
 
     def _broken(self, problem: str, remedy: str) -> TrainerError:
         return TrainerError(
@@ -199,24 +198,16 @@ def _loading_arguments(source: GgufBaseSource | FolderBaseSource | HubBaseSource
     return folder, {"local_files_only": True}
 
 
-def _linear_targets(model: Any) -> dict[str, Any]:
-    """Return the linear layers that an adapter on all of them is put on, by name: all but the output layer."""
-    head = model.get_output_embeddings()
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
-    }
-
-
-def _measure_shape(config: PreTrainedConfig, model: Any, targets: dict[str, Any]) -> ModelShape:
-    text = config.get_text_config()
-    features = [_count_features(module) for module in targets.values()]
+def _measure_shape(config: PreTrainedConfig) -> ModelShape:
+    text, model = config.get_text_config(), empty_model(config)
+    targets = set(find_targets(model).modules)
+    features = [_count_features(module) for name, module in model.named_modules() if name in targets]
     return ModelShape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        width=int(text.hidden_size),
-        layers=int(text.num_hidden_layers),
-        vocabulary=int(text.vocab_size),
+        # Families that name their sizes otherwise have these names as well, but for a few: their estimate is lower.
+        width=int(getattr(text, "hidden_size", 0)),
+        layers=int(getattr(text, "num_hidden_layers", 0)),
+        vocabulary=int(getattr(text, "vocab_size", 0)),
         adapter_features=sum(inputs + outputs for inputs, outputs in features),
         adapter_inputs=sum(inputs for inputs, _ in features),
     )
@@ -228,8 +219,8 @@ def _count_features(module: Any) -> tuple[int, int]:
     return int(module.in_features), int(module.out_features)
 
 
-def _estimate_memory(method: str, shape: ModelShape) -> MethodMemory:
-    tokens = ASSUMED_TOKENS * (2 if method in _PAIRS else 1)
+def _estimate_memory(method: str, shape: ModelShape, context: int) -> MethodMemory:
+    tokens = min(ASSUMED_TOKENS, context) * (2 if method in _PAIRS else 1)
     sizes = [
         estimate_peak_memory(
             MemoryPlan.on_gpu(shape, CommonHyperparameters(quantization=quantization), tokens=tokens)
@@ -239,15 +230,15 @@ def _estimate_memory(method: str, shape: ModelShape) -> MethodMemory:
     return MethodMemory(bf16=sizes[0], four_bit=sizes[1])
 
 
-def _list_warnings(config: PreTrainedConfig) -> list[str]:
-    warnings: list[str] = []
+def _list_notes(config: PreTrainedConfig) -> list[str]:
+    notes: list[str] = []
     quantization = cast("dict[str, Any] | None", getattr(config, "quantization_config", None))
     if quantization:
         method = quantization.get("quant_method", "an unknown method")
-        warnings.append(
+        notes.append(
             f"Its weights are stored quantized ({method}): take the unquantized weights for training if there are any."
         )
-    return warnings
+    return notes
 
 
 def _first_line(error: Exception) -> str:
