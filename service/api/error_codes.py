@@ -136,7 +136,9 @@ REQUEST_CODES: Mapping[str, ErrorCode] = {
     ),
     "part_too_large": ErrorCode("400", "A part of an upload is larger than a part may be.", "Send smaller parts."),
     "preview_timeout": ErrorCode(
-        "503", "Counting the files' tokens took too long.", "Ask again when the workers are less busy."
+        "503",
+        "The preview takes longer than one request waits; the sentence says what it is busy with.",
+        "Send the same request again: it waits for the same answer.",
     ),
     "python_graders_off": ErrorCode(
         "400",

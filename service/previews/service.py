@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,6 @@ from service.previews import repository
 from service.previews.errors import (
     CannotPreview,
     NoWorker,
-    PreviewTimeout,
     StartNotReady,
     TooManyPreviews,
     WouldFail,
@@ -58,7 +58,7 @@ _COLUMNS = (
 
 
 def request_preview(context: Context, principal: Principal, body: JobCreate, *, rows: int) -> str:
-    """Write the request down for the workers; return its id.
+    """Write the request down for the workers, or take up the one that an earlier request left; return its id.
 
     Raises what a creation of the job raises; NoWorker, TooManyPreviews, StartNotReady.
     """
@@ -69,6 +69,9 @@ def request_preview(context: Context, principal: Principal, body: JobCreate, *, 
             raise StartNotReady(job.model)
         if not workers.alive_workers(session, within=context.settings.lease_seconds):
             raise NoWorker
+        earlier_id = repository.take_up_preview(session, principal.project_id, hash_body(body, rows=rows))
+        if earlier_id is not None:
+            return earlier_id
         limits.lock_project(session, principal.project_id)  # two requests cannot both get the last place
         most = context.settings.max_previews
         if repository.open_ones(session, principal.project_id, within=seconds) >= most:
@@ -125,12 +128,22 @@ def _list_base_warnings(session: Session, context: Context, job: JobRow) -> list
     return [*fit.warnings, *([no_gguf] if no_gguf else [])]
 
 
-def give_up(context: Context, preview_id: str) -> PreviewTimeout:
-    """Return why there is no answer yet."""
-    with context.db.read() as session:
+def hash_body(body: JobCreate, *, rows: int) -> str:
+    """Return what two requests for the same preview have in common."""
+    return hashlib.sha256(f"{rows}\n{body.model_dump_json()}".encode()).hexdigest()
+
+
+def leave_preview(context: Context, preview_id: str, body: JobCreate, *, rows: int) -> str | None:
+    """Let the counting go on without a request; return what it is busy with, None if no worker has begun.
+
+    The same request, sent again, takes it up.
+    """
+    with context.db.write() as session:
         preview = repository.by_id(session, preview_id)
-    note = preview.note if preview else None
-    return PreviewTimeout(context.settings.preview_seconds, note, was_claimed=bool(preview and preview.taken_by))
+        repository.leave_preview(session, preview_id, hash_body(body, rows=rows))
+    if preview is None or preview.taken_by is None:
+        return None
+    return preview.note or "A worker checks the files"
 
 
 def forget_preview(context: Context, preview_id: str) -> None:

@@ -134,6 +134,7 @@ class Previewer:
                 prepared_base, self._context, job.project_id, hold, workdir=folder, command=self._prepare_command
             )
             stage_job(self._context, job, hold, folder=folder, bases=bases, since=time.monotonic())
+            hold.report_progress("A worker reads and counts the rows", "count")
             scratch = folder / "tmp"
             scratch.mkdir()
             child = WorkerChild(
@@ -146,7 +147,7 @@ class Previewer:
             return _read_outcome(folder, child)
 
     def _wait_for_child(self, child: WorkerChild, hold: WorkHold, preview_id: str) -> None:
-        """Wait for the end, or end it in time. Raises AttemptFailed, WorkerStopping."""
+        """Wait for the end, or end it without a base's first use. Raises AttemptFailed, WorkerStopping."""
         seconds = self._context.settings.preview_seconds
         deadline = time.monotonic() + seconds
         try:
@@ -154,7 +155,11 @@ class Previewer:
                 hold.check_all()
                 self._check_wanted(preview_id)
                 if time.monotonic() > deadline:
-                    raise AttemptFailed("preview_timeout", f"The counting took more than {seconds:g} seconds.")
+                    raise AttemptFailed(
+                        "preview_timeout",
+                        f"The counting took more than {seconds:g} seconds: "
+                        "preview a smaller file with the same kind of rows, or raise BURNISH_PREVIEW_SECONDS.",
+                    )
         except BaseException:
             child.kill()
             raise

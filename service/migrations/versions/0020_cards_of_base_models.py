@@ -36,13 +36,13 @@ def upgrade() -> None:
     with op.batch_alter_table("workers", schema=None) as batch_op:
         batch_op.add_column(sa.Column("trains_in_4bit", sa.Boolean(), nullable=False))
     with op.batch_alter_table("previews", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("body_sha256", sa.String(length=64), nullable=False))
+        batch_op.add_column(sa.Column("left_sha256", sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column("awaited_at", sa.Double(), nullable=False))
 
 
 def downgrade() -> None:
     """Undo. Bases that were added are known no longer: name them in a catalog file to use what was trained on them."""
     op.drop_column("previews", "awaited_at")
-    op.drop_column("previews", "body_sha256")
+    op.drop_column("previews", "left_sha256")
     op.drop_column("workers", "trains_in_4bit")
     op.drop_table("base_models")

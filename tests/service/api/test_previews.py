@@ -66,6 +66,11 @@ def rows(live: RunningApi, table: type[JobRow] | type[PreviewRow] | type[WorkerR
         return session.scalar(select(func.count()).select_from(table)) or 0
 
 
+def unfinished(live: RunningApi) -> list[str]:
+    with live.context.db.read() as session:
+        return list(session.scalars(select(PreviewRow.id).where(PreviewRow.result.is_(None))).all())
+
+
 def chat(question: str, answer: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
@@ -162,16 +167,21 @@ def test_without_a_worker_it_is_said_at_once(live: RunningApi, user: httpx.Clien
     assert "burnish-server worker" in answer.json()["error"]["message"]
 
 
-def test_an_answer_that_does_not_come_is_given_up(tmp_path: Path, tiny_base: Path) -> None:
+def test_the_same_request_waits_on_for_a_late_answer(tmp_path: Path, tiny_base: Path) -> None:
     catalog = write_catalog(tmp_path, tiny_base)
-    context = make_context(tmp_path, catalog=catalog, preview_seconds=0.3, heartbeat_seconds=0.5)
+    context = make_context(tmp_path, catalog=catalog, preview_seconds=60, heartbeat_seconds=0.5)
     with run_api(context) as live, live.client() as client, worker(live, counts=False):
         order = body(client)
-        answer = client.post("/fine_tuning/jobs/preview", json=order)
+        client.post("/fine_tuning/jobs/preview?wait=0", json=order)
+        answer = client.post("/fine_tuning/jobs/preview?wait=0.2", json=order)
         error = answer.json()["error"]
         assert (answer.status_code, error["code"]) == (503, "preview_timeout")
         assert "busy with another preview" in error["message"]
-        assert rows(live, PreviewRow) == 0
+        assert (answer.headers["x-should-retry"], rows(live, PreviewRow)) == ("false", 1)
+        with worker(live):
+            eventually(lambda: not unfinished(live))
+        counted = client.post("/fine_tuning/jobs/preview", json=order)
+        assert (counted.status_code, rows(live, PreviewRow)) == (200, 0), counted.text
         with context.db.write() as session:
             project = session.scalar(select(ProjectRow.id).where(ProjectRow.name == "default"))
             for number in range(4):
