@@ -163,7 +163,7 @@ def _draft_entry(source: str, base_id: str | None, template_file: Path | None, l
 
 
 def _make_id(name: str) -> str:
-    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:64]
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:64] or "base"
 
 
 def _read_template(path: Path | None) -> str | None:
