@@ -13,6 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
+from service.bases import repository as bases
 from service.controller.validation import validate_jobs
 from service.queue.memory import MemoryJobQueue
 from service.tables.jobs import JobRow
@@ -25,7 +26,9 @@ from service.worker.run import WorkerRuntime, run_job
 from service.workers.capacity import Capacity
 from tests.fixtures.preloaded import preloaded_commands, start_preloaded
 from tests.fixtures.service import RunningApi, make_context, run_api, upload, write_catalog
+from tests.service.api.test_base_cards import make_card
 from tests.service.worker.world import eventually
+from trainer.contract.family import MethodFit
 
 pytestmark = pytest.mark.integration
 
@@ -190,6 +193,19 @@ def test_the_same_request_waits_on_for_a_late_answer(tmp_path: Path, tiny_base: 
         assert (full.status_code, full.json()["error"]["code"]) == (409, "too_many_previews")
         assert full.json()["error"]["message"].startswith("4 previews of this project are under way already")
         assert int(full.headers["retry-after"]) > 0
+
+
+def test_a_preview_warns_that_no_gguf_can_be_written(live: RunningApi, user: httpx.Client) -> None:
+    entry = live.context.catalog.find_base("tiny")
+    assert entry is not None
+    with live.context.db.write() as session:
+        card = make_card(gguf=MethodFit(works=False, reason="甲 is not written."))
+        bases.store_findings(session, entry, files=None, card=card, problem=None)
+    with worker(live):
+        told = user.post("/fine_tuning/jobs/preview?rows=0", json=body(user)).json()
+    with live.context.db.write() as session:
+        bases.delete_base_row(session, "tiny")
+    assert "What is trained on tiny cannot be exported as GGUF: 甲 is not written." in told["warnings"]
 
 
 def test_a_worker_that_cannot_run_the_job_counts_it_all_the_same(live: RunningApi, user: httpx.Client) -> None:
