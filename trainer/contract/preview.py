@@ -7,6 +7,15 @@ from typing import Any, Literal
 from trainer.frozen import Frozen
 
 PREVIEW_NAME = "preview.json"
+LOG_NAME = "preview.log"
+
+
+class PreviewCall(Frozen):
+    """One line to `python -m trainer.programs.preview --serve`: what is counted, and in which environment."""
+
+    workdir: str
+    rows: int
+    environment: dict[str, str]
 
 
 class SampleToken(Frozen):

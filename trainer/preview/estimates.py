@@ -90,7 +90,7 @@ def _time_layer(recipe: Recipe) -> SpeedEstimate:
     return SpeedEstimate(
         tokens_per_second=TOKENS / (seconds * (layers + head)),
         method=(
-            f"One layer's matrix products, forward and backward, timed just now on the worker that counted "
+            f"One layer's matrix products, forward and backward, timed on the worker that counted "
             f"({seconds * 1000:.1f} ms for {TOKENS} tokens), times {layers} layers and the output layer."
         ),
     )

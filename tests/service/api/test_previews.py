@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import func, select
 
@@ -58,6 +61,7 @@ def worker(live: RunningApi, *, counts: bool = True, **capacity: Any) -> Iterato
             return
         commands = {
             "command": start_preloaded().command("trainer.programs.preview"),
+            "is_warm": False,
             "prepare_command": preloaded_commands()["prepare_command"],
         }
         with Previewer(live.context, worker_id=present.worker_id, **commands):
@@ -193,6 +197,37 @@ def test_the_same_request_waits_on_for_a_late_answer(tmp_path: Path, tiny_base: 
         assert (full.status_code, full.json()["error"]["code"]) == (409, "too_many_previews")
         assert full.json()["error"]["message"].startswith("4 previews of this project are under way already")
         assert int(full.headers["retry-after"]) > 0
+
+
+def test_the_process_that_counts_is_kept_with_its_imports(live: RunningApi, user: httpx.Client) -> None:
+    present = WorkerPresence(live.context, name="w", capacity=Capacity())
+    previewer = Previewer(
+        live.context, worker_id=present.worker_id, prepare_command=preloaded_commands()["prepare_command"]
+    )
+    order = body(user, method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}})
+    with present, previewer:
+        eventually(lambda: rows(live, WorkerRow) > 0)
+        answers, processes = [], []
+        for _ in range(2):
+            answers.append(user.post("/fine_tuning/jobs/preview", json=order).json())
+            processes.append(_counting_processes())
+        assert processes[0] == processes[1] != []
+        # The time of a layer is measured once: the same shape has the same speed.
+        assert answers[0]["estimates"]["time"] == answers[1]["estimates"]["time"]
+        failed = user.post(
+            "/fine_tuning/jobs/preview", json={**order, "training_file": upload(user, b"{}\n").json()["id"]}
+        )
+        assert failed.status_code == 400
+        for process in processes[1]:
+            os.kill(process, signal.SIGKILL)
+        assert user.post("/fine_tuning/jobs/preview", json=order).status_code in (200, 503)
+        assert user.post("/fine_tuning/jobs/preview", json=order).json()["steps"] == answers[0]["steps"]
+    assert _counting_processes() == []
+
+
+def _counting_processes() -> list[int]:
+    children = psutil.Process().children(recursive=True)
+    return [child.pid for child in children if child.cmdline()[-2:] == ["trainer.programs.preview", "--serve"]]
 
 
 def test_a_preview_warns_that_no_gguf_can_be_written(live: RunningApi, user: httpx.Client) -> None:
