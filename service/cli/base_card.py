@@ -11,12 +11,12 @@ from trainer.contract.base_model import BaseModelCard
 
 def describe_card(entry: BaseModelEntry, card: BaseModelCard) -> Iterator[str]:
     """Yield the card's lines."""
-    known = "" if card.family_known else " (unknown to this release: found by inspecting the model)"
+    origin = "" if card.family_known else " (unknown to this release: found by inspecting the model)"
     stops = ", ".join(
         f"{token} ({number})" for token, number in zip(card.end_of_turn_tokens, card.end_of_turn_ids, strict=True)
     )
     yield f"{entry.id}: {entry.place}"
-    yield f"  family            {card.family}, {card.model_class}{known}"
+    yield f"  family            {card.family}, {card.model_class}{origin}"
     yield f"  parameters        {card.parameters:,}"
     yield f"  context           {card.context_length:,} tokens"
     yield f"  ends a turn       {stops}"
