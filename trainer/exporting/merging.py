@@ -81,7 +81,8 @@ def _load_adapted(kind: Kinds, base: Path, adapter: Path, tokenizer: Tokenizer) 
 
 def _prepare_for_saving(model: PreTrainedModel) -> PreTrainedModel:
     """Prepare for saving: nothing to train, and the cache of keys and values on, as for whoever generates."""
-    model.config.use_cache = True
+    for config in (model.config, model.config.get_text_config()):
+        config.use_cache = True
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     torch.cuda.empty_cache()

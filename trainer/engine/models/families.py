@@ -84,7 +84,7 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
             return kind.from_config(config, trust_remote_code=False)
     except Exception as error:
         # Whatever a family's constructor raises about a configuration is about that configuration.
-        first_line = (str(error).splitlines() or [""])[0]
+        first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
         raise TrainerError(
             "invalid_base_model",
             f"The base model's config.json does not describe a model that transformers can build: "
@@ -111,7 +111,7 @@ def find_targets(
         if not isinstance(part, (nn.Linear, Conv1D)) or part is head or name.partition(".")[0] in skip:
             continue
         reason = _reason_against(name, part, family) if id(part) in language else _NOT_LANGUAGE
-        if not reason and names is not None and not _ends_with(name, names):
+        if not reason and names is not None and not ends_with(name, names):
             reason = _NOT_ASKED
         (left_out if reason else modules).append(_Layer(name, part.weight.numel(), reason))
     stacked = find_experts(model)
@@ -131,15 +131,20 @@ def find_targets(
 
 def find_experts(model: nn.Module) -> dict[str, int]:
     """Return the names and sizes of tensors that hold all experts of a layer, one behind the other."""
-    config = cast(Any, model).config.get_text_config()
-    counts = {getattr(config, name, None) for name in _EXPERT_COUNTS} - {None}
+    config = cast(Any, model).config
+    family = find_family(config)
+    counts = {getattr(config.get_text_config(), name, None) for name in _EXPERT_COUNTS} - {None}
     language = {id(part) for part in _language_part(model).modules()}
     return {
         f"{name}.{own}": parameter.numel()
         for name, part in model.named_modules()
         if id(part) in language and not isinstance(part, nn.Conv1d)
         for own, parameter in part.named_parameters(recurse=False)
-        if parameter.dim() == 3 and parameter.shape[0] in counts
+        if (
+            ends_with(f"{name}.{own}", family.experts)
+            if family is not None
+            else parameter.dim() == 3 and parameter.shape[0] in counts
+        )
     }
 
 
@@ -192,12 +197,14 @@ class _Layer:
 
 def _language_part(model: nn.Module) -> nn.Module:
     decoder = cast(Any, model).get_decoder()
-    # Some classes state another prefix than they have, and transformers then finds the model itself.
-    return find_backbone(model) if decoder is model else decoder
+    embeddings = cast(Any, model).get_input_embeddings()
+    # transformers goes by names, which are some families' names for the whole model or for their head.
+    is_language = decoder is not model and any(part is embeddings for part in decoder.modules())
+    return decoder if is_language else find_backbone(model)
 
 
 def _reason_against(name: str, part: nn.Module, family: Family | None) -> str:
-    if _ROUTER.search(name) or (family is not None and _ends_with(name, family.routers)):
+    if _ROUTER.search(name) or (family is not None and ends_with(name, family.routers)):
         return _ROUTES
     if family is not None and any(f".{own}." in f".{name}." for own in family.left_out):
         return _UNREAD
@@ -206,20 +213,21 @@ def _reason_against(name: str, part: nn.Module, family: Family | None) -> str:
     return "" if ordinary else _SPECIAL_LAYER
 
 
-def _ends_with(name: str, ends: Sequence[str]) -> bool:
+def ends_with(name: str, ends: Sequence[str]) -> bool:
+    """Return whether a layer's full name ends with one of these names, as PEFT compares them."""
     return any(f".{name}".endswith(f".{end}") for end in ends)
 
 
 def _require_matches(names: Sequence[str], modules: Sequence[_Layer], left_out: Sequence[_Layer]) -> None:
     """Refuse names that no layer with an adapter has, and say why or which there are."""
     for end in names:
-        if any(_ends_with(layer.name, [end]) for layer in modules):
+        if any(ends_with(layer.name, [end]) for layer in modules):
             continue
-        against = next((layer.reason for layer in left_out if _ends_with(layer.name, [end])), None)
+        against = next((layer.reason for layer in left_out if ends_with(layer.name, [end])), None)
         if against is not None:
             raise _wrong_lora(f"{end} cannot get an adapter: {against}. Leave it out.", "lora.target_modules")
         existing = ", ".join(_last_names([layer.name for layer in [*modules, *left_out] if layer.reason in _FREE]))
-        missing = ", ".join(n for n in names if not any(_ends_with(m.name, [n]) for m in modules))
+        missing = ", ".join(n for n in names if not any(ends_with(m.name, [n]) for m in modules))
         raise _wrong_lora(
             f"The base model has no target modules named {missing}; those it has are: {existing}.",
             "lora.target_modules",
@@ -242,9 +250,7 @@ def _last_names(names: Iterable[str], *, parts: int = 1) -> tuple[str, ...]:
     return tuple(sorted({".".join(name.split(".")[-parts:]) for name in names}))
 
 
-def _card_notes(
-    config: PreTrainedConfig, family: Family | None, *, experts: bool, towers: bool
-) -> tuple[str, ...]:
+def _card_notes(config: PreTrainedConfig, family: Family | None, *, experts: bool, towers: bool) -> tuple[str, ...]:
     notes: list[str] = []
     if family is None:
         notes.append(

@@ -64,17 +64,18 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(
-    base: Path, dtype: str, quantization: str = "none", *, auto: Any = AutoModelForCausalLM, **more: Any
-) -> PreTrainedModel:
+def load_model(base: Path, dtype: str, quantization: str = "none", *, auto: Any = None, **more: Any) -> PreTrainedModel:
     """Load the base's safetensors weights as `dtype` onto the device; `4bit` holds them in NF4, computing in `dtype`.
 
-    `auto` is the class that gives the model its head, `more` goes to its `from_pretrained`.
+    `auto` is the class that gives the model its head, a language model's if it is None; `more` goes to its
+    `from_pretrained`.
 
     Raises TrainerError (`invalid_base_model`, or `invalid_hyperparameters` for 4 bits without a GPU).
     """
+    heads = [] if auto is None else ["score"]
+    auto = auto or language_class(load_config(base))
     if quantization == "4bit":
-        return _load_4bit(base, dtype, auto, more)
+        return _load_4bit(base, dtype, auto, heads, more)
     try:
         # A base is data: neither code in its folder nor pickles are run.
         model = auto.from_pretrained(
@@ -82,11 +83,20 @@ def load_model(
         )
     except (OSError, ValueError, KeyError) as error:
         raise _broken_base(error) from error
-    model.config.use_cache = False
+    prepare_config(model.config)
     return model.to(pick_device())  # pyright: ignore[reportArgumentType]
 
 
-def _load_4bit(base: Path, dtype: str, auto: Any, more: dict[str, Any]) -> PreTrainedModel:
+def prepare_config(config: PreTrainedConfig) -> None:
+    """Switch off what a base's config.json may ask of each forward pass: a cache, and the routers' own outputs."""
+    for part in (config, config.get_text_config()):
+        part.use_cache = False
+        # Losses are computed here, without the routers' loss; to collect its inputs fails beside a cache.
+        if getattr(part, "output_router_logits", False):
+            part.output_router_logits = False
+
+
+def _load_4bit(base: Path, dtype: str, auto: Any, heads: list[str], more: dict[str, Any]) -> PreTrainedModel:
     if pick_device().type != "cuda" or find_spec("bitsandbytes") is None:
         missing = "a GPU" if pick_device().type != "cuda" else "the Python package bitsandbytes"
         raise TrainerError(
@@ -99,7 +109,7 @@ def _load_4bit(base: Path, dtype: str, auto: Any, more: dict[str, Any]) -> PreTr
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES[dtype],
-        llm_int8_skip_modules=None if auto is AutoModelForCausalLM else ["score"],
+        llm_int8_skip_modules=heads or None,
     )
     try:
         model = auto.from_pretrained(
@@ -114,7 +124,7 @@ def _load_4bit(base: Path, dtype: str, auto: Any, more: dict[str, Any]) -> PreTr
         )
     except (OSError, ValueError, KeyError) as error:
         raise _broken_base(error) from error
-    model.config.use_cache = False
+    prepare_config(model.config)
     return model
 
 
