@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -19,8 +20,10 @@ from transformers import (
 )
 
 from trainer.contract.result import ExitCode
-from trainer.kit.errors import TrainerError
+from trainer.kit.errors import TrainerError, as_trainer_error, is_machine_fault
 
+# What transformers raises about files that it cannot read, or that do not fit each other.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -33,7 +36,7 @@ def load_config(base: Path) -> PreTrainedConfig:
     """Read the base's configuration. Raises TrainerError (`invalid_base_model`)."""
     try:
         return AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise _broken_base(error) from error
 
 
@@ -57,7 +60,7 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     """Load the base's tokenizer; one without a padding token pads with its end token (masked by length)."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise _broken_base(error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -81,7 +84,7 @@ def load_model(base: Path, dtype: str, quantization: str = "none", *, auto: Any 
         model = auto.from_pretrained(
             base, dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False, use_safetensors=True, **more
         )
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise _broken_base(error) from error
     prepare_config(model.config)
     return model.to(pick_device())  # pyright: ignore[reportArgumentType]
@@ -122,7 +125,7 @@ def _load_4bit(base: Path, dtype: str, auto: Any, heads: list[str], more: dict[s
             use_safetensors=True,
             **more,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise _broken_base(error) from error
     prepare_config(model.config)
     return model
@@ -139,7 +142,9 @@ def context_length(config: PreTrainedConfig) -> int:
 
 
 def _broken_base(error: Exception) -> TrainerError:
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    if is_machine_fault(error):
+        return as_trainer_error(error)
+    first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return TrainerError(
         "invalid_base_model", f"The base model cannot be loaded: {first_line}", param="model", exit_code=ExitCode.FAULT
     )

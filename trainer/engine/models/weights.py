@@ -63,7 +63,7 @@ def _require_whole(path: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise invalid_base(
-            f"{path.name} has {path.stat().st_size} bytes and is cut off or damaged ({error}): copy or download it again"
+            f"{path.name} has {path.stat().st_size} bytes and is cut off or damaged ({error}): copy it again"
         ) from error
 
 
