@@ -188,6 +188,21 @@ def require_trainable(config: PreTrainedConfig) -> None:
     language_class(config)
 
 
+def adapter_warnings(config: PreTrainedConfig, targets: AdapterTargets, *, experts: bool) -> list[str]:
+    """Return what somebody who orders an adapter of these targets has to know."""
+    warnings: list[str] = []
+    if find_family(config) is None:
+        warnings.append(_unknown_family(config))
+    if experts:
+        warnings.append(EXPERT_WARNING)
+    elif targets.experts_left_out:
+        left = sum(group.parameters for group in targets.left_out if group.reason == _EXPERTS)
+        warnings.append(
+            f"The experts' matrices, {left:,} of the base's parameters, get no adapter: lora.experts adapts them."
+        )
+    return warnings
+
+
 @dataclass(frozen=True)
 class _Layer:
     name: str
@@ -253,10 +268,7 @@ def _last_names(names: Iterable[str], *, parts: int = 1) -> tuple[str, ...]:
 def _card_notes(config: PreTrainedConfig, family: Family | None, *, experts: bool, towers: bool) -> tuple[str, ...]:
     notes: list[str] = []
     if family is None:
-        notes.append(
-            f"The family {config.model_type} is not in Burnish's table: its layers were found by inspection, and it "
-            "answers without a cache, which is slow."
-        )
+        notes.append(_unknown_family(config))
     elif family.cache == "none":
         notes.append("It answers without a cache, by reading all text anew for each token, which is slow.")
     if experts:
@@ -281,6 +293,13 @@ def _refused_card(config: PreTrainedConfig, family: Family) -> FamilyCard:
 
 def _refusal(config: PreTrainedConfig, family: Family) -> str:
     return f"Models of the family {config.model_type} cannot be trained here: {family.refused}. Choose another base."
+
+
+def _unknown_family(config: PreTrainedConfig) -> str:
+    return (
+        f"The family {config.model_type} is not in Burnish's table: its layers were found by inspection, and it "
+        "answers without a cache, which is slow."
+    )
 
 
 def _wrong_lora(message: str, param: str) -> TrainerError:

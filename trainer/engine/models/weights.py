@@ -34,7 +34,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not files:
         pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")))
         raise invalid_base(
-            f"it has pickled weights alone ({pickled[0]}), which are not loaded, as a pickle can run code: convert it "
+            f"it has no weights in safetensors but pickled ones ({pickled[0]}), which can run code: convert them "
             "where you trust it, with `model = AutoModelForCausalLM.from_pretrained(FOLDER)` and "
             "`model.save_pretrained(NEW_FOLDER)`, and name the new folder"
             if pickled

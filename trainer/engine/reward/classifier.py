@@ -51,6 +51,8 @@ def _make_class(causal: type[PreTrainedModel]) -> type[PreTrainedModel]:
         pass
 
     BackboneWithScore.__name__ = f"{causal.__name__}WithScore"
+    # transformers initialises buffers that no file has for its own modules alone.
+    BackboneWithScore.__module__ = causal.__module__
     return BackboneWithScore
 
 
