@@ -10,7 +10,11 @@ import torch
 from tests.fixtures.scale import sampled
 from tests.trainer.family_matrix import METHODS, TRAINS, families_to_try, in_fork, try_family
 
-pytestmark = [pytest.mark.slow, pytest.mark.integration]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"),
+]
 
 # Dense, experts of three kinds, routers that PEFT would wrap, states of three kinds, no cache at all, a tower for
 # images, layers of two kinds of attention, and one whose embedding is scaled.
