@@ -1,0 +1,16 @@
+"""What the hyperparameters of preference optimisation share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from trainer.contract.methods.base import Auto, CommonHyperparameters
+
+
+class PreferenceHyperparameters(CommonHyperparameters):
+    """`beta` is what the method's own paper calls the strength of its preference term."""
+
+    beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
+    """`auto` is 0.1."""
