@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import gc
+import importlib
 import json
 import os
 import shutil
@@ -47,8 +50,17 @@ def families_to_try(*, besides: Sequence[str] = ()) -> list[str]:
     return [name for name, family in FAMILIES.items() if not family.refused and name not in (*NOT_TINY, *besides)]
 
 
+@functools.cache
+def import_late_parts() -> None:
+    """Import once what a job imports on its way, so that no fork has to."""
+    for name in ("matplotlib.pyplot", "transformers.trainer", *(f"trainer.recipes.{method}" for method in METHODS)):
+        importlib.import_module(name)
+    gc.freeze()  # a collection in a fork would copy every page that it looks at
+
+
 def try_family(kind: str, methods: Sequence[str] = METHODS, **lora: Any) -> dict[str, str]:
     """Return what becomes of each method on a tiny model of the family: `trains`, or the sentence that refuses it."""
+    import_late_parts()
     return in_fork(lambda: _try_methods(kind, methods, lora))
 
 
@@ -75,6 +87,8 @@ def in_fork(work: Callable[[], dict[str, str]]) -> dict[str, str]:
 
 def _try_methods(kind: str, methods: Sequence[str], lora: dict[str, Any]) -> dict[str, str]:
     folder = Path(tempfile.mkdtemp(prefix="burnish-family-"))
+    # Half of so small a job's time, and the same for every family: the report's plots have tests of their own.
+    setattr(importlib.import_module("trainer.report.write"), "all_plots", lambda _: [])  # noqa: B010 - in a fork
     try:
         base = make_tiny_family(kind, folder / "base")
         return {method: _try_method(folder, base, method, lora) for method in methods}

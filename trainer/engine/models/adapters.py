@@ -46,14 +46,16 @@ def adapter_shape(asked: LoraParameters | str, start: Path | None) -> LoraParame
     return there.model_copy(update={"dropout": wanted.dropout})
 
 
-def _names_same_layers(wanted: list[str] | str, there: list[str] | str) -> bool:
+def _names_same_layers(request: list[str] | str, there: list[str] | str) -> bool:
     # PEFT writes the names that all-linear came to, never the word.
-    if wanted in ("all-linear", there):
+    if request in ("all-linear", there):
         return True
-    if isinstance(wanted, str) or isinstance(there, str):
+    if isinstance(request, str) or isinstance(there, str):
         return False
     # Longer names stand there if the short ones would have found a router or a tower for images too.
-    return all(ends_with(name, wanted) for name in there) and all(any(ends_with(n, [w]) for n in there) for w in wanted)
+    return all(ends_with(name, request) for name in there) and all(
+        any(ends_with(name, [end]) for name in there) for end in request
+    )
 
 
 def read_shape(folder: Path) -> LoraParameters:
@@ -127,12 +129,12 @@ def _peft_names(model: nn.Module, lora: LoraParameters, targets: TargetLayers) -
     """Return the names as they were asked for if PEFT finds no other layer by them, else each layer's own."""
     if lora.target_modules == "all-linear":
         return list(targets.modules)
-    found = [
+    layers = [
         name
         for name, part in model.named_modules()
         if isinstance(part, (nn.Linear, Conv1D)) and ends_with(name, lora.target_modules)
     ]
-    return list(lora.target_modules) if found == list(targets.modules) else list(targets.modules)
+    return list(lora.target_modules) if layers == list(targets.modules) else list(targets.modules)
 
 
 def lora_targets(model: nn.Module, lora: LoraParameters, *, skip: Sequence[str] = ()) -> TargetLayers:

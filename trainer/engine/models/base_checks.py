@@ -88,9 +88,9 @@ def load_checked(folder: Path) -> PreTrainedModel:
         raise invalid_base(f"its weights do not load ({type(error).__name__}: {_first_line(error)})") from error
     lacking = sorted(report["missing_keys"])
     if lacking:
-        shown = ", ".join(lacking[:_SHOWN])
         raise invalid_base(
-            f"its files lack {len(lacking)} of the weights that config.json asks for, such as {shown}: they would be "
+            f"its files lack {len(lacking)} of the weights that config.json asks for, such as "
+            f"{', '.join(lacking[:_SHOWN])}: they would be "
             "random; copy all *.safetensors files, and the config.json that belongs to them"
         )
     if find_family(config) is None:
@@ -128,9 +128,9 @@ def _require_rows_for_tokens(config: PreTrainedConfig, tokenizer: PreTrainedToke
     used = {*plain, *written, *(number for number in control if isinstance(number, int))}
     beyond = sorted(number for number in used if number >= rows)
     if beyond:
-        shown = ", ".join(f"{tokenizer.convert_ids_to_tokens(number)} ({number})" for number in beyond[:_SHOWN])
+        examples = ", ".join(f"{tokenizer.convert_ids_to_tokens(number)} ({number})" for number in beyond[:_SHOWN])
         raise invalid_base(
-            f"its tokenizer has {len(beyond)} token(s) beyond the embedding's {rows} rows, such as {shown}: use the "
+            f"its tokenizer has {len(beyond)} token(s) beyond the embedding's {rows} rows, such as {examples}: use the "
             "tokenizer that belongs to these weights, or enlarge the embedding (resize_token_embeddings) and save both"
         )
 

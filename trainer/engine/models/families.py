@@ -105,15 +105,15 @@ def find_targets(
     """
     family, head = find_family(cast(Any, model).config), cast(Any, model).get_output_embeddings()
     language = {id(part) for part in _language_part(model).modules()}
-    modules: list[_Layer] = []
-    left_out: list[_Layer] = []
+    modules: list[_NamedLayer] = []
+    left_out: list[_NamedLayer] = []
     for name, part in model.named_modules():
         if not isinstance(part, (nn.Linear, Conv1D)) or part is head or name.partition(".")[0] in skip:
             continue
         reason = _reason_against(name, part, family) if id(part) in language else _NOT_LANGUAGE
         if not reason and names is not None and not ends_with(name, names):
             reason = _NOT_ASKED
-        (left_out if reason else modules).append(_Layer(name, part.weight.numel(), reason))
+        (left_out if reason else modules).append(_NamedLayer(name, part.weight.numel(), reason))
     stacked = find_experts(model)
     if names is not None:
         _require_matches(names, modules, left_out)
@@ -123,8 +123,8 @@ def find_targets(
             "layers of their own get an adapter anyway.",
             "lora.experts",
         )
-    parameters = [_Layer(name, size) for name, size in stacked.items()] if experts else []
-    left_out += [] if experts else [_Layer(name, size, _EXPERTS) for name, size in stacked.items()]
+    parameters = [_NamedLayer(name, size) for name, size in stacked.items()] if experts else []
+    left_out += [] if experts else [_NamedLayer(name, size, _EXPERTS) for name, size in stacked.items()]
     summary = AdapterTargets(adapted=_group_layers([*modules, *parameters]), left_out=_group_layers(left_out))
     return TargetLayers(tuple(m.name for m in modules), tuple(p.name for p in parameters), summary)
 
@@ -155,7 +155,7 @@ def describe_family(config: PreTrainedConfig) -> FamilyCard:
     """
     family = find_family(config)
     if family is not None and family.refused:
-        return _refused_card(config, family)
+        return _make_refusal_card(config, family)
     model = empty_model(config)
     targets = find_targets(model)
     left_out = targets.summary.left_out
@@ -196,15 +196,15 @@ def adapter_warnings(config: PreTrainedConfig, targets: AdapterTargets, *, exper
     if experts:
         warnings.append(EXPERT_WARNING)
     elif targets.experts_left_out:
-        left = sum(group.parameters for group in targets.left_out if group.reason == _EXPERTS)
+        frozen = sum(group.parameters for group in targets.left_out if group.reason == _EXPERTS)
         warnings.append(
-            f"The experts' matrices, {left:,} of the base's parameters, get no adapter: lora.experts adapts them."
+            f"The experts' matrices, {frozen:,} of the base's parameters, get no adapter: lora.experts adapts them."
         )
     return warnings
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _NamedLayer:
     name: str
     parameters: int
     reason: str = ""
@@ -233,7 +233,7 @@ def ends_with(name: str, ends: Sequence[str]) -> bool:
     return any(f".{name}".endswith(f".{end}") for end in ends)
 
 
-def _require_matches(names: Sequence[str], modules: Sequence[_Layer], left_out: Sequence[_Layer]) -> None:
+def _require_matches(names: Sequence[str], modules: Sequence[_NamedLayer], left_out: Sequence[_NamedLayer]) -> None:
     """Refuse names that no layer with an adapter has, and say why or which there are."""
     for end in names:
         if any(ends_with(layer.name, [end]) for layer in modules):
@@ -249,7 +249,7 @@ def _require_matches(names: Sequence[str], modules: Sequence[_Layer], left_out: 
         )
 
 
-def _group_layers(layers: Iterable[_Layer]) -> tuple[LayerGroup, ...]:
+def _group_layers(layers: Iterable[_NamedLayer]) -> tuple[LayerGroup, ...]:
     """Join layers whose names differ in numbers alone."""
     groups: dict[tuple[str, str], list[int]] = {}
     for layer in layers:
@@ -278,7 +278,7 @@ def _card_notes(config: PreTrainedConfig, family: Family | None, *, experts: boo
     return tuple(notes)
 
 
-def _refused_card(config: PreTrainedConfig, family: Family) -> FamilyCard:
+def _make_refusal_card(config: PreTrainedConfig, family: Family) -> FamilyCard:
     refusal = MethodFit(works=False, reason=_refusal(config, family))
     return FamilyCard(
         family=config.model_type,

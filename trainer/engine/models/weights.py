@@ -44,8 +44,8 @@ def weight_files(folder: Path) -> list[Path]:
         _require_whole(path)
     index = folder / INDEX_NAME
     if index.is_file():
-        named = _named_in_index(index)
-        if missing := sorted(named - {path.name for path in files}):
+        shards = _read_index(index)
+        if missing := sorted(shards - {path.name for path in files}):
             raise invalid_base(
                 f"{INDEX_NAME} names {len(missing)} file(s) that are missing, such as {missing[0]}: copy them too"
             )
@@ -67,7 +67,7 @@ def _require_whole(path: Path) -> None:
         ) from error
 
 
-def _named_in_index(index: Path) -> set[str]:
+def _read_index(index: Path) -> set[str]:
     try:
         return set(json.loads(index.read_bytes())["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -55,17 +55,17 @@ def next_scores(
     number.
     """
     places = {"attention_mask": attention_mask, "position_ids": position_ids}
-    given = {name: values for name, values in places.items() if values is not None}
+    padding = {name: values for name, values in places.items() if values is not None}
     match cache_kind(model.config):
         case "keys":
             with limit_head_input(model, lambda hidden: hidden[:, -1:]):
-                outputs = model(input_ids=ids, past_key_values=cache, use_cache=True, **given)
+                outputs = model(input_ids=ids, past_key_values=cache, use_cache=True, **padding)
             logits, cache = outputs.logits, outputs.past_key_values
         case "state":
             # A state has no positions, only an order.
-            given.pop("position_ids", None)
+            padding.pop("position_ids", None)
             with limit_head_input(model, lambda hidden: hidden[:, -1:]):
-                outputs = model(input_ids=ids, cache_params=cache, use_cache=True, **given)
+                outputs = model(input_ids=ids, cache_params=cache, use_cache=True, **padding)
             logits, cache = outputs.logits, outputs.cache_params
         case "none":
             cache = _remember_tokens(cache, ids, attention_mask)
@@ -77,13 +77,13 @@ def next_scores(
     return scores, cache
 
 
-def _remember_tokens(seen: SeenTokens | None, ids: torch.Tensor, mask: torch.Tensor | None) -> SeenTokens:
-    if seen is None:
+def _remember_tokens(cache: SeenTokens | None, ids: torch.Tensor, mask: torch.Tensor | None) -> SeenTokens:
+    if cache is None:
         real = torch.ones_like(ids) if mask is None else mask
         return SeenTokens([row[keep.bool()].tolist() for row, keep in zip(ids, real, strict=True)])
-    for row, new in zip(seen.rows, ids.tolist(), strict=True):
+    for row, new in zip(cache.rows, ids.tolist(), strict=True):
         row += new
-    return seen
+    return cache
 
 
 def _read_anew(model: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
