@@ -116,6 +116,7 @@ def read_preview(context: Context, preview_id: str) -> PreviewObject | None:
         warnings=[*job_counts.warnings, *base_warnings, *_of_time(job, job_counts, time.seconds)],
         estimates=PreviewEstimates(memory=job_counts.memory, time=time),
         queue=queue,
+        adapter=job_counts.adapter,
         sample=list(job_counts.sample),
     )
 

@@ -35,7 +35,7 @@ class AdapterTargets(Frozen):
     @property
     def experts_left_out(self) -> bool:
         """Whether the experts' matrices, which hold most of such a model's weights, are among those left out."""
-        return any(".experts" in group.name for group in self.left_out)
+        return any("experts" in group.reason for group in self.left_out)
 
 
 class MethodFit(Frozen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from trainer.contract.family import AdapterTargets
 from trainer.frozen import Frozen
 
 PREVIEW_NAME = "preview.json"
@@ -83,6 +84,8 @@ class CountedJob(Frozen):
     device: Literal["cpu", "cuda"]
     memory: MemoryEstimate
     speed: SpeedEstimate
+    adapter: AdapterTargets | None = None
+    """Which matrices would get an adapter, and which not; None if all weights would be trained."""
     sample: tuple[SampleRow, ...]
 
 

@@ -30,6 +30,7 @@ from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.methods.base import CommonHyperparameters, LoraParameters
 from trainer.engine.chat_template.end_of_turn import stop_ids
 from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.models.base_checks import require_rows_for_tokens
 from trainer.engine.models.families import describe_family, empty_model, find_targets
 from trainer.exporting.gguf_file import explain_gguf_refusal
 from trainer.kit.errors import TrainerError
@@ -55,8 +56,8 @@ class BaseInspector:
         tokenizer = self._load_tokenizer()
         self._check_template(tokenizer)
         stops = self._find_stop_ids(config, tokenizer)
-        self._check_vocabulary(config, tokenizer)
         family = self._describe_family(config)
+        self._check_vocabulary(config, tokenizer)
         shape = _measure_shape(config)
         refusal = explain_gguf_refusal(config.get_text_config(), tokenizer)
         return BaseModelCard(
@@ -144,14 +145,12 @@ class BaseInspector:
             return None
 
     def _check_vocabulary(self, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-        rows = int(getattr(config.get_text_config(), "vocab_size", 0))
-        beyond = sorted(str(token) for number, token in tokenizer.added_tokens_decoder.items() if number >= rows)
-        if rows and beyond:
-            raise self._broken(
-                f"its tokenizer has control tokens that its embedding of {rows} rows has no place for: "
-                f"{', '.join(beyond[:5])}",
-                "Take the tokenizer that belongs to these weights.",
-            )
+        try:
+            require_rows_for_tokens(config, tokenizer)
+        except TrainerError as error:
+            # The same sentence as at a preparation, with the folder's name.
+            reason = error.message.removeprefix("The base model cannot be used: ").rstrip(".")
+            raise self._broken(reason) from error
 
     def _describe_family(self, config: PreTrainedConfig) -> FamilyCard:
         try:
@@ -166,10 +165,9 @@ class BaseInspector:
             raise self._broken(f"no method can train it: {reason}", "Take a model of another family.")
         return card
 
-    def _broken(self, problem: str, remedy: str) -> TrainerError:
-        return TrainerError(
-            "invalid_base_model", f"The base model in {self._where} cannot be used: {problem}. {remedy}", param="model"
-        )
+    def _broken(self, problem: str, remedy: str = "") -> TrainerError:
+        sentence = f"The base model in {self._where} cannot be used: {problem}. {remedy}".rstrip()
+        return TrainerError("invalid_base_model", sentence, param="model")
 
 
 TEMPLATE_REMEDY = (

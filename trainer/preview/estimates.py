@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from trainer.contract.memory import SAMPLING_NOTE, MemoryPlan, estimate_peak_memory
 from trainer.contract.methods.onpolicy import OnPolicyHyperparameters
 from trainer.contract.preview import MemoryEstimate, SpeedEstimate
 from trainer.engine.models.adapters import add_adapter
 from trainer.engine.models.dtype import TOKENS, layer_seconds
+from trainer.engine.models.families import empty_model
 from trainer.engine.models.load import pick_device
 from trainer.engine.recipe import Recipe
 
@@ -34,11 +34,11 @@ class HollowModel:
 
 def hollow_model(recipe: Recipe) -> HollowModel:
     """Return the shape of the model that a settled recipe would train."""
+    model = empty_model(recipe.data.config)
+    if recipe.kind == "model":
+        return HollowModel(model)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(recipe.data.config, trust_remote_code=False)
-        if recipe.kind != "model":
-            model = add_adapter(model, recipe.resolved)
-    return HollowModel(model)
+        return HollowModel(add_adapter(model, recipe.resolved))
 
 
 def estimate_memory(recipe: Recipe, model: HollowModel) -> MemoryEstimate:

@@ -83,7 +83,7 @@ def test_stored_quantization_is_noted(folder: Path) -> None:
 FAULTS: dict[str, tuple[Fault, str]] = {
     "an unknown family": (change_json("config.json", model_type="neuland"), "of the family 'neuland'.*never run"),
     "a model that writes nothing": (change_json("config.json", model_type="vit"), "no model that writes text"),
-    "a shape that fits nothing": (change_json("config.json", num_attention_heads=0), "config.json"),
+    "a shape that fits nothing": (change_json("config.json", num_attention_heads=0), "config.json cannot be read"),
     "a tokenizer of another kind": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer cannot be loaded"),
     "a template with a fault": (
         lambda f: (f / "chat_template.jinja").write_text("{% for m in %}"),
@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         lambda f: (f / "chat_template.jinja").write_text("hello"),
         "the user's text is not in what it writes",
     ),
-    "control tokens beyond the embedding": (change_json("config.json", vocab_size=2), "has no place for"),
+    "control tokens beyond the embedding": (change_json("config.json", vocab_size=200), "beyond the embedding's 200 rows"),
 }
 
 

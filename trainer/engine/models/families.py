@@ -84,7 +84,7 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
             return kind.from_config(config, trust_remote_code=False)
     except Exception as error:
         # Whatever a family's constructor raises about a configuration is about that configuration.
-        first_line = (str(error).splitlines() or [""])[0]
+        first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
         raise TrainerError(
             "invalid_base_model",
             f"The base model's config.json does not describe a model that transformers can build: "
@@ -105,15 +105,15 @@ def find_targets(
     """
     family, head = find_family(cast(Any, model).config), cast(Any, model).get_output_embeddings()
     language = {id(part) for part in _language_part(model).modules()}
-    modules: list[_Layer] = []
-    left_out: list[_Layer] = []
+    modules: list[_NamedLayer] = []
+    left_out: list[_NamedLayer] = []
     for name, part in model.named_modules():
         if not isinstance(part, (nn.Linear, Conv1D)) or part is head or name.partition(".")[0] in skip:
             continue
         reason = _reason_against(name, part, family) if id(part) in language else _NOT_LANGUAGE
-        if not reason and names is not None and not _ends_with(name, names):
+        if not reason and names is not None and not ends_with(name, names):
             reason = _NOT_ASKED
-        (left_out if reason else modules).append(_Layer(name, part.weight.numel(), reason))
+        (left_out if reason else modules).append(_NamedLayer(name, part.weight.numel(), reason))
     stacked = find_experts(model)
     if names is not None:
         _require_matches(names, modules, left_out)
@@ -123,23 +123,28 @@ def find_targets(
             "layers of their own get an adapter anyway.",
             "lora.experts",
         )
-    parameters = [_Layer(name, size) for name, size in stacked.items()] if experts else []
-    left_out += [] if experts else [_Layer(name, size, _EXPERTS) for name, size in stacked.items()]
+    parameters = [_NamedLayer(name, size) for name, size in stacked.items()] if experts else []
+    left_out += [] if experts else [_NamedLayer(name, size, _EXPERTS) for name, size in stacked.items()]
     summary = AdapterTargets(adapted=_group_layers([*modules, *parameters]), left_out=_group_layers(left_out))
     return TargetLayers(tuple(m.name for m in modules), tuple(p.name for p in parameters), summary)
 
 
 def find_experts(model: nn.Module) -> dict[str, int]:
     """Return the names and sizes of tensors that hold all experts of a layer, one behind the other."""
-    config = cast(Any, model).config.get_text_config()
-    counts = {getattr(config, name, None) for name in _EXPERT_COUNTS} - {None}
+    config = cast(Any, model).config
+    family = find_family(config)
+    counts = {getattr(config.get_text_config(), name, None) for name in _EXPERT_COUNTS} - {None}
     language = {id(part) for part in _language_part(model).modules()}
     return {
         f"{name}.{own}": parameter.numel()
         for name, part in model.named_modules()
         if id(part) in language and not isinstance(part, nn.Conv1d)
         for own, parameter in part.named_parameters(recurse=False)
-        if parameter.dim() == 3 and parameter.shape[0] in counts
+        if (
+            ends_with(f"{name}.{own}", family.experts)
+            if family is not None
+            else parameter.dim() == 3 and parameter.shape[0] in counts
+        )
     }
 
 
@@ -150,7 +155,7 @@ def describe_family(config: PreTrainedConfig) -> FamilyCard:
     """
     family = find_family(config)
     if family is not None and family.refused:
-        return _refused_card(config, family)
+        return _make_refusal_card(config, family)
     model = empty_model(config)
     targets = find_targets(model)
     left_out = targets.summary.left_out
@@ -183,8 +188,23 @@ def require_trainable(config: PreTrainedConfig) -> None:
     language_class(config)
 
 
+def adapter_warnings(config: PreTrainedConfig, targets: AdapterTargets, *, experts: bool) -> list[str]:
+    """Return what somebody who orders an adapter of these targets has to know."""
+    warnings: list[str] = []
+    if find_family(config) is None:
+        warnings.append(_unknown_family(config))
+    if experts:
+        warnings.append(EXPERT_WARNING)
+    elif targets.experts_left_out:
+        frozen = sum(group.parameters for group in targets.left_out if group.reason == _EXPERTS)
+        warnings.append(
+            f"The experts' matrices, {frozen:,} of the base's parameters, get no adapter: lora.experts adapts them."
+        )
+    return warnings
+
+
 @dataclass(frozen=True)
-class _Layer:
+class _NamedLayer:
     name: str
     parameters: int
     reason: str = ""
@@ -192,12 +212,14 @@ class _Layer:
 
 def _language_part(model: nn.Module) -> nn.Module:
     decoder = cast(Any, model).get_decoder()
-    # Some classes state another prefix than they have, and transformers then finds the model itself.
-    return find_backbone(model) if decoder is model else decoder
+    embeddings = cast(Any, model).get_input_embeddings()
+    # transformers goes by names, which are some families' names for the whole model or for their head.
+    is_language = decoder is not model and any(part is embeddings for part in decoder.modules())
+    return decoder if is_language else find_backbone(model)
 
 
 def _reason_against(name: str, part: nn.Module, family: Family | None) -> str:
-    if _ROUTER.search(name) or (family is not None and _ends_with(name, family.routers)):
+    if _ROUTER.search(name) or (family is not None and ends_with(name, family.routers)):
         return _ROUTES
     if family is not None and any(f".{own}." in f".{name}." for own in family.left_out):
         return _UNREAD
@@ -206,27 +228,28 @@ def _reason_against(name: str, part: nn.Module, family: Family | None) -> str:
     return "" if ordinary else _SPECIAL_LAYER
 
 
-def _ends_with(name: str, ends: Sequence[str]) -> bool:
+def ends_with(name: str, ends: Sequence[str]) -> bool:
+    """Return whether a layer's full name ends with one of these names, as PEFT compares them."""
     return any(f".{name}".endswith(f".{end}") for end in ends)
 
 
-def _require_matches(names: Sequence[str], modules: Sequence[_Layer], left_out: Sequence[_Layer]) -> None:
+def _require_matches(names: Sequence[str], modules: Sequence[_NamedLayer], left_out: Sequence[_NamedLayer]) -> None:
     """Refuse names that no layer with an adapter has, and say why or which there are."""
     for end in names:
-        if any(_ends_with(layer.name, [end]) for layer in modules):
+        if any(ends_with(layer.name, [end]) for layer in modules):
             continue
-        against = next((layer.reason for layer in left_out if _ends_with(layer.name, [end])), None)
+        against = next((layer.reason for layer in left_out if ends_with(layer.name, [end])), None)
         if against is not None:
             raise _wrong_lora(f"{end} cannot get an adapter: {against}. Leave it out.", "lora.target_modules")
         existing = ", ".join(_last_names([layer.name for layer in [*modules, *left_out] if layer.reason in _FREE]))
-        missing = ", ".join(n for n in names if not any(_ends_with(m.name, [n]) for m in modules))
+        missing = ", ".join(n for n in names if not any(ends_with(m.name, [n]) for m in modules))
         raise _wrong_lora(
             f"The base model has no target modules named {missing}; those it has are: {existing}.",
             "lora.target_modules",
         )
 
 
-def _group_layers(layers: Iterable[_Layer]) -> tuple[LayerGroup, ...]:
+def _group_layers(layers: Iterable[_NamedLayer]) -> tuple[LayerGroup, ...]:
     """Join layers whose names differ in numbers alone."""
     groups: dict[tuple[str, str], list[int]] = {}
     for layer in layers:
@@ -242,15 +265,10 @@ def _last_names(names: Iterable[str], *, parts: int = 1) -> tuple[str, ...]:
     return tuple(sorted({".".join(name.split(".")[-parts:]) for name in names}))
 
 
-def _card_notes(
-    config: PreTrainedConfig, family: Family | None, *, experts: bool, towers: bool
-) -> tuple[str, ...]:
+def _card_notes(config: PreTrainedConfig, family: Family | None, *, experts: bool, towers: bool) -> tuple[str, ...]:
     notes: list[str] = []
     if family is None:
-        notes.append(
-            f"The family {config.model_type} is not in Burnish's table: its layers were found by inspection, and it "
-            "answers without a cache, which is slow."
-        )
+        notes.append(_unknown_family(config))
     elif family.cache == "none":
         notes.append("It answers without a cache, by reading all text anew for each token, which is slow.")
     if experts:
@@ -260,7 +278,7 @@ def _card_notes(
     return tuple(notes)
 
 
-def _refused_card(config: PreTrainedConfig, family: Family) -> FamilyCard:
+def _make_refusal_card(config: PreTrainedConfig, family: Family) -> FamilyCard:
     refusal = MethodFit(works=False, reason=_refusal(config, family))
     return FamilyCard(
         family=config.model_type,
@@ -275,6 +293,13 @@ def _refused_card(config: PreTrainedConfig, family: Family) -> FamilyCard:
 
 def _refusal(config: PreTrainedConfig, family: Family) -> str:
     return f"Models of the family {config.model_type} cannot be trained here: {family.refused}. Choose another base."
+
+
+def _unknown_family(config: PreTrainedConfig) -> str:
+    return (
+        f"The family {config.model_type} is not in Burnish's table: its layers were found by inspection, and it "
+        "answers without a cache, which is slow."
+    )
 
 
 def _wrong_lora(message: str, param: str) -> TrainerError:
