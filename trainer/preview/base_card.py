@@ -111,19 +111,12 @@ class BaseInspector:
         """Raise TrainerError unless the tokenizer's template renders a plain conversation."""
         if not tokenizer.chat_template:
             raise self._broken("it has no chat template", TEMPLATE_REMEDY)
-        try:
-            for prompt in (False, True):
-                text = tokenizer.apply_chat_template(
-                    _PLAIN[:1] if prompt else _PLAIN, tokenize=False, add_generation_prompt=prompt
-                )
-                if "你好" not in str(text):
-                    raise ValueError("the user's text is not in what it writes")
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        problems = [_find_template_problem(tokenizer, as_parts=as_parts) for as_parts in (False, True)]
+        if None not in problems:
             raise self._broken(
-                f"its chat template fails on a plain conversation of one question and one answer "
-                f"({_first_line(error)})",
+                f"its chat template fails on a plain conversation of one question and one answer ({problems[0]})",
                 TEMPLATE_REMEDY,
-            ) from error
+            )
 
     def _find_stop_ids(self, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
         known = config.get_text_config().eos_token_id or self._generation_stops()
@@ -180,6 +173,22 @@ _ASSUMPTIONS = (
     "a job's own rows and includes the second copy of the weights that checks the export. Estimates, not "
     f"measurements. For ppo, grpo and reinforcement:{SAMPLING_NOTE.lower()}"
 )
+
+
+def _find_template_problem(tokenizer: PreTrainedTokenizerBase, *, as_parts: bool) -> str | None:
+    """Return why the template does not render a plain conversation, its contents as texts or as lists of parts."""
+    messages = [
+        {**message, "content": [{"type": "text", "text": message["content"]}]} if as_parts else message
+        for message in _PLAIN
+    ]
+    try:
+        texts = [
+            str(tokenizer.apply_chat_template(messages, tokenize=False)),
+            str(tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)),
+        ]
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        return _first_line(error)
+    return None if all("你好" in text for text in texts) else "the user's text is not in what it writes"
 
 
 def find_thinking_switch(tokenizer: PreTrainedTokenizerBase) -> str | None:

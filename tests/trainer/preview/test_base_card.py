@@ -75,6 +75,15 @@ def test_another_template_takes_the_place_of_the_bases_own(folder: Path) -> None
     assert inspect(folder, template).thinking_switch == "enable_thinking"
 
 
+def test_a_template_may_take_contents_as_lists_of_parts(folder: Path) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}{% for p in m.content %}{{ p.text }}{% endfor %}<|im_end|>"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+    )
+    inspector = BaseInspector(FolderBaseSource(kind="folder", path=folder, chat_template=template), str(folder))
+    inspector._check_template(inspector._load_tokenizer())  # pyright: ignore[reportPrivateUsage]
+
+
 def test_stored_quantization_is_noted(folder: Path) -> None:
     change_json("config.json", quantization_config={"quant_method": "fp8"})(folder)
     assert any("stored quantized (fp8)" in note for note in inspect(folder).notes)
