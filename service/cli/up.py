@@ -25,7 +25,7 @@ from service.cli.processes import ServiceProcess, stop_in_order
 from service.context import open_context
 from service.kit.metrics import forget_notes
 from service.kit.reserve import DiskReserve
-from service.kit.settings import Settings, load_settings
+from service.kit.settings import Settings, SettingsError, load_settings
 from service.queue.embedded import MAX_SOCKET_PATH, EmbeddedValkey
 from service.staging.base_checks import look_at_files, store_look
 from service.webhooks.target import configured_target
@@ -92,7 +92,10 @@ def run_up(data: Path | None, *, host: str, port: int, workers: int, apis: int) 
 
 def _report_broken_bases(settings: Settings) -> None:
     """Say which base models cannot be used, before anyone orders a job on one: the service starts all the same."""
-    context = open_context(settings)
+    try:
+        context = open_context(settings)
+    except SettingsError:
+        return  # the first process that needs what is wrong says so
     try:
         for entry in context.catalog.models:
             findings = look_at_files(entry)
