@@ -106,7 +106,10 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         lambda f: (f / "chat_template.jinja").write_text("hello"),
         "the user's text is not in what it writes",
     ),
-    "control tokens beyond the embedding": (change_json("config.json", vocab_size=200), "beyond the embedding's 200 rows"),
+    "control tokens beyond the embedding": (
+        change_json("config.json", vocab_size=200),
+        "beyond the embedding's 200 rows",
+    ),
 }
 
 
