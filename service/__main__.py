@@ -11,6 +11,7 @@ import click
 from service.cli.backups import backup, restore
 from service.cli.errors import Commands
 from service.cli.keys import keys
+from service.cli.models import models
 from service.cli.projects import projects
 
 _PORT = click.IntRange(1, 65535)
@@ -122,6 +123,7 @@ def openapi() -> None:
 
 cli.add_command(backup)
 cli.add_command(keys)
+cli.add_command(models)
 cli.add_command(projects)
 cli.add_command(restore)
 

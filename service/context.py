@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.catalog import Catalog, load_catalog
+from service.bases.live_catalog import LiveCatalog
+from service.catalog import load_catalog
 from service.kit.db import Database
 from service.kit.settings import Settings
 from service.queue.base import RateLimiter
@@ -22,7 +23,7 @@ class Context:
     db: Database
     storage: Storage
     hmac_key: bytes
-    catalog: Catalog
+    catalog: LiveCatalog
     rates: RateLimiter
 
 
@@ -34,11 +35,12 @@ def open_context(settings: Settings) -> Context:
         access_key=access.get_secret_value() if access else None,
         secret_key=secret.get_secret_value() if secret else None,
     )
+    db = Database(settings.database)
     return Context(
         settings=settings,
-        db=Database(settings.database),
+        db=db,
         storage=MeasuredStorage(storage),
         hmac_key=settings.hmac_key(),
-        catalog=load_catalog(settings.catalog),
+        catalog=LiveCatalog(load_catalog(settings.catalog), db),
         rates=RedisRates(settings.redis),
     )

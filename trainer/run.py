@@ -134,7 +134,9 @@ class _Job:
         return measures, recipe.answer_questions()
 
     def _make_card(self, recipe: Recipe) -> str:
-        return model_card(self.spec, recipe.resolved, rows=self.counts["rows"], kind=recipe.kind)
+        return model_card(
+            self.spec, recipe.resolved, rows=self.counts["rows"], kind=recipe.kind, model_class=recipe.model_class
+        )
 
     def _make_report(
         self,
@@ -171,6 +173,7 @@ class _Job:
             evaluations=tuple(progress.evaluations),
             samples=tuple(sample.model_dump() for sample in samples),
             verification=verification.model_dump(),
+            adapter=recipe.adapter_targets,
         )
 
     def _write_result(self, recipe: Recipe, progress: TrainingProgress, report: Report) -> None:

@@ -8,12 +8,14 @@ from typing import Any, Literal
 from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
+from starlette.middleware.cors import CORSMiddleware
 
 from service.api.admission import Admission
 from service.api.docs import add_docs
 from service.api.errors import add_error_handlers
 from service.api.full_disk import FullDisk, require_disk
 from service.api.guards import take_turn
+from service.api.headers import EXPOSED_HEADERS
 from service.api.middleware import JsonBodyLimit, RequestId
 from service.api.observed import Observed
 from service.api.reference import TAGS, describe_api, operation_id
@@ -85,6 +87,16 @@ def create_app(context: Context | None, *, reserve: DiskReserve | None = None) -
     if context is not None:
         app.add_middleware(FullDisk, reserve=app.state.reserve)
     app.add_middleware(RequestId, trusted_proxies=context.settings.proxies if context else ())
+    if context is not None and context.settings.origins:
+        # Outside of what makes errors and request ids, so that a page can read those as well.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=context.settings.origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED_HEADERS,
+            max_age=600,
+        )
     app.add_middleware(Observed)
     add_error_handlers(app)
     routers = (

@@ -19,6 +19,11 @@ class ErrorCode(NamedTuple):
 
 REQUEST_CODES: Mapping[str, ErrorCode] = {
     "answer_failed": ErrorCode("502", "The chat engine failed while it wrote the answer.", "Send the request again."),
+    "base_model_unavailable": ErrorCode(
+        "400",
+        "The base model is broken, or its folder has changed since it was added.",
+        "Do what the sentence says; the operator's `burnish-server models check` looks again.",
+    ),
     "chat_unavailable": ErrorCode(
         "503", "No chat engine is configured, or it does not answer.", "Start one (`burnish-server engine`), or wait."
     ),
@@ -131,7 +136,9 @@ REQUEST_CODES: Mapping[str, ErrorCode] = {
     ),
     "part_too_large": ErrorCode("400", "A part of an upload is larger than a part may be.", "Send smaller parts."),
     "preview_timeout": ErrorCode(
-        "503", "Counting the files' tokens took too long.", "Ask again when the workers are less busy."
+        "503",
+        "The preview takes longer than one request waits; the sentence says what it is busy with.",
+        "Send the same request again: it waits for the same answer.",
     ),
     "python_graders_off": ErrorCode(
         "400",
@@ -182,6 +189,9 @@ REQUEST_CODES: Mapping[str, ErrorCode] = {
         "400",
         "The model's chat template cannot render the messages.",
         "Change their roles or order as the sentence says.",
+    ),
+    "unsupported_export": ErrorCode(
+        "400", "The model's family cannot be written in the format of the export.", "Choose another format."
     ),
     "upload_cancelled": ErrorCode("409", "The upload was cancelled.", "Begin another one."),
     "upload_completed": ErrorCode(

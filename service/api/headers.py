@@ -15,6 +15,13 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
 )
 """A page that needs more than nothing brings a policy of its own, which stays."""
 
+EXPOSED_HEADERS = (
+    "x-request-id", "x-should-retry", "retry-after", "retry-after-ms", "openai-processing-ms", "content-disposition",
+    "content-range", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
+)  # fmt: skip
+"""What scripts of other origins may read, if a setting lets them call the API at all."""
+
 
 def missing_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return those that an answer does not have yet. Names are in small letters."""

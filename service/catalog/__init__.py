@@ -54,11 +54,27 @@ class BaseModelEntry(_CatalogPart):
     created: int = 0
     owned_by: str = "base"
     source: Source
+    chat_template: str | None = None
+    """The text of a template to use instead of the one that the model has, or has not."""
+    files_sha256: str | None = None
+    """Of a folder's files as they were when it was added: one that is replaced is prepared anew."""
 
     @property
     def fingerprint(self) -> str:
         """A hash of the source's description: workers key their cache of prepared bases by it."""
-        return hashlib.sha256(self.source.model_dump_json().encode()).hexdigest()
+        described = self.source.model_dump_json() + (self.chat_template or "") + (self.files_sha256 or "")
+        return hashlib.sha256(described.encode()).hexdigest()
+
+    @property
+    def place(self) -> str:
+        """What its operator calls the place that it comes from."""
+        match self.source:
+            case CatalogFolderSource():
+                return str(self.source.path)
+            case CatalogHubSource():
+                return f"{self.source.repo} at {self.source.revision[:12]}"
+            case CatalogPackageSource():
+                return f"the Python package {self.source.package}"
 
 
 class Catalog(_CatalogPart):

@@ -25,8 +25,9 @@ from service.cli.processes import ServiceProcess, stop_in_order
 from service.context import open_context
 from service.kit.metrics import forget_notes
 from service.kit.reserve import DiskReserve
-from service.kit.settings import Settings, load_settings
+from service.kit.settings import Settings, SettingsError, load_settings
 from service.queue.embedded import MAX_SOCKET_PATH, EmbeddedValkey
+from service.staging.base_checks import look_at_files, store_look
 from service.webhooks.target import configured_target
 
 READY_SECONDS = 120.0
@@ -72,6 +73,7 @@ def run_up(data: Path | None, *, host: str, port: int, workers: int, apis: int) 
         with _open_queue(settings) as (valkey, redis_url), _engine_socket(settings) as engine_socket:
             migrations.upgrade_schema(settings)
             forget_notes(settings.data)
+            _report_broken_bases(settings)
             environment = {**os.environ, "BURNISH_DATA": str(settings.data), "BURNISH_REDIS_URL": redis_url}
             environment.setdefault("BURNISH_ENGINE_URL", f"unix://{engine_socket}")
             listen = ("api", "--host", host, "--port", str(port), "--share-port")
@@ -86,6 +88,23 @@ def run_up(data: Path | None, *, host: str, port: int, workers: int, apis: int) 
                 stop_in_order(groups, signals.should_hurry)
         _print_line("Stopped.")
     return 0
+
+
+def _report_broken_bases(settings: Settings) -> None:
+    """Say which base models cannot be used, before anyone orders a job on one: the service starts all the same."""
+    try:
+        context = open_context(settings)
+    except SettingsError:
+        return  # the first process that needs what is wrong says so
+    try:
+        for entry in context.catalog.models:
+            findings = look_at_files(entry)
+            with context.db.write() as session:
+                problem = store_look(session, context, entry, findings)
+            if problem is not None:
+                _print_line(f"Warning: jobs on {entry.id} are refused. {problem}")
+    finally:
+        context.db.close()
 
 
 def _run_until_stopped(

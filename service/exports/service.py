@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
+from service.bases import repository as bases
 from service.context import Context
 from service.exports import lifecycle, repository
 from service.exports.errors import ExportNotFound, ExportNotReady, ModelNotReady
 from service.exports.schemas import ExportCreate
 from service.files.downloads import Attachment
-from service.jobs import references
+from service.jobs import base_fit, references
 from service.jobs.errors import DownloadBlocked
 from service.jobs.references import EarlierResult
 from service.keys.service import Principal
@@ -40,6 +41,7 @@ def request_export(
     result = find_model(session, principal, context, name)
     _require_download(result)
     precision = _check_precision(result.kind, body)
+    _check_format(session, context, result, body)
     if references.locate_result(session, result.job.id, result.step) is None:
         raise ModelNotFound(name, (base.id for base in context.catalog.models))
     expires_in = body.expires_after.seconds if body.expires_after else context.settings.export_seconds
@@ -138,6 +140,17 @@ def require_place(session: Session, project_id: str, most: int) -> None:
     limits.lock_project(session, project_id)
     if repository.count_queued(session, project_id) >= most:
         raise TurnsExhausted("exports", most, retry_after=_RETRY_SECONDS)
+
+
+def _check_format(session: Session, context: Context, result: EarlierResult, body: ExportCreate) -> None:
+    """Raise InvalidRequest for a GGUF that nobody could write, which the base's card says."""
+    if body.format != "gguf" or result.kind == "reward":
+        return
+    entry = context.catalog.find_base(result.job.base)
+    card = entry and bases.card_of(bases.find_base_row(session, entry.id), entry)
+    refusal = base_fit.explain_no_gguf(card, result.job.base)
+    if refusal is not None:
+        raise InvalidRequest(f"{refusal} Export it as merged or adapter.", param="format", code="unsupported_export")
 
 
 def _check_precision(kind: Kinds, body: ExportCreate) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
@@ -10,7 +11,7 @@ from service.context import Context
 from service.files import repository as files_repository
 from service.files import service as files
 from service.files.intake import UPLOAD_PURPOSES
-from service.jobs import grading, lifecycle, methods, repository, results_repository, starts
+from service.jobs import base_fit, grading, lifecycle, methods, repository, results_repository, starts
 from service.jobs.errors import (
     ArtifactNotReady,
     DownloadBlocked,
@@ -44,7 +45,7 @@ def add_job(session: Session, principal: Principal, context: Context, body: JobC
     Raises InvalidRequest, Conflict, NotFound or QuotaExceeded.
     """
     limits.require_job(session, QuotaLimits.from_settings(context.settings), principal.project_id)
-    job = draft_job(session, principal, context, body)
+    job, warnings = draft_job(session, principal, context, body)
     session.add(job)
     # The database sets `seq` and the time of creation; the pairs of metadata are indexed by `seq`.
     session.flush()
@@ -52,20 +53,28 @@ def add_job(session: Session, principal: Principal, context: Context, body: JobC
     repository.add_metadata(session, job)
     repository.add_event(session, job.id, f"Created fine-tuning job: {job.id}")
     repository.add_event(session, job.id, f"Validating training file: {job.training_file}")
+    for warning in warnings:
+        repository.add_event(session, job.id, warning, level="warn")
     return job
 
 
-def draft_job(session: Session, principal: Principal, context: Context, body: JobCreate) -> JobRow:
-    """Return the job of a creation, checked and not stored. Raises InvalidRequest, Conflict, NotFound."""
+def draft_job(
+    session: Session, principal: Principal, context: Context, body: JobCreate
+) -> tuple[JobRow, Sequence[str]]:
+    """Return the job of a creation, checked and not stored, and warnings for its owner.
+
+    Raises InvalidRequest, Conflict, NotFound.
+    """
     method = methods.parse_method(body)
     start = starts.resolve_start(session, principal, context, body.model, method)
     grading.check_grader(context, method, start.base, start.start)
+    fit = base_fit.check_order(session, context, start.base, method, body.resources)
     training = _check_file(session, principal, body.training_file, "training_file")
     validation = None
     if body.validation_file is not None:
         validation = _check_file(session, principal, body.validation_file, "validation_file")
     job_id = ids.new_id(ids.JOB)
-    return JobRow(
+    job = JobRow(
         id=job_id,
         project_id=principal.project_id,
         state=JobState.VALIDATING,
@@ -86,11 +95,12 @@ def draft_job(session: Session, principal: Principal, context: Context, body: Jo
         priority=body.priority or 0,
         timeout_seconds=body.timeout,
         budget=body.budget and body.budget.model_dump(exclude_none=True),
-        resources=body.resources and body.resources.model_dump(),
+        resources=fit.resources and fit.resources.model_dump(),
         expires_after=body.expires_after and body.expires_after.model_dump(mode="json"),
         keep_checkpoints=body.keep_checkpoints,
         integrations=[item.model_dump() for item in body.integrations] if body.integrations else None,
     )
+    return job, fit.warnings
 
 
 def find_job(session: Session, principal: Principal, job_id: str) -> JobRow:

@@ -14,6 +14,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.kit.networks import AllowedNetworks, Network, parse_networks
+from service.kit.origins import parse_origins
 
 LABEL = r"[A-Za-z0-9][A-Za-z0-9._=/-]{0,62}"
 """The form of a worker's label."""
@@ -118,6 +119,8 @@ class Settings(BaseSettings):
     """How many of them one address has (of IPv6, one /64); None is half of all. Trusted proxies have no limit."""
     trusted_proxies: str = ""
     """Networks (CIDR) of reverse proxies that `X-Forwarded-For` is believed of; by commas."""
+    cors_origins: str = ""
+    """Origins of web pages whose scripts may call the API, such as `https://app.example.com`; by commas, or `*`."""
     disk_reserve_bytes: int = Field(8 << 20, ge=0)
     """Kept free beside an embedded database, so that a full disk still lets objects be deleted; 0 keeps nothing."""
 
@@ -197,6 +200,11 @@ class Settings(BaseSettings):
         parse_networks(value)
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _readable_origins(cls, value: str) -> str:
+        return ",".join(parse_origins(value))
+
     @field_validator("inference_adapters")
     @classmethod
     def _absolute_adapters(cls, value: Path | None) -> Path | None:
@@ -257,6 +265,11 @@ class Settings(BaseSettings):
         """Host and port where the process answers Prometheus; None if it does not."""
         return None if self.metrics_address in (None, "off") else _host_and_port(self.metrics_address)
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of web pages that may call the API."""
+        return tuple(filter(None, self.cors_origins.split(",")))
+
     @cached_property
     def proxies(self) -> tuple[Network, ...]:
         """The networks of the trusted proxies."""
@@ -276,6 +289,11 @@ class Settings(BaseSettings):
     def bases(self) -> Path:
         """Where workers keep base models that are ready to load."""
         return self.data / "bases"
+
+    @property
+    def hub(self) -> Path:
+        """Where `models add` puts what it fetches from the hub."""
+        return self.data / "hub"
 
     @property
     def work(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from service.kit.outbox import OutboxRow
 from service.kit.project_turns import ProjectTurnRow
 from service.tables.audit import AuditRow
+from service.tables.base_models import BaseModelRow
 from service.tables.exports import ModelExportRow
 from service.tables.files import FileContentRow, FileRow
 from service.tables.jobs import JobArtifactRow, JobCheckpointRow, JobEventRow, JobMetadataRow, JobRow
@@ -24,6 +25,7 @@ TABLES = (
     FileContentRow,
     UploadRow,
     UploadPartRow,
+    BaseModelRow,
     FineTunedModelRow,
     CheckpointPermissionRow,
     JobRow,

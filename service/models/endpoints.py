@@ -9,7 +9,7 @@ from service.kit.declared import declare_errors
 from service.kit.routes import CheckedRoute
 from service.models import service
 from service.models.errors import CatalogModel, ModelNotFound
-from service.models.schemas import ModelDeleted, ModelList, ModelObject
+from service.models.schemas import ModelDeleted, ModelDetail, ModelList
 
 router = APIRouter(prefix="/v1/models", tags=["Models"], route_class=CheckedRoute)
 _UNKNOWN = ModelNotFound("ft:tiny:burnish::abc12345", ["smollm2-135m-instruct"])
@@ -22,8 +22,8 @@ def list_models(session: ReadSession, context: ContextDep, principal: PrincipalD
 
 
 @router.get("/{model}", responses=declare_errors(_UNKNOWN))
-def get_model(model: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> ModelObject:
-    """Return a model that the key's project may use."""
+def get_model(model: str, session: ReadSession, context: ContextDep, principal: PrincipalDep) -> ModelDetail:
+    """Return a model that the key's project may use; a base with its card: what it can do, and what that takes."""
     return service.show_model(session, principal, context.catalog, context.settings.organization, model)
 
 

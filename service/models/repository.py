@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from service.kit import ids
 from service.kit.pagination import Order, Scope, fetch_page
-from service.tables.jobs import JobCheckpointRow, JobRow
+from service.tables.jobs import JobCheckpointRow, JobRow, JobState
 from service.tables.models import AdapterDownload, CheckpointPermissionRow, FineTunedModelRow
 
 
@@ -45,6 +45,15 @@ def all_of(session: Session, project_id: str) -> Sequence[FineTunedModelRow]:
         .where(FineTunedModelRow.project_id == project_id)
         .order_by(FineTunedModelRow.seq.desc())
     ).all()
+
+
+def count_models_on(session: Session, base: str) -> int:
+    """Return how many results lie on a base, of all projects, and how many unfinished jobs will leave one."""
+    unfinished = select(func.count()).where(
+        JobRow.base == base, JobRow.state.not_in((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED))
+    )
+    results = select(func.count()).where(FineTunedModelRow.base == base)
+    return (session.scalar(results) or 0) + (session.scalar(unfinished) or 0)
 
 
 def delete_model_row(session: Session, model: FineTunedModelRow) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from service.catalog import BaseModelEntry
 from service.kit.members import LEFT_OUT_IF_NULL
 from service.tables.jobs import JobCheckpointRow
 from service.tables.models import FineTunedModelRow
+from trainer.contract.base_model import BaseModelCard
 
 
 class ModelObject(BaseModel):
@@ -37,6 +38,18 @@ class ModelObject(BaseModel):
         """Show a checkpoint of a job."""
         expires_at = None if checkpoint.expires_at is None else int(checkpoint.expires_at)
         return cls(id=name, created=int(checkpoint.created_at), owned_by=owned_by, expires_at=expires_at)
+
+
+class ModelDetail(ModelObject):
+    """One model. A base has a card; both further fields are null for a model that a job made."""
+
+    card: BaseModelCard | None = Field(
+        None,
+        description="What the base can do and what that takes; null until `models add`, or a worker, has looked at it.",
+    )
+    problem: str | None = Field(
+        None, description="Why no job may start from the base now, and what its operator can do about it."
+    )
 
 
 class ModelList(BaseModel):

@@ -17,7 +17,7 @@ from service.kit.declared import declare_errors
 from service.kit.routes import CheckedRoute
 from service.models.errors import ModelNotFound
 from service.previews import service
-from service.previews.errors import NoWorker, StartNotReady, TooManyPreviews
+from service.previews.errors import NoWorker, PreviewTimeout, StartNotReady, TooManyPreviews
 from service.previews.schemas import PreviewObject
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"], route_class=CheckedRoute)
@@ -39,20 +39,33 @@ async def preview_job(
     context: ContextDep,
     principal: PrincipalDep,
     rows: Annotated[int, Query(ge=0, le=50, description="How many training rows to show as tokens.")] = 3,
+    wait: Annotated[
+        float | None,
+        Query(
+            ge=0, le=600, description="Seconds to wait for the answer; BURNISH_PREVIEW_SECONDS at most, and without it."
+        ),
+    ] = None,
 ) -> PreviewObject:
     """Tell what a job with this body would come to, and create nothing: rows, tokens, masks, time, memory, queue.
 
-    A worker counts with the training's own code; that takes some seconds. A job that would fail is refused here as
-    its creation would be, or with the sentence that it would end with.
+    A worker counts with the training's own code; that takes some seconds, and longer for the first use of a base. What
+    is not there in time goes on: the same request, sent again, waits for the same answer. A job that would fail is
+    refused here as its creation would be, or with the sentence that it would end with.
     """
-    deadline = time.monotonic() + context.settings.preview_seconds
+    longest = context.settings.preview_seconds
+    seconds = longest if wait is None else min(wait, longest)
+    deadline = time.monotonic() + seconds
     preview_id = await to_thread.run_sync(lambda: service.request_preview(context, principal, body, rows=rows))
+    is_left = False
     try:
         while (outcome := await to_thread.run_sync(service.read_preview, context, preview_id)) is None:
             if time.monotonic() > deadline:
-                raise await to_thread.run_sync(service.give_up, context, preview_id)
+                note = await to_thread.run_sync(lambda: service.leave_preview(context, preview_id, body, rows=rows))
+                is_left = True
+                raise PreviewTimeout(seconds, note, polls=wait is not None)
             await asyncio.sleep(context.settings.poll_seconds)
         return outcome
     finally:
-        with CancelScope(shield=True):  # also if the caller has disconnected
-            await to_thread.run_sync(service.forget_preview, context, preview_id)
+        if not is_left:
+            with CancelScope(shield=True):  # also if the caller has disconnected
+                await to_thread.run_sync(service.forget_preview, context, preview_id)

@@ -45,20 +45,20 @@ class NoWorker(Conflict):
 
 
 class PreviewTimeout(Unavailable):
-    """The counting took too long."""
+    """The counting takes longer than a request may."""
 
     shown = None
     code = "preview_timeout"
-    retry = False
 
-    def __init__(self, seconds: float, note: str | None, *, was_claimed: bool) -> None:
-        if note is not None:
-            why = f"{note}. Ask again in a minute"
-        elif was_claimed:
-            why = "preview a smaller file with the same kind of rows, or raise BURNISH_PREVIEW_SECONDS"
-        else:
-            why = "every worker is busy with another preview. Ask again in a minute"
-        super().__init__(f"The preview was not ready within {seconds:g} seconds: {why}.")
+    def __init__(self, seconds: float, note: str | None, *, polls: bool) -> None:
+        """`polls`: the caller waits in short steps by itself, and wants to hear of each."""
+        busy = note or "Every worker is busy with another preview"
+        super().__init__(
+            f"The preview was not ready within {seconds:g} seconds. {busy}. Send the same request again: it waits for "
+            "the same answer."
+        )
+        self.retry = not polls
+        self.headers = {"retry-after": "1"}
 
 
 class CannotPreview(Unavailable):

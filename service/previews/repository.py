@@ -14,8 +14,8 @@ from service.tables.previews import PreviewRow
 
 
 def open_ones(session: Session, project_id: str, *, within: float) -> int:
-    """Return how many previews a project has under way that began in the last `within` seconds."""
-    query = select(func.count()).where(PreviewRow.project_id == project_id, PreviewRow.created_at >= db_now() - within)
+    """Return how many previews of a project a request has waited for in the last `within` seconds."""
+    query = select(func.count()).where(PreviewRow.project_id == project_id, PreviewRow.awaited_at >= db_now() - within)
     return session.scalar(query) or 0
 
 
@@ -44,7 +44,7 @@ def claim_preview(session: Session, *, worker_id: str, within: float) -> Preview
         running_preview.result.is_(None),
         # A worker that died leaves its claim behind: after the time for an answer it no longer counts against the
         # project.
-        running_preview.created_at >= db_now() - within,
+        running_preview.awaited_at >= db_now() - within,
     )
     turn = last_turn(TurnKind.PREVIEW, PreviewRow.project_id)
     waiting = select(oldest).where(*_waiting_conditions(within)).group_by(PreviewRow.project_id)
@@ -63,7 +63,25 @@ def claim_preview(session: Session, *, worker_id: str, within: float) -> Preview
 
 
 def _waiting_conditions(within: float) -> tuple[ColumnElement[bool], ...]:
-    return PreviewRow.taken_by.is_(None), PreviewRow.created_at >= db_now() - within
+    return PreviewRow.taken_by.is_(None), PreviewRow.awaited_at >= db_now() - within
+
+
+def leave_preview(session: Session, preview_id: str, body_sha256: str) -> None:
+    """Let a preview go on without a request, such that the same request finds it again."""
+    session.execute(update(PreviewRow).where(PreviewRow.id == preview_id).values(left_sha256=body_sha256))
+
+
+def take_up_preview(session: Session, project_id: str, body_sha256: str) -> str | None:
+    """Return the preview that an earlier request of this body left; no other request can take it up as well."""
+    oldest = select(func.min(PreviewRow.seq)).where(
+        PreviewRow.project_id == project_id, PreviewRow.left_sha256 == body_sha256
+    )
+    return session.scalar(
+        update(PreviewRow)
+        .where(PreviewRow.seq == oldest.scalar_subquery(), PreviewRow.left_sha256 == body_sha256)
+        .values(left_sha256=None, awaited_at=db_now())
+        .returning(PreviewRow.id)
+    )
 
 
 def set_note(session: Session, preview_id: str, message: str) -> None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from service.jobs.schemas import JobQueueObject
 from service.tables.models import AdapterDownload
+from trainer.contract.family import AdapterTargets
 from trainer.contract.preview import DataPreview, MemoryEstimate, SampleRow
 
 
@@ -50,4 +51,7 @@ class PreviewObject(BaseModel):
     warnings: list[str]
     estimates: PreviewEstimates
     queue: JobQueueObject
+    adapter: AdapterTargets | None = Field(
+        description="Which matrices would get an adapter, and which not and why; null if all weights are trained."
+    )
     sample: list[SampleRow]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from service.context import Context
+from service.jobs import base_fit
 from service.jobs import service as jobs
+from service.jobs.methods import load_method
 from service.jobs.queueing import QueueSnapshot
+from service.jobs.resources import Resources
 from service.jobs.schemas import JobCreate
 from service.keys.service import Principal
 from service.kit import ids
@@ -16,7 +22,6 @@ from service.previews import repository
 from service.previews.errors import (
     CannotPreview,
     NoWorker,
-    PreviewTimeout,
     StartNotReady,
     TooManyPreviews,
     WouldFail,
@@ -53,17 +58,20 @@ _COLUMNS = (
 
 
 def request_preview(context: Context, principal: Principal, body: JobCreate, *, rows: int) -> str:
-    """Write the request down for the workers; return its id.
+    """Write the request down for the workers, or take up the one that an earlier request left; return its id.
 
     Raises what a creation of the job raises; NoWorker, TooManyPreviews, StartNotReady.
     """
     seconds = context.settings.preview_seconds
     with context.db.write() as session:
-        job = jobs.draft_job(session, principal, context, body)
+        job, _ = jobs.draft_job(session, principal, context, body)
         if job.waits_for and job.base.startswith("ft:"):
             raise StartNotReady(job.model)
         if not workers.alive_workers(session, within=context.settings.lease_seconds):
             raise NoWorker
+        earlier_id = repository.take_up_preview(session, principal.project_id, hash_body(body, rows=rows))
+        if earlier_id is not None:
+            return earlier_id
         limits.lock_project(session, principal.project_id)  # two requests cannot both get the last place
         most = context.settings.max_previews
         if repository.open_ones(session, principal.project_id, within=seconds) >= most:
@@ -92,6 +100,7 @@ def read_preview(context: Context, preview_id: str) -> PreviewObject | None:
         job = job_of(preview)
         time = estimate_time(session, job, outcome.counted)
         queue = QueueSnapshot.read_snapshot(session, context.settings, job.project_id).explain_new(job)
+        base_warnings = _list_base_warnings(session, context, job)
     job_counts, kind = outcome.counted, job.method["type"]
     return PreviewObject(
         model=job.model,
@@ -104,19 +113,38 @@ def read_preview(context: Context, preview_id: str) -> PreviewObject | None:
         trained_tokens_exact=job_counts.tokens_exact,
         ended_by=job_counts.ended_by,
         adapter_download=job.adapter_download,
-        warnings=[*job_counts.warnings, *_of_time(job, job_counts, time.seconds)],
+        warnings=[*job_counts.warnings, *base_warnings, *_of_time(job, job_counts, time.seconds)],
         estimates=PreviewEstimates(memory=job_counts.memory, time=time),
         queue=queue,
+        adapter=job_counts.adapter,
         sample=list(job_counts.sample),
     )
 
 
-def give_up(context: Context, preview_id: str) -> PreviewTimeout:
-    """Return why there is no answer yet."""
-    with context.db.read() as session:
+def _list_base_warnings(session: Session, context: Context, job: JobRow) -> list[str]:
+    """Return what the base and the workers will not be able to do. Raises as a creation does, if that has changed."""
+    resources = Resources.model_validate(job.resources) if job.resources else None
+    fit = base_fit.check_order(session, context, job.base, load_method(job.method), resources)
+    no_gguf = base_fit.explain_no_gguf(base_fit.find_card(session, context, job.base), job.base)
+    return [*fit.warnings, *([no_gguf] if no_gguf else [])]
+
+
+def hash_body(body: JobCreate, *, rows: int) -> str:
+    """Return what two requests for the same preview have in common."""
+    return hashlib.sha256(f"{rows}\n{body.model_dump_json()}".encode()).hexdigest()
+
+
+def leave_preview(context: Context, preview_id: str, body: JobCreate, *, rows: int) -> str | None:
+    """Let the counting go on without a request; return what it is busy with, None if no worker has begun.
+
+    The same request, sent again, takes it up.
+    """
+    with context.db.write() as session:
         preview = repository.by_id(session, preview_id)
-    note = preview.note if preview else None
-    return PreviewTimeout(context.settings.preview_seconds, note, was_claimed=bool(preview and preview.taken_by))
+        repository.leave_preview(session, preview_id, hash_body(body, rows=rows))
+    if preview is None or preview.taken_by is None:
+        return None
+    return preview.note or "A worker checks the files"
 
 
 def forget_preview(context: Context, preview_id: str) -> None:

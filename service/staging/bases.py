@@ -15,13 +15,16 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.catalog import BaseModelEntry, CatalogHubSource, SourceMissing, locate_source
+from service.bases import repository as base_rows
+from service.catalog import BaseModelEntry, CatalogHubSource, SourceMissing
 from service.context import Context
 from service.staging import inputs
+from service.staging.base_checks import describe_source, explain_change, look_at_files
 from service.staging.child import WorkerChild, trainer_environment
 from service.staging.errors import AttemptFailed, JobFailedForGood
 from service.staging.hold import WorkHold
 from service.staging.local_lock import only_one
+from service.tables.base_models import BaseModelRow
 from trainer.contract.job import FROM_SCRATCH, BaseModelRef
 from trainer.contract.result import ExitCode
 
@@ -111,9 +114,10 @@ def _prepare_base(
     context: Context, entry: BaseModelEntry, partial: Path, hold: WorkHold, workdir: Path, command: Sequence[str]
 ) -> None:
     try:
-        source = locate_source(entry.source)
+        source = describe_source(context.settings, entry)
     except SourceMissing as error:
         raise JobFailedForGood(_UNAVAILABLE, f"The base model {entry.id} cannot be used: {error}", "model") from error
+    _require_same_files(context, entry, hold)
     source_file = workdir / SOURCE_NAME
     source_file.write_text(json.dumps(source), encoding="utf-8")
     child = WorkerChild(
@@ -123,6 +127,19 @@ def _prepare_base(
         environment=trainer_environment(context.settings, workdir, hub=isinstance(entry.source, CatalogHubSource)),
     )
     _wait_for_child(child, entry, hold, context.settings.poll_seconds)
+
+
+def _require_same_files(context: Context, entry: BaseModelEntry, hold: WorkHold) -> None:
+    """Raise JobFailedForGood if a base's folder is not what jobs were trained on: their adapters would not fit it."""
+
+    def read_row() -> BaseModelRow | None:
+        with context.db.read() as session:
+            return base_rows.find_base_row(session, entry.id)
+
+    row = hold.retry_while_database_is_down(read_row)
+    change = explain_change(entry, row, look_at_files(entry).files) if row is not None and row.files else None
+    if change is not None:
+        raise JobFailedForGood(_UNAVAILABLE, change, "model")
 
 
 def _wait_for_child(child: WorkerChild, entry: BaseModelEntry, hold: WorkHold, poll_seconds: float) -> None:

@@ -111,16 +111,21 @@ class WorkerChild:
 
     def tail(self) -> str:
         """Return the end of the child's output."""
-        try:
-            with self._log_file.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-                return file.read().decode("utf-8", "replace").strip()
-        except OSError:
-            return ""
+        return read_tail(self._log_file)
 
     def _signal_group(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
+
+
+def read_tail(log_file: Path) -> str:
+    """Return the end of a log, nothing if there is none."""
+    try:
+        with log_file.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return file.read().decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def _copy_output(source: BinaryIO, target: Path) -> None:

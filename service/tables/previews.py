@@ -19,6 +19,11 @@ class PreviewRow(Base):
     id: Mapped[str] = mapped_column(String(40), unique=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[float] = mapped_column(Double, default=db_now())
+    awaited_at: Mapped[float] = mapped_column(Double, default=db_now())
+    """When a request last waited for the answer."""
+    left_sha256: Mapped[str | None] = mapped_column(String(64))
+    """The hash of what was asked, once its request has ended without the answer: the same one, sent again, goes on with
+    this row. Null while a request waits."""
     job: Mapped[dict[str, Any]] = mapped_column(Json)
     """The columns of the job that is not created."""
     rows_shown: Mapped[int] = mapped_column(Integer)

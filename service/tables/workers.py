@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Double, Integer, String
+from sqlalchemy import BigInteger, Boolean, Double, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.kit.db import Base, Json, db_now
@@ -20,4 +20,6 @@ class WorkerRow(Base):
     gpus: Mapped[int] = mapped_column(Integer)
     gpu_memory: Mapped[int | None] = mapped_column(BigInteger)
     """In bytes, of the GPU that trainers use; null if it is not known."""
+    trains_in_4bit: Mapped[bool] = mapped_column(Boolean)
+    """Whether it has a GPU and the package that holds a base in 4 bits."""
     labels: Mapped[list[str]] = mapped_column(Json)

@@ -15,7 +15,9 @@ from service.kit.log import in_own_context
 from service.kit.settings import Settings
 from service.queue.consumer import JobConsumer, StopRequested
 from service.queue.rq import address_of
+from service.staging.base_checks import INSPECT_COMMAND
 from service.staging.bases import PREPARE_COMMAND
+from service.worker.base_watch import BaseWatch
 from service.worker.exporter import EXPORT_COMMAND, Exporter
 from service.worker.presence import WorkerPresence
 from service.worker.previews import Previewer
@@ -34,6 +36,7 @@ def run_worker(
     trainer_command: Sequence[str] = TRAINER_COMMAND,
     prepare_command: Sequence[str] = PREPARE_COMMAND,
     export_command: Sequence[str] = EXPORT_COMMAND,
+    inspect_command: Sequence[str] = INSPECT_COMMAND,
 ) -> int:
     """Work until SIGTERM or SIGINT; return 0 then, 1 if the worker ended by itself.
 
@@ -55,11 +58,12 @@ def run_worker(
     present = WorkerPresence(context, name=name, capacity=runtime.capacity)
     previewer = Previewer(context, worker_id=present.worker_id, prepare_command=prepare_command)
     exporter = Exporter(context, owner=name, command=export_command, prepare_command=prepare_command)
+    bases = BaseWatch(context, command=inspect_command)
     try:
         with suppress(StopRequested):
             consumer = JobConsumer(settings.redis, name=name, stop=stop)
             log.info("Worker %s starts; its queue is at %s", name, address_of(settings.redis))
-            with closing(consumer), present, previewer, exporter:
+            with closing(consumer), bases, present, previewer, exporter:
                 consumer.consume_ids(partial(_run_unless_unavailable, runtime))
     finally:
         context.db.close()

@@ -22,20 +22,19 @@ from service.kit.log import log_subject
 from service.previews import repository
 from service.previews.service import job_of
 from service.staging.bases import PREPARE_COMMAND, prepared_base
-from service.staging.child import WorkerChild, trainer_environment
+from service.staging.child import read_tail, trainer_environment
 from service.staging.errors import AttemptEnd, AttemptFailed, JobFailedForGood
 from service.staging.hold import UnleasedHold, WorkHold
 from service.tables.jobs import JobRow
 from service.tables.previews import PreviewRow
+from service.worker.counting import PreviewCounter
 from service.worker.messages import without_nul
 from service.worker.stage import stage_job, uses_gpu, work_folder
-from trainer.contract.preview import PREVIEW_NAME, CountedJob, PreviewFailure, PreviewOutcome
+from trainer.contract.preview import LOG_NAME, PREVIEW_NAME, CountedJob, PreviewFailure, PreviewOutcome
 
 log = logging.getLogger(__name__)
 
 PREVIEW_COMMAND = (sys.executable, "-m", "trainer.programs.preview")
-LOG_NAME = "preview.log"
-_NICENESS = ("nice", "-n", "10")
 
 
 class Previewer:
@@ -47,11 +46,12 @@ class Previewer:
         *,
         worker_id: str,
         command: Sequence[str] = PREVIEW_COMMAND,
+        is_warm: bool = True,
         prepare_command: Sequence[str] = PREPARE_COMMAND,
     ) -> None:
         self._context = context
         self._worker_id = worker_id
-        self._command = command
+        self._counter = PreviewCounter(command, settings=context.settings, is_warm=is_warm)
         self._prepare_command = prepare_command
         self._checks = DatasetChecks(context)
         self._stop = threading.Event()
@@ -69,10 +69,15 @@ class Previewer:
 
     def _count_until_stopped(self) -> None:
         # Children die with the thread that starts them: this one lives as long as the worker.
+        with self._counter:
+            self._count_next_ones()
+
+    def _count_next_ones(self) -> None:
         while not self._stop.wait(self._context.settings.poll_seconds):
             try:
                 while not self._stop.is_set() and self.count_next():
                     pass
+                self._counter.stop_if_idle()
             except Unavailable as error:
                 log.warning("Previews wait: %s", error.message)
             except Exception:  # the next one may be another matter
@@ -134,31 +139,32 @@ class Previewer:
                 prepared_base, self._context, job.project_id, hold, workdir=folder, command=self._prepare_command
             )
             stage_job(self._context, job, hold, folder=folder, bases=bases, since=time.monotonic())
+            hold.report_progress("A worker reads and counts the rows", "count")
             scratch = folder / "tmp"
             scratch.mkdir()
-            child = WorkerChild(
-                (*_NICENESS, *self._command, str(folder), str(rows)),
-                folder=folder,
-                log_file=folder / LOG_NAME,
-                environment=trainer_environment(settings, scratch, gpu=uses_gpu(job)),
-            )
-            self._wait_for_child(child, hold, job.id)
-            return _read_outcome(folder, child)
+            environment = trainer_environment(settings, scratch, gpu=uses_gpu(job))
+            self._counter.start_count(folder, rows, environment)
+            self._wait_for_count(hold, job.id)
+            return _read_outcome(folder)
 
-    def _wait_for_child(self, child: WorkerChild, hold: WorkHold, preview_id: str) -> None:
-        """Wait for the end, or end it in time. Raises AttemptFailed, WorkerStopping."""
+    def _wait_for_count(self, hold: WorkHold, preview_id: str) -> None:
+        """Wait for the end of the counting, or end it in time. Raises AttemptFailed, WorkerStopping."""
         seconds = self._context.settings.preview_seconds
+        # From here: a base's first use, which takes minutes, is not in it.
         deadline = time.monotonic() + seconds
         try:
-            while child.wait(self._context.settings.poll_seconds) is None:
+            while not self._counter.wait_for_count(self._context.settings.poll_seconds):
                 hold.check_all()
                 self._check_wanted(preview_id)
                 if time.monotonic() > deadline:
-                    raise AttemptFailed("preview_timeout", f"The counting took more than {seconds:g} seconds.")
+                    raise AttemptFailed(
+                        "preview_timeout",
+                        f"The counting took more than {seconds:g} seconds: preview a smaller file with the same kind "
+                        "of rows, or raise BURNISH_PREVIEW_SECONDS.",
+                    )
         except BaseException:
-            child.kill()
+            self._counter.kill()
             raise
-        child.close()
 
     def _check_wanted(self, preview_id: str) -> None:
         """Raise AttemptFailed if no request waits for the answer any more."""
@@ -196,16 +202,16 @@ def _describe_failure(
     return PreviewFailure(code=error.code, message=message, param=error.param, fault=fault, details=details)
 
 
-def _read_outcome(folder: Path, child: WorkerChild) -> CountedJob:
+def _read_outcome(folder: Path) -> CountedJob:
     """Return what the child left. Raises _PreviewFailed, AttemptFailed."""
     try:
         outcome = PreviewOutcome.model_validate_json((folder / PREVIEW_NAME).read_bytes())
     except (OSError, ValueError) as error:
-        log.error("A preview ended without a result. The end of its output:\n%s", child.tail())
+        log.error("A preview ended without a result. The end of its output:\n%s", read_tail(folder / LOG_NAME))
         raise AttemptFailed("trainer_crashed", "The program that counts ended without a result.") from error
     if outcome.failed is not None:
         if outcome.failed.fault:
-            log.error("A preview failed. The end of its output:\n%s", child.tail())
+            log.error("A preview failed. The end of its output:\n%s", read_tail(folder / LOG_NAME))
         raise _PreviewFailed(outcome.failed)
     assert outcome.counted is not None
     return outcome.counted

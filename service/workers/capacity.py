@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from service.kit.settings import Settings
 
@@ -23,6 +24,8 @@ class Capacity:
     gpus: int = 0
     gpu_memory: int | None = None
     labels: frozenset[str] = frozenset()
+    trains_in_4bit: bool = False
+    """Whether `quantization: 4bit` works: with a GPU and the package bitsandbytes."""
 
 
 def own_capacity(settings: Settings) -> Capacity:
@@ -32,7 +35,13 @@ def own_capacity(settings: Settings) -> Capacity:
     memory = memories[0] if memories else None
     if settings.worker_gpu_memory_gb is not None:
         memory = int(settings.worker_gpu_memory_gb * GB)
-    return Capacity(gpus=gpus, gpu_memory=memory if gpus else None, labels=settings.labels)
+    return Capacity(
+        gpus=gpus,
+        gpu_memory=memory if gpus else None,
+        labels=settings.labels,
+        # Looked for and not imported: the service loads no models.
+        trains_in_4bit=bool(gpus) and find_spec("bitsandbytes") is not None,
+    )
 
 
 def visible_memories() -> list[int]:

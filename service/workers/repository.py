@@ -25,6 +25,7 @@ def report_worker(session: Session, worker_id: str, *, name: str, capacity: Capa
                 gpus=capacity.gpus,
                 gpu_memory=capacity.gpu_memory,
                 labels=sorted(capacity.labels),
+                trains_in_4bit=capacity.trains_in_4bit,
             )
         )
 
@@ -49,4 +50,9 @@ def alive_workers(session: Session, *, within: float) -> Sequence[WorkerRow]:
 
 def capacity_of(worker: WorkerRow) -> Capacity:
     """Return what a worker said that it has."""
-    return Capacity(gpus=worker.gpus, gpu_memory=worker.gpu_memory, labels=frozenset(worker.labels))
+    return Capacity(
+        gpus=worker.gpus,
+        gpu_memory=worker.gpu_memory,
+        labels=frozenset(worker.labels),
+        trains_in_4bit=worker.trains_in_4bit,
+    )

@@ -29,9 +29,9 @@ _NOT_NAMES = frozenset(
 _MOST_NOT_NAMES = 131
 """How many parameters and assignments bear one of these. It may only fall."""
 _ON_THE_WIRE = {
-    "Budget", "ChatCompletion", "DataPreview", "ExpiresAfter", "FunctionDelta", "GraderRun", "JobExpiry",
-    "LabelModelGrader", "Logprobs", "MemoryEstimate", "MultiGrader", "PythonGrader", "Resources", "SampleRow",
-    "SampleToken", "ScoreModelGrader", "StreamOptions", "StringCheckGrader", "TextSimilarityGrader", "TimeEstimate",
+    "AdapterTargets", "Budget", "ChatCompletion", "DataPreview", "ExpiresAfter", "FunctionDelta", "GraderRun",
+    "JobExpiry", "LabelModelGrader", "LayerGroup", "Logprobs", "MemoryEstimate", "MultiGrader", "PythonGrader",
+    "Resources", "SampleRow", "SampleToken", "ScoreModelGrader", "StreamOptions", "StringCheckGrader", "TextSimilarityGrader", "TimeEstimate",
     "TokenLogprob", "ToolCall", "ToolCallDelta", "TopLogprob",
 }  # fmt: skip
 """What the server sends and the client reads has one name on both sides."""

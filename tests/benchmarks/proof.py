@@ -18,6 +18,7 @@ from tests.benchmarks import (
     dataset_check,
     dpo_against_ppo,
     exact_answers,
+    families,
     from_scratch,
     listing,
     load,
@@ -77,6 +78,12 @@ PAGES: dict[str, Page] = {
         exact_answers,
         "Exact answers",
         "The mathematics of the methods, where the right answer can be computed or TRL computes it too.",
+    ),
+    "families": Page(
+        families,
+        "Model families",
+        "Which architectures train, method by method: every family of transformers' causal language models as a tiny "
+        "random model. [Model families](../families.md) says what the columns mean for a job.",
     ),
     "pretraining": Page(
         from_scratch,

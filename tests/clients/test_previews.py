@@ -126,7 +126,7 @@ def test_the_flags_of_an_order(run: Run, server: Server, command: str, tmp_path:
 def test_a_preview_is_readable(run: Run, server: Server) -> None:
     server.on("POST", PREVIEW, Answer(a_preview()))
     status, out, err = run("jobs", "preview", "--model", "tiny", "--training-file", "file-1", "--rows", "1")
-    assert (status, err, server.seen[-1].query) == (0, "", {"rows": ["1"]})
+    assert (status, err, server.seen[-1].query) == (0, "", {"rows": ["1"], "wait": ["5"]})
     assert "training file: file-1" in out
     assert "2 (line 3, 9)" in out
     assert "1 (line 7)" in out
@@ -140,3 +140,18 @@ def test_a_preview_is_readable(run: Run, server: Server) -> None:
     assert "\x1b" not in out
     more = run("jobs", "preview", "--model", "tiny", "--training-file", "file-1", "--json")
     assert json.loads(more[1])["a_field_of_the_future"] == 1
+
+
+def test_what_takes_long_is_shown_until_the_answer_is_there(run: Run, server: Server) -> None:
+    busy = "The preview was not ready within 5 seconds. {}. Send the same request again: it waits for the same answer."
+    notes = ["Preparing the base model 甲 on this worker (first use)", "A worker reads and counts the rows"]
+    refusals = [refusal(503, busy.format(note), code="preview_timeout") for note in (notes[0], notes[0], notes[1])]
+    for answer in refusals:
+        answer.headers["x-should-retry"] = "false"
+    values = {"n_epochs": 3, "batch_size": 8, "learning_rate": 0.0002, "gradient_accumulation_steps": 2}
+    method = {"type": "dpo", "dpo": {"hyperparameters": values}}
+    server.on("POST", PREVIEW, [*refusals, Answer(a_preview(method=method, steps=1075))])
+    status, out, err = run("jobs", "preview", "--model", "tiny", "--training-file", "file-1")
+    assert (status, err.splitlines()) == (0, [f"{note} …" for note in notes])
+    for line in ("epochs: 3", "batch size: 8, gradients of 2 batches a step", "learning rate: 0.0002", "steps: 1,075"):
+        assert line in out

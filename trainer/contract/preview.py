@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from trainer.contract.family import AdapterTargets
 from trainer.frozen import Frozen
 
 PREVIEW_NAME = "preview.json"
+LOG_NAME = "preview.log"
+
+
+class PreviewCall(Frozen):
+    """One line to `python -m trainer.programs.preview --serve`: what is counted, and in which environment."""
+
+    workdir: str
+    rows: int
+    environment: dict[str, str]
 
 
 class SampleToken(Frozen):
@@ -77,6 +87,8 @@ class CountedJob(Frozen):
     device: Literal["cpu", "cuda"]
     memory: MemoryEstimate
     speed: SpeedEstimate
+    adapter: AdapterTargets | None = None
+    """Which matrices would get an adapter, and which not; None if all weights would be trained."""
     sample: tuple[SampleRow, ...]
 
 

@@ -10,13 +10,15 @@ from typing import Any, ClassVar, Generic, Protocol, cast
 from peft import PeftModel
 from typing_extensions import TypeVar
 
+from trainer.contract.family import AdapterTargets
 from trainer.contract.methods.base import Kinds, LoraParameters, Resolved
 from trainer.engine.adapter_export import Verification, export_adapter, verify_export
 from trainer.engine.data.order import iter_step_rows
 from trainer.engine.data.row_pipeline import RowPipeline
-from trainer.engine.models.adapters import adapter_shape, add_adapter
+from trainer.engine.models.adapters import adapter_shape, add_adapter, lora_targets
 from trainer.engine.models.dtype import DtypeChoice, choose_dtype
-from trainer.engine.models.load import hidden_size, load_model, pick_device
+from trainer.engine.models.families import adapter_warnings, empty_model, require_trainable
+from trainer.engine.models.load import hidden_size, language_class, load_model, pick_device
 from trainer.engine.scoring.samples import SampleAnswer, SampleQuestion, answer_greedily, pick_questions
 from trainer.kit.auto import Workload, resolve_auto
 from trainer.kit.job_context import JobContext
@@ -51,6 +53,8 @@ class Recipe(ABC, Generic[DataT_co]):
     data: DataT_co
     dtype: DtypeChoice
     resolved: Resolved
+    adapter_targets: AdapterTargets | None = None
+    """Which matrices get an adapter, and which not; None if all weights are trained."""
     model: Any
     questions: Sequence[SampleQuestion] = ()
 
@@ -63,6 +67,11 @@ class Recipe(ABC, Generic[DataT_co]):
     def kind(self) -> Kinds:
         """What the result is."""
         return self.hyperparameters.result_kind
+
+    @property
+    def model_class(self) -> str:
+        """The class of transformers that loads the base for the result, empty if there is none."""
+        return str(language_class(self.data.config).__name__)
 
     @abstractmethod
     def measure_model(self, *, full: bool = True) -> tuple[Measure, ...]:
@@ -81,8 +90,18 @@ class Recipe(ABC, Generic[DataT_co]):
 
     def settle_hyperparameters(self) -> None:
         """Choose the number format and turn every `auto` into a number, without the weights; after the data is read."""
+        require_trainable(self.data.config)
         self.dtype = self.pick_dtype()
         self.resolved = self.plan_hyperparameters()
+        if self.kind != "model":
+            self._settle_adapter()
+
+    def _settle_adapter(self) -> None:
+        """Find the adapter's layers, without the weights; warn about what people may not expect."""
+        config, lora = self.data.config, self.resolved.lora
+        self.adapter_targets = lora_targets(empty_model(config), lora).summary
+        for warning in adapter_warnings(config, self.adapter_targets, experts=lora.experts):
+            self.job.warn(warning)
 
     def pick_dtype(self) -> DtypeChoice:
         """Return the number format of the frozen weights."""

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from trainer.contract.export import ExportSpec
 from trainer.exporting.check import WrittenExport
-from trainer.exporting.gguf_tokenizer import GgufFileWriter, add_tokenizer
+from trainer.exporting.gguf_tokenizer import GgufFileWriter, add_tokenizer, check_tokenizer
 from trainer.exporting.merging import MergedModel
 from trainer.exporting.probes import probe_model
 from trainer.kit.errors import TrainerError
@@ -77,11 +77,24 @@ def write_gguf(spec: ExportSpec, merged: MergedModel, output: Path) -> WrittenEx
     return WrittenExport(probe_model(model, merged.rows), _make_loader(output, spec.filename))
 
 
+def explain_gguf_refusal(config: Any, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return why models with this configuration and tokenizer are not written as GGUF; None if they are."""
+    try:
+        _require_architecture(config)
+        check_tokenizer(tokenizer)
+    except TrainerError as error:
+        return error.message
+    return None
+
+
 def _find_architecture(merged: MergedModel) -> _Architecture:
-    config = merged.weights.config
-    found = _ARCHITECTURES.get(config.model_type)
     if merged.kind == "reward":
         raise _unsupported_model("a reward model has a score head, which llama.cpp does not read; export it as merged")
+    return _require_architecture(merged.weights.config)
+
+
+def _require_architecture(config: Any) -> _Architecture:
+    found = _ARCHITECTURES.get(config.model_type)
     if found is None:
         raise _unsupported_model(
             f"models of the family {config.model_type} are not written as GGUF, only {', '.join(_ARCHITECTURES)}"

@@ -55,6 +55,11 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, size: 
         writer.add_chat_template(tokenizer.chat_template)
 
 
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise TrainerError (`unsupported_export`) for a tokenizer that llama.cpp could not follow."""
+    _pre_tokenizer_name(_describe_tokenizer(tokenizer))
+
+
 def _describe_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

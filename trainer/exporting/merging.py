@@ -9,12 +9,13 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from trainer.contract.export import BASE_FOLDER, SOURCE_FOLDER
 from trainer.contract.methods.base import Kinds
-from trainer.engine.models.load import load_model, load_tokenizer
+from trainer.engine.models.load import language_class, load_config, load_model, load_tokenizer
+from trainer.engine.reward.classifier import has_score_class
 from trainer.engine.reward.model import load_reward_model
 from trainer.exporting.probes import Logits, make_probes, probe_model
 from trainer.kit.errors import TrainerError
@@ -42,7 +43,7 @@ class MergedModel:
     @property
     def auto_class(self) -> Any:
         """The class of transformers that loads it."""
-        return AutoModelForSequenceClassification if self.kind == "reward" else AutoModelForCausalLM
+        return AutoModelForSequenceClassification if self.kind == "reward" else language_class(self.weights.config)
 
     def release_weights(self) -> None:
         """Let go of the weights."""
@@ -68,6 +69,7 @@ def merge_model(kind: Kinds, folder: Path) -> MergedModel:
 
 def _load_adapted(kind: Kinds, base: Path, adapter: Path, tokenizer: Tokenizer) -> PeftModel:
     if kind == "reward":
+        _require_score_class(base)
         assert isinstance(tokenizer.pad_token_id, int)
         return load_reward_model(base, adapter, "float32", tokenizer.pad_token_id)
     try:
@@ -79,9 +81,21 @@ def _load_adapted(kind: Kinds, base: Path, adapter: Path, tokenizer: Tokenizer) 
         ) from error
 
 
+def _require_score_class(base: Path) -> None:
+    config = load_config(base)
+    if not has_score_class(config):
+        raise TrainerError(
+            "unsupported_export",
+            f"A reward model on {config.model_type} cannot be merged: transformers has no class for this family with a "
+            "score head, so that nothing could load it. `burnish score` takes the adapter as it is.",
+            param="model",
+        )
+
+
 def _prepare_for_saving(model: PreTrainedModel) -> PreTrainedModel:
     """Prepare for saving: nothing to train, and the cache of keys and values on, as for whoever generates."""
-    model.config.use_cache = True
+    for config in (model.config, model.config.get_text_config()):
+        config.use_cache = True
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     torch.cuda.empty_cache()

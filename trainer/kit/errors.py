@@ -49,5 +49,10 @@ def as_trainer_error(error: BaseException) -> TrainerError:
     )
 
 
+def is_machine_fault(error: BaseException) -> bool:
+    """Return whether a library's error is about a full disk or memory, whatever it was doing."""
+    return as_trainer_error(error).code in ("disk_full", "out_of_memory")
+
+
 def _worker_fault(code: str, message: str) -> TrainerError:
     return TrainerError(code, message, exit_code=ExitCode.FAULT)

@@ -49,6 +49,7 @@ def count_job(workdir: Path, *, rows: int) -> CountedJob:
         device="cuda" if pick_device().type == "cuda" else "cpu",
         memory=estimate_memory(recipe, model),
         speed=estimate_speed(recipe, model),
+        adapter=recipe.adapter_targets,
         sample=tuple(_sample_rows(recipe, rows)),
     )
 

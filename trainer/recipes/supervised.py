@@ -80,7 +80,12 @@ class SupervisedLoop(JobLoop, SFTTrainer):
     def __init__(self, recipe: SupervisedRecipe, progress: TrainingProgress) -> None:
         rows = recipe.data.training.rows
         # Rows are tokens with masks already: TRL would tokenize them again, and cut them at its own default.
-        more: dict[str, Any] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
+        # Without a weight for the routers' loss, TRL leaves the model's outputs as they are.
+        more: dict[str, Any] = {
+            "dataset_kwargs": {"skip_prepare_dataset": True},
+            "max_length": None,
+            "router_aux_loss_coef": 0.0,
+        }
         super().__init__(
             recipe,
             progress,

@@ -8,15 +8,17 @@ from trainer.contract.job import FROM_SCRATCH, JobSpec
 from trainer.contract.methods.base import LoraParameters, Resolved
 
 _USE = {
-    "adapter": """base = AutoModelForCausalLM.from_pretrained("path/to/the/base")
+    "adapter": """base = {auto}.from_pretrained("path/to/the/base")
 model = PeftModel.from_pretrained(base, "path/to/this/folder")""",
     # What ends an answer is the template's end of turn, which a base need not know.
-    "conversations": """base = AutoModelForCausalLM.from_pretrained("path/to/the/base")
+    "conversations": """base = {auto}.from_pretrained("path/to/the/base")
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 model.generation_config = GenerationConfig.from_pretrained("path/to/this/folder")""",
-    "reward": """base = AutoModelForSequenceClassification.from_pretrained("path/to/the/base", num_labels=1)
+    "reward": """base = {auto}.from_pretrained("path/to/the/base", num_labels=1)
 model = PeftModel.from_pretrained(base, "path/to/this/folder")  # model(**tokens).logits is the score""",
-    "model": """model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")""",
+    "score": """# transformers has no class with a score head for this family: `burnish score` reads this folder.
+# The head is base_model.model.score.weight, applied to the hidden state of a conversation's last token.""",
+    "model": """model = {auto}.from_pretrained("path/to/this/folder")""",
 }
 _CARD = """---
 {head}---
@@ -49,12 +51,15 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 """
 
 
-def model_card(spec: JobSpec, resolved: Resolved, *, rows: int, kind: str) -> str:
-    """Return the card as Markdown with the metadata block that model hubs read."""
+def model_card(spec: JobSpec, resolved: Resolved, *, rows: int, kind: str, model_class: str) -> str:
+    """Return the card as Markdown with the metadata block that model hubs read.
+
+    `model_class` is the class of transformers that loads the base, empty if it has none for a reward model.
+    """
     method, data = spec.method.in_words
-    auto = {"adapter": "CausalLM", "reward": "SequenceClassification", "model": "CausalLM"}[kind]
     talks = kind == "adapter" and spec.method.row_format != "pretraining"
-    imports = f"from transformers import AutoModelFor{auto}, AutoTokenizer{', GenerationConfig' if talks else ''}"
+    names = [model_class] * bool(model_class) + ["AutoTokenizer"] + ["GenerationConfig"] * talks
+    imports = f"from transformers import {', '.join(names)}"
     return _CARD.format(
         head=_metadata_block(spec, kind),
         what={"adapter": "A LoRA adapter for", "reward": "A reward model on", "model": "A language model from"}[kind],
@@ -62,7 +67,7 @@ def model_card(spec: JobSpec, resolved: Resolved, *, rows: int, kind: str) -> st
         method=method,
         data=data,
         imports=imports if kind == "model" else f"from peft import PeftModel\n{imports}",
-        use=_USE["conversations" if talks else kind],
+        use=_USE[("conversations" if talks else kind) if model_class else "score"].format(auto=model_class),
         base=_describe_base(spec),
         name=spec.model_name,
         training=spec.training.sha256,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, computed_field
 
 from trainer.contract.events import EvaluationEvent, StepEvent
+from trainer.contract.family import AdapterTargets
 from trainer.contract.job import BaseModelRef, LineageEntry, ParentModel, RewardModelRef
 from trainer.contract.methods.base import Kinds, Resolved
 from trainer.frozen import Frozen
@@ -63,6 +64,8 @@ class Report(Frozen):
     evaluations: tuple[EvaluationEvent, ...]
     samples: tuple[dict[str, Any], ...]
     verification: dict[str, Any]
+    adapter: AdapterTargets | None = None
+    """Which matrices got an adapter, and which not; None if all weights were trained."""
 
     @computed_field
     @property

@@ -48,6 +48,22 @@ class MemoryEstimate(WireModel):
     method: str
 
 
+class LayerGroup(WireModel):
+    """Matrices of one name in several layers; `reason` is why they would get no adapter, empty if they would."""
+
+    name: str
+    count: int
+    parameters: int
+    reason: str = ""
+
+
+class AdapterTargets(WireModel):
+    """Which matrices would get an adapter, and which not."""
+
+    adapted: list[LayerGroup] = Field(default_factory=list[LayerGroup])
+    left_out: list[LayerGroup] = Field(default_factory=list[LayerGroup])
+
+
 class TimeEstimate(WireModel):
     """The running time; `earlier_jobs` is how many the speed was measured on, 0 if it is assumed."""
 
@@ -81,4 +97,5 @@ class JobPreview(WireModel):
     warnings: list[str] = Field(default_factory=list[str])
     estimates: Estimates
     queue: JobQueue
+    adapter: AdapterTargets | None = None
     sample: list[SampleRow] = Field(default_factory=list[SampleRow])

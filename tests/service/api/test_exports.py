@@ -10,6 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
+from service.bases import repository as bases
 from service.controller import exports as step
 from service.exports import lifecycle, repository
 from service.kit.db import db_now
@@ -19,7 +20,9 @@ from service.tables.exports import ModelExportRow
 from service.tables.models import FineTunedModelRow
 from tests.fixtures.databases import api_on, client_with
 from tests.fixtures.service import RunningApi, upload
+from tests.service.api.test_base_cards import make_card
 from tests.service.api.test_chains import SHAPE, created, finish, method
+from trainer.contract.family import MethodFit
 
 QUEUE = RqJobQueue("unix:///nowhere")
 DATA = b"GGUF" + bytes(range(256)) * 20
@@ -186,6 +189,25 @@ def test_models_that_have_no_such_form(api: RunningApi, client: httpx.Client, fi
     scratch = finish(api, created(client, file_id, "from-scratch", method=whole)["id"])
     assert "no adapter" in ask(client, scratch, format="adapter").json()["error"]["message"]
     assert ask(client, scratch, format="gguf").status_code == 200
+
+
+def test_a_gguf_that_nobody_could_write_is_refused_when_it_is_asked_for(
+    api: RunningApi, client: httpx.Client, model: str
+) -> None:
+    entry = api.context.catalog.find_base("tiny")
+    assert entry is not None
+    card = make_card(gguf=MethodFit(works=False, reason="models of the family 甲 are not written as GGUF."))
+    with api.context.db.write() as session:
+        bases.store_findings(session, entry, files=None, card=card, problem=None)
+    error = ask(client, model, format="gguf").json()["error"]
+    assert error["message"] == (
+        "What is trained on tiny cannot be exported as GGUF: models of the family 甲 are not written as GGUF. Export "
+        "it as merged or adapter."
+    )
+    assert (error["param"], error["code"]) == ("format", "unsupported_export")
+    assert asked(client, model, format="merged")["status"] == "queued"
+    with api.context.db.write() as session:
+        bases.delete_base_row(session, "tiny")
 
 
 def test_another_projects_model_is_not_there(client: httpx.Client, stranger: httpx.Client, model: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import func, select
 
+from service.bases import repository as bases
 from service.controller.validation import validate_jobs
 from service.queue.memory import MemoryJobQueue
 from service.tables.jobs import JobRow
@@ -25,7 +29,9 @@ from service.worker.run import WorkerRuntime, run_job
 from service.workers.capacity import Capacity
 from tests.fixtures.preloaded import preloaded_commands, start_preloaded
 from tests.fixtures.service import RunningApi, make_context, run_api, upload, write_catalog
+from tests.service.api.test_base_cards import make_card
 from tests.service.worker.world import eventually
+from trainer.contract.family import MethodFit
 
 pytestmark = pytest.mark.integration
 
@@ -55,6 +61,7 @@ def worker(live: RunningApi, *, counts: bool = True, **capacity: Any) -> Iterato
             return
         commands = {
             "command": start_preloaded().command("trainer.programs.preview"),
+            "is_warm": False,
             "prepare_command": preloaded_commands()["prepare_command"],
         }
         with Previewer(live.context, worker_id=present.worker_id, **commands):
@@ -64,6 +71,11 @@ def worker(live: RunningApi, *, counts: bool = True, **capacity: Any) -> Iterato
 def rows(live: RunningApi, table: type[JobRow] | type[PreviewRow] | type[WorkerRow]) -> int:
     with live.context.db.read() as session:
         return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def unfinished(live: RunningApi) -> list[str]:
+    with live.context.db.read() as session:
+        return list(session.scalars(select(PreviewRow.id).where(PreviewRow.result.is_(None))).all())
 
 
 def chat(question: str, answer: str) -> dict[str, Any]:
@@ -162,16 +174,21 @@ def test_without_a_worker_it_is_said_at_once(live: RunningApi, user: httpx.Clien
     assert "burnish-server worker" in answer.json()["error"]["message"]
 
 
-def test_an_answer_that_does_not_come_is_given_up(tmp_path: Path, tiny_base: Path) -> None:
+def test_the_same_request_waits_on_for_a_late_answer(tmp_path: Path, tiny_base: Path) -> None:
     catalog = write_catalog(tmp_path, tiny_base)
-    context = make_context(tmp_path, catalog=catalog, preview_seconds=0.3, heartbeat_seconds=0.5)
+    context = make_context(tmp_path, catalog=catalog, preview_seconds=60, heartbeat_seconds=0.5)
     with run_api(context) as live, live.client() as client, worker(live, counts=False):
         order = body(client)
-        answer = client.post("/fine_tuning/jobs/preview", json=order)
+        client.post("/fine_tuning/jobs/preview?wait=0", json=order)
+        answer = client.post("/fine_tuning/jobs/preview?wait=0.2", json=order)
         error = answer.json()["error"]
         assert (answer.status_code, error["code"]) == (503, "preview_timeout")
         assert "busy with another preview" in error["message"]
-        assert rows(live, PreviewRow) == 0
+        assert (answer.headers["x-should-retry"], rows(live, PreviewRow)) == ("false", 1)
+        with worker(live):
+            eventually(lambda: not unfinished(live))
+        counted = client.post("/fine_tuning/jobs/preview", json=order)
+        assert (counted.status_code, rows(live, PreviewRow)) == (200, 0), counted.text
         with context.db.write() as session:
             project = session.scalar(select(ProjectRow.id).where(ProjectRow.name == "default"))
             for number in range(4):
@@ -180,6 +197,50 @@ def test_an_answer_that_does_not_come_is_given_up(tmp_path: Path, tiny_base: Pat
         assert (full.status_code, full.json()["error"]["code"]) == (409, "too_many_previews")
         assert full.json()["error"]["message"].startswith("4 previews of this project are under way already")
         assert int(full.headers["retry-after"]) > 0
+
+
+def test_the_process_that_counts_is_kept_with_its_imports(live: RunningApi, user: httpx.Client) -> None:
+    present = WorkerPresence(live.context, name="w", capacity=Capacity())
+    previewer = Previewer(
+        live.context, worker_id=present.worker_id, prepare_command=preloaded_commands()["prepare_command"]
+    )
+    order = body(user, method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}})
+    with present, previewer:
+        eventually(lambda: rows(live, WorkerRow) > 0)
+        answers, processes = [], []
+        for _ in range(2):
+            answers.append(user.post("/fine_tuning/jobs/preview", json=order).json())
+            processes.append(_counting_processes())
+        assert processes[0] == processes[1] != []
+        # The time of a layer is measured once: the same shape has the same speed.
+        assert answers[0]["estimates"]["time"] == answers[1]["estimates"]["time"]
+        failed = user.post(
+            "/fine_tuning/jobs/preview", json={**order, "training_file": upload(user, b"{}\n").json()["id"]}
+        )
+        assert failed.status_code == 400
+        for process in processes[1]:
+            os.kill(process, signal.SIGKILL)
+        assert user.post("/fine_tuning/jobs/preview", json=order).status_code in (200, 503)
+        assert user.post("/fine_tuning/jobs/preview", json=order).json()["steps"] == answers[0]["steps"]
+    assert _counting_processes() == []
+
+
+def _counting_processes() -> list[int]:
+    children = psutil.Process().children(recursive=True)
+    return [child.pid for child in children if child.cmdline()[-2:] == ["trainer.programs.preview", "--serve"]]
+
+
+def test_a_preview_warns_that_no_gguf_can_be_written(live: RunningApi, user: httpx.Client) -> None:
+    entry = live.context.catalog.find_base("tiny")
+    assert entry is not None
+    with live.context.db.write() as session:
+        card = make_card(gguf=MethodFit(works=False, reason="甲 is not written."))
+        bases.store_findings(session, entry, files=None, card=card, problem=None)
+    with worker(live):
+        told = user.post("/fine_tuning/jobs/preview?rows=0", json=body(user)).json()
+    with live.context.db.write() as session:
+        bases.delete_base_row(session, "tiny")
+    assert "What is trained on tiny cannot be exported as GGUF: 甲 is not written." in told["warnings"]
 
 
 def test_a_worker_that_cannot_run_the_job_counts_it_all_the_same(live: RunningApi, user: httpx.Client) -> None:

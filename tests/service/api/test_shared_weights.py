@@ -205,7 +205,7 @@ def test_a_preview_shows_it(api: RunningApi, client: httpx.Client, guest: Guest,
     share(client, model, guest.project, adapter_download="blocked")
     body = JobCreate(model=model, training_file=guest.file)
     with api.context.db.read() as session:
-        job = jobs.draft_job(session, principal_of(api, guest.client), api.context, body)
+        job, _ = jobs.draft_job(session, principal_of(api, guest.client), api.context, body)
     columns = {"adapter_download": job.adapter_download, "foreign_parents": job.foreign_parents, "model": model}
     assert columns["adapter_download"] == "blocked"
     assert job_of(PreviewRow(id="p", job=columns)).adapter_download == "blocked"

@@ -12,10 +12,15 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from tests.fixtures.tiny_families import make_tiny_family
 from tests.fixtures.tiny_model import CHAT_TEMPLATE
 from tests.trainer.exporting.models import lay_out, logits, make_adapter, make_scratch
 from trainer.contract.export import ExportCheck
+from trainer.contract.methods.base import LoraParameters, Resolved
 from trainer.contract.result import ExitCode, read_manifest
+from trainer.engine.adapter_export import export_adapter
+from trainer.engine.models.adapters import add_adapter
+from trainer.engine.models.load import language_class, load_config, load_model, load_tokenizer
 from trainer.exporting import export_model, gguf_file
 from trainer.kit.errors import TrainerError
 
@@ -184,3 +189,28 @@ def test_a_program_that_is_called_wrongly_says_so(tmp_path: Path, capsys: pytest
     assert main([]) == ExitCode.BAD_INPUT
     assert main([str(tmp_path)]) == ExitCode.BAD_INPUT
     assert "does not describe an export" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mistral3", "gemma3", "qwen3_moe", "llama4_text"])
+def test_other_families_are_merged_and_load_again(kind: str, tmp_path: Path) -> None:
+    base = make_tiny_family(kind, tmp_path / "base")
+    model = load_model(base, "float32")
+    experts = kind == "qwen3_moe"
+    lora = LoraParameters(rank=2, experts=experts)
+    adapted = add_adapter(model, Resolved.model_construct(lora=lora, seed=1))
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    export_adapter(adapted, load_tokenizer(base), tmp_path / "adapter", base_id="tiny", card="card")
+    spec = lay_out(tmp_path / "e", tmp_path / "adapter", base=base, to="merged", precision="f32")
+    check = export_model(spec, tmp_path / "e")
+    assert check.file_difference <= 1e-4
+    output = tmp_path / "e" / "output"
+    auto = language_class(load_config(output))
+    assert auto.__name__ in (output / "README.md").read_text()
+    merged, tokenizer = auto.from_pretrained(output, dtype=torch.float32), AutoTokenizer.from_pretrained(output)
+    wanted = logits(PeftModel.from_pretrained(load_model(base, "float32"), str(tmp_path / "adapter")), tokenizer, SAID)
+    assert float((logits(merged, tokenizer, SAID) - wanted).abs().max()) <= 1e-4
+    assert merged.config.get_text_config().use_cache is True

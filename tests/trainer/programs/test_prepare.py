@@ -53,7 +53,7 @@ def test_pickled_weights_are_refused_and_nothing_is_left(tmp_path: Path, tiny_ba
     ("source", "word"),
     [
         ({"kind": "gguf", "path": "/nowhere/x.gguf"}, "there is no file x.gguf"),
-        ({"kind": "folder", "path": "/nowhere"}, "no config.json"),
+        ({"kind": "folder", "path": "/nowhere"}, "there is no folder nowhere"),
         ({"kind": "hf", "repo": "../etc", "revision": "main"}, "does not describe"),
     ],
 )

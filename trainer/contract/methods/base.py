@@ -28,6 +28,8 @@ class LoraParameters(Exact):
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=64)] = "all-linear"
     use_dora: bool = False
     use_rslora: bool = False
+    experts: bool = False
+    """Adapt the stacked matrices of a mixture's experts too, which few servers load; without dropout and `use_dora`."""
 
 
 class CommonHyperparameters(Exact):

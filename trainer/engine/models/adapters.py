@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
 
 from trainer.contract.methods.base import LoraParameters, Resolved
+from trainer.engine.models.families import TargetLayers, ends_with, find_targets
 from trainer.kit.errors import TrainerError
 
 CONFIG_NAME = "adapter_config.json"
@@ -29,9 +31,9 @@ def adapter_shape(asked: LoraParameters | str, start: Path | None) -> LoraParame
     there = read_shape(start)
     if wanted is None:
         return there
-    # PEFT writes the names that all-linear came to, never the word.
-    names = ["rank", "alpha", "use_dora", "use_rslora"] + ["target_modules"] * (wanted.target_modules != "all-linear")
+    names = ("rank", "alpha", "use_dora", "use_rslora", "experts")
     differing = [name for name in names if getattr(wanted, name) != getattr(there, name)]
+    differing += ["target_modules"] * (not _names_same_layers(wanted.target_modules, there.target_modules))
     if differing:
         said = ", ".join(f"{name} {getattr(wanted, name)} instead of {getattr(there, name)}" for name in differing)
         raise TrainerError(
@@ -42,6 +44,18 @@ def adapter_shape(asked: LoraParameters | str, start: Path | None) -> LoraParame
         )
     # Dropout is no part of the shape: it changes how weights are trained, not what they are.
     return there.model_copy(update={"dropout": wanted.dropout})
+
+
+def _names_same_layers(request: list[str] | str, there: list[str] | str) -> bool:
+    # PEFT writes the names that all-linear came to, never the word.
+    if request in ("all-linear", there):
+        return True
+    if isinstance(request, str) or isinstance(there, str):
+        return False
+    # Longer names stand there if the short ones would have found a router or a tower for images too.
+    return all(ends_with(name, request) for name in there) and all(
+        any(ends_with(name, [end]) for name in there) for end in request
+    )
 
 
 def read_shape(folder: Path) -> LoraParameters:
@@ -56,6 +70,7 @@ def read_shape(folder: Path) -> LoraParameters:
         target_modules=sorted(targets) if isinstance(targets, list) else targets,
         use_dora=bool(config.get("use_dora")),
         use_rslora=bool(config.get("use_rslora")),
+        experts=bool(config.get("target_parameters")),
     )
 
 
@@ -90,13 +105,13 @@ def add_adapter(
                 param="model",
             )
         return PeftModel.from_pretrained(model, str(start), is_trainable=True)
-    if lora.target_modules != "all-linear":
-        _check_targets(model, lora.target_modules)
+    targets = lora_targets(model, lora, skip=modules_to_save or ())
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType] - any number scales
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
+        target_modules=_peft_names(model, lora, targets),
+        target_parameters=list(targets.parameters) or None,
         use_dora=lora.use_dora,
         use_rslora=lora.use_rslora,
         bias="none",
@@ -108,6 +123,36 @@ def add_adapter(
     if start is not None:
         _copy_start_weights(wrapped, start)
     return wrapped
+
+
+def _peft_names(model: nn.Module, lora: LoraParameters, targets: TargetLayers) -> list[str]:
+    """Return the names as they were asked for if PEFT finds no other layer by them, else each layer's own."""
+    if lora.target_modules == "all-linear":
+        return list(targets.modules)
+    layers = [
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, (nn.Linear, Conv1D)) and ends_with(name, lora.target_modules)
+    ]
+    return list(lora.target_modules) if layers == list(targets.modules) else list(targets.modules)
+
+
+def lora_targets(model: nn.Module, lora: LoraParameters, *, skip: Sequence[str] = ()) -> TargetLayers:
+    """Return which layers of a model without adapters get one of this shape; `skip` are trained as they are.
+
+    PEFT's own `all-linear` would take routers, towers for images, and layers that it refuses. Raises TrainerError
+    (`invalid_hyperparameters`).
+    """
+    if lora.experts and (lora.dropout or lora.use_dora):
+        wrong = "dropout" if lora.dropout else "use_dora"
+        raise TrainerError(
+            "invalid_hyperparameters",
+            f"lora.experts cannot be combined with lora.{wrong}: PEFT computes the experts' adapters without it. Leave "
+            "one of them out.",
+            param=f"lora.{wrong}",
+        )
+    names = None if lora.target_modules == "all-linear" else lora.target_modules
+    return find_targets(model, names=names, experts=lora.experts, skip=skip)
 
 
 def _copy_start_weights(model: PeftModel, start: Path) -> None:
@@ -122,19 +167,3 @@ def _copy_start_weights(model: PeftModel, start: Path) -> None:
             param="model",
         )
     set_peft_model_state_dict(model, {**own, **given})
-
-
-def _check_targets(model: PreTrainedModel, targets: list[str]) -> None:
-    head = model.get_output_embeddings()
-    names = [
-        name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D)) and module is not head
-    ]
-    # As PEFT looks for them: the end of a name, from a dot on.
-    missing = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
-    if missing:
-        existing = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
-        raise TrainerError(
-            "invalid_hyperparameters",
-            f"The base model has no target modules named {', '.join(missing)}; those it has are: {existing}.",
-            param="lora.target_modules",
-        )

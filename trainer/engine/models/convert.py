@@ -9,18 +9,13 @@ import tempfile
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from trainer.contract.base_model import BASE_NAME, BaseInfo, FolderBaseSource, GgufBaseSource, HubBaseSource
-from trainer.contract.result import ExitCode, sha256_of
-from trainer.engine.chat_template.render import ChatTemplate
-from trainer.engine.models.load import context_length, load_config, load_tokenizer
-from trainer.kit.errors import TrainerError
-
-# Weights in safetensors, the configuration and the tokenizer: never pickles, never code.
-WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+from trainer.contract.result import sha256_of
+from trainer.engine.models.base_checks import base_not_found, check_base, load_checked, require_config
+from trainer.engine.models.hub import WANTED, download_hub_files
+from trainer.engine.models.weights import invalid_base, weight_files
 
 
 def convert_base(source: GgufBaseSource | FolderBaseSource | HubBaseSource, target: Path) -> BaseInfo:
@@ -45,34 +40,43 @@ def convert_base(source: GgufBaseSource | FolderBaseSource | HubBaseSource, targ
 
 
 def _fill_folder(source: GgufBaseSource | FolderBaseSource | HubBaseSource, folder: Path) -> BaseInfo:
-    if isinstance(source, HubBaseSource):
+    if isinstance(source, HubBaseSource) and source.folder is None:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".hub.") as download:
-            _download_from_hub(source, Path(download))
+            download_hub_files(source.repo, source.revision, Path(download))
             fingerprint = _copy_base_files(Path(download), folder)
+    elif isinstance(source, HubBaseSource):
+        assert source.folder is not None
+        fingerprint = _copy_base_files(source.folder, folder)
     elif isinstance(source, FolderBaseSource):
         fingerprint = _copy_base_files(source.path, folder)
     else:
         fingerprint = _expand_gguf(source.path, folder)
-    config = load_config(folder)
-    # For its errors alone: a base without a usable template is refused here and not in every job.
-    ChatTemplate(load_tokenizer(folder))
-    parameters = _check_weights(folder)
-    described = {key: str(value) for key, value in source.model_dump().items() if key != "path"}
+    if source.chat_template is not None:
+        # transformers takes this file before what tokenizer_config.json says.
+        (folder / "chat_template.jinja").write_text(source.chat_template, encoding="utf-8")
+        fingerprint = hashlib.sha256(f"{fingerprint}\n{source.chat_template}".encode()).hexdigest()
+    card = check_base(folder)
+    parameters = sum(parameter.numel() for parameter in load_checked(folder).parameters())
+    described = {
+        key: str(value)
+        for key, value in source.model_dump().items()
+        if key not in ("path", "folder", "chat_template") and value is not None
+    }
     return BaseInfo(
-        fingerprint=fingerprint, source=described, parameters=parameters, context_length=context_length(config)
+        fingerprint=fingerprint, source=described, parameters=parameters, context_length=card.context_length
     )
 
 
 def _expand_gguf(path: Path, folder: Path) -> str:
     """Load a GGUF file, drop what says that it is quantized, and save it as float32."""
     if not path.is_file():
-        raise _not_found(f"there is no file {path.name}")
+        raise base_not_found(f"there is no file {path.name}")
     try:
         where, name = str(path.parent), path.name
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise _invalid_base(f"the GGUF file {path.name} cannot be read ({_first_line(error)})") from error
+        raise invalid_base(f"the GGUF file {path.name} cannot be read ({_first_line(error)})") from error
     for owner, attribute in ((model.config, "quantization_config"), (model, "quantization_method")):
         if hasattr(owner, attribute):
             delattr(owner, attribute)
@@ -86,11 +90,12 @@ def _expand_gguf(path: Path, folder: Path) -> str:
 
 def _copy_base_files(origin: Path, folder: Path) -> str:
     """Copy the wanted files and return the fingerprint over all of them."""
-    if not (origin / "config.json").is_file():
-        raise _not_found("the folder has no config.json")
+    require_config(origin)
+    weight_files(origin)
     files = sorted({path for pattern in WANTED for path in origin.glob(pattern) if path.is_file()})
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise _invalid_base("it has no weights in safetensors; pickled weights are not loaded")
+    # Mistral's repositories have all weights a second time in such a file, which transformers does not read.
+    if any(path.suffix == ".safetensors" and not path.name.startswith("consolidated") for path in files):
+        files = [path for path in files if not path.name.startswith("consolidated")]
     lines: list[str] = []
     for path in files:
         # What an earlier conversion said is not about this source.
@@ -98,27 +103,6 @@ def _copy_base_files(origin: Path, folder: Path) -> str:
             shutil.copyfile(path, folder / path.name)
             lines.append(f"{sha256_of(path)}  {path.name}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _download_from_hub(source: HubBaseSource, folder: Path) -> None:
-    try:
-        snapshot_download(source.repo, revision=source.revision, local_dir=folder, allow_patterns=list(WANTED))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise TrainerError(
-            "base_not_found",
-            f"{source.repo} at {source.revision} cannot be fetched from the hub: {_first_line(error)}",
-            param="model",
-            exit_code=ExitCode.FAULT,
-        ) from error
-
-
-def _check_weights(folder: Path) -> int:
-    """Load the weights once as they will be loaded, so that a broken base fails here and not in every job."""
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="auto")
-    except (OSError, ValueError, KeyError) as error:
-        raise _invalid_base(_first_line(error)) from error
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _flush_folder(folder: Path) -> None:
@@ -129,11 +113,3 @@ def _flush_folder(folder: Path) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _not_found(reason: str) -> TrainerError:
-    return TrainerError("base_not_found", f"The base model's source is missing: {reason}.", param="model")
-
-
-def _invalid_base(reason: str) -> TrainerError:
-    return TrainerError("invalid_base_model", f"The base model cannot be used: {reason}.", param="model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import torch
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -15,6 +15,12 @@ from trainer.frozen import Frozen
 TOKENS = 256
 REPEATS = 3
 RANK = 16
+
+
+_KnownTimes = dict[tuple[int, int, str], float]
+_TIMES: TypeAdapter[list[tuple[tuple[int, int, str], float]]] = TypeAdapter(list[tuple[tuple[int, int, str], float]])
+_known_times: _KnownTimes = {}
+"""What this process has measured, or its parent before it: the time of a layer by its two widths and the format."""
 
 
 class DtypeChoice(Frozen):
@@ -62,10 +68,30 @@ def choose_dtype(asked: str, config: PreTrainedConfig) -> DtypeChoice:
 
 
 def layer_seconds(config: PreTrainedConfig, name: str) -> float:
-    """Return how long one layer takes for `TOKENS` tokens, forward and backward: the best of a few, after a warm-up."""
-    shape, dtype = config.get_text_config(), DTYPES[name]
+    """Return how long one layer takes for `TOKENS` tokens, forward and backward: the best of a few, after a warm-up.
+
+    A process measures each shape once.
+    """
+    shape = config.get_text_config()
     hidden = int(shape.hidden_size)
     intermediate = int(getattr(shape, "intermediate_size", None) or 4 * hidden)
+    key = hidden, intermediate, name
+    if key not in _known_times:
+        _known_times[key] = _measure_layer(hidden, intermediate, DTYPES[name])
+    return _known_times[key]
+
+
+def dump_times() -> bytes:
+    """Return what was measured, for a process that answers many times and measures in forks."""
+    return _TIMES.dump_json(list(_known_times.items()))
+
+
+def remember_times(times: bytes) -> None:
+    """Take over what a fork measured. Raises ValueError if it is not what `dump_times` returns."""
+    _known_times.update(_TIMES.validate_json(times))
+
+
+def _measure_layer(hidden: int, intermediate: int, dtype: torch.dtype) -> float:
     # Measuring must not move the generator that the training draws from.
     with torch.random.fork_rng(devices=[]):
         layer = _Layer(hidden, intermediate, dtype)

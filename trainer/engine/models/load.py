@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
@@ -18,8 +20,10 @@ from transformers import (
 )
 
 from trainer.contract.result import ExitCode
-from trainer.kit.errors import TrainerError
+from trainer.kit.errors import TrainerError, as_trainer_error, is_machine_fault
 
+# What transformers raises about files that it cannot read, or that do not fit each other.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -32,44 +36,70 @@ def load_config(base: Path) -> PreTrainedConfig:
     """Read the base's configuration. Raises TrainerError (`invalid_base_model`)."""
     try:
         return AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise _broken_base(error) from error
+
+
+def language_class(config: PreTrainedConfig) -> Any:
+    """Return the auto class that loads a base with its LM head: many that read images are in the second one alone.
+
+    Raises TrainerError (`invalid_base_model`) if transformers has no such model for the family.
+    """
+    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        if type(config) in auto._model_mapping:  # pyright: ignore[reportPrivateUsage] - the classes have no other face
+            return auto
+    raise TrainerError(
+        "invalid_base_model",
+        f"The base model's family is {config.model_type}, for which transformers has no model that writes text: "
+        "choose another base.",
+        param="model",
+    )
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     """Load the base's tokenizer; one without a padding token pads with its end token (masked by length)."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise _broken_base(error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load_model(
-    base: Path, dtype: str, quantization: str = "none", *, auto: Any = AutoModelForCausalLM, **more: Any
-) -> PreTrainedModel:
+def load_model(base: Path, dtype: str, quantization: str = "none", *, auto: Any = None, **more: Any) -> PreTrainedModel:
     """Load the base's safetensors weights as `dtype` onto the device; `4bit` holds them in NF4, computing in `dtype`.
 
-    `auto` is the class that gives the model its head, `more` goes to its `from_pretrained`.
+    `auto` is the class that gives the model its head, a language model's if it is None; `more` goes to its
+    `from_pretrained`.
 
     Raises TrainerError (`invalid_base_model`, or `invalid_hyperparameters` for 4 bits without a GPU).
     """
+    heads = [] if auto is None else ["score"]
+    auto = auto or language_class(load_config(base))
     if quantization == "4bit":
-        return _load_4bit(base, dtype, auto, more)
+        return _load_4bit(base, dtype, auto, heads, more)
     try:
         # A base is data: neither code in its folder nor pickles are run.
         model = auto.from_pretrained(
             base, dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False, use_safetensors=True, **more
         )
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise _broken_base(error) from error
-    model.config.use_cache = False
+    prepare_config(model.config)
     return model.to(pick_device())  # pyright: ignore[reportArgumentType]
 
 
-def _load_4bit(base: Path, dtype: str, auto: Any, more: dict[str, Any]) -> PreTrainedModel:
+def prepare_config(config: PreTrainedConfig) -> None:
+    """Switch off what a base's config.json may ask of each forward pass: a cache, and the routers' own outputs."""
+    for part in (config, config.get_text_config()):
+        part.use_cache = False
+        # Losses are computed here, without the routers' loss; to collect its inputs fails beside a cache.
+        if getattr(part, "output_router_logits", False):
+            part.output_router_logits = False
+
+
+def _load_4bit(base: Path, dtype: str, auto: Any, heads: list[str], more: dict[str, Any]) -> PreTrainedModel:
     if pick_device().type != "cuda" or find_spec("bitsandbytes") is None:
         missing = "a GPU" if pick_device().type != "cuda" else "the Python package bitsandbytes"
         raise TrainerError(
@@ -82,7 +112,7 @@ def _load_4bit(base: Path, dtype: str, auto: Any, more: dict[str, Any]) -> PreTr
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES[dtype],
-        llm_int8_skip_modules=None if auto is AutoModelForCausalLM else ["score"],
+        llm_int8_skip_modules=heads or None,
     )
     try:
         model = auto.from_pretrained(
@@ -95,9 +125,9 @@ def _load_4bit(base: Path, dtype: str, auto: Any, more: dict[str, Any]) -> PreTr
             use_safetensors=True,
             **more,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise _broken_base(error) from error
-    model.config.use_cache = False
+    prepare_config(model.config)
     return model
 
 
@@ -112,7 +142,9 @@ def context_length(config: PreTrainedConfig) -> int:
 
 
 def _broken_base(error: Exception) -> TrainerError:
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    if is_machine_fault(error):
+        return as_trainer_error(error)
+    first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return TrainerError(
         "invalid_base_model", f"The base model cannot be loaded: {first_line}", param="model", exit_code=ExitCode.FAULT
     )

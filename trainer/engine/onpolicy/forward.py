@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trainer.engine.data.batches import collate_sequences, pad_right
+from trainer.engine.models.families import find_backbone
 from trainer.engine.scoring.head import limit_head_input
 
 # Entropies need a softmax over the vocabulary at every token; a few rows at a time keep it out of the peak.
@@ -80,8 +81,7 @@ def last_token_scores(model: nn.Module, head: nn.Linear, batch: Batch) -> torch.
 def hidden_states(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Return the decoder's last hidden states [rows, tokens, width], with whichever adapter is active."""
     # Without the LM head: the product with the whole vocabulary is the most expensive step, and nothing here needs it.
-    causal = cast(Any, model).get_base_model()
-    decoder = getattr(causal, causal.base_model_prefix)
+    decoder = find_backbone(cast(Any, model).get_base_model())
     return decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
 
 

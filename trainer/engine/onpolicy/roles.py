@@ -135,7 +135,7 @@ def load_reward(folder: Path, model: PeftModel | PreTrainedModel, *, param: str 
     head = nn.Linear(adapter.head.shape[1], 1, bias=False, device=wrapped.device)
     width = cast(Any, wrapped.config).get_text_config().hidden_size
     # Exactly the same names: a layer that the file has no weights for would stay as PEFT drew it, without an error.
-    own = {name.replace(f".{REWARD}", "") for name in _adapter_parameters(wrapped, REWARD)}
+    own = {_without_adapter(name, REWARD) for name in _adapter_parameters(wrapped, REWARD)}
     if adapter.head.shape[1] != width or own != set(adapter.weights):
         raise incompatible_reward_model(
             "does not fit the base model: name the base that it was trained on", param=param
@@ -174,10 +174,16 @@ def _copy_adapter(model: PeftModel, source: str, target: str, *, fresh: bool = F
     model.add_adapter(target, _causal_config(cast(LoraConfig, model.peft_config[source])))
     if fresh:
         return
-    origin = _adapter_parameters(model, source)
+    origin = {_without_adapter(name, source): weights for name, weights in _adapter_parameters(model, source).items()}
     with torch.no_grad():
         for name, parameter in _adapter_parameters(model, target).items():
-            parameter.copy_(origin[name.replace(f".{target}", f".{source}")])
+            parameter.copy_(origin[_without_adapter(name, target)])
+
+
+def _without_adapter(name: str, adapter: str) -> str:
+    """Return a parameter's name as PEFT's files have it; a layer of the base may have an adapter's name."""
+    layer, mark, own = name.rpartition(".lora_")
+    return layer + mark + ".".join(part for part in own.split(".") if part != adapter)
 
 
 def _adapter_parameters(model: nn.Module, adapter: str) -> dict[str, nn.Parameter]:

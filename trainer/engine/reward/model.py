@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.contract.methods.base import Resolved
 from trainer.engine.data.batches import batches_within, collate_sequences
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.models.adapters import add_adapter
-from trainer.engine.models.load import load_model
+from trainer.engine.models.load import load_config, load_model
 from trainer.engine.reward.adapter import HEAD, incompatible_reward_model, read_reward_adapter
+from trainer.engine.reward.classifier import classifier_class
 from trainer.engine.scoring.evaluate import evaluation_mode
 from trainer.kit.errors import TrainerError
 
@@ -25,14 +26,8 @@ HEAD_STD = 0.02
 
 def load_classifier(base: Path, dtype: str, pad_id: int, quantization: str = "none") -> PreTrainedModel:
     """Load the base with a score head of one output, not yet drawn. Raises TrainerError (`invalid_base_model`)."""
-    model = load_model(base, dtype, quantization, auto=AutoModelForSequenceClassification, num_labels=1)
-    if not isinstance(getattr(model, HEAD, None), torch.nn.Linear):
-        raise TrainerError(
-            "invalid_base_model",
-            f"A reward model needs a base whose classifier has a linear head named {HEAD}; {type(model).__name__} has "
-            "none.",
-            param="model",
-        )
+    kind = classifier_class(load_config(base))
+    model = load_model(base, dtype, quantization, auto=kind, num_labels=1)
     for config in (model.config, model.config.get_text_config()):
         config.pad_token_id = pad_id
     # Scores are small differences, and bfloat16 has 8 bits for them.

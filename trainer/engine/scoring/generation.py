@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainer.engine.data.batches import collate_sequences
+from trainer.engine.models.families import cache_kind
 from trainer.engine.scoring.head import limit_head_input
 from trainer.kit.errors import TrainerError
 
@@ -32,18 +34,65 @@ class SampledResponse:
     ended: bool
 
 
-def next_scores(model: Any, ids: torch.Tensor, cache: Any, **places: torch.Tensor) -> tuple[torch.Tensor, Any]:
-    """Return the scores [rows, vocabulary] of the token behind `ids` [rows, tokens], and the grown cache.
+@dataclass
+class SeenTokens:
+    """In the place of a cache, for a family that keeps none: the rows' tokens, which are read anew at each step."""
 
-    `places` are mask and positions if rows are padded. Raises FloatingPointError if a score is not a finite number.
+    rows: list[list[int]]
+
+
+def next_scores(
+    model: Any,
+    ids: torch.Tensor,
+    cache: Any,
+    *,
+    attention_mask: torch.Tensor | None = None,
+    position_ids: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, Any]:
+    """Return the scores [rows, vocabulary] of the token behind `ids` [rows, tokens], and the cache, grown in place.
+
+    Mask and positions are given if rows are padded, on the left. Raises FloatingPointError if a score is not a finite
+    number.
     """
-    with limit_head_input(model, lambda hidden: hidden[:, -1:]):
-        outputs = model(input_ids=ids, past_key_values=cache, use_cache=True, **places)
-    scores = outputs.logits[:, -1].float()
+    places = {"attention_mask": attention_mask, "position_ids": position_ids}
+    padding = {name: values for name, values in places.items() if values is not None}
+    match cache_kind(model.config):
+        case "keys":
+            with limit_head_input(model, lambda hidden: hidden[:, -1:]):
+                outputs = model(input_ids=ids, past_key_values=cache, use_cache=True, **padding)
+            logits, cache = outputs.logits, outputs.past_key_values
+        case "state":
+            # A state has no positions, only an order.
+            padding.pop("position_ids", None)
+            with limit_head_input(model, lambda hidden: hidden[:, -1:]):
+                outputs = model(input_ids=ids, cache_params=cache, use_cache=True, **padding)
+            logits, cache = outputs.logits, outputs.cache_params
+        case "none":
+            cache = _remember_tokens(cache, ids, attention_mask)
+            logits = _read_anew(model, cache.rows)
+    scores = logits[:, -1].float()
     # NaN would pass for an answer: argmax takes the first one, and on a GPU multinomial fails in a later call.
     if not bool(torch.isfinite(scores).all()):
         raise FloatingPointError("its outputs are not finite numbers")
-    return scores, outputs.past_key_values
+    return scores, cache
+
+
+def _remember_tokens(cache: SeenTokens | None, ids: torch.Tensor, mask: torch.Tensor | None) -> SeenTokens:
+    if cache is None:
+        real = torch.ones_like(ids) if mask is None else mask
+        return SeenTokens([row[keep.bool()].tolist() for row, keep in zip(ids, real, strict=True)])
+    for row, new in zip(cache.rows, ids.tolist(), strict=True):
+        row += new
+    return cache
+
+
+def _read_anew(model: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return the logits [rows, 1, vocabulary] behind whole rows."""
+    # Padded on the right, where no causal model looks: some families take no mask, and a state would begin in padding.
+    batch = {name: values.to(model.device) for name, values in collate_sequences(rows, 0).items()}
+    last = batch["attention_mask"].sum(1) - 1
+    with limit_head_input(model, lambda hidden: hidden[torch.arange(len(rows), device=last.device), last][:, None]):
+        return model(**batch, use_cache=False).logits
 
 
 def draw_tokens(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> torch.Tensor:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from trainer.contract.methods.reward import RewardHyperparameters
 from trainer.engine.adapter_export import Verification
 from trainer.engine.data.batches import collate_sequences
 from trainer.engine.models.load import load_tokenizer
 from trainer.engine.recipe import Recipe
+from trainer.engine.reward.classifier import has_score_class
 from trainer.engine.reward.model import (
     load_classifier,
     load_reward_model,
@@ -44,6 +46,11 @@ class RewardRecipe(Recipe[RankingData]):
         """The hyperparameters as asked for."""
         assert isinstance(self.hyperparameters, RewardHyperparameters)
         return self.hyperparameters
+
+    @property
+    def model_class(self) -> str:
+        """The class for sequence classification, empty if the family has none."""
+        return AutoModelForSequenceClassification.__name__ if has_score_class(self.data.config) else ""
 
     def prepare_model(self) -> None:
         """Load the base with a score head, and with the start adapter's weights if the job starts from one."""

@@ -25,7 +25,7 @@ from burnish.cli.output import (
     print_table,
     transfer_bar,
 )
-from burnish.cli.preview import print_preview
+from burnish.cli.preview import await_preview, print_preview
 from burnish.cli.watching import watch_job
 from burnish.errors import ConflictError
 
@@ -64,7 +64,7 @@ def preview(rows: int, as_json: bool, **options: Any) -> None:
     """Tell what a job would come to, and create none: tokens, masks, time, memory, its place in the queue."""
     order = JobSubmission(options)
     with connect_client() as client, order.upload_files(client) as arguments:
-        job_preview = client.jobs.preview(rows=rows, **arguments)
+        job_preview = await_preview(client, rows, arguments)
     if as_json:
         print_json(job_preview)
         return

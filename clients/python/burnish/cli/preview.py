@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,31 @@ from burnish._text import printable_text
 from burnish.cli.output import format_bytes, print_fields, print_line, print_table
 
 if TYPE_CHECKING:
+    from burnish.client import Burnish
     from burnish.preview_schemas import DataPreview, JobPreview, SampleRow
+
+_STEP_SECONDS = 5
+"""How long one request waits: so often the terminal may show what takes long."""
+
+
+_SHOWN = {"epochs": "n_epochs", "batch size": "batch_size", "learning rate": "learning_rate"}
+
+
+def await_preview(client: Burnish, rows: int, arguments: Any) -> JobPreview:
+    """Return the preview, however long it takes; what it is busy with meanwhile goes to standard error."""
+    from burnish.errors import APIStatusError
+
+    last_note = ""
+    while True:
+        try:
+            return client.jobs.preview(rows=rows, wait=_STEP_SECONDS, **arguments)
+        except APIStatusError as error:
+            if error.code != "preview_timeout":
+                raise
+            note = error.message.partition("seconds. ")[2].partition(". Send the same")[0]
+            if note and note != last_note:
+                click.echo(f"{printable_text(note)} …", err=True)
+            last_note = note
 
 
 def print_preview(preview: JobPreview, *, training_file: str) -> None:
@@ -26,7 +50,8 @@ def print_preview(preview: JobPreview, *, training_file: str) -> None:
     print_fields(
         {
             "training file": training_file,
-            "steps": preview.steps,
+            **_list_settings(preview),
+            "steps": f"{preview.steps:,}",
             "trained tokens": f"{'' if preview.trained_tokens_exact else 'at most '}{preview.trained_tokens:,}",
             "time": f"{_format_duration(time.seconds)}. {time.method}",
             "memory": f"{format_bytes(memory.bytes)}. {memory.method}",
@@ -44,6 +69,18 @@ def print_preview(preview: JobPreview, *, training_file: str) -> None:
             )
         )
         click.echo(_colour_sample(row))
+
+
+def _list_settings(preview: JobPreview) -> dict[str, str]:
+    """Return the hyperparameters that people ask for first, as the numbers that `auto` becomes."""
+    block = preview.method.get(preview.method.get("type", ""), {})
+    values = block.get("hyperparameters", {})
+    numbers = {label: values.get(name) for label, name in _SHOWN.items()}
+    settings = {label: f"{number:g}" for label, number in numbers.items() if isinstance(number, int | float)}
+    accumulation = values.get("gradient_accumulation_steps")
+    if isinstance(accumulation, int) and accumulation > 1 and "batch size" in settings:
+        settings["batch size"] += f", gradients of {accumulation} batches a step"
+    return settings
 
 
 def _file_row(role: str, data: DataPreview) -> tuple[object, ...]:

@@ -58,11 +58,11 @@ def create_job_request(arguments: CreateJob) -> Request[Job]:
     return Request("POST", _JOBS, parser_of(Job), headers=headers, json=_job_body(arguments))
 
 
-def preview_job_request(arguments: CreateJob, rows: int | None) -> Request[JobPreview]:
-    """Ask what a job would come to, with `rows` as tokens."""
+def preview_job_request(arguments: CreateJob, rows: int | None, wait: int | None = None) -> Request[JobPreview]:
+    """Ask what a job would come to, with `rows` as tokens, and for how many seconds to wait."""
     from burnish.preview_schemas import JobPreview
 
-    params = query_params(rows=rows)
+    params = query_params(rows=rows, wait=wait)
     more: dict[str, Any] = {"params": params, "read_timeout": _PREVIEW_SECONDS}
     return Request("POST", f"{_JOBS}/preview", parser_of(JobPreview), json=_job_body(arguments), **more)
 

@@ -49,12 +49,16 @@ class Jobs:
         job = self.create(**arguments)
         return self.wait(job.id, timeout=wait_timeout, on_event=on_event, raise_on_failure=raise_on_failure)
 
-    def preview(self, *, rows: int | None = None, **arguments: Unpack[CreateJob]) -> JobPreview:
+    def preview(
+        self, *, rows: int | None = None, wait: int | None = None, **arguments: Unpack[CreateJob]
+    ) -> JobPreview:
         """Tell what such a job would come to, with `rows` of its rows as tokens; nothing is created.
 
-        The arguments are those of `create`. Takes some seconds. Raises BadRequestError if the job would fail.
+        The arguments are those of `create`. Takes some seconds, and minutes for the first use of a base: with `wait`,
+        no longer than so many seconds, and the same call goes on waiting. Raises BadRequestError if the job would
+        fail, InternalServerError (`preview_timeout`) with what it is busy with if the answer is not there in time.
         """
-        return self._client.send(requests.preview_job_request(arguments, rows))
+        return self._client.send(requests.preview_job_request(arguments, rows, wait))
 
     def list(
         self, *, after: str | None = None, limit: int | None = None, metadata: dict[str, str] | None = None
@@ -174,9 +178,11 @@ class AsyncJobs:
         job = await self.create(**arguments)
         return await self.wait(job.id, timeout=wait_timeout, on_event=on_event, raise_on_failure=raise_on_failure)
 
-    async def preview(self, *, rows: int | None = None, **arguments: Unpack[CreateJob]) -> JobPreview:
+    async def preview(
+        self, *, rows: int | None = None, wait: int | None = None, **arguments: Unpack[CreateJob]
+    ) -> JobPreview:
         """Tell what such a job would come to; nothing is created."""
-        return await self._client.send(requests.preview_job_request(arguments, rows))
+        return await self._client.send(requests.preview_job_request(arguments, rows, wait))
 
     async def list(
         self, *, after: str | None = None, limit: int | None = None, metadata: dict[str, str] | None = None
