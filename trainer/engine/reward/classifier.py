@@ -50,8 +50,9 @@ def _make_class(causal: type[PreTrainedModel]) -> type[PreTrainedModel]:
     class BackboneWithScore(_ScoreHead, causal):  # pyright: ignore[reportGeneralTypeIssues] - a class made at run time
         pass
 
-    BackboneWithScore.__name__ = f"{causal.__name__}WithScore"
-    # transformers initialises buffers that no file has for its own modules alone.
+    # transformers goes by both: weights of older layouts are renamed for classes of certain names, and buffers that no
+    # file has are initialised in its own modules alone.
+    BackboneWithScore.__name__ = causal.__name__
     BackboneWithScore.__module__ = causal.__module__
     return BackboneWithScore
 
