@@ -106,7 +106,7 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v32": Family(_LATENT, left_out=("indexer",), experts=_EXPERTS),
     "deepseek_v4": Family(
         _names("down_proj gate_proj kv_proj o_b_proj q_a_proj q_b_proj up_proj"),
-        left_out=("indexer",),
+        left_out=("indexer", "compressor"),
         experts=_EXPERTS,
         cache="none",
     ),
