@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 from transformers import PreTrainedConfig
 
-from trainer.engine.models.load import DTYPES, pick_device
+from trainer.engine.models.load import DTYPES, hidden_size, inner_size, pick_device
 from trainer.frozen import Frozen
 
 TOKENS = 256
@@ -63,9 +63,8 @@ def choose_dtype(asked: str, config: PreTrainedConfig) -> DtypeChoice:
 
 def layer_seconds(config: PreTrainedConfig, name: str) -> float:
     """Return how long one layer takes for `TOKENS` tokens, forward and backward: the best of a few, after a warm-up."""
-    shape, dtype = config.get_text_config(), DTYPES[name]
-    hidden = int(shape.hidden_size)
-    intermediate = int(getattr(shape, "intermediate_size", None) or 4 * hidden)
+    hidden, dtype = hidden_size(config), DTYPES[name]
+    intermediate = inner_size(config)
     # Measuring must not move the generator that the training draws from.
     with torch.random.fork_rng(devices=[]):
         layer = _Layer(hidden, intermediate, dtype)

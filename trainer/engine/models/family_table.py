@@ -308,7 +308,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen3_vl": Family(_GATED),
     "qwen3_vl_moe": Family(_ATTENTION, experts=_EXPERTS),
-    "recurrent_gemma": Family(_names("down_proj gate_proj linear_out linear_x linear_y up_proj"), cache="none"),
+    "recurrent_gemma": Family((*_GATED, "linear_out", "linear_x", "linear_y"), cache="none"),
     "reformer": Family(refused=_LENGTHS),
     "rembert": Family(refused=_ENCODER),
     "roberta": Family(refused=_ENCODER),

@@ -161,9 +161,17 @@ def hidden_size(config: PreTrainedConfig) -> int:
     return int(config.get_text_config().hidden_size)
 
 
+def inner_size(config: PreTrainedConfig) -> int:
+    """Return the width inside the model's feed-forward layers: the widest one's, or four times the model's."""
+    stated: Any = getattr(config.get_text_config(), "intermediate_size", None)
+    widest = max(stated) if isinstance(stated, list | tuple) else stated
+    return int(widest or 4 * hidden_size(config))
+
+
 def context_length(config: PreTrainedConfig) -> int:
-    """Return the most tokens that the model can attend to."""
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2048)
+    """Return the most tokens that the model can attend to, 2048 if its family states no limit."""
+    text = config.get_text_config()
+    return int(getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None) or 2048)
 
 
 def _broken_base(error: Exception) -> TrainerError:

@@ -20,6 +20,7 @@ from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.methods.base import LoraParameters, Resolved
 from trainer.engine.models import family_table
 from trainer.engine.models.adapters import adapter_shape, add_adapter, lora_targets
+from trainer.engine.models.dtype import layer_seconds
 from trainer.engine.models.families import (
     adapter_warnings,
     cache_kind,
@@ -30,7 +31,7 @@ from trainer.engine.models.families import (
     require_trainable,
 )
 from trainer.engine.models.family_table import FAMILIES
-from trainer.engine.models.load import load_model
+from trainer.engine.models.load import context_length, inner_size, load_model
 from trainer.kit.errors import TrainerError
 from trainer.kit.event_sink import EventSink
 from trainer.kit.job_context import JobContext
@@ -238,3 +239,11 @@ def test_a_family_that_cannot_recompute_activations_is_told_so(tmp_path: Path) -
     assert settle("auto") is False
     with pytest.raises(TrainerError, match="cannot recompute the activations of a openai-gpt model"):
         settle("asked", gradient_checkpointing=True)
+
+
+@pytest.mark.parametrize("kind", sampled([*CHOSEN, *families_to_try(besides=CHOSEN)], first=len(CHOSEN)))
+def test_a_layer_of_the_family_s_size_can_be_timed(kind: str) -> None:
+    config = make_tiny_config(kind)
+    assert layer_seconds(config, "float32") > 0
+    assert inner_size(config) >= 1
+    assert 16 <= context_length(config) <= 10**9
