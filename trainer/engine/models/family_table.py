@@ -145,6 +145,7 @@ FAMILIES: dict[str, Family] = {
     "gemma3n_text": Family(
         (*_GEMMA, *_names("0 1 2 correction_coefs linear_left linear_right prediction_coefs")),
         routers=("modality_router",),
+        left_out=("correction_coefs",),
     ),
     "gemma4": Family(_GEMMA),
     "gemma4_assistant": Family(refused=_DRAFT),
