@@ -31,8 +31,8 @@ _MOST_NOT_NAMES = 131
 _ON_THE_WIRE = {
     "AdapterTargets", "Budget", "ChatCompletion", "DataPreview", "ExpiresAfter", "FunctionDelta", "GraderRun",
     "JobExpiry", "LabelModelGrader", "LayerGroup", "Logprobs", "MemoryEstimate", "MultiGrader", "PythonGrader",
-    "Resources", "SampleRow", "SampleToken", "ScoreModelGrader", "StreamOptions", "StringCheckGrader", "TextSimilarityGrader", "TimeEstimate",
-    "TokenLogprob", "ToolCall", "ToolCallDelta", "TopLogprob",
+    "Resources", "SampleRow", "SampleToken", "ScoreModelGrader", "StreamOptions", "StringCheckGrader",
+    "TextSimilarityGrader", "TimeEstimate", "TokenLogprob", "ToolCall", "ToolCallDelta", "TopLogprob",
 }  # fmt: skip
 """What the server sends and the client reads has one name on both sides."""
 _TWICE = {"ModelNotReady", "Problem", "RankedResponse"}

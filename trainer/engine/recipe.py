@@ -21,6 +21,7 @@ from trainer.engine.models.families import adapter_warnings, empty_model, requir
 from trainer.engine.models.load import hidden_size, language_class, load_model, pick_device
 from trainer.engine.scoring.samples import SampleAnswer, SampleQuestion, answer_greedily, pick_questions
 from trainer.kit.auto import Workload, resolve_auto
+from trainer.kit.errors import TrainerError
 from trainer.kit.job_context import JobContext
 from trainer.kit.plot_spec import PlotSpec
 from trainer.kit.progress import TrainingProgress
@@ -92,9 +93,23 @@ class Recipe(ABC, Generic[DataT_co]):
         """Choose the number format and turn every `auto` into a number, without the weights; after the data is read."""
         require_trainable(self.data.config)
         self.dtype = self.pick_dtype()
-        self.resolved = self.plan_hyperparameters()
+        self.resolved = self._settle_recomputation(self.plan_hyperparameters())
         if self.kind != "model":
             self._settle_adapter()
+
+    def _settle_recomputation(self, resolved: Resolved) -> Resolved:
+        """Keep activations if the family cannot recompute them, and refuse that if it was asked for."""
+        config = self.data.config
+        if not resolved.gradient_checkpointing or empty_model(config).supports_gradient_checkpointing:
+            return resolved
+        if self.hyperparameters.gradient_checkpointing is True:
+            raise TrainerError(
+                "invalid_hyperparameters",
+                f"transformers cannot recompute the activations of a {config.model_type} model: leave "
+                "gradient_checkpointing out, or set it to false.",
+                param="gradient_checkpointing",
+            )
+        return resolved.model_copy(update={"gradient_checkpointing": False})
 
     def _settle_adapter(self) -> None:
         """Find the adapter's layers, without the weights; warn about what people may not expect."""

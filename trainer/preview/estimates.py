@@ -15,7 +15,7 @@ from trainer.contract.preview import MemoryEstimate, SpeedEstimate
 from trainer.engine.models.adapters import add_adapter
 from trainer.engine.models.dtype import TOKENS, layer_seconds
 from trainer.engine.models.families import empty_model
-from trainer.engine.models.load import pick_device
+from trainer.engine.models.load import inner_size, pick_device
 from trainer.engine.recipe import Recipe
 
 _ASSUMED_GPU_FLOPS = 50e12
@@ -84,7 +84,7 @@ def _time_layer(recipe: Recipe) -> SpeedEstimate:
     shape = recipe.data.config.get_text_config()
     seconds = recipe.dtype.seconds.get(recipe.dtype.dtype) or layer_seconds(recipe.data.config, recipe.dtype.dtype)
     width, layers = int(shape.hidden_size), int(shape.num_hidden_layers)
-    inner = int(getattr(shape, "intermediate_size", None) or 4 * width)
+    inner = inner_size(recipe.data.config)
     # The output layer's matrix as a share of a layer's: 4 squares of the width and 3 products with the inner one.
     head = int(shape.vocab_size) / (4 * width + 3 * inner)
     return SpeedEstimate(

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from trainer.contract.family import FamilyCard
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.models.families import describe_family, empty_model, find_family, require_trainable
-from trainer.engine.models.load import language_class, load_config, load_tokenizer
+from trainer.engine.models.load import language_class, load_config, load_tokenizer, require_weights
 from trainer.engine.models.weights import count_weights, invalid_base
 from trainer.engine.scoring.head import limit_head_input
 from trainer.kit.errors import TrainerError, is_machine_fault
@@ -86,13 +86,7 @@ def load_checked(folder: Path) -> PreTrainedModel:
             raise
         # Each family's own code reads the weights, and what it raises about them is about this folder.
         raise invalid_base(f"its weights do not load ({type(error).__name__}: {_first_line(error)})") from error
-    lacking = sorted(report["missing_keys"])
-    if lacking:
-        raise invalid_base(
-            f"its files lack {len(lacking)} of the weights that config.json asks for, such as "
-            f"{', '.join(lacking[:_SHOWN])}: they would be "
-            "random; copy all *.safetensors files, and the config.json that belongs to them"
-        )
+    require_weights(report)
     if find_family(config) is None:
         _require_causal(model)
     return model

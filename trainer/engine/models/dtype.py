@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 from torch import nn
 from transformers import PreTrainedConfig
 
-from trainer.engine.models.load import DTYPES, pick_device
+from trainer.engine.models.load import DTYPES, hidden_size, inner_size, pick_device
 from trainer.frozen import Frozen
 
 TOKENS = 256
@@ -72,9 +72,7 @@ def layer_seconds(config: PreTrainedConfig, name: str) -> float:
 
     A process measures each shape once.
     """
-    shape = config.get_text_config()
-    hidden = int(shape.hidden_size)
-    intermediate = int(getattr(shape, "intermediate_size", None) or 4 * hidden)
+    hidden, intermediate = hidden_size(config), inner_size(config)
     key = hidden, intermediate, name
     if key not in _known_times:
         _known_times[key] = _measure_layer(hidden, intermediate, DTYPES[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from trainer.contract.result import ExitCode
+from trainer.engine.models.weights import invalid_base
 from trainer.kit.errors import TrainerError, as_trainer_error, is_machine_fault
 
 # What transformers raises about files that it cannot read, or that do not fit each other.
@@ -81,11 +83,18 @@ def load_model(base: Path, dtype: str, quantization: str = "none", *, auto: Any 
         return _load_4bit(base, dtype, auto, heads, more)
     try:
         # A base is data: neither code in its folder nor pickles are run.
-        model = auto.from_pretrained(
-            base, dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False, use_safetensors=True, **more
+        model, report = auto.from_pretrained(
+            base,
+            dtype=DTYPES[dtype],
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **more,
         )
     except _UNREADABLE as error:
         raise _broken_base(error) from error
+    require_weights(report, heads)
     prepare_config(model.config)
     return model.to(pick_device())  # pyright: ignore[reportArgumentType]
 
@@ -115,7 +124,7 @@ def _load_4bit(base: Path, dtype: str, auto: Any, heads: list[str], more: dict[s
         llm_int8_skip_modules=heads or None,
     )
     try:
-        model = auto.from_pretrained(
+        model, report = auto.from_pretrained(
             base,
             dtype=DTYPES[dtype],
             quantization_config=config,
@@ -123,12 +132,28 @@ def _load_4bit(base: Path, dtype: str, auto: Any, heads: list[str], more: dict[s
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
             **more,
         )
     except _UNREADABLE as error:
         raise _broken_base(error) from error
+    require_weights(report, heads)
     prepare_config(model.config)
     return model
+
+
+def require_weights(report: dict[str, Any], heads: Sequence[str] = ()) -> None:
+    """Refuse a base whose files lack weights other than a head's: transformers draws them at random.
+
+    Raises TrainerError (`invalid_base_model`).
+    """
+    lacking = sorted(name for name in report["missing_keys"] if name.split(".")[0] not in heads)
+    if lacking:
+        raise invalid_base(
+            f"its files lack {len(lacking)} of the weights that config.json asks for, such as "
+            f"{', '.join(lacking[:3])}: they would be random; copy all *.safetensors files, and the config.json that "
+            "belongs to them"
+        )
 
 
 def hidden_size(config: PreTrainedConfig) -> int:
@@ -136,9 +161,17 @@ def hidden_size(config: PreTrainedConfig) -> int:
     return int(config.get_text_config().hidden_size)
 
 
+def inner_size(config: PreTrainedConfig) -> int:
+    """Return the width inside the model's feed-forward layers: the widest one's, or four times the model's."""
+    stated: Any = getattr(config.get_text_config(), "intermediate_size", None)
+    widest = max(stated) if isinstance(stated, list | tuple) else stated
+    return int(widest or 4 * hidden_size(config))
+
+
 def context_length(config: PreTrainedConfig) -> int:
-    """Return the most tokens that the model can attend to."""
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2048)
+    """Return the most tokens that the model can attend to, 2048 if its family states no limit."""
+    text = config.get_text_config()
+    return int(getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None) or 2048)
 
 
 def _broken_base(error: Exception) -> TrainerError:

@@ -50,8 +50,9 @@ def _make_class(causal: type[PreTrainedModel]) -> type[PreTrainedModel]:
     class BackboneWithScore(_ScoreHead, causal):  # pyright: ignore[reportGeneralTypeIssues] - a class made at run time
         pass
 
-    BackboneWithScore.__name__ = f"{causal.__name__}WithScore"
-    # transformers initialises buffers that no file has for its own modules alone.
+    # transformers goes by both: weights of older layouts are renamed for classes of certain names, and buffers that no
+    # file has are initialised in its own modules alone.
+    BackboneWithScore.__name__ = causal.__name__
     BackboneWithScore.__module__ = causal.__module__
     return BackboneWithScore
 
@@ -59,21 +60,27 @@ def _make_class(causal: type[PreTrainedModel]) -> type[PreTrainedModel]:
 class _ScoreHead:
     """Exchanges the head of the class behind it."""
 
-    # Both are the LM head's, which is gone.
-    _tied_weights_keys = None
-    _keys_to_ignore_on_load_unexpected = (r"lm_head", r"^head\\.")
-
     def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)  # pyright: ignore[reportCallIssue]
-        model = cast(Any, self)
+        cast(Any, self).score = nn.Linear(config.get_text_config().hidden_size, 1, bias=False)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load as the class behind this one does, then drop its head: some families' code asks for it while loading."""
+        result = cast(Any, super()).from_pretrained(*args, **kwargs)
+        model = result[0] if isinstance(result, tuple) else result
         backbone = find_backbone(model)
         for name, child in list(model.named_children()):
-            if child is not backbone:
+            if child is not backbone and name != HEAD:
                 delattr(model, name)
-        model.score = nn.Linear(config.get_text_config().hidden_size, 1, bias=False)
+        model._tied_weights_keys = None
+        return cast(Any, result)
 
-    def get_output_embeddings(self) -> None:
-        """Return None: there is no LM head."""
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the LM head while the weights are loaded, None when it is gone."""
+        children = dict(cast(Any, self).named_children())
+        has_head = len(children.keys() - {HEAD}) > 1
+        return cast(Any, super()).get_output_embeddings() if has_head else None
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any

@@ -13,11 +13,14 @@ from transformers import PreTrainedModel
 from tests.fixtures.scale import sampled
 from tests.fixtures.tiny_families import make_tiny_config, make_tiny_family
 from tests.trainer.family_matrix import families_to_try
+from tests.trainer.workdirs import jsonl, lay_out, training_rows
 from trainer.contract.family import AdapterTargets
+from trainer.contract.job import JobSpec
 from trainer.contract.methods import METHODS_BY_TYPE
 from trainer.contract.methods.base import LoraParameters, Resolved
 from trainer.engine.models import family_table
 from trainer.engine.models.adapters import adapter_shape, add_adapter, lora_targets
+from trainer.engine.models.dtype import layer_seconds
 from trainer.engine.models.families import (
     adapter_warnings,
     cache_kind,
@@ -28,8 +31,12 @@ from trainer.engine.models.families import (
     require_trainable,
 )
 from trainer.engine.models.family_table import FAMILIES
-from trainer.engine.models.load import load_model
+from trainer.engine.models.load import context_length, inner_size, load_model
 from trainer.kit.errors import TrainerError
+from trainer.kit.event_sink import EventSink
+from trainer.kit.job_context import JobContext
+from trainer.kit.stop import StopFlag
+from trainer.recipes import recipe_for
 
 DENSE = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "phi3", "gpt2", "gpt_neox", "olmo2", "smollm3"]
 CHOSEN = ["qwen3_moe", "llama4_text", "mistral3", "mamba", "falcon_h1", "gpt_oss", "phimoe", "jamba", "deepseek_v3"]
@@ -215,3 +222,28 @@ def test_reading_a_description_draws_no_weight() -> None:
     assert isinstance(model, PreTrainedModel)
     assert model.device.type == "meta"
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_family_that_cannot_recompute_activations_is_told_so(tmp_path: Path) -> None:
+    base = make_tiny_family("openai-gpt", tmp_path / "b")
+
+    def settle(name: str, **hyperparameters: object) -> bool:
+        given = {"dtype": "float32", "lora": {"rank": 2}, "n_epochs": 1, **hyperparameters}
+        folder = lay_out(tmp_path / name, base, jsonl(training_rows(3)), hyperparameters=given)
+        spec = JobSpec.model_validate_json((folder / "job.json").read_bytes())
+        recipe = recipe_for(JobContext(folder, spec, EventSink(folder), StopFlag(), warn=lambda _: None))
+        recipe.data.read_data()
+        recipe.settle_hyperparameters()
+        return recipe.resolved.gradient_checkpointing
+
+    assert settle("auto") is False
+    with pytest.raises(TrainerError, match="cannot recompute the activations of a openai-gpt model"):
+        settle("asked", gradient_checkpointing=True)
+
+
+@pytest.mark.parametrize("kind", sampled([*CHOSEN, *families_to_try(besides=CHOSEN)], first=len(CHOSEN)))
+def test_a_layer_of_the_family_s_size_can_be_timed(kind: str) -> None:
+    config = make_tiny_config(kind)
+    assert layer_seconds(config, "float32") > 0
+    assert inner_size(config) >= 1
+    assert 16 <= context_length(config) <= 10**9
