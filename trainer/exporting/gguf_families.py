@@ -113,7 +113,10 @@ def _refuse_pattern(config: Any, period: int) -> Iterator[str]:
     layers = range(config.num_hidden_layers)
     usual = ["sliding_attention" if (layer + 1) % period else "full_attention" for layer in layers]
     if list(config.layer_types) != usual or not config.sliding_window:
-        yield f"llama.cpp gives every {period}th layer full attention and the others a window, and this model does not"
+        yield (
+            f"llama.cpp gives full attention to one layer in {period}, the last, and the others a window, and this "
+            "model has another pattern"
+        )
 
 
 def _refuse_scale(config: Any, largest: int) -> Iterator[str]:

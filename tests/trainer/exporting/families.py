@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import generate_merges
 
 from tests.fixtures.tiny_model import make_tokenizer
@@ -15,6 +15,8 @@ from tests.fixtures.tiny_model import make_tokenizer
 TEXT = [
     "The river rose by 3 metres in 1998, and they moved the people. How high did the river rise?",
     "河水上涨了三米, 人们在夜里转移了。河水上涨了多少?",
+    # Words whose pieces can be joined in several ways.
+    "banana bananas ananas nana anna bandana; abab ababa bababa abba; then there these thesis; 河水河水河, 三三三三三",
     "l'été à Zürich, El niño comió piñas; don't guess the answer, say it.\n\n\tdef f(x):  return x ** 2",
 ]
 INSTRUCTIONS = (
@@ -51,21 +53,11 @@ SHAPES: dict[str, dict[str, Any]] = {
 SENTENCEPIECE = {"gemma": "never", "gemma2": "never", "gemma3_text": "never", "mistral": "first", "llama": "each"}
 
 
-def make_family(kind: str, folder: Path, **more: Any) -> Path:
+def make_family(kind: str, folder: Path) -> Path:
     """Write a random model of the family, with its kind of tokenizer, into `folder` and return that."""
     scheme = SENTENCEPIECE.get(kind)
     tokenizer = make_sentencepiece(scheme) if scheme else make_tokenizer()
-    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    facts = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "max_position_embeddings": 512,
-        "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    config = AutoConfig.for_model(kind, **{**sizes, **facts, **SHAPES[kind], **more})
+    config = make_family_config(kind, tokenizer)
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_config(config)
     # A family's own initial weights are so small that a wrong row, or a norm without its 1, would change nothing.
@@ -76,6 +68,21 @@ def make_family(kind: str, folder: Path, **more: Any) -> Path:
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     return folder
+
+
+def make_family_config(kind: str, tokenizer: PreTrainedTokenizerFast, **more: Any) -> PreTrainedConfig:
+    """Return a small configuration of the family."""
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    facts = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "max_position_embeddings": 512,
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return AutoConfig.for_model(kind, **{**sizes, **facts, **SHAPES[kind], **more})
 
 
 def make_sentencepiece(scheme: str, *, learnt_merges: bool = False) -> PreTrainedTokenizerFast:
@@ -89,7 +96,7 @@ def make_sentencepiece(scheme: str, *, learnt_merges: bool = False) -> PreTraine
     trained = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
     names = [*specials, *marks, *(f"<0x{number:02X}>" for number in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=520, special_tokens=names, limit_alphabet=90, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=640, special_tokens=names, limit_alphabet=90, show_progress=False)
     trained.train_from_iterator(TEXT * 4, trainer)
     vocabulary = trained.get_vocab()
     ranks = {token: -float(number) for token, number in vocabulary.items()}

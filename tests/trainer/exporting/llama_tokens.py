@@ -1,6 +1,7 @@
 """What llama.cpp makes of a GGUF file, as JSON: its tokens of texts, and its best tokens after ids.
 
-A program of its own, because it logs. Standard input has `file`, `messages`, `texts`, and the ids of `prompt`, of which it takes the first of `lengths`.
+A program of its own, because it logs. Standard input has `file`, `messages`, `texts`, the ids of `prompt`, and
+the `lengths` of its beginnings to take.
 """
 
 from __future__ import annotations
