@@ -34,7 +34,6 @@ GGUF_FAMILIES = (
     "qwen2",
     "qwen3",
     "smollm3",
-    "starcoder2",
 )
 """The families that can be written as GGUF, by their `model_type`; further facts of a model may refuse it."""
 

@@ -36,8 +36,6 @@ class GgufFamily:
     """Whether llama.cpp turns neighbours where transformers turns halves, so that q and k are reordered."""
     shifts_norms: bool = False
     """Whether the norms' weights are stored with the 1 that transformers' layers add."""
-    layer_norm: bool = False
-    """Whether norms subtract the mean, and not only divide by the root mean square."""
     activation: str = "silu"
     windows: bool = False
     """Whether llama.cpp knows the family's layers with a sliding window."""
@@ -190,5 +188,4 @@ FAMILIES = {
     "qwen2": GgufFamily(_ARCH.QWEN2),
     "qwen3": GgufFamily(_ARCH.QWEN3, "weights", refuse=_refuse_biases),
     "smollm3": GgufFamily(_ARCH.SMOLLM3, "mapping", rotates_pairs=True, refuse=_refuse_smollm3),
-    "starcoder2": GgufFamily(_ARCH.STARCODER2, "weights", layer_norm=True, activation=_TANH),
 }

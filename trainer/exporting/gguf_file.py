@@ -38,7 +38,7 @@ _TYPES = {
     "q8_0": (Type.Q8_0, LlamaFileType.MOSTLY_Q8_0),
 }
 _Q8_BLOCK = 32
-Numbers = np.ndarray[Any, Any]
+_Numbers = np.ndarray[Any, Any]
 
 
 def write_gguf(spec: ExportSpec, merged: MergedModel, output: Path) -> WrittenExport:
@@ -103,10 +103,7 @@ def _add_hyperparameters(writer: GGUFWriter, config: Any, family: GgufFamily) ->
     writer.add_feed_forward_length(int(config.intermediate_size))
     writer.add_head_count(heads)
     writer.add_head_count_kv(int(config.num_key_value_heads))
-    if family.layer_norm:
-        writer.add_layer_norm_eps(float(config.norm_epsilon))
-    else:
-        writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
+    writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
     writer.add_rope_freq_base(float(rope.get("rope_theta", 10000.0)))
     writer.add_rope_dimension_count(int(head_size * float(rope.get("partial_rotary_factor", 1.0))))
     if family.arch is not gguf.MODEL_ARCH.PHI3:
@@ -131,7 +128,7 @@ def _stored_type(parameter: torch.Tensor, wanted: Type) -> Type:
     return Type.F16 if wanted is Type.Q8_0 and parameter.shape[-1] % _Q8_BLOCK else wanted
 
 
-def _encode_weight(name: str, parameter: torch.Tensor, config: Any, family: GgufFamily) -> Numbers:
+def _encode_weight(name: str, parameter: torch.Tensor, config: Any, family: GgufFamily) -> _Numbers:
     """Return the numbers as llama.cpp computes with them: q and k in the order of its rotation, norms with their 1."""
     data = parameter.detach().float().cpu().numpy()
     if family.shifts_norms and name.endswith("norm.weight"):
@@ -143,7 +140,7 @@ def _encode_weight(name: str, parameter: torch.Tensor, config: Any, family: Gguf
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(data.shape))
 
 
-def _decode_weight(name: str, data: Numbers, config: Any, family: GgufFamily) -> Numbers:
+def _decode_weight(name: str, data: _Numbers, config: Any, family: GgufFamily) -> _Numbers:
     """Return the numbers as transformers has them: the inverse of `_encode_weight`."""
     if family.shifts_norms and name.endswith("norm.weight"):
         return data - np.float32(1)

@@ -116,10 +116,15 @@ def _pre_tokenizer_name(described: dict[str, Any]) -> str:
 
 
 def _list_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[list[str], list[int]]:
-    names = {number: token for token, number in tokenizer.get_vocab().items()}
+    added = tokenizer.added_tokens_decoder
+    names = {
+        number: token
+        for token, number in tokenizer.get_vocab().items()
+        # Gemma 3's tokenizer has a mark for images that its models of text alone have no row for.
+        if number < size or number not in added
+    }
     if names and max(names) >= size:
         raise unsupported_tokenizer(f"it has {max(names) + 1} tokens and the model {size}")
-    added = tokenizer.added_tokens_decoder
     tokens: list[str] = []
     types: list[int] = []
     for number in range(size):

@@ -48,7 +48,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen2": {"tie_word_embeddings": True},
     "qwen3": {"head_dim": 32, "tie_word_embeddings": True},
     "smollm3": {"num_hidden_layers": 5},
-    "starcoder2": {"use_bias": True, "sliding_window": None},
 }
 SENTENCEPIECE = {"gemma": "never", "gemma2": "never", "gemma3_text": "never", "mistral": "first", "llama": "each"}
 
@@ -66,6 +65,8 @@ def make_family(kind: str, folder: Path) -> Path:
             noise = torch.randn_like(parameter)
             parameter.copy_(parameter + 0.2 * noise if parameter.dim() < 2 else 0.2 * noise)
     model.save_pretrained(str(folder))
+    if kind == "gemma3_text":
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})  # without a row in the embedding
     tokenizer.save_pretrained(str(folder))
     return folder
 
