@@ -176,7 +176,6 @@ class TokenLogprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
-
 class Logprobs(BaseModel):
     """The log-probabilities of an answer's tokens."""
 

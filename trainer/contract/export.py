@@ -22,6 +22,21 @@ OUTPUT_FOLDER = "output"
 Format = Literal["adapter", "merged", "gguf"]
 Precision = Literal["f32", "f16", "bf16", "q8_0"]
 
+GGUF_FAMILIES = (
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "granite",
+    "llama",
+    "mistral",
+    "olmo2",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+)
+"""The families that can be written as GGUF, by their `model_type`; further facts of a model may refuse it."""
+
 
 class ExportSpec(Frozen):
     """One export. `adapter` is packed by the worker itself and never comes here."""

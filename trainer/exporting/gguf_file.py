@@ -6,7 +6,6 @@ Layouts: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md and `convert_
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,18 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFWriter, LlamaFileType
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from trainer.contract.export import ExportSpec
+from trainer.engine.scoring.compare_outputs import export_mismatch
 from trainer.exporting.check import WrittenExport
+from trainer.exporting.gguf_families import FAMILIES, GgufFamily, find_rotation, list_refusals
 from trainer.exporting.gguf_tokenizer import GgufFileWriter, add_tokenizer, check_tokenizer
 from trainer.exporting.merging import MergedModel
 from trainer.exporting.probes import probe_model
@@ -31,22 +38,7 @@ _TYPES = {
     "q8_0": (Type.Q8_0, LlamaFileType.MOSTLY_Q8_0),
 }
 _Q8_BLOCK = 32
-
-
-@dataclass(frozen=True)
-class _Architecture:
-    """How a family of transformers lies in GGUF."""
-
-    arch: gguf.MODEL_ARCH
-    rotates_pairs: bool = False
-    """Whether llama.cpp turns neighbours where transformers turns halves, so that q and k are reordered."""
-
-
-_ARCHITECTURES = {
-    "llama": _Architecture(gguf.MODEL_ARCH.LLAMA, rotates_pairs=True),
-    "phi3": _Architecture(gguf.MODEL_ARCH.PHI3),
-    "qwen2": _Architecture(gguf.MODEL_ARCH.QWEN2),
-}
+_Numbers = np.ndarray[Any, Any]
 
 
 def write_gguf(spec: ExportSpec, merged: MergedModel, output: Path) -> WrittenExport:
@@ -55,26 +47,22 @@ def write_gguf(spec: ExportSpec, merged: MergedModel, output: Path) -> WrittenEx
     Raises TrainerError (`unsupported_export`) for what the format, or its readers, have no place for.
     """
     model, config = merged.weights, merged.weights.config
-    architecture = _find_architecture(merged)
-    writer = GgufFileWriter(output / spec.filename, gguf.MODEL_ARCH_NAMES[architecture.arch])
+    family = _find_architecture(merged)
+    writer = GgufFileWriter(output / spec.filename, gguf.MODEL_ARCH_NAMES[family.arch])
     tensor_type, file_type = _TYPES[spec.precision]
     writer.add_name(spec.name)
     writer.add_file_type(file_type)
     if tensor_type is Type.Q8_0:
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _add_hyperparameters(writer, config, architecture)
+    _add_hyperparameters(writer, config, family)
     add_tokenizer(writer, merged.tokenizer, int(config.vocab_size))
-    names = gguf.get_tensor_name_map(architecture.arch, int(config.num_hidden_layers))
-    for name, parameter in _unique_parameters(model):
-        target = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if target is None:
-            raise _unsupported_model(f"GGUF has no place for {name} of a {config.model_type} model")
+    for name, target, parameter in _place_parameters(model, family):
         stored = _stored_type(parameter, tensor_type)
-        data = gguf.quants.quantize(_reorder_rotation(name, parameter, config, architecture), stored)
+        data = gguf.quants.quantize(_encode_weight(name, parameter, config, family), stored)
         writer.add_tensor(target, data, raw_dtype=stored)
         parameter.data.copy_(_round_parameter(parameter, stored))
     _write_file(writer)
-    return WrittenExport(probe_model(model, merged.rows), _make_loader(output, spec.filename))
+    return WrittenExport(probe_model(model, merged.rows), _make_loader(output / spec.filename, config, family))
 
 
 def explain_gguf_refusal(config: Any, tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -87,35 +75,27 @@ def explain_gguf_refusal(config: Any, tokenizer: PreTrainedTokenizerBase) -> str
     return None
 
 
-def _find_architecture(merged: MergedModel) -> _Architecture:
+def _find_architecture(merged: MergedModel) -> GgufFamily:
     if merged.kind == "reward":
         raise _unsupported_model("a reward model has a score head, which llama.cpp does not read; export it as merged")
     return _require_architecture(merged.weights.config)
 
 
-def _require_architecture(config: Any) -> _Architecture:
-    found = _ARCHITECTURES.get(config.model_type)
-    if found is None:
+def _require_architecture(config: Any) -> GgufFamily:
+    family = FAMILIES.get(config.model_type)
+    if family is None:
         raise _unsupported_model(
-            f"models of the family {config.model_type} are not written as GGUF, only {', '.join(_ARCHITECTURES)}"
+            f"models of the family {config.model_type} are not written as GGUF, only {', '.join(FAMILIES)}"
         )
-    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
-    scaling = rope.get("rope_type", "default")
-    if scaling != "default":
-        raise _unsupported_model(f"rotary positions of the type {scaling} are not written as GGUF")
-    window = getattr(config, "sliding_window", None)
-    if window and window < config.max_position_embeddings and getattr(config, "use_sliding_window", True):
-        raise _unsupported_model(f"attention with a sliding window of {window} tokens is not written as GGUF")
-    for name in ("attention_bias", "mlp_bias"):
-        if getattr(config, name, False) and config.model_type == "llama":
-            raise _unsupported_model(f"{name} is not written as GGUF")
-    return found
+    for reason in list_refusals(family, config):
+        raise _unsupported_model(reason)
+    return family
 
 
-def _add_hyperparameters(writer: GGUFWriter, config: Any, architecture: _Architecture) -> None:
+def _add_hyperparameters(writer: GGUFWriter, config: Any, family: GgufFamily) -> None:
     heads = int(config.num_attention_heads)
     head_size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    rope = find_rotation(config)
     writer.add_vocab_size(int(config.vocab_size))
     writer.add_context_length(int(config.max_position_embeddings))
     writer.add_embedding_length(int(config.hidden_size))
@@ -126,16 +106,20 @@ def _add_hyperparameters(writer: GGUFWriter, config: Any, architecture: _Archite
     writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
     writer.add_rope_freq_base(float(rope.get("rope_theta", 10000.0)))
     writer.add_rope_dimension_count(int(head_size * float(rope.get("partial_rotary_factor", 1.0))))
-    if architecture.arch is gguf.MODEL_ARCH.PHI3:
-        writer.add_sliding_window(0)  # llama.cpp asks for the key; 0 is none
-    elif head_size * heads != config.hidden_size:
+    if family.arch is not gguf.MODEL_ARCH.PHI3:
         writer.add_key_length(head_size)
         writer.add_value_length(head_size)
+    family.describe(writer, config)
 
 
-def _unique_parameters(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Yield each parameter once: the output matrix that is the embedding is left out."""
-    yield from model.named_parameters(remove_duplicate=True)
+def _place_parameters(model: PreTrainedModel, family: GgufFamily) -> Iterator[tuple[str, str, torch.nn.Parameter]]:
+    """Yield each parameter once with its name in GGUF: the output matrix that is the embedding is left out."""
+    names = gguf.get_tensor_name_map(family.arch, int(model.config.num_hidden_layers))
+    for name, parameter in model.named_parameters(remove_duplicate=True):
+        target = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if target is None:
+            raise _unsupported_model(f"GGUF has no place for {name} of a {model.config.model_type} model")
+        yield name, target, parameter
 
 
 def _stored_type(parameter: torch.Tensor, wanted: Type) -> Type:
@@ -144,16 +128,34 @@ def _stored_type(parameter: torch.Tensor, wanted: Type) -> Type:
     return Type.F16 if wanted is Type.Q8_0 and parameter.shape[-1] % _Q8_BLOCK else wanted
 
 
-def _reorder_rotation(
-    name: str, parameter: torch.Tensor, config: Any, architecture: _Architecture
-) -> np.ndarray[Any, Any]:
-    """Return the numbers in the order of llama.cpp's rotation."""
+def _encode_weight(name: str, parameter: torch.Tensor, config: Any, family: GgufFamily) -> _Numbers:
+    """Return the numbers as llama.cpp computes with them: q and k in the order of its rotation, norms with their 1."""
     data = parameter.detach().float().cpu().numpy()
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
-    if heads is None or not architecture.rotates_pairs:
+    if family.shifts_norms and name.endswith("norm.weight"):
+        return data + np.float32(1)
+    heads = _count_rotated_heads(name, config, family)
+    if heads is None:
         return data
     halves = data.reshape(heads, 2, data.shape[0] // heads // 2, *data.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(data.shape))
+
+
+def _decode_weight(name: str, data: _Numbers, config: Any, family: GgufFamily) -> _Numbers:
+    """Return the numbers as transformers has them: the inverse of `_encode_weight`."""
+    if family.shifts_norms and name.endswith("norm.weight"):
+        return data - np.float32(1)
+    heads = _count_rotated_heads(name, config, family)
+    if heads is None:
+        return data
+    pairs = data.reshape(heads, data.shape[0] // heads // 2, 2, *data.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(data.shape))
+
+
+def _count_rotated_heads(name: str, config: Any, family: GgufFamily) -> int | None:
+    if not family.rotates_pairs:
+        return None
+    counts = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    return counts.get(name.split(".")[-2])
 
 
 def _round_parameter(parameter: torch.Tensor, stored: Type) -> torch.Tensor:
@@ -168,13 +170,38 @@ def _write_file(writer: GGUFWriter) -> None:
     writer.close()
 
 
-def _make_loader(output: Path, filename: str) -> Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
+def _make_loader(
+    file: Path, config: Any, family: GgufFamily
+) -> Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
     def load_gguf() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        where = str(output)
-        model = AutoModelForCausalLM.from_pretrained(where, gguf_file=filename, dtype=torch.float32)
-        return model, AutoTokenizer.from_pretrained(where, gguf_file=filename)
+        where = str(file.parent)
+        if family.reader == "mapping":
+            # AutoTokenizer asks for the family's configuration first, which transformers cannot read.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(where, gguf_file=file.name)
+            return _read_by_mapping(file, config, family), tokenizer
+        # Without a configuration, transformers makes one of what the file says.
+        more = {"config": config} if family.reader == "weights" else {}
+        model = AutoModelForCausalLM.from_pretrained(where, gguf_file=file.name, dtype=torch.float32, **more)
+        return model, AutoTokenizer.from_pretrained(where, gguf_file=file.name)
 
     return load_gguf
+
+
+def _read_by_mapping(file: Path, config: Any, family: GgufFamily) -> PreTrainedModel:
+    """Load the file's weights into a new model of the same configuration, by the inverse of our own mapping.
+
+    This shows that every weight is in the file, whole and under one name. It cannot show that the mapping is
+    llama.cpp's: the tests ask llama.cpp itself, once for each family.
+    """
+    tensors: dict[str, Any] = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for name, target, parameter in _place_parameters(model, family):
+        if target not in tensors:
+            raise export_mismatch("file", "weights", f"it has no {target}")
+        tensor = tensors[target]
+        data = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(parameter.shape)
+        parameter.data.copy_(torch.from_numpy(np.array(_decode_weight(name, data, config, family))))
+    return model.eval()
 
 
 def _unsupported_model(reason: str) -> TrainerError:

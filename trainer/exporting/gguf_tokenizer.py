@@ -1,4 +1,8 @@
-"""The tokenizer inside a GGUF file: byte-level BPE, whose way of cutting text into words llama.cpp knows by a name."""
+"""The tokenizer inside a GGUF file.
+
+Of byte-level BPE, llama.cpp knows the way of cutting text into words by a name. BPE in the way of sentencepiece
+(`gguf_sentencepiece.py`) has scores instead of merges.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,13 @@ from gguf import GGUFValueType, GGUFWriter, Keys, TokenType
 from transformers import PreTrainedTokenizerBase
 
 from trainer.engine.models.portable import end_of_turn_id
-from trainer.kit.errors import TrainerError
+from trainer.exporting.gguf_sentencepiece import (
+    adds_space_prefix,
+    check_sentencepiece,
+    list_scores,
+    refine_token_types,
+    unsupported_tokenizer,
+)
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -38,18 +48,24 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, size: 
     Raises TrainerError (`unsupported_export`) for a tokenizer that llama.cpp could not follow.
     """
     described = _describe_tokenizer(tokenizer)
-    cut = _pre_tokenizer_name(described)
     tokens, types = _list_vocabulary(tokenizer, size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(cut)
+    if described["model"].get("byte_fallback"):
+        check_sentencepiece(described)
+        writer.add_tokenizer_model("llama")
+        tokens, types = refine_token_types(tokenizer, described, tokens, types)
+        writer.add_token_scores(list_scores(described, size))
+        writer.add_add_space_prefix(adds_space_prefix(tokenizer, described))
+    else:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(_pre_tokenizer_name(described))
+        writer.add_key_value(
+            Keys.Tokenizer.MERGES,
+            [_join_merge(pair) for pair in described["model"]["merges"]],
+            GGUFValueType.ARRAY,
+            GGUFValueType.STRING,
+        )
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_key_value(
-        Keys.Tokenizer.MERGES,
-        [_join_merge(pair) for pair in described["model"]["merges"]],
-        GGUFValueType.ARRAY,
-        GGUFValueType.STRING,
-    )
     _add_specials(writer, tokenizer)
     if isinstance(tokenizer.chat_template, str):
         writer.add_chat_template(tokenizer.chat_template)
@@ -57,21 +73,26 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, size: 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise TrainerError (`unsupported_export`) for a tokenizer that llama.cpp could not follow."""
-    _pre_tokenizer_name(_describe_tokenizer(tokenizer))
+    described = _describe_tokenizer(tokenizer)
+    if described["model"].get("byte_fallback"):
+        check_sentencepiece(described)
+    else:
+        _pre_tokenizer_name(described)
 
 
 def _describe_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise _unsupported_tokenizer("it is not one of the library tokenizers")
+        raise unsupported_tokenizer("it is not one of the library tokenizers")
     described: dict[str, Any] = json.loads(backend.to_str())
     model = described["model"]
-    if model["type"] != "BPE" or model.get("byte_fallback"):
-        kind = "sentencepiece-like BPE" if model["type"] == "BPE" else model["type"]
-        raise _unsupported_tokenizer(f"it is of the kind {kind}, and only byte-level BPE is written")
+    if model["type"] != "BPE":
+        raise unsupported_tokenizer(
+            f"it is of the kind {model['type']}, and only byte-level BPE and BPE with a token for each byte are written"
+        )
     normalizer = described["normalizer"]
-    if normalizer is not None and normalizer["type"] != "NFC":
-        raise _unsupported_tokenizer(f"it rewrites text by {normalizer['type']} first")
+    if normalizer is not None and normalizer["type"] != "NFC" and not model.get("byte_fallback"):
+        raise unsupported_tokenizer(f"it rewrites text by {normalizer['type']} first")
     return described
 
 
@@ -82,7 +103,7 @@ def _pre_tokenizer_name(described: dict[str, Any]) -> str:
     kinds = [item["type"] for item in steps]
     last = steps[-1]
     if last["type"] != "ByteLevel" or last["add_prefix_space"]:
-        raise _unsupported_tokenizer(f"it cuts text by {', '.join(kinds)}")
+        raise unsupported_tokenizer(f"it cuts text by {', '.join(kinds)}")
     if kinds == ["ByteLevel"] and (last["use_regex"] or not described["model"]["merges"]):
         return "gpt-2"
     if kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"] and last["use_regex"]:
@@ -91,16 +112,19 @@ def _pre_tokenizer_name(described: dict[str, Any]) -> str:
         found = _BY_PATTERN.get(steps[0]["pattern"].get("Regex", ""))
         if found is not None:
             return found
-    raise _unsupported_tokenizer(
-        f"it cuts text by {', '.join(kinds)} with an expression that llama.cpp has no name for"
-    )
+    raise unsupported_tokenizer(f"it cuts text by {', '.join(kinds)} with an expression that llama.cpp has no name for")
 
 
 def _list_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[list[str], list[int]]:
-    names = {number: token for token, number in tokenizer.get_vocab().items()}
-    if names and max(names) >= size:
-        raise _unsupported_tokenizer(f"it has {max(names) + 1} tokens and the model {size}")
     added = tokenizer.added_tokens_decoder
+    names = {
+        number: token
+        for token, number in tokenizer.get_vocab().items()
+        # Gemma 3's tokenizer has a mark for images that its models of text alone have no row for.
+        if number < size or number not in added
+    }
+    if names and max(names) >= size:
+        raise unsupported_tokenizer(f"it has {max(names) + 1} tokens and the model {size}")
     tokens: list[str] = []
     types: list[int] = []
     for number in range(size):
@@ -136,7 +160,3 @@ def _add_specials(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase) -> Non
 
 def _join_merge(pair: str | list[str]) -> str:
     return pair if isinstance(pair, str) else " ".join(pair)
-
-
-def _unsupported_tokenizer(reason: str) -> TrainerError:
-    return TrainerError("unsupported_export", f"The tokenizer cannot be written as GGUF: {reason}.", param="format")

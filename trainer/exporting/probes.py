@@ -35,7 +35,8 @@ def make_probes(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) ->
         assert isinstance(text, str)
         rows.append(encode_text(tokenizer, text)[:limit])
     generator = torch.Generator().manual_seed(0)
-    rows.append(torch.randint(len(tokenizer), (min(_RANDOM_TOKENS, limit),), generator=generator).tolist())
+    tokens = min(len(tokenizer), int(config.get_text_config().vocab_size))
+    rows.append(torch.randint(tokens, (min(_RANDOM_TOKENS, limit),), generator=generator).tolist())
     return [row for row in rows if row]
 
 

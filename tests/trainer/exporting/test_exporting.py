@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from trainer.contract.result import ExitCode, read_manifest
 from trainer.engine.adapter_export import export_adapter
 from trainer.engine.models.adapters import add_adapter
 from trainer.engine.models.load import language_class, load_config, load_model, load_tokenizer
-from trainer.exporting import export_model, gguf_file
+from trainer.exporting import export_model
+from trainer.exporting.gguf_families import FAMILIES
 from trainer.kit.errors import TrainerError
 
 SAID = "The river rose. 河水上涨了。"
@@ -144,9 +146,7 @@ def test_a_file_with_other_weights_is_never_a_result(
     tmp_path: Path, tiny_base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows of q and k in transformers' order: what llama.cpp would turn wrongly."""
-    architecture = gguf_file._ARCHITECTURES["llama"]
-    wrong = type(architecture)(architecture.arch, rotates_pairs=False)
-    monkeypatch.setitem(gguf_file._ARCHITECTURES, "llama", wrong)
+    monkeypatch.setitem(FAMILIES, "llama", dataclasses.replace(FAMILIES["llama"], rotates_pairs=False))
     spec = lay_out(tmp_path / "e", adapter, base=tiny_base, to="gguf", precision="f32")
     with pytest.raises(TrainerError, match="does not give the trained model's logits") as caught:
         export_model(spec, tmp_path / "e")
