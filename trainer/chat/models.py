@@ -28,7 +28,7 @@ class LoadedBase:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.template = ChatTemplate(load_tokenizer(folder))
+        self.template = ChatTemplate(load_tokenizer(folder), folder=folder)
         self._model: Any = load_model(folder, _inference_dtype())
         self._model.eval()
         self._adapters: OrderedDict[str, None] = OrderedDict()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from trainer.frozen import Frozen
 
 PREVIEW_NAME = "preview.json"
@@ -41,6 +43,9 @@ class DataPreview(Frozen):
     cut_lines: tuple[int, ...]
     dropped: int
     dropped_lines: tuple[int, ...]
+    skipped: int = 0
+    """Rows that the chat template cannot render, left out as `skip_invalid_rows` allows."""
+    skipped_lines: tuple[int, ...] = ()
 
 
 class MemoryEstimate(Frozen):
@@ -62,6 +67,8 @@ class CountedJob(Frozen):
     """What the job would train on, and how."""
 
     hyperparameters: dict[str, Any]
+    template_settings: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """The variables that the chat template is run with, such as `enable_thinking`; none if its defaults do."""
     training: DataPreview
     validation: DataPreview | None
     warnings: tuple[str, ...]

@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.contract.methods.base import Auto, CommonHyperparameters, TrainingMethod
+from trainer.contract.methods.base import Auto, TrainingMethod
+from trainer.contract.methods.conversations import AnswerHyperparameters
 from trainer.frozen import Frozen
 
 
-class DpoHyperparameters(CommonHyperparameters):
+class DpoHyperparameters(AnswerHyperparameters):
     """`beta` is the strength of the pull towards the model that the job starts from."""
 
     learning_rate_scale: ClassVar[float] = 0.2

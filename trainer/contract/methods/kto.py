@@ -6,13 +6,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.contract.methods.base import Auto, CommonHyperparameters, TrainingMethod
+from trainer.contract.methods.base import Auto, TrainingMethod
+from trainer.contract.methods.conversations import AnswerHyperparameters
 from trainer.frozen import Frozen
 
 Weight = Auto | Annotated[float, Field(gt=0, le=1000)]
 
 
-class KtoHyperparameters(CommonHyperparameters):
+class KtoHyperparameters(AnswerHyperparameters):
     """`beta` is the pull towards the model that the job starts from; the weights balance the two kinds of rows."""
 
     learning_rate_scale: ClassVar[float] = 0.2

@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.contract.methods.base import Auto, CommonHyperparameters, TrainingMethod
+from trainer.contract.methods.base import Auto, TrainingMethod
+from trainer.contract.methods.conversations import AnswerHyperparameters
 from trainer.frozen import Frozen
 
 
-class OrpoHyperparameters(CommonHyperparameters):
+class OrpoHyperparameters(AnswerHyperparameters):
     """`beta` is the weight of the odds ratio beside the imitation of the preferred answer (λ in the paper)."""
 
     learning_rate_scale: ClassVar[float] = 0.5

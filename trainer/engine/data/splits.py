@@ -27,6 +27,8 @@ class Split(Generic[R]):
     trained_tokens: int
     cut: tuple[int, ...] = ()
     dropped: tuple[int, ...] = ()
+    skipped: tuple[int, ...] = ()
+    """The rows that the chat template cannot render, left out as the job allows."""
 
     def preview_file(self, shown_lines: int = PREVIEWED_LINES) -> DataPreview:
         """Return what became of the file, with the first `shown_lines` of each list of lines."""
@@ -40,6 +42,8 @@ class Split(Generic[R]):
             cut_lines=self.cut[:shown_lines],
             dropped=len(self.dropped),
             dropped_lines=self.dropped[:shown_lines],
+            skipped=len(self.skipped),
+            skipped_lines=self.skipped[:shown_lines],
         )
 
     def summarise_file(self) -> DataSummary:

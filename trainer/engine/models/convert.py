@@ -54,8 +54,11 @@ def _fill_folder(source: GgufBaseSource | FolderBaseSource | HubBaseSource, fold
     else:
         fingerprint = _expand_gguf(source.path, folder)
     config = load_config(folder)
-    # For its errors alone: a base without a usable template is refused here and not in every job.
-    ChatTemplate(load_tokenizer(folder))
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.chat_template:
+        # For its errors alone: a base with a broken template is refused here and not in every job. One without any
+        # can be pre-trained.
+        ChatTemplate(tokenizer, folder=folder)
     parameters = _check_weights(folder)
     described = {key: str(value) for key, value in source.model_dump().items() if key != "path"}
     return BaseInfo(

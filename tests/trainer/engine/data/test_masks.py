@@ -9,7 +9,8 @@ import pytest
 from tests.fixtures.tiny_model import make_tokenizer
 from trainer.contract.rows import ChatRow
 from trainer.engine.chat_template.render import ChatTemplate
-from trainer.engine.data.tokens import IGNORED, TokenizedRow, fit_rows, tokenize_rows
+from trainer.engine.data.row_renderer import tokenize_rows
+from trainer.engine.data.tokens import IGNORED, TokenizedRow, fit_rows
 from trainer.kit.errors import TrainerError
 
 END = "<|im_end|>"

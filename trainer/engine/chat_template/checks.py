@@ -1,0 +1,117 @@
+"""Whether the words of a row arrived where they belong: every text in its sequence, and trained what is to be written.
+
+A shadow, with a word for each text, shows what a template does with a row of that shape. The row's own texts are
+compared afterwards, because some templates look into a text, and cut or change it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from trainer.contract.rows import Message
+from trainer.engine.chat_template.messages import Arrangement
+from trainer.engine.chat_template.sequences import TextSequence
+from trainer.engine.chat_template.shadows import Shadow
+from trainer.engine.chat_template.turns import UnclearTurnError
+
+_KINDS = {"text": "text", "calls": "tool call", "thoughts": "reasoning_content", "name": "name"}
+_THOUGHT_TAGS = re.compile(r"</?think>")
+
+
+def check_shadow(shadow: Shadow, arrangement: Arrangement, sequences: Sequence[TextSequence]) -> None:
+    """Raise UnclearTurnError if a word of the shadow is not in its sequence, or is trained and must not be."""
+    for sequence in sequences:
+        check_shadow_prompt(shadow, arrangement, sequence.text, sequence.last + 1)
+        trained = sequence.trained_texts()
+        for number, words in enumerate(shadow.words[: sequence.last + 1]):
+            for kind, word in _flatten_words(words):
+                if number in sequence.trained:
+                    if word not in trained[number] and not _may_be_lost(kind, number, arrangement):
+                        raise UnclearTurnError(f"it leaves out the {_KINDS[kind]} of message {number + 1}")
+                elif any(word in text for text in trained.values()):
+                    raise UnclearTurnError(f"the text of message {number + 1} cannot be told from an answer's")
+        if any(word in text for word in shadow.tool_words for text in trained.values()):
+            raise UnclearTurnError("the text of the tools cannot be told from an answer's")
+
+
+def check_shadow_prompt(shadow: Shadow, arrangement: Arrangement, text: str, count: int) -> None:
+    """Raise UnclearTurnError if a word of the first `count` messages, or of the tools, is not in a text."""
+    for number, words in enumerate(shadow.words[:count]):
+        for kind, word in _flatten_words(words):
+            # Earlier thoughts are the template's own business: generation sees what it leaves of them.
+            if word not in text and kind != "thoughts" and not _may_be_lost(kind, number, arrangement):
+                raise UnclearTurnError(f"it leaves out the {_KINDS[kind]} of message {number + 1}")
+    if any(word not in text for word in shadow.tool_words):
+        raise UnclearTurnError("it leaves out a tool")
+
+
+def check_texts(
+    messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None, sequence_text: str, count: int
+) -> None:
+    """Raise UnclearTurnError if a text of the first `count` messages, or a tool, is not in a sequence's text."""
+    for number, message in enumerate(messages[:count]):
+        # What an answer thought aloud is left out of later prompts by many templates.
+        text = _THOUGHT_TAGS.split(message.text)[-1] if message.role == "assistant" else message.text
+        _require_texts([text, *_call_texts(message)], sequence_text, number)
+    for tool in tools or ():
+        function = cast("dict[str, Any]", tool.get("function") or {})
+        if not _has_text(sequence_text, str(function.get("name") or "")) or not _has_text(
+            sequence_text, str(function.get("description") or "")
+        ):
+            raise UnclearTurnError(f"it leaves out the tool {function.get('name')}")
+
+
+def check_answer(message: Message, answer: str, number: int) -> None:
+    """Raise UnclearTurnError if a text of a trained message is not in what is trained."""
+    _require_texts([*_THOUGHT_TAGS.split(message.text), *_call_texts(message)], answer, number)
+
+
+def _flatten_words(words: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
+    return ((kind, word) for kind, found in words.items() for word in found)
+
+
+def _may_be_lost(kind: str, number: int, arrangement: Arrangement) -> bool:
+    # Both are left out with a warning where the template has no place for them.
+    del number
+    return (kind == "name" and "names" in arrangement.notes) or (kind == "thoughts" and "thoughts" in arrangement.notes)
+
+
+def _require_texts(texts: Sequence[str], rendering: str, number: int) -> None:
+    for text in texts:
+        if not _has_text(rendering, text.strip()):
+            shown = text.strip()[:40]
+            raise UnclearTurnError(f"it leaves out or changes a text of message {number + 1} («{shown}»)")
+
+
+def _has_text(rendering: str, text: str) -> bool:
+    if text in rendering:
+        return True
+    escaped = json.dumps(text, ensure_ascii=False)[1:-1]
+    if escaped in rendering or json.dumps(text)[1:-1] in rendering:
+        return True
+    return "".join(text.split()) in "".join(rendering.split())
+
+
+def _call_texts(message: Message) -> Iterator[str]:
+    for call in message.tool_calls or ():
+        yield call.function.name
+        try:
+            arguments: Any = json.loads(call.function.arguments, parse_float=str, parse_int=str)
+        except (ValueError, RecursionError):
+            arguments = call.function.arguments
+        yield from _iterate_texts(arguments)
+
+
+def _iterate_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in cast("dict[str, Any]", value).items():
+            yield key
+            yield from _iterate_texts(item)
+    elif isinstance(value, list):
+        for item in cast("list[Any]", value):
+            yield from _iterate_texts(item)

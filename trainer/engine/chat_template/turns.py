@@ -1,0 +1,180 @@
+"""Each trained turn as if it were the newest: its prompt as generation sees it, and behind it what is to be written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from trainer.engine.chat_template.control_words import ControlWords
+from trainer.engine.chat_template.jinja import RENDER_ERRORS, Rendering, TemplateRunner
+from trainer.engine.chat_template.messages import Arrangement
+
+_THOUGHT_MARKS = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "<reasoning>": "</reasoning>",
+    "<seed:think>": "</seed:think>",
+    "[THINK]": "[/THINK]",
+    "◁think▷": "◁/think▷",
+    "<|think_start|>": "<|think_end|>",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<|inner_prefix|>": "<|inner_suffix|>",
+    "<|channel>thought": "<channel|>",
+}
+"""How templates open thoughts, and how they close them."""
+_THOUGHT_OPENING = re.compile("|".join(map(re.escape, _THOUGHT_MARKS)))
+
+
+class UnclearTurnError(ValueError):
+    """A turn that the template does not render as one that could be generated; the text says why."""
+
+
+@dataclass(frozen=True)
+class TurnShape:
+    """What a template writes behind a turn's last word: `tail` from its first control token on.
+
+    `end` characters of the tail belong to the turn, its stop the last of them. `padding` is white space in place of a
+    tail, `stop` the token to append if nothing ends the turn.
+    """
+
+    tail: str
+    end: int
+    padding: str = ""
+    stop: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn to train: `number` in the row, the prompt, the answer with its stop, and what the template adds."""
+
+    number: int
+    prompt: str
+    answer: str
+    rest: str
+    learn_from: int = 0
+    """The place in the answer that the loss begins at."""
+
+
+class TurnFinder:
+    """Finds turns in what a template renders."""
+
+    def __init__(self, runner: TemplateRunner, words: ControlWords) -> None:
+        self._runner = runner
+        self._control_word = re.compile(
+            "|".join(map(re.escape, sorted(words.special, key=len, reverse=True))) or "(?!)"
+        )
+        self.ends: dict[str, None] = {}
+        """The tokens that end turns, in the order in which they were met."""
+
+    def find_answer(self, arrangement: Arrangement, place: int) -> tuple[str, str]:
+        """Return a turn's prompt, and all that the template writes behind it. Raises UnclearTurnError."""
+        before, tools = arrangement.messages[:place], arrangement.tools
+        newest = dict(arrangement.answers.get(place, arrangement.messages[place]))
+        thoughts = newest.pop("thoughts", "")
+        prompt = self.render_prompt(before, arrangement)
+        try:
+            full = self._runner.run_template([*before, newest], tools)
+        except RENDER_ERRORS as error:
+            raise UnclearTurnError(describe_error(error)) from error
+        if full.startswith(prompt) and not thoughts:
+            return prompt, full[len(prompt) :]
+        behind = self._continue_thoughts(before, arrangement, prompt, full, thoughts)
+        if behind is None and not thoughts:
+            behind = _follow_newest_words(before, prompt, full)
+        if behind is None:
+            raise UnclearTurnError(
+                "what it writes in front of the answer is not what it writes when the answer is to be generated"
+            )
+        return prompt, behind
+
+    def render_prompt(self, messages: Sequence[Rendering], arrangement: Arrangement) -> str:
+        """Return what generation sees in front of an answer. Raises UnclearTurnError."""
+        if not messages:
+            raise UnclearTurnError("nothing comes before the assistant's message: give it weight 0, or a user's before")
+        try:
+            return self._runner.run_template(messages, arrangement.tools, prompt=True)
+        except RENDER_ERRORS as error:
+            raise UnclearTurnError(describe_error(error)) from error
+
+    def shape_turn(self, answer: str, words: Collection[str], stops: Sequence[str], follower: str) -> TurnShape:
+        """Return how a turn ends whose last word is one of `words`; `follower` ends it if nothing else does."""
+        last = max((answer.rfind(word) + len(word) for word in words if word in answer), default=0)
+        behind = answer[last:]
+        found = list(self._control_word.finditer(behind))
+        if not found:
+            padding = behind if behind.isspace() else ""
+            return TurnShape("", 0, padding, follower)
+        start = found[0].start()
+        # A token that generation stops at; otherwise the last one, as two may close a turn, or a channel and the turn.
+        end = next((word for word in found if word.group() in stops), found[-1])
+        self.ends.setdefault(end.group())
+        return TurnShape(behind[start:], end.end() - start)
+
+    def cut_turn(self, number: int, prompt: str, behind: str, shape: TurnShape) -> Turn:
+        """Return the turn with its end. Raises UnclearTurnError if it ends otherwise than its shape says."""
+        if shape.tail:
+            if not behind.endswith(shape.tail):
+                raise UnclearTurnError("the end of the answer is not clear")
+            body = behind[: len(behind) - len(shape.tail)]
+            return Turn(number, prompt, body + shape.tail[: shape.end], shape.tail[shape.end :])
+        body = behind.removesuffix(shape.padding) if shape.padding else behind
+        return Turn(number, prompt, body + shape.stop, "" if shape.stop else behind[len(body) :])
+
+    def _continue_thoughts(
+        self, before: Sequence[Rendering], arrangement: Arrangement, prompt: str, full: str, thoughts: str
+    ) -> str | None:
+        """Return the answer behind a prompt that opens thoughts which the template leaves out of a finished turn.
+
+        The answer then begins with the thoughts, or closes them at once if the row has none.
+        """
+        try:
+            base = self._runner.run_template(before, arrangement.tools)
+        except RENDER_ERRORS:
+            base = ""
+        start = len(base) if prompt.startswith(base) else 0
+        openings = list(_THOUGHT_OPENING.finditer(prompt, start))
+        if not openings or full[: openings[-1].start()].rstrip() != prompt[: openings[-1].start()].rstrip():
+            return None
+        opening = openings[-1]
+        head = prompt[: opening.start()]
+        content = full[len(head) :] if full.startswith(head) else full[len(head.rstrip()) :]
+        close = _THOUGHT_MARKS[opening.group()]
+        if close in prompt[opening.end() :]:
+            return None if thoughts else content
+        if content.lstrip().startswith(close):
+            return thoughts + content
+        # With the white space that the opening has, as in `<think>\n\n</think>\n\n`, the form of an empty thought.
+        space = prompt[opening.end() :]
+        return f"{thoughts}{space or ''}{close}\n\n{content.lstrip()}"
+
+
+def _follow_newest_words(before: Sequence[Rendering], prompt: str, full: str) -> str | None:
+    """Return what stands behind the newest message's words and the opening of the answer, if that is in one place.
+
+    It is for templates that place earlier words otherwise once an answer follows, such as a system message.
+    """
+    words = str(before[-1].get("content") or "").strip()
+    place = prompt.rfind(words) if words else -1
+    opening = prompt[place:]
+    if place < 0 or full.count(opening) != 1:
+        return None
+    return full[full.index(opening) + len(opening) :]
+
+
+def describe_error(error: Exception) -> str:
+    """Return what a template raised, in a line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:300]
+
+
+def close_thoughts(answer: str, thoughts: str) -> int:
+    """Return the place in an answer where its thoughts are closed, 0 if they are not in it."""
+    place = answer.find(thoughts)
+    if place < 0:
+        return 0
+    end = place + len(thoughts)
+    closings = re.compile(rf"\s*(?:{'|'.join(map(re.escape, _THOUGHT_MARKS.values()))})\s*")
+    closing = closings.match(answer, end)
+    return closing.end() if closing else end
