@@ -32,6 +32,8 @@ class Abilities:
     tools: bool
     names: bool
     thoughts: ThoughtForm
+    thought_tags: bool
+    """Whether `<think>` in a content stays there while its answer is the newest."""
 
     def with_calls_as_text(self) -> Abilities:
         """Return the same without calls, results and tools of the template's own."""
@@ -79,6 +81,7 @@ def probe_abilities(runner: TemplateRunner) -> Abilities:
         tools=calls and probe.renders([_USER], _ONE, tools=[_TOOL]),
         names=probe.renders([{**_USER, "name": _ONE}], _ONE),
         thoughts=probe.find_thought_form(),
+        thought_tags=probe.keeps_thought_tags(),
     )
 
 
@@ -127,13 +130,21 @@ class _Probe:
     def find_thought_form(self) -> ThoughtForm:
         """Return how the thoughts of the newest answer are rendered."""
         message = {"role": "assistant", "content": _TWO, "reasoning_content": _ONE, "thinking": _ONE}
+        prompt = self._render([_USER], None, prompt=True) or ""
         if self.renders([_USER, message], _ONE, _TWO):
-            return "field"
-        inline = {"role": "assistant", "content": f"<think>\n{_ONE}\n</think>\n\n{_TWO}"}
-        if self.renders([_USER, inline], _ONE, "</think>", _TWO, in_order=True):
-            return "inline"
-        prompt = self._render([_USER], None, prompt=True)
-        return "opening" if prompt and prompt.rstrip().endswith("<think>") else "none"
+            # Behind a prompt that has closed them already, there is no place for thoughts.
+            text = self._render([_USER, message], None, prompt=False) or ""
+            return "field" if text.startswith(prompt) or "</" not in prompt[-24:] else "none"
+        if prompt.rstrip().endswith("<think>"):
+            return "opening"
+        return "inline" if self.keeps_thought_tags() else "none"
+
+    def keeps_thought_tags(self) -> bool:
+        """Return whether thoughts between tags in the content are rendered as they are."""
+        message = {"role": "assistant", "content": f"<think>\n{_ONE}\n</think>\n\n{_TWO}"}
+        text = self._render([_USER, message], None, prompt=False) or ""
+        prompt = self._render([_USER], None, prompt=True) or ""
+        return text.startswith(prompt) and all(word in text for word in (_ONE, "</think>", _TWO))
 
     def _make_call(self, content: str, count: int) -> Rendering:
         calls: list[dict[str, Any]] = []

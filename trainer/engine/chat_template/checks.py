@@ -13,28 +13,24 @@ from typing import Any, cast
 
 from trainer.contract.rows import Message
 from trainer.engine.chat_template.messages import Arrangement
-from trainer.engine.chat_template.sequences import TextSequence
 from trainer.engine.chat_template.shadows import Shadow
-from trainer.engine.chat_template.turns import UnclearTurnError
+from trainer.engine.chat_template.turns import Turn, UnclearTurnError
 
 _KINDS = {"text": "text", "calls": "tool call", "thoughts": "reasoning_content", "name": "name"}
 _THOUGHT_TAGS = re.compile(r"</?think>")
 
 
-def check_shadow(shadow: Shadow, arrangement: Arrangement, sequences: Sequence[TextSequence]) -> None:
-    """Raise UnclearTurnError if a word of the shadow is not in its sequence, or is trained and must not be."""
-    for sequence in sequences:
-        check_shadow_prompt(shadow, arrangement, sequence.text, sequence.last + 1)
-        trained = sequence.trained_texts()
-        for number, words in enumerate(shadow.words[: sequence.last + 1]):
-            for kind, word in _flatten_words(words):
-                if number in sequence.trained:
-                    if word not in trained[number] and not _may_be_lost(kind, number, arrangement):
-                        raise UnclearTurnError(f"it leaves out the {_KINDS[kind]} of message {number + 1}")
-                elif any(word in text for text in trained.values()):
-                    raise UnclearTurnError(f"the text of message {number + 1} cannot be told from an answer's")
-        if any(word in text for word in shadow.tool_words for text in trained.values()):
-            raise UnclearTurnError("the text of the tools cannot be told from an answer's")
+def check_shadow_turn(shadow: Shadow, arrangement: Arrangement, turn: Turn) -> None:
+    """Raise UnclearTurnError if a word of the last message is not in its answer, or any other word is."""
+    check_shadow_prompt(shadow, arrangement, turn.prompt, turn.number)
+    for number, words in enumerate(shadow.words[: turn.number + 1]):
+        for kind, word in _flatten_words(words):
+            if number == turn.number and word not in turn.answer and not _may_be_lost(kind, arrangement):
+                raise UnclearTurnError(f"it leaves out the {_KINDS[kind]} of message {number + 1}")
+            if number != turn.number and word in turn.answer:
+                raise UnclearTurnError(f"it writes the {_KINDS[kind]} of message {number + 1} into the answer")
+    if any(word in turn.answer for word in shadow.tool_words):
+        raise UnclearTurnError("it writes the tools into the answer")
 
 
 def check_shadow_prompt(shadow: Shadow, arrangement: Arrangement, text: str, count: int) -> None:
@@ -42,7 +38,7 @@ def check_shadow_prompt(shadow: Shadow, arrangement: Arrangement, text: str, cou
     for number, words in enumerate(shadow.words[:count]):
         for kind, word in _flatten_words(words):
             # Earlier thoughts are the template's own business: generation sees what it leaves of them.
-            if word not in text and kind != "thoughts" and not _may_be_lost(kind, number, arrangement):
+            if word not in text and kind != "thoughts" and not _may_be_lost(kind, arrangement):
                 raise UnclearTurnError(f"it leaves out the {_KINDS[kind]} of message {number + 1}")
     if any(word not in text for word in shadow.tool_words):
         raise UnclearTurnError("it leaves out a tool")
@@ -64,18 +60,18 @@ def check_texts(
             raise UnclearTurnError(f"it leaves out the tool {function.get('name')}")
 
 
-def check_answer(message: Message, answer: str, number: int) -> None:
+def check_answer(message: Message, answer: str, number: int, *, without_thoughts: bool) -> None:
     """Raise UnclearTurnError if a text of a trained message is not in what is trained."""
-    _require_texts([*_THOUGHT_TAGS.split(message.text), *_call_texts(message)], answer, number)
+    texts = _THOUGHT_TAGS.split(message.text)
+    _require_texts([*(texts[-1:] if without_thoughts else texts), *_call_texts(message)], answer, number)
 
 
 def _flatten_words(words: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
     return ((kind, word) for kind, found in words.items() for word in found)
 
 
-def _may_be_lost(kind: str, number: int, arrangement: Arrangement) -> bool:
+def _may_be_lost(kind: str, arrangement: Arrangement) -> bool:
     # Both are left out with a warning where the template has no place for them.
-    del number
     return (kind == "name" and "names" in arrangement.notes) or (kind == "thoughts" and "thoughts" in arrangement.notes)
 
 

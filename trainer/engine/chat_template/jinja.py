@@ -77,6 +77,10 @@ class TemplateRunner:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, day: date) -> None:
         self.tokenizer = tokenizer
         self.settings: dict[str, Any] = {}
+        self.as_parts = False
+        """Whether contents are given as lists of parts, which templates of models that see expect."""
+        self.empty_tools: list[dict[str, Any]] | None = None
+        """What templates take for no tools."""
         moment = datetime.combine(day, time())
         self._environment = _make_environment()
         self._globals = {"strftime_now": moment.strftime}
@@ -106,12 +110,17 @@ class TemplateRunner:
             self._compiled[source] = template
         variables = {**self.tokenizer.special_tokens_map, **self.settings}
         return template.render(
-            messages=[dict(message) for message in messages],
-            tools=list(tools) if tools else None,
+            messages=[self._copy_message(message) for message in messages],
+            tools=list(tools) if tools else self.empty_tools,
             documents=None,
             add_generation_prompt=prompt,
             **variables,
         )
+
+    def _copy_message(self, message: Rendering) -> Rendering:
+        if not self.as_parts:
+            return dict(message)
+        return {**message, "content": [{"type": "text", "text": message["content"]}] if message["content"] else []}
 
 
 def _make_environment() -> Environment:

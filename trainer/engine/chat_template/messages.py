@@ -28,6 +28,7 @@ _TOOLS_PREAMBLE = (
     "For each call, answer with a JSON object with the function's name and arguments within <tool_call></tool_call>."
 )
 _NINE = re.compile(r"[A-Za-z0-9]{9}")
+_THOUGHTS = re.compile(r"\s*<think>\s*(.*?)\s*</think>\s*(.*)", re.DOTALL)
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -48,11 +49,19 @@ class Arrangement:
 
 
 def arrange_messages(
-    messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None, abilities: Abilities, marks: TextMarks
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, Any]] | None,
+    abilities: Abilities,
+    marks: TextMarks,
+    *,
+    as_text: int | None = None,
 ) -> Arrangement:
-    """Bring a conversation into the form of a template with these abilities."""
+    """Bring a conversation into the form of a template with these abilities.
+
+    `as_text` is the number of a message whose calls are written as text although the template has calls.
+    """
     arrangement = Arrangement()
-    arranger = _Arranger(arrangement, abilities, marks)
+    arranger = _Arranger(arrangement, abilities, marks, as_text)
     for number, message in enumerate(messages):
         arranger.add_message(number, message)
     marked_tools = [_mark_values(tool, marks) for tool in tools or ()]
@@ -71,7 +80,8 @@ def arrange_messages(
 
 
 class _Arranger:
-    def __init__(self, arrangement: Arrangement, abilities: Abilities, marks: TextMarks) -> None:
+    def __init__(self, arrangement: Arrangement, abilities: Abilities, marks: TextMarks, as_text: int | None) -> None:
+        self._as_text = as_text
         self._arrangement = arrangement
         self._abilities = abilities
         self._marks = marks
@@ -159,10 +169,12 @@ class _Arranger:
         return self._abilities.more_systems if len(entries) == leading else self._abilities.late_systems
 
     def _render_assistant(self, number: int, message: Message) -> Rendering:
+        if not self._abilities.thought_tags:
+            message = take_thoughts_out(message)
         text = self._marks.mark_text(message.text, by_assistant=True)
         calls = message.tool_calls or ()
         entry: Rendering = {"role": "assistant", "content": text}
-        as_text = bool(calls) and not self._renders_calls(message)
+        as_text = bool(calls) and (number == self._as_text or not self._renders_calls(message))
         if as_text:
             said = [text] if text else []
             entry["content"] = "\n".join(said + [self._write_call(call) for call in calls])
@@ -182,12 +194,12 @@ class _Arranger:
             case "field":
                 # Both names that templates read, as transformers fills them in.
                 entry |= {"reasoning_content": thoughts, "thinking": thoughts}
-            case "inline":
+            case "inline" if not entry.get("tool_calls") or self._abilities.text_beside_call:
                 # Earlier thoughts are not written: a chat's history comes back without them.
                 self._answers[number] = {"content": f"<think>\n{thoughts}\n</think>\n\n{entry['content']}"}
             case "opening":
                 self._answers[number] = {"thoughts": thoughts}
-            case "none":
+            case _:
                 self._arrangement.notes.add("thoughts")
 
     def _render_result(self, message: Message) -> Rendering:
@@ -224,6 +236,14 @@ class _Arranger:
         arguments = text if not isinstance(read_arguments(text), str) else json.dumps(text, ensure_ascii=False)
         name = json.dumps(call.function.name, ensure_ascii=False)
         return f'<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
+
+
+def take_thoughts_out(message: Message) -> Message:
+    """Return a message with thoughts in its content, between tags at the front, as one with a field for them."""
+    found = _THOUGHTS.fullmatch(message.text) if "</think>" in message.text else None
+    if found is None or message.reasoning_content:
+        return message
+    return message.model_copy(update={"reasoning_content": found[1] or None, "content": found[2]})
 
 
 def rewrite_id(own: str, form: IdForm, function: str, count: int) -> str:

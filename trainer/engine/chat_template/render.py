@@ -7,7 +7,7 @@ ends the turn. Turns share a sequence as long as the rendering of later turns be
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,14 +18,14 @@ from transformers import PreTrainedTokenizerBase
 from trainer.contract.methods.base import ThoughtUse
 from trainer.contract.rows import ChatRow, Message
 from trainer.engine.chat_template.abilities import Abilities, make_word, probe_abilities
-from trainer.engine.chat_template.checks import check_answer, check_shadow, check_shadow_prompt, check_texts
+from trainer.engine.chat_template.checks import check_answer, check_shadow_prompt, check_shadow_turn, check_texts
 from trainer.engine.chat_template.control_words import ControlWords, TextMarks
 from trainer.engine.chat_template.encode import TextEncoder
 from trainer.engine.chat_template.end_of_turn import read_stop_words
 from trainer.engine.chat_template.jinja import RENDER_ERRORS, Rendering, TemplateRunner
 from trainer.engine.chat_template.messages import Arrangement, Note, arrange_messages
 from trainer.engine.chat_template.sequences import TextSequence, join_turns
-from trainer.engine.chat_template.settings import choose_settings
+from trainer.engine.chat_template.settings import choose_forms, choose_settings
 from trainer.engine.chat_template.shadows import Shadow, make_shadow, shape_of
 from trainer.engine.chat_template.turns import (
     Turn,
@@ -72,10 +72,11 @@ class EncodedPrompt:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How rows of one shape are rendered."""
+    """How conversations of one shape are rendered: with which abilities, and how their last turn ends."""
 
     abilities: Abilities
-    shapes: Mapping[int, TurnShape]
+    as_text: int | None = None
+    shape: TurnShape | None = None
 
 
 class ChatTemplate:
@@ -103,6 +104,7 @@ class ChatTemplate:
         self._plans: dict[Hashable, _Plan | UnclearTurnError] = {}
         try:
             words = ControlWords(tokenizer, self._runner.source)
+            choose_forms(self._runner)
             self._runner.settings = choose_settings(self._runner)
         except RENDER_ERRORS as error:
             raise _unsupported_template(f"the base model's chat template cannot be read ({error})") from error
@@ -131,13 +133,13 @@ class ChatTemplate:
         """Return a row's sequences. Raises RefusedRowError."""
         messages = self._read_thoughts(row.messages)
         try:
-            arrangement, marks, sequences = self._render_messages(messages, row.tools)
+            notes, marks, sequences = self._render_messages(messages, row.tools)
         except UnclearTurnError as error:
             raise RefusedRowError(str(error)) from error
         encoded = [
             EncodedSequence(*self._encoder.encode_segments(sequence.segments(), marks)) for sequence in sequences
         ]
-        return EncodedRow(tuple(encoded), frozenset(arrangement.notes))
+        return EncodedRow(tuple(encoded), notes)
 
     def render_row(self, row: ChatRow) -> list[str]:
         """Return the texts of a row's sequences. Raises RefusedRowError."""
@@ -152,18 +154,16 @@ class ChatTemplate:
 
         If the template cannot render it behind its prompt, it is the bare content.
         """
-        messages = [
-            message.model_copy(update={"weight": int(place == number)}) if message.role == "assistant" else message
-            for place, message in enumerate(row.messages[: number + 1])
-        ]
+        messages = self._read_thoughts(row.messages[: number + 1])
         try:
-            plan = self._plan_row(messages, row.tools)
+            plan = self._plan_turn(messages, row.tools)
             marks = self._make_marks(messages)
-            arrangement = arrange_messages(messages, row.tools, plan.abilities, marks)
-            turn = self._cut_turn(messages, arrangement, number, plan, marks)
+            arrangement = arrange_messages(messages, row.tools, plan.abilities, marks, as_text=plan.as_text)
+            turn = self._cut_turn(messages[number], arrangement, number, plan, marks)
         except UnclearTurnError:
             return row.messages[number].text
-        shape = plan.shapes[number]
+        shape = plan.shape
+        assert shape is not None
         # Without its end, as answers are decoded without special tokens.
         return marks.restore_text(turn.answer.removesuffix(shape.tail[: shape.end] or shape.stop)).rstrip()
 
@@ -186,26 +186,35 @@ class ChatTemplate:
 
     def _render_messages(
         self, messages: Sequence[Message], tools: Tools
-    ) -> tuple[Arrangement, TextMarks, list[TextSequence]]:
-        plan = self._plan_row(messages, tools)
+    ) -> tuple[frozenset[Note], TextMarks, list[TextSequence]]:
         marks = self._make_marks(messages)
-        arrangement = arrange_messages(messages, tools, plan.abilities, marks)
-        turns = [self._cut_turn(messages, arrangement, number, plan, marks) for number in _trained_numbers(messages)]
+        arranged: dict[tuple[Abilities, int | None], Arrangement] = {}
+        turns: list[Turn] = []
+        arrangement: Arrangement | None = None
+        for number in _trained_numbers(messages):
+            plan = self._plan_turn(messages[: number + 1], tools)
+            form = (plan.abilities, plan.as_text)
+            if form not in arranged:
+                arranged[form] = arrange_messages(messages, tools, plan.abilities, marks, as_text=plan.as_text)
+            arrangement = arranged[form]
+            turns.append(self._cut_turn(messages[number], arrangement, number, plan, marks))
+        if arrangement is None:
+            arrangement = arrange_messages(messages, tools, self._abilities, marks)
+            arranged[self._abilities, None] = arrangement
         sequences = self._join(arrangement, turns, len(messages))
         for sequence in sequences:
             text = marks.restore_text(sequence.text)
             check_texts(messages, tools, text, sequence.last + 1)
-        return arrangement, marks, sequences
+        notes = frozenset(note for arrangement in arranged.values() for note in arrangement.notes)
+        return notes, marks, sequences
 
-    def _cut_turn(
-        self, messages: Sequence[Message], arrangement: Arrangement, number: int, plan: _Plan, marks: TextMarks
-    ) -> Turn:
+    def _cut_turn(self, message: Message, arrangement: Arrangement, number: int, plan: _Plan, marks: TextMarks) -> Turn:
         prompt, behind = self._finder.find_answer(arrangement, arrangement.places[number])
-        turn = self._finder.cut_turn(number, prompt, behind, plan.shapes[number])
-        check_answer(messages[number], marks.restore_text(turn.answer), number)
-        thoughts = messages[number].reasoning_content
-        if thoughts and self.thoughts == "context":
-            marked = marks.mark_text(thoughts, by_assistant=True)
+        assert plan.shape is not None
+        turn = self._finder.cut_turn(number, prompt, behind, plan.shape)
+        check_answer(message, marks.restore_text(turn.answer), number, without_thoughts="thoughts" in arrangement.notes)
+        if message.reasoning_content and self.thoughts == "context":
+            marked = marks.mark_text(message.reasoning_content, by_assistant=True)
             turn = replace(turn, learn_from=close_thoughts(turn.answer, marked.strip()))
         return turn
 
@@ -220,54 +229,63 @@ class ChatTemplate:
             return [TextSequence(whole or "", count - 1)]
         return join_turns(turns, whole, count - 1)
 
-    def _plan_row(self, messages: Sequence[Message], tools: Tools) -> _Plan:
-        key = ("row", shape_of(messages, tools))
-        return self._plan(key, messages, tools, self._try_row)
+    def _plan_turn(self, messages: Sequence[Message], tools: Tools) -> _Plan:
+        """Return how the last of these messages is rendered as an answer, behind the prompt that chat has for it."""
+        key = ("turn", shape_of(messages, tools))
+        if key not in self._plans:
+            self._plans[key] = self._find_turn_plan(messages, tools)
+        return _take_plan(self._plans[key])
 
-    def _plan_prompt(self, messages: Sequence[Message], tools: Tools) -> _Plan:
-        key = ("prompt", shape_of(messages, tools))
-        return self._plan(key, messages, tools, self._try_prompt)
-
-    def _plan(self, key: Hashable, messages: Sequence[Message], tools: Tools, attempt: Any) -> _Plan:
-        """Return how conversations of this shape are rendered: by the template's own forms, or with more as text."""
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._find_plan(make_shadow(messages, tools), attempt)
-            self._plans[key] = plan
-        if isinstance(plan, UnclearTurnError):
-            raise UnclearTurnError(str(plan))
-        return plan
-
-    def _find_plan(self, shadow: Shadow, attempt: Any) -> _Plan | UnclearTurnError:
-        own = self._abilities
+    def _find_turn_plan(self, messages: Sequence[Message], tools: Tools) -> _Plan | UnclearTurnError:
+        shadow = make_shadow(messages, tools)
+        number = len(messages) - 1
+        try:
+            abilities = self._plan_prompt(messages[:-1], tools).abilities if number else self._abilities
+        except UnclearTurnError as error:
+            return error
         first: UnclearTurnError | None = None
-        for abilities in dict.fromkeys((own, own.with_calls_as_text(), own.with_all_as_text())):
+        for as_text in (None, number) if messages[-1].tool_calls else (None,):
             try:
-                return attempt(shadow, abilities)
+                return self._try_turn(shadow, abilities, as_text)
             except UnclearTurnError as error:
                 first = first or error
         assert first is not None
         return first
 
-    def _try_row(self, shadow: Shadow, abilities: Abilities) -> _Plan:
-        arrangement = arrange_messages(shadow.messages, shadow.tools, abilities, TextMarks(self._words))
-        shapes: dict[int, TurnShape] = {}
-        turns: list[Turn] = []
-        for number in _trained_numbers(shadow.messages):
-            prompt, behind = self._finder.find_answer(arrangement, arrangement.places[number])
-            words = [word for found in shadow.words[number].values() for word in found]
-            follower = self._follow_turn(arrangement, arrangement.places[number], prompt + behind)
-            shapes[number] = self._finder.shape_turn(behind, words, self._stops, follower)
-            turns.append(self._finder.cut_turn(number, prompt, behind, shapes[number]))
-        if turns:
-            check_shadow(shadow, arrangement, self._join(arrangement, turns, len(shadow.messages)))
-        return _Plan(abilities, shapes)
+    def _try_turn(self, shadow: Shadow, abilities: Abilities, as_text: int | None) -> _Plan:
+        number = len(shadow.messages) - 1
+        marks = TextMarks(self._words)
+        arrangement = arrange_messages(shadow.messages, shadow.tools, abilities, marks, as_text=as_text)
+        place = arrangement.places[number]
+        prompt, behind = self._finder.find_answer(arrangement, place)
+        words = [word for found in shadow.words[number].values() for word in found]
+        follower = self._follow_turn(arrangement, place, prompt + behind)
+        shape = self._finder.shape_turn(behind, words, self._stops, follower)
+        turn = self._finder.cut_turn(number, prompt, behind, shape)
+        check_shadow_turn(shadow, arrangement, turn)
+        return _Plan(abilities, as_text, shape)
 
-    def _try_prompt(self, shadow: Shadow, abilities: Abilities) -> _Plan:
-        arrangement = arrange_messages(shadow.messages, shadow.tools, abilities, TextMarks(self._words))
-        text = self._finder.render_prompt(arrangement.messages, arrangement)
-        check_shadow_prompt(shadow, arrangement, text, len(shadow.messages))
-        return _Plan(abilities, {})
+    def _plan_prompt(self, messages: Sequence[Message], tools: Tools) -> _Plan:
+        """Return how a prompt is rendered: by the template's own forms, or with more of it as text."""
+        key = ("prompt", shape_of(messages, tools))
+        if key not in self._plans:
+            self._plans[key] = self._find_prompt_plan(make_shadow(messages, tools))
+        return _take_plan(self._plans[key])
+
+    def _find_prompt_plan(self, shadow: Shadow) -> _Plan | UnclearTurnError:
+        own = self._abilities
+        first: UnclearTurnError | None = None
+        for abilities in dict.fromkeys((own, own.with_calls_as_text(), own.with_all_as_text())):
+            try:
+                arrangement = arrange_messages(shadow.messages, shadow.tools, abilities, TextMarks(self._words))
+                text = self._finder.render_prompt(arrangement.messages, arrangement)
+                check_shadow_prompt(shadow, arrangement, text, len(shadow.messages))
+            except UnclearTurnError as error:
+                first = first or error
+            else:
+                return _Plan(abilities)
+        assert first is not None
+        return first
 
     def _follow_turn(self, arrangement: Arrangement, place: int, text: str) -> str:
         """Return the stop of a turn that the template does not end: the token that it puts in front of the next one.
@@ -289,7 +307,7 @@ class ChatTemplate:
     def _check_plain_conversation(self) -> None:
         plain = [Message(role="user", content="a"), Message(role="assistant", content="b")]
         try:
-            self._plan_row(plain, None)
+            self._plan_turn(plain, None)
         except UnclearTurnError as error:
             raise _unsupported_template(
                 f"the base model's chat template fails on a plain conversation ({error})"
@@ -302,6 +320,12 @@ class ChatTemplate:
         if self.thoughts != "drop" or not any(message.reasoning_content for message in messages):
             return messages
         return [message.model_copy(update={"reasoning_content": None}) for message in messages]
+
+
+def _take_plan(plan: _Plan | UnclearTurnError) -> _Plan:
+    if isinstance(plan, UnclearTurnError):
+        raise UnclearTurnError(str(plan))
+    return plan
 
 
 def _trained_numbers(messages: Sequence[Message]) -> list[int]:

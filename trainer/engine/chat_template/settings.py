@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from trainer.engine.chat_template.abilities import make_word
 from trainer.engine.chat_template.jinja import RENDER_ERRORS, Rendering, TemplateRunner
 
 _SWITCHES: dict[str, tuple[Any, ...]] = {
@@ -22,6 +23,20 @@ _PROBES: tuple[list[Rendering], ...] = (
     [{"role": "system", "content": "s"}, *_FIRST],
     [*_FIRST, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}],
 )
+
+
+def choose_forms(runner: TemplateRunner) -> None:
+    """Choose whether contents are texts or lists of parts, and what stands for no tools: the first that renders."""
+    words = [{"role": "user", "content": make_word(0)}, {"role": "assistant", "content": make_word(1)}]
+    for runner.as_parts, runner.empty_tools in ((False, None), (True, None), (False, []), (True, [])):
+        try:
+            text = runner.run_template(words, None)
+        except RENDER_ERRORS:
+            continue
+        # As parts they must not be printed as the lists that they are.
+        if make_word(0) in text and make_word(1) in text and "'text'" not in text:
+            return
+    runner.as_parts, runner.empty_tools = False, None
 
 
 def choose_settings(runner: TemplateRunner) -> dict[str, Any]:

@@ -31,7 +31,6 @@ def shape_of(messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None
         tuple(
             (
                 message.role,
-                message.trained,
                 bool(message.text.strip()),
                 bool(message.name),
                 bool(message.reasoning_content),

@@ -22,6 +22,7 @@ _THOUGHT_MARKS = {
     "<|START_THINKING|>": "<|END_THINKING|>",
     "<|inner_prefix|>": "<|inner_suffix|>",
     "<|channel>thought": "<channel|>",
+    "Here are my reasoning steps:": "[BEGIN FINAL RESPONSE]",
 }
 """How templates open thoughts, and how they close them."""
 _THOUGHT_OPENING = re.compile("|".join(map(re.escape, _THOUGHT_MARKS)))
@@ -78,12 +79,18 @@ class TurnFinder:
             full = self._runner.run_template([*before, newest], tools)
         except RENDER_ERRORS as error:
             raise UnclearTurnError(describe_error(error)) from error
-        if full.startswith(prompt) and not thoughts:
-            return prompt, full[len(prompt) :]
-        behind = self._continue_thoughts(before, arrangement, prompt, full, thoughts)
-        if behind is None and not thoughts:
-            behind = _follow_newest_words(before, prompt, full)
-        if behind is None:
+        if full.startswith(prompt):
+            behind = full[len(prompt) :]
+            # Where the prompt does not open thoughts, as behind a tool's result, the answer does.
+            return prompt, f"<think>\n{thoughts}\n</think>\n\n{behind}" if thoughts else behind
+        base = self._render_base(before, arrangement, prompt)
+        behind = (
+            _continue_thoughts(base, prompt, full, thoughts)
+            or self._skip_opening(base, prompt, full)
+            or _follow_newest_words(before, prompt, full)
+            or _follow_all_words(prompt, full)
+        )
+        if not behind:
             raise UnclearTurnError(
                 "what it writes in front of the answer is not what it writes when the answer is to be generated"
             )
@@ -122,32 +129,66 @@ class TurnFinder:
         body = behind.removesuffix(shape.padding) if shape.padding else behind
         return Turn(number, prompt, body + shape.stop, "" if shape.stop else behind[len(body) :])
 
-    def _continue_thoughts(
-        self, before: Sequence[Rendering], arrangement: Arrangement, prompt: str, full: str, thoughts: str
-    ) -> str | None:
-        """Return the answer behind a prompt that opens thoughts which the template leaves out of a finished turn.
-
-        The answer then begins with the thoughts, or closes them at once if the row has none.
-        """
+    def _render_base(self, before: Sequence[Rendering], arrangement: Arrangement, prompt: str) -> str:
+        """Return what a prompt is without the opening of the answer."""
         try:
             base = self._runner.run_template(before, arrangement.tools)
         except RENDER_ERRORS:
-            base = ""
-        start = len(base) if prompt.startswith(base) else 0
-        openings = list(_THOUGHT_OPENING.finditer(prompt, start))
-        if not openings or full[: openings[-1].start()].rstrip() != prompt[: openings[-1].start()].rstrip():
+            return ""
+        return base if prompt.startswith(base) else ""
+
+    def _skip_opening(self, base: str, prompt: str, full: str) -> str | None:
+        """Return the answer if the template opens a turn for generation that it leaves out of a finished one.
+
+        Some do so behind a tool's result, where a finished turn goes on without a header.
+        """
+        if not base or base == prompt or not full.startswith(base):
             return None
-        opening = openings[-1]
-        head = prompt[: opening.start()]
-        content = full[len(head) :] if full.startswith(head) else full[len(head.rstrip()) :]
-        close = _THOUGHT_MARKS[opening.group()]
-        if close in prompt[opening.end() :]:
-            return None if thoughts else content
-        if content.lstrip().startswith(close):
-            return thoughts + content
-        # With the white space that the opening has, as in `<think>\n\n</think>\n\n`, the form of an empty thought.
-        space = prompt[opening.end() :]
-        return f"{thoughts}{space or ''}{close}\n\n{content.lstrip()}"
+        behind = full[len(base) :]
+        return None if self._control_word.match(behind.lstrip()) else behind
+
+
+def _continue_thoughts(base: str, prompt: str, full: str, thoughts: str) -> str | None:
+    """Return the answer behind a prompt that opens thoughts which the template leaves out of a finished turn.
+
+    The answer then begins with the thoughts, or closes them at once if the row has none.
+    """
+    openings = list(_THOUGHT_OPENING.finditer(prompt, len(base)))
+    if not openings:
+        return None
+    opening = openings[-1]
+    head = prompt[: opening.start()]
+    if full.startswith(head):
+        content = full[len(head) :]
+    elif full.startswith(head.rstrip()):
+        content = full[len(head.rstrip()) :]
+    else:
+        return None
+    close = _THOUGHT_MARKS[opening.group()]
+    space = prompt[opening.end() :]
+    if close in space:
+        return None if thoughts else content
+    # The template's own empty thought, but for the white space: the prompt has opened it already.
+    content = content.removeprefix(opening.group())
+    if content.lstrip().startswith(close):
+        return thoughts + content.lstrip()
+    # With the white space that the opening has, as in `<think>\n\n</think>\n\n`, the form of an empty thought.
+    return f"{thoughts}{space}{close}\n\n{content.lstrip()}"
+
+
+def _follow_all_words(prompt: str, full: str) -> str | None:
+    """Return what stands behind the prompt if that differs in white space alone."""
+    wanted = iter("".join(prompt.split()))
+    wanted_character = next(wanted, None)
+    for place, character in enumerate(full):
+        if wanted_character is None:
+            return full[place:].lstrip()
+        if character.isspace():
+            continue
+        if character != wanted_character:
+            return None
+        wanted_character = next(wanted, None)
+    return None
 
 
 def _follow_newest_words(before: Sequence[Rendering], prompt: str, full: str) -> str | None:
