@@ -51,7 +51,7 @@ def check_texts(
     for number, message in enumerate(messages[:count]):
         # What an answer thought aloud is left out of later prompts by many templates.
         text = _THOUGHT_TAGS.split(message.text)[-1] if message.role == "assistant" else message.text
-        _require_texts([text, *_call_texts(message)], sequence_text, number)
+        _require_texts([text, *_call_texts(message, sequence_text)], sequence_text, number)
     for tool in tools or ():
         function = cast("dict[str, Any]", tool.get("function") or {})
         if not _has_text(sequence_text, str(function.get("name") or "")) or not _has_text(
@@ -60,10 +60,15 @@ def check_texts(
             raise UnclearTurnError(f"it leaves out the tool {function.get('name')}")
 
 
-def check_answer(message: Message, answer: str, number: int, *, without_thoughts: bool) -> None:
-    """Raise UnclearTurnError if a text of a trained message is not in what is trained."""
+def check_answer(message: Message, answer: str, number: int, *, without_thoughts: bool) -> bool:
+    """Return whether a trained message's texts are trained as they are, but for white space around them.
+
+    False if white space inside them is changed. Raises UnclearTurnError if one of them is not trained.
+    """
     texts = _THOUGHT_TAGS.split(message.text)
-    _require_texts([*(texts[-1:] if without_thoughts else texts), *_call_texts(message)], answer, number)
+    texts = [*(texts[-1:] if without_thoughts else texts), *_call_texts(message, answer)]
+    _require_texts(texts, answer, number)
+    return all(_has_exact_text(answer, text.strip()) for text in texts)
 
 
 def _flatten_words(words: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
@@ -83,21 +88,27 @@ def _require_texts(texts: Sequence[str], rendering: str, number: int) -> None:
 
 
 def _has_text(rendering: str, text: str) -> bool:
+    return _has_exact_text(rendering, text) or "".join(text.split()) in "".join(rendering.split())
+
+
+def _has_exact_text(rendering: str, text: str) -> bool:
     if text in rendering:
         return True
-    escaped = json.dumps(text, ensure_ascii=False)[1:-1]
-    if escaped in rendering or json.dumps(text)[1:-1] in rendering:
-        return True
-    return "".join(text.split()) in "".join(rendering.split())
+    # Inside JSON, as tools' results and arguments may be.
+    return json.dumps(text, ensure_ascii=False)[1:-1] in rendering or json.dumps(text)[1:-1] in rendering
 
 
-def _call_texts(message: Message) -> Iterator[str]:
+def _call_texts(message: Message, rendering: str) -> Iterator[str]:
+    """Yield what must be found of a message's calls: the arguments as they are, or else each text in them."""
     for call in message.tool_calls or ():
         yield call.function.name
+        text = call.function.arguments
+        if text in rendering:
+            continue
         try:
-            arguments: Any = json.loads(call.function.arguments, parse_float=str, parse_int=str)
+            arguments: Any = json.loads(text, parse_float=str, parse_int=str)
         except (ValueError, RecursionError):
-            arguments = call.function.arguments
+            arguments = text
         yield from _iterate_texts(arguments)
 
 

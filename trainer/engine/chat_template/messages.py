@@ -21,7 +21,7 @@ from trainer.engine.chat_template.control_words import TextMarks
 from trainer.engine.chat_template.jinja import Rendering, read_arguments
 
 Tools = list[dict[str, Any]]
-Note = Literal["system", "calls", "results", "tools", "names", "thoughts", "merged"]
+Note = Literal["system", "calls", "results", "tools", "names", "thoughts", "merged", "spaces"]
 
 _TOOLS_PREAMBLE = (
     "You may call functions. Their signatures are within <tools></tools>:\n<tools>\n{tools}\n</tools>\n"

@@ -212,7 +212,9 @@ class ChatTemplate:
         prompt, behind = self._finder.find_answer(arrangement, arrangement.places[number])
         assert plan.shape is not None
         turn = self._finder.cut_turn(number, prompt, behind, plan.shape)
-        check_answer(message, marks.restore_text(turn.answer), number, without_thoughts="thoughts" in arrangement.notes)
+        answer = marks.restore_text(turn.answer)
+        if not check_answer(message, answer, number, without_thoughts="thoughts" in arrangement.notes):
+            arrangement.notes.add("spaces")
         if message.reasoning_content and self.thoughts == "context":
             marked = marks.mark_text(message.reasoning_content, by_assistant=True)
             turn = replace(turn, learn_from=close_thoughts(turn.answer, marked.strip()))

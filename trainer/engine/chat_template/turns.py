@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from trainer.engine.chat_template.abilities import make_word
 from trainer.engine.chat_template.control_words import ControlWords
 from trainer.engine.chat_template.jinja import RENDER_ERRORS, Rendering, TemplateRunner
 from trainer.engine.chat_template.messages import Arrangement
@@ -66,6 +67,7 @@ class TurnFinder:
         self._control_word = re.compile(
             "|".join(map(re.escape, sorted(words.special, key=len, reverse=True))) or "(?!)"
         )
+        self._user_end = self._find_user_end()
         self.ends: dict[str, None] = {}
         """The tokens that end turns, in the order in which they were met."""
 
@@ -87,7 +89,7 @@ class TurnFinder:
         behind = (
             _continue_thoughts(base, prompt, full, thoughts)
             or self._skip_opening(base, prompt, full)
-            or _follow_newest_words(before, prompt, full)
+            or self._follow_newest_words(before, base, prompt, full)
             or _follow_all_words(prompt, full)
         )
         if not behind:
@@ -114,8 +116,10 @@ class TurnFinder:
             padding = behind if behind.isspace() else ""
             return TurnShape("", 0, padding, follower)
         start = found[0].start()
-        # A token that generation stops at; otherwise the last one, as two may close a turn, or a channel and the turn.
-        end = next((word for word in found if word.group() in stops), found[-1])
+        # A token that generation stops at, or that ends the user's turns too; otherwise the last one, as two may close
+        # a turn, or a channel and the turn.
+        ends = {*stops, self._user_end}
+        end = next((word for word in found if word.group() in ends), found[-1])
         self.ends.setdefault(end.group())
         return TurnShape(behind[start:], end.end() - start)
 
@@ -128,6 +132,16 @@ class TurnFinder:
             return Turn(number, prompt, body + shape.tail[: shape.end], shape.tail[shape.end :])
         body = behind.removesuffix(shape.padding) if shape.padding else behind
         return Turn(number, prompt, body + shape.stop, "" if shape.stop else behind[len(body) :])
+
+    def _find_user_end(self) -> str:
+        """Return the control token behind a user's words, empty if there is none."""
+        word = make_word(0)
+        try:
+            text = self._runner.run_template([{"role": "user", "content": word}], None, prompt=True)
+        except RENDER_ERRORS:
+            return ""
+        found = self._control_word.search(text.rpartition(word)[2])
+        return found.group() if found else ""
 
     def _render_base(self, before: Sequence[Rendering], arrangement: Arrangement, prompt: str) -> str:
         """Return what a prompt is without the opening of the answer."""
@@ -146,6 +160,25 @@ class TurnFinder:
             return None
         behind = full[len(base) :]
         return None if self._control_word.match(behind.lstrip()) else behind
+
+    def _follow_newest_words(self, before: Sequence[Rendering], base: str, prompt: str, full: str) -> str | None:
+        """Return what stands behind the newest message's words and the opening of the answer, if that is in one place.
+
+        It is for templates that write earlier words otherwise once an answer follows, such as a system message, or the
+        end of a turn.
+        """
+        words = str(before[-1].get("content") or "").strip()
+        place = prompt.rfind(words) if words else -1
+        if place < 0:
+            return None
+        opening = prompt[place:]
+        if full.count(opening) == 1:
+            return full[full.index(opening) + len(opening) :]
+        opening = prompt[len(base) :] if base else ""
+        if not opening.strip() or full.count(words) != 1:
+            return None
+        closing, mark, behind = full[full.index(words) + len(words) :].partition(opening)
+        return behind if mark and not self._control_word.sub("", closing).strip() else None
 
 
 def _continue_thoughts(base: str, prompt: str, full: str, thoughts: str) -> str | None:
@@ -189,19 +222,6 @@ def _follow_all_words(prompt: str, full: str) -> str | None:
             return None
         wanted_character = next(wanted, None)
     return None
-
-
-def _follow_newest_words(before: Sequence[Rendering], prompt: str, full: str) -> str | None:
-    """Return what stands behind the newest message's words and the opening of the answer, if that is in one place.
-
-    It is for templates that place earlier words otherwise once an answer follows, such as a system message.
-    """
-    words = str(before[-1].get("content") or "").strip()
-    place = prompt.rfind(words) if words else -1
-    opening = prompt[place:]
-    if place < 0 or full.count(opening) != 1:
-        return None
-    return full[full.index(opening) + len(opening) :]
 
 
 def describe_error(error: Exception) -> str:

@@ -26,6 +26,7 @@ _SENTENCES: dict[Note, str] = {
     "tools": "have tools that the chat template does not render: they are listed in the system message",
     "names": "have names of speakers that the chat template does not render: they are left out",
     "thoughts": "have reasoning_content that the chat template does not render: it is left out",
+    "spaces": "have answers with white space inside that the chat template changes: they are trained as it writes them",
     "merged": "have neighbouring messages of the user that the chat template does not render: they are one message",
 }
 
