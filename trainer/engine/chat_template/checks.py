@@ -14,13 +14,13 @@ from typing import Any, cast
 from trainer.contract.rows import Message
 from trainer.engine.chat_template.messages import Arrangement
 from trainer.engine.chat_template.shadows import Shadow
-from trainer.engine.chat_template.turns import Turn, UnclearTurnError
+from trainer.engine.chat_template.turns import TurnText, UnclearTurnError
 
 _KINDS = {"text": "text", "calls": "tool call", "thoughts": "reasoning_content", "name": "name"}
 _THOUGHT_TAGS = re.compile(r"</?think>")
 
 
-def check_shadow_turn(shadow: Shadow, arrangement: Arrangement, turn: Turn) -> None:
+def check_shadow_turn(shadow: Shadow, arrangement: Arrangement, turn: TurnText) -> None:
     """Raise UnclearTurnError if a word of the last message is not in its answer, or any other word is."""
     check_shadow_prompt(shadow, arrangement, turn.prompt, turn.number)
     for number, words in enumerate(shadow.words[: turn.number + 1]):
@@ -72,7 +72,7 @@ def check_answer(message: Message, answer: str, number: int, *, without_thoughts
 
 
 def _flatten_words(words: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
-    return ((kind, word) for kind, found in words.items() for word in found)
+    return ((kind, word) for kind, group in words.items() for word in group)
 
 
 def _may_be_lost(kind: str, arrangement: Arrangement) -> bool:
@@ -83,8 +83,8 @@ def _may_be_lost(kind: str, arrangement: Arrangement) -> bool:
 def _require_texts(texts: Sequence[str], rendering: str, number: int) -> None:
     for text in texts:
         if not _has_text(rendering, text.strip()):
-            shown = text.strip()[:40]
-            raise UnclearTurnError(f"it leaves out or changes a text of message {number + 1} («{shown}»)")
+            excerpt = text.strip()[:40]
+            raise UnclearTurnError(f"it leaves out or changes a text of message {number + 1} («{excerpt}»)")
 
 
 def _has_text(rendering: str, text: str) -> bool:

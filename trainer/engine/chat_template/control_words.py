@@ -41,11 +41,11 @@ class ControlWords:
 
 
 class TextMarks:
-    """The marks of one conversation. `taken` are its texts: a mark is a character that none of them has."""
+    """The marks of one conversation. `texts` are its own: a mark is a character that none of them has."""
 
-    def __init__(self, words: ControlWords, taken: Iterable[str] = ()) -> None:
+    def __init__(self, words: ControlWords, texts: Iterable[str] = ()) -> None:
         self._words = words
-        self._taken = {mark for text in taken for mark in _PIECES.findall(text)}
+        self._taken = {mark for text in texts for mark in _PIECES.findall(text)}
         self._marks: dict[str, str] = {}
         self._next = _FIRST_MARK
 

@@ -176,8 +176,8 @@ class _Arranger:
         entry: Rendering = {"role": "assistant", "content": text}
         as_text = bool(calls) and (number == self._as_text or not self._renders_calls(message))
         if as_text:
-            said = [text] if text else []
-            entry["content"] = "\n".join(said + [self._write_call(call) for call in calls])
+            texts = [text] if text else []
+            entry["content"] = "\n".join(texts + [self._write_call(call) for call in calls])
             self._arrangement.notes.add("calls")
         names = [self._add_call(call, as_text=as_text) for call in calls]
         if calls and not as_text:
@@ -240,10 +240,10 @@ class _Arranger:
 
 def take_thoughts_out(message: Message) -> Message:
     """Return a message with thoughts in its content, between tags at the front, as one with a field for them."""
-    found = _THOUGHTS.fullmatch(message.text) if "</think>" in message.text else None
-    if found is None or message.reasoning_content:
+    match = _THOUGHTS.fullmatch(message.text) if "</think>" in message.text else None
+    if match is None or message.reasoning_content:
         return message
-    return message.model_copy(update={"reasoning_content": found[1] or None, "content": found[2]})
+    return message.model_copy(update={"reasoning_content": match[1] or None, "content": match[2]})
 
 
 def rewrite_id(own: str, form: IdForm, function: str, count: int) -> str:
@@ -257,7 +257,7 @@ def rewrite_id(own: str, form: IdForm, function: str, count: int) -> str:
 
 
 def _place_before_answer(entries: list[tuple[int | None, Rendering]], waiting: Sequence[str]) -> None:
-    """Put system texts behind the user's newest words, or before all if the user has said nothing."""
+    """Put system texts behind the user's newest words, or before all if the user has texts nothing."""
     text = "\n\n".join(waiting)
     if entries and entries[-1][1]["role"] == "user":
         last = entries[-1][1]

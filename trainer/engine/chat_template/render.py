@@ -21,14 +21,14 @@ from trainer.engine.chat_template.abilities import Abilities, make_word, probe_a
 from trainer.engine.chat_template.checks import check_answer, check_shadow_prompt, check_shadow_turn, check_texts
 from trainer.engine.chat_template.control_words import ControlWords, TextMarks
 from trainer.engine.chat_template.encode import TextEncoder
-from trainer.engine.chat_template.end_of_turn import read_stop_words
+from trainer.engine.chat_template.stop_words import read_stop_words
 from trainer.engine.chat_template.jinja import RENDER_ERRORS, Rendering, TemplateRunner
 from trainer.engine.chat_template.messages import Arrangement, Note, arrange_messages
 from trainer.engine.chat_template.sequences import TextSequence, join_turns
 from trainer.engine.chat_template.settings import choose_forms, choose_settings
 from trainer.engine.chat_template.shadows import Shadow, make_shadow, shape_of
 from trainer.engine.chat_template.turns import (
-    Turn,
+    TurnText,
     TurnFinder,
     TurnShape,
     UnclearTurnError,
@@ -179,17 +179,17 @@ class ChatTemplate:
         except UnclearTurnError as error:
             raise RefusedRowError(str(error)) from error
         ids, _ = self._encoder.encode_segments([(text, False)], marks)
-        shown = tuple(
+        prepared = tuple(
             {**message, "content": marks.restore_text(message["content"])} for message in arrangement.messages
         )
-        return EncodedPrompt(ids, marks.restore_text(text), shown, frozenset(arrangement.notes))
+        return EncodedPrompt(ids, marks.restore_text(text), prepared, frozenset(arrangement.notes))
 
     def _render_messages(
         self, messages: Sequence[Message], tools: Tools
     ) -> tuple[frozenset[Note], TextMarks, list[TextSequence]]:
         marks = self._make_marks(messages)
         arranged: dict[tuple[Abilities, int | None], Arrangement] = {}
-        turns: list[Turn] = []
+        turns: list[TurnText] = []
         arrangement: Arrangement | None = None
         for number in _trained_numbers(messages):
             plan = self._plan_turn(messages[: number + 1], tools)
@@ -205,10 +205,12 @@ class ChatTemplate:
         for sequence in sequences:
             text = marks.restore_text(sequence.text)
             check_texts(messages, tools, text, sequence.last + 1)
-        notes = frozenset(note for arrangement in arranged.values() for note in arrangement.notes)
+        notes: frozenset[Note] = frozenset().union(*(arrangement.notes for arrangement in arranged.values()))
         return notes, marks, sequences
 
-    def _cut_turn(self, message: Message, arrangement: Arrangement, number: int, plan: _Plan, marks: TextMarks) -> Turn:
+    def _cut_turn(
+        self, message: Message, arrangement: Arrangement, number: int, plan: _Plan, marks: TextMarks
+    ) -> TurnText:
         prompt, behind = self._finder.find_answer(arrangement, arrangement.places[number])
         assert plan.shape is not None
         turn = self._finder.cut_turn(number, prompt, behind, plan.shape)
@@ -220,7 +222,7 @@ class ChatTemplate:
             turn = replace(turn, learn_from=close_thoughts(turn.answer, marked.strip()))
         return turn
 
-    def _join(self, arrangement: Arrangement, turns: Sequence[Turn], count: int) -> list[TextSequence]:
+    def _join(self, arrangement: Arrangement, turns: Sequence[TurnText], count: int) -> list[TextSequence]:
         try:
             whole = self._runner.run_template(arrangement.messages, arrangement.tools)
         except RENDER_ERRORS as error:
@@ -260,7 +262,7 @@ class ChatTemplate:
         arrangement = arrange_messages(shadow.messages, shadow.tools, abilities, marks, as_text=as_text)
         place = arrangement.places[number]
         prompt, behind = self._finder.find_answer(arrangement, place)
-        words = [word for found in shadow.words[number].values() for word in found]
+        words = [word for group in shadow.words[number].values() for word in group]
         follower = self._follow_turn(arrangement, place, prompt + behind)
         shape = self._finder.shape_turn(behind, words, self._stops, follower)
         turn = self._finder.cut_turn(number, prompt, behind, shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trainer.engine.chat_template.turns import Turn
+from trainer.engine.chat_template.turns import TurnText
 
 
 @dataclass
@@ -33,7 +33,7 @@ class TextSequence:
         return [*pieces, (self.text[place:], False)]
 
 
-def join_turns(turns: Sequence[Turn], whole: str | None, last: int) -> list[TextSequence]:
+def join_turns(turns: Sequence[TurnText], whole: str | None, last: int) -> list[TextSequence]:
     """Return the sequences that hold the turns, in the turns' order.
 
     A turn shares a sequence if that begins with its prompt and answer, character by character. `whole` is the rendering
@@ -51,7 +51,7 @@ def join_turns(turns: Sequence[Turn], whole: str | None, last: int) -> list[Text
     return sequences[::-1]
 
 
-def _extend_turn(turn: Turn, text: str, whole: str | None, last: int, *, first: bool) -> str:
+def _extend_turn(turn: TurnText, text: str, whole: str | None, last: int, *, first: bool) -> str:
     if turn.number == last:
         # White space behind the end of a turn is the template's; an opening of the next turn is not this turn's.
         return text + (turn.rest if turn.rest.isspace() else "")

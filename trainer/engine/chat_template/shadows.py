@@ -74,11 +74,11 @@ class _ShadowMaker:
 
     def copy_tool(self, tool: dict[str, Any], words: list[str]) -> dict[str, Any]:
         function: dict[str, Any] = dict(tool.get("function") or {})
-        kept: dict[str, list[str]] = {}
-        function["name"] = self._add_word("tool", kept)
+        names: dict[str, list[str]] = {}
+        function["name"] = self._add_word("tool", names)
         if function.get("description"):
-            function["description"] = self._add_word("tool", kept)
-        words.extend(kept["tool"])
+            function["description"] = self._add_word("tool", names)
+        words.extend(names["tool"])
         return {**tool, "function": function}
 
     def _copy_call(self, call: ToolCall, words: dict[str, list[str]]) -> ToolCall:

@@ -48,7 +48,7 @@ class TurnShape:
 
 
 @dataclass(frozen=True)
-class Turn:
+class TurnText:
     """One turn to train: `number` in the row, the prompt, the answer with its stop, and what the template adds."""
 
     number: int
@@ -111,27 +111,27 @@ class TurnFinder:
         """Return how a turn ends whose last word is one of `words`; `follower` ends it if nothing else does."""
         last = max((answer.rfind(word) + len(word) for word in words if word in answer), default=0)
         behind = answer[last:]
-        found = list(self._control_word.finditer(behind))
-        if not found:
+        controls = list(self._control_word.finditer(behind))
+        if not controls:
             padding = behind if behind.isspace() else ""
             return TurnShape("", 0, padding, follower)
-        start = found[0].start()
+        start = controls[0].start()
         # A token that generation stops at, or that ends the user's turns too; otherwise the last one, as two may close
         # a turn, or a channel and the turn.
         ends = {*stops, self._user_end}
-        end = next((word for word in found if word.group() in ends), found[-1])
+        end = next((word for word in controls if word.group() in ends), controls[-1])
         self.ends.setdefault(end.group())
         return TurnShape(behind[start:], end.end() - start)
 
-    def cut_turn(self, number: int, prompt: str, behind: str, shape: TurnShape) -> Turn:
+    def cut_turn(self, number: int, prompt: str, behind: str, shape: TurnShape) -> TurnText:
         """Return the turn with its end. Raises UnclearTurnError if it ends otherwise than its shape says."""
         if shape.tail:
             if not behind.endswith(shape.tail):
                 raise UnclearTurnError("the end of the answer is not clear")
             body = behind[: len(behind) - len(shape.tail)]
-            return Turn(number, prompt, body + shape.tail[: shape.end], shape.tail[shape.end :])
+            return TurnText(number, prompt, body + shape.tail[: shape.end], shape.tail[shape.end :])
         body = behind.removesuffix(shape.padding) if shape.padding else behind
-        return Turn(number, prompt, body + shape.stop, "" if shape.stop else behind[len(body) :])
+        return TurnText(number, prompt, body + shape.stop, "" if shape.stop else behind[len(body) :])
 
     def _find_user_end(self) -> str:
         """Return the control token behind a user's words, empty if there is none."""
@@ -140,8 +140,8 @@ class TurnFinder:
             text = self._runner.run_template([{"role": "user", "content": word}], None, prompt=True)
         except RENDER_ERRORS:
             return ""
-        found = self._control_word.search(text.rpartition(word)[2])
-        return found.group() if found else ""
+        end = self._control_word.search(text.rpartition(word)[2])
+        return end.group() if end else ""
 
     def _render_base(self, before: Sequence[Rendering], arrangement: Arrangement, prompt: str) -> str:
         """Return what a prompt is without the opening of the answer."""
@@ -211,8 +211,8 @@ def _continue_thoughts(base: str, prompt: str, full: str, thoughts: str) -> str 
 
 def _follow_all_words(prompt: str, full: str) -> str | None:
     """Return what stands behind the prompt if that differs in white space alone."""
-    wanted = iter("".join(prompt.split()))
-    wanted_character = next(wanted, None)
+    characters = iter("".join(prompt.split()))
+    wanted_character = next(characters, None)
     for place, character in enumerate(full):
         if wanted_character is None:
             return full[place:].lstrip()
@@ -220,7 +220,7 @@ def _follow_all_words(prompt: str, full: str) -> str | None:
             continue
         if character != wanted_character:
             return None
-        wanted_character = next(wanted, None)
+        wanted_character = next(characters, None)
     return None
 
 

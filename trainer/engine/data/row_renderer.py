@@ -82,17 +82,17 @@ class RowRenderer:
 
     def list_warnings(self) -> list[str]:
         """Return a sentence for each thing that rows have and the template does not say, with the rows' lines."""
-        found = [
+        sentences = [
             f"{self._filename}: {len(lines)} row(s) {_SENTENCES[note]}, at {format_lines(sorted(lines))}."
             for note, lines in sorted(self._noted.items())
         ]
         if self.refused:
             line, reason = next(iter(self.refused.items()))
-            found.append(
+            sentences.append(
                 f"{self._filename}: {len(self.refused)} row(s) are left out, as skip_invalid_rows allows, because the "
                 f"chat template cannot render them, at {format_lines(list(self.refused))}. Line {line}: {reason}."
             )
-        return found
+        return sentences
 
     def _note(self, line: int, notes: frozenset[Note]) -> None:
         for note in notes:
@@ -102,11 +102,11 @@ class RowRenderer:
         (line, reason), *others = self.refused.items()
         if not others:
             return f"The base model's chat template cannot render the conversation in line {line}: {reason}."
-        shown = "; ".join(f"line {line}: {reason}" for line, reason in [*self.refused.items()][:SHOWN_PROBLEMS])
+        reasons = "; ".join(f"line {line}: {reason}" for line, reason in [*self.refused.items()][:SHOWN_PROBLEMS])
         hidden = len(self.refused) - SHOWN_PROBLEMS
         return (
             f"The base model's chat template cannot render {len(self.refused)} of {rows} conversations in "
-            f"{self._filename}: {shown}{f'; and {hidden} more' if hidden > 0 else ''}. Change these rows, or set "
+            f"{self._filename}: {reasons}{f'; and {hidden} more' if hidden > 0 else ''}. Change these rows, or set "
             f"skip_invalid_rows to {len(self.refused) / rows:.2g} or more to train without them."
         )
 
