@@ -21,16 +21,16 @@ from trainer.engine.chat_template.abilities import Abilities, make_word, probe_a
 from trainer.engine.chat_template.checks import check_answer, check_shadow_prompt, check_shadow_turn, check_texts
 from trainer.engine.chat_template.control_words import ControlWords, TextMarks
 from trainer.engine.chat_template.encode import TextEncoder
-from trainer.engine.chat_template.stop_words import read_stop_words
 from trainer.engine.chat_template.jinja import RENDER_ERRORS, Rendering, TemplateRunner
 from trainer.engine.chat_template.messages import Arrangement, Note, arrange_messages
 from trainer.engine.chat_template.sequences import TextSequence, join_turns
 from trainer.engine.chat_template.settings import choose_forms, choose_settings
 from trainer.engine.chat_template.shadows import Shadow, make_shadow, shape_of
+from trainer.engine.chat_template.stop_words import read_stop_words
 from trainer.engine.chat_template.turns import (
-    TurnText,
     TurnFinder,
     TurnShape,
+    TurnText,
     UnclearTurnError,
     close_thoughts,
     describe_error,

@@ -60,9 +60,8 @@ def test_marks_of_generation_agree(path: Path, kind: str) -> None:
         for start, end in find_runs(sequence.trained)
     )
     marked = "".join(text[start:end] for start, end in marks)
-    # From the first word of the answer on: in front of it, marks may have the role's header, which nobody generates, and
-    # lack the end of a thought that the prompt has opened. Some leave out the end of the turn, or go
-    # on behind it.
+    # From the first word of the answer on: in front of it, marks may have the role's header, which nobody generates,
+    # and lack the end of a thought that the prompt has opened. Some leave out the end of the turn, or go on behind it.
     words = row.messages[-1].text
     shorter, longer = sorted((text[text.index(words) :].strip() for text in (trained, marked)), key=len)
     assert longer.startswith(shorter)
