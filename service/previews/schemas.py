@@ -36,7 +36,7 @@ class PreviewObject(BaseModel):
     method: dict[str, Any] = Field(description="With every `auto` as the number that it would become.")
     template_settings: dict[str, Any] = Field(
         default_factory=dict[str, Any],
-        description="The variables that the base's chat template is run with, such as `enable_thinking`, in training as "
+        description="The variables that the chat template is run with, such as `enable_thinking`, in training as "
         "in chat; empty if its defaults do.",
     )
     training: DataPreview

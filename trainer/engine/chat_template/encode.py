@@ -19,6 +19,9 @@ class TextEncoder:
         self._tokenizer = tokenizer
         self._newline = self._encode_text("\n", as_characters=False)
         one, two = (self._encode_text(letter, as_characters=False) for letter in "xy")
+        self._added = set(tokenizer.added_tokens_decoder)
+        # Control tokens that take the white space behind them along.
+        self._greedy = {number for number, token in tokenizer.added_tokens_decoder.items() if token.rstrip}
         # Tokenizers of the SentencePiece kind put a space in front of every text.
         self._adds_space = self._decode_ids([*one, *two]) != self._decode_ids(one) + "y"
 
@@ -29,21 +32,34 @@ class TextEncoder:
         ids: list[int] = []
         trained: list[bool] = []
         for text, keep in segments:
-            for piece, as_characters in marks.split_text(text):
-                tokens = self._encode_piece(piece, ids, as_characters=as_characters)
+            for place, (piece, as_characters) in enumerate(marks.split_text(text)):
+                if place == 0 and not keep and ids and ids[-1] in self._added and not as_characters:
+                    tokens = self._encode_behind_control(piece, ids[-1])
+                else:
+                    tokens = self._encode_piece(piece, ids[-_CONTEXT:], as_characters=as_characters)
                 ids.extend(tokens)
                 trained.extend([keep] * len(tokens))
         return tuple(ids), tuple(trained)
 
-    def _encode_piece(self, piece: str, before: Sequence[int], *, as_characters: bool) -> list[int]:
+    def _encode_behind_control(self, piece: str, control: int) -> list[int]:
+        """Return what follows a turn as a whole prompt has it: tokenizers differ in how a text behind a control begins."""
+        if not self._adds_space and control not in self._greedy:
+            return self._encode_text(piece, as_characters=False)
+        ids = self._encode_text(f"{self._tokenizer.convert_ids_to_tokens(control)}{piece}", as_characters=False)
+        return ids[1:] if ids[:1] == [control] else self._encode_text(piece, as_characters=False)
+
+    def _encode_piece(self, piece: str, context: Sequence[int], *, as_characters: bool) -> list[int]:
+        """Return a piece's tokens behind others, or at a beginning if there is no context."""
         tokens = self._encode_text(piece, as_characters=as_characters)
-        if not before or not self._adds_space:
+        if not context or not self._adds_space:
             return tokens
         behind_newline = self._encode_text(f"\n{piece}", as_characters=as_characters)
-        context = before[-_CONTEXT:]
         if behind_newline[: len(self._newline)] == self._newline:
             inner = behind_newline[len(self._newline) :]
-            if self._decode_ids([*context, *inner]) == self._decode_ids(context) + piece:
+            # Up to the first control token: behind one, a whole prompt has the space too.
+            words = inner[: next((place for place, token in enumerate(inner) if token in self._added), len(inner))]
+            before_piece = self._decode_ids(context)
+            if piece.startswith(self._decode_ids([*context, *words])[len(before_piece) :]):
                 return inner
         return tokens
 
