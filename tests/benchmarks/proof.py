@@ -23,6 +23,7 @@ from tests.benchmarks import (
     load,
     ppo_memory,
     real_preferences,
+    template_table,
     trainer_against_trl,
     uploads,
 )
@@ -77,6 +78,12 @@ PAGES: dict[str, Page] = {
         exact_answers,
         "Exact answers",
         "The mathematics of the methods, where the right answer can be computed or TRL computes it too.",
+    ),
+    "templates": Page(
+        template_table,
+        "Rows on chat templates",
+        "What becomes of rows of every kind on real chat templates and on templates of every shape: whether what is "
+        "trained is what the assistant wrote, behind what chat sees, up to a stop.",
     ),
     "pretraining": Page(
         from_scratch,

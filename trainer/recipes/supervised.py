@@ -50,6 +50,7 @@ class ConversationData(RowPipeline[ChatRow, list[TokenizedRow], TokenizedRow]):
             trained_tokens=prepared.trained_tokens,
             cut=prepared.cut,
             dropped=prepared.dropped,
+            used_rows=len({row.line for row in prepared.rows}),
         )
 
     def subset_rows(self, rows: Sequence[TokenizedRow]) -> Sequence[TokenizedRow]:

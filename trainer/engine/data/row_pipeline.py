@@ -207,6 +207,9 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
         for renderer in self._renderers.values():
             for warning in renderer.list_warnings():
                 self.job.warn(warning)
+        use = self.hyperparameters.thought_use
+        if use != "train" and not any(renderer.has_thoughts for renderer in self._renderers.values()):
+            self.job.warn(f"thoughts is {use}, which changes nothing: no answer has reasoning_content.")
         for split in filter(None, (self.training, self.validation)):
             name = split.file.filename
             if split.cut:

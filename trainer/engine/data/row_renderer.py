@@ -38,6 +38,8 @@ class RowRenderer:
         self.template = template
         self.refused: dict[int, str] = {}
         """Why each refused row was, by its line."""
+        self.has_thoughts = False
+        """Whether an answer among the rows has thoughts."""
         self._filename = filename
         self._param = param
         self._skip_share = skip_share
@@ -60,6 +62,7 @@ class RowRenderer:
 
     def encode_sequences(self, row: ChatRow) -> list[TokenizedRow]:
         """Return a conversation's sequences, each with some of its trained turns. Raises RefusedRowError."""
+        self.has_thoughts |= any(message.reasoning_content for message in row.messages)
         encoded = self.template.encode_row(row)
         self._note(row.line, encoded.notes)
         return [TokenizedRow(row.line, sequence.ids, sequence.trained) for sequence in encoded.sequences]
@@ -101,7 +104,10 @@ class RowRenderer:
     def _list_refused(self, rows: int) -> str:
         (line, reason), *others = self.refused.items()
         if not others:
-            return f"The base model's chat template cannot render the conversation in line {line}: {reason}."
+            return (
+                f"The base model's chat template cannot render the conversation in line {line}: {reason}. Change the "
+                "row, or set skip_invalid_rows to train without it."
+            )
         reasons = "; ".join(f"line {line}: {reason}" for line, reason in [*self.refused.items()][:SHOWN_PROBLEMS])
         hidden = len(self.refused) - SHOWN_PROBLEMS
         return (

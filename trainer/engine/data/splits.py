@@ -27,6 +27,8 @@ class Split(Generic[R]):
     trained_tokens: int
     cut: tuple[int, ...] = ()
     dropped: tuple[int, ...] = ()
+    used_rows: int | None = None
+    """How many rows of the file `rows` come from, if a row may be several sequences."""
     skipped: tuple[int, ...] = ()
     """The rows that the chat template cannot render, left out as the job allows."""
 
@@ -35,7 +37,7 @@ class Split(Generic[R]):
         return DataPreview(
             filename=self.file.filename,
             rows=self.read,
-            used=len(self.rows),
+            used=len(self.rows) if self.used_rows is None else self.used_rows,
             tokens=self.tokens,
             trained_tokens=self.trained_tokens,
             cut=len(self.cut),
