@@ -42,7 +42,7 @@ class TextEncoder:
         return tuple(ids), tuple(trained)
 
     def _encode_behind_control(self, piece: str, control: int) -> list[int]:
-        """Return what follows a turn as a whole prompt has it: tokenizers differ in what they do behind a control token."""
+        """Return what follows a turn as a whole prompt has it: behind a control token, tokenizers differ."""
         if not self._adds_space and control not in self._greedy:
             return self._encode_text(piece, as_characters=False)
         ids = self._encode_text(f"{self._tokenizer.convert_ids_to_tokens(control)}{piece}", as_characters=False)

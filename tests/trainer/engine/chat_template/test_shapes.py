@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def trained_text(template: ChatTemplate, sequence: EncodedSequence) -> str:
     return str(template.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
-def encode(name: str, *messages: dict[str, object], **more: object) -> tuple[ChatTemplate, list[str]]:
+def encode(name: str, *messages: dict[str, Any], **more: Any) -> tuple[ChatTemplate, list[str]]:
     template = open_template(SHAPES[name])
     encoded = template.encode_row(ChatRow.model_validate({"messages": messages, **more}))
     return template, [trained_text(template, sequence) for sequence in encoded.sequences]
@@ -123,7 +124,7 @@ def test_thoughts_are_learned_or_read_or_left_out(use: str, trained: str) -> Non
 
 
 def test_what_the_template_cannot_say_is_noted() -> None:
-    def notes(name: str, *messages: dict[str, object]) -> set[str]:
+    def notes(name: str, *messages: dict[str, Any]) -> set[str]:
         row = ChatRow.model_validate({"messages": messages})
         return set(open_template(SHAPES[name]).encode_row(row).notes)
 

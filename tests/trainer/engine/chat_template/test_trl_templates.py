@@ -56,7 +56,7 @@ def test_marks_of_generation_agree(path: Path, kind: str) -> None:
         **template.settings,
     )
     trained = "".join(
-        str(tokenizer.decode(sequence.ids[start:end], clean_up_tokenization_spaces=False))
+        str(tokenizer.decode(list(sequence.ids[start:end]), clean_up_tokenization_spaces=False))
         for start, end in find_runs(sequence.trained)
     )
     marked = "".join(text[start:end] for start, end in marks)
