@@ -7,24 +7,23 @@ step, kept in every checkpoint, and never again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
-from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.dpo import DpoHyperparameters
 from trainer.engine.data.splits import Split
 from trainer.engine.loop.training_loop import ScoredBatch
+from trainer.engine.preferences.beta import BetaRecipe, measure_each_row
 from trainer.engine.preferences.pairs import Pair, PairData, PreferenceRecipe, collate_pairs, sequence_log_probs
 from trainer.engine.preferences.references import ReferencedRecipe, ReferenceLoop, answer_log_probs, win_scores
 from trainer.engine.recipe import Recipe
 from trainer.kit.job_context import JobContext
 from trainer.kit.plot_spec import PlotSpec
 from trainer.kit.progress import TrainingProgress
-from trainer.kit.statistics import Better, Measure
-
-AUTO_BETA = 0.1
+from trainer.kit.statistics import Measure
 
 
 def dpo_loss(
@@ -56,7 +55,7 @@ def dpo_loss(
             return (h - 1 / (2 * beta)) ** 2
 
 
-class DpoRecipe(ReferencedRecipe[PairData], PreferenceRecipe):
+class DpoRecipe(BetaRecipe[PairData], ReferencedRecipe[PairData], PreferenceRecipe):
     """Raise the preferred answer's log-ratio to the reference above the other's.
 
     `references` [2, pairs] have the preferred answers in front.
@@ -68,17 +67,6 @@ class DpoRecipe(ReferencedRecipe[PairData], PreferenceRecipe):
         PlotSpec(title="log-probability drift, nats an answer", y=("chosen_drift", "rejected_drift")),
     )
     hyperparameters: DpoHyperparameters
-
-    def resolve_hyperparameters(self) -> Resolved:
-        """Turn every `auto` into a number, `beta` among them."""
-        resolved = super().resolve_hyperparameters()
-        return resolved.model_copy(update={"settings": {**resolved.settings, "beta": self.beta}})
-
-    @property
-    def beta(self) -> float:
-        """The strength of the pull towards the reference."""
-        asked = self.hyperparameters.beta
-        return AUTO_BETA if asked == "auto" else asked
 
     def make_loop(self, progress: TrainingProgress) -> DpoLoop:
         """Return the loop."""
@@ -109,25 +97,15 @@ class DpoRecipe(ReferencedRecipe[PairData], PreferenceRecipe):
         ratios = self.log_ratios(sums.flatten(), sizes.flatten(), split, place)
         drift = sums - self.references[split][:, place]
         margin = self.beta * (ratios[0] - ratios[1])
-        lines = tuple(pair.line for pair in pairs)
-
-        def make_measure(name: str, label: str, values: torch.Tensor, better: Better | None, unit: str = "") -> Measure:
-            kind = "rate" if name.endswith("accuracy") else "mean"
-            sums = tuple(values.double().tolist())
-            weights = (1.0,) * len(lines)
-            return Measure(
-                name=name, label=label, unit=unit, better=better, kind=kind, lines=lines, sums=sums, weights=weights
-            )
-
+        likelier = win_scores(sums[0] - sums[1])
+        measure = partial(measure_each_row, lines=[pair.line for pair in pairs])
         return (
-            make_measure("implicit_accuracy", "implicit-reward accuracy", win_scores(margin), "higher"),
-            make_measure("margin", "implicit-reward margin", margin, "higher"),
-            make_measure(
-                "likelihood_accuracy", "preferred answer is the likelier one", win_scores(sums[0] - sums[1]), "higher"
-            ),
-            make_measure("loss", "loss", self.compute_losses(ratios), "lower", "a pair"),
-            make_measure("chosen_drift", "log-probability drift of preferred answers", drift[0], None, "nats"),
-            make_measure("rejected_drift", "log-probability drift of other answers", drift[1], None, "nats"),
+            measure("implicit_accuracy", "implicit-reward accuracy", values=win_scores(margin), better="higher"),
+            measure("margin", "implicit-reward margin", values=margin, better="higher"),
+            measure("likelihood_accuracy", "preferred answer is the likelier one", values=likelier, better="higher"),
+            measure("loss", "loss", values=self.compute_losses(ratios), better="lower", unit="a pair"),
+            measure("chosen_drift", "log-probability drift of preferred answers", values=drift[0], unit="nats"),
+            measure("rejected_drift", "log-probability drift of other answers", values=drift[1], unit="nats"),
         )
 
     def log_probs(self, rows: Sequence[Pair]) -> torch.Tensor:

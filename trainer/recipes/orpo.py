@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.orpo import OrpoHyperparameters
 from trainer.engine.loop.training_loop import JobLoop, ScoredBatch
-from trainer.engine.preferences.pairs import PreferenceRecipe, collate_pairs, sequence_log_probs
+from trainer.engine.preferences.beta import BetaRecipe, measure_each_row
+from trainer.engine.preferences.pairs import PairData, PreferenceRecipe, collate_pairs, sequence_log_probs
 from trainer.engine.recipe import Recipe
 from trainer.engine.scoring.evaluate import score_rows
 from trainer.kit.job_context import JobContext
 from trainer.kit.plot_spec import PlotSpec
 from trainer.kit.progress import TrainingProgress
-from trainer.kit.statistics import Better, Measure
-
-AUTO_BETA = 0.1
+from trainer.kit.statistics import Measure
 
 
 def log_odds_ratio(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
@@ -32,7 +31,7 @@ def orpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torc
     return -chosen - beta * nn.functional.logsigmoid(log_odds_ratio(chosen, rejected))
 
 
-class OrpoRecipe(PreferenceRecipe):
+class OrpoRecipe(BetaRecipe[PairData], PreferenceRecipe):
     """Imitate the preferred answer and raise its odds above the other's."""
 
     plots: ClassVar[tuple[PlotSpec, ...]] = (
@@ -40,17 +39,6 @@ class OrpoRecipe(PreferenceRecipe):
         PlotSpec(title="log odds ratio", y=("log_odds_ratio",)),
     )
     hyperparameters: OrpoHyperparameters
-
-    @property
-    def beta(self) -> float:
-        """The weight of the odds ratio."""
-        asked = self.hyperparameters.beta
-        return AUTO_BETA if asked == "auto" else asked
-
-    def resolve_hyperparameters(self) -> Resolved:
-        """Turn every `auto` into a number, `beta` among them."""
-        resolved = super().resolve_hyperparameters()
-        return resolved.model_copy(update={"settings": {**resolved.settings, "beta": self.beta}})
 
     def make_loop(self, progress: TrainingProgress) -> OrpoLoop:
         """Return the loop."""
@@ -62,18 +50,11 @@ class OrpoRecipe(PreferenceRecipe):
         chosen = _mean_log_probs(self.model, [pair.chosen for pair in pairs], self.data.pad_id)
         rejected = _mean_log_probs(self.model, [pair.rejected for pair in pairs], self.data.pad_id)
         ratio = log_odds_ratio(chosen, rejected)
-        lines = tuple(pair.line for pair in pairs)
-
-        def make_measure(name: str, label: str, values: torch.Tensor, better: Better) -> Measure:
-            kind = "rate" if name.endswith("accuracy") else "mean"
-            weights = (1.0,) * len(lines)
-            sums = tuple(values.double().tolist())
-            return Measure(name=name, label=label, better=better, kind=kind, lines=lines, sums=sums, weights=weights)
-
+        measure = partial(measure_each_row, lines=[pair.line for pair in pairs])
         return (
-            make_measure("odds_accuracy", "preferred answer has the higher odds", (ratio > 0).float(), "higher"),
-            make_measure("log_odds_ratio", "log odds ratio", ratio, "higher"),
-            make_measure("loss", "loss", orpo_loss(chosen, rejected, self.beta), "lower"),
+            measure("odds_accuracy", "preferred answer has the higher odds", values=ratio > 0, better="higher"),
+            measure("log_odds_ratio", "log odds ratio", values=ratio, better="higher"),
+            measure("loss", "loss", values=orpo_loss(chosen, rejected, self.beta), better="lower"),
         )
 
 

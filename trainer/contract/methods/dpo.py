@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.contract.methods.base import Auto, TrainingMethod
-from trainer.contract.methods.conversations import AnswerHyperparameters
+from trainer.contract.methods.base import TrainingMethod
+from trainer.contract.methods.preference import PreferenceHyperparameters
 from trainer.frozen import Frozen
 
 
-class DpoHyperparameters(AnswerHyperparameters):
+class DpoHyperparameters(PreferenceHyperparameters):
     """`beta` is the strength of the pull towards the model that the job starts from."""
 
     learning_rate_scale: ClassVar[float] = 0.2
-    beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
-    """`auto` is 0.1."""
     loss: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     length_normalised: bool = False

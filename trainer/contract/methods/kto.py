@@ -7,18 +7,16 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from trainer.contract.methods.base import Auto, TrainingMethod
-from trainer.contract.methods.conversations import AnswerHyperparameters
+from trainer.contract.methods.preference import PreferenceHyperparameters
 from trainer.frozen import Frozen
 
 Weight = Auto | Annotated[float, Field(gt=0, le=1000)]
 
 
-class KtoHyperparameters(AnswerHyperparameters):
+class KtoHyperparameters(PreferenceHyperparameters):
     """`beta` is the pull towards the model that the job starts from; the weights balance the two kinds of rows."""
 
     learning_rate_scale: ClassVar[float] = 0.2
-    beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
-    """`auto` is 0.1."""
     desirable_weight: Weight = "auto"
     """`auto` is 1, or so much more that wanted rows weigh as much as the others if they are fewer."""
     undesirable_weight: Weight = "auto"

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.contract.methods.base import Auto, TrainingMethod
-from trainer.contract.methods.conversations import AnswerHyperparameters
+from trainer.contract.methods.base import TrainingMethod
+from trainer.contract.methods.preference import PreferenceHyperparameters
 from trainer.frozen import Frozen
 
 
-class OrpoHyperparameters(AnswerHyperparameters):
+class OrpoHyperparameters(PreferenceHyperparameters):
     """`beta` is the weight of the odds ratio beside the imitation of the preferred answer (λ in the paper)."""
 
     learning_rate_scale: ClassVar[float] = 0.5
-    beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
-    """`auto` is 0.1."""
 
 
 class OrpoParameters(Frozen):

@@ -15,14 +15,13 @@ import torch
 from trainer.contract.methods.base import Resolved
 from trainer.contract.methods.kto import KtoHyperparameters
 from trainer.engine.loop.training_loop import ScoredBatch
+from trainer.engine.preferences.beta import BetaRecipe, measure_each_row
 from trainer.engine.preferences.pairs import sequence_log_probs
 from trainer.engine.preferences.references import ReferencedRecipe, ReferenceLoop, answer_log_probs, win_scores
 from trainer.kit.plot_spec import PlotSpec
 from trainer.kit.progress import TrainingProgress
 from trainer.kit.statistics import Measure
 from trainer.recipes.kto.labelled import LabelledAnswer, LabelledData, collate_answers
-
-AUTO_BETA = 0.1
 
 
 def kto_loss(
@@ -37,7 +36,7 @@ def kto_loss(
     return scale * torch.sigmoid(-beta * above)
 
 
-class KtoRecipe(ReferencedRecipe[LabelledData]):
+class KtoRecipe(BetaRecipe[LabelledData], ReferencedRecipe[LabelledData]):
     """Raise the log-ratio of wanted answers above the baseline, and put that of others below it.
 
     `references` [2, rows] have the rows' own answers in front, the mismatched ones behind.
@@ -52,12 +51,6 @@ class KtoRecipe(ReferencedRecipe[LabelledData]):
     hyperparameters: KtoHyperparameters
 
     @property
-    def beta(self) -> float:
-        """The strength of the pull towards the reference."""
-        asked = self.hyperparameters.beta
-        return AUTO_BETA if asked == "auto" else asked
-
-    @property
     def weights(self) -> tuple[float, float]:
         """The weights of wanted and of other rows; `auto` makes both kinds weigh the same (section 4 of the paper)."""
         asked = self.hyperparameters
@@ -69,10 +62,10 @@ class KtoRecipe(ReferencedRecipe[LabelledData]):
         )
 
     def resolve_hyperparameters(self) -> Resolved:
-        """Turn every `auto` into a number, `beta` and the weights among them."""
+        """Turn every `auto` into a number, the weights among them."""
         resolved = super().resolve_hyperparameters()
         desirable, undesirable = self.weights
-        own = {"beta": self.beta, "desirable_weight": desirable, "undesirable_weight": undesirable}
+        own = {"desirable_weight": desirable, "undesirable_weight": undesirable}
         return resolved.model_copy(update={"settings": {**resolved.settings, **own}})
 
     def make_loop(self, progress: TrainingProgress) -> KtoLoop:
@@ -154,33 +147,23 @@ class KtoLoop(ReferenceLoop):
 def _labelled_measures(
     lines: Sequence[int], wanted: torch.Tensor, ratios: torch.Tensor, losses: torch.Tensor, beta: float
 ) -> tuple[Measure, ...]:
-    def make_measure(
-        name: str, label: str, values: torch.Tensor, rows: torch.Tensor | None = None, **more: Any
-    ) -> Measure:
-        chosen = range(len(lines)) if rows is None else rows.nonzero().flatten().tolist()
-        return Measure(
-            name=name,
-            label=label,
-            lines=tuple(lines[number] for number in chosen),
-            sums=tuple(float(values[number]) for number in chosen),
-            weights=(1.0,) * len(chosen),
-            **more,
-        )
+    def measure(name: str, label: str, values: torch.Tensor, rows: torch.Tensor | None = None, **more: Any) -> Measure:
+        if rows is None:
+            return measure_each_row(name, label, lines, values, **more)
+        return measure_each_row(name, label, torch.tensor(lines)[rows].tolist(), values[rows], **more)
 
     rewards = beta * ratios
     right = win_scores(torch.where(wanted, rewards, -rewards))
-    found = [
-        make_measure("implicit_accuracy", "right sign of the implicit reward", right, kind="rate", better="higher")
-    ]
+    found = [measure("implicit_accuracy", "right sign of the implicit reward", right, better="higher")]
     if bool(wanted.any()) and not bool(wanted.all()):
         values = _margin_values(rewards, wanted)
-        found.append(make_measure("margin", "implicit reward of wanted above other answers", values, better="higher"))
-    found.append(make_measure("loss", "loss", losses, unit="an answer", better="lower"))
+        found.append(measure("margin", "implicit reward of wanted above other answers", values, better="higher"))
+    found.append(measure("loss", "loss", losses, unit="an answer", better="lower"))
     for name, said, rows in (("desirable", "wanted", wanted), ("undesirable", "unwanted", ~wanted)):
         if bool(rows.any()):
-            found.append(make_measure(f"{name}_reward", f"implicit reward of {said} answers", rewards, rows))
+            found.append(measure(f"{name}_reward", f"implicit reward of {said} answers", rewards, rows))
             drift = f"log-probability drift of {said} answers"
-            found.append(make_measure(f"{name}_drift", drift, ratios, rows, unit="nats"))
+            found.append(measure(f"{name}_drift", drift, ratios, rows, unit="nats"))
     return tuple(found)
 
 
