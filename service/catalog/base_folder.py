@@ -27,8 +27,8 @@ class BrokenBase(Exception):
     """A base cannot be used; the message is the sentence for its operator, with the way out."""
 
 
-def check_base_folder(folder: Path, *, has_template: bool = False) -> None:
-    """Look at a folder in Hugging Face's layout; `has_template` if one was given from elsewhere. Raises BrokenBase."""
+def check_base_folder(folder: Path) -> None:
+    """Look at a folder in Hugging Face's layout. Raises BrokenBase."""
     if not folder.is_dir():
         raise BrokenBase(
             f"The base model's folder {folder} does not exist on this machine. Copy or mount it there, or name the "
@@ -37,18 +37,11 @@ def check_base_folder(folder: Path, *, has_template: bool = False) -> None:
     try:
         _check_config(folder)
         _check_weights(folder)
-        tokenizer_config = _check_tokenizer(folder)
+        _check_tokenizer(folder)
     except PermissionError as error:
         raise _broken(
             folder, f"{error.filename} may not be read", "Let the user of this service read the folder's files"
         ) from error
-    if not has_template and not _has_template(folder, tokenizer_config):
-        raise _broken(
-            folder,
-            "it has no chat template: neither chat_template.jinja nor chat_template in tokenizer_config.json",
-            f"Give one that fits the model: `burnish-server models add {folder} --chat-template file.jinja`, or put "
-            "it there as chat_template.jinja",
-        )
 
 
 def fingerprint_folder(folder: Path) -> dict[str, str]:
@@ -98,28 +91,16 @@ def _check_config(folder: Path) -> None:
         raise _broken(folder, "config.json has no model_type", _COPY_AGAIN)
 
 
-def _check_tokenizer(folder: Path) -> dict[str, Any]:
-    """Return tokenizer_config.json, empty if there is none."""
+def _check_tokenizer(folder: Path) -> None:
     if not any((folder / name).is_file() for name in _TOKENIZERS) and not any(folder.glob("*.tiktoken")):
         raise _broken(
             folder,
             "it has no tokenizer: none of tokenizer.json, tokenizer.model, vocab.json and vocab.txt is there",
             "Copy the tokenizer's files from the model's original folder into it",
         )
-    for name in ("tokenizer.json", "special_tokens_map.json", "generation_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"):
         if (folder / name).is_file():
             _read_json(folder, folder / name)
-    path = folder / "tokenizer_config.json"
-    return _read_json(folder, path) if path.is_file() else {}
-
-
-def _has_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> bool:
-    if tokenizer_config.get("chat_template"):
-        return True
-    path = folder / "chat_template.json"
-    return (folder / "chat_template.jinja").is_file() or (
-        path.is_file() and bool(_read_json(folder, path).get("chat_template"))
-    )
 
 
 def _check_weights(folder: Path) -> None:

@@ -35,6 +35,11 @@ class PreviewObject(BaseModel):
     model: str
     base_model: str
     method: dict[str, Any] = Field(description="With every `auto` as the number that it would become.")
+    template_settings: dict[str, Any] = Field(
+        default_factory=dict[str, Any],
+        description="The variables that the chat template is run with, such as `enable_thinking`, in training as "
+        "in chat; empty if its defaults do.",
+    )
     training: DataPreview
     validation: DataPreview | None
     steps: int

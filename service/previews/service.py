@@ -106,6 +106,7 @@ def read_preview(context: Context, preview_id: str) -> PreviewObject | None:
         model=job.model,
         base_model=job.base,
         method={"type": kind, kind: {**job.method[kind], "hyperparameters": job_counts.hyperparameters}},
+        template_settings=job_counts.template_settings,
         training=job_counts.training,
         validation=job_counts.validation,
         steps=job_counts.steps,

@@ -60,7 +60,7 @@ def look_at_files(entry: BaseModelEntry) -> BaseFindings:
     """Look at what can be seen without a model: a missing package, a folder that is not whole."""
     try:
         if isinstance(entry.source, CatalogFolderSource):
-            check_base_folder(entry.source.path, has_template=entry.chat_template is not None)
+            check_base_folder(entry.source.path)
             return BaseFindings(files=fingerprint_folder(entry.source.path))
         locate_source(entry.source)
     except (BrokenBase, SourceMissing) as error:
@@ -90,7 +90,7 @@ def inspect_base(
         if folder is None:
             return findings
         try:
-            check_base_folder(folder, has_template=entry.chat_template is not None)
+            check_base_folder(folder)
         except BrokenBase as error:
             return BaseFindings(problem=str(error))
     inspection = _run_inspection(settings, describe_source(settings, entry), entry.place, command, stop)

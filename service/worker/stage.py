@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from burnish.datasets import is_text
@@ -116,6 +117,7 @@ def stage_job(context: Context, job: JobRow, hold: WorkHold, *, folder: Path, ba
         training=training,
         validation=validation,
         seed=job.seed,
+        template_date=datetime.fromtimestamp(job.created_at, UTC).date(),
         budget=None if job.budget is None else Budget.model_validate(job.budget),
         # Staging counts as well: the budget in minutes is one of the job's whole running time.
         used_seconds=max(0.0, job.running_seconds + time.monotonic() - since),

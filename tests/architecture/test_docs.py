@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from trainer.contract.methods import METHODS
-from trainer.contract.methods.base import CommonHyperparameters, LoraParameters
+from trainer.contract.methods.base import LoraParameters
+from trainer.contract.methods.conversations import AnswerHyperparameters
 from trainer.contract.methods.onpolicy import OnPolicyHyperparameters
 from trainer.contract.methods.reward_functions import REWARD_PARAMETERS
 
@@ -22,7 +23,7 @@ def named(text: str) -> set[str]:
 
 
 def test_what_all_methods_share_is_described() -> None:
-    fields = {*CommonHyperparameters.model_fields, *LoraParameters.model_fields}
+    fields = {*AnswerHyperparameters.model_fields, *LoraParameters.model_fields}
     assert fields <= named(SECTIONS["What all methods share"])
 
 
@@ -30,7 +31,7 @@ def test_what_all_methods_share_is_described() -> None:
 def test_a_methods_own_hyperparameters_are_described(kind: str) -> None:
     (block,) = (field.annotation for name, field in KINDS[kind].model_fields.items() if name == kind)
     assert block is not None
-    own = set(block.model_fields["hyperparameters"].annotation.model_fields) - set(CommonHyperparameters.model_fields)
+    own = set(block.model_fields["hyperparameters"].annotation.model_fields) - set(AnswerHyperparameters.model_fields)
     described = named(SECTIONS[kind])
     assert own <= described, f"docs/methods.md does not describe {sorted(own - described)} of {kind}"
     assert f"| `{kind}` |" in (DOCS / "methods.md").read_text("utf-8")
@@ -40,7 +41,7 @@ def test_the_reward_functions_are_described() -> None:
     described = named(SECTIONS["ppo"])
     for name, parameters in REWARD_PARAMETERS.items():
         assert {name, *parameters.model_fields} <= described
-    assert set(OnPolicyHyperparameters.model_fields) - set(CommonHyperparameters.model_fields) <= described
+    assert set(OnPolicyHyperparameters.model_fields) - set(AnswerHyperparameters.model_fields) <= described
 
 
 def test_every_link_leads_to_a_file() -> None:

@@ -31,7 +31,8 @@ from trainer.contract.methods.supervised import (  # noqa: E402
 from trainer.contract.result import sha256_of  # noqa: E402
 from trainer.contract.rows import ChatRow  # noqa: E402
 from trainer.engine.chat_template.render import ChatTemplate  # noqa: E402
-from trainer.engine.data.tokens import TokenizedRow, fit_rows, tokenize_rows  # noqa: E402
+from trainer.engine.data.row_renderer import tokenize_rows  # noqa: E402
+from trainer.engine.data.tokens import TokenizedRow, fit_rows  # noqa: E402
 from trainer.engine.models.load import hidden_size, load_config, load_model, load_tokenizer, pick_device  # noqa: E402
 from trainer.engine.recipe import JobContext  # noqa: E402
 from trainer.engine.scoring.evaluate import score_rows  # noqa: E402

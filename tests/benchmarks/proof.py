@@ -24,6 +24,7 @@ from tests.benchmarks import (
     load,
     ppo_memory,
     real_preferences,
+    template_table,
     trainer_against_trl,
     uploads,
 )
@@ -84,6 +85,12 @@ PAGES: dict[str, Page] = {
         "Model families",
         "Which architectures train, method by method: every family of transformers' causal language models as a tiny "
         "random model. [Model families](../families.md) says what the columns mean for a job.",
+    ),
+    "templates": Page(
+        template_table,
+        "Rows on chat templates",
+        "What becomes of rows of every kind on real chat templates and on templates of every shape: whether what is "
+        "trained is what the assistant wrote, behind what chat sees, up to a stop.",
     ),
     "pretraining": Page(
         from_scratch,

@@ -42,7 +42,8 @@ def test_the_prepared_folder_is_safe_and_whole(smollm2: Path) -> None:
 
 def test_every_row_of_the_demo_trains_on_its_answer_alone(smollm2: Path) -> None:
     from trainer.engine.chat_template.render import ChatTemplate
-    from trainer.engine.data.tokens import IGNORED, tokenize_rows
+    from trainer.engine.data.row_renderer import tokenize_rows
+    from trainer.engine.data.tokens import IGNORED
     from trainer.engine.models.load import load_tokenizer
 
     chat = ChatTemplate(load_tokenizer(smollm2))

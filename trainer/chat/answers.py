@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from trainer.chat.decode import DrawnToken, ReadPrompt, draw_answer, read_prompt
@@ -19,9 +18,8 @@ from trainer.chat.text import TextStream
 from trainer.chat.token_bytes import TokenBytes
 from trainer.contract.chat import AnswerPiece, Ask, Began, Done, Ended, FinishReason, Paused, PieceLogprob, Resumed
 from trainer.contract.result import ExitCode
-from trainer.contract.rows import ChatRow, Message
 from trainer.engine.answer_format.parts import AnswerParser, AnswerPart, OfferedTools
-from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.chat_template.render import ChatTemplate, RefusedRowError
 from trainer.kit.errors import TrainerError
 
 Event = Began | AnswerPiece | Ended | Paused | Resumed | Done
@@ -106,21 +104,15 @@ class _Seat:
 
 
 def _tokenize_conversation(template: ChatTemplate, ask: Ask) -> list[int]:
-    """Render the messages with the model's template, open the assistant's turn, and tokenize.
-
-    A row of training is rendered the same way: the template needs an assistant's message, which is left out again.
-    """
-    row = ChatRow(messages=(*ask.messages, Message(role="assistant", content="")), tools=ask.tools)
+    """Render the messages with the model's template, open the assistant's turn, and tokenize, as rows are trained."""
     try:
-        messages, tools = template.prepare_messages(row)
-        text = template.render(messages[:-1], tools, prompt=True)
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        return list(template.encode_prompt(ask.messages, ask.tools).ids)
+    except RefusedRowError as error:
         raise TrainerError(
             "unsupported_conversation",
             f"The model's chat template cannot render these messages: {error}.",
             param="messages",
         ) from error
-    return list(template.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @dataclass

@@ -30,7 +30,7 @@ class LoadedBase:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.template = ChatTemplate(load_tokenizer(folder))
+        self.template = ChatTemplate(load_tokenizer(folder), folder=folder)
         self.reader = AnswerReader(self.template.tokenizer)
         self.token_bytes = TokenBytes(self.template.tokenizer)
         self._model: Any = load_model(folder, _inference_dtype())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -82,6 +82,8 @@ class BaseModelCard(Frozen):
     end_of_turn_tokens: tuple[str, ...]
     thinking_switch: str | None
     """The template's setting that turns thinking on and off; null if it has none."""
+    template_settings: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """The template's variables that rows, chats and samples are rendered with, where its defaults do not do."""
     methods: dict[str, MethodFit]
     adapter_targets: tuple[str, ...]
     """The names of the layers that `all-linear` adapts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
@@ -9,6 +10,8 @@ from pydantic import ConfigDict, Field, model_validator
 from trainer.contract.methods import Method
 from trainer.frozen import Exact, Frozen
 
+DEFAULT_TEMPLATE_DATE = date(2025, 1, 1)
+"""What chat templates take for today where no job says which day that is."""
 FROM_SCRATCH = "from-scratch"
 """The id of the base that a new model is made from: nothing."""
 
@@ -100,6 +103,8 @@ class JobSpec(Frozen):
     training: DataFile
     validation: DataFile | None = None
     seed: Annotated[int, Field(ge=0, le=2147483647)]
+    template_date: date = DEFAULT_TEMPLATE_DATE
+    """What chat templates take for today, the day on which the job was created: a resumed job has the same rows."""
     budget: Budget | None = None
     used_seconds: Annotated[float, Field(ge=0)] = 0.0
     """How long the job has run before this trainer started, all attempts together."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from trainer.contract.family import AdapterTargets
 from trainer.frozen import Frozen
 
@@ -54,6 +56,9 @@ class DataPreview(Frozen):
     also_trained: int = 0
     """Of a validation file: its rows that are in the training file too, which are not held out."""
     also_trained_lines: tuple[int, ...] = ()
+    skipped: int = 0
+    """Rows that the chat template cannot render, left out as `skip_invalid_rows` allows."""
+    skipped_lines: tuple[int, ...] = ()
 
 
 class MemoryEstimate(Frozen):
@@ -75,6 +80,8 @@ class CountedJob(Frozen):
     """What the job would train on, and how."""
 
     hyperparameters: dict[str, Any]
+    template_settings: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """The variables that the chat template is run with, such as `enable_thinking`; none if its defaults do."""
     training: DataPreview
     validation: DataPreview | None
     warnings: tuple[str, ...]

@@ -70,6 +70,8 @@ class Message(BaseModel):
     weight: Annotated[Literal[0, 1] | None, BeforeValidator(_whole_number)] = None
     tool_calls: tuple[ToolCall, ...] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    """What an assistant's message thinks before it answers; templates decide how it is written."""
 
     @field_validator("weight", mode="before")
     @classmethod
@@ -83,6 +85,8 @@ class Message(BaseModel):
             raise ValueError("content may be null only in an assistant's message with tool_calls")
         if self.tool_calls and self.role != "assistant":
             raise ValueError("only an assistant's message may have tool_calls")
+        if self.reasoning_content and self.role != "assistant":
+            raise ValueError("only an assistant's message may have reasoning_content")
         return self
 
     @property

@@ -54,8 +54,8 @@ class BaseInspector:
         """Return the card. Raises TrainerError (`invalid_base_model`) with what is wrong and the way out."""
         config = self._load_config()
         tokenizer = self._load_tokenizer()
-        self._check_template(tokenizer)
-        stops = self._find_stop_ids(config, tokenizer)
+        template = self._open_template(tokenizer)
+        stops = self._find_stop_ids(config, tokenizer, template)
         family = self._describe_family(config)
         self._check_vocabulary(config, tokenizer)
         shape = _measure_shape(config)
@@ -69,7 +69,8 @@ class BaseInspector:
             end_of_turn_ids=stops,
             end_of_turn_tokens=tuple(str(tokenizer.convert_ids_to_tokens(number)) for number in stops),
             thinking_switch=find_thinking_switch(tokenizer),
-            methods=family.methods,
+            template_settings=template.settings if template else {},
+            methods=family.methods if template else _fit_without_template(family),
             adapter_targets=family.linear,
             targets=family.targets,
             memory={name: _estimate_memory(name, shape, family.context_length) for name in METHODS_BY_TYPE},
@@ -107,23 +108,30 @@ class BaseInspector:
             tokenizer.chat_template = self._given_template
         return tokenizer
 
-    def _check_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raise TrainerError unless the tokenizer's template renders a plain conversation."""
+    def _open_template(self, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
+        """Return the template, None if there is none. Raises TrainerError unless it renders a plain conversation."""
         if not tokenizer.chat_template:
-            raise self._broken("it has no chat template", TEMPLATE_REMEDY)
+            return None
         problems = [_find_template_problem(tokenizer, as_parts=as_parts) for as_parts in (False, True)]
         if None not in problems:
             raise self._broken(
                 f"its chat template fails on a plain conversation of one question and one answer ({problems[0]})",
                 TEMPLATE_REMEDY,
             )
-
-    def _find_stop_ids(self, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-        known = config.get_text_config().eos_token_id or self._generation_stops()
         try:
-            stops = stop_ids(ChatTemplate(tokenizer), cast("int | list[int] | None", known))
+            return ChatTemplate(tokenizer, folder=self._place)
         except TrainerError as error:
             raise self._broken(error.message.rstrip("."), TEMPLATE_REMEDY) from error
+
+    def _find_stop_ids(
+        self, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | None
+    ) -> tuple[int, ...]:
+        known = config.get_text_config().eos_token_id or self._generation_stops() or tokenizer.eos_token_id
+        numbers = cast("int | list[int] | None", known)
+        if template is not None:
+            stops = stop_ids(template, numbers)
+        else:
+            stops = (numbers,) if isinstance(numbers, int) else tuple(numbers or ())
         if not stops:
             raise self._broken(
                 "nothing ends an answer: neither generation_config.json nor the tokenizer names an eos token",
@@ -189,6 +197,15 @@ def _find_template_problem(tokenizer: PreTrainedTokenizerBase, *, as_parts: bool
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
         return _first_line(error)
     return None if all("你好" in text for text in texts) else "the user's text is not in what it writes"
+
+
+def _fit_without_template(family: FamilyCard) -> dict[str, MethodFit]:
+    """Return which methods work if there is no chat template: the one on plain texts."""
+    lacking = MethodFit(works=False, reason=f"it has no chat template. {TEMPLATE_REMEDY}"[:-1])
+    return {
+        name: fit if METHODS_BY_TYPE[name].row_format == "pretraining" or not fit.works else lacking
+        for name, fit in family.methods.items()
+    }
 
 
 def find_thinking_switch(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -39,6 +39,7 @@ def count_job(workdir: Path, *, rows: int) -> CountedJob:
     model = hollow_model(recipe)
     return CountedJob(
         hyperparameters=recipe.resolved.shown(),
+        template_settings=recipe.data.template_settings,
         training=recipe.data.training.preview_file(),
         validation=recipe.data.validation.preview_file() if recipe.data.validation else None,
         warnings=(*warnings, planned) if planned else tuple(warnings),

@@ -14,7 +14,7 @@ from trainer.contract.rows import ChatRow
 from trainer.engine.data.batches import collate_rows
 from trainer.engine.data.row_pipeline import RowPipeline
 from trainer.engine.data.splits import Split
-from trainer.engine.data.tokens import IGNORED, TokenizedRow, fit_rows, tokenize_rows
+from trainer.engine.data.tokens import IGNORED, TokenizedRow, fit_rows
 from trainer.engine.loop.training_loop import TOKEN_ACCURACY, JobLoop, ScoredBatch, loop_arguments
 from trainer.engine.recipe import Recipe
 from trainer.engine.scoring.evaluate import SUBSET_TOKENS, score_rows
@@ -30,9 +30,10 @@ class ConversationData(RowPipeline[ChatRow, list[TokenizedRow], TokenizedRow]):
     row = ChatRow
     needed = "token to train on"
 
-    def tokenize_rows(self, file: DataFile, rows: Sequence[ChatRow], param: str) -> list[TokenizedRow]:  # noqa: ARG002
-        """Render and tokenize the conversations."""
-        return tokenize_rows(self.template, rows, param=param)
+    def tokenize_rows(self, file: DataFile, rows: Sequence[ChatRow], param: str) -> list[TokenizedRow]:
+        """Render and tokenize the conversations, some of them as several sequences."""
+        renderer = self.open_renderer(file, param)
+        return [row for sequences in renderer.render_rows(rows, renderer.encode_sequences) for row in sequences]
 
     def sequence_lengths(self, tokens: list[TokenizedRow]) -> list[int]:
         """Return each conversation's tokens."""
@@ -49,6 +50,7 @@ class ConversationData(RowPipeline[ChatRow, list[TokenizedRow], TokenizedRow]):
             trained_tokens=prepared.trained_tokens,
             cut=prepared.cut,
             dropped=prepared.dropped,
+            used_rows=len({row.line for row in prepared.rows}),
         )
 
     def subset_rows(self, rows: Sequence[TokenizedRow]) -> Sequence[TokenizedRow]:

@@ -21,6 +21,8 @@ class DataPreview(WireModel):
     cut_lines: list[int] = Field(default_factory=list[int])
     dropped: int = 0
     dropped_lines: list[int] = Field(default_factory=list[int])
+    skipped: int = 0
+    skipped_lines: list[int] = Field(default_factory=list[int])
 
 
 class SampleToken(WireModel):
@@ -87,6 +89,7 @@ class JobPreview(WireModel):
     model: str
     base_model: str
     method: dict[str, Any]
+    template_settings: dict[str, Any] = Field(default_factory=dict[str, Any])
     training: DataPreview
     validation: DataPreview | None = None
     steps: int

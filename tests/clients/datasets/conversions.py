@@ -220,6 +220,15 @@ CONVERSIONS: list[tuple[str, str, Row, list[Row]]] = [
         },
         [pair([user("q")], [assistant("b")], [assistant("a")])],
     ),
+    *(
+        (
+            "chat",
+            "supervised",
+            {"messages": [user("a"), assistant("b") | {key: "想一想"}]},
+            [{"messages": [user("a"), assistant("b") | {"reasoning_content": "想一想"}]}],
+        )
+        for key in ("reasoning_content", "reasoning", "thinking")
+    ),
     (
         "chat",
         "grpo",

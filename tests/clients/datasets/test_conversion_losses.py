@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[str, Row, str]] = {
             {"messages": [ASK, TELL | {key: "想一想"}]},
             f"messages[].{key}: has no place of its own in a row",
         )
-        for key in ("reasoning", "reasoning_content", "thinking")
+        for key in ("reasoning_details", "chain_of_thought")
     },
     "reasoning of a row": ("supervised", {"question": "a", "answer": "b", "reasoning": "c"}, "reasoning: has no place"),
     "a history beside messages": ("supervised", {"messages": TALK, "history": [["a", "b"]]}, "history: would be left"),

@@ -11,6 +11,7 @@ from pydantic import Field
 from trainer.frozen import Exact, Frozen
 
 Auto = Literal["auto"]
+ThoughtUse = Literal["train", "context", "drop"]
 Kinds = Literal["adapter", "reward", "model"]
 """What a job leaves: an adapter, an adapter with a score head, or all weights of a model."""
 
@@ -67,6 +68,16 @@ class CommonHyperparameters(Exact):
     def steps_between_evaluations(self) -> Auto | int:
         """The steps between evaluations, by whatever name the method has for them."""
         return self.eval_steps
+
+    @property
+    def invalid_share(self) -> float:
+        """The share of a file's rows that may be left out because they cannot be rendered."""
+        return 0.0
+
+    @property
+    def thought_use(self) -> ThoughtUse:
+        """What becomes of an answer's thoughts."""
+        return "train"
 
     @property
     def result_kind(self) -> Kinds:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from trainer.contract.methods.base import Auto, CommonHyperparameters
+from trainer.contract.methods.base import Auto
+from trainer.contract.methods.conversations import ConversationHyperparameters
 from trainer.contract.methods.reward_functions import REWARD_PARAMETERS, RewardFunction
 from trainer.frozen import Exact
 
@@ -58,7 +59,7 @@ Reward = Annotated[
 ]
 
 
-class OnPolicyHyperparameters(CommonHyperparameters):
+class OnPolicyHyperparameters(ConversationHyperparameters):
     """One iteration samples answers to some prompts and takes `passes` · `minibatches` optimizer steps on them."""
 
     learning_rate_scale: ClassVar[float] = 0.2

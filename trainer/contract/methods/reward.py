@@ -6,11 +6,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.contract.methods.base import CommonHyperparameters, Kinds, TrainingMethod
+from trainer.contract.methods.base import Kinds, TrainingMethod
+from trainer.contract.methods.conversations import ConversationHyperparameters
 from trainer.frozen import Frozen
 
 
-class RewardHyperparameters(CommonHyperparameters):
+class RewardHyperparameters(ConversationHyperparameters):
     """The pairwise loss over all pairs of a ranking."""
 
     learning_rate_scale: ClassVar[float] = 0.5

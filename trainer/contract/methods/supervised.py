@@ -6,11 +6,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.contract.methods.base import CommonHyperparameters, TrainingMethod
+from trainer.contract.methods.base import TrainingMethod
+from trainer.contract.methods.conversations import AnswerHyperparameters
 from trainer.frozen import Frozen
 
 
-class SupervisedHyperparameters(CommonHyperparameters):
+class SupervisedHyperparameters(AnswerHyperparameters):
     """Nothing beyond the common ones."""
 
 

@@ -6,6 +6,7 @@ how they become tokens and what is done with one that is too long.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from trainer.contract.job import DataFile
 from trainer.contract.result import ExitCode, sha256_of
 from trainer.contract.rows import AnyRow, ChatRow
 from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.data.row_renderer import RowRenderer
 from trainer.engine.data.splits import Split, format_lines
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.models.load import context_length, load_config, load_tokenizer
@@ -57,6 +59,7 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
     def __init__(self, job: JobContext) -> None:
         self.job = job
         self.hyperparameters = job.spec.method.hyperparameters
+        self._renderers: dict[str, RowRenderer] = {}
 
     # What a method fills in.
 
@@ -114,6 +117,11 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
         return rows if full and self.validation else self.subset_rows(rows)
 
     @property
+    def template_settings(self) -> dict[str, Any]:
+        """The variables that the chat template is run with; none for methods without conversations."""
+        return self.template.settings if hasattr(self, "template") else {}
+
+    @property
     def pad_id(self) -> int:
         """The id that fills up rows; masks come from lengths, never from it."""
         assert isinstance(self.tokenizer.pad_token_id, int)
@@ -130,17 +138,21 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
         rows = self.read_file(spec.training, "training_file")
         self.open_base(rows)
         training = self.tokenize_rows(spec.training, rows, "training_file")
+        rows, skipped = self._leave_out_refused(rows, "training_file")
         held_out: tuple[DataFile, Sequence[RowT], TokensT] | None = None
+        held_out_skipped: tuple[int, ...] = ()
         if spec.validation:
             held_out_rows = self.read_file(spec.validation, "validation_file")
             held_out_tokens = self.tokenize_rows(spec.validation, held_out_rows, "validation_file")
+            held_out_rows, held_out_skipped = self._leave_out_refused(held_out_rows, "validation_file")
             held_out = (spec.validation, held_out_rows, held_out_tokens)
         # The training rows alone decide the length: with the same ones, a job with a validation file trains the same.
         self.max_length = self.choose_max_length(training)
-        self.training = self.fit_rows(spec.training, rows, training)
+        self.training = _count_skipped(self.fit_rows(spec.training, rows, training), skipped)
         self.validation = None
         if held_out:
-            self.validation = replace(self.fit_rows(*held_out), also_trained=_find_lines_in_both(rows, held_out[1]))
+            validation = _count_skipped(self.fit_rows(*held_out), held_out_skipped)
+            self.validation = replace(validation, also_trained=_find_lines_in_both(rows, held_out[1]))
         self.warn_about_dropped_rows()
         self.warn_about_options()
         # After the warnings, which take a validation file away that no row is left of.
@@ -150,9 +162,28 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
         """Load the base's configuration and tokenizer, for methods on conversations: with its chat template."""
         self.config = load_config(self.job.base)
         self.tokenizer = load_tokenizer(self.job.base)
-        self.template = ChatTemplate(self.tokenizer)
+        self.template = ChatTemplate(
+            self.tokenizer,
+            folder=self.job.base,
+            day=self.job.spec.template_date,
+            thoughts=self.hyperparameters.thought_use,
+        )
         if self.template.end_of_turn is None:
             self.job.warn("The chat template has no end-of-turn token: the tuned model may not know when to stop.")
+        if self.template.settings:
+            settings = ", ".join(f"{name}={json.dumps(value)}" for name, value in self.template.settings.items())
+            self.job.warn(
+                f"The chat template is run with {settings}, in training as in chat: under its defaults an answer does "
+                "not begin where the model begins to write. Other programs have to set the same."
+            )
+
+    def open_renderer(self, file: DataFile, param: str) -> RowRenderer:
+        """Return what renders a file's rows, once a file; its warnings are the job's."""
+        renderer = RowRenderer(
+            self.template, filename=file.filename, param=param, skip_share=self.hyperparameters.invalid_share
+        )
+        self._renderers[param] = renderer
+        return renderer
 
     def read_file(self, file: DataFile, param: str) -> Sequence[RowT]:
         """Read a data file's rows. Raises TrainerError (`invalid_training_file`, …, `data_corrupted`)."""
@@ -184,6 +215,12 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
 
     def warn_about_dropped_rows(self) -> None:
         """Warn about rows that were cut or dropped. Raises TrainerError if no training row is left."""
+        for renderer in self._renderers.values():
+            for warning in renderer.list_warnings():
+                self.job.warn(warning)
+        use = self.hyperparameters.thought_use
+        if use != "train" and not any(renderer.has_thoughts for renderer in self._renderers.values()):
+            self.job.warn(f"thoughts is {use}, which changes nothing: no answer has reasoning_content.")
         for split in filter(None, (self.training, self.validation)):
             name = split.file.filename
             if split.cut:
@@ -208,6 +245,16 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
         if self.validation is not None and not self.validation.rows:
             self.job.warn("The validation file has no row to measure on: the report has training numbers only.")
             self.validation = None
+
+    def _leave_out_refused(self, rows: Sequence[RowT], param: str) -> tuple[Sequence[RowT], tuple[int, ...]]:
+        renderer = self._renderers.get(param)
+        if renderer is None or not renderer.refused:
+            return rows, ()
+        return [row for row in rows if row.line not in renderer.refused], tuple(renderer.refused)
+
+
+def _count_skipped(split: Split[ItemT], lines: tuple[int, ...]) -> Split[ItemT]:
+    return replace(split, read=split.read + len(lines), skipped=lines) if lines else split
 
 
 def _find_lines_in_both(training: Iterable[AnyRow], held_out: Iterable[AnyRow]) -> tuple[int, ...]:

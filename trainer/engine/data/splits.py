@@ -29,13 +29,17 @@ class Split(Generic[R]):
     dropped: tuple[int, ...] = ()
     also_trained: tuple[int, ...] = ()
     """Lines of a validation file's rows that are in the training file too."""
+    used_rows: int | None = None
+    """How many rows of the file `rows` come from, if a row may be several sequences."""
+    skipped: tuple[int, ...] = ()
+    """The rows that the chat template cannot render, left out as the job allows."""
 
     def preview_file(self, shown_lines: int = PREVIEWED_LINES) -> DataPreview:
         """Return what became of the file, with the first `shown_lines` of each list of lines."""
         return DataPreview(
             filename=self.file.filename,
             rows=self.read,
-            used=len(self.rows),
+            used=len(self.rows) if self.used_rows is None else self.used_rows,
             tokens=self.tokens,
             trained_tokens=self.trained_tokens,
             cut=len(self.cut),
@@ -44,6 +48,8 @@ class Split(Generic[R]):
             dropped_lines=self.dropped[:shown_lines],
             also_trained=len(self.also_trained),
             also_trained_lines=self.also_trained[:shown_lines],
+            skipped=len(self.skipped),
+            skipped_lines=self.skipped[:shown_lines],
         )
 
     def summarise_file(self) -> DataSummary:

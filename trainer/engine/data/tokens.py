@@ -1,17 +1,9 @@
-"""From chat rows to tokens: the chat template applied, and a mask that is true on the assistant's tokens only."""
+"""Rows as tokens, with a mask that is true on what is to be written, and what of them fits the model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from jinja2.exceptions import TemplateError
-from transformers import PreTrainedTokenizerBase
-
-from trainer.contract.rows import ChatRow
-from trainer.engine.chat_template.answer_spans import assistant_spans
-from trainer.engine.chat_template.render import ChatTemplate
-from trainer.kit.errors import TrainerError
 
 IGNORED = -100
 
@@ -54,13 +46,6 @@ class FittedRows:
         return sum(row.trained_tokens for row in self.rows)
 
 
-def tokenize_rows(
-    template: ChatTemplate, rows: Iterable[ChatRow], *, param: str = "training_file"
-) -> list[TokenizedRow]:
-    """Render and tokenize each row. Raises TrainerError (`unsupported_conversation`), naming the line."""
-    return [_tokenize_row(template, row, param) for row in rows]
-
-
 def cut_row(row: TokenizedRow, limit: int) -> TokenizedRow:
     """Return the row's first `limit` tokens: the row itself if it is not longer."""
     return row if len(row.input_ids) <= limit else TokenizedRow(row.line, row.input_ids[:limit], row.trained[:limit])
@@ -80,50 +65,8 @@ def fit_rows(rows: Sequence[TokenizedRow], max_length: int) -> FittedRows:
         kept.append(short)
         if short is not row:
             cut.append(row.line)
-    return FittedRows(tuple(kept), tuple(cut), tuple(dropped))
-
-
-def _tokenize_row(template: ChatTemplate, row: ChatRow, param: str) -> TokenizedRow:
-    try:
-        messages, tools = template.prepare_messages(row)
-        text = template.render(messages, tools)
-        spans = assistant_spans(template, row, messages, tools, text)
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
-        raise TrainerError(
-            "unsupported_conversation",
-            f"The base model's chat template cannot render the conversation in line {row.line}: {error}.",
-            param=param,
-        ) from error
-    ids, trained = _tokenize_pieces(template.tokenizer, text, spans)
-    return TokenizedRow(row.line, tuple(ids), tuple(trained))
-
-
-def _tokenize_pieces(
-    tokenizer: PreTrainedTokenizerBase, text: str, spans: Sequence[tuple[int, int]]
-) -> tuple[list[int], list[bool]]:
-    """Tokenize prompt and answer apart, as generation does: there the prompt's tokens are fixed before the answer.
-
-    If pieces do not decode to the same text (tokenizers that add a space in front of a piece), the whole text is
-    tokenized and a token is trained if its first character lies in a span.
-    """
-    ids: list[int] = []
-    trained: list[bool] = []
-    place = 0
-    # The empty span at the end brings along what stands behind the last answer.
-    for start, end in [*spans, (len(text), len(text))]:
-        for piece, keep in ((text[place:start], False), (text[start:end], True)):
-            # The template has written the special tokens already.
-            tokens = tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
-            ids.extend(tokens)
-            trained.extend([keep] * len(tokens))
-        place = end
-    whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    if ids == whole["input_ids"] or _decode_exactly(tokenizer, ids) == _decode_exactly(tokenizer, whole["input_ids"]):
-        return ids, trained
-    return list(whole["input_ids"]), [
-        any(start <= first < end for start, end in spans) for first, _ in whole["offset_mapping"]
-    ]
-
-
-def _decode_exactly(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    # A row may be several sequences: without one of them it was cut, and only without all is it dropped.
+    used = {row.line for row in kept}
+    shorter = sorted({*cut, *(line for line in dropped if line in used)})
+    unused = dict.fromkeys(line for line in dropped if line not in used)
+    return FittedRows(tuple(kept), tuple(shorter), tuple(unused))

@@ -54,8 +54,10 @@ def check_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             "in tokenizer_config.json"
         )
     try:
-        # For its errors alone: a base without a usable template is refused here and not in every job.
-        ChatTemplate(tokenizer)
+        # For its errors alone: a base with a broken template is refused here and not in every job. One without any can
+        # be pre-trained.
+        if tokenizer.chat_template:
+            ChatTemplate(tokenizer, folder=folder)
     except TrainerError:
         raise
     except Exception as error:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
-
-from jinja2.exceptions import TemplateError
 
 from trainer.contract.job import DataFile
 from trainer.contract.methods.onpolicy import OnPolicyHyperparameters
 from trainer.contract.rows import ChatRow, ItemRow, Message, PromptRow
-from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.data.row_pipeline import PROBE_ROWS, RowPipeline
+from trainer.engine.data.row_renderer import RowRenderer
 from trainer.engine.data.splits import Split, format_lines
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.kit.errors import TrainerError
@@ -35,9 +33,9 @@ class TokenizedPrompt:
     """What the answer may call."""
 
 
-def tokenize_prompts(template: ChatTemplate, rows: Iterable[PromptRow], *, param: str) -> list[TokenizedPrompt]:
-    """Render and tokenize each prompt. Raises TrainerError (`unsupported_conversation`), naming the line."""
-    return [_tokenize_prompt(template, row, param) for row in rows]
+def tokenize_prompts(renderer: RowRenderer, rows: Sequence[PromptRow]) -> list[TokenizedPrompt]:
+    """Render and tokenize each prompt. Raises TrainerError (`unsupported_conversation`), naming the lines."""
+    return renderer.render_rows(rows, lambda row: _tokenize_prompt(renderer, row))
 
 
 def as_conversation(row: PromptRow) -> ChatRow:
@@ -62,7 +60,7 @@ class PromptData(RowPipeline[PromptRow, list[TokenizedPrompt], TokenizedPrompt])
     def tokenize_rows(self, file: DataFile, rows: Sequence[PromptRow], param: str) -> list[TokenizedPrompt]:
         """Render and tokenize the prompts. Raises TrainerError (`prompt_too_long`, `missing_reference`, …)."""
         self.check_rows(file, rows, param)
-        prompts = tokenize_prompts(self.template, rows, param=param)
+        prompts = tokenize_prompts(self.open_renderer(file, param), rows)
         over = [prompt.line for prompt in prompts if len(prompt.input_ids) > self.context - self.longest_answer]
         if over:
             raise TrainerError(
@@ -119,16 +117,7 @@ def _without_answer(prompt: TokenizedPrompt) -> TokenizedRow:
     return TokenizedRow(prompt.line, prompt.input_ids, (False,) * len(prompt.input_ids))
 
 
-def _tokenize_prompt(template: ChatTemplate, row: PromptRow, param: str) -> TokenizedPrompt:
-    try:
-        messages, tools = template.prepare_messages(as_conversation(row))
-        text = template.render(messages[:-1], tools, prompt=True)
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
-        raise TrainerError(
-            "unsupported_conversation",
-            f"The base model's chat template cannot render the prompt in line {row.line}: {error}.",
-            param=param,
-        ) from error
-    ids = template.tokenizer(text, add_special_tokens=False)["input_ids"]
+def _tokenize_prompt(renderer: RowRenderer, row: PromptRow) -> TokenizedPrompt:
+    ids = renderer.encode_prompt(row.input, row.line)
     item = row.item if isinstance(row, ItemRow) else None
-    return TokenizedPrompt(row.line, tuple(ids), row.reference, item, row.input.tools)
+    return TokenizedPrompt(row.line, ids, row.reference, item, row.input.tools)

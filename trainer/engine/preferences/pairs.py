@@ -10,11 +10,11 @@ import torch
 
 from trainer.contract.job import DataFile
 from trainer.contract.rows import ChatRow, Message, PreferenceRow, Prompt
-from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.data.batches import collate_rows
 from trainer.engine.data.row_pipeline import PROBE_ROWS, RowPipeline
+from trainer.engine.data.row_renderer import RowRenderer
 from trainer.engine.data.splits import Split
-from trainer.engine.data.tokens import TokenizedRow, cut_row, tokenize_rows
+from trainer.engine.data.tokens import TokenizedRow, cut_row
 from trainer.engine.recipe import Recipe
 from trainer.engine.scoring.head import trained_scores
 from trainer.kit.errors import TrainerError
@@ -49,15 +49,19 @@ def join_conversation(prompt: Prompt, output: Sequence[Message], line: int) -> C
     return ChatRow(messages=(*quiet, *output), tools=prompt.tools, line=line)
 
 
-def tokenize_pairs(template: ChatTemplate, rows: Sequence[PreferenceRow], param: str) -> list[Pair]:
+def tokenize_pairs(renderer: RowRenderer, rows: Sequence[PreferenceRow]) -> list[Pair]:
     """Render and tokenize both continuations of each row. Raises TrainerError (`unsupported_conversation`)."""
-    chosen = tokenize_rows(template, [join_conversation(row.input, row.chosen, row.line) for row in rows], param=param)
-    rejected = tokenize_rows(
-        template, [join_conversation(row.input, row.rejected, row.line) for row in rows], param=param
-    )
+
+    def encode_both(row: PreferenceRow) -> tuple[int, TokenizedRow, TokenizedRow]:
+        better, worse = (
+            renderer.encode_sequence(join_conversation(row.input, output, row.line))
+            for output in (row.chosen, row.rejected)
+        )
+        return row.line, better, worse
+
     return [
-        Pair(row.line, place, better, worse)
-        for place, (row, better, worse) in enumerate(zip(rows, chosen, rejected, strict=True))
+        Pair(line, place, better, worse)
+        for place, (line, better, worse) in enumerate(renderer.render_rows(rows, encode_both))
     ]
 
 
@@ -67,13 +71,14 @@ def prompt_length(row: TokenizedRow) -> int:
 
 
 def fit_pairs(file: DataFile, pairs: Sequence[Pair], limit: int) -> Split[Pair]:
-    """Cut continuations to `limit` tokens; drop pairs of which one has no trained token left."""
+    """Cut continuations to `limit` tokens; drop pairs of which one has no trained token left, or that became equal."""
     kept: list[Pair] = []
     cut: list[int] = []
     dropped: list[int] = []
     for pair in pairs:
         chosen, rejected = cut_row(pair.chosen, limit), cut_row(pair.rejected, limit)
-        if not (chosen.trained_tokens and rejected.trained_tokens):
+        # Equal ones teach nothing: their difference lies behind the cut.
+        if not (chosen.trained_tokens and rejected.trained_tokens) or chosen.input_ids == rejected.input_ids:
             dropped.append(pair.line)
             continue
         if chosen is not pair.chosen or rejected is not pair.rejected:
@@ -121,11 +126,11 @@ class PairData(RowPipeline[PreferenceRow, list[Pair], Pair]):
     """Preference rows; the report's samples ask their prompts."""
 
     row = PreferenceRow
-    needed = "room for both answers"
+    needed = "room for both answers up to where they differ"
 
     def tokenize_rows(self, file: DataFile, rows: Sequence[PreferenceRow], param: str) -> list[Pair]:
         """Tokenize both continuations of each row. Raises TrainerError if a prompt leaves no room for one."""
-        pairs = tokenize_pairs(self.template, rows, param)
+        pairs = tokenize_pairs(self.open_renderer(file, param), rows)
         # Of one continuation: both have the same prompt.
         refuse_long_prompts(file, [pair.chosen for pair in pairs], self.context, param)
         return pairs

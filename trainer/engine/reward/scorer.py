@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from trainer.contract.job import DEFAULT_TEMPLATE_DATE
 from trainer.contract.rows import ChatRow
-from trainer.engine.chat_template.render import ChatTemplate
-from trainer.engine.data.tokens import TokenizedRow, tokenize_rows
+from trainer.engine.chat_template.render import ChatTemplate, RefusedRowError
+from trainer.engine.data.row_renderer import RowRenderer
+from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.models.dtype import choose_dtype
 from trainer.engine.models.load import context_length, load_config, load_tokenizer
 from trainer.engine.reward.last_turn import last_turn
 from trainer.engine.reward.model import load_reward_model, score_sequences
-from trainer.kit.errors import TrainerError
 
 
 class ResponseScorer:
@@ -24,7 +25,9 @@ class ResponseScorer:
         tokenizer = load_tokenizer(adapter)
         assert isinstance(tokenizer.pad_token_id, int)
         self._pad_id = tokenizer.pad_token_id
-        self._template = ChatTemplate(tokenizer)
+        # The default day, which is the same every day: scores do not depend on when they are asked for.
+        template = ChatTemplate(tokenizer, folder=base, day=DEFAULT_TEMPLATE_DATE)
+        self._renderer = RowRenderer(template, filename="the conversations", param="input")
         self._context = context_length(config)
         self._model = load_reward_model(base, adapter, choose_dtype(dtype, config).dtype, self._pad_id)
 
@@ -37,9 +40,9 @@ class ResponseScorer:
 
     def _tokenize_conversations(self, row: Sequence[ChatRow]) -> list[TokenizedRow] | str:
         try:
-            found = tokenize_rows(self._template, [last_turn(conversation) for conversation in row])
-        except TrainerError as error:
-            return error.message
+            found = [self._renderer.encode_sequence(last_turn(conversation)) for conversation in row]
+        except RefusedRowError as error:
+            return f"The base model's chat template cannot render the conversation: {error}."
         longest = max(len(sequence.input_ids) for sequence in found)
         if longest > self._context:
             return f"{longest} tokens are more than the model's context of {self._context}"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from trainer.contract.rows import ChatRow
 from trainer.engine.answer_format.answer_reader import AnswerReader
 from trainer.engine.chat_template.end_of_turn import stop_ids
-from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.chat_template.render import ChatTemplate, RefusedRowError
 from trainer.engine.scoring.evaluate import evaluation_mode
 from trainer.engine.scoring.generation import generate_greedily
 from trainer.frozen import Frozen
@@ -113,21 +113,19 @@ def _split_expected(reader: AnswerReader, question: SampleQuestion) -> SampleQue
 def _make_question(
     template: ChatTemplate, row: ChatRow, context: int, source: Literal["validation", "training"]
 ) -> SampleQuestion | None:
-    messages, tools = template.prepare_messages(row)
-    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+    last = max(number for number, message in enumerate(row.messages) if message.role == "assistant")
     if last == 0:
         return None
-    prompt = template.render(messages[:last], tools, prompt=True)
-    ids = template.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    try:
+        prompt = template.encode_prompt(row.messages[:last], row.tools)
+    except RefusedRowError:
+        return None
+    ids = list(prompt.ids)
     if len(ids) + MAX_NEW_TOKENS > context:
         return None
-    whole = template.render(messages[: last + 1], tools)
-    # As the model would write it, calls of tools included; the bare content if the rendering differs.
-    expected = whole.removeprefix(prompt).rstrip() if whole.startswith(prompt) else messages[last]["content"]
-    if template.end_of_turn:
-        expected = expected.removesuffix(template.end_of_turn)
+    expected = template.render_answer(row, last)
     size = len(template.tokenizer(expected, add_special_tokens=False)["input_ids"])
-    shown = tuple(PromptMessage(role=m["role"], content=m["content"]) for m in messages[:last])
+    shown = tuple(PromptMessage(role=m["role"], content=m["content"]) for m in prompt.messages)
     return SampleQuestion(row.line, source, shown, ids, expected, size)
 
 

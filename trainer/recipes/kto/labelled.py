@@ -13,7 +13,7 @@ from trainer.contract.rows import ChatRow, LabelledRow
 from trainer.engine.data.batches import collate_rows
 from trainer.engine.data.row_pipeline import PROBE_ROWS, RowPipeline
 from trainer.engine.data.splits import Split
-from trainer.engine.data.tokens import TokenizedRow, cut_row, tokenize_rows
+from trainer.engine.data.tokens import TokenizedRow, cut_row
 from trainer.engine.preferences.pairs import (
     SUBSET_TOKENS,
     join_conversation,
@@ -56,8 +56,10 @@ class LabelledData(RowPipeline[LabelledRow, list[TokenizedRow], LabelledAnswer])
 
     def tokenize_rows(self, file: DataFile, rows: Sequence[LabelledRow], param: str) -> list[TokenizedRow]:
         """Render and tokenize each row. Raises TrainerError if a prompt leaves no room for an answer."""
-        conversations = [join_conversation(row.input, row.output, row.line) for row in rows]
-        answers = tokenize_rows(self.template, conversations, param=param)
+        renderer = self.open_renderer(file, param)
+        answers = renderer.render_rows(
+            rows, lambda row: renderer.encode_sequence(join_conversation(row.input, row.output, row.line))
+        )
         refuse_long_prompts(file, answers, self.context, param)
         return answers
 

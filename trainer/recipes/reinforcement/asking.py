@@ -10,10 +10,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jinja2.exceptions import TemplateError
-
-from trainer.contract.rows import ChatRow, Message
+from trainer.contract.rows import Message
 from trainer.engine.answer_format.answer_reader import AnswerReader
+from trainer.engine.chat_template.render import RefusedRowError
 from trainer.engine.onpolicy.roles import Role
 from trainer.engine.onpolicy.rollout import RolloutSampling, sample
 from trainer.graders import Failure, GraderQuestion, Reply
@@ -80,20 +79,16 @@ class ModelGraders:
         template = self._recipe.data.template
         messages = tuple(Message.model_validate(one) for one in question.messages)
         try:
-            # A row ends with an answer; the template's own form of the messages before it is what is asked.
-            row = ChatRow(messages=(*messages, Message(role="assistant", content="")))
-            rendered, tools = template.prepare_messages(row)
-            text = template.render(rendered[:-1], tools, prompt=True)
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            ids = template.encode_prompt(messages, None).ids
+        except RefusedRowError as error:
             return Failure("model_grader_server_error", f"the model's chat template cannot render the input: {error}")
-        ids: list[int] = template.tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) + room > self._recipe.data.context:
             return Failure(
                 "model_grader_server_error",
                 f"the input has {len(ids)} tokens, which with {room} for the grade do not fit the model's context of "
                 f"{self._recipe.data.context}",
             )
-        return tuple(ids)
+        return ids
 
     def _find_role(self, name: str) -> Role:
         spec = self._recipe.job.spec

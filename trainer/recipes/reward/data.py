@@ -39,7 +39,9 @@ class RankingData(RowPipeline[RankingRow, list[Ranking], Ranking]):
 
     def tokenize_rows(self, file: DataFile, rows: Sequence[RankingRow], param: str) -> list[Ranking]:
         """Tokenize each response with its prompt. Raises TrainerError if a margin has no scores to come from."""
-        rankings = tokenize_rankings(self.template, rows, filename=file.filename, context=self.context, param=param)
+        rankings = tokenize_rankings(
+            self.open_renderer(file, param), rows, filename=file.filename, context=self.context, param=param
+        )
         if self.hyperparameters.margin:
             self._check_scores(file, rankings, param)
         return rankings

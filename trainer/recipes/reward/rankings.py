@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from trainer.contract.rows import ChatRow, RankingRow
-from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.data.batches import collate_sequences
-from trainer.engine.data.tokens import TokenizedRow, tokenize_rows
+from trainer.engine.data.row_renderer import RowRenderer
+from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.preferences.pairs import prompt_length
 from trainer.engine.reward.last_turn import last_turn
 from trainer.kit.errors import TrainerError
@@ -58,14 +58,14 @@ class Ranking:
 
 
 def tokenize_rankings(
-    template: ChatTemplate, rows: Sequence[RankingRow], *, filename: str, context: int, param: str
+    renderer: RowRenderer, rows: Sequence[RankingRow], *, filename: str, context: int, param: str
 ) -> list[Ranking]:
     """Render and tokenize prompt and response together.
 
     Raises TrainerError (`unsupported_conversation`; `invalid_training_file`, … if a prompt leaves no room for a
     response in the model's context), naming the lines.
     """
-    rankings = [_tokenize_ranking(template, row, param) for row in rows]
+    rankings = renderer.render_rows(rows, lambda row: _tokenize_ranking(renderer, row))
     too_long = [row.line for row in rankings if min(map(prompt_length, row.responses)) >= context]
     _refuse_rows(
         [
@@ -88,14 +88,14 @@ def _refuse_rows(problems: Sequence[str], filename: str, param: str) -> None:
         )
 
 
-def _tokenize_ranking(template: ChatTemplate, row: RankingRow, param: str) -> Ranking:
+def _tokenize_ranking(renderer: RowRenderer, row: RankingRow) -> Ranking:
     conversations = [
         last_turn(ChatRow(messages=(*row.input.messages, *response.messages), tools=row.input.tools, line=row.line))
         for response in row.responses
     ]
     return Ranking(
         line=row.line,
-        responses=tuple(tokenize_rows(template, conversations, param=param)),
+        responses=tuple(map(renderer.encode_sequence, conversations)),
         ranks=tuple(response.rank for response in row.responses),
         scores=tuple(response.score for response in row.responses),
     )

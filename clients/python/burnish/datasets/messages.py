@@ -22,7 +22,7 @@ _SPEAKERS = ("user", "assistant", "system", "developer")
 _ROLES_IN_WORDS = "use system, developer, user, assistant or tool"
 _COMMON_KEYS = frozenset({"role", "content", "name"})
 _KEYS = dict.fromkeys(ROLES, _COMMON_KEYS) | {
-    "assistant": _COMMON_KEYS | {"weight", "tool_calls"},
+    "assistant": _COMMON_KEYS | {"weight", "tool_calls", "reasoning_content"},
     "tool": _COMMON_KEYS | {"tool_call_id"},
 }
 _EMPTY_IN_EXPORTS = frozenset({"tool_calls", "annotations"})
@@ -31,6 +31,9 @@ _KEY_HINTS = {
     "function_call": "function_call is deprecated: use tool_calls",
     "refusal": "put the refusal's text into content",
     "weight": "only assistant messages have a weight",
+    "reasoning_content": "only assistant messages have reasoning_content",
+    "reasoning": "put what the assistant thinks into reasoning_content",
+    "thinking": "put what the assistant thinks into reasoning_content",
     "tool_calls": "only assistant messages have tool_calls",
     "tool_call_id": "only tool messages have a tool_call_id",
     "functions": "functions is deprecated: use tools",
@@ -164,6 +167,8 @@ def _check_assistant(place: str, message: dict[str, Any], conversation: Conversa
     weight = 1 if weight is None else weight
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight not in (0, 1):
         problems.append(f"{place}.weight: is {quote_value(weight)}; use 0 (do not learn it) or 1")
+    if message.get("reasoning_content") not in (None, ""):
+        _check_text(f"{place}.reasoning_content", message["reasoning_content"], problems)
     calls: object = message.get("tool_calls")
     calls = None if is_absent("tool_calls", calls) else calls
     if calls is not None:

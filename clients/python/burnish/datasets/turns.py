@@ -89,7 +89,7 @@ def check_reply(place: str, value: object, prompt: Conversation, problems: list[
 
 
 def spoken_content(messages: list[Row]) -> list[tuple[str, str, bytes]]:
-    """Return what good messages say, for comparing: role, text without space around it, calls."""
+    """Return what good messages say, for comparing: role, text without space around it, calls and thoughts."""
     return [
         (message["role"], _content_text(message.get("content")).strip(), _encode_calls(message)) for message in messages
     ]
@@ -135,4 +135,5 @@ def _content_text(content: str | list[Row] | None) -> str:
 
 def _encode_calls(message: Row) -> bytes:
     calls: list[Row] = message.get("tool_calls") or []
-    return orjson.dumps([call["function"] for call in calls], option=orjson.OPT_SORT_KEYS)
+    thoughts: str = message.get("reasoning_content") or ""
+    return orjson.dumps([[call["function"] for call in calls], thoughts.strip()], option=orjson.OPT_SORT_KEYS)

@@ -9,7 +9,8 @@ import pytest
 from tests.fixtures.tiny_model import make_tokenizer
 from trainer.contract.rows import ChatRow
 from trainer.engine.chat_template.render import ChatTemplate
-from trainer.engine.data.tokens import IGNORED, TokenizedRow, fit_rows, tokenize_rows
+from trainer.engine.data.row_renderer import tokenize_rows
+from trainer.engine.data.tokens import IGNORED, TokenizedRow, fit_rows
 from trainer.kit.errors import TrainerError
 
 END = "<|im_end|>"
@@ -162,12 +163,14 @@ def test_a_template_that_refuses_system_messages() -> None:
     assert whole(chat, row).startswith("<|im_start|>user\n规则\n\na" + END)
 
 
-def test_a_template_that_changes_turns_when_others_follow() -> None:
+def test_a_turn_that_later_ones_change_is_a_sequence_of_its_own() -> None:
     chat = template(THINKING)
-    row = tokenize(
-        chat, message("user", "a"), message("assistant", "b"), message("user", "c"), message("assistant", "d")
-    )
-    assert pieces(chat, row) == ["b" + END, "<think>\n\n</think>\nd" + END]
+    messages = (message("user", "a"), message("assistant", "b"), message("user", "c"), message("assistant", "d"))
+    first, second = tokenize_rows(chat, [ChatRow.model_validate({"messages": messages, "line": 7})])
+    assert pieces(chat, first) == ["<think>\n\n</think>\nb" + END]
+    assert pieces(chat, second) == ["<think>\n\n</think>\nd" + END]
+    assert whole(chat, second).count("<think>") == 1
+    assert (first.line, second.line) == (7, 7)
 
 
 def test_rows_too_long_are_cut_and_dropped_by_line() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fixtures.template_shapes import SHAPES
 from tests.trainer.recipes.dpo.jobs import job, message, preference
 from tests.trainer.recipes.kto.jobs import labelled
 from tests.trainer.workdirs import chat
@@ -132,3 +134,76 @@ def test_a_file_that_is_not_what_the_job_states_is_a_fault(
         data.read_data()
     assert (caught.value.code, caught.value.exit_code) == ("data_corrupted", ExitCode.FAULT)
     assert caught.value.param == f"{name}_file"
+
+
+ALTERNATING = SHAPES["turns must alternate"].replace("<|open|>", "<|im_start|>").replace("<|close|>", "<|im_end|>")
+
+
+@pytest.fixture
+def alternating_base(tmp_path: Path, tiny_base: Path) -> Path:
+    """A base whose template refuses two messages of the assistant in a row."""
+    folder = tmp_path / "alternating"
+    shutil.copytree(tiny_base, folder)
+    (folder / "chat_template.jinja").write_text(ALTERNATING, encoding="utf-8")
+    return folder
+
+
+def greet_first(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row in which the assistant speaks first, which the template refuses."""
+    greeting = {"role": "assistant", "content": "你好!", "weight": 0}
+    if "messages" in row:
+        return {**row, "messages": [greeting, *row["messages"]]}
+    return {**row, "input": {"messages": [greeting, *row["input"]["messages"]]}}
+
+
+@pytest.mark.parametrize("kind", ROW_MAKERS)
+def test_rows_that_the_template_refuses_end_the_job_or_are_left_out(
+    tmp_path: Path, alternating_base: Path, kind: str
+) -> None:
+    rows = some_rows(kind)
+    rows[3] = greet_first(rows[3])
+    with pytest.raises(TrainerError) as caught:
+        read(tmp_path / "strict", alternating_base, kind, rows)
+    assert (caught.value.code, caught.value.param) == ("unsupported_conversation", "training_file")
+    assert "line 4: turns must alternate" in caught.value.message
+    data, warnings = read(tmp_path / "w", alternating_base, kind, rows, hyperparameters={"skip_invalid_rows": 0.2})
+    preview = data.training.preview_file()
+    assert (preview.rows, preview.used, preview.skipped, preview.skipped_lines) == (5, 4, 1, (4,))
+    assert [warning for warning in warnings if "1 row(s) are left out" in warning and "at line 4" in warning]
+
+
+def test_a_row_of_several_sequences_is_one_row(tmp_path: Path, tiny_base: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    shape = SHAPES["an empty thought in the newest turn"]
+    source = shape.replace("<|open|>", "<|im_start|>").replace("<|close|>", "<|im_end|>")
+    (folder / "chat_template.jinja").write_text(source, encoding="utf-8")
+    row = chat("a", "b")
+    row["messages"] *= 2
+    data, _ = read(tmp_path / "w", folder, "supervised", [row, chat("c", "d")])
+    assert [one.line for one in data.training.rows] == [1, 1, 2]
+    assert data.training.preview_file().used == 2
+
+
+@pytest.mark.parametrize("kind", ["dpo", "orpo"])
+def test_pairs_that_are_equal_after_the_cut_are_dropped(tmp_path: Path, tiny_base: Path, kind: str) -> None:
+    common = "The minutes say the same in both versions up to this point. " * 2
+    same = preference("Write the minutes.", common + "All agreed.", common + "Nobody agreed.")
+    other = preference("Write the minutes.", "Yes. " + common, "No. " + common)
+    cut = {"hyperparameters": {"max_length": 128}}
+    data, warnings = read(tmp_path / "w", tiny_base, kind, [same, other, same], **cut)
+    assert [pair.line for pair in data.training.rows] == [2]
+    assert data.training.dropped == (1, 3)
+    assert [warning for warning in warnings if "up to where they differ, at line 1, 3" in warning]
+    with pytest.raises(TrainerError) as caught:
+        read(tmp_path / "none", tiny_base, kind, [same, same], **cut)
+    assert caught.value.code == "no_trainable_rows"
+
+
+def test_thoughts_without_any_are_warned_about(tmp_path: Path, tiny_base: Path) -> None:
+    _, warnings = read(tmp_path / "w", tiny_base, "supervised", [chat("a", "b")], hyperparameters={"thoughts": "drop"})
+    assert [warning for warning in warnings if "thoughts is drop, which changes nothing" in warning]
+    row = chat("a", "b")
+    row["messages"][1]["reasoning_content"] = "想一想"
+    _, warnings = read(tmp_path / "v", tiny_base, "supervised", [row], hyperparameters={"thoughts": "drop"})
+    assert warnings == []

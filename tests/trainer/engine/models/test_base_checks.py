@@ -106,11 +106,6 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "invalid_base_model",
         "59 token(s) beyond the embedding's 200 rows",
     ),
-    "no template": (
-        lambda f: (f / "chat_template.jinja").unlink(),
-        "unsupported_chat_template",
-        "has no chat template",
-    ),
     "raising template": (
         lambda f: write_template(f, "{{ raise_exception('只会说不') }}"),
         "unsupported_chat_template",

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from trainer.contract.methods.pretraining import TrainedTokenizer
+from trainer.contract.rows import Message
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.recipes.pretraining.tokenizers import (
     END,
@@ -42,10 +43,10 @@ def test_any_script_comes_back(choice: str | TrainedTokenizer, tmp_path: Path) -
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_a_later_job_can_train_on_conversations(choice: str | TrainedTokenizer, tmp_path: Path) -> None:
     chat = ChatTemplate(made(choice, tmp_path))
-    text = chat.render([{"role": "user", "content": "很好"}], None, prompt=True)
-    assert text == "<|im_start|>user\n很好<|im_end|>\n<|im_start|>assistant\n"
+    prompt = chat.encode_prompt([Message(role="user", content="很好")], None)
+    assert prompt.text == "<|im_start|>user\n很好<|im_end|>\n<|im_start|>assistant\n"
     assert chat.end_of_turn == "<|im_end|>"
-    assert chat.tokenizer.decode(chat.tokenizer(text)["input_ids"]) == text
+    assert chat.tokenizer.decode(list(prompt.ids)) == prompt.text
 
 
 def test_characters_and_bytes_are_one_token_each() -> None:

@@ -11,6 +11,7 @@ from tests.trainer.recipes.dpo.jobs import message
 from trainer.contract.rows import PromptRow, RankingRow
 from trainer.engine.chat_template.end_of_turn import closing_ids
 from trainer.engine.chat_template.render import ChatTemplate
+from trainer.engine.data.row_renderer import RowRenderer
 from trainer.engine.data.tokens import TokenizedRow
 from trainer.engine.models.load import load_tokenizer
 from trainer.engine.onpolicy.prompts import tokenize_prompts
@@ -49,27 +50,29 @@ def test_a_batch_lays_prompts_end_to_end() -> None:
 @pytest.mark.parametrize("answer", ["Gladly!", "我很好, 谢谢! 😀", " with a space", ""])
 def test_a_response_has_the_tokens_that_ppo_shows_a_reward_model(tiny_base: Path, answer: str) -> None:
     template = ChatTemplate(load_tokenizer(tiny_base))
+    renderer = RowRenderer(template, filename="a.jsonl", param="training_file")
     prompt = {"messages": [message("user", "你好"), message("assistant", "Hi"), message("user", "Go on.")]}
     responses = [
         {"message": message("assistant", answer), "rank": 1},
         {"message": message("assistant", "?"), "rank": 2},
     ]
     row = RankingRow.model_validate({"input": prompt, "responses": responses})
-    (ranking,) = tokenize_rankings(template, [row], filename="a.jsonl", context=512, param="training_file")
-    (asked,) = tokenize_prompts(template, [PromptRow.model_validate({"input": prompt})], param="training_file")
+    (ranking,) = tokenize_rankings(renderer, [row], filename="a.jsonl", context=512, param="training_file")
+    (asked,) = tokenize_prompts(renderer, [PromptRow.model_validate({"input": prompt})])
     said = template.tokenizer(answer, add_special_tokens=False)["input_ids"]
     assert ranking.responses[0].input_ids == (*asked.input_ids, *said, *closing_ids(template))
 
 
 def test_a_response_of_several_turns_is_scored_at_its_last_in_the_context_of_all(tiny_base: Path) -> None:
     template = ChatTemplate(load_tokenizer(tiny_base))
+    renderer = RowRenderer(template, filename="a.jsonl", param="training_file")
     turns = [message("assistant", "您好!"), message("user", "首都?"), message("assistant", "巴黎。")]
     prompt = [message("user", "你好")]
     responses = [{"messages": turns, "rank": 1}, {"messages": [*turns[:2], message("assistant", "里昂。")], "rank": 2}]
     row = RankingRow.model_validate({"input": {"messages": prompt}, "responses": responses})
-    (ranking,) = tokenize_rankings(template, [row], filename="a.jsonl", context=512, param="training_file")
+    (ranking,) = tokenize_rankings(renderer, [row], filename="a.jsonl", context=512, param="training_file")
     longer = PromptRow.model_validate({"input": {"messages": [*prompt, *turns[:2]]}})
-    (asked,) = tokenize_prompts(template, [longer], param="training_file")
+    (asked,) = tokenize_prompts(renderer, [longer])
     said = template.tokenizer("巴黎。", add_special_tokens=False)["input_ids"]
     best, worst = ranking.responses
     assert best.input_ids == (*asked.input_ids, *said, *closing_ids(template))

@@ -33,6 +33,7 @@ _ROLES = {
     "function_response": "tool",
 }
 _KEYS = ("content", "name", "tool_call_id")
+_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 _SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 TRANSCRIPT_START = "\n\nHuman:"
 
@@ -132,6 +133,11 @@ def _messages_by_speaker(turn: Row, place: str) -> list[Row]:
     return messages
 
 
+def _thoughts_of(turn: Row) -> str:
+    """Return what an answer thinks, by whichever of its names; a second one that says something else stays unread."""
+    return next((turn[key] for key in _THOUGHT_KEYS if isinstance(turn.get(key), str) and turn[key].strip()), "")
+
+
 def _chat_message(turn: Row, role: str, place: str, waiting: list[str]) -> Row:
     message = {"role": role} | {key: turn[key] for key in _KEYS if not is_absent(key, turn.get(key))}
     if role == "assistant":
@@ -139,6 +145,8 @@ def _chat_message(turn: Row, role: str, place: str, waiting: list[str]) -> Row:
             message["tool_calls"] = calls
         elif "content" not in message and isinstance(turn.get("refusal"), str):
             message["content"] = turn["refusal"]
+        if thoughts := _thoughts_of(turn):
+            message["reasoning_content"] = thoughts
     elif role == "tool":
         call_id = message.setdefault("tool_call_id", waiting[0] if waiting else None)
         if call_id in waiting:
