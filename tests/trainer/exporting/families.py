@@ -103,7 +103,7 @@ def make_sentencepiece(scheme: str, *, learnt_merges: bool = False) -> PreTraine
     ranks = {token: -float(number) for token, number in vocabulary.items()}
     merges = generate_merges(vocabulary, ranks, names)
     if learnt_merges:
-        merges = [(pair[0], pair[1]) for pair in {left + right: (left, right) for left, right in merges}.values()]
+        merges = list({"".join(pair): pair for pair in merges}.values())
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     replace = normalizers.Replace(" ", "▁")
     if scheme == "never":
