@@ -51,8 +51,8 @@ def list_refusals(family: GgufFamily, config: Any) -> Iterator[str]:
     if scaling != "default":
         yield f"rotary positions of the type {scaling} are not written as GGUF"
     window = getattr(config, "sliding_window", None)
-    used = getattr(config, "use_sliding_window", True)
-    if window and used and window < config.max_position_embeddings and not family.windows:
+    has_window = getattr(config, "use_sliding_window", True)
+    if window and has_window and window < config.max_position_embeddings and not family.windows:
         yield f"attention with a sliding window of {window} tokens is not written as GGUF"
     activation = getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", family.activation)
     if activation != family.activation:
@@ -62,8 +62,8 @@ def list_refusals(family: GgufFamily, config: Any) -> Iterator[str]:
 
 def find_rotation(config: Any) -> dict[str, Any]:
     """Return the rotary positions' numbers: of layers with full attention, if others have their own."""
-    shared: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
-    return cast("dict[str, Any]", shared.get("full_attention", shared))
+    rotation: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    return cast("dict[str, Any]", rotation.get("full_attention", rotation))
 
 
 def _refuse_biases(config: Any) -> Iterator[str]:

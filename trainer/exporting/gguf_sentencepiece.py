@@ -57,18 +57,18 @@ def list_scores(described: dict[str, Any], size: int) -> list[float]:
 def refine_token_types(
     tokenizer: PreTrainedTokenizerBase, described: dict[str, Any], tokens: list[str], types: list[int]
 ) -> tuple[list[str], list[int]]:
-    """Return tokens and types with bytes and the unknown token named as such, and added tokens spelt as text is."""
-    normalized = {token["id"] for token in described["added_tokens"] if token["normalized"]}
-    spelt, refined = list(tokens), list(types)
+    """Return tokens and types with bytes and the unknown token named as such, and added tokens written as in text."""
+    after_spaces = {token["id"] for token in described["added_tokens"] if token["normalized"]}
+    new_tokens, new_types = list(tokens), list(types)
     for number, (token, kind) in enumerate(zip(tokens, types, strict=True)):
         if number == tokenizer.unk_token_id:
-            refined[number] = TokenType.UNKNOWN
+            new_types[number] = TokenType.UNKNOWN
         elif _BYTE.fullmatch(token):
-            refined[number] = TokenType.BYTE
-        elif kind == TokenType.USER_DEFINED and number in normalized:
+            new_types[number] = TokenType.BYTE
+        elif kind == TokenType.USER_DEFINED and number in after_spaces:
             # llama.cpp looks for them before it writes spaces as ▁.
-            spelt[number] = token.replace(SPACE, " ")
-    return spelt, refined
+            new_tokens[number] = token.replace(SPACE, " ")
+    return new_tokens, new_types
 
 
 def adds_space_prefix(tokenizer: PreTrainedTokenizerBase, described: dict[str, Any]) -> bool:

@@ -109,9 +109,9 @@ def _pre_tokenizer_name(described: dict[str, Any]) -> str:
     if kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"] and last["use_regex"]:
         return "smollm"
     if kinds == ["Split", "ByteLevel"] and not last["use_regex"]:
-        found = _BY_PATTERN.get(steps[0]["pattern"].get("Regex", ""))
-        if found is not None:
-            return found
+        name = _BY_PATTERN.get(steps[0]["pattern"].get("Regex", ""))
+        if name is not None:
+            return name
     raise unsupported_tokenizer(f"it cuts text by {', '.join(kinds)} with an expression that llama.cpp has no name for")
 
 

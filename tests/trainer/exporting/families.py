@@ -94,16 +94,16 @@ def make_sentencepiece(scheme: str, *, learnt_merges: bool = False) -> PreTraine
     turns = scheme == "never"
     specials = ["<pad>", "<eos>", "<bos>", "<unk>"] if turns else ["<unk>", "<s>", "</s>"]
     marks = ["<start_of_turn>", "<end_of_turn>"] if turns else (["[INST]", "[/INST]"] if scheme == "first" else [])
-    trained = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainee = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    trainee.pre_tokenizer = pre_tokenizers.Metaspace()
     names = [*specials, *marks, *(f"<0x{number:02X}>" for number in range(256))]
     trainer = trainers.BpeTrainer(vocab_size=640, special_tokens=names, limit_alphabet=90, show_progress=False)
-    trained.train_from_iterator(TEXT * 4, trainer)
-    vocabulary = trained.get_vocab()
+    trainee.train_from_iterator(TEXT * 4, trainer)
+    vocabulary = trainee.get_vocab()
     ranks = {token: -float(number) for token, number in vocabulary.items()}
     merges = generate_merges(vocabulary, ranks, names)
     if learnt_merges:
-        merges = [(pair[0], pair[1]) for pair in {left + right: (left, right) for left, right in merges}.values()]
+        merges = list({"".join(pair): pair for pair in merges}.values())
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     replace = normalizers.Replace(" ", "▁")
     if scheme == "never":

@@ -27,9 +27,9 @@ if __name__ == "__main__":
     server = xllamacpp.Server(params)
 
     def find_tokens(text: str) -> list[int]:
-        asked = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
+        body = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
         request = urllib.request.Request(
-            f"{server.listening_address}/tokenize", asked, {"content-type": "application/json"}
+            f"{server.listening_address}/tokenize", body, {"content-type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)["tokens"]
@@ -38,13 +38,13 @@ if __name__ == "__main__":
     scores: list[dict[int, float] | None] = []
     for length in question["lengths"]:
         prompt = question["prompt"][:length]
-        asked: dict[str, Any] = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "logprobs": 40}
-        answer = server.handle_completions(asked)["choices"][0]["logprobs"]
+        request: dict[str, Any] = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "logprobs": 40}
+        answer = server.handle_completions(request)["choices"][0]["logprobs"]
         # Of a best token that is a part of a character, its server says nothing.
         scores.append(answer and {token["id"]: token["logprob"] for token in answer["content"][0]["top_logprobs"]})
-    found = {
+    result = {
         "chat_tokens": chat["usage"]["prompt_tokens"],
         "texts": [find_tokens(text) for text in question["texts"]],
         "scores": scores,
     }
-    print("RESULT", json.dumps(found))
+    print("RESULT", json.dumps(result))

@@ -60,12 +60,12 @@ def test_llama_cpp_computes_what_transformers_does(tmp_path: Path, kind: str) ->
     expected = find_log_probabilities(source, prompt)
     lengths = range(len(prompt) - 38, len(prompt) + 1, 2)
     for precision, file in files.items():
-        found = ask_llama_cpp(file, prompt, list(lengths), texts)
-        assert found["chat_tokens"] == len(prompt)
-        assert found["texts"] == tokens
+        answer = ask_llama_cpp(file, prompt, list(lengths), texts)
+        assert answer["chat_tokens"] == len(prompt)
+        assert answer["texts"] == tokens
         differences = [
             abs(score - float(expected[length - 1, int(number)]))
-            for length, scores in zip(lengths, found["scores"], strict=True)
+            for length, scores in zip(lengths, answer["scores"], strict=True)
             for number, score in (scores or {}).items()
         ]
         assert len(differences) >= 100
@@ -94,9 +94,9 @@ def ask_llama_cpp(file: Path, prompt: list[int], lengths: list[int], texts: list
         check=False,
         timeout=120,
     )
-    found = [line for line in child.stdout.splitlines() if line.startswith("RESULT ")]
-    assert found, child.stderr[-3000:]
-    return json.loads(found[0].removeprefix("RESULT "))
+    lines = [line for line in child.stdout.splitlines() if line.startswith("RESULT ")]
+    assert lines, child.stderr[-3000:]
+    return json.loads(lines[0].removeprefix("RESULT "))
 
 
 @pytest.mark.parametrize(
