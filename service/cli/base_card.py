@@ -22,7 +22,7 @@ def describe_card(entry: BaseModelEntry, card: BaseModelCard) -> Iterator[str]:
     yield f"  ends a turn       {stops}"
     yield f"  thinking switch   {card.thinking_switch or 'none'}"
     if card.template_settings:
-        yield f"  template is run with {', '.join(f'{name}: {value}' for name, value in card.template_settings.items())}"
+        yield f"  template run with {', '.join(f'{name}: {value}' for name, value in card.template_settings.items())}"
     yield f"  adapter targets   {', '.join(card.adapter_targets) or 'none'}"
     for group in card.targets.left_out:
         yield f"  no adapter on     {group.name}: {group.reason}"

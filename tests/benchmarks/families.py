@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks.measuring import Grid, Outcome, output_options, show
@@ -49,7 +50,11 @@ def benchmark(options: argparse.Namespace) -> Outcome:
         if options.results:
             with options.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({kind: found[kind]}) + "\n")
-    return _tabulate({kind: found[kind] for kind in kinds}, {n: f.refused for n, f in FAMILIES.items() if f.refused})
+    outcome = _tabulate({kind: found[kind] for kind in kinds}, {n: f.refused for n, f in FAMILIES.items() if f.refused})
+    if options.results is None:
+        return outcome
+    mixed = "The cells were collected by several runs (`--results`), between which the code was changed."
+    return replace(outcome, notes=(*outcome.notes, mixed))
 
 
 def _read_results(path: Path | None) -> dict[str, dict[str, str]]:
@@ -62,7 +67,7 @@ def _read_results(path: Path | None) -> dict[str, dict[str, str]]:
 
 def _tabulate(found: dict[str, dict[str, str]], refused: dict[str, str]) -> Outcome:
     from tests.fixtures.tiny_families import make_tiny_config
-    from tests.trainer.family_matrix import METHODS, TRAINS
+    from tests.trainer.family_matrix import METHODS, TRAINS, families_to_try
     from trainer.engine.models.families import describe_family
     from trainer.engine.reward.classifier import has_score_class
 
@@ -97,6 +102,8 @@ def _tabulate(found: dict[str, dict[str, str]], refused: dict[str, str]) -> Outc
         "weights were loaded for this table.",
         "`trains` means: the job ran to its end, every adapter moved, the export was loaded again and gave the trained "
         "model's outputs, and PPO was judged by the reward model of the cell beside it.",
+        f"{len(found)} of the table's {len(families_to_try())} families that can be trained were tried for this page; "
+        "`make test-all` tries all of them.",
         "Which layers get no adapter because their weights are read past them is in each job's preview and report.",
     )
     return Outcome(grids, notes, {"cells": found, "refused": refused})

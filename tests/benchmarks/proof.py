@@ -83,8 +83,8 @@ PAGES: dict[str, Page] = {
     "families": Page(
         families,
         "Model families",
-        "Which architectures train, method by method: every family of transformers' causal language models as a tiny "
-        "random model. [Model families](../families.md) says what the columns mean for a job.",
+        "Which architectures train, method by method: families of transformers' causal language models as tiny random "
+        "models. [Model families](../families.md) says what the columns mean for a job.",
     ),
     "templates": Page(
         template_table,

@@ -59,7 +59,7 @@ class BaseInspector:
         family = self._describe_family(config)
         self._check_vocabulary(config, tokenizer)
         shape = _measure_shape(config)
-        refusal = explain_gguf_refusal(config.get_text_config(), tokenizer)
+        refusal = explain_gguf_refusal(config, tokenizer)
         return BaseModelCard(
             family=family.family,
             family_known=family.known,
