@@ -446,8 +446,9 @@ export interface paths {
          * Preview job
          * @description Tell what a job with this body would come to, and create nothing: rows, tokens, masks, time, memory, queue.
          *
-         *     A worker counts with the training's own code; that takes some seconds. A job that would fail is refused here as
-         *     its creation would be, or with the sentence that it would end with.
+         *     A worker counts with the training's own code; that takes some seconds, and longer for the first use of a base. What
+         *     is not there in time goes on: the same request, sent again, waits for the same answer. A job that would fail is
+         *     refused here as its creation would be, or with the sentence that it would end with.
          */
         post: operations["preview_job"];
         delete?: never;
@@ -505,7 +506,7 @@ export interface paths {
         };
         /**
          * Get model
-         * @description Return a model that the key's project may use.
+         * @description Return a model that the key's project may use; a base with its card: what it can do, and what that takes.
          */
         get: operations["get_model"];
         put?: never;
@@ -999,12 +1000,24 @@ export interface components {
             type: "text";
         };
         /**
+         * AdapterTargets
+         * @description Which matrices of a model get an adapter, and which do not, both grouped over the layers.
+         */
+        AdapterTargets: {
+            /** Adapted */
+            adapted: components["schemas"]["LayerGroup"][];
+            /** Left Out */
+            left_out: components["schemas"]["LayerGroup"][];
+        };
+        /**
          * AnswerMessage
-         * @description What the model says.
+         * @description What the model says. Members that are OpenAI's, and optional there, are left out if there is nothing in them.
          */
         AnswerMessage: {
             /** Content */
             content: string | null;
+            /** Reasoning Content */
+            reasoning_content?: string;
             /** Refusal */
             refusal?: string | null;
             /**
@@ -1143,6 +1156,52 @@ export interface components {
         AuditUser: {
             /** Id */
             id: string;
+        };
+        /**
+         * BaseModelCard
+         * @description What is known of a base before a job is ordered: printed by `models add`, shown at `GET /v1/models/{id}`.
+         */
+        BaseModelCard: {
+            /** Adapter Targets */
+            adapter_targets: string[];
+            /** Context Length */
+            context_length: number;
+            /** End Of Turn Ids */
+            end_of_turn_ids: number[];
+            /** End Of Turn Tokens */
+            end_of_turn_tokens: string[];
+            /** Family */
+            family: string;
+            /** Family Known */
+            family_known: boolean;
+            gguf: components["schemas"]["MethodFit"];
+            /** Memory */
+            memory: {
+                [key: string]: components["schemas"]["MethodMemory"];
+            };
+            /** Memory Assumptions */
+            memory_assumptions: string;
+            /** Methods */
+            methods: {
+                [key: string]: components["schemas"]["MethodFit"];
+            };
+            /** Model Class */
+            model_class: string;
+            /**
+             * Notes
+             * @default []
+             */
+            notes?: string[];
+            /** Parameters */
+            parameters: number;
+            shape: components["schemas"]["ModelShape"];
+            targets: components["schemas"]["AdapterTargets"];
+            /** Template Settings */
+            template_settings?: {
+                [key: string]: unknown;
+            };
+            /** Thinking Switch */
+            thinking_switch: string | null;
         };
         /** BoundedListPage[AuditLogObject] */
         BoundedListPage_AuditLogObject_: {
@@ -1476,6 +1535,16 @@ export interface components {
          * @description What becomes of a data file. Lines are numbers in the file, the first thousand of each list.
          */
         DataPreview: {
+            /**
+             * Also Trained
+             * @default 0
+             */
+            also_trained?: number;
+            /**
+             * Also Trained Lines
+             * @default []
+             */
+            also_trained_lines?: number[];
             /** Cut */
             cut: number;
             /** Cut Lines */
@@ -1488,6 +1557,16 @@ export interface components {
             filename: string;
             /** Rows */
             rows: number;
+            /**
+             * Skipped
+             * @default 0
+             */
+            skipped?: number;
+            /**
+             * Skipped Lines
+             * @default []
+             */
+            skipped_lines?: number[];
             /** Tokens */
             tokens: number;
             /** Trained Tokens */
@@ -1631,6 +1710,17 @@ export interface components {
              * @enum {string}
              */
             result?: "last" | "best";
+            /**
+             * Skip Invalid Rows
+             * @default 0
+             */
+            skip_invalid_rows?: number;
+            /**
+             * Thoughts
+             * @default train
+             * @enum {string}
+             */
+            thoughts?: "train" | "context" | "drop";
             /**
              * Warmup Ratio
              * @default 0.05
@@ -2422,6 +2512,11 @@ export interface components {
              */
             scale_rewards?: "group" | "none";
             /**
+             * Skip Invalid Rows
+             * @default 0
+             */
+            skip_invalid_rows?: number;
+            /**
              * Temperature
              * @default 1
              */
@@ -3008,6 +3103,17 @@ export interface components {
              */
             result?: "last" | "best";
             /**
+             * Skip Invalid Rows
+             * @default 0
+             */
+            skip_invalid_rows?: number;
+            /**
+             * Thoughts
+             * @default train
+             * @enum {string}
+             */
+            thoughts?: "train" | "context" | "drop";
+            /**
              * Undesirable Weight
              * @default auto
              */
@@ -3067,6 +3173,23 @@ export interface components {
              * @enum {string}
              */
             type: "label_model";
+        };
+        /**
+         * LayerGroup
+         * @description Matrices of one name in several layers, such as `model.layers.*.self_attn.q_proj`.
+         */
+        LayerGroup: {
+            /** Count */
+            count: number;
+            /** Name */
+            name: string;
+            /** Parameters */
+            parameters: number;
+            /**
+             * Reason
+             * @default
+             */
+            reason?: string;
         };
         /**
          * LimitObject
@@ -3227,6 +3350,11 @@ export interface components {
              */
             dropout?: number;
             /**
+             * Experts
+             * @default false
+             */
+            experts?: boolean;
+            /**
              * Rank
              * @default 16
              */
@@ -3270,6 +3398,8 @@ export interface components {
             content?: string | components["schemas"]["_Part"][] | null;
             /** Name */
             name?: string | null;
+            /** Reasoning Content */
+            reasoning_content?: string | null;
             /**
              * Role
              * @enum {string}
@@ -3283,6 +3413,29 @@ export interface components {
             weight?: (0 | 1) | null;
         };
         Method: components["schemas"]["PretrainingMethod"] | components["schemas"]["SupervisedMethod"] | components["schemas"]["RewardMethod"] | components["schemas"]["DpoMethod"] | components["schemas"]["PpoMethod"] | components["schemas"]["GrpoMethod"] | components["schemas"]["KtoMethod"] | components["schemas"]["OrpoMethod"] | components["schemas"]["ReinforcementMethod"];
+        /**
+         * MethodFit
+         * @description Whether a training method works with a base; `reason` is a sentence, empty if it works.
+         */
+        MethodFit: {
+            /**
+             * Reason
+             * @default
+             */
+            reason?: string;
+            /** Works */
+            works: boolean;
+        };
+        /**
+         * MethodMemory
+         * @description The GPU memory in bytes that a method needs with the card's assumptions.
+         */
+        MethodMemory: {
+            /** Bf16 */
+            bf16: number;
+            /** Four Bit */
+            four_bit: number;
+        };
         /**
          * ModelDeleted
          * @description The answer to a deletion.
@@ -3302,6 +3455,33 @@ export interface components {
              * @constant
              */
             object?: "model";
+        };
+        /**
+         * ModelDetail
+         * @description One model. A base has a card; both further fields are null for a model that a job made.
+         */
+        ModelDetail: {
+            /** @description What the base can do and what that takes; null until `models add`, or a worker, has looked at it. */
+            card?: components["schemas"]["BaseModelCard"] | null;
+            /** Created */
+            created: number;
+            /** Expires At */
+            expires_at?: number;
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default model
+             * @constant
+             */
+            object?: "model";
+            /** Owned By */
+            owned_by: string;
+            /**
+             * Problem
+             * @description Why no job may start from the base now, and what its operator can do about it.
+             */
+            problem?: string | null;
         };
         /**
          * ModelList
@@ -3344,6 +3524,24 @@ export interface components {
         ModelReward: {
             /** Model */
             model: string;
+        };
+        /**
+         * ModelShape
+         * @description The numbers of a base model that its memory depends on. Adapters are meant on all its linear targets.
+         */
+        ModelShape: {
+            /** Adapter Features */
+            adapter_features: number;
+            /** Adapter Inputs */
+            adapter_inputs: number;
+            /** Layers */
+            layers: number;
+            /** Parameters */
+            parameters: number;
+            /** Vocabulary */
+            vocabulary: number;
+            /** Width */
+            width: number;
         };
         /**
          * MonthlyObject
@@ -3511,6 +3709,17 @@ export interface components {
              * @enum {string}
              */
             result?: "last" | "best";
+            /**
+             * Skip Invalid Rows
+             * @default 0
+             */
+            skip_invalid_rows?: number;
+            /**
+             * Thoughts
+             * @default train
+             * @enum {string}
+             */
+            thoughts?: "train" | "context" | "drop";
             /**
              * Warmup Ratio
              * @default 0.05
@@ -3772,6 +3981,11 @@ export interface components {
              */
             rollout_prompts?: number;
             /**
+             * Skip Invalid Rows
+             * @default 0
+             */
+            skip_invalid_rows?: number;
+            /**
              * Temperature
              * @default 1
              */
@@ -4003,6 +4217,8 @@ export interface components {
          * @description What a job with this body would come to. Nothing was created.
          */
         PreviewObject: {
+            /** @description Which matrices would get an adapter, and which not and why; null if all weights are trained. */
+            adapter: components["schemas"]["AdapterTargets"] | null;
             /**
              * Adapter Download
              * @description `blocked`: what such a job leaves could not be downloaded or exported, see the job's own.
@@ -4034,6 +4250,13 @@ export interface components {
             sample: components["schemas"]["SampleRow"][];
             /** Steps */
             steps: number;
+            /**
+             * Template Settings
+             * @description The variables that the chat template is run with, such as `enable_thinking`, in training as in chat; empty if its defaults do.
+             */
+            template_settings?: {
+                [key: string]: unknown;
+            };
             /**
              * Trained Tokens
              * @description All tokens of the run, every epoch, prompts included: what the job would report at its end.
@@ -4325,6 +4548,11 @@ export interface components {
              */
             scale_rewards?: "group" | "none";
             /**
+             * Skip Invalid Rows
+             * @default 0
+             */
+            skip_invalid_rows?: number;
+            /**
              * Temperature
              * @default 1
              */
@@ -4522,6 +4750,11 @@ export interface components {
              * @enum {string}
              */
             result?: "last" | "best";
+            /**
+             * Skip Invalid Rows
+             * @default 0
+             */
+            skip_invalid_rows?: number;
             /**
              * Warmup Ratio
              * @default 0.05
@@ -4776,6 +5009,17 @@ export interface components {
              * @enum {string}
              */
             result?: "last" | "best";
+            /**
+             * Skip Invalid Rows
+             * @default 0
+             */
+            skip_invalid_rows?: number;
+            /**
+             * Thoughts
+             * @default train
+             * @enum {string}
+             */
+            thoughts?: "train" | "context" | "drop";
             /**
              * Warmup Ratio
              * @default 0.05
@@ -5369,7 +5613,8 @@ export interface operations {
                      *           "message": {
                      *             "role": "assistant",
                      *             "content": null,
-                     *             "refusal": null
+                     *             "refusal": null,
+                     *             "reasoning_content": "text"
                      *           },
                      *           "finish_reason": "stop",
                      *           "logprobs": null
@@ -9345,6 +9590,8 @@ export interface operations {
             query?: {
                 /** @description How many training rows to show as tokens. */
                 rows?: number;
+                /** @description Seconds to wait for the answer; BURNISH_PREVIEW_SECONDS at most, and without it. */
+                wait?: number | null;
             };
             header?: never;
             path?: never;
@@ -9393,6 +9640,7 @@ export interface operations {
                      *           }
                      *         }
                      *       },
+                     *       "template_settings": {},
                      *       "training": {
                      *         "filename": "train.jsonl",
                      *         "rows": 1,
@@ -9402,7 +9650,11 @@ export interface operations {
                      *         "cut": 1,
                      *         "cut_lines": [],
                      *         "dropped": 1,
-                     *         "dropped_lines": []
+                     *         "dropped_lines": [],
+                     *         "also_trained": 0,
+                     *         "also_trained_lines": [],
+                     *         "skipped": 0,
+                     *         "skipped_lines": []
                      *       },
                      *       "validation": null,
                      *       "steps": 1,
@@ -9429,6 +9681,7 @@ export interface operations {
                      *         "reason": "validating",
                      *         "message": "The job has successfully completed"
                      *       },
+                     *       "adapter": null,
                      *       "sample": [
                      *         {
                      *           "line": 1,
@@ -9835,10 +10088,12 @@ export interface operations {
                      *       "object": "model",
                      *       "created": 1764000000,
                      *       "owned_by": "proj_abc123",
-                     *       "expires_at": 1764003600
+                     *       "expires_at": 1764003600,
+                     *       "card": null,
+                     *       "problem": null
                      *     }
                      */
-                    "application/json": components["schemas"]["ModelObject"];
+                    "application/json": components["schemas"]["ModelDetail"];
                 };
             };
             /** @description The request is wrong; the same one will be wrong again; or: the URL has a NUL character */
