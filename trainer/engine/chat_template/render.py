@@ -279,6 +279,7 @@ class ChatTemplate:
     def _find_prompt_plan(self, shadow: Shadow) -> _Plan | UnclearTurnError:
         own = self._abilities
         first: UnclearTurnError | None = None
+        without_answer: _Plan | None = None
         for abilities in dict.fromkeys((own, own.with_calls_as_text(), own.with_all_as_text())):
             try:
                 arrangement = arrange_messages(shadow.messages, shadow.tools, abilities, TextMarks(self._words))
@@ -287,9 +288,22 @@ class ChatTemplate:
             except UnclearTurnError as error:
                 first = first or error
             else:
-                return _Plan(abilities)
-        assert first is not None
-        return first
+                if self._takes_answer(arrangement):
+                    return _Plan(abilities)
+                without_answer = without_answer or _Plan(abilities)
+        plan = without_answer or first
+        assert plan is not None
+        return plan
+
+    def _takes_answer(self, arrangement: Arrangement) -> bool:
+        """Return whether the template lets an answer follow these messages: some refuse only then."""
+        answer: Rendering = {"role": "assistant", "content": make_word(998)}
+        longer = Arrangement(messages=[*arrangement.messages, answer], tools=arrangement.tools)
+        try:
+            _, behind = self._finder.find_answer(longer, len(arrangement.messages))
+        except UnclearTurnError:
+            return False
+        return answer["content"] in behind
 
     def _follow_turn(self, arrangement: Arrangement, place: int, text: str) -> str:
         """Return the stop of a turn that the template does not end: the token that it puts in front of the next one.
