@@ -80,8 +80,15 @@ def test_a_template_may_take_contents_as_lists_of_parts(folder: Path) -> None:
         "{% for m in messages %}<|im_start|>{{ m.role }}{% for p in m.content %}{{ p.text }}{% endfor %}<|im_end|>"
         "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
     )
-    inspector = BaseInspector(FolderBaseSource(kind="folder", path=folder, chat_template=template), str(folder))
-    inspector._check_template(inspector._load_tokenizer())  # pyright: ignore[reportPrivateUsage]
+    assert inspect(folder, template).methods["supervised"].works
+
+
+def test_a_base_without_a_chat_template_can_be_pretrained_alone(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    card = inspect(folder)
+    assert [name for name, fit in card.methods.items() if fit.works] == ["pretraining"]
+    assert "it has no chat template. Give one" in card.methods["dpo"].reason
+    assert card.end_of_turn_ids
 
 
 def test_stored_quantization_is_noted(folder: Path) -> None:

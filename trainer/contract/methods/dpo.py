@@ -21,12 +21,12 @@ class DpoHyperparameters(PreferenceHyperparameters):
 
     def find_ineffective(self, *, has_validation: bool) -> dict[str, str]:
         """Name the options of other losses too."""
-        found = super().find_ineffective(has_validation=has_validation)
+        ineffective = super().find_ineffective(has_validation=has_validation)
         if self.loss in ("ipo", "hinge"):
-            found |= self.given_options(["label_smoothing"], f"the loss {self.loss} does not smooth labels")
+            ineffective |= self.given_options(["label_smoothing"], f"the loss {self.loss} does not smooth labels")
         if self.loss == "ipo":
-            found |= self.given_options(["length_normalised"], "the loss ipo takes means a token in any case")
-        return found
+            ineffective |= self.given_options(["length_normalised"], "the loss ipo takes means a token in any case")
+        return ineffective
 
 
 class DpoParameters(Frozen):

@@ -33,10 +33,10 @@ class GroupHyperparameters(OnPolicyHyperparameters):
 
     def find_ineffective(self, *, has_validation: bool) -> dict[str, str]:
         """Name what is about the KL too, if the loss has none."""
-        found = super().find_ineffective(has_validation=has_validation)
+        ineffective = super().find_ineffective(has_validation=has_validation)
         if not self.kl_coef:
-            found |= self.given_options(["kl_correction"], "the loss has no KL with kl_coef 0")
-        return found
+            ineffective |= self.given_options(["kl_correction"], "the loss has no KL with kl_coef 0")
+        return ineffective
 
     @property
     def passes(self) -> int:

@@ -78,11 +78,11 @@ class OnPolicyHyperparameters(ConversationHyperparameters):
 
     def find_ineffective(self, *, has_validation: bool) -> dict[str, str]:
         """Name the limits of an iteration's later updates too, if there is one update alone."""
-        found = super().find_ineffective(has_validation=has_validation)
+        ineffective = super().find_ineffective(has_validation=has_validation)
         if self.passes * self.minibatches == 1:
             reason = "an iteration with one update never moves away from the policy that sampled its answers"
-            found |= self.given_options(["clip_range", "kl_stop"], reason)
-        return found
+            ineffective |= self.given_options(["clip_range", "kl_stop"], reason)
+        return ineffective
 
     @property
     @abstractmethod

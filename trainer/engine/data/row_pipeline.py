@@ -209,8 +209,8 @@ class RowPipeline(ABC, Generic[RowT, TokensT, ItemT]):
 
     def warn_about_options(self) -> None:
         """Warn about hyperparameters that change nothing in this job."""
-        found = self.hyperparameters.find_ineffective(has_validation=self.validation is not None)
-        for name, reason in found.items():
+        ineffective = self.hyperparameters.find_ineffective(has_validation=self.validation is not None)
+        for name, reason in ineffective.items():
             self.job.warn(f"{name} has no effect in this job: {reason}.")
 
     def warn_about_dropped_rows(self) -> None:
@@ -259,8 +259,8 @@ def _count_skipped(split: Split[ItemT], lines: tuple[int, ...]) -> Split[ItemT]:
 
 def _find_lines_in_both(training: Iterable[AnyRow], held_out: Iterable[AnyRow]) -> tuple[int, ...]:
     """Return the lines of those validation rows that say the same as a training row, whatever their place and keys."""
-    known = {_fingerprint_row(row) for row in training}
-    return tuple(row.line for row in held_out if _fingerprint_row(row) in known)
+    fingerprints = {_fingerprint_row(row) for row in training}
+    return tuple(row.line for row in held_out if _fingerprint_row(row) in fingerprints)
 
 
 def _fingerprint_row(row: AnyRow) -> bytes:
