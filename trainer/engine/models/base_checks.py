@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.contract.family import FamilyCard
+from trainer.contract.rows import ChatRow
 from trainer.engine.chat_template.render import ChatTemplate
 from trainer.engine.models.families import describe_family, empty_model, find_family, require_trainable
 from trainer.engine.models.load import language_class, load_config, load_tokenizer, require_weights
@@ -118,8 +119,7 @@ def require_rows_for_tokens(config: PreTrainedConfig, tokenizer: PreTrainedToken
     rows = int(embeddings.weight.shape[0])
     added = tokenizer.added_tokens_decoder
     plain = {number: word for word, number in tokenizer.get_vocab().items() if number not in added}
-    text = tokenizer.apply_chat_template(_CONVERSATION, tokenize=False, add_generation_prompt=False)
-    written = set(tokenizer(str(text), add_special_tokens=False)["input_ids"])
+    written = _tokens_of_conversation(tokenizer)
     control = [tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id]
     used = {*plain, *written, *(number for number in control if isinstance(number, int))}
     beyond = sorted(number for number in used if number >= rows)
@@ -129,6 +129,14 @@ def require_rows_for_tokens(config: PreTrainedConfig, tokenizer: PreTrainedToken
             f"its tokenizer has {len(beyond)} token(s) beyond the embedding's {rows} rows, such as {examples}: use the "
             "tokenizer that belongs to these weights, or enlarge the embedding (resize_token_embeddings) and save both"
         )
+
+
+def _tokens_of_conversation(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the tokens that the template writes around a conversation, none if there is no template."""
+    if not tokenizer.chat_template:
+        return set()
+    row = ChatRow.model_validate({"messages": _CONVERSATION})
+    return {number for sequence in ChatTemplate(tokenizer).encode_row(row).sequences for number in sequence.ids}
 
 
 def _require_causal(model: PreTrainedModel) -> None:
