@@ -31,11 +31,12 @@ from service.context import open_context
 from service.kit.settings import Settings
 from tests.fixtures.objects import Objects, make_objects
 from tests.fixtures.postgres import new_database
+from tests.fixtures.scale import FULL
 from tests.fixtures.service import RunningApi, migrate, run_api, write_catalog
 
 pytestmark = pytest.mark.integration
 
-EXAMPLES = int(os.environ.get("BURNISH_FUZZ_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("BURNISH_FUZZ_EXAMPLES", "15" if FULL else "5"))
 SCHEMA = schemathesis.openapi.from_dict(openapi_document())
 # The key is sent by the test, and a query may have more than is declared: OpenAI's clients send such things too.
 SCHEMA.config.generation.update(with_security_parameters=False, allow_extra_parameters=False)
