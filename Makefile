@@ -38,8 +38,9 @@ serve: install ## run the service here until Ctrl-C
 	$(BIN)/burnish-server up --data "$(DATA)"
 
 # Each file's tests in one process, one process more than there are cores, since many tests wait for processes of their
-# own; torch has one thread in each, or they would wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 )) --dist loadfile --no-loadscope-reorder
+# own; torch has one thread in each, or they would wait for each other. Bytecode is kept whatever the environment says:
+# without it each process of the suite compiles the service, and each of pytest's the tests, once more.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 )) --dist loadfile --no-loadscope-reorder
 
 test: install ## run the whole test suite, the matrices of faults and attacks in their short form
 	$(PYTEST)
@@ -47,7 +48,7 @@ test: install ## run the whole test suite, the matrices of faults and attacks in
 test-fast: install ## run the unit tests alone, for the daily loop: no servers, no child processes, no training
 	$(PYTEST) -m 'not integration and not acceptance and not faults and not abuse and not slow'
 
-test-all: install ## run everything at full length: faults and attacks too; needs an idle machine, and more than an hour
+test-all: install ## run everything at full length, the attacks shorter than make abuse; needs an idle machine and about an hour
 	BURNISH_TESTS=full $(PYTEST) -m 'not faults and not abuse'
 	BURNISH_FAULTS=full $(PYTEST) -m faults
 	OMP_NUM_THREADS=1 BURNISH_ABUSE=full $(BIN)/pytest -m abuse
@@ -79,7 +80,7 @@ faults: install ## kill, freeze, starve and cut off processes, at full length
 	BURNISH_FAULTS=full $(PYTEST) -m faults
 
 abuse: install ## attack a running cluster as a stranger and as a hostile tenant, at full length; needs an idle machine
-	OMP_NUM_THREADS=1 BURNISH_ABUSE=full $(BIN)/pytest -m abuse
+	OMP_NUM_THREADS=1 BURNISH_ABUSE=long $(BIN)/pytest -m abuse
 
 bench: install ## measure the trainer against plain TRL, the dataset check against plain json, uploads, chats, load, lists, the command line's start
 	$(BIN)/python -m tests.benchmarks.trainer_against_trl

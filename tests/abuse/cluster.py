@@ -23,6 +23,7 @@ from tests.abuse.report import Finding
 from tests.abuse.scale import ATTACK_SECONDS, FULL, JOB_PAUSE_SECONDS, PATIENCE, QUIET_SECONDS, REST_SECONDS
 from tests.abuse.tenant import WAITS, Place, Wait
 from tests.fixtures.plain_pipes import read_line, write_line
+from tests.fixtures.preloaded import start_preloaded
 from tests.fixtures.processes import wait_until
 from tests.fixtures.roles import Kind, Roles, running_roles
 from tests.fixtures.supervised import REPOSITORY
@@ -167,6 +168,7 @@ def running_cluster(kind: Kind, base: Path) -> Generator[Cluster]:
         controller=True,
         base=base,
         api_files=_OPEN_FILES,
+        trainer_python=sys.executable if FULL else start_preloaded().python,
         python_graders="on",
         webhook_allowed_networks="127.0.0.0/8",
         trainer_threads="1",

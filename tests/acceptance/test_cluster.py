@@ -17,7 +17,9 @@ from openai import OpenAI
 from burnish import Burnish
 from tests.fixtures.compose import compose_commands
 from tests.fixtures.postgres import run_postgres
+from tests.fixtures.preloaded import start_preloaded
 from tests.fixtures.processes import QUICK, clean_environment, free_port, jsonl, rows, wait_until
+from tests.fixtures.scale import FULL
 from tests.fixtures.seaweedfs import run_seaweedfs
 from tests.fixtures.service import write_catalog
 from tests.fixtures.valkey import run_valkey
@@ -58,12 +60,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Genera
         run("migrate", *commands["migrate"])
         made = run("keys", "keys", "create", "--project", "default", "--name", "test")
         key = next(word for word in made.stdout.split() if word.startswith("burnish-"))
+        python = sys.executable if FULL else start_preloaded().python
         for name in ("api", "controller", "worker", "engine"):
             data = folder / name
             data.mkdir()
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
             process = subprocess.Popen(
-                [sys.executable, "-m", "service", *commands[name]],
+                [python if name in ("worker", "engine") else sys.executable, "-m", "service", *commands[name]],
                 env=environment | {"BURNISH_DATA": str(data)},
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ from tests.fixtures.service import write_catalog
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Generator[Server]:
+    """One service for both walks; each looks at its own five jobs alone."""
+    folder = tmp_path_factory.mktemp("road")
+    with running_server(folder / "data", BURNISH_CATALOG=str(write_catalog(folder, tiny_base))) as running:
+        yield running
 
 
 def walk(server: Server, output: Path, *arguments: str) -> dict[str, Job]:
@@ -45,12 +54,10 @@ def logits(model: Any, tokenizer: Any) -> torch.Tensor:
         return model(**tokenizer("绿茶在哪里? Where is it?", return_tensors="pt")).logits
 
 
-def test_from_a_base_of_the_catalog(tmp_path: Path, tiny_base: Path) -> None:
-    catalog = write_catalog(tmp_path, tiny_base)
-    with running_server(tmp_path / "data", BURNISH_CATALOG=str(catalog)) as server:
-        jobs = walk(server, tmp_path / "out", "--model", "tiny")
-        with server.client() as client:
-            reports = {name: report_of(client, job) for name, job in jobs.items()}
+def test_from_a_base_of_the_catalog(server: Server, tmp_path: Path, tiny_base: Path) -> None:
+    jobs = walk(server, tmp_path / "out", "--model", "tiny")
+    with server.client() as client:
+        reports = {name: report_of(client, job) for name, job in jobs.items()}
     assert [entry["method"] for entry in jobs["ppo"].lineage] == ["pretraining", "supervised"]
     assert [entry["job_id"] for entry in jobs["dpo"].lineage] == [jobs["text"].id, jobs["chats"].id]
     assert {job.base_model for job in jobs.values()} == {"tiny"}
@@ -80,10 +87,8 @@ def test_from_a_base_of_the_catalog(tmp_path: Path, tiny_base: Path) -> None:
     assert reports["dpo"]["start"]["sha256"] == weights["adapter_model.safetensors"]
 
 
-def test_from_scratch(tmp_path: Path, tiny_base: Path) -> None:
-    catalog = write_catalog(tmp_path, tiny_base)
-    with running_server(tmp_path / "data", BURNISH_CATALOG=str(catalog)) as server:
-        jobs = walk(server, tmp_path / "out", "--from-scratch")
+def test_from_scratch(server: Server, tmp_path: Path) -> None:
+    jobs = walk(server, tmp_path / "out", "--from-scratch")
     whole = jobs["text"].fine_tuned_model
     assert whole is not None
     assert jobs["text"].base_model == "from-scratch"

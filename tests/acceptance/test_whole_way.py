@@ -17,12 +17,15 @@ from openai import OpenAI
 
 from burnish import Burnish, JobFailed, WebhookVerificationError
 from tests.fixtures.processes import WEBHOOK_SECRET, Received, Server, jsonl, rows, running_server, wait_until
+from tests.fixtures.scale import FULL
 from tests.fixtures.service import write_catalog
 from trainer.contract.result import read_manifest
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 QUICK_JOB: dict[str, Any] = {"n_epochs": 1, "batch_size": 4, "lora": {"rank": 4, "alpha": 8}}
+LONG_EPOCHS = 20 if FULL else 8
+LONG_STEPS = LONG_EPOCHS * 30
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def server(
     catalog = write_catalog(folder, tiny_base)
     with running_server(
         folder / "data",
-        preloaded=False,
+        preloaded=not FULL,
         BURNISH_CATALOG=str(catalog),
         BURNISH_WEBHOOK_URL=received[0],
         BURNISH_WEBHOOK_SECRET=WEBHOOK_SECRET,
@@ -257,8 +260,8 @@ def test_an_endpoint_of_the_project_gets_the_event_too(
 
 def _start_long_job(client: Burnish) -> str:
     file = client.files.create(file=jsonl(rows(60)), filename="long.jsonl", purpose="fine-tune")
-    hyperparameters: Any = {"n_epochs": 20, "batch_size": 2, "checkpoint_steps": 20, "lora": {"rank": 2, "alpha": 4}}
-    return client.jobs.create(model="tiny", training_file=file.id, hyperparameters=hyperparameters).id
+    asked: Any = {"n_epochs": LONG_EPOCHS, "batch_size": 2, "checkpoint_steps": 20, "lora": {"rank": 2, "alpha": 4}}
+    return client.jobs.create(model="tiny", training_file=file.id, hyperparameters=asked).id
 
 
 def test_a_cancelled_job_stops_its_trainer(server: Server, client: Burnish) -> None:
@@ -316,6 +319,6 @@ def test_a_killed_workers_job_is_finished_from_its_checkpoint(server: Server, cl
     job = client.jobs.wait(job_id, timeout=300, raise_on_failure=False)
     assert job.status == "succeeded", server.log()
     assert job.model_dump()["attempt"] == 2
-    assert Counter(_steps(client, job_id)) == Counter(range(1, 601))
+    assert Counter(_steps(client, job_id)) == Counter(range(1, LONG_STEPS + 1))
     messages = [event.message for event in client.jobs.events(job_id, limit=1000)]
     assert sum(message.startswith("New fine-tuned model created") for message in messages) == 1

@@ -46,7 +46,7 @@ def test_wrong_and_jumping_clocks_start_no_job_twice(tmp_path: Path, cluster_ser
     servers = Servers(cluster_servers.postgres)
     with running_world(tmp_path, servers, workers=2, pace=PACE, step_seconds=0.1, wrap=wrap) as world:
         job_ids: list[str] = []
-        for offset in WRONG if FULL else ("+10m", "-1d"):
+        for offset in WRONG if FULL else WRONG[-1:]:
             opposite = offset.translate(str.maketrans("+-", "-+"))
             made = world.submit(2, steps=20)
             world.wait_for_steps(made, 2)  # the clocks jump while these run

@@ -18,7 +18,7 @@ PACE = QUICK | {"heartbeat_seconds": "1", "lease_seconds": "10"}
 
 
 def test_calls_that_fail_at_random_lose_no_job(tmp_path: Path, cluster_servers: Servers, report: Report) -> None:
-    seed, jobs, record = new_seed(), scaled(20, 200), tmp_path / "errors"
+    seed, jobs, record = new_seed(), scaled(10, 200), tmp_path / "errors"
     options = {"error_rate": 0.01, "seed": seed, "error_record": record}
     with running_world(
         tmp_path, cluster_servers, workers=3, pace=PACE, step_seconds=0.01, options=options, max_failures="20"

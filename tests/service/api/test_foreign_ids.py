@@ -10,15 +10,15 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from service.api.app import openapi_document
 from service.kit.db import Base
 from service.tables.audit import AuditRow
 from service.tables.webhooks import WebhookEndpointRow
 from tests.fixtures.databases import client_with, key_of, project_of
+from tests.fixtures.openapi import api_document
 from tests.fixtures.service import RunningApi, upload
 from tests.service.api.test_chains import finish
 
-DOCUMENT = openapi_document()
+DOCUMENT = api_document()
 ADMINISTRATION = "/v1/organization/"
 
 

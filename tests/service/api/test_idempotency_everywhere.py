@@ -11,13 +11,13 @@ import httpx
 import pytest
 from sqlalchemy import func, select, text
 
-from service.api.app import openapi_document
 from service.kit.errors import InvalidRequest
 from service.migrations.tables import TABLES
 from service.tables.audit import AuditRow
 from service.tables.keys import IdempotentAnswerRow
 from tests.fixtures.databases import BOTH, api_on
 from tests.fixtures.objects import Objects, make_objects
+from tests.fixtures.openapi import api_document
 from tests.fixtures.service import GOOD_JSONL, RunningApi
 
 CREATES = {
@@ -54,7 +54,7 @@ CREATES_NOTHING = {
 def test_every_post_is_known_to_create_or_not() -> None:
     posts = {
         methods["post"]["operationId"]: methods["post"]
-        for methods in openapi_document()["paths"].values()
+        for methods in api_document()["paths"].values()
         if "post" in methods
     }
     takes = {

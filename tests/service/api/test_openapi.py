@@ -12,9 +12,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from service.api.app import openapi_document
+from tests.fixtures.openapi import api_document
 
-DOCUMENT = openapi_document()
+DOCUMENT = api_document()
 OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     operation["operationId"]: (method, path, operation)
     for path, methods in DOCUMENT["paths"].items()

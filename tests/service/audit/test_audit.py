@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from service.api.app import openapi_document
 from service.audit.actions import ACTIONS, CHANGES_NOTHING
 from service.tables.audit import AuditRow
 from service.tables.files import FileRow
 from tests.fixtures.databases import BOTH, api_on, client_with, key_of, project_of
+from tests.fixtures.openapi import api_document
 from tests.fixtures.service import RunningApi, upload
 
 LOGS = "/organization/audit_logs"
@@ -47,7 +47,7 @@ def log_of(client: httpx.Client, **params: Any) -> list[dict[str, Any]]:
 def test_every_operation_that_changes_something_has_a_name() -> None:
     places = {
         (method.upper(), path)
-        for path, operations in openapi_document()["paths"].items()
+        for path, operations in api_document()["paths"].items()
         for method in operations
         if method in ("post", "put", "patch", "delete")
     }

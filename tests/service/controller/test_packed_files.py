@@ -64,8 +64,8 @@ def test_a_bad_row_is_named_in_every_packing(
 def test_bad_parquet_fails_the_job_with_a_sentence(
     context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob, name: str
 ) -> None:
-    data, reason = BROKEN[name]
-    job_id = make_job(make_file(data, "a.parquet", packing="parquet"), method="pretraining")
+    make, reason = BROKEN[name]
+    job_id = make_job(make_file(make(), "a.parquet", packing="parquet"), method="pretraining")
     validate_jobs(context, queue)
     error = job_of(job_id).error
     assert error is not None
@@ -77,7 +77,7 @@ def test_bad_parquet_fails_the_job_with_a_sentence(
 def test_a_batch_that_takes_too_much_memory_ends_in_its_reader(
     context: Context, queue: MemoryJobQueue, make_file: MakeFile, make_job: MakeJob, job_of: ReadJob
 ) -> None:
-    job_id = make_job(make_file(parquet_bomb(megabytes=30, rows=200), packing="parquet"), method="pretraining")
+    job_id = make_job(make_file(parquet_bomb(megabytes=30, rows=60), packing="parquet"), method="pretraining")
     validate_jobs(context, queue)
     error = job_of(job_id).error
     assert error is not None

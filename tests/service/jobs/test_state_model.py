@@ -42,7 +42,7 @@ from service.workers.capacity import Capacity
 from tests.fixtures.service import GOOD_JSONL, make_context
 
 FULL = os.environ.get("BURNISH_FAULTS") == "full"
-RUNS, STEPS = (1000, 40) if FULL else (90, 40)
+RUNS, STEPS = (1000, 40) if FULL else (60, 40)
 _LEASE_SECONDS = 86_400
 """Longer than any walk takes on a busy machine: a lease ends when the walk says so, and not by the clock."""
 LEGAL = {

@@ -248,7 +248,11 @@ def test_an_answer_that_pauses_is_the_same_whatever_answers_meanwhile(
     """Another adapter, no adapter, and another base in its place: none of it shows, with several sampled answers."""
     elsewhere = tmp_path / "base"
     elsewhere.symlink_to(tiny_base)
-    others = [ask(tiny_base, adapters[1]), ask(tiny_base), ask(elsewhere)]
+    others = [
+        ask(tiny_base, adapters[1], max_tokens=4),
+        ask(tiny_base, max_tokens=4),
+        ask(elsewhere, max_tokens=4),
+    ]
     order = ask(tiny_base, adapters[0], temperature=1.0, seed=7, n=2, max_tokens=8)
     whole, pieces, pauses = told(models, order), list[Any](), 0
     for event in answer_conversation(models, order, lambda: False, lambda: True):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 import torch
 
+from tests.fixtures.scale import sampled
 from tests.trainer.recipes.ppo.worlds import PROMPT, VOCABULARY, completions, log_probabilities, sampling, tiny_policy
 from trainer.contract.methods.grpo import GrpoHyperparameters
 from trainer.engine.onpolicy.roles import Roles
@@ -40,7 +41,7 @@ def fixed_point(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("beta", [0.0, 0.5])
+@pytest.mark.parametrize("beta", sampled([0.5, 0.0]))
 def test_it_comes_to_where_it_should(beta: float) -> None:
     answers = completions()
     rewards = torch.randn(len(answers), generator=torch.Generator().manual_seed(4)).double()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from tests.fixtures.scale import sampled
+from tests.fixtures.scale import FULL, sampled
 from tests.trainer.equivalence import Record
 from tests.trainer.recipes.ppo.worlds import (
     PROMPT,
@@ -23,7 +23,8 @@ from trainer.engine.scoring.generation import SampledResponse
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 
-BETA, ANSWERS, ITERATIONS, RATE = 0.5, 1024, 60, 1e-3
+BETA = 0.5
+ANSWERS, ITERATIONS, RATE = (1024, 60, 1e-3) if FULL else (512, 40, 2e-3)
 
 
 @pytest.mark.slow
