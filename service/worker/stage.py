@@ -9,8 +9,9 @@ import shutil
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import cast
 
 from burnish.datasets import is_text
 from burnish.datasets.errors import UnreadableError
@@ -117,7 +118,7 @@ def stage_job(context: Context, job: JobRow, hold: WorkHold, *, folder: Path, ba
         training=training,
         validation=validation,
         seed=job.seed,
-        template_date=datetime.fromtimestamp(job.created_at, UTC).date(),
+        template_date=_creation_day(job),
         budget=None if job.budget is None else Budget.model_validate(job.budget),
         # Staging counts as well: the budget in minutes is one of the job's whole running time.
         used_seconds=max(0.0, job.running_seconds + time.monotonic() - since),
@@ -212,3 +213,9 @@ def _fetch_checkpoint(context: Context, job_id: str, target: Path, hold: WorkHol
             "No older checkpoint is left: training starts from the beginning", "no-checkpoint", level="warn"
         )
     return False
+
+
+def _creation_day(job: JobRow) -> date:
+    """Return the day that templates take for today; of a preview, whose job was never created, it is this one."""
+    created_at = cast("float | None", job.created_at)
+    return datetime.fromtimestamp(time.time() if created_at is None else created_at, UTC).date()

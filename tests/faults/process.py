@@ -24,6 +24,7 @@ class Options(BaseModel):
 
     trainer: tuple[str, ...] | None = None
     prepare: tuple[str, ...] | None = None
+    inspect: tuple[str, ...] | None = None
     error_rate: float = 0.0
     seed: int = 0
     error_record: Path | None = None
@@ -45,7 +46,11 @@ def main(role: str, *arguments: str) -> int:
         return _controller(settings, options)
     from service.worker.main import run_worker
 
-    commands = {"trainer_command": options.trainer, "prepare_command": options.prepare}
+    commands = {
+        "trainer_command": options.trainer,
+        "prepare_command": options.prepare,
+        "inspect_command": options.inspect,
+    }
     return run_worker(settings, name=role, **{name: command for name, command in commands.items() if command})
 
 

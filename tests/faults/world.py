@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
+from safetensors.numpy import save_file
 from sqlalchemy import create_engine, func, select, text
 
 from service.context import Context, open_context
@@ -37,6 +39,7 @@ from tests.fixtures.supervised import REPOSITORY, ServiceProcess
 from tests.fixtures.valkey import run_valkey
 
 PREPARE = (sys.executable, str(REPOSITORY / "tests/service/worker/scripted_prepare.py"))
+INSPECT = (sys.executable, str(REPOSITORY / "tests/service/worker/scripted_inspect.py"))
 TRAINER_MODULE = "tests.faults.trainer_program"
 QUICK = {
     "heartbeat_seconds": "0.5",
@@ -198,7 +201,7 @@ def running_world(
         valkey = stack.enter_context(run_valkey())
         proxies = {"Valkey": stack.enter_context(FaultProxy(str(valkey.socket)))}
         direct: dict[str, str] = {"data": str(folder / "data"), "secret_key": "k" * 32} | pace | settings
-        direct["catalog"] = str(write_catalog(folder, base or _empty_base(folder)))
+        direct["catalog"] = str(write_catalog(folder, base or _base_without_model(folder)))
         direct |= {"webhook_allowed_networks": "127.0.0.0/8", "log_format": "text"}
         spoiled = direct | {"redis_url": f"redis://127.0.0.1:{proxies['Valkey'].port}/0"}
         direct["redis_url"] = valkey.url
@@ -229,7 +232,9 @@ def running_world(
         chosen = Options.model_validate(options or {})
         if not real_trainer:
             trainer = (sys.executable, "-m", TRAINER_MODULE, str(record), str(step_seconds))
-            chosen = chosen.model_copy(update={"trainer": chosen.trainer or trainer, "prepare": PREPARE})
+            chosen = chosen.model_copy(
+                update={"trainer": chosen.trainer or trainer, "prepare": PREPARE, "inspect": INSPECT}
+            )
         roles = {"api": [str(port)], "controller": []} | {f"worker-{n}": [] for n in range(1, workers + 1)}
         processes: dict[str, ServiceProcess] = {}
         for role, arguments in roles.items():
@@ -291,10 +296,12 @@ def _create_database(url: str, name: str) -> None:
     engine.dispose()
 
 
-def _empty_base(folder: Path) -> Path:
+def _base_without_model(folder: Path) -> Path:
     base = folder / "base"
     base.mkdir()
-    (base / "config.json").write_text("{}")
+    (base / "config.json").write_text('{"model_type": "llama"}')
+    (base / "tokenizer.json").write_text("{}")
+    save_file({"weight": np.zeros(1, np.float32)}, base / "model.safetensors")
     return base
 
 

@@ -161,8 +161,9 @@ def quantize_linears(model: Any, device: torch.device) -> Any:
 def random_weights() -> Iterator[None]:
     """Let loading a base mean making its weights."""
 
-    def make_instead(base: Any, *, dtype: torch.dtype, quantization_config: Any = None, **_: Any) -> Any:
-        return make_random_model(Path(base), dtype, quantize=quantization_config is not None)
+    def make_instead(base: Any, *, dtype: torch.dtype, quantization_config: Any = None, **more: Any) -> Any:
+        model = make_random_model(Path(base), dtype, quantize=quantization_config is not None)
+        return (model, {}) if more.get("output_loading_info") else model
 
     with patch.object(AutoModelForCausalLM, "from_pretrained", make_instead):
         yield

@@ -35,7 +35,7 @@ def test_requested_settings_are_echoed(client: httpx.Client, file_id: str) -> No
     shown = job["method"]["supervised"]["hyperparameters"]
     assert shown["n_epochs"] == 2
     shape = {"rank": 4, "alpha": 8, "dropout": 0, "target_modules": "all-linear"}
-    assert shown["lora"] == shape | {"use_dora": False, "use_rslora": False}
+    assert shown["lora"] == shape | {"use_dora": False, "use_rslora": False, "experts": False}
     assert job["hyperparameters"] == {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 0.5}
     assert "dpo" not in job["method"]
 

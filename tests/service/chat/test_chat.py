@@ -135,7 +135,11 @@ def test_the_default_length_is_the_operators(client: httpx.Client) -> None:
         ({"messages": []}, 400, "messages: give at least 1 message."),
         ({"messages": [{"role": "user", "content": 7}]}, 400, "messages.0.content: must be a string or a list."),
         ({"messages": [{"role": "robot", "content": "x"}]}, 400, "messages.0.role"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages.0.content.0.type"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            400,
+            "messages.0.content.0: images cannot be read",
+        ),
         ({"messages": [{"role": "user"}]}, 400, "messages.0"),
         ({"messages": [{"role": "user", "content": "字" * 400}]}, 400, "room for 512"),
         ({"temperature": 2.5}, 400, "temperature"),

@@ -25,8 +25,10 @@ INSTRUCTIONS = (
     "{% endif %}{% endfor %}"
 )
 TURNS = (
-    "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + message['role'] + '\n' + message['content'] + "
-    "'<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<start_of_turn>' + (message['role'] | replace('assistant', 'model')) + '\n' }}"
+    "{{ message['content'] + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 
 # What each family has beside a common size; the vocabulary is that of its tokenizer.

@@ -157,7 +157,6 @@ def test_a_file_with_other_weights_is_never_a_result(
     ("change", "reason"),
     [
         ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "type linear"),
-        ({"attention_bias": True}, "attention_bias"),
     ],
 )
 def test_what_gguf_would_lose_is_refused(tmp_path: Path, tiny_base: Path, change: dict[str, Any], reason: str) -> None:

@@ -22,7 +22,7 @@ SHORT = {"n_epochs": 2, "batch_size": 3, "checkpoint_steps": 2, "learning_rate_m
 @pytest.fixture(scope="module")
 def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dpo") / "job"
-    job(folder, tiny_base, "dpo", preferences(12), hyperparameters=SHORT, held_out=preferences(8))
+    job(folder, tiny_base, "dpo", preferences(12), hyperparameters=SHORT, held_out=preferences(20)[12:])
     assert run_training_job(folder, StopFlag()) is ExitCode.DONE
     return folder
 

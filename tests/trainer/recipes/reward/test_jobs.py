@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWa
 WEIGHTS = "output/adapter/adapter_model.safetensors"
 HEAD = "base_model.model.score.weight"
 SHORT = {"n_epochs": 2, "batch_size": 3, "checkpoint_steps": 2, "learning_rate_multiplier": 5}
-DEFAULTS = {"margin": False, "centering": 0.0}
+DEFAULTS = {"margin": False, "centering": 0.0, "skip_invalid_rows": 0.0}
 START = {"id": "ft:tiny:<org>::one", "job_id": "ftjob-one", "sha256": "0" * 64}
 
 
@@ -102,7 +102,7 @@ def test_the_report_compares_accuracy_first_places_and_margin(finished: Path) ->
     assert measures["pair_accuracy"]["weight"] == sum((1, 2, 5, 1, 3, 5, 1, 3))
     assert measures["margin"]["tuned"]["value"] > measures["margin"]["base"]["value"]
     assert report["kind"] == "reward"
-    assert report["hyperparameters"]["settings"] == {"margin": False, "centering": 0.0}
+    assert report["hyperparameters"]["settings"] == DEFAULTS
     html = (finished / "output" / "report.html").read_text()
     for words in ("pair accuracy", "best response first", "margin of the better response"):
         assert words in html

@@ -15,7 +15,7 @@ from tests.fixtures.tiny_families import make_tiny_config, make_tiny_family
 from tests.trainer.recipes.reward.jobs import trained_reward
 from trainer.contract.rows import ChatRow
 from trainer.engine.chat_template.render import ChatTemplate
-from trainer.engine.data.tokens import tokenize_rows
+from trainer.engine.data.row_renderer import RowRenderer
 from trainer.engine.models.load import load_model, load_tokenizer
 from trainer.engine.onpolicy.forward import collate_responses, last_token_scores
 from trainer.engine.onpolicy.roles import load_reward
@@ -71,8 +71,9 @@ def test_its_scores_are_the_same_in_the_scorer_and_beside_a_policy(tmp_path: Pat
         for text in texts
     ]
     scores = ResponseScorer(base, adapter, "float32").score_conversations([rows])[0]
-    template = ChatTemplate(load_tokenizer(adapter))
-    ids = [list(row.input_ids) for row in tokenize_rows(template, [last_turn(row) for row in rows])]
+    template = ChatTemplate(load_tokenizer(adapter), folder=base)
+    renderer = RowRenderer(template, filename="a.jsonl", param="input")
+    ids = [list(renderer.encode_sequence(last_turn(row)).input_ids) for row in rows]
     reward = load_reward(adapter, load_model(base, "float32"))
     batch = collate_responses([row[:3] for row in ids], [row[3:] for row in ids], 2, "cpu")
     with torch.no_grad():
