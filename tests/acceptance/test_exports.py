@@ -47,6 +47,7 @@ def job(client: Burnish) -> Job:
         validation_file=file,
         hyperparameters={**hyperparameters, "checkpoint_steps": 3, "eval_steps": 3},
         suffix="desk",
+        seed=7,
         keep_checkpoints=1,
         expires_after={"checkpoints": hour},
     )

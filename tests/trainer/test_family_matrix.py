@@ -13,7 +13,13 @@ from tests.trainer.family_matrix import METHODS, TRAINS, families_to_try, in_for
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.integration,
-    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::FutureWarning",
+        "ignore::UserWarning",
+        "ignore::DeprecationWarning",
+        # PEFT's own patterns for experts, if none of them has an adapter.
+        "ignore:The following (rank|alpha)_pattern keys:RuntimeWarning",
+    ),
 ]
 
 # Dense, experts of three kinds, routers that PEFT would wrap, states of three kinds, no cache at all, a tower for

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -119,10 +118,7 @@ def add_adapter(
         task_type=task_type,
         modules_to_save=modules_to_save,
     )
-    with warnings.catch_warnings():
-        # PEFT adds patterns of its own for layers that hold experts, and then complains if none of them has an adapter.
-        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys", category=RuntimeWarning)
-        wrapped = get_peft_model(model, config)
+    wrapped = get_peft_model(model, config)
     assert isinstance(wrapped, PeftModel)
     if start is not None:
         _copy_start_weights(wrapped, start)
