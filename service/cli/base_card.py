@@ -28,12 +28,15 @@ def describe_card(entry: BaseModelEntry, card: BaseModelCard) -> Iterator[str]:
         yield f"  no adapter on     {group.name}: {group.reason}"
     yield f"  GGUF export       {'yes' if card.gguf.works else f'no: {card.gguf.reason}'}"
     yield "  methods           GPU memory in bf16, in 4 bits"
+    reasons: dict[str, list[str]] = {}
     for name, support in card.methods.items():
         if support.works:
             memory = card.memory[name]
             yield f"    {name:<15} {_in_gb(memory.bf16):>9}, {_in_gb(memory.four_bit):>9}"
         else:
-            yield f"    {name:<15} no: {support.reason}"
+            reasons.setdefault(support.reason, []).append(name)
+    for reason, names in reasons.items():
+        yield f"  not {', '.join(names)}: {reason.rstrip('.')}."
     yield f"  Memory: {card.memory_assumptions}"
     for note in card.notes:
         yield f"  Note: {note}"

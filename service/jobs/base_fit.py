@@ -79,7 +79,7 @@ def _check_card(card: BaseModelCard, base: str, method: Method) -> None:
     support = card.methods.get(method.type)
     if support is not None and not support.works:
         raise InvalidRequest(
-            f"The base model {base} cannot be trained by {method.type}: {support.reason}", param="model"
+            f"The base model {base} cannot be trained by {method.type}: {support.reason.rstrip('.')}.", param="model"
         )
     lora = method.hyperparameters.lora
     if isinstance(lora, LoraParameters) and isinstance(lora.target_modules, list) and card.adapter_targets:
