@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from service.bases import repository
 from service.catalog import BaseModelEntry, CatalogFolderSource
@@ -25,33 +22,23 @@ from service.staging.base_checks import (
     store_look,
 )
 from service.staging.errors import WorkerStopping
+from service.worker.background import BackgroundWork
 
 log = logging.getLogger(__name__)
 
 _State = tuple[str, dict[str, tuple[int, int]]]
 
 
-class BaseWatch:
+class BaseWatch(BackgroundWork):
     """A context manager around the thread. Files are read again only if sizes or times say that they have changed."""
 
     def __init__(self, context: Context, *, command: Sequence[str] = INSPECT_COMMAND) -> None:
+        super().__init__("bases")
         self._context = context
         self._command = command
         self._seen: dict[str, _State] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch_until_stopped, name="bases", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(10)
-
-    def _watch_until_stopped(self) -> None:
+    def _run_until_stopped(self) -> None:
         while not self._stop.is_set():
             try:
                 self.look_at_all()

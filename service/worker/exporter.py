@@ -6,12 +6,9 @@ import logging
 import re
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sqlalchemy.orm import Session
 
@@ -26,6 +23,7 @@ from service.staging.bases import PREPARE_COMMAND
 from service.staging.child import WorkerChild, trainer_environment
 from service.staging.errors import AttemptFailed, JobFailedForGood, LeaseLost, WorkerStopping
 from service.tables.exports import ModelExportRow
+from service.worker.background import BackgroundWork
 from service.worker.export_files import lay_out, pack_export, store_export
 from service.worker.lease import Lease
 from service.worker.messages import without_nul
@@ -45,7 +43,7 @@ _NO_MEMORY = (
 _SENTENCE = re.compile(r"([a-z_]+): (.+)")
 
 
-class Exporter:
+class Exporter(BackgroundWork):
     """A context manager around the thread."""
 
     def __init__(
@@ -56,24 +54,14 @@ class Exporter:
         command: Sequence[str] = EXPORT_COMMAND,
         prepare_command: Sequence[str] = PREPARE_COMMAND,
     ) -> None:
+        # An upload may be at its end.
+        super().__init__("exports", join_seconds=context.settings.stop_seconds)
         self._context = context
         self._owner = owner
         self._command = command
         self._prepare_command = prepare_command
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._make_until_stopped, name="exports", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(self._context.settings.stop_seconds)  # an upload may be at its end
-
-    def _make_until_stopped(self) -> None:
+    def _run_until_stopped(self) -> None:
         # Children die with the thread that starts them: this one lives as long as the worker.
         while not self._stop.wait(self._context.settings.poll_seconds):
             try:

@@ -9,8 +9,6 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from service.context import Context
 from service.files.checking import CheckAbandoned, NeededUntil
@@ -27,6 +25,7 @@ from service.staging.errors import AttemptEnd, AttemptFailed, JobFailedForGood
 from service.staging.hold import UnleasedHold, WorkHold
 from service.tables.jobs import JobRow
 from service.tables.previews import PreviewRow
+from service.worker.background import BackgroundWork
 from service.worker.counting import PreviewCounter
 from service.worker.messages import without_nul
 from service.worker.stage import stage_job, uses_gpu, work_folder
@@ -37,7 +36,7 @@ log = logging.getLogger(__name__)
 PREVIEW_COMMAND = (sys.executable, "-m", "trainer.programs.preview")
 
 
-class Previewer:
+class Previewer(BackgroundWork):
     """A context manager around the thread."""
 
     def __init__(
@@ -49,25 +48,14 @@ class Previewer:
         is_warm: bool = True,
         prepare_command: Sequence[str] = PREPARE_COMMAND,
     ) -> None:
+        super().__init__("previews")
         self._context = context
         self._worker_id = worker_id
         self._counter = PreviewCounter(command, settings=context.settings, is_warm=is_warm)
         self._prepare_command = prepare_command
         self._checks = DatasetChecks(context)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._count_until_stopped, name="previews", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(10)
-
-    def _count_until_stopped(self) -> None:
+    def _run_until_stopped(self) -> None:
         # Children die with the thread that starts them: this one lives as long as the worker.
         with self._counter:
             self._count_next_ones()

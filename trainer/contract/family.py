@@ -46,7 +46,7 @@ class MethodFit(Frozen):
 
 
 class FamilyCard(Frozen):
-    """A base model's family, as its configuration tells it; no weight is read for it."""
+    """A base model's family, as its configuration has it; no weight is read for it."""
 
     family: str
     """transformers' `model_type`."""

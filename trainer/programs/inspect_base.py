@@ -9,11 +9,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from trainer.contract.base_model import SOURCE, Inspection
+from trainer.contract.base_model import Inspection
 from trainer.contract.result import ExitCode
 from trainer.kit.errors import TrainerError
+from trainer.programs.base_source import read_source
 from trainer.programs.shell import run_program
 
 
@@ -22,10 +21,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 3:
         print("usage: python -m trainer.programs.inspect_base SOURCE_JSON OUT_JSON WHERE", file=sys.stderr)
         return ExitCode.BAD_INPUT
-    try:
-        source = SOURCE.validate_json(Path(arguments[0]).read_bytes())
-    except (OSError, ValidationError) as error:
-        print(f"{arguments[0]} does not describe a base model's source: {error}", file=sys.stderr)
+    source = read_source(Path(arguments[0]))
+    if source is None:
         return ExitCode.BAD_INPUT
 
     def work() -> ExitCode:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from trainer.contract.base_model import SOURCE
 from trainer.contract.result import ExitCode
+from trainer.programs.base_source import read_source
 from trainer.programs.shell import run_program
 
 
@@ -22,10 +20,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
         print("usage: python -m trainer.programs.prepare SOURCE_JSON DEST", file=sys.stderr)
         return ExitCode.BAD_INPUT
-    try:
-        source = SOURCE.validate_json(Path(arguments[0]).read_bytes())
-    except (OSError, ValidationError) as error:
-        print(f"{arguments[0]} does not describe a base model's source: {error}", file=sys.stderr)
+    source = read_source(Path(arguments[0]))
+    if source is None:
         return ExitCode.BAD_INPUT
 
     def work() -> ExitCode:

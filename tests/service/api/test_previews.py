@@ -103,17 +103,17 @@ def test_a_preview_is_what_a_job_then_reports(live: RunningApi, user: httpx.Clie
     with worker(live):
         first = user.post("/fine_tuning/jobs/preview?rows=2", json=order)
     assert first.status_code == 200, first.text
-    told = first.json()
+    preview = first.json()
     assert (rows(live, JobRow), rows(live, PreviewRow)) == (0, 0)
-    assert told["object"] == "fine_tuning.job.preview"
-    assert told["training"]["rows"] == 14
-    assert (told["training"]["dropped_lines"], told["training"]["cut_lines"]) == ([13], [14])
-    assert len(told["sample"]) == 2
-    shown = "".join(token["text"] for token in told["sample"][0]["tokens"] if token["trained"])
+    assert preview["object"] == "fine_tuning.job.preview"
+    assert preview["training"]["rows"] == 14
+    assert (preview["training"]["dropped_lines"], preview["training"]["cut_lines"]) == ([13], [14])
+    assert len(preview["sample"]) == 2
+    shown = "".join(token["text"] for token in preview["sample"][0]["tokens"] if token["trained"])
     assert shown == "0!<|im_end|>"
-    assert told["estimates"]["time"]["earlier_jobs"] == 0
-    assert "assumption" in told["estimates"]["time"]["method"]
-    assert told["queue"] == {
+    assert preview["estimates"]["time"]["earlier_jobs"] == 0
+    assert "assumption" in preview["estimates"]["time"]["method"]
+    assert preview["queue"] == {
         "position": 1,
         "reason": "workers_busy",
         "message": "0 queued job(s) are ahead of it; 1 running worker(s) can run it.",
@@ -124,8 +124,8 @@ def test_a_preview_is_what_a_job_then_reports(live: RunningApi, user: httpx.Clie
     run_job(WorkerRuntime(context=live.context, owner="w", stop=threading.Event(), **preloaded_commands()), job_id)
     job = user.get(f"/fine_tuning/jobs/{job_id}").json()
     assert job["status"] == "succeeded", job["error"]
-    assert job["trained_tokens"] == told["trained_tokens"]
-    assert job["method"] == told["method"]
+    assert job["trained_tokens"] == preview["trained_tokens"]
+    assert job["method"] == preview["method"]
     assert (job["lora"]["rank"], job["queue"], job["ended_by"]) == (3, None, None)
     assert job["running_seconds"] > 0
 
@@ -142,7 +142,7 @@ def test_a_preview_is_what_a_job_then_reports(live: RunningApi, user: httpx.Clie
         chained = user.post("/fine_tuning/jobs/preview", json=body(user, model=unfinished)).json()
     hyperparameters = on_from["method"]["supervised"]["hyperparameters"]
     assert (hyperparameters["lora"]["rank"], on_from["base_model"]) == (3, "tiny")
-    assert chained["trained_tokens"] == told["trained_tokens"]
+    assert chained["trained_tokens"] == preview["trained_tokens"]
     assert user.post(f"/fine_tuning/jobs/{unfinished}/cancel").status_code == 200
 
 
@@ -237,15 +237,15 @@ def test_a_preview_warns_that_no_gguf_can_be_written(live: RunningApi, user: htt
         card = make_card(gguf=MethodFit(works=False, reason="甲 is not written."))
         bases.store_findings(session, entry, files=None, card=card, problem=None)
     with worker(live):
-        told = user.post("/fine_tuning/jobs/preview?rows=0", json=body(user)).json()
+        preview = user.post("/fine_tuning/jobs/preview?rows=0", json=body(user)).json()
     with live.context.db.write() as session:
         bases.delete_base_row(session, "tiny")
-    assert "What is trained on tiny cannot be exported as GGUF: 甲 is not written." in told["warnings"]
+    assert "What is trained on tiny cannot be exported as GGUF: 甲 is not written." in preview["warnings"]
 
 
 def test_a_worker_that_cannot_run_the_job_counts_it_all_the_same(live: RunningApi, user: httpx.Client) -> None:
     with worker(live):
-        told = user.post("/fine_tuning/jobs/preview", json=body(user, resources={"gpus": 1})).json()
-    assert told["queue"]["reason"] == "no_fitting_worker"
-    assert told["queue"]["message"] == "No running worker can run it: w-预览 has no GPU."
-    assert told["steps"] > 0
+        preview = user.post("/fine_tuning/jobs/preview", json=body(user, resources={"gpus": 1})).json()
+    assert preview["queue"]["reason"] == "no_fitting_worker"
+    assert preview["queue"]["message"] == "No running worker can run it: w-预览 has no GPU."
+    assert preview["steps"] > 0

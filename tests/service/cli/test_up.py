@@ -152,7 +152,7 @@ def test_up_from_the_first_start_to_ctrl_c_and_again(tmp_path: Path) -> None:
         again = read_client_file(data)
         assert again == {"base_url": f"http://127.0.0.1:{server.port}/v1", "api_key": first["api_key"]}
         family = server.descendants()
-        server.process.kill()  # nobody is left to stop the others: the kernel tells them
+        server.process.kill()  # nobody is left to stop the others: the kernel does
         server.process.wait()
         wait_until(lambda: not any(_lives(process) for process in family), what="the children to end")
     assert processes_of(data) == []

@@ -25,7 +25,7 @@ def make_portable(folder: Path, tokenizer: PreTrainedTokenizerBase, eos: int | l
 
     `eos` is what the model itself ends at; the template's end of turn is added to it.
     """
-    template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
+    template = _open_template(tokenizer)
     stops = stop_ids(template, eos) if template else ()
     _edit_json(folder / "tokenizer_config.json", lambda facts: _describe_tokenizer(facts, template))
     _edit_json(folder / "config.json", _describe_rotation)
@@ -36,8 +36,13 @@ def make_portable(folder: Path, tokenizer: PreTrainedTokenizerBase, eos: int | l
 
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the id of the token that its chat template ends an answer with; None if there is none."""
-    end = ChatTemplate(tokenizer).end_of_turn if tokenizer.chat_template else None
+    template = _open_template(tokenizer)
+    end = template and template.end_of_turn
     return None if end is None else cast(int, tokenizer.convert_tokens_to_ids(end))
+
+
+def _open_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
+    return ChatTemplate(tokenizer) if tokenizer.chat_template else None
 
 
 def own_eos(model: Any) -> int | list[int] | None:
